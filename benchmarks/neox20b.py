@@ -1,0 +1,311 @@
+"""GPT-NeoX-20B's geometry through nodes of one machine: seconds per token, against what its memory allows.
+
+    python benchmarks/neox20b.py [--layers 44] [--nodes 4] [--threads 2] [--tokens 16] [--rounds 6]
+
+The weights and the tokenizer are made up: speed depends on their size alone. All 44 layers in Q4_0 are 11.5 GB, and
+need twice that on disk (the model, and the span files that the nodes make of it) and 16 GB of free memory. The disk
+space is that of the temporary folder (TMPDIR) and is free again at the end, after Ctrl-C too.
+
+A token reads every weight once, so that bytes of weights / memory bandwidth bounds its seconds from below. The
+bandwidth is measured before every answer, while the nodes wait: `np.add.reduce` over 1 GiB of uint64, in as many
+threads as a node computes with. All traffic of the nodes passes through a counting proxy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from operator import truediv
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+
+from potluck.local import LocalSwarm, Process
+from potluck.models.manifest import Manifest
+from potluck.models.sources import open_model
+from potluck.models.spans import part_sizes
+from potluck.node.hardware import free_memory, physical_cores
+from potluck.types import EngineKind, Quantize, RowFormat, Span, even_spans
+from potluck.wire.rows import payload_size
+
+LAYERS, HIDDEN, HEADS, FEED_FORWARD, VOCABULARY, CONTEXT = 44, 6144, 64, 24576, 50432, 2048
+EMBEDDING = "token_embd.weight"
+END_OF_TEXT = "<|endoftext|>"
+BLOCK, BLOCK_BYTES = 32, 18
+NODE_SPARE = 1 << 30
+"""Of memory for a node, beside its weights: the KV cache of two sessions of full length, buffers, and Python."""
+
+PROMPT = list(range(1000, 1128))
+BUFFER_BYTES = 1 << 30
+GB = 1e9
+
+Array = np.ndarray[Any, Any]
+
+
+def random_tensor(random: np.random.Generator, *shape: int) -> Array:
+    """A matrix as rows of Q4_0 blocks (a float16 scale, then 32 nibbles n for scale · (n - 8)), or a float32 vector."""
+    if len(shape) == 1:
+        return random.standard_normal(shape, np.float32) * np.float32(0.1)
+    rows, columns = shape
+    blocks = random.integers(0, 256, (rows * columns // BLOCK, BLOCK_BYTES), np.uint8)
+    # Nibbles deviate by 4.6; with this scale a matrix keeps the size of what it is multiplied with.
+    blocks[:, :2] = np.array([1 / (4.6 * columns**0.5)], "<f2").view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+def random_layer(random: np.random.Generator) -> dict[str, Array]:
+    tensors = {}
+    for name, rows, columns in (
+        ("attn_qkv", 3 * HIDDEN, HIDDEN),
+        ("attn_output", HIDDEN, HIDDEN),
+        ("ffn_up", FEED_FORWARD, HIDDEN),
+        ("ffn_down", HIDDEN, FEED_FORWARD),
+    ):
+        tensors[f"{name}.weight"] = random_tensor(random, rows, columns)
+        tensors[f"{name}.bias"] = random_tensor(random, rows)
+    return {**tensors, **random_norm(random, "attn_norm"), **random_norm(random, "ffn_norm")}
+
+
+def random_norm(random: np.random.Generator, name: str) -> dict[str, Array]:
+    return {f"{name}.weight": 1 + random_tensor(random, HIDDEN), f"{name}.bias": random_tensor(random, HIDDEN)}
+
+
+def write_model(path: Path, layers: int) -> None:
+    """The layers are one layer whose rows are shifted: random enough, and made in seconds."""
+    random = np.random.default_rng(0)
+    layer = random_layer(random)
+    ends = random_norm(random, "output_norm")
+    for name in (EMBEDDING, "output.weight"):
+        ends[name] = random_tensor(random, VOCABULARY, HIDDEN)
+    writer = GGUFWriter(path, "gptneox")
+    add_metadata(writer, layers)
+    for name, values, _ in all_tensors(layer, ends, layers):
+        dtype = GGMLQuantizationType.Q4_0 if values.ndim == 2 else GGMLQuantizationType.F32
+        writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes, dtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for _, values, shift in all_tensors(layer, ends, layers):
+        writer.write_tensor_data(np.roll(values, shift, axis=0))
+    writer.close()
+
+
+def all_tensors(layer: dict[str, Array], ends: dict[str, Array], layers: int) -> Iterator[tuple[str, Array, int]]:
+    """Name, values, and how many rows to shift them by."""
+    for name, values in ends.items():
+        yield name, values, 0
+    for number in range(layers):
+        for name, values in layer.items():
+            yield f"blk.{number}.{name}", values, number
+
+
+def add_metadata(writer: GGUFWriter, layers: int) -> None:
+    writer.add_block_count(layers)
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_rope_dimension_count(HIDDEN // HEADS // 4)
+    writer.add_parallel_residual(True)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_vocab_size(VOCABULARY)
+    tokens = [*byte_characters(), "the", END_OF_TEXT]
+    types = [*[TokenType.NORMAL] * (len(tokens) - 1), TokenType.CONTROL]
+    unused = [f"[unused {token}]" for token in range(len(tokens), VOCABULARY)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*tokens, *unused])
+    writer.add_token_types([*types, *[TokenType.UNUSED] * len(unused)])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(tokens.index(END_OF_TEXT))
+    writer.add_eos_token_id(tokens.index(END_OF_TEXT))
+    writer.add_add_bos_token(False)
+
+
+def byte_characters() -> list[str]:
+    """The printable character that byte-level BPE writes for each of the 256 bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
+
+
+class Meter:
+    """A proxy before the coordinator that counts the bytes of all connections, both ways."""
+
+    def __init__(self, url: str) -> None:
+        self._target = (httpx.URL(url).host, httpx.URL(url).port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self.nbytes = 0
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            node, _ = self._listener.accept()
+            try:
+                coordinator = socket.create_connection(self._target)
+            except OSError:  # it has ended; so will the node
+                node.close()
+                continue
+            for source, sink in ((node, coordinator), (coordinator, node)):
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        """Until either end hangs up."""
+        try:
+            while data := source.recv(1 << 16):
+                with self._lock:
+                    self.nbytes += len(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            sink.close()
+
+
+def bandwidth(threads: int, repeats: int = 5) -> float:
+    """Bytes/s that so many threads together read from memory, at best."""
+    buffer = np.ones(BUFFER_BYTES // 8, np.uint64)
+    parts = np.array_split(buffer, threads)
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            list(pool.map(np.add.reduce, parts))
+            seconds.append(time.perf_counter() - begin)
+    return buffer.nbytes / min(seconds)
+
+
+def answer_seconds(url: str, model: str, prompt: list[int], tokens: int) -> float:
+    request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    begin = time.perf_counter()
+    httpx.post(f"{url}/v1/completions", json=request, timeout=3600.0).raise_for_status()
+    return time.perf_counter() - begin
+
+
+def check_room(layers: int) -> None:
+    """End the program where the machine is too small, before anything is written."""
+    weights = layers * 255e6 + 350e6
+    folder = tempfile.gettempdir()
+    if filesystem(folder) in ("tmpfs", "ramfs"):
+        sys.exit(f"{folder} is kept in memory: set TMPDIR to a folder on a disk.")
+    free, needed = shutil.disk_usage(folder).free, 2 * weights + 1e9
+    if free < needed:
+        sys.exit(f"{needed / GB:.0f} GB of disk are needed, and {folder} has {free / GB:.0f}: set TMPDIR.")
+    if free_memory() < 1.4 * weights:
+        sys.exit(
+            f"{1.4 * weights / GB:.0f} GB of free memory are needed, not {free_memory() / GB:.0f}: close something."
+        )
+
+
+def filesystem(folder: str) -> str:
+    path = Path(folder).resolve()
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if path.is_relative_to(mount.mountpoint)]
+    return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype
+
+
+def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, options: argparse.Namespace) -> list[Span]:
+    """One after the other: while it proves its span, a node would disturb the others."""
+    spans = even_spans(manifest.layers, options.nodes)
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
+    for count, span in enumerate(spans, 1):
+        memory = f"{(sizes.of(span) + NODE_SPARE) >> 20}M"
+        threads = str(options.threads)
+        arguments = ["--model", str(path), "--memory", memory, "--threads", threads, "--name", f"layers {span}"]
+        swarm.nodes.append(Process(["join", url, str(span), *arguments]))
+        swarm.wait_until(
+            lambda status, count=count: [node["state"] for node in status["nodes"]].count("ready") == count, 900.0
+        )
+    return spans
+
+
+def print_nodes(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> None:
+    """Memory and speed of each node. RSS counts shared pages in each process, PSS in parts, USS not at all."""
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
+    for span, process, node in zip(spans, swarm.nodes, swarm.status()["nodes"], strict=True):
+        memory = psutil.Process(process.popen.pid).memory_full_info()
+        print(
+            f"layers {span!s:>5}: RSS {memory.rss / GB:.2f} GB, PSS {memory.pss / GB:.2f} GB, "
+            f"USS {memory.uss / GB:.2f} GB, weights alone {sizes.of(span) / GB:.2f} GB; "
+            f"its own probe {1e3 / node['tokens_per_s']:.0f} ms a token, layout {node['layout']}"
+        )
+
+
+def print_round(
+    swarm: LocalSwarm, meter: Meter, manifest: Manifest, options: argparse.Namespace
+) -> tuple[float, float]:
+    """Seconds and bytes of a token: a long answer less a short one. Returns the seconds, and their bound."""
+    weights = sum(tensor.nbytes for tensor in manifest.tensors if tensor.name != EMBEDDING)
+    reads = bandwidth(options.threads)
+    bound = weights / reads
+    totals = []
+    for tokens in (1, options.tokens + 1):
+        before = meter.nbytes
+        totals.append((answer_seconds(swarm.url, manifest.name, PROMPT[:1], tokens), meter.nbytes - before))
+    (short_s, short_bytes), (long_s, long_bytes) = totals
+    token = (long_s - short_s) / options.tokens
+    rows = 2 * (options.nodes - 1) * payload_size(1, HIDDEN, RowFormat.F32)
+    print(
+        f"memory reads {reads / GB:.1f} GB/s; {token:.3f} s a token, bound {bound:.3f} s, ratio {token / bound:.3f}; "
+        f"{(long_bytes - short_bytes) / options.tokens:.0f} bytes on the wire, of which hidden rows {rows}",
+        flush=True,
+    )
+    return token, bound
+
+
+def print_first_token(swarm: LocalSwarm, manifest: Manifest) -> None:
+    seconds = answer_seconds(swarm.url, manifest.name, PROMPT, 1)
+    print(f"first token of a {len(PROMPT)}-token prompt after {seconds:.2f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=6)
+    options = parser.parse_args()
+    check_room(options.layers)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="potluck-neox20b-")))
+        os.environ["POTLUCK_CACHE"] = str(folder / "cache")
+        path = folder / "neox20b.gguf"
+        begin = time.perf_counter()
+        write_model(path, options.layers)
+        manifest = open_model(path)
+        print(f"{path.stat().st_size / GB:.2f} GB of model made in {time.perf_counter() - begin:.0f} s", flush=True)
+        begin = time.perf_counter()
+        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--host", "127.0.0.1"]))
+        meter = Meter(swarm.url)
+        spans = start_nodes(swarm, meter.url, path, manifest, options)
+        print(f"{options.nodes} nodes serve it after {time.perf_counter() - begin:.0f} s", flush=True)
+        rounds = [print_round(swarm, meter, manifest, options) for _ in range(options.rounds)]
+        print_first_token(swarm, manifest)
+        print_nodes(swarm, spans, manifest)
+        tokens, bounds = zip(*rounds, strict=True)
+        print(
+            f"seconds per token / bound: median {statistics.median(map(truediv, tokens, bounds)):.3f}, "
+            f"of the best of each {min(tokens) / min(bounds):.3f} ({min(tokens):.3f} s / {min(bounds):.3f} s)"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""The command line: `potluck serve | join | convert | status | chat | demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from potluck import __version__, client
+from potluck.errors import PotluckError, SpanError
+from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span, even_spans
+
+DEFAULT_PORT = 8470
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+MODEL_HELP = "A GGUF file, a Hugging Face directory, or a repository on the hub such as EleutherAI/gpt-neox-20b."
+QUANTIZE_HELP = (
+    "Of a Hugging Face model's weights: q8_0 (default), q4_0, f16 or bf16 with llamacpp; none (default), int8 or int4 "
+    "with transformers."
+)
+DEMO_PROMPT = "What is a potluck dinner? Answer in two sentences."
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Run a large language model together: each computer hosts a few of its layers.",
+)
+console = Console(highlight=False, soft_wrap=True, markup=False)
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The coordinator, such as http://192.168.1.5:8470.")]
+
+
+def main() -> None:
+    """An expected error is one sentence on stderr and exit status 1. Ctrl-C is an end like any other: status 0."""
+    try:
+        status = app(standalone_mode=False)
+        if status == _INTERRUPTED:
+            console.file.flush()
+            os._exit(0)  # after Ctrl-C inside an import, Python would still end with the signal's own status
+        sys.exit(status)
+    except typer.exceptions.TyperException as error:  # a command line that is wrong
+        _fail(str(getattr(error, "format_message", error.__str__)()), 2)
+    except PotluckError as error:
+        _fail(str(error), 1)
+
+
+def _fail(sentence: str, status: int) -> NoReturn:
+    if sentence:  # none where the help was shown instead
+        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"potluck: {sentence}")
+    sys.exit(status)
+
+
+def say(text: str) -> None:
+    console.print(text)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 keeps it to this machine.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    engine: Annotated[EngineKind | None, typer.Option(help="Default: the first that can run the model.")] = None,
+    quantize: Annotated[Quantize | None, typer.Option(help=QUANTIZE_HELP)] = None,
+    context: Annotated[int | None, typer.Option(help="Most tokens of a session, prompt included.", min=16)] = None,
+    attention: Annotated[
+        Attention, typer.Option(help="exact: the same bits always. fast: quicker long prompts, bits may vary.")
+    ] = Attention.EXACT,
+    rows: Annotated[
+        RowFormat, typer.Option(help="Hidden states on the wire: f32 is exact, f16 half the bytes.")
+    ] = RowFormat.F32,
+) -> None:
+    """Be the coordinator of a model: the OpenAI API, and the address that nodes join."""
+    from potluck.coordinator.app import ServeConfig, make_app, make_server
+    from potluck.models.sources import find_model
+
+    _log_to_console()
+    listener = _listen(host, port)  # before the model is read: a port in use is known at once
+    found = find_model(model)
+    with _bar("Checking the model", _size(found.path)) as advance:
+        manifest = found.manifest(advance)
+    application = make_app(ServeConfig(found, engine, quantize, attention, rows, context), manifest)
+    url = f"http://{_reachable(host)}:{listener.getsockname()[1]}"
+    say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
+    say(f"On each machine: potluck join {url}")
+    if host != "127.0.0.1":
+        say("Whoever reaches this address can use the model and join; --host 127.0.0.1 keeps it to this machine.")
+    server = make_server(application)
+    _run(lambda: server.serve([listener]))
+    say("Stopped.")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise PotluckError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
+
+
+def _reachable(host: str) -> str:
+    """The address to tell others: of the interface that leads out, when listening on all."""
+    if host not in ("0.0.0.0", "::"):
+        return f"[{host}]" if ":" in host else host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: no packet is sent
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
+
+
+def _size(model: Path) -> int:
+    files = [file for file in (model.iterdir() if model.is_dir() else [model]) if file.is_file()]
+    weights = {file.suffix for file in files} & {".gguf", ".safetensors"} or {".bin"}
+    return sum(file.stat().st_size for file in files if file.suffix in weights)
+
+
+@app.command()
+def join(
+    url: Url,
+    span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help="Layers, as 12 or 12-15, from 0.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Such as 6G or 800M; default: what is free now.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: the physical cores.", min=1, max=1024)] = None,
+    model: Annotated[Path | None, typer.Option(help="The same model on this machine: nothing is fetched.")] = None,
+    name: Annotated[str | None, typer.Option(help="What others call this node; default: the host name.")] = None,
+) -> None:
+    """Be a node: serve a few layers of the coordinator's model."""
+    from potluck.node.agent import Agent, NodeConfig
+    from potluck.node.hardware import free_memory, physical_cores
+
+    _log_to_console()
+    config = NodeConfig(
+        url=client.checked_url(url),
+        name=name or socket.gethostname(),
+        span=Span.parse(span) if span is not None else None,
+        model=model,
+        memory=_bytes(memory) if memory is not None else free_memory(),
+        threads=threads or physical_cores(),
+    )
+    with ConsoleReporter() as reporter:
+        _run(Agent(config, reporter).run)
+    say("Stopped.")
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise PotluckError(f"{text!r} is not an amount of memory: write it as 6G or 800M.")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+class ConsoleReporter:
+    """What a node tells its owner: sentences, and a bar while it fetches (a line each tenth where no terminal is)."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(console=console, transient=True)
+        self._task = self._progress.add_task("Fetching", total=1.0, visible=False)
+        self._tenth = 0
+
+    def __enter__(self) -> ConsoleReporter:
+        if console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def progress(self, fraction: float) -> None:
+        if console.is_terminal:
+            self._progress.update(self._task, completed=fraction, visible=fraction < 1)
+        elif int(fraction * 10) > self._tenth:
+            say(f"Fetched {fraction:.0%}.")
+        self._tenth = int(fraction * 10)
+
+
+@app.command()
+def convert(
+    model: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A Hugging Face directory.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The GGUF file to write.")],
+    quantize: Annotated[Quantize, typer.Option(help="q8_0, q4_0, f16 or bf16.")] = Quantize.Q8_0,
+) -> None:
+    """Write a Hugging Face model as one GGUF file, which stock llama.cpp loads as well."""
+    from potluck.models.convert import QUANTIZE
+    from potluck.models.modelfile import write_model_file
+    from potluck.models.sources import local_source, open_model
+
+    if quantize not in QUANTIZE:
+        raise PotluckError(f"A GGUF file can be quantized to {', '.join(QUANTIZE)}, not {quantize}.")
+    with _bar("Checking the model", _size(model)) as advance:
+        manifest = open_model(model, advance)
+    with _bar("Converting", _size(model)) as advance:
+        write_model_file(manifest, out, quantize, local_source(model), advance)
+    say(f"{out} holds {manifest.name} in {quantize}, {out.stat().st_size >> 20} MiB.")
+
+
+@app.command()
+def status(url: Url) -> None:
+    """Who serves which layers, and how fast."""
+    info = client.get_status(client.checked_url(url))
+    say(f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.")
+    say(f"Nodes a layer: {' '.join(map(str, info['served']))}")
+    covered = "Every layer is covered." if info["covered"] else f"No node serves layers {', '.join(info['missing'])}."
+    say(covered)
+    if info["nodes"]:
+        console.print(_table(info["nodes"]))
+
+
+def _table(nodes: list[dict[str, Any]]) -> Table:
+    table = Table("node", "layers", "state", "tokens/s", "prompt tokens/s", "sessions", "threads", "layout", box=None)
+    for node in nodes:
+        state = node["state"] if node["state"] == "ready" else f"{node['state']} {node['progress']:.0%}"
+        speeds = [str(node[key] or "") for key in ("tokens_per_s", "prefill_tokens_per_s")]
+        table.add_row(
+            node["name"], node["span"], state, *speeds, str(node["sessions"]), str(node["threads"]), node["layout"]
+        )
+    return table
+
+
+@app.command()
+def chat(url: Url) -> None:
+    """Talk to the model."""
+    url = client.checked_url(url)
+    model = client.get_status(url)["model"]
+    say(f"Talking to {model}. An empty line or Ctrl-D ends.")
+    with suppress(KeyboardInterrupt):
+        _converse(url, model, [])
+
+
+def _converse(url: str, model: str, messages: list[dict[str, Any]]) -> None:
+    """Read questions until the input ends. At a terminal, a request that fails is told and the talk goes on."""
+    while question := _ask():
+        messages.append({"role": "user", "content": question})
+        try:
+            messages.append({"role": "assistant", "content": _stream_answer(url, model, messages)})
+        except PotluckError as error:
+            if not sys.stdin.isatty():
+                raise
+            messages.pop()
+            say(f"({error})")
+
+
+def _ask() -> str:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return ""
+
+
+def _stream_answer(url: str, model: str, messages: list[dict[str, Any]]) -> str:
+    """Print the answer as it comes; returns all of it."""
+    parts = []
+    for part in client.stream_chat(url, model, messages):
+        parts.append(part)
+        console.file.write(part)
+        console.file.flush()
+    say("")
+    return "".join(parts)
+
+
+@app.command()
+def demo(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Default: SmolLM2-135M-Instruct.")] = None,
+    prompt: Annotated[str, typer.Option(help="The first question.")] = DEMO_PROMPT,
+    nodes: Annotated[int, typer.Option(help="How many nodes to start.", min=1)] = 3,
+) -> None:
+    """A whole swarm on this machine: a coordinator and some nodes answer a question, and then yours."""
+    from potluck.local import LocalSwarm, demo_model
+    from potluck.models.sources import open_model
+
+    path = model or demo_model()
+    say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
+    with _bar("Checking the model", _size(path)) as advance:
+        layers = open_model(path, advance).layers
+    if nodes > layers:
+        raise SpanError(f"The model has {layers} layers: at most as many nodes can share them.")
+    spans = even_spans(layers, nodes)
+    swarm = LocalSwarm(path, spans, serve=["--host", "127.0.0.1"], on_line=lambda line: say(f"  {line}"))
+    try:
+        with swarm:
+            info = swarm.wait_covered()
+            say(f"\n> {prompt}")
+            messages = [{"role": "user", "content": prompt}]
+            messages.append({"role": "assistant", "content": _stream_answer(swarm.url, info["model"], messages)})
+            if sys.stdin.isatty() and sys.stdout.isatty():
+                say("\nYour turn. An empty line or Ctrl-D ends.")
+                _converse(swarm.url, info["model"], messages)
+    finally:
+        say("The swarm is stopped.")
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar over bytes, where there is a terminal."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total or None)
+        yield lambda nbytes: progress.advance(task, nbytes)
+
+
+def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Until it ends, or Ctrl-C or SIGTERM cancel it."""
+
+    async def cancellable() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await main()
+
+    with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(cancellable())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where there is one: it halves what a frame costs."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _log_to_console() -> None:
+    """Potluck's own log lines as sentences; of others only warnings."""
+    handler = _ConsoleHandler()
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
+    logging.getLogger("potluck").setLevel(logging.INFO)
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))

@@ -1,0 +1,183 @@
+"""The coordinator as a web application: the OpenAI API, the swarm's state, the model's bytes, and the nodes' socket."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.openai import Service, error_json, error_response
+from potluck.coordinator.relay import Relay
+from potluck.coordinator.status import swarm_status
+from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.template import ChatTemplate
+from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.errors import ModelError, PotluckError, RequestError
+from potluck.models.families import check_transformers
+from potluck.models.manifest import Manifest
+from potluck.models.sources import Found, local_source
+from potluck.models.spans import engines_for, part_sizes
+from potluck.planning.cost import Footprint
+from potluck.types import CACHE_BYTES, Attention, EngineKind, Quantize, RowFormat
+from potluck.wire.codec import MAX_FRAME
+
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """model: what `find_model` found. engine, quantize: None takes the first that can run it.
+
+    context: positions a session may have; None: the model's, up to DEFAULT_CONTEXT.
+    """
+
+    model: Found
+    engine: EngineKind | None = None
+    quantize: Quantize | None = None
+    attention: Attention = Attention.EXACT
+    rows: RowFormat = RowFormat.F32
+    context: int | None = None
+
+
+def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
+    """The application for one model.
+
+    Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
+    """
+    context = min(manifest.context, config.context or DEFAULT_CONTEXT)
+    engine, quantize = choose_engine(manifest, config)
+    terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
+    swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context))
+    relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
+    gateway = Gateway(swarm, relay, terms)
+    tokenizer = open_tokenizer(config.model.path)
+    template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
+    service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()))
+    hub, files = config.model.hub, local_source(config.model.path)
+    encoded = manifest.encode()
+
+    async def status(_: Request) -> Response:
+        body = msgspec.json.encode(swarm_status(swarm, manifest.name, manifest.digest, context))
+        return Response(_readable(body), media_type="application/json")
+
+    async def give_manifest(_: Request) -> Response:
+        return Response(encoded, media_type="application/json")
+
+    async def give_file(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in manifest.files:
+            raise RequestError(f"The model has no file {name!r}.", status=404)
+        if hub is not None:
+            return RedirectResponse(hub.url(name))
+        return FileResponse(files.folder / name, media_type="application/octet-stream")
+
+    routes = [
+        Route("/status", status),
+        Route("/manifest", give_manifest),
+        Route("/files/{name:path}", give_file),
+        Route("/v1/models", service.models),
+        Route("/v1/models/{model:path}", service.one_model),
+        Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/completions", service.complete, methods=["POST"]),
+        WebSocketRoute("/node", gateway),
+    ]
+    handlers = {PotluckError: error_response, HTTPException: _http_error}
+    app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    app.state.gateway = gateway
+    return app
+
+
+_QUANTIZE = {
+    EngineKind.LLAMACPP: (Quantize.Q8_0, Quantize.Q4_0, Quantize.F16, Quantize.BF16),
+    EngineKind.TRANSFORMERS: (Quantize.NONE, Quantize.INT8, Quantize.INT4),
+}
+"""What each engine makes of a Hugging Face model's weights; its default first."""
+
+
+def choose_engine(manifest: Manifest, config: ServeConfig) -> tuple[EngineKind, Quantize]:
+    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit."""
+    able = engines_for(manifest)
+    engine = config.engine or able[0]
+    if engine not in able:
+        raise ModelError(f"The {engine} engine cannot run {manifest.name} ({manifest.architecture}); {able[0]} can.")
+    if engine is EngineKind.TRANSFORMERS:
+        check_transformers(manifest.name, manifest.architecture)
+    if manifest.format == "gguf":
+        if config.quantize is not None:
+            raise ModelError(f"{manifest.name} is a GGUF file and keeps its own quantization: leave --quantize out.")
+        return engine, Quantize.NONE
+    quantize = config.quantize or _QUANTIZE[engine][0]
+    if quantize not in _QUANTIZE[engine]:
+        raise ModelError(f"The {engine} engine quantizes to {', '.join(_QUANTIZE[engine])}, not {quantize}.")
+    return engine, quantize
+
+
+def footprint(manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int) -> Footprint:
+    """What the model's parts weigh on a node: each layer with the cache of one session of full length."""
+    sizes = part_sizes(manifest, engine, quantize)
+    cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
+    return Footprint(tuple(size + cache for size in sizes.layers), sizes.entry, sizes.head)
+
+
+def _readable(body: bytes) -> bytes:
+    """JSON for people who use curl: indented, but a list of numbers on one line."""
+    indented = msgspec.json.format(body, indent=2) + b"\n"
+    return re.sub(rb"\[[\d,\s]+\]", lambda found: b" ".join(found[0].split()), indented)
+
+
+async def _http_error(_: Request, error: HTTPException) -> Response:
+    """Unknown paths and methods, in OpenAI's words as well."""
+    return JSONResponse(error_json(RequestError(error.detail)), error.status_code, dict(error.headers or {}))
+
+
+class _Server(uvicorn.Server):
+    """Ctrl-C and SIGTERM end it cleanly: answers first, then sockets, and no signal is raised again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM) if sys.platform != "win32" else ()
+        for sign in signals:
+            loop.add_signal_handler(sign, self.handle_exit, sign, None)
+        try:
+            yield
+        finally:
+            for sign in signals:
+                loop.remove_signal_handler(sign)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.gateway.stop()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
+
+def make_server(app: Starlette) -> uvicorn.Server:
+    """Nodes are pinged, so that one whose laptop closed is missed within half a minute."""
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        ws_ping_interval=10.0,
+        ws_ping_timeout=20.0,
+        timeout_graceful_shutdown=2,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        lifespan="off",
+    )
+    return _Server(config)

@@ -1,0 +1,297 @@
+"""The OpenAI API over HTTP: requests to generation, its deltas to JSON or server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from potluck.coordinator.gateway import Gateway
+from potluck.coordinator.generation import Delta, Job, generate
+from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
+from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, parse
+from potluck.coordinator.sampling import SamplingParams
+from potluck.coordinator.template import ChatTemplate
+from potluck.coordinator.tokenizer import Tokenizer
+from potluck.errors import PotluckError, RequestError, Unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_MAX_BODY = 32 << 20
+_TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
+_CLIENT_GONE = 499
+"""nginx's word for "the client did not wait"; nobody reads this reply."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What answering takes. context: the most positions a session may have. created: Unix time, of the model's list."""
+
+    gateway: Gateway
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    model: str
+    context: int
+    created: int
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models"""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def one_model(self, request: Request) -> Response:
+        """GET /v1/models/{model}"""
+        self._check_model(request.path_params["model"])
+        return JSONResponse(self._model())
+
+    def _model(self) -> Json:
+        return {"id": self.model, "object": "model", "created": self.created, "owned_by": "potluck"}
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions"""
+        asked = parse(await _body(request), ChatRequest)
+        self._check_model(asked.model)
+        stops = (*asked.stops, *self.template.stops)
+        options = {"tools": asked.tools, **(asked.chat_template_kwargs or {})}
+        if taken := _TEMPLATE_OWN & options.keys():
+            raise RequestError(
+                f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
+            )
+        text = self.template.render(asked.messages, **options)
+        prompt = await asyncio.to_thread(self.tokenizer.encode, text, special=True, bos=True)
+        limit = self._limit(asked, prompt, least=1)
+        jobs = [
+            Job(
+                prompt,
+                self._sampling(asked, choice),
+                limit,
+                stops,
+                asked.alternatives,
+                ignore_eos=asked.ignore_eos,
+            )
+            for choice in range(asked.choices)
+        ]
+        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs))
+        return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
+
+    async def complete(self, request: Request) -> Response:
+        """POST /v1/completions"""
+        asked = parse(await _body(request), CompletionRequest)
+        self._check_model(asked.model)
+        prompts = [await self._tokens(prompt) for prompt in asked.prompts]
+        if len(prompts) * asked.choices > MAX_CHOICES:
+            raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
+        jobs = [
+            self._completion(asked, prompt, choice)
+            for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
+        ]
+        echoes = [self._text(job.prompt) if asked.echo else "" for job in jobs]
+        form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
+        return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
+
+    def _completion(self, asked: CompletionRequest, prompt: list[int], choice: int) -> Job:
+        echo = asked.echo and asked.logprobs is not None
+        limit = self._limit(asked, prompt, least=0)
+        return Job(
+            prompt,
+            self._sampling(asked, choice),
+            limit,
+            asked.stops,
+            asked.alternatives,
+            echo,
+            asked.ignore_eos,
+        )
+
+    async def _tokens(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
+        if not all(0 <= token < self.tokenizer.vocabulary for token in prompt):
+            raise RequestError(f"prompt names a token outside 0-{self.tokenizer.vocabulary - 1}.", param="prompt")
+        return prompt
+
+    def _text(self, tokens: list[int]) -> str:
+        return b"".join(self.tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+
+    def _sampling(self, asked: Common, choice: int) -> SamplingParams:
+        params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary
+        if any(token >= vocabulary for token in params.logit_bias):
+            raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
+        return params
+
+    def _check_model(self, model: str) -> None:
+        if model != self.model:
+            message = f"The model {model!r} is not served here; {self.model!r} is."
+            raise RequestError(message, status=404, param="model", code="model_not_found")
+
+    def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int], least: int) -> int:
+        """Tokens that the answer may have. Raises RequestError when prompt and answer do not fit the context."""
+        name, limit = asked.limit
+        room = self.context - len(prompt)
+        if not prompt:
+            raise RequestError("The prompt is empty.", param="prompt")
+        if room < 1:
+            message = f"The prompt has {len(prompt)} tokens, more than the context of {self.context} leaves room for."
+            param = "messages" if isinstance(asked, ChatRequest) else "prompt"
+            raise RequestError(message, param=param, code="context_length_exceeded")
+        if limit is None:
+            return room
+        if limit < least:
+            raise RequestError(f"{name} must be at least {least}, not {limit}.", param=name)
+        if limit > room:
+            message = f"{name} is {limit}, but a prompt of {len(prompt)} tokens leaves {room} of {self.context}."
+            raise RequestError(message, param=name, code="context_length_exceeded")
+        return limit
+
+    async def _answer(self, request: Request, asked: Common, form: Form, jobs: list[Job], usage: Usage) -> Response:
+        """Generate all choices at once. Errors before the first token have their own HTTP status."""
+        deltas = merge([generate(self.gateway, self.tokenizer, job) for job in jobs])
+        try:
+            if not asked.stream:
+                body = await _while_connected(request, _whole(form, deltas, len(jobs), usage))
+                return JSONResponse(body)
+            first = await _while_connected(request, anext(deltas))
+        except ClientGone:
+            return Response(status_code=_CLIENT_GONE)
+        events = _events(form, first, deltas, len(jobs), usage, asked.include_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer began."""
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > _MAX_BODY:
+                raise RequestError(f"The request is longer than {_MAX_BODY} bytes.", status=413)
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise RequestError("The client hung up while it was asking.", status=_CLIENT_GONE) from error
+    return b"".join(parts)
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The work's result; it is cancelled, and ClientGone raised, when the client disconnects first."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+Numbered = tuple[int, Delta]
+
+
+async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Numbered, None]:
+    """The deltas of all answers as they come, with the number of the answer. Closing this closes them all."""
+    queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
+    tasks = [asyncio.create_task(_pour(number, answer, queue)) for number, answer in enumerate(answers)]
+    try:
+        running = len(tasks)
+        while running:
+            item = await queue.get()
+            if item is None:
+                running -= 1
+                for task in tasks:
+                    if task.done():
+                        task.result()  # raises what ended it
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio.Queue[Numbered | None]) -> None:
+    try:
+        async with aclosing(answer):
+            async for delta in answer:
+                queue.put_nowait((number, delta))
+    finally:
+        asyncio.get_running_loop().call_soon(queue.put_nowait, None)  # once this task is done
+
+
+async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Json:
+    answers: list[list[Delta]] = [[] for _ in range(choices)]
+    async with aclosing(deltas):
+        async for number, delta in deltas:
+            answers[number].append(delta)
+            usage.completion_tokens += delta.generated
+    body = form.head(chunk=False)
+    body["choices"] = [form.choice(number, answer) for number, answer in enumerate(answers)]
+    return {**body, "usage": usage.json()}
+
+
+async def _events(
+    form: Form, first: Numbered, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events; a failure after the first token is told in the stream, where its status cannot be."""
+    head = form.head(chunk=True)
+    extra: Json = {"usage": None} if include_usage else {}
+    try:
+        for number in range(choices):
+            for choice in form.opening(number):
+                yield _event({**head, "choices": [choice], **extra})
+        async with aclosing(_after(first, deltas)) as rest:
+            async for number, delta in rest:
+                usage.completion_tokens += delta.generated
+                yield _event({**head, "choices": [form.chunk(number, delta)], **extra})
+        if include_usage:
+            yield _event({**head, "choices": [], "usage": usage.json()})
+    except PotluckError as error:
+        log.warning("An answer broke off: %s", error)
+        yield _event(error_json(error))
+    yield b"data: [DONE]\n\n"
+
+
+async def _after(first: Numbered, deltas: AsyncGenerator[Numbered, None]) -> AsyncGenerator[Numbered, None]:
+    async with aclosing(deltas):
+        yield first
+        async for item in deltas:
+            yield item
+
+
+def _event(body: Json) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def error_json(error: PotluckError) -> Json:
+    """The error as OpenAI words them."""
+    if isinstance(error, RequestError):
+        kind, param, code = "invalid_request_error", error.param, error.code
+    else:
+        kind, param, code = "server_error", None, "unavailable" if isinstance(error, Unavailable) else None
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+
+
+def error_response(_: Request, error: Exception) -> Response:
+    """Starlette's handler for PotluckError."""
+    assert isinstance(error, PotluckError)
+    if isinstance(error, RequestError):
+        return JSONResponse(error_json(error), error.status)
+    unavailable = isinstance(error, Unavailable)
+    headers = {"Retry-After": "5"} if unavailable else {}
+    return JSONResponse(error_json(error), 503 if unavailable else 500, headers)

@@ -1,0 +1,154 @@
+"""What the OpenAI API answers: generation's deltas as the JSON of chats and of completions, whole or in chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from potluck.coordinator.generation import Delta, Scored
+from potluck.coordinator.tokenizer import Tokenizer
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Usage:
+    """Tokens of one request, over all its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+
+    def json(self) -> Json:
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+        }
+
+
+class Form(Protocol):
+    """How one kind of answer is worded."""
+
+    def head(self, *, chunk: bool) -> Json:
+        """The fields around the choices."""
+
+    def opening(self, index: int) -> list[Json]:
+        """The choice's chunks before its first token."""
+
+    def chunk(self, index: int, delta: Delta) -> Json:
+        """One chunk's choice."""
+
+    def choice(self, index: int, deltas: list[Delta]) -> Json:
+        """A whole answer's choice."""
+
+
+@dataclass
+class _Base:
+    model: str
+    tokenizer: Tokenizer
+    logprobs: bool
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def _head(self, prefix: str, kind: str) -> Json:
+        return {"id": f"{prefix}-{self.identity}", "object": kind, "created": self.created, "model": self.model}
+
+    def _text(self, token: int) -> str:
+        return self.tokenizer.name(token)
+
+
+class ChatForm(_Base):
+    def head(self, *, chunk: bool) -> Json:
+        return self._head("chatcmpl", "chat.completion.chunk" if chunk else "chat.completion")
+
+    def opening(self, index: int) -> list[Json]:
+        delta = {"role": "assistant", "content": ""}
+        return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+
+    def chunk(self, index: int, delta: Delta) -> Json:
+        content = {"content": delta.text} if delta.text else {}
+        return {
+            "index": index,
+            "delta": content,
+            "logprobs": self._logprobs(delta.tokens),
+            "finish_reason": delta.finish,
+        }
+
+    def choice(self, index: int, deltas: list[Delta]) -> Json:
+        return {
+            "index": index,
+            "message": {"role": "assistant", "content": "".join(delta.text for delta in deltas), "refusal": None},
+            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "finish_reason": deltas[-1].finish,
+        }
+
+    def _logprobs(self, tokens: list[Scored]) -> Json | None:
+        if not self.logprobs:
+            return None
+        return {"content": [self._scored(scored) for scored in tokens], "refusal": None}
+
+    def _scored(self, scored: Scored) -> Json:
+        top = [self._entry(token, logprob) for token, logprob in scored.top]
+        return {**self._entry(scored.token, scored.logprob), "top_logprobs": top}
+
+    def _entry(self, token: int, logprob: float | None) -> Json:
+        return {
+            "token": self._text(token),
+            "logprob": logprob,
+            "bytes": list(self.tokenizer.piece(token, special=True)),
+        }
+
+
+class CompletionForm(_Base):
+    """echoes: for each choice, the prompt's text to repeat before the answer."""
+
+    echoes: list[str]
+    _offsets: dict[int, int]
+
+    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, echoes: list[str]) -> None:
+        super().__init__(model, tokenizer, logprobs)
+        self.echoes = echoes
+        self._offsets = {}
+
+    def head(self, *, chunk: bool) -> Json:
+        return self._head("cmpl", "text_completion")
+
+    def opening(self, index: int) -> list[Json]:
+        echo = self.echoes[index]
+        return [self._json(index, echo, None, None)] if echo else []
+
+    def chunk(self, index: int, delta: Delta) -> Json:
+        return self._json(index, delta.text, self._logprobs(index, delta.tokens), delta.finish)
+
+    def choice(self, index: int, deltas: list[Delta]) -> Json:
+        text = self.echoes[index] + "".join(delta.text for delta in deltas)
+        tokens = [token for delta in deltas for token in delta.tokens]
+        return self._json(index, text, self._logprobs(index, tokens), deltas[-1].finish)
+
+    def _json(self, index: int, text: str, logprobs: Json | None, finish: str | None) -> Json:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    def _logprobs(self, index: int, tokens: list[Scored]) -> Json | None:
+        if not self.logprobs:
+            return None
+        return {
+            "tokens": [self._text(scored.token) for scored in tokens],
+            "token_logprobs": [scored.logprob for scored in tokens],
+            "top_logprobs": [self._top(scored) for scored in tokens],
+            "text_offset": [self._offset(index, scored) for scored in tokens],
+        }
+
+    def _top(self, scored: Scored) -> dict[str, float] | None:
+        """By the token's text, the likelier of two that look alike; null for a prompt's first token."""
+        if scored.logprob is None:
+            return None
+        return {self._text(token): logprob for token, logprob in reversed(scored.top)}
+
+    def _offset(self, index: int, scored: Scored) -> int:
+        """Characters of the choice before this token."""
+        offset = self._offsets.get(index, 0)
+        self._offsets[index] = offset + len(self._text(scored.token))
+        return offset

@@ -1,0 +1,156 @@
+"""What clients may ask, as the OpenAI API words it: JSON in, validated values out. Fields unknown to us are ignored."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from potluck.coordinator.sampling import SamplingParams
+from potluck.errors import RequestError
+
+MAX_CHOICES = 64
+_MAX_STOPS = 16
+_MAX_LOGPROBS = 20
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool = False
+
+
+class Common(Struct, frozen=True, kw_only=True):
+    """Of both kinds of request."""
+
+    model: str
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    ignore_eos: bool = False
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if len(stops) > _MAX_STOPS or "" in stops:
+            raise RequestError(f"stop takes up to {_MAX_STOPS} strings, none of them empty.", param="stop")
+        return stops
+
+    @property
+    def choices(self) -> int:
+        if self.n is not None and not 1 <= self.n <= MAX_CHOICES:
+            raise RequestError(f"n must lie between 1 and {MAX_CHOICES}, not {self.n}.", param="n")
+        return self.n or 1
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self, choice: int) -> SamplingParams:
+        """For the answer with this number: with a seed, each of several answers has its own."""
+        given = {
+            name: value for name in SamplingParams.__struct_fields__ if (value := getattr(self, name, None)) is not None
+        }
+        given["logit_bias"] = self._bias()
+        if self.seed is not None:
+            given["seed"] = self.seed + choice
+        return SamplingParams(**given)
+
+    def _bias(self) -> dict[int, float]:
+        try:
+            return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+        except ValueError as error:
+            raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
+
+
+class ChatRequest(Common, frozen=True, kw_only=True):
+    messages: list[dict[str, Any]]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def limit(self) -> tuple[str, int | None]:
+        """The field that bounds the answer, and its value."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return "max_tokens", self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many top log-probabilities are wanted a token; None: no log-probabilities at all."""
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError("top_logprobs needs logprobs to be true.", param="top_logprobs")
+        return checked_logprobs(self.top_logprobs or 0, "top_logprobs") if self.logprobs else None
+
+
+class CompletionRequest(Common, frozen=True, kw_only=True):
+    prompt: str | list[str | int | list[int]]
+    logprobs: int | None = None
+    echo: bool = False
+
+    @property
+    def limit(self) -> tuple[str, int | None]:
+        """As for chat; OpenAI's default for completions is 16 tokens."""
+        return "max_tokens", 16 if self.max_tokens is None else self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        return None if self.logprobs is None else checked_logprobs(self.logprobs, "logprobs")
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """A prompt a choice, each as text or as token ids."""
+        given = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        if given and all(isinstance(item, int) for item in given):
+            return [[item for item in given if isinstance(item, int)]]
+        prompts = [item for item in given if not isinstance(item, int)]
+        if not 1 <= len(prompts) <= MAX_CHOICES or len(prompts) != len(given) or not all(prompts):
+            raise RequestError(
+                f"prompt must be a text, a list of token ids, or a list of up to {MAX_CHOICES} of these, none empty.",
+                param="prompt",
+            )
+        return prompts
+
+
+def checked_logprobs(count: int, param: str) -> int:
+    if not 0 <= count <= _MAX_LOGPROBS:
+        raise RequestError(f"{param} must lie between 0 and {_MAX_LOGPROBS}, not {count}.", param=param)
+    return count
+
+
+R = TypeVar("R", ChatRequest, CompletionRequest)
+
+
+def parse(body: bytes, kind: type[R]) -> R:
+    """Raises RequestError when the body is no JSON, or not of this kind."""
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The request's body is not valid JSON: {error}.") from error
+    if isinstance(raw, dict):  # null is OpenAI's word for "not given"
+        raw = {name: value for name, value in raw.items() if value is not None}
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        field = place.rstrip("`").split("[")[0] or _missing(text)
+        where = f"{field}: " if place else ""
+        raise RequestError(f"{where}{text}.", param=field or None) from error
+
+
+def _missing(text: str) -> str:
+    """The field in msgspec's "Object missing required field `x`"."""
+    return text.split("`")[1] if "missing required field" in text else ""

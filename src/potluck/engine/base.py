@@ -1,0 +1,120 @@
+"""The engine seam: what runs a span. The engine knows nothing of frames, sampling or tokenization.
+
+Shapes: n rows of one segment, w of them wanted, d the hidden size, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from potluck.errors import EngineError
+from potluck.types import Capacity, Span
+
+Tokens = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """`n` consecutive positions of one session.
+
+    data: token ids `[n]` int32 for a span that starts at layer 0, else hidden rows `[n, d]` float32.
+    position: of the first row; it must equal the session's length so far (0 for a new session).
+    last: the layer after which to stop, in the model's numbering.
+    wanted: how many of the last rows want logits, when `last` is the model's last layer.
+    """
+
+    session: int
+    position: int
+    data: Tokens | Rows
+    last: int
+    wanted: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.data)
+
+
+Output = Rows
+"""Of one segment: hidden rows `[n, d]`, or, after the model's last layer, raw logits `[w, V]`."""
+
+
+class Engine(Protocol):
+    """Runs one span for many sessions. Not thread-safe: one call at a time."""
+
+    @property
+    def span(self) -> Span: ...
+
+    @property
+    def hidden_size(self) -> int: ...
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    @property
+    def layers(self) -> int:
+        """Layers of the whole model."""
+
+    @property
+    def capacity(self) -> Capacity: ...
+
+    def forward(self, batch: Sequence[Segment]) -> list[Output]:
+        """Run all segments in one pass and append their rows to the sessions' KV.
+
+        All segments share `last`; at most `capacity.rows` rows and one segment a session.
+        Raises CapacityError when the KV cache has no room (nothing is changed then),
+        EngineError when the span cannot be run.
+        """
+
+    def set_threads(self, threads: int) -> None:
+        """CPU threads for the next forward."""
+
+    def rest(self) -> None:
+        """Let go of the helper threads that the calling thread's forwards keep.
+
+        To be called before forwards go on in another thread: OpenMP keeps a pool for each caller, and with more
+        threads than cores it stops spinning at its barriers, which halves the speed of everything.
+        """
+
+    def length(self, session: int) -> int:
+        """Positions this session holds; 0 for an unknown one."""
+
+    def truncate(self, session: int, length: int) -> None:
+        """Forget the session's positions from `length` on. Raises EngineError where the engine cannot."""
+
+    def close(self, session: int) -> None:
+        """Forget the session; unknown sessions are ignored."""
+
+    def unload(self) -> None:
+        """Free the weights; the engine cannot be used afterwards."""
+
+
+def check_batch(engine: Engine, batch: Sequence[Segment]) -> None:
+    """Raises EngineError for a batch that breaks the contract of `Engine.forward`."""
+    rows = sum(segment.rows for segment in batch)
+    if not all(segment.rows for segment in batch) or not 1 <= rows <= engine.capacity.rows:
+        raise EngineError(f"A batch of 1 to {engine.capacity.rows} rows was expected, not {rows}.")
+    if len({segment.session for segment in batch}) < len(batch):
+        raise EngineError("A batch may hold only one segment of a session.")
+    for segment in batch:
+        _check_segment(engine, segment, batch[0].last)
+
+
+def _check_segment(engine: Engine, segment: Segment, last: int) -> None:
+    if segment.last != last or last not in engine.span:
+        raise EngineError(f"Layers {engine.span} cannot stop after layer {segment.last} in this batch.")
+    held = engine.length(segment.session)
+    if segment.position != held:
+        raise EngineError(f"Position {segment.position} does not follow the {held} held.")
+    if not 0 <= segment.wanted <= segment.rows:
+        raise EngineError(f"Logits of {segment.wanted} out of {segment.rows} rows cannot be had.")
+    if engine.span.first == 0:
+        if not 0 <= int(segment.data.min()) <= int(segment.data.max()) < engine.vocabulary:
+            raise EngineError(f"A token id lies outside the vocabulary of {engine.vocabulary}.")
+    elif segment.data.shape[1:] != (engine.hidden_size,):
+        raise EngineError(f"Hidden rows of {engine.hidden_size} values were expected, not {segment.data.shape[1:]}.")

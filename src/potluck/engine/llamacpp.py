@@ -1,0 +1,308 @@
+"""The llama.cpp engine: runs a span GGUF with the stock library through its C API.
+
+A later span takes hidden rows through `llama_batch.embd`. An earlier span gives them through the scheduler's
+evaluation callback: it asks for the tensor `l_out-{i}`, copies it, and stops the graph before the unneeded head.
+Sessions are llama.cpp sequences, so that one `llama_decode` serves many of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp.llama_cpp as c
+import numpy as np
+
+from potluck.engine.base import Output, Segment, check_batch
+from potluck.engine.tap import make_tap
+from potluck.errors import CapacityError, EngineError
+from potluck.types import Attention, Capacity, Span
+
+log = logging.getLogger(__name__)
+
+GGML_TYPE_BF16 = 30  # missing among the package's constants
+_NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
+_LOG_ERROR = 4
+_PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything else
+
+
+def _log(level: int, text: bytes, _user_data: object) -> None:
+    if level == _LOG_ERROR:  # 5 is the continuation of a line, of any level
+        log.warning("llama.cpp: %s", text.decode("utf-8", "replace").strip())
+
+
+_LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its address
+
+
+def _load_openmp() -> ctypes.CDLL | None:
+    """GNU's OpenMP runtime where llama.cpp was built with it: the same instance, for the loader has it already."""
+    try:
+        return ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        return None
+
+
+_openmp = _load_openmp()
+
+
+def start_library() -> None:
+    """Initialise llama.cpp once a process, its chatter going to `logging`."""
+    c.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
+    c.llama_backend_init()
+
+
+class LlamaCppEngine:
+    """Implements `potluck.engine.base.Engine`.
+
+    path: a span GGUF as `potluck.models.spanfile` writes it (or a whole model's, for the span of all layers).
+    capacity: KV cells, sessions and rows a batch to allocate for.
+    extra_buffers: let llama.cpp repack weights for this CPU; three times faster where it works.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        span: Span,
+        layers: int,
+        attention: Attention,
+        capacity: Capacity,
+        threads: int,
+        extra_buffers: bool = True,
+    ) -> None:
+        start_library()
+        self.span = span
+        self.layers = layers
+        self.capacity = capacity
+        self._sequences: dict[int, int] = {}
+        self._lengths: dict[int, int] = {}
+        self._free = list(range(capacity.sessions))
+        self._ended: list[int] = []
+        self._ended_cells = 0
+        self._model = self._load(path, extra_buffers)
+        self.hidden_size: int = c.llama_model_n_embd(self._model)
+        self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
+        self._tap = make_tap(capacity.rows * self.hidden_size)
+        self._context = self._open(attention, threads)
+        self._memory = c.llama_get_memory(self._context)
+        self._threads = threads
+        self._allocate_batch()
+
+    def _load(self, path: Path, extra_buffers: bool) -> Any:
+        params = c.llama_model_default_params()
+        params.use_extra_bufts = extra_buffers
+        # Repacked weights are copies: with the file mapped as well, a node would hold its span twice.
+        params.load_mode = c.LLAMA_LOAD_MODE_NONE if extra_buffers else c.LLAMA_LOAD_MODE_MMAP
+        # All layers, and the head with them, go to a GPU where the build has one.
+        params.n_gpu_layers = len(self.span) + 1 if c.llama_supports_gpu_offload() else 0
+        model = c.llama_model_load_from_file(str(path).encode(), params)
+        if model is None:
+            raise EngineError(f"llama.cpp cannot load {path}.")
+        return model
+
+    def _open(self, attention: Attention, threads: int) -> Any:
+        params = c.llama_context_default_params()
+        params.n_ctx = self.capacity.positions
+        params.n_batch = params.n_ubatch = self.capacity.rows
+        params.n_seq_max = self.capacity.sessions
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.type_k = params.type_v = self._cache_type(attention)
+        params.no_perf = True
+        params.cb_eval = self._tap.callback
+        params.cb_eval_user_data = self._tap.user_data
+        context = c.llama_init_from_model(self._model, params)
+        if context is None:
+            raise EngineError(f"llama.cpp has no memory for {self.capacity.positions} positions of layers {self.span}.")
+        return context
+
+    def _cache_type(self, attention: Attention) -> int:
+        """q8_0 is exact and fast, but packs 32 values a block; bf16 is exact for every head size."""
+        if attention is Attention.FAST:
+            return c.GGML_TYPE_F16
+        return c.GGML_TYPE_Q8_0 if all(size % 32 == 0 for size in self._head_sizes()) else GGML_TYPE_BF16
+
+    def _head_sizes(self) -> list[int]:
+        """Of keys and values; models whose heads are not hidden size / heads wide say so in their metadata."""
+        usual = self.hidden_size // int(c.llama_model_n_head(self._model))
+        architecture = self._metadata("general.architecture")
+        names = ("key_length", "value_length")
+        return [int(self._metadata(f"{architecture}.attention.{name}") or usual) for name in names]
+
+    def _metadata(self, key: str) -> str:
+        text = ctypes.create_string_buffer(256)
+        return (
+            text.value.decode() if c.llama_model_meta_val_str(self._model, key.encode(), text, len(text)) >= 0 else ""
+        )
+
+    def _allocate_batch(self) -> None:
+        """One llama_batch over NumPy arrays, filled in place by every forward."""
+        rows = self.capacity.rows
+        self._token = np.zeros(rows, np.int32)
+        self._embd = np.zeros((rows, self.hidden_size), np.float32)
+        self._pos = np.zeros(rows, np.int32)
+        self._seq = np.zeros(rows, np.int32)
+        self._counts = np.ones(rows, np.int32)
+        self._flags = np.zeros(rows, np.int8)
+        self._seq_pointers = self._seq.ctypes.data + 4 * np.arange(rows, dtype=np.uint64)
+        batch: Any = c.llama_batch()  # the package types its fields as arrays, but they are pointers
+        batch.pos = self._pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.seq_id = self._seq_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
+        batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        batch.logits = self._flags.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        if self.span.first == 0:
+            batch.token = self._token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        else:
+            batch.embd = self._embd.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        self._batch = batch
+
+    def set_threads(self, threads: int) -> None:
+        """Threads for the next forward; the results do not depend on it."""
+        if threads != self._threads:
+            c.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
+
+    def rest(self) -> None:
+        if _openmp is not None:
+            _openmp.omp_pause_resource(_PAUSE_SOFT, _openmp.omp_get_initial_device())
+
+    def forward(self, batch: Sequence[Segment]) -> list[Output]:
+        check_batch(self, batch)
+        self._make_room(batch)
+        last = batch[0].last
+        head = last == self.layers - 1
+        rows = self._fill(batch, head)
+        self._tap.watch(None if head else last - self.span.first)
+        code = c.llama_decode(self._context, self._batch)
+        if code != 0:
+            self._undo(batch)
+            if code == _NO_ROOM:
+                raise CapacityError(f"The KV cache has no room for {rows} more positions.")
+            raise EngineError(f"llama_decode failed with code {code} on {rows} rows of layers {self.span}.")
+        for segment in batch:
+            self._lengths[segment.session] = segment.position + segment.rows
+        return self._logits(batch) if head else self._hidden(batch, rows)
+
+    def _fill(self, batch: Sequence[Segment], head: bool) -> int:
+        """Lay the segments one after the other into the batch arrays; returns the number of rows."""
+        rows = 0
+        for segment in batch:
+            part = slice(rows, rows + segment.rows)
+            if self.span.first == 0:
+                self._token[part] = segment.data
+            else:
+                self._embd[part] = segment.data
+            self._pos[part] = np.arange(segment.position, segment.position + segment.rows)
+            self._seq[part] = self._sequence(segment.session)
+            # A tapped span flags every row: llama.cpp drops unflagged rows in its last layer.
+            self._flags[part] = 0 if head else 1
+            if head and segment.wanted:
+                self._flags[part.stop - segment.wanted : part.stop] = 1
+            rows += segment.rows
+        self._batch.n_tokens = rows
+        return rows
+
+    def _sequence(self, session: int) -> int:
+        if session not in self._sequences:
+            if not self._free:
+                raise CapacityError(f"All {self.capacity.sessions} sessions of this node are taken.")
+            self._sequences[session] = self._free.pop()
+        return self._sequences[session]
+
+    def _undo(self, batch: Sequence[Segment]) -> None:
+        """After a failed decode: drop what it may have written, and sessions that it would have begun."""
+        for segment in batch:
+            if segment.position == 0:
+                self.close(segment.session)
+            else:
+                c.llama_memory_seq_rm(self._memory, self._sequences[segment.session], segment.position, -1)
+        self._compact()
+
+    def _hidden(self, batch: Sequence[Segment], rows: int) -> list[Output]:
+        hidden = self._tap.rows(rows, self.hidden_size)
+        return _split(hidden, [segment.rows for segment in batch])
+
+    def _logits(self, batch: Sequence[Segment]) -> list[Output]:
+        counts = [segment.wanted for segment in batch]
+        total = sum(counts)
+        if not total:
+            return [np.empty((0, self.vocabulary), np.float32) for _ in batch]
+        pointer = c.llama_get_logits(self._context)
+        logits = np.ctypeslib.as_array(pointer, shape=(total, self.vocabulary)).copy()
+        return _split(logits, counts)
+
+    def length(self, session: int) -> int:
+        return self._lengths.get(session, 0)
+
+    def truncate(self, session: int, length: int) -> None:
+        if length >= self.length(session):
+            return
+        if length == 0:
+            self.close(session)
+        elif c.llama_memory_seq_rm(self._memory, self._sequences[session], length, -1):
+            self._lengths[session] = length
+            self._compact()
+        else:
+            raise EngineError("This model's memory cannot forget a part of a session.")
+
+    def close(self, session: int) -> None:
+        """The session's cells stay occupied until there is need of them: see `_compact`."""
+        sequence = self._sequences.pop(session, None)
+        length = self._lengths.pop(session, 0)
+        if sequence is not None:
+            self._ended.append(sequence)
+            self._ended_cells += length
+        if not self._sequences:
+            self._compact()
+
+    def _make_room(self, batch: Sequence[Segment]) -> None:
+        used = self._ended_cells + sum(self._lengths.values()) + sum(segment.rows for segment in batch)
+        newcomers = sum(segment.session not in self._sequences for segment in batch)
+        if used > self.capacity.positions or newcomers > len(self._free):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Give back the cells of ended sessions, and lay those of the others one after the other.
+
+        llama.cpp would fill holes with the next rows of sessions that go on, below their own: attention sums over
+        the cells in order, so that bits would change. Moving a session's cells as a whole changes none.
+        """
+        if not self._ended and not self._sequences:
+            return
+        kept = [(sequence, self._save(sequence)) for sequence in self._sequences.values()]
+        c.llama_memory_clear(self._memory, False)
+        for sequence, state in kept:
+            if c.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
+                raise EngineError("llama.cpp cannot move a session within its cache.")
+        self._free += self._ended
+        self._ended.clear()
+        self._ended_cells = 0
+
+    def _save(self, sequence: int) -> Any:
+        """The sequence's cells as bytes, in a ctypes array."""
+        state = (ctypes.c_uint8 * c.llama_state_seq_get_size(self._context, sequence))()
+        if c.llama_state_seq_get_data(self._context, state, len(state), sequence) != len(state):
+            raise EngineError("llama.cpp cannot save a session of its cache.")
+        return state
+
+    def unload(self) -> None:
+        c.llama_free(self._context)
+        c.llama_model_free(self._model)
+
+
+def _split(rows: Output, counts: list[int]) -> list[Output]:
+    return np.split(rows, np.cumsum(counts[:-1])) if len(counts) > 1 else [rows]
+
+
+def library_version() -> str:
+    """Of llama-cpp-python and of the kernels it was built with, for probe verdicts and bug reports."""
+    import llama_cpp
+
+    library = Path(llama_cpp.__file__).parent / "lib"
+    stamp = max((int(file.stat().st_mtime) for file in library.iterdir()), default=0)
+    return f"{llama_cpp.__version__}-{stamp}-{sys.platform}"

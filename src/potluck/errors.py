@@ -1,0 +1,73 @@
+"""Every exception Potluck raises on purpose. Its text is one sentence for the person who reads it.
+
+PotluckError
+├── ModelError            the files of a model are missing, broken, or of a kind no engine runs
+│   └── IntegrityError    bytes do not have the SHA-256 that the manifest gives for them
+├── SpanError             a span is malformed or lies outside the model
+├── EngineError           the engine could not load or run a span
+│   └── CapacityError     the engine's KV cache or session table is full
+├── WireError             a frame breaks the protocol
+├── LinkClosed            the other end of a link is gone
+├── Refused               the coordinator does not admit this node, with its reason
+├── RequestError          a client's request is wrong (HTTP status 4xx)
+└── Unavailable           the swarm cannot serve the request now (HTTP status 503)
+    └── RouteLost         a node of the session's route was lost; the session may be replayed
+"""
+
+
+class PotluckError(Exception):
+    """Base of all; `str(error)` is a sentence fit for the command line."""
+
+
+class ModelError(PotluckError):
+    pass
+
+
+class IntegrityError(ModelError):
+    pass
+
+
+class SpanError(PotluckError):
+    pass
+
+
+class EngineError(PotluckError):
+    pass
+
+
+class CapacityError(EngineError):
+    pass
+
+
+class WireError(PotluckError):
+    pass
+
+
+class LinkClosed(PotluckError):
+    pass
+
+
+class Refused(PotluckError):
+    pass
+
+
+class RequestError(PotluckError):
+    """A client's mistake. `status` is the HTTP status, `param` the field at fault, `code` OpenAI's short name."""
+
+    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+
+
+class Unavailable(PotluckError):
+    pass
+
+
+class RouteLost(Unavailable):
+    """`node` is the one that could not run a step, where one is to blame."""
+
+    def __init__(self, message: str, node: str | None = None) -> None:
+        super().__init__(message)
+        self.node = node

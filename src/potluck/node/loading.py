@@ -1,0 +1,142 @@
+"""From a welcome to an engine: fetch the span's bytes into a span file, prove it, load it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from potluck.engine.base import Engine
+from potluck.engine.llamacpp import library_version
+from potluck.engine.probe import Trial, survives
+from potluck.errors import EngineError, ModelError
+from potluck.models.manifest import Manifest
+from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model
+from potluck.models.spanfile import download_size, write_span_file
+from potluck.models.spans import part_sizes, plan_raw_span, plan_span, span_file_name
+from potluck.types import CACHE_BYTES, MAX_STEP_ROWS, Capacity, EngineKind, Quantize
+from potluck.wire.messages import Welcome
+
+log = logging.getLogger(__name__)
+
+_SESSIONS = 64
+_FULL_SESSIONS = 8
+"""Sessions of the longest length that a node has KV cells for, where its memory allows."""
+
+_OVERHEAD_BYTES = 256 << 20
+
+
+def fetch_span(
+    url: str, model: Path | None, welcome: Welcome, progress: Callable[[float], None]
+) -> tuple[Manifest, Path]:
+    """The manifest, and the span file in this machine's cache; `progress` is told the fraction that is there.
+
+    Raises ModelError when the bytes cannot be had or do not verify.
+    """
+    source = CoordinatorSource(url) if model is None else local_source(model)
+    manifest = source.manifest() if isinstance(source, CoordinatorSource) else open_model(model or Path())
+    if manifest.digest != welcome.model:
+        raise ModelError(
+            f"The manifest has the hash {manifest.digest[:16]}, the coordinator said {welcome.model[:16]}."
+        )
+    if welcome.engine is EngineKind.LLAMACPP:
+        header, pieces = plan_span(manifest, welcome.span, welcome.quantize)
+    else:
+        header, pieces = plan_raw_span(manifest, welcome.span)
+    path = span_path(manifest, welcome)
+    write_span_file(path, header, pieces, source, _Fraction(download_size(pieces), progress))
+    return manifest, path
+
+
+def span_path(manifest: Manifest, welcome: Welcome) -> Path:
+    """Where this machine keeps the span file."""
+    quantize = welcome.quantize if welcome.engine is EngineKind.LLAMACPP else Quantize.NONE
+    return cache_folder() / span_file_name(manifest, welcome.span, quantize)
+
+
+class _Fraction:
+    """Turns numbers of bytes into the fraction of all of them."""
+
+    def __init__(self, total: int, report: Callable[[float], None]) -> None:
+        self._total = total
+        self._done = 0
+        self._report = report
+
+    def __call__(self, nbytes: int) -> None:
+        self._done += nbytes
+        self._report(min(1.0, self._done / max(1, self._total)))
+
+
+def load_span(manifest: Manifest, path: Path, welcome: Welcome, memory: int, threads: int) -> tuple[Engine, str]:
+    """The engine, and the weight layout it uses ("optimised" or "plain"; the device for transformers).
+
+    Raises EngineError when the span does not fit `memory` bytes or cannot be run here.
+    """
+    capacity = plan_capacity(manifest, welcome, memory)
+    if welcome.engine is EngineKind.TRANSFORMERS:
+        return _load_transformers(manifest, path, welcome, capacity, threads)
+    optimised = _is_safe(_trial(manifest, path, welcome, threads, extra_buffers=True))
+    engine = _trial(manifest, path, welcome, threads, extra_buffers=optimised).load(capacity)
+    return engine, "optimised" if optimised else "plain"
+
+
+def _load_transformers(
+    manifest: Manifest, path: Path, welcome: Welcome, capacity: Capacity, threads: int
+) -> tuple[Engine, str]:
+    try:
+        from potluck.engine.transformers import TransformersEngine, best_device
+        from potluck.engine.weights import RawWeights
+    except ModuleNotFoundError as error:
+        raise EngineError("This swarm runs the transformers engine: pip install 'potluck[hf]'.") from error
+    quantize = {Quantize.INT8: "int8", Quantize.INT4: "int4"}.get(welcome.quantize)
+    engine = TransformersEngine(
+        manifest.metadata["config"],
+        RawWeights(path),
+        span=welcome.span,
+        capacity=capacity,
+        threads=threads,
+        quantize=quantize,  # type: ignore[arg-type]
+    )
+    return engine, str(best_device())
+
+
+def _trial(manifest: Manifest, path: Path, welcome: Welcome, threads: int, *, extra_buffers: bool) -> Trial:
+    return Trial(str(path), welcome.span, manifest.layers, welcome.attention, threads, extra_buffers)
+
+
+def _is_safe(trial: Trial) -> bool:
+    """Whether this machine's optimised weight layout survives; proved once for each span file and library."""
+    verdict = verdict_path(Path(trial.path))
+    if verdict.exists():
+        return verdict.read_text() == "optimised"
+    safe = survives(trial)
+    if not safe:
+        log.warning("llama.cpp's optimised weight layout crashes on this machine; the plain one is used, slower.")
+        if not survives(Trial(trial.path, trial.span, trial.layers, trial.attention, trial.threads, False)):
+            raise EngineError(f"llama.cpp dies on layers {trial.span} on this machine, whatever the weight layout.")
+    verdict.write_text("optimised" if safe else "plain")
+    return safe
+
+
+def verdict_path(span_file: Path) -> Path:
+    """Where it is noted which weight layout the span file proved to run with: "optimised" or "plain"."""
+    return span_file.with_suffix(f".{library_version()}-{platform.machine()}.layout")
+
+
+def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity:
+    """KV cells for several sessions of full length, or as many as fit `memory` bytes beside the weights.
+
+    Raises EngineError when not even one session fits.
+    """
+    span, context = welcome.span, welcome.context
+    taken = part_sizes(manifest, welcome.engine, welcome.quantize).of(span) + _OVERHEAD_BYTES
+    cell = len(span) * manifest.kv_width * CACHE_BYTES[welcome.engine]
+    cells = int((memory - taken) / cell)
+    if cells < context:
+        needed = taken + int(context * cell)
+        raise EngineError(
+            f"Layers {span} with {context} positions need {needed >> 20} MiB of memory; {memory >> 20} are offered: "
+            "serve fewer layers, or offer more with --memory."
+        )
+    return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context), MAX_STEP_ROWS + _SESSIONS)

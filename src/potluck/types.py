@@ -1,0 +1,143 @@
+"""Frozen values that every part of Potluck speaks."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from itertools import pairwise
+
+from msgspec import Struct
+
+from potluck.errors import SpanError
+
+MAX_CANDIDATES = 256
+"""The most candidate tokens a last stage returns for one row, besides the ids it was asked for."""
+
+
+MAX_STEP_ROWS = 512
+"""The most positions one step carries; a longer prompt is several steps."""
+
+
+class Attention(StrEnum):
+    """How a swarm keeps its KV caches; one choice for all nodes of a swarm.
+
+    `exact`: results do not depend on batch mix, chunking or threads (q8_0 or bf16 cache).
+    `fast`: an f16 cache with tiled kernels; long prompts are faster, bits may differ from run to run.
+    """
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
+class RowFormat(StrEnum):
+    """How hidden rows travel: `f32` is exact; `f16` halves the bytes, with a power-of-two scale per row."""
+
+    F32 = "f32"
+    F16 = "f16"
+
+
+class EngineKind(StrEnum):
+    """What runs the layers, the same for all nodes of a swarm."""
+
+    LLAMACPP = "llamacpp"
+    TRANSFORMERS = "transformers"
+
+
+CACHE_BYTES = {EngineKind.LLAMACPP: 34 / 32, EngineKind.TRANSFORMERS: 4.0}
+"""Of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
+
+
+class Quantize(StrEnum):
+    """What the matrices of a Hugging Face model become when a node loads them.
+
+    The llama.cpp engine knows the GGUF types, the transformers engine weight-only int8 and int4, or none.
+    """
+
+    Q4_0 = "q4_0"
+    Q8_0 = "q8_0"
+    F16 = "f16"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT4 = "int4"
+    NONE = "none"
+
+
+class NodeState(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+
+
+class Span(Struct, frozen=True, order=True):
+    """Consecutive layers `first` … `last`, both included, counted from 0 as in the model."""
+
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first <= self.last:
+            raise SpanError(f"{self.first}-{self.last} is not a span: write it as 12 or 12-15, counted from 0.")
+
+    @classmethod
+    def parse(cls, text: str) -> Span:
+        """`"12"` or `"12-15"` to a Span. Raises SpanError for anything else."""
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
+        if match is None:
+            raise SpanError(f"{text!r} is not a span: write it as 12 or 12-15, counted from 0.")
+        first = int(match[1])
+        return cls(first, int(match[2]) if match[2] else first)
+
+    def within(self, layers: int) -> Span:
+        """This span, or SpanError when a model of so many layers does not contain it."""
+        if self.last >= layers:
+            raise SpanError(f"Span {self} is outside the model: its layers are 0-{layers - 1}.")
+        return self
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def __contains__(self, layer: object) -> bool:
+        return isinstance(layer, int) and self.first <= layer <= self.last
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def even_spans(layers: int, parts: int) -> list[Span]:
+    """Cut `layers` layers into `parts` spans whose lengths differ by at most one."""
+    if not 1 <= parts <= layers:
+        raise SpanError(f"{layers} layers cannot be cut into {parts} spans.")
+    bounds = [layers * part // parts for part in range(parts + 1)]
+    return [Span(first, end - 1) for first, end in pairwise(bounds)]
+
+
+def spans_of(layers: list[int]) -> list[Span]:
+    """Ascending layer numbers as the fewest spans: `[0, 1, 5]` becomes 0-1 and 5."""
+    spans: list[Span] = []
+    for layer in layers:
+        if spans and spans[-1].last == layer - 1:
+            spans[-1] = Span(spans[-1].first, layer)
+        else:
+            spans.append(Span(layer, layer))
+    return spans
+
+
+class Capacity(Struct, frozen=True):
+    """What one engine can hold at once: `sessions`, `positions` (KV cells over all sessions), `rows` a batch."""
+
+    sessions: int
+    positions: int
+    rows: int
+
+
+class Speed(Struct, frozen=True):
+    """Measured on the loaded span: seconds for one row through it, and per row in a large batch."""
+
+    decode_s: float
+    prefill_s: float
+
+
+class Stage(Struct, frozen=True):
+    """One hop of a route: `node` runs the layers of `span` (a prefix of the span that it serves)."""
+
+    node: str
+    span: Span

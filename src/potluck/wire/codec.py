@@ -1,0 +1,91 @@
+"""Frames to bytes and back, without I/O.
+
+A frame is `<u32 header length> <header: msgpack> <payload: raw bytes>`, little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+
+from potluck.errors import SpanError, WireError
+from potluck.wire.messages import PROTOCOL_VERSION, FromCoordinator, FromNode, Message
+
+MAX_FRAME = 16 << 20
+"""Bytes; longer frames are refused before they are read."""
+
+_LENGTH = struct.Struct("<I")
+_MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SpanError)
+"""What decoding raises for bytes that are no message: SpanError comes from a span's own check."""
+
+_encoder = msgspec.msgpack.Encoder()
+_from_node: msgspec.msgpack.Decoder[FromNode] = msgspec.msgpack.Decoder(FromNode)
+_from_coordinator: msgspec.msgpack.Decoder[FromCoordinator] = msgspec.msgpack.Decoder(FromCoordinator)
+
+
+class _Greeting(msgspec.Struct):
+    """The part of Hello that every protocol version has; other fields are ignored here."""
+
+    kind: str
+    protocol: int
+
+
+_greeting = msgspec.msgpack.Decoder(_Greeting)
+
+
+def encode(message: Message, payload: bytes | memoryview = b"") -> bytes:
+    """One frame. Raises WireError when it would be too long to be accepted."""
+    try:
+        header = _encoder.encode(message)
+    except OverflowError as error:
+        raise WireError("A message holds a number that is too large for the wire.") from error
+    size = _LENGTH.size + len(header) + len(payload)
+    if size > MAX_FRAME:
+        raise WireError(f"A frame of {size} bytes is over the limit of {MAX_FRAME}.")
+    return b"".join((_LENGTH.pack(len(header)), header, payload))
+
+
+def decode_from_node(frame: bytes) -> tuple[FromNode, memoryview]:
+    """A node's frame as (message, payload). Raises WireError when it is malformed."""
+    return _decode(frame, _from_node)
+
+
+def decode_from_coordinator(frame: bytes) -> tuple[FromCoordinator, memoryview]:
+    """A coordinator's frame as (message, payload). Raises WireError when it is malformed."""
+    return _decode(frame, _from_coordinator)
+
+
+def check_version(frame: bytes) -> None:
+    """Refuse a first frame that is no Hello of our protocol version. Raises WireError with the reason."""
+    header, _ = _split(frame)
+    try:
+        greeting = _greeting.decode(header)
+    except _MALFORMED as error:
+        raise WireError("The first frame is not a hello.") from error
+    if greeting.kind != "hello":
+        raise WireError("The first frame is not a hello.")
+    if greeting.protocol != PROTOCOL_VERSION:
+        raise WireError(
+            f"The node speaks protocol {greeting.protocol}, the coordinator {PROTOCOL_VERSION}: "
+            "install the same version of Potluck on both."
+        )
+
+
+def _decode(frame: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> tuple[Any, memoryview]:
+    header, payload = _split(frame)
+    try:
+        return decoder.decode(header), payload
+    except _MALFORMED as error:
+        raise WireError(f"A frame's header is malformed: {error}.") from error
+
+
+def _split(frame: bytes) -> tuple[memoryview, memoryview]:
+    view = memoryview(frame)
+    if len(view) < _LENGTH.size:
+        raise WireError("A frame is too short to hold a header.")
+    end = _LENGTH.size + _LENGTH.unpack_from(view)[0]
+    if end > len(view):
+        raise WireError("A frame's header is longer than the frame.")
+    return view[_LENGTH.size : end], view[end:]

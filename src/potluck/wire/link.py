@@ -1,0 +1,93 @@
+"""A link is a two-way pipe of frames: a web-socket, or two queues of one process (for tests and embedders)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from potluck.errors import LinkClosed
+from potluck.wire.codec import MAX_FRAME
+
+CLOSED = b""
+"""What `MemoryLink` puts into the other end's queue to say that it is closed; no frame is empty."""
+
+
+class Link(Protocol):
+    async def send(self, frame: bytes) -> None:
+        """Raises LinkClosed when the other end is gone."""
+
+    async def receive(self) -> bytes:
+        """The next frame. Raises LinkClosed when the other end is gone."""
+
+    async def close(self) -> None: ...
+
+
+class WebSocketLink:
+    """The node's end: a web-socket that it dialled."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def dial(cls, url: str) -> WebSocketLink:
+        """Open `ws://…`. Raises LinkClosed, with the reason, when nobody answers there as a web-socket."""
+        try:
+            # Hidden states do not compress; the transport's own buffers bound what is in flight.
+            connection = await connect(url, compression=None, max_size=MAX_FRAME, ping_interval=10, ping_timeout=60)
+        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ValueError) as error:
+            # ValueError: what the standard library makes of an impossible host name or port.
+            raise LinkClosed(str(error) or type(error).__name__) from error
+        return cls(connection)
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self._connection.send(frame)
+        except ConnectionClosed as error:
+            raise LinkClosed(str(error)) from error
+
+    async def receive(self) -> bytes:
+        try:
+            frame = await self._connection.recv(decode=False)
+        except ConnectionClosed as error:
+            raise LinkClosed(str(error)) from error
+        return frame
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+class MemoryLink:
+    """One end of a pipe inside this process; `pair` makes both. `closed` is set for both ends at once."""
+
+    def __init__(self, incoming: asyncio.Queue[bytes], outgoing: asyncio.Queue[bytes], closed: asyncio.Event) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = closed
+
+    @classmethod
+    def pair(cls) -> tuple[MemoryLink, MemoryLink]:
+        one: asyncio.Queue[bytes] = asyncio.Queue()
+        other: asyncio.Queue[bytes] = asyncio.Queue()
+        closed = asyncio.Event()
+        return cls(one, other, closed), cls(other, one, closed)
+
+    async def send(self, frame: bytes) -> None:
+        if self._closed.is_set():
+            raise LinkClosed("The link is closed.")
+        self._outgoing.put_nowait(frame)
+
+    async def receive(self) -> bytes:
+        if self._closed.is_set() and self._incoming.empty():
+            raise LinkClosed("The link is closed.")
+        frame = await self._incoming.get()
+        if frame == CLOSED:
+            raise LinkClosed("The link is closed.")
+        return frame
+
+    async def close(self) -> None:
+        self._closed.set()
+        self._outgoing.put_nowait(CLOSED)
+        self._incoming.put_nowait(CLOSED)

@@ -1,0 +1,131 @@
+"""Every message between a coordinator and its nodes: one closed union of typed values.
+
+A frame is a header, one of these, and for some a payload of raw bytes beside it (see `codec`).
+Unknown kinds and unknown fields are refused.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+
+PROTOCOL_VERSION = 1
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    pass
+
+
+# From a node
+
+
+class Hello(Message, frozen=True, tag="hello"):
+    """The first frame. `model` is the digest of a model this node already has on disk, or empty.
+
+    span: the layers it wants to serve; None: the coordinator chooses what fits `memory` (bytes).
+    """
+
+    protocol: int
+    name: str
+    software: str
+    model: str
+    span: Span | None
+    memory: int
+    threads: int
+
+
+class Loading(Message, frozen=True, tag="loading"):
+    """Progress while fetching and loading, 0 … 1."""
+
+    fraction: float
+
+
+class Ready(Message, frozen=True, tag="ready"):
+    """The span is loaded. `twin` hashes the engine's output on a fixed probe: equal twins compute equal bits."""
+
+    capacity: Capacity
+    speed: Speed
+    twin: str
+    layout: str
+
+
+class Hidden(Message, frozen=True, tag="hidden"):
+    """A stage's output rows; the payload is `rows` hidden rows in the swarm's format."""
+
+    session: int
+    route: int
+    step: int
+    rows: int
+
+
+class Scores(Message, frozen=True, tag="scores"):
+    """The last stage's output: for each wanted row `counts[i]` candidates.
+
+    The payload, row after row: the row's log-sum-exp (float32), ids (int32), log-probabilities (float32).
+    """
+
+    session: int
+    route: int
+    step: int
+    counts: tuple[int, ...]
+
+
+class Failed(Message, frozen=True, tag="failed"):
+    """The node could not run a step."""
+
+    session: int
+    route: int
+    step: int
+    reason: str
+
+
+# From the coordinator
+
+
+class Welcome(Message, frozen=True, tag="welcome"):
+    """The node is admitted: it serves `span` of the model with this digest, run by this engine."""
+
+    node: str
+    model: str
+    span: Span
+    engine: EngineKind
+    quantize: Quantize
+    attention: Attention
+    rows: RowFormat
+    context: int
+
+
+class Refusal(Message, frozen=True, tag="refusal"):
+    """The node is not admitted, or no longer; the socket closes after this."""
+
+    reason: str
+
+
+class Step(Message, frozen=True, tag="step"):
+    """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
+
+    The payload holds int32 token ids for a span that starts at layer 0, hidden rows otherwise.
+    asks: one entry for each of the last `len(asks)` rows, whose candidates are wanted: ids asked for by name,
+    besides the `top` most likely ones. Only a stage that ends the model answers them.
+    """
+
+    session: int
+    route: int
+    step: int
+    position: int
+    rows: int
+    last: int
+    top: int
+    asks: tuple[tuple[int, ...], ...]
+
+
+class Close(Message, frozen=True, tag="close"):
+    """Forget a session and every step of it that still waits."""
+
+    session: int
+
+
+FromNode = Hello | Loading | Ready | Hidden | Scores | Failed
+FromCoordinator = Welcome | Refusal | Step | Close
+AnyMessage = FromNode | FromCoordinator

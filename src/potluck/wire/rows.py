@@ -1,0 +1,93 @@
+"""Hidden rows, token ids and candidates as raw bytes, little-endian, and back.
+
+f16 rows carry a power-of-two scale each, because some families exceed float16's 65,504: the payload is
+`rows` int8 exponents, then the rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from potluck.errors import WireError
+from potluck.types import RowFormat
+
+Rows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+
+_F16_LIMIT_EXPONENT = 15  # rows are scaled to below 2**15, half of what float16 can hold
+_MIN_EXPONENT = -100  # below this a row is zeros for every purpose, and int8 could not hold its exponent
+
+
+def payload_size(rows: int, width: int, form: RowFormat) -> int:
+    """Bytes of `rows` hidden rows of `width` values."""
+    return rows * (4 * width if form is RowFormat.F32 else 2 * width + 1)
+
+
+def pack_rows(rows: Rows, form: RowFormat) -> bytes:
+    """Hidden rows `[n, d]` to bytes; exact for f32."""
+    if form is RowFormat.F32:
+        return np.ascontiguousarray(rows, "<f4").tobytes()
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    largest[~np.isfinite(largest)] = 0.0  # no scale helps such a row; it stays what it is
+    exponents = np.frexp(largest)[1].astype(np.int32) - _F16_LIMIT_EXPONENT
+    exponents = np.clip(exponents, _MIN_EXPONENT, 127).astype(np.int8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.ldexp(rows, -exponents.astype(np.int32)[:, None]).astype("<f2")
+    return bytes(exponents.tobytes() + scaled.tobytes())
+
+
+def unpack_rows(payload: memoryview, rows: int, width: int, form: RowFormat) -> Rows:
+    """Bytes to hidden rows `[rows, width]`. Raises WireError when the size is not that of such rows."""
+    if len(payload) != payload_size(rows, width, form):
+        raise WireError(f"{len(payload)} bytes are not {rows} rows of {width} values in {form}.")
+    if form is RowFormat.F32:
+        return np.frombuffer(payload, "<f4").reshape(rows, width)
+    exponents = np.frombuffer(payload[:rows], np.int8).astype(np.int32)
+    scaled = np.frombuffer(payload[rows:], "<f2").astype(np.float32).reshape(rows, width)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ldexp(scaled, exponents[:, None])
+
+
+def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
+    """Raises WireError unless these hidden rows hold finite numbers only."""
+    values = np.frombuffer(payload, "<f4") if form is RowFormat.F32 else np.frombuffer(payload[rows:], "<f2")
+    if not np.isfinite(values).all():
+        raise WireError("Hidden rows hold values that are not finite numbers.")
+
+
+def pack_ids(ids: Ids) -> bytes:
+    return np.ascontiguousarray(ids, "<i4").tobytes()
+
+
+def unpack_ids(payload: memoryview, count: int) -> Ids:
+    """Bytes to token ids `[count]`. Raises WireError when the size is another."""
+    if len(payload) != 4 * count:
+        raise WireError(f"{len(payload)} bytes are not {count} token ids.")
+    return np.frombuffer(payload, "<i4")
+
+
+Scored = tuple[Ids, Rows, float]
+"""Candidates of one row: ids `[m]`, log-probabilities `[m]`, and the row's log-sum-exp, which makes them logits."""
+
+
+def pack_scores(rows: list[Scored]) -> bytes:
+    """Candidates of each wanted row to bytes."""
+    parts = [
+        (np.array([total], "<f4"), np.asarray(ids, "<i4"), np.asarray(scores, "<f4")) for ids, scores, total in rows
+    ]
+    return b"".join(array.tobytes() for part in parts for array in part)
+
+
+def unpack_scores(payload: memoryview, counts: tuple[int, ...]) -> list[Scored]:
+    """The reverse. Raises WireError when the size does not fit the counts."""
+    if any(count < 0 for count in counts) or len(payload) != sum(4 + 8 * count for count in counts):
+        raise WireError(f"{len(payload)} bytes are not the candidates of {len(counts)} rows.")
+    rows, offset = [], 0
+    for count in counts:
+        total = np.frombuffer(payload, "<f4", 1, offset)
+        ids = np.frombuffer(payload, "<i4", count, offset + 4)
+        scores = np.frombuffer(payload, "<f4", count, offset + 4 + 4 * count)
+        rows.append((ids, scores, float(total[0])))
+        offset += 4 + 8 * count
+    return rows

@@ -1,0 +1,520 @@
+import asyncio
+import gc
+import struct
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from potluck.coordinator import gateway as module
+from potluck.coordinator.gateway import Gateway, Session, Terms
+from potluck.coordinator.relay import Relay
+from potluck.coordinator.status import swarm_status
+from potluck.coordinator.swarm import Swarm
+from potluck.errors import LinkClosed, RouteLost, Unavailable
+from potluck.planning.cost import Footprint
+from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.link import MemoryLink
+from potluck.wire.messages import (
+    PROTOCOL_VERSION,
+    Close,
+    Failed,
+    FromCoordinator,
+    Hello,
+    Hidden,
+    Loading,
+    Message,
+    Ready,
+    Refusal,
+    Scores,
+    Step,
+    Welcome,
+)
+from potluck.wire.rows import pack_rows, pack_scores
+
+LAYERS, WIDTH, VOCABULARY = 4, 2, 10
+DIGEST = "d" * 64
+TERMS = Terms(DIGEST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 512)
+READY = Ready(Capacity(8, 100, 576), Speed(0.01, 0.001), "twin", "plain")
+IDS = np.array([1, 2, 3], np.int32)
+ROWS = pack_rows(np.ones((3, WIDTH), np.float32), RowFormat.F32)
+SCORES = pack_scores([(np.array([4], np.int32), np.array([-0.5], np.float32), 2.0)])
+
+
+def make_gateway() -> Gateway:
+    swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
+    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
+    return Gateway(swarm, relay, TERMS)
+
+
+def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
+    fields = {"protocol": PROTOCOL_VERSION, "name": "anna", "software": "0.1", "model": "", "threads": 1}
+    return Hello(**{**fields, "memory": 1 << 40, "span": Span(first, last), **changes})
+
+
+class Node:
+    """The test's end of a link that the gateway serves."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.link, theirs = MemoryLink.pair()
+        self.gateway = gateway
+        self.serving = asyncio.create_task(gateway.serve(theirs))
+        self.name = ""
+
+    async def send(self, message: Message, payload: bytes = b"") -> None:
+        await self.link.send(encode(message, payload))
+
+    async def receive(self) -> FromCoordinator:
+        return decode_from_coordinator(await self.link.receive())[0]
+
+    async def step(self) -> Step:
+        message = await self.receive()
+        assert isinstance(message, Step)
+        return message
+
+    async def answer(self) -> None:
+        """Play the last stage for one step."""
+        step = await self.step()
+        await self.send(Scores(step.session, step.route, step.step, (1,)), SCORES)
+
+    async def dropped(self) -> str:
+        """The reason the gateway gives before it closes the link."""
+        message = await self.receive()
+        assert isinstance(message, Refusal)
+        with pytest.raises(LinkClosed):
+            await self.receive()
+        await self.serving
+        assert self.name not in self.gateway.swarm.nodes
+        return message.reason
+
+    async def leave(self) -> None:
+        await self.link.close()
+        await self.serving
+
+
+async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = READY) -> Node:
+    node = Node(gateway)
+    await node.send(hello(first, last))
+    welcome = await node.receive()
+    assert isinstance(welcome, Welcome)
+    node.name = welcome.node
+    changed = asyncio.create_task(gateway.changed_before(asyncio.get_running_loop().time() + 10))
+    await asyncio.sleep(0)  # it waits now
+    await node.send(ready)
+    assert await changed
+    return node
+
+
+def one_step(session: Session, asks: tuple[tuple[int, ...], ...] = ((),)) -> asyncio.Task[Any]:
+    return asyncio.create_task(session.step(0, IDS, 1, asks))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything run until it holds; the test's time-out bounds the wait."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """The test fails for whatever reaches the loop's exception handler, and for tasks that it leaves behind."""
+    problems: list[dict[str, Any]] = []
+
+    async def timed() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        async with asyncio.timeout(10):
+            await test
+        gc.collect()
+
+    asyncio.run(timed())
+    assert problems == []
+
+
+def test_a_node_is_admitted_with_all_it_must_know() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = Node(gateway)
+        await node.send(hello(1, 2, model=DIGEST))
+        welcome = await node.receive()
+        [(name, known)] = gateway.swarm.nodes.items()
+        assert isinstance(welcome, Welcome)
+        assert (welcome.node, welcome.model, welcome.span, welcome.context) == (name, DIGEST, Span(1, 2), 512)
+        assert (welcome.engine, welcome.quantize) == (TERMS.engine, TERMS.quantize)
+        assert (welcome.attention, welcome.rows) == (TERMS.attention, TERMS.rows)
+        assert known.name == "anna"
+        await node.leave()
+        assert gateway.swarm.nodes == {}
+
+    run(test())
+
+
+def raw(header: bytes) -> bytes:
+    return struct.pack("<I", len(header)) + header
+
+
+FIRST_FRAMES = {
+    "another version": (encode(hello(protocol=PROTOCOL_VERSION + 1)), "install the same version"),
+    "another model": (encode(hello(model="e" * 64)), "eeeeeeeeeeeeeeee, this swarm serves dddddddddddddddd"),
+    "a span outside": (encode(hello(2, 4)), "Span 2-4 is outside the model: its layers are 0-3"),
+    "an impossible span": (encode(hello()).replace(b"\xa4last\x03", b"\xa4last\xff"), "span"),
+    "too little memory": (encode(hello(span=None, memory=-5)), "One layer needs"),
+    "a name that is no text": (encode(hello()).replace(b"anna", b"\xff\xff\xff\xff"), ""),
+    "no hello": (encode(READY), "not a hello"),
+    "garbage": (b"GET / HTTP/1.1\r\n\r\n", ""),
+    "one byte": (b"\0", "too short"),
+    "deep nesting": (raw(b"\x82\xa4kind\xa5hello\xa1x" + b"\x91" * 100_000 + b"\0"), ""),
+}
+
+
+@pytest.mark.parametrize(("frame", "reason"), FIRST_FRAMES.values(), ids=FIRST_FRAMES)
+def test_a_node_that_cannot_be_admitted_is_told_why(frame: bytes, reason: str) -> None:
+    async def test() -> None:
+        node = Node(make_gateway())
+        await node.link.send(frame)
+        assert reason in await node.dropped()
+
+    run(test())
+
+
+def test_a_silent_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELLO_S", 0.0)
+
+    async def test() -> None:
+        assert "No hello came" in await Node(make_gateway()).dropped()
+
+    run(test())
+
+
+@pytest.mark.parametrize("already", [False, True])
+def test_a_socket_that_closes_before_its_hello_leaves_nothing(already: bool) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = Node(gateway)
+        if not already:
+            await asyncio.sleep(0)
+        await node.leave()
+        assert gateway.swarm.nodes == {}
+
+    run(test())
+
+
+def test_steps_run_through_all_stages_and_closing_tells_each() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
+        session = await gateway.open(10)
+        assert [stage.node for stage in session.route] == [first.name, last.name]
+        result = one_step(session)
+        step = await first.step()
+        await first.send(Hidden(step.session, step.route, step.step, 3), ROWS)
+        await last.answer()
+        [candidates] = await result
+        assert candidates.best(1) == ((4, -0.5),)
+        session.close()
+        session.close()
+        assert [await node.receive() for node in (first, last)] == [Close(session.number)] * 2
+        assert all(node.reserved == {} for node in gateway.swarm.nodes.values())
+        await first.leave()
+        await last.leave()
+
+    run(test())
+
+
+MALFORMED = {
+    "garbage": b"\xff" * 30,
+    "empty header": b"\0\0\0\0",
+    "a header beyond the frame": struct.pack("<I", 2**32 - 1),
+    "a coordinator's message": encode(Close(1)),
+    "a second hello": encode(hello()),
+    "rows of another size": encode(Hidden(3, 1, 0, 3), ROWS[:-1]),
+    "more rows": encode(Hidden(3, 1, 0, 2**40), ROWS),
+    "hidden rows for scores": encode(Hidden(3, 1, 0, 3), ROWS),
+    "scores of nothing": encode(Scores(3, 1, 0, ())),
+    "huge counts": encode(Scores(3, 1, 0, (2**63,)), SCORES),
+    "a million counts": encode(Scores(3, 1, 0, (1,) * 1_000_000), SCORES),
+    "NaN scores": encode(Scores(3, 1, 0, (1,)), SCORES[:8] + struct.pack("<f", np.nan)),
+    "a NaN total": encode(Scores(3, 1, 0, (1,)), struct.pack("<f", np.nan) + SCORES[4:]),
+    "a token out of the vocabulary": encode(Scores(3, 1, 0, (1,)), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]),
+    "an integer for text": raw(b"\x85\xa4kind\xa6failed\xa7session\1\xa5route\1\xa4step\1\xa6reason\1"),
+    "text that is no text": encode(Failed(3, 1, 0, "abc")).replace(b"abc", b"\xff\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("frame", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        bad, good = await join(gateway), await join(gateway)
+        session = await gateway.open(10)
+        assert (session.number, session.route[0].node) == (3, bad.name)
+        result = one_step(session)
+        await bad.step()
+        await bad.link.send(frame)
+        assert await bad.dropped()
+        with pytest.raises(RouteLost):
+            await result
+        session.close()
+        other = await gateway.open(10)
+        result = one_step(other)
+        await good.answer()
+        assert len(await result) == 1
+        other.close()
+        await good.leave()
+
+    run(test())
+
+
+def test_a_node_cannot_answer_for_the_session_of_another() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        good, bad = await join(gateway), await join(gateway)
+        session = await gateway.open(10)
+        assert session.route[0].node == good.name
+        result = one_step(session)
+        await asyncio.sleep(0)
+        await bad.send(Scores(session.number, 1, 0, (1,)), SCORES)
+        assert "not at this node" in await bad.dropped()
+        assert not result.done()
+        await good.answer()
+        assert len(await result) == 1
+        session.close()
+        await good.leave()
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [
+        Ready(Capacity(8, 100, 576), Speed(float("nan"), 0.001), "", ""),
+        Ready(Capacity(8, 100, 576), Speed(float("inf"), 0.001), "", ""),
+        Ready(Capacity(8, 100, 576), Speed(-1.0, 0.001), "", ""),
+        Ready(Capacity(8, 100, 576), Speed(0.01, float("nan")), "", ""),
+        Ready(Capacity(8, 100, 576), Speed(0.01, -1.0), "", ""),
+        Ready(Capacity(0, 100, 576), Speed(0.01, 0.001), "", ""),
+        Ready(Capacity(-8, 100, 576), Speed(0.01, 0.001), "", ""),
+        Ready(Capacity(8, -100, 576), Speed(0.01, 0.001), "", ""),
+        Ready(Capacity(8, 100, 0), Speed(0.01, 0.001), "", ""),
+        Ready(Capacity(8, 100, -1), Speed(0.01, 0.001), "", ""),
+    ],
+    ids=lambda ready: str((*msgspec.structs.astuple(ready.capacity), *msgspec.structs.astuple(ready.speed))),
+)
+def test_a_node_with_an_absurd_capacity_or_speed_is_dropped(ready: Ready) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = Node(gateway)
+        await node.send(hello())
+        assert isinstance(await node.receive(), Welcome)
+        await node.send(ready)
+        await node.send(Loading(0.5))
+        await node.link.send(b"end")  # garbage, so that it is dropped now at the latest
+        assert "too short" not in await node.dropped()
+
+    run(test())
+
+
+@pytest.mark.parametrize("fraction", [float("nan"), float("inf"), -float("inf"), 1e9, -1.0])
+def test_the_progress_shown_is_a_fraction_whatever_a_node_says(fraction: float) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = Node(gateway)
+        await node.send(hello())
+        await node.receive()
+        await node.send(Loading(fraction))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        status = swarm_status(gateway.swarm, "tiny", DIGEST, 512)
+        assert all(0 <= shown.progress <= 1 for shown in status.nodes)
+        await node.leave()
+
+    run(test())
+
+
+def test_a_lost_node_loses_its_routes_and_the_other_stages_are_told() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
+        session = await gateway.open(10)
+        steps = [one_step(session) for _ in range(2)]
+        await first.step()
+        await last.leave()
+        for step in steps:
+            with pytest.raises(RouteLost, match="Node anna, which served layers 2-3, has left"):
+                await step
+        with pytest.raises(RouteLost):
+            await one_step(session)
+        await first.step()
+        assert await first.receive() == Close(session.number)
+        session.close()
+        with pytest.raises(Unavailable, match="No node serves layers 2-3 now"):
+            await gateway.open(10)
+        assert gateway.swarm.nodes[first.name].reserved == {}
+        await first.leave()
+
+    run(test())
+
+
+def test_a_step_that_a_node_cannot_run_loses_its_route_but_not_the_node() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        session = await gateway.open(10)
+        result = one_step(session)
+        step = await node.step()
+        await node.send(Failed(step.session, step.route, step.step, "The cache is full."))
+        with pytest.raises(RouteLost, match=r"could not run a step: The cache is full\."):
+            await result
+        assert await node.receive() == Close(session.number)
+        session.close()
+        assert gateway.swarm.nodes[node.name].reserved == {}
+        await node.leave()
+
+    run(test())
+
+
+def test_who_finds_no_room_waits_until_there_is() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        first = await gateway.open(60)
+        waiting = [asyncio.create_task(gateway.open(60)) for _ in range(3)]
+        await asyncio.sleep(0)
+        waiting.pop(0).cancel()
+        first.close()
+        for task in waiting:
+            (await task).close()
+        assert gateway.swarm.nodes[node.name].reserved == {}
+        await node.leave()
+
+    run(test())
+
+
+def test_who_waits_for_room_learns_that_it_will_not_come() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        await gateway.open(60)
+        waiting = asyncio.create_task(gateway.open(60))
+        await asyncio.sleep(0)
+        await node.leave()
+        with pytest.raises(Unavailable, match="layers 0-3"):
+            await waiting
+
+    run(test())
+
+
+def test_waiting_for_a_change_ends_at_the_deadline() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        assert not await gateway.changed_before(asyncio.get_running_loop().time())
+
+    run(test())
+
+
+def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        session = await gateway.open(10)
+        result = one_step(session)
+        step = await node.step()
+        result.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await result
+        session.close()
+        await node.send(Scores(step.session, step.route, step.step, (1,)), SCORES)
+        assert await node.receive() == Close(session.number)
+        other = await gateway.open(10)
+        result = one_step(other)
+        await node.answer()
+        assert len(await result) == 1
+        await node.leave()
+
+    run(test())
+
+
+class Faulty:
+    """The gateway's end towards a node that reads nothing, or whose line is cut as soon as something is sent."""
+
+    def __init__(self, link: MemoryLink, *, stuck: bool) -> None:
+        self.receive, self.close = link.receive, link.close
+        self._stuck = stuck
+
+    async def send(self, frame: bytes) -> None:
+        if self._stuck:
+            await asyncio.Event().wait()
+        raise LinkClosed("The line is cut.")
+
+
+async def join_faulty(gateway: Gateway, *, stuck: bool) -> tuple[MemoryLink, asyncio.Task[None]]:
+    ours, theirs = MemoryLink.pair()
+    serving = asyncio.create_task(gateway.serve(Faulty(theirs, stuck=stuck)))
+    await ours.send(encode(hello()))
+    await ours.send(encode(READY))
+    return ours, serving
+
+
+def test_a_node_that_reads_nothing_holds_up_nobody_else() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        stuck, serving = await join_faulty(gateway, stuck=True)
+        node = await join(gateway)
+        sessions = [await gateway.open(10), await gateway.open(10)]
+        results = {session.route[0].node: one_step(session) for session in sessions}
+        assert len(results) == 2
+        await node.answer()
+        assert len(await results.pop(node.name)) == 1
+        await stuck.close()
+        await serving
+        [lost] = results.values()
+        with pytest.raises(RouteLost):
+            await lost
+        await node.leave()
+
+    run(test())
+
+
+def test_a_malformed_node_that_reads_nothing_is_dropped_at_once() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        stuck, serving = await join_faulty(gateway, stuck=True)
+        await until(lambda: any(gateway.swarm.served()))
+        result = one_step(await gateway.open(10))
+        await stuck.send(b"garbage")
+        with pytest.raises(RouteLost):
+            await result
+        assert gateway.swarm.nodes == {}
+        await stuck.close()
+        serving.cancel()
+
+    run(test())
+
+
+def test_a_line_that_breaks_while_sending_leaves_no_trace() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        broken, serving = await join_faulty(gateway, stuck=False)
+        await until(lambda: any(gateway.swarm.served()))
+        await broken.close()
+        await serving
+        assert gateway.swarm.nodes == {}
+
+    run(test())
+
+
+def test_stopping_the_server_forgets_the_node() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        node.serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await node.serving
+        assert gateway.swarm.nodes == {}
+        with pytest.raises(LinkClosed):
+            await node.receive()
+
+    run(test())

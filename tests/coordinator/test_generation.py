@@ -1,0 +1,466 @@
+"""`generate` over a gateway with nodes in this process that compute a toy model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potluck.coordinator import generation
+from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.generation import Delta, Job, Scored, generate, step_rows
+from potluck.coordinator.relay import Relay
+from potluck.coordinator.sampling import SamplingParams
+from potluck.coordinator.swarm import Swarm
+from potluck.errors import LinkClosed, RequestError, Unavailable
+from potluck.planning.cost import Footprint
+from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.link import MemoryLink
+from potluck.wire.messages import PROTOCOL_VERSION, Close, Failed, Hello, Hidden, Ready, Scores, Step, Welcome
+from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
+
+LAYERS, WIDTH = 4, 1
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+END = len(LETTERS)
+VOCABULARY = END + 1
+
+
+class Letters:
+    """A tokenizer: a token a letter, and one that ends the answer."""
+
+    vocabulary = VOCABULARY
+    stop_ids = frozenset({END})
+    bos = eos = ""
+    chat_template = None
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return [LETTERS.index(letter) for letter in text]
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return b"" if token == END else LETTERS[token].encode()
+
+    def name(self, token: int) -> str:
+        return "<end>" if token == END else LETTERS[token]
+
+
+TOKENIZER = Letters()
+
+
+def toy_logits(history: list[int]) -> np.ndarray:
+    """The toy model: the next token follows from the sum of all so far; the others come behind it in order."""
+    best = (sum(history) + 3 * len(history) + 1) % VOCABULARY
+    return -((np.arange(VOCABULARY) - best) % VOCABULARY).astype(np.float32)
+
+
+def toy_logprobs(history: list[int]) -> np.ndarray:
+    logits = toy_logits(history).astype(np.float64)
+    return logits - np.log(np.exp(logits).sum())
+
+
+def toy_answer(prompt: str, count: int) -> str:
+    """What greedy decoding gives without any swarm."""
+    history = TOKENIZER.encode(prompt, special=True, bos=True)
+    for _ in range(count):
+        token = int(toy_logits(history).argmax())
+        if token == END:
+            break
+        history.append(token)
+    return "".join(LETTERS[token] for token in history[len(prompt) :])
+
+
+class Node:
+    """Serves a span of the toy model: rows carry the token, and the last stage keeps each session's tokens."""
+
+    def __init__(self, gateway: Gateway, span: Span, positions: int = 1000) -> None:
+        self.link, theirs = MemoryLink.pair()
+        self.span = span
+        self.capacity = Capacity(8, positions, MAX_STEP_ROWS)
+        self.cache: dict[int, list[int]] = {}
+        self.steps: list[int] = []
+        self.before: Callable[[Step], Awaitable[None]] | None = None
+        self.closed = asyncio.Event()
+        self.gone = False
+        self.tasks = [asyncio.create_task(gateway.serve(theirs)), asyncio.create_task(self._run())]
+
+    async def _run(self) -> None:
+        hello = Hello(PROTOCOL_VERSION, "toy", "0.1", "", self.span, 1 << 40, 1)
+        await self.link.send(encode(hello))
+        with suppress(LinkClosed):
+            while True:
+                await self._handle(*decode_from_coordinator(await self.link.receive()))
+        self.gone = True
+
+    async def _handle(self, message: object, payload: memoryview) -> None:
+        match message:
+            case Welcome():
+                await self.link.send(encode(Ready(self.capacity, Speed(0.01, 0.001), "", "")))
+            case Close(session):
+                self.cache.pop(session, None)
+                self.closed.set()
+            case Step():
+                self.steps.append(message.rows)
+                if self.before is not None:
+                    await self.before(message)
+                await self.link.send(self._answer(message, payload))
+
+    def _answer(self, step: Step, payload: memoryview) -> bytes:
+        history = self.cache.setdefault(step.session, [])
+        if len(history) != step.position:
+            return encode(Failed(step.session, step.route, step.step, f"Position {step.position} does not follow."))
+        if self.span.first == 0:
+            tokens = unpack_ids(payload, step.rows).tolist()
+        else:
+            tokens = unpack_rows(payload, step.rows, WIDTH, RowFormat.F32)[:, 0].astype(int).tolist()
+        history += tokens
+        if step.last < LAYERS - 1:
+            rows = np.array(tokens, np.float32)[:, None]
+            return encode(Hidden(step.session, step.route, step.step, step.rows), pack_rows(rows, RowFormat.F32))
+        scored = []
+        for index, ask in enumerate(step.asks):
+            logprobs = toy_logprobs(history[: len(history) - len(step.asks) + index + 1])
+            ids = np.union1d(np.argsort(-logprobs, kind="stable")[: step.top], ask).astype(np.int32)
+            scored.append((ids, logprobs[ids].astype(np.float32), 0.0))
+        counts = tuple(len(ids) for ids, _, _ in scored)
+        return encode(Scores(step.session, step.route, step.step, counts), pack_scores(scored))
+
+    async def leave(self) -> None:
+        await self.link.close()
+        await asyncio.gather(*self.tasks)
+
+
+def make_gateway() -> Gateway:
+    swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
+    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
+    terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
+    return Gateway(swarm, relay, terms)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything run until it holds; the test's time-out bounds the wait."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def toy_swarm(*spans: str, positions: int = 1000) -> AsyncIterator[tuple[Gateway, list[Node]]]:
+    """A gateway with a node a span. At the end no session is left on any node that is still there."""
+    gateway = make_gateway()
+    nodes = [Node(gateway, Span.parse(span), positions) for span in spans]
+    await until(lambda: sum(gateway.swarm.served()) == sum(len(node.span) for node in nodes))
+    yield gateway, nodes
+    assert all(node.reserved == {} for node in gateway.swarm.nodes.values())
+    for node in nodes:
+        await until(lambda node=node: not node.cache or node.gone)  # type: ignore[misc]
+        await node.leave()
+
+
+def job(prompt: str = "potluck", max_tokens: int = 8, **changes: Any) -> Job:
+    params = SamplingParams(temperature=0, **changes.pop("params", {}))
+    return replace(Job(TOKENIZER.encode(prompt, special=True, bos=True), params, max_tokens), **changes)
+
+
+async def answer(gateway: Gateway, one: Job) -> list[Delta]:
+    return [delta async for delta in generate(gateway, TOKENIZER, one)]
+
+
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def timed() -> None:
+        async with asyncio.timeout(10):
+            await test
+
+    asyncio.run(timed())
+
+
+@pytest.mark.parametrize("spans", [["0-3"], ["0-1", "2-3"], ["0", "1", "2", "3"], ["0-2", "1-3"]])
+def test_greedy_text_is_that_of_the_model_however_it_is_split(spans: list[str]) -> None:
+    async def test() -> None:
+        async with toy_swarm(*spans) as (gateway, _):
+            deltas = await answer(gateway, job(max_tokens=6))
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert [delta.finish for delta in deltas] == [None] * 5 + ["length"]
+            assert sum(delta.generated for delta in deltas) == 6
+
+    run(test())
+
+
+def test_an_answer_ends_with_the_models_own_stop_token() -> None:
+    prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 20)) == 4)
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            deltas = await answer(gateway, job(prompt, 20))
+            assert text(deltas) == toy_answer(prompt, 20)
+            assert deltas[-1] == Delta(finish="stop")
+            assert sum(delta.generated for delta in deltas) == 5
+
+    run(test())
+
+
+def test_a_stop_string_ends_the_answer_before_it() -> None:
+    whole = toy_answer("potluck", 6)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            deltas = await answer(gateway, job(max_tokens=6, stops=(whole[2:4],)))
+            assert text(deltas) == whole[:2]
+            assert deltas[-1].finish == "stop"
+            assert len(nodes[0].steps) == 4  # nothing was computed after it
+
+    run(test())
+
+
+@pytest.mark.parametrize(("tokens", "generated"), [(0, 0), (1, 1), (3, 3)])
+def test_max_tokens_is_kept(tokens: int, generated: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, nodes):
+            deltas = await answer(gateway, job(max_tokens=tokens))
+            assert text(deltas) == toy_answer("potluck", tokens)
+            assert deltas[-1].finish == "length"
+            assert sum(delta.generated for delta in deltas) == generated
+            assert len(nodes[0].steps) == max(1, tokens)
+
+    run(test())
+
+
+def test_log_probabilities_are_those_of_the_model() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            [delta] = await answer(gateway, job("ab", 1, logprobs=3))
+            [scored] = delta.tokens
+            exact = toy_logprobs([0, 1])
+            best = np.argsort(-exact, kind="stable")[:3]
+            assert scored.token == best[0]
+            assert scored.logprob == pytest.approx(exact[best[0]], abs=1e-5)
+            assert [token for token, _ in scored.top] == best.tolist()
+            assert [logprob for _, logprob in scored.top] == pytest.approx(exact[best], abs=1e-5)
+
+    run(test())
+
+
+@pytest.mark.parametrize("length", [1, 2, 64, 65, 200])
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_echo_scores_every_token_of_the_prompt(length: int, tokens: int) -> None:
+    prompt = (LETTERS * 8)[:length]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            first, *rest = await answer(gateway, job(prompt, tokens, logprobs=1, echo=True))
+            ids = TOKENIZER.encode(prompt, special=True, bos=True)
+            assert first.generated == 0
+            assert first.tokens[0] == Scored(ids[0], None)
+            assert [scored.token for scored in first.tokens] == ids
+            exact = [toy_logprobs(ids[:end])[ids[end]] for end in range(1, length)]
+            assert [scored.logprob for scored in first.tokens[1:]] == pytest.approx(exact, abs=1e-4)
+            assert text(rest) == toy_answer(prompt, tokens)
+            assert max(nodes[0].steps) <= 64
+
+    run(test())
+
+
+def test_a_long_prompt_travels_in_steps_of_bounded_size() -> None:
+    prompt = (LETTERS * 60)[:1300]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=2000) as (gateway, nodes):
+            deltas = await answer(gateway, job(prompt, 3))
+            assert text(deltas) == toy_answer(prompt, 3)
+            assert nodes[1].steps == [512, 512, 276, 1, 1]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "asked", "rows"),
+    [(4, 1, 512), (4, 0, 512), (8192, 1, 512), (16384, 1, 256), (2**23, 1, 1), (4, 2, 64), (2**17, 2, 32)],
+)
+def test_a_step_is_bounded_in_rows_and_bytes(row_bytes: int, asked: int, rows: int) -> None:
+    assert step_rows(row_bytes, asked) == rows
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("after", [1, 2, 5])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_node_lost_in_mid_answer_changes_nothing(lost: int, after: int, seed: int | None) -> None:
+    one = job(max_tokens=6, params={"seed": seed}) if seed is None else job(max_tokens=6)
+    if seed is not None:
+        one = replace(one, params=SamplingParams(temperature=1.5, seed=seed))
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            undisturbed = await answer(gateway, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
+            victim = nodes[lost]
+
+            async def die(_: Step) -> None:
+                if len(victim.steps) == after:
+                    await victim.link.close()
+
+            victim.before = die
+            deltas = await answer(gateway, one)
+            assert len(victim.steps) == min(after, len(undisturbed))
+            assert text(deltas) == text(undisturbed)
+            assert [delta.finish for delta in deltas] == [delta.finish for delta in undisturbed]
+
+    run(test())
+
+
+def test_an_answer_that_has_begun_waits_for_lost_layers_to_come_back() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            begun = await anext(stream)
+            await nodes.pop().link.close()
+            rest = asyncio.create_task(anext(stream))
+            await until(lambda: bool(gateway.swarm.missing()))
+            nodes.append(Node(gateway, Span(2, 3)))
+            deltas = [begun, await rest, *[delta async for delta in stream]]
+            assert text(deltas) == toy_answer("potluck", 6)
+
+    run(test())
+
+
+def test_layers_that_do_not_come_back_end_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "_REPLAY_S", 0.0)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            await anext(stream)
+            await nodes.pop().link.close()
+            with pytest.raises(Unavailable, match="No node serves layers 2-3 now"):
+                await anext(stream)
+
+    run(test())
+
+
+def test_an_answer_that_has_not_begun_does_not_wait_for_layers() -> None:
+    async def test() -> None:
+        with pytest.raises(Unavailable, match="No node serves layers 0-3 now"):
+            await answer(make_gateway(), job())
+
+    run(test())
+
+
+def test_too_many_positions_are_refused() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=10) as (gateway, _):
+            assert text(await answer(gateway, job("abc", 8))) == toy_answer("abc", 8)
+            with pytest.raises(Unavailable, match="can hold 11 positions"):
+                await answer(gateway, job("abc", 9))
+
+    run(test())
+
+
+def test_a_route_that_is_lost_again_and_again_ends_the_answer() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, [node]):
+
+            async def fail(step: Step) -> None:
+                node.cache[step.session] = [0] * 99
+
+            node.before = fail
+            with pytest.raises(Unavailable, match="lost its route"):
+                await answer(gateway, job())
+
+    run(test())
+
+
+def test_a_node_that_always_fails_does_not_keep_an_answer_from_a_sound_one() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", "0-3") as (gateway, [broken, _]):
+
+            async def fail(step: Step) -> None:
+                broken.cache[step.session] = [0] * 99
+
+            broken.before = fail
+            assert text(await answer(gateway, job())) == toy_answer("potluck", 8)
+
+    run(test())
+
+
+def test_closing_the_generator_closes_its_session_on_every_node() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            async with aclosing(generate(gateway, TOKENIZER, job(max_tokens=100))) as stream:
+                await anext(stream)
+                assert all(len(node.cache) == 1 for node in nodes)
+            for node in nodes:
+                await node.closed.wait()
+
+    run(test())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("length", [5, 1300])
+def test_cancelling_in_the_middle_of_a_step_closes_the_session(stage: int, length: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=2000) as (gateway, nodes):
+            entered, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(_: Step) -> None:
+                entered.set()
+                await go_on.wait()
+
+            nodes[stage].before = hold
+            task = asyncio.create_task(answer(gateway, job((LETTERS * 60)[:length], 5)))
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            for node in nodes:
+                await node.closed.wait()
+
+    run(test())
+
+
+def test_eight_at_once_are_each_answered_as_alone() -> None:
+    prompts = [LETTERS[start : start + 5 + start] for start in range(8)]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (gateway, _):
+            answers = await asyncio.gather(*(answer(gateway, job(prompt, 7)) for prompt in prompts))
+            assert list(map(text, answers)) == [toy_answer(prompt, 7) for prompt in prompts]
+
+    run(test())
+
+
+def test_more_than_there_is_room_for_take_turns() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=12) as (gateway, _):
+            answers = await asyncio.gather(*(answer(gateway, job("abc", 6)) for _ in range(5)))
+            assert list(map(text, answers)) == [toy_answer("abc", 6)] * 5
+
+    run(test())
+
+
+def test_tokens_lifted_by_a_bias_come_from_beyond_the_best() -> None:
+    best = toy_answer("potluck", 1)
+    other = (LETTERS.index(best) - 1) % END  # the least likely
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            deltas = await answer(gateway, job(max_tokens=1, params={"logit_bias": {other: 100.0}}))
+            assert text(deltas) == LETTERS[other]
+
+    run(test())
+
+
+def test_an_empty_stop_string_is_refused_before_anything_opens() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, [node]):
+            with pytest.raises(RequestError):
+                await answer(gateway, job(stops=("",)))
+            assert node.steps == []
+
+    run(test())

@@ -1,0 +1,186 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potluck.coordinator.status import swarm_status
+from potluck.coordinator.swarm import (
+    Admit,
+    BecameReady,
+    Break,
+    Changed,
+    Joined,
+    Left,
+    Progressed,
+    Refuse,
+    Swarm,
+)
+from potluck.errors import Unavailable
+from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.types import Capacity, NodeState, Span, Speed, Stage
+from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+
+LAYERS = 6
+DIGEST = "d" * 64
+
+
+def make_swarm() -> Swarm:
+    return Swarm(DIGEST, Footprint((1 << 20,) * LAYERS, 0, 0))
+
+
+def hello(span: Span | None = None, model: str = "", memory: int = 1 << 40, name: str = "anna") -> Hello:
+    return Hello(PROTOCOL_VERSION, name, "0.1", model, span, memory, 4)
+
+
+def ready(positions: int = 100, sessions: int = 8, decode_s: float = 0.01) -> Ready:
+    return Ready(Capacity(sessions, positions, 576), Speed(decode_s, decode_s / 10), "twin", "plain")
+
+
+def join(swarm: Swarm, node: str, first: int, last: int, **capacity: int) -> None:
+    swarm.handle(Joined(node, hello(Span(first, last), name=node.upper())))
+    swarm.handle(BecameReady(node, ready(**capacity)))
+
+
+def test_a_node_gets_the_span_it_asks_for() -> None:
+    swarm = make_swarm()
+    assert swarm.handle(Joined("n1", hello(Span(2, 3), DIGEST))) == [Admit("n1", Span(2, 3))]
+    assert swarm.nodes["n1"].state is NodeState.LOADING
+
+
+def test_without_a_span_the_least_served_layers_that_fit_are_given() -> None:
+    swarm, memory = make_swarm(), RESERVE_BYTES + (3 << 20)
+    assert swarm.handle(Joined("n1", hello(memory=memory))) == [Admit("n1", Span(0, 2))]
+    # The first is still loading, and counts: two that come together must not take the same layers.
+    assert swarm.handle(Joined("n2", hello(memory=memory))) == [Admit("n2", Span(3, 5))]
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason"),
+    [
+        (hello(model="e" * 64), "Your model has the hash eeeeeeeeeeeeeeee, this swarm serves dddddddddddddddd."),
+        (hello(Span(4, 6)), "Span 4-6 is outside the model: its layers are 0-5."),
+        (hello(Span(10**9, 10**9)), "Span 1000000000 is outside the model: its layers are 0-5."),
+        (hello(memory=RESERVE_BYTES), "One layer needs 257 MiB of memory; you offer 256."),
+        (hello(memory=-1), "One layer needs 257 MiB of memory; you offer -1."),
+    ],
+)
+def test_a_node_that_does_not_fit_is_refused_with_the_reason(greeting: Hello, reason: str) -> None:
+    swarm = make_swarm()
+    assert swarm.handle(Joined("n1", greeting)) == [Refuse("n1", reason)]
+    assert swarm.nodes == {}
+    assert swarm.handle(Left("n1")) == []
+
+
+def test_a_loading_node_serves_nothing_yet() -> None:
+    swarm = make_swarm()
+    swarm.handle(Joined("n1", hello(Span(0, 5))))
+    assert swarm.handle(Progressed("n1", 0.5)) == []
+    assert swarm.nodes["n1"].fraction == 0.5
+    assert swarm.served() == [0] * LAYERS
+    assert swarm.served(NodeState.LOADING) == [1] * LAYERS
+    assert swarm.missing() == [Span(0, 5)]
+    assert swarm.handle(BecameReady("n1", ready())) == [Changed()]
+    assert swarm.served() == [1] * LAYERS
+    assert swarm.missing() == []
+
+
+def test_uncovered_layers_are_named() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 1, 2)
+    with pytest.raises(Unavailable, match=r"No node serves layers 0, 3-5 now\."):
+        swarm.reserve(1, 10)
+
+
+def test_a_session_has_its_positions_on_every_stage() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 2)
+    join(swarm, "n2", 3, 5)
+    assert swarm.reserve(1, 60) == (Stage("n1", Span(0, 2)), Stage("n2", Span(3, 5)))
+    assert [node.reserved for node in swarm.nodes.values()] == [{1: 60}, {1: 60}]
+    assert swarm.reserve(2, 60) is None
+    assert [node.reserved for node in swarm.nodes.values()] == [{1: 60}, {1: 60}]
+    assert swarm.release(1) == [Changed()]
+    assert swarm.reserve(2, 60) is not None
+
+
+def test_a_full_table_of_sessions_is_no_room_either() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5, sessions=1)
+    assert swarm.reserve(1, 1) is not None
+    assert swarm.reserve(2, 1) is None
+
+
+def test_a_second_node_takes_what_the_first_has_no_room_for() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5)
+    join(swarm, "n2", 0, 5)
+    routes = [swarm.reserve(session, 80) for session in (1, 2, 3)]
+    assert [route and route[0].node for route in routes] == ["n1", "n2", None]
+
+
+def test_what_no_node_could_ever_hold_is_refused_at_once() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5, positions=99)
+    with pytest.raises(Unavailable, match="can hold 100 positions"):
+        swarm.reserve(1, 100)
+
+
+def test_a_node_that_leaves_breaks_its_sessions_and_no_others() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 2)
+    join(swarm, "n2", 3, 5)
+    join(swarm, "n3", 3, 5)
+    routes = {session: swarm.reserve(session, 60) for session in (1,)}
+    assert routes[1] is not None
+    gone = routes[1][1].node
+    reason = f"Node {gone.upper()}, which served layers 3-5, has left."
+    assert swarm.handle(Left(gone)) == [Break(1, reason), Changed()]
+    assert gone not in swarm.nodes
+    # The session's room on the other stages is free at once.
+    assert all(node.reserved == {} for node in swarm.nodes.values())
+    assert swarm.reserve(2, 100) is not None
+
+
+def test_a_session_that_is_released_twice_frees_nothing_else() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5)
+    swarm.reserve(1, 40)
+    swarm.reserve(2, 40)
+    swarm.release(1)
+    swarm.release(1)
+    assert swarm.nodes["n1"].reserved == {2: 40}
+
+
+@given(st.lists(st.one_of(st.integers(1, 60), st.just(None)), max_size=30))
+def test_promises_never_exceed_the_capacity(requests: list[int | None]) -> None:
+    """None releases the oldest session that is open."""
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 3, sessions=3)
+    join(swarm, "n2", 2, 5, sessions=3)
+    join(swarm, "n3", 4, 5, sessions=3)
+    opened: list[int] = []
+    for session, positions in enumerate(requests):
+        if positions is None:
+            if opened:
+                swarm.release(opened.pop(0))
+        elif swarm.reserve(session, positions) is not None:
+            opened.append(session)
+        for node in swarm.nodes.values():
+            assert sum(node.reserved.values()) <= node.ready.capacity.positions
+            assert len(node.reserved) <= node.ready.capacity.sessions
+    for session in opened:
+        swarm.release(session)
+    assert all(node.reserved == {} for node in swarm.nodes.values())
+
+
+def test_the_status_names_nodes_speeds_and_what_is_missing() -> None:
+    swarm = make_swarm()
+    join(swarm, "n2", 2, 3)
+    swarm.handle(Joined("n1", hello(Span(0, 1), name="bert")))
+    swarm.handle(Progressed("n1", 0.25))
+    status = swarm_status(swarm, "tiny", DIGEST, 512)
+    assert (status.served, status.covered, status.missing) == ([0, 0, 1, 1, 0, 0], False, ["0-1", "4-5"])
+    loading, serving = status.nodes
+    assert (loading.name, loading.state, loading.progress, loading.tokens_per_s) == ("bert", "loading", 0.25, None)
+    assert (serving.name, serving.span, serving.state, serving.tokens_per_s) == ("N2", "2-3", "ready", 100.0)
+    assert msgspec.json.decode(msgspec.json.encode(status))["layers"] == LAYERS

@@ -1,0 +1,77 @@
+"""Swarms that several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Unsplit
+from potluck.local import LocalSwarm
+from potluck.types import even_spans
+from tiny import write_tiny_gguf
+
+
+@pytest.fixture(scope="session")
+def smol(smollm2: Path) -> Iterator[LocalSwarm]:
+    """SmolLM2 on three nodes."""
+    with LocalSwarm(smollm2, even_spans(30, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        yield swarm
+
+
+@pytest.fixture(scope="session")
+def unsplit(smollm2: Path) -> Iterator[Unsplit]:
+    """SmolLM2 in one engine here."""
+    model = Unsplit(smollm2)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of 6 layers, about 1 ms a token."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"
+    return write_tiny_gguf(path, tokenizer="bpe", context=4096, dtype=EXACT)
+
+
+@pytest.fixture(scope="session")
+def tiny_unsplit(tiny: Path) -> Iterator[Unsplit]:
+    model = Unsplit(tiny)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_swarm(tiny: Path) -> Iterator[LocalSwarm]:
+    """The tiny model on three nodes."""
+    with LocalSwarm(tiny, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        yield swarm
+
+
+@pytest.fixture(scope="session")
+def client_of() -> Iterator[Callable[[LocalSwarm], openai.OpenAI]]:
+    """The official client, as a stranger would set it up."""
+    clients: list[openai.OpenAI] = []
+
+    def connect(swarm: LocalSwarm) -> openai.OpenAI:
+        clients.append(openai.OpenAI(base_url=f"{swarm.url}/v1", api_key="none", max_retries=0, timeout=120))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def client(smol: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]) -> openai.OpenAI:
+    """Of SmolLM2."""
+    return client_of(smol)
+
+
+@pytest.fixture(scope="session")
+def name(client: openai.OpenAI) -> str:
+    return client.models.list().data[0].id

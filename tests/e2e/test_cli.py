@@ -1,0 +1,158 @@
+"""The commands of a person: status, chat, demo; and Ctrl-C ends each of them cleanly."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import psutil
+import pytest
+
+from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, eventually, potluck
+from potluck.local import LocalSwarm, Process
+from potluck.types import Span, even_spans
+
+
+def test_status_tells_who_serves_what(tiny_swarm):
+    told = potluck("status", tiny_swarm.url)
+    assert told.returncode == 0
+    assert "Model tiny" in told.stdout
+    assert "6 layers, context 4096." in told.stdout
+    assert "Nodes a layer: 1 1 1 1 1 1\n" in told.stdout
+    assert "Every layer is covered." in told.stdout
+    for span in even_spans(6, 3):
+        [line] = [line for line in told.stdout.splitlines() if f" {span} " in line]
+        assert "ready" in line
+
+
+def test_the_status_for_programs(tiny_swarm):
+    reply = httpx.get(f"{tiny_swarm.url}/status")
+    assert reply.headers["content-type"] == "application/json"
+    status = reply.json()
+    assert (status["model"], status["layers"], status["context"]) == ("tiny", 6, 4096)
+    assert (status["served"], status["covered"], status["missing"]) == ([1] * 6, True, [])
+    assert [(node["span"], node["state"], node["threads"]) for node in status["nodes"]] == [
+        ("0-1", "ready", 1),
+        ("2-3", "ready", 1),
+        ("4-5", "ready", 1),
+    ]
+    assert all(node["tokens_per_s"] > 0 and node["prefill_tokens_per_s"] > 0 for node in status["nodes"])
+
+
+def test_chat_answers_each_line_of_its_input(smol):
+    told = potluck("chat", smol.url, stdin="Say hello in one word.\n")
+    assert told.returncode == 0, told.stderr
+    head, *answer = told.stdout.splitlines()
+    assert head.startswith("Talking to SmolLM2")
+    assert "".join(answer).strip()
+    assert not told.stderr
+
+
+def test_chat_tells_why_there_is_no_answer(tiny):
+    with LocalSwarm(tiny, [], serve=LOCAL) as swarm:
+        told = potluck("chat", swarm.url, stdin="Hello\n")
+    assert told.returncode == 1
+    assert told.stderr == "potluck: No node serves layers 0-5 now.\n"
+
+
+def test_demo_answers_and_ends(tiny):
+    told = potluck("demo", tiny, "--nodes", "2", "--prompt", "hello")
+    assert told.returncode == 0, told.stderr
+    assert "tiny.gguf on 2 nodes" in told.stdout
+    assert "> hello\n" in told.stdout
+    assert told.stdout.endswith("The swarm is stopped.\n")
+    assert "Traceback" not in told.stdout + told.stderr
+
+
+def test_a_demo_with_more_nodes_than_layers_is_refused(tiny):
+    told = potluck("demo", tiny, "--nodes", "7")
+    assert told.returncode == 1
+    assert told.stderr == "potluck: The model has 6 layers: at most as many nodes can share them.\n"
+
+
+@contextmanager
+def interrupted(process: Process, sign: signal.Signals = signal.SIGINT) -> Iterator[None]:
+    """After the block the signal comes; the process must end with status 0, and take its children along."""
+    with process:
+        yield
+        children = psutil.Process(process.popen.pid).children(recursive=True)
+        process.popen.send_signal(sign)
+        assert process.wait(10) == 0, process.lines
+        assert not any("Traceback" in line for line in process.lines), process.lines
+        assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def wait_for_children(process: Process, count: int) -> None:
+    eventually(lambda: len(psutil.Process(process.popen.pid).children()) >= count)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_serve_and_join_end_at_once(tiny, sign):
+    with LocalSwarm(tiny, [Span(0, 5)], serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        with interrupted(swarm.nodes[0], sign):
+            pass
+        assert swarm.nodes[0].lines[-1] == "Stopped."
+        swarm.wait_until(lambda status: not status["covered"])
+        with interrupted(swarm.coordinator, sign):
+            pass
+        assert swarm.coordinator.lines[-1] == "Stopped."
+
+
+def test_serve_ends_in_the_middle_of_an_answer(tiny):
+    body = {"model": "tiny", "prompt": "x", "max_tokens": 4000, "stream": True, "ignore_eos": True}
+    with LocalSwarm(tiny, even_spans(6, 2), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        with httpx.stream("POST", f"{swarm.url}/v1/completions", json=body) as reply:
+            lines = reply.iter_lines()
+            assert next(lines).startswith("data: {")
+            with interrupted(swarm.coordinator):
+                pass
+        for node in swarm.nodes:
+            node.wait_for("trying again")
+
+
+def test_join_ends_while_it_dials_and_while_it_loads(tiny, smollm2, tmp_path):
+    with Process(["serve", str(smollm2), "--port", "0", *LOCAL]) as coordinator:
+        url = coordinator.wait_for("join http").split()[-1]
+        node = Process(["join", url, "0-29"], POTLUCK_CACHE=str(tmp_path))
+        with interrupted(node):
+            node.wait_for("Loading")
+            wait_for_children(node, 1)
+    node = Process(["join", url])
+    with interrupted(node):
+        node.wait_for("trying again")
+
+
+def test_serve_ends_while_it_hashes_the_model(smollm2, tmp_path):
+    process = Process(["serve", str(smollm2), "--port", "0", *LOCAL], POTLUCK_CACHE=str(tmp_path))
+    with interrupted(process):
+        eventually(lambda: str(smollm2) in {file.path for file in psutil.Process(process.popen.pid).open_files()})
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [lambda demo: demo.wait_for("Loading layers"), lambda demo: demo.wait_for("> ")],
+    ids=["loading", "answering"],
+)
+def test_demo_ends_and_takes_its_swarm_along(smollm2, ready: Callable[[Process], None]):
+    demo = Process(["demo", str(smollm2), "--nodes", "2", "--prompt", "Count to one thousand."])
+    with interrupted(demo):
+        ready(demo)
+
+
+def test_chat_ends_while_it_waits_and_while_it_answers(tiny_swarm):
+    for question in ("", "hello\n"):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen([*POTLUCK, "chat", tiny_swarm.url], text=True, **pipes) as chat:
+            assert chat.stdout.readline().startswith("Talking to tiny")
+            chat.stdin.write(question)
+            chat.stdin.flush()
+            if question:
+                assert chat.stdout.read(1)
+            chat.send_signal(signal.SIGINT)
+            assert chat.wait(10) == 0
+            assert "Traceback" not in chat.stderr.read()

@@ -1,0 +1,169 @@
+"""The official OpenAI client, unchanged, against SmolLM2 on three nodes."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import openai
+import pytest
+
+from potluck.coordinator.template import ChatTemplate
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+STORY = "Once upon a time"
+TOKENS = 16
+
+
+@pytest.fixture
+def chat(client, name):
+    return lambda **options: client.chat.completions.create(
+        **{"model": name, "messages": QUESTION, "max_tokens": TOKENS, "temperature": 0} | options
+    )
+
+
+@pytest.fixture
+def complete(client, name):
+    return lambda **options: client.completions.create(
+        **{"model": name, "prompt": STORY, "max_tokens": TOKENS, "temperature": 0} | options
+    )
+
+
+@pytest.fixture(scope="module")
+def prompt(unsplit):
+    """The question's tokens, as the model's template has them."""
+    tokenizer = unsplit.tokenizer
+    template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
+    return unsplit.encode(template.render(QUESTION))
+
+
+def joined(chunks):
+    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+
+def test_the_model_is_listed(client, name):
+    assert [model.id for model in client.models.list()] == [name]
+    assert client.models.retrieve(name).id == name
+    assert "SmolLM2" in name
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("another")
+
+
+def test_a_greedy_chat_is_the_unsplit_models(chat, unsplit, prompt):
+    answer = chat()
+    expected = unsplit.greedy(prompt, TOKENS)
+    [choice] = answer.choices
+    assert choice.message.content == unsplit.text(prompt, TOKENS)
+    assert choice.message.role == "assistant"
+    assert choice.finish_reason == ("length" if len(expected) == TOKENS else "stop")
+    assert answer.usage.prompt_tokens == len(prompt)
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_greedy_completion_is_the_unsplit_models(complete, unsplit):
+    answer = complete()
+    assert answer.choices[0].text == unsplit.text(unsplit.encode(STORY), TOKENS)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == TOKENS
+    assert answer.choices[0].text == complete(prompt=unsplit.encode(STORY)).choices[0].text
+
+
+def test_a_streamed_chat_is_the_same_text(chat):
+    whole = chat()
+    chunks = list(chat(stream=True, stream_options={"include_usage": True}))
+    assert joined(chunks) == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == whole.choices[0].finish_reason
+    assert [chunk.usage for chunk in chunks] == [None] * (len(chunks) - 1) + [whole.usage]
+    assert not chunks[-1].choices
+    assert len(chunks) > 6
+
+
+def test_a_streamed_completion_is_the_same_text(complete):
+    chunks = list(complete(stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == complete().choices[0].text
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_the_stream_is_server_sent_events_and_ends_with_done(smol, name):
+    body = {"model": name, "prompt": STORY, "max_tokens": 3, "stream": True}
+    reply = httpx.post(f"{smol.url}/v1/completions", json=body, timeout=60)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    *events, done, rest = reply.text.split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
+    assert {json.loads(event.removeprefix("data: "))["object"] for event in events} == {"text_completion"}
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_the_length_is_bounded_by_either_field(client, name, field):
+    answer = client.chat.completions.create(
+        model=name, messages=QUESTION, extra_body={"ignore_eos": True}, **{field: 5}
+    )
+    assert answer.usage.completion_tokens == 5
+    assert answer.choices[0].finish_reason == "length"
+
+
+def test_seeds_reproduce_and_differ(complete):
+    answers = [complete(temperature=1, seed=seed).choices[0].text for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_several_choices_each_have_a_text_of_their_own(complete, chat):
+    answer = complete(temperature=1, seed=1, n=2)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.choices[0].text != answer.choices[1].text
+    assert answer.choices[0].text == complete(temperature=1, seed=1).choices[0].text
+    assert answer.usage.completion_tokens <= 2 * TOKENS
+    greedy = chat(n=2)
+    assert greedy.choices[0].message.content == greedy.choices[1].message.content
+    texts = {0: "", 1: ""}
+    for chunk in complete(temperature=1, seed=1, n=2, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert list(texts.values()) == [choice.text for choice in answer.choices]
+
+
+def test_stop_strings_end_the_answer_and_are_left_out(complete):
+    whole = complete().choices[0].text
+    stop = whole[20:26]
+    answer = complete(stop=[stop, "never to be found"])
+    assert answer.choices[0].text == whole[: whole.index(stop)]
+    assert answer.choices[0].finish_reason == "stop"
+    assert "".join(chunk.choices[0].text for chunk in complete(stop=stop, stream=True)) == answer.choices[0].text
+
+
+def test_the_log_probabilities_of_a_chat(chat):
+    answer = chat(logprobs=True, top_logprobs=3, max_tokens=6)
+    content = answer.choices[0].logprobs.content
+    assert b"".join(bytes(token.bytes) for token in content).decode() == answer.choices[0].message.content
+    for token in content:
+        assert len(token.top_logprobs) == 3
+        assert (token.token, token.logprob) == (token.top_logprobs[0].token, token.top_logprobs[0].logprob)  # greedy
+        logprobs = [top.logprob for top in token.top_logprobs]
+        assert logprobs == sorted(logprobs, reverse=True)
+    streamed = list(chat(logprobs=True, top_logprobs=3, max_tokens=6, stream=True))
+    assert [
+        token for chunk in streamed for choice in chunk.choices if choice.logprobs for token in choice.logprobs.content
+    ] == content
+    assert chat(max_tokens=2).choices[0].logprobs is None
+
+
+def test_the_log_probabilities_of_a_completion(complete):
+    answer = complete(logprobs=2, max_tokens=6).choices[0]
+    logprobs = answer.logprobs
+    assert "".join(logprobs.tokens) == answer.text
+    assert logprobs.text_offset == [len("".join(logprobs.tokens[:index])) for index in range(6)]
+    for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True):
+        assert len(top) == 2
+        assert max(top.values()) == top[token] == logprob
+
+
+def test_an_emoji_split_over_tokens_comes_out_whole(complete, unsplit):
+    tokens = unsplit.encode("🥘")
+    assert len(tokens) == 3
+    # The bias lets no other tokens come, and the model puts the bytes in order by itself.
+    options = {"prompt": "🥘" * 12, "max_tokens": 12, "logit_bias": dict.fromkeys(map(str, tokens), 100)}
+    deltas = [chunk.choices[0].text for chunk in complete(stream=True, **options)]
+    assert "".join(deltas) == complete(**options).choices[0].text == "🥘🥘🥘🥘"
+    assert [delta for delta in deltas if delta] == ["🥘"] * 4

@@ -1,0 +1,185 @@
+"""The llama.cpp engine on tiny random models: its contract, and both taps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potluck.engine import tap
+from potluck.engine.base import Segment
+from potluck.engine.llamacpp import LlamaCppEngine
+from potluck.engine.probe import Trial, measure, survives
+from potluck.errors import CapacityError, EngineError
+from potluck.models.sources import local_source, open_model
+from potluck.models.spanfile import write_span_file
+from potluck.models.spans import plan_span
+from potluck.types import Attention, Capacity, Span
+from tiny import write_tiny_gguf
+
+LAYERS = 4
+TOKENS = np.arange(1, 21, dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", "llama", layers=LAYERS)
+
+
+def span_file(model: Path, span: Span) -> Path:
+    path = model.with_name(f"{span}.gguf")
+    write_span_file(path, *plan_span(open_model(model), span), local_source(model), lambda _: None)
+    return path
+
+
+def load(model: Path, span: Span, capacity: Capacity | None = None) -> LlamaCppEngine:
+    capacity = capacity or Capacity(sessions=4, positions=256, rows=64)
+    return Trial(str(span_file(model, span)), span, LAYERS, Attention.EXACT, 1, True).load(capacity)
+
+
+@pytest.fixture
+def whole(model):
+    engine = load(model, Span(0, LAYERS - 1))
+    yield engine
+    engine.unload()
+
+
+@pytest.fixture
+def middle(model):
+    engine = load(model, Span(1, 2))
+    yield engine
+    engine.unload()
+
+
+def rows(engine: LlamaCppEngine, count: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((count, engine.hidden_size)).astype(np.float32)
+
+
+def run(engine: LlamaCppEngine, session: int, position: int, data: np.ndarray, last: int | None = None) -> np.ndarray:
+    [output] = engine.forward([Segment(session, position, data, engine.span.last if last is None else last, 1)])
+    return output
+
+
+def test_a_stage_that_stops_early_gives_what_a_shorter_span_gives(model, middle):
+    data = rows(middle, 5)
+    short = load(model, Span(1, 1))
+    assert np.array_equal(run(middle, 1, 0, data, last=1), run(short, 1, 0, data))
+    short.unload()
+
+
+def test_the_python_tap_gives_what_the_compiled_one_gives(model, middle, monkeypatch):
+    assert isinstance(middle._tap, tap.CompiledTap)  # this machine has a compiler
+    monkeypatch.setattr(tap, "compiled_library", lambda: None)
+    other = load(model, Span(1, 2))
+    assert isinstance(other._tap, tap.PythonTap)
+    data = rows(middle, 7)
+    assert np.array_equal(run(middle, 1, 0, data), run(other, 1, 0, data))
+    other.unload()
+
+
+def test_a_truncated_session_goes_on_as_if_the_rest_had_never_been(whole):
+    expected = run(whole, 1, 0, TOKENS[:10])
+    run(whole, 2, 0, TOKENS[:6])
+    run(whole, 2, 6, TOKENS[12:])
+    whole.truncate(2, 6)
+    assert whole.length(2) == 6
+    assert np.array_equal(run(whole, 2, 6, TOKENS[6:10]), expected)
+
+
+def test_a_closed_session_begins_anew_and_leaves_its_room(whole):
+    expected = run(whole, 1, 0, TOKENS)
+    for session in range(2, 40):  # many more than fit at once
+        assert np.array_equal(run(whole, session, 0, TOKENS), expected)
+        whole.close(session)
+    assert whole.length(2) == 0
+
+
+def test_a_full_cache_refuses_and_changes_nothing(model):
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=256, rows=256))
+    run(engine, 1, 0, np.ones(200, np.int32))
+    with pytest.raises(CapacityError, match="no room for 100 more"):
+        run(engine, 1, 200, np.ones(100, np.int32))
+    assert engine.length(1) == 200
+    assert run(engine, 1, 200, TOKENS).shape == (1, engine.vocabulary)
+    engine.unload()
+
+
+def answer(engine: LlamaCppEngine, session: int, tokens: int, between: Callable[[int], None] = lambda _: None) -> bytes:
+    """The logits of so many greedy tokens, `between` being called before each."""
+    logits = [run(engine, session, 0, TOKENS[:5])]
+    for step in range(1, tokens):
+        between(step)
+        logits.append(run(engine, session, 4 + step, logits[-1].argmax(axis=1).astype(np.int32)))
+    return np.stack(logits).tobytes()
+
+
+def test_a_session_that_outlives_others_gets_the_bits_that_it_gets_alone(whole):
+    alone = answer(whole, 1, 60)
+    whole.close(1)
+    run(whole, 2, 0, TOKENS)
+
+    def come_and_go(step: int) -> None:
+        """Others begin and end all the time: more cells and sessions than there are, so that they are compacted."""
+        whole.close(step + 1)
+        run(whole, step + 2, 0, TOKENS)
+
+    assert answer(whole, 1000, 60, come_and_go) == alone
+
+
+def test_more_sessions_than_the_capacity_are_refused(whole):
+    for session in range(4):
+        run(whole, session, 0, TOKENS)
+    with pytest.raises(CapacityError, match="All 4 sessions"):
+        run(whole, 9, 0, TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("segment", "reason"),
+    [
+        (Segment(1, 3, TOKENS, 3, 1), "does not follow the 0 held"),
+        (Segment(1, 0, TOKENS, 7, 1), "cannot stop after layer 7"),
+        (Segment(1, 0, TOKENS[:0], 3, 0), "1 to 64 rows"),
+        (Segment(1, 0, np.ones(65, np.int32), 3, 1), "1 to 64 rows"),
+        (Segment(1, 0, np.array([-1], np.int32), 3, 1), "outside the vocabulary"),
+        (Segment(1, 0, np.array([10**6], np.int32), 3, 1), "outside the vocabulary"),
+    ],
+)
+def test_a_malformed_batch_is_refused_and_changes_nothing(whole, segment, reason):
+    with pytest.raises(EngineError, match=reason):
+        whole.forward([segment])
+    assert whole.length(1) == 0
+    assert run(whole, 1, 0, TOKENS).shape == (1, whole.vocabulary)
+
+
+def test_hidden_rows_of_another_width_are_refused(middle):
+    with pytest.raises(EngineError, match="Hidden rows of 64 values"):
+        run(middle, 1, 0, np.zeros((2, 63), np.float32))
+
+
+def test_threads_do_not_change_a_bit(whole):
+    expected = run(whole, 1, 0, TOKENS)
+    whole.set_threads(2)
+    assert np.array_equal(run(whole, 2, 0, TOKENS), expected)
+    whole.rest()
+    assert np.array_equal(run(whole, 3, 0, TOKENS), expected)
+
+
+def test_twins_have_one_mark_and_other_spans_another(model, whole, middle):
+    twin = load(model, Span(1, 2))
+    speed, mark = measure(middle)
+    assert speed.decode_s > 0
+    assert speed.prefill_s > 0
+    assert measure(twin)[1] == mark
+    assert measure(whole)[1] != mark
+    assert middle.length(-1) == 0
+    twin.unload()
+
+
+def test_a_child_tells_whether_a_span_survives(model, tmp_path):
+    path = str(span_file(model, Span(1, 2)))
+    assert survives(Trial(path, Span(1, 2), LAYERS, Attention.EXACT, 1, True))
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF, but no more")
+    assert not survives(Trial(str(broken), Span(1, 2), LAYERS, Attention.EXACT, 1, True))

@@ -1,0 +1,101 @@
+"""A real HTTP server of byte ranges on this machine, that can count what it sends, break off and corrupt it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class FileServer:
+    """Serves a folder as a coordinator does (`/files/NAME`, `/manifest`) and as the hub does.
+
+    sent: bytes of file content sent so far. break_after: of these, so many more before every connection is cut (once).
+    flips: how many replies from now on have one wrong byte. busy: how many replies from now on are a 503.
+    """
+
+    def __init__(self, folder: Path, manifest: bytes = b"") -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.sent = 0
+        self.ranges: list[tuple[str, int, int]] = []
+        self.break_after: int | None = None
+        self.flips = 0
+        self.busy = 0
+        self.lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def revision(self) -> str:
+        return hashlib.sha1(str(self.folder).encode()).hexdigest()
+
+    @contextmanager
+    def running(self) -> Iterator[FileServer]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                """Tests are quiet."""
+
+        return Handler
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0]
+        if path == "/manifest":
+            return _reply(request, 200, self.manifest)
+        if path.startswith("/api/models/someone/tiny/revision/"):
+            files = [{"rfilename": each.name, "size": each.stat().st_size} for each in self.folder.iterdir()]
+            return _reply(request, 200, json.dumps({"sha": self.revision, "siblings": files}).encode())
+        match = re.fullmatch(rf"/(?:files|someone/tiny/resolve/{self.revision})/([^/]+)", path)
+        if match is None or not (self.folder / match[1]).is_file():
+            return _reply(request, 404, b"")
+        if self.busy:
+            self.busy -= 1
+            return _reply(request, 503, b"")
+        return self._part(request, match[1])
+
+    def _part(self, request: BaseHTTPRequestHandler, name: str) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["Range"] or "")
+        assert wanted is not None, "The whole of a file was asked for."
+        begin, end = int(wanted[1]), int(wanted[2]) + 1
+        data = bytearray((self.folder / name).read_bytes()[begin:end])
+        with self.lock:
+            self.ranges.append((name, begin, end))
+            if self.flips and data:
+                self.flips -= 1
+                data[len(data) // 2] ^= 1
+            cut = len(data) if self.break_after is None else min(len(data), self.break_after)
+            if self.break_after is not None:
+                self.break_after = None if cut < len(data) else self.break_after - cut
+            self.sent += cut
+        request.send_response(206)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        request.wfile.write(data[:cut])
+        request.close_connection = cut < len(data)
+
+
+def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+    request.send_response(status)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)

@@ -1,0 +1,131 @@
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from potluck.node import hardware
+from potluck.node.hardware import Cores, free_memory, physical_cores
+
+TOGETHER = 4
+"""Cores that the nodes of a test share, whatever this machine has."""
+
+
+Node = Callable[[int], Cores]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    """Makes nodes of one machine, each with the threads that it wants."""
+    monkeypatch.setattr(hardware, "physical_cores", lambda: TOGETHER)
+    made: list[Cores] = []
+
+    def make(threads: int) -> Cores:
+        made.append(Cores(threads, tmp_path / "cores"))
+        return made[-1]
+
+    yield make
+    for cores in made:
+        for file in cores._files:
+            file.close()
+
+
+def test_this_machine_has_cores_and_memory() -> None:
+    assert physical_cores() >= 1
+    assert free_memory() > 1 << 20
+
+
+@pytest.mark.parametrize(("threads", "granted"), [(1, 1), (3, 3), (4, 4)])
+def test_alone_a_node_has_the_threads_it_wants(node: Node, threads: int, granted: int) -> None:
+    cores = node(threads)
+    for _ in range(2):
+        with cores.share() as got:
+            assert got == granted
+
+
+def test_two_nodes_take_turns_on_what_there_is(node: Node) -> None:
+    one, other = node(3), node(4)
+    with one.share() as first, other.share() as second:
+        assert (first, second) == (3, 1)
+    with other.share() as alone:
+        assert alone == 4
+
+
+def test_cores_are_given_back_when_a_computation_fails(node: Node) -> None:
+    one, other = node(4), node(4)
+    with pytest.raises(ZeroDivisionError), one.share():
+        raise ZeroDivisionError
+    with other.share() as granted:
+        assert granted == 4
+
+
+def test_a_node_waits_while_all_cores_are_taken_and_then_proceeds(node: Node) -> None:
+    one, other = node(4), node(2)
+    begun, got = threading.Event(), list[int]()
+
+    def wait() -> None:
+        begun.set()
+        with other.share() as threads:
+            got.append(threads)
+
+    waiter = threading.Thread(target=wait)
+    with one.share() as held:
+        assert held == 4
+        waiter.start()
+        assert begun.wait(10)
+        assert got == []
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert len(got) == 1
+    assert 1 <= got[0] <= 2
+
+
+def test_never_more_threads_than_cores_however_many_nodes(node: Node) -> None:
+    running, most, lock, start = 0, 0, threading.Lock(), threading.Barrier(6)
+
+    def compute(wanted: int) -> None:
+        nonlocal running, most
+        cores = node(wanted)
+        start.wait(10)
+        for _ in range(30):
+            with cores.share() as granted:
+                with lock:
+                    running += granted
+                    most = max(most, running)
+                with lock:
+                    running -= granted
+
+    threads = [threading.Thread(target=compute, args=(1 + number % TOGETHER,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert running == 0
+    assert 1 <= most <= TOGETHER
+
+
+def test_a_process_that_dies_gives_its_cores_back(node: Node, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from potluck.node import hardware\n"
+        f"hardware.physical_cores = lambda: {TOGETHER}\n"
+        f"with hardware.Cores({TOGETHER}, Path(sys.argv[1])).share() as threads:\n"
+        "    print(threads, flush=True); sys.stdin.read()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "cores")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        assert child.stdout.readline().strip() == str(TOGETHER)
+        child.kill()
+    with node(TOGETHER).share() as threads:
+        assert threads == TOGETHER
+
+
+def test_without_file_locks_everyone_has_what_it_wants(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "fcntl", None)
+    one, other = node(4), node(3)
+    with one.share() as first, other.share() as second:
+        assert (first, second) == (4, 3)

@@ -1,0 +1,92 @@
+"""From a welcome to an engine: where the layout is proved, and what fits the memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from potluck.errors import EngineError, ModelError
+from potluck.models.manifest import Manifest
+from potluck.models.sources import open_model
+from potluck.node import loading
+from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
+from potluck.wire.messages import Welcome
+from tiny import write_tiny_gguf
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("POTLUCK_CACHE", str(tmp_path / "cache"))
+    return write_tiny_gguf(tmp_path / "tiny.gguf", "llama", layers=4)
+
+
+def welcome(manifest: Manifest) -> Welcome:
+    return Welcome(
+        "n1",
+        manifest.digest,
+        Span(1, 2),
+        EngineKind.LLAMACPP,
+        Quantize.NONE,
+        Attention.EXACT,
+        RowFormat.F32,
+        128,
+    )
+
+
+def fetch(model: Path) -> tuple[Manifest, Path, list[float]]:
+    fractions: list[float] = []
+    manifest, path = loading.fetch_span("http://unused", model, welcome(open_model(model)), fractions.append)
+    return manifest, path, fractions
+
+
+def test_a_model_on_disk_becomes_a_span_file_in_the_cache(model, tmp_path):
+    _, path, fractions = fetch(model)
+    assert path.is_relative_to(tmp_path / "cache")
+    assert path.stat().st_size < model.stat().st_size
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+
+
+def test_a_model_of_another_hash_is_refused(model, tmp_path):
+    other = write_tiny_gguf(tmp_path / "other.gguf", "llama", layers=4, seed=1)
+    with pytest.raises(ModelError, match="hash"):
+        loading.fetch_span("http://unused", model, welcome(open_model(other)), lambda _: None)
+
+
+@pytest.mark.parametrize(("verdicts", "layout"), [([True], "optimised"), ([False, True], "plain")])
+def test_a_layout_that_crashes_is_not_used_and_tried_once_only(model, monkeypatch, caplog, verdicts, layout):
+    manifest, path, _ = fetch(model)
+    asked = iter(verdicts)
+    monkeypatch.setattr(loading, "survives", lambda _trial: next(asked))
+    for _ in range(2):
+        with caplog.at_level(logging.WARNING):
+            engine, used = loading.load_span(manifest, path, welcome(manifest), GIB, 1)
+        engine.unload()
+        assert used == layout
+    assert ("plain one is used" in caplog.text) == (layout == "plain")
+
+
+def test_a_span_that_no_layout_can_run_is_an_error(model, monkeypatch):
+    manifest, path, _ = fetch(model)
+    monkeypatch.setattr(loading, "survives", lambda _trial: False)
+    with pytest.raises(EngineError, match="dies on layers 1-2"):
+        loading.load_span(manifest, path, welcome(manifest), GIB, 1)
+
+
+def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(model):
+    manifest = open_model(model)
+    assert loading.plan_capacity(manifest, welcome(manifest), GIB).positions == 8 * 128
+    cell = 2 * manifest.kv_width * 34 / 32
+    sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
+    tight = int(loading._OVERHEAD_BYTES + sizes + 300 * cell) + 1
+    assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 576)
+
+
+def test_a_span_that_does_not_fit_says_what_it_needs(model):
+    manifest = open_model(model)
+    with pytest.raises(EngineError, match="MiB of memory"):
+        loading.plan_capacity(manifest, welcome(manifest), 1 << 20)

@@ -1,0 +1,249 @@
+"""The documentation is tested: what it names exists, and what the command line offers is in it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from potluck.cli import app
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "potluck"
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+
+_FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`([^`]+)`")
+_COMMAND = re.compile(r"(?:^|[$:&] )potluck ([a-z]+)((?: [^|#\n]*)?)", re.MULTILINE)
+_BENCHMARK = re.compile(r"python (benchmarks/\w+\.py)([^#\n]*)")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+_NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
+_FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|\.ci)/[\w./-]*")
+_LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+_ENDPOINT = re.compile(r"/(?:status|metrics|manifest|node|v1/[\w/]+)")
+_SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
+_TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
+
+PLANNED = {"/metrics"}
+"""Endpoints that are named to say that they are not there yet."""
+
+
+def options_of() -> dict[str, set[str]]:
+    """The options of each command, as the command line has them."""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {
+        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+        - {"--help"}
+        for name, command in commands.items()
+    }
+
+
+OPTIONS = options_of()
+
+
+def snippets(text: str) -> list[str]:
+    """All that the document sets as code, each inline piece on one line."""
+    inline = _INLINE.findall(_FENCE.sub("", text))
+    return [*_FENCE.findall(text), *(re.sub(r"\s+", " ", piece) for piece in inline)]
+
+
+def definitions(source: str) -> set[str]:
+    """The functions, classes and constants of a Python source; members as `Class.member`."""
+
+    def walk(body: list[ast.stmt], prefix: str) -> Iterator[str]:
+        for node in body:
+            match node:
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    yield prefix + node.name
+                case ast.ClassDef():
+                    yield prefix + node.name
+                    yield from walk(node.body, f"{prefix}{node.name}.")
+                case ast.Assign():
+                    yield from (prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+                case ast.AnnAssign(target=ast.Name()):
+                    yield prefix + node.target.id  # type: ignore[union-attr]
+
+    return set(walk(ast.parse(source).body, ""))
+
+
+def find(name: str, document: Path) -> Path | None:
+    """The file or folder that a document means: from the root, from the package, or from its own folder."""
+    return next((base / name for base in (ROOT, SOURCE, document.parent) if (base / name).exists()), None)
+
+
+def tree_paths(text: str) -> Iterator[str]:
+    """The paths in a block that shows a file tree: a folder ends in a slash, what it holds is indented."""
+    for block in _FENCE.findall(text):
+        if not block.startswith("src/potluck/\n"):
+            continue
+        folders: list[str] = []
+        for line in filter(None, block.split("\n")):
+            match = _TREE_LINE.fullmatch(line)
+            assert match is not None, line
+            folders = [*folders[: len(match[1]) // 2], match[2]]
+            yield "".join(folders)
+
+
+def mistakes(document: Path, text: str) -> list[str]:
+    """What the document names and is not there."""
+    code = snippets(text)
+    return [
+        *_wrong_commands(code),
+        *_wrong_benchmarks(code),
+        *_wrong_functions(code, document),
+        *_wrong_files(code, text, document),
+        *_wrong_words(code),
+    ]
+
+
+def _wrong_commands(code: list[str]) -> Iterator[str]:
+    everything = set().union(*OPTIONS.values())
+    for snippet in code:
+        for command, rest in _COMMAND.findall(snippet):
+            if command not in OPTIONS:
+                yield f"potluck {command}"
+            else:
+                unknown = [option for option in _OPTION.findall(rest) if option not in OPTIONS[command]]
+                yield from (f"potluck {command} {option}" for option in unknown)
+        # An option that stands alone is ours, unless it is shown beside a benchmark that has it.
+        if snippet.startswith("--") and _OPTION.findall(snippet)[0] not in everything | _benchmark_options(code):
+            yield snippet
+
+
+def _benchmark_options(code: list[str]) -> set[str]:
+    files = {file for snippet in code for file, _ in _BENCHMARK.findall(snippet) if (ROOT / file).exists()}
+    return {option for file in files for option in _OPTION.findall((ROOT / file).read_text("utf-8"))}
+
+
+def _wrong_benchmarks(code: list[str]) -> Iterator[str]:
+    for snippet in code:
+        for file, rest in _BENCHMARK.findall(snippet):
+            known = _OPTION.findall((ROOT / file).read_text("utf-8")) if (ROOT / file).exists() else []
+            yield from (f"{file} {option}" for option in _OPTION.findall(rest) if option not in known)
+
+
+def _wrong_functions(code: list[str], document: Path) -> Iterator[str]:
+    for snippet in code:
+        for file, name in _NAMED.findall(snippet):
+            path = find(file, document)
+            if path is None:
+                yield f"{file}: {name}"
+            elif path.suffix == ".py":
+                if name not in definitions(path.read_text("utf-8")):
+                    yield f"{file}: {name}"
+            elif not re.search(rf"\b{re.escape(name)}\(", path.read_text("utf-8")):
+                yield f"{file}: {name}"
+
+
+def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
+    named = [snippet for snippet in code if _FILE.fullmatch(snippet)]
+    benchmarks = [file for snippet in code for file, _ in _BENCHMARK.findall(snippet)]
+    links = [link for link in _LINK.findall(text) if not (document.parent / link).exists()]
+    yield from (name for name in [*named, *benchmarks, *tree_paths(text)] if find(name, document) is None)
+    yield from links
+
+
+def _wrong_words(code: list[str]) -> Iterator[str]:
+    """`make` targets, endpoints and environment variables."""
+    targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    routes = re.findall(r'Route\("(/[^"]*)"', (SOURCE / "coordinator" / "app.py").read_text("utf-8"))
+    sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
+    for snippet in code:
+        yield from (f"make {t}" for t in re.findall(r"^make ([\w./-]+)", snippet, re.MULTILINE) if t not in targets)
+        yield from (name for name in _SETTING.findall(snippet) if name not in sources)
+        if _ENDPOINT.fullmatch(snippet) and snippet not in {*routes, *PLANNED}:
+            yield snippet
+
+
+def rows(text: str) -> set[tuple[str, str]]:
+    """(command, option) of each row of a table whose first cell is a command: the option is "" for the command."""
+    found = re.findall(r"^\| `potluck ([a-z]+)[^`]*` \| (?:`(--[\w-]+)`)? ?\|", text, re.MULTILINE)
+    return set(found)
+
+
+def offered() -> set[tuple[str, str]]:
+    return {(command, option) for command, options in OPTIONS.items() for option in ["", *options]}
+
+
+def listed_sources() -> set[str]:
+    files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.c")]
+    return {f.relative_to(ROOT).as_posix() for f in files if not f.name.startswith("__")}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_what_a_document_names_exists(document: Path) -> None:
+    assert mistakes(document, document.read_text("utf-8")) == []
+
+
+def test_every_command_and_option_is_documented() -> None:
+    assert rows((ROOT / "README.md").read_text("utf-8")) == offered()
+
+
+def test_the_file_tree_has_a_line_for_every_source() -> None:
+    tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
+    assert {path for path in tree if path.startswith("src/") and not path.endswith("/")} == listed_sources()
+
+
+def test_lines_are_short() -> None:
+    lines = [line for document in DOCUMENTS for line in document.read_text("utf-8").splitlines()]
+    assert [line for line in lines if len(line) > 120] == []
+
+
+def test_the_check_looks_at_something() -> None:
+    text = "\n".join(document.read_text("utf-8") for document in DOCUMENTS)
+    code = snippets(text)
+    assert sum(len(_COMMAND.findall(snippet)) for snippet in code) > 20
+    assert sum(len(_NAMED.findall(snippet)) for snippet in code) > 40
+    assert {"serve", "join", "status", "chat", "convert", "demo"} <= OPTIONS.keys()
+    assert {"--host", "--port"} <= OPTIONS["serve"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("Run `potluck dance URL`.", "potluck dance"),
+        ("```sh\npotluck serve m.gguf --colour red    # says --this\n```\n", "potluck serve --colour"),
+        ("Run `potluck join URL --host 0.0.0.0`.", "potluck join --host"),
+        ("`--colour` makes it red.", "--colour"),
+        ("`python benchmarks/tax.py --colour`", "benchmarks/tax.py --colour"),
+        ("`python benchmarks/none.py`", "benchmarks/none.py"),
+        ("`node/stage.py: Stage.dance` runs.", "node/stage.py: Stage.dance"),
+        ("`node/none.py: Stage` runs.", "node/none.py: Stage"),
+        ("`node/stage.py:\nStage.sing` runs.", "node/stage.py: Stage.sing"),
+        ("`engine/_tap.c: potluck_cap`", "engine/_tap.c: potluck_cap"),
+        ("See `docs/none.md`.", "docs/none.md"),
+        ("See `wire/none.py`.", "wire/none.py"),
+        ("See [there](docs/none.md).", "docs/none.md"),
+        ("```\nsrc/potluck/\n  wire/\n    none.py    a line\n```\n", "src/potluck/wire/none.py"),
+        ("```sh\nmake dance\n```\n", "make dance"),
+        ("`GET`, then `/v1/dance`", "/v1/dance"),
+        ("`POTLUCK_DANCE`", "POTLUCK_DANCE"),
+    ],
+)
+def test_the_check_finds_a_mistake(text: str, mistake: str) -> None:
+    assert mistakes(ROOT / "README.md", text) == [mistake]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`potluck serve MODEL --host 127.0.0.1`, `potluck join URL 12`, `--port 0`, and `pip install --upgrade pip`",
+        "```\n$ potluck status http://192.168.1.5:8470 | sort --unique\nA potluck dinner is fun.\n```\n",
+        "`node/stage.py: Stage.run`, `node/batching.py: SMALL_ROWS`, `engine/_tap.c: potluck_tap`, `wire/rows.py`",
+        "`make test`, `/status`, `/v1/chat/completions`, `POTLUCK_CACHE`, `config.json`, [it](docs/models.md)",
+        "`python benchmarks/tax.py` (or with `--plain`)",
+    ],
+)
+def test_the_check_lets_what_exists_pass(text: str) -> None:
+    assert mistakes(ROOT / "README.md", text) == []
+
+
+def test_a_missing_row_and_a_missing_file_would_be_seen() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert rows(readme.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
+    without = set(tree_paths(readme.replace("    relay.py ", "    relay.pyc ")))
+    assert "src/potluck/coordinator/relay.py" not in without

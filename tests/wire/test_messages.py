@@ -1,0 +1,85 @@
+import struct
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potluck.errors import WireError
+from potluck.types import Span
+from potluck.wire.codec import decode_from_coordinator, decode_from_node, encode
+from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Message
+
+integers = st.integers(-(2**63), 2**64 - 1)
+spans = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)).map(lambda pair: Span(min(pair), max(pair)))
+floats = st.floats(allow_nan=False)
+st.register_type_strategy(int, integers)
+st.register_type_strategy(float, floats)
+st.register_type_strategy(Span, spans)
+
+
+def values(kind: type[Message]) -> st.SearchStrategy[Message]:
+    return st.builds(kind, **{field.name: st.from_type(field.type) for field in msgspec.structs.fields(kind)})
+
+
+def frame(header: object) -> bytes:
+    data = msgspec.msgpack.encode(header)
+    return struct.pack("<I", len(data)) + data
+
+
+@given(st.one_of([values(kind) for kind in get_args(FromNode)]), st.binary(max_size=20))
+def test_every_message_of_a_node_comes_back(message: Message, payload: bytes) -> None:
+    back, rest = decode_from_node(encode(message, payload))
+    assert type(back) is type(message)
+    assert back == message
+    assert bytes(rest) == payload
+
+
+@given(st.one_of([values(kind) for kind in get_args(FromCoordinator)]), st.binary(max_size=20))
+def test_every_message_of_a_coordinator_comes_back(message: Message, payload: bytes) -> None:
+    back, rest = decode_from_coordinator(encode(message, payload))
+    assert type(back) is type(message)
+    assert back == message
+    assert bytes(rest) == payload
+
+
+def test_the_union_is_closed_and_every_kind_has_its_own_tag() -> None:
+    kinds = get_args(AnyMessage)
+    assert set(kinds) == set(Message.__subclasses__())
+    assert len({kind.__struct_config__.tag for kind in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize("kind", get_args(AnyMessage), ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_a_field_too_many_or_too_few_is_refused(kind: type[Message], data: st.DataObject) -> None:
+    decode = decode_from_node if kind in get_args(FromNode) else decode_from_coordinator
+    header: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(data.draw(values(kind))))
+    with pytest.raises(WireError, match="unknown field"):
+        decode(frame({**header, "extra": 1}))
+    gone = data.draw(st.sampled_from([name for name in header if name != "kind"]))
+    with pytest.raises(WireError, match="missing required field"):
+        decode(frame({name: value for name, value in header.items() if name != gone}))
+
+
+@pytest.mark.parametrize("kind", get_args(AnyMessage), ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_no_side_may_speak_for_the_other(kind: type[Message], data: st.DataObject) -> None:
+    decode = decode_from_coordinator if kind in get_args(FromNode) else decode_from_node
+    with pytest.raises(WireError, match="Invalid value"):
+        decode(encode(data.draw(values(kind))))
+
+
+@pytest.mark.parametrize("header", [{}, {"kind": "push"}, {"kind": None}, {"kind": 1}, {"session": 1}, [], 7, "hidden"])
+def test_an_unknown_kind_is_refused(header: object) -> None:
+    for decode in (decode_from_node, decode_from_coordinator):
+        with pytest.raises(WireError, match="malformed"):
+            decode(frame(header))
+
+
+@pytest.mark.parametrize("wrong", [None, "1", 1.5, True, [1], {}])
+def test_a_field_of_another_type_is_refused(wrong: object) -> None:
+    with pytest.raises(WireError):
+        decode_from_node(frame({"kind": "hidden", "session": wrong, "route": 1, "step": 1, "rows": 1}))
+    with pytest.raises(WireError):
+        decode_from_node(frame({"kind": "scores", "session": 1, "route": 1, "step": 1, "counts": [1, wrong]}))
