@@ -315,13 +315,17 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Until it ends, or Ctrl-C or SIGTERM cancel it."""
+    """Until it ends, or Ctrl-C or SIGTERM cancel it.
+
+    The loop's own handlers, because Python's would raise a second Ctrl-C wherever the program just is.
+    """
 
     async def cancellable() -> None:
         task = asyncio.current_task()
         assert task is not None
         with suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(sign, task.cancel)
         await main()
 
     with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:

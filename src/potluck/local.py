@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,10 @@ class Process(AbstractContextManager["Process"]):
     def stop(self) -> int:
         """Interrupt it; kill it when it does not end within seconds. Returns the exit status."""
         self.interrupt()
+        return self.end()
+
+    def end(self) -> int:
+        """Wait for an interrupted one; kill it when it does not end within seconds. Returns the exit status."""
         try:
             return self.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -113,6 +117,22 @@ class Process(AbstractContextManager["Process"]):
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: a process that has been started is always known, and so ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals do not come here
+        return
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda sign, _: came.append(sign))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 class LocalSwarm(AbstractContextManager["LocalSwarm"]):
@@ -131,20 +151,27 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         self._on_line = on_line
         self._join = join
         self._env = env
-        self.coordinator = Process(["serve", str(model), "--port", "0", *serve], on_line, **env)
+        self._processes: list[Process] = []
         self.nodes: list[Process] = []
         try:
-            self.url = self.coordinator.wait_for("http://").split("http://")[1].split()[0].rstrip(".,")
-            self.url = f"http://{self.url}"
+            self.coordinator = self._start("serve", str(model), "--port", "0", *serve)
+            address = self.coordinator.wait_for("http://").split("http://")[1].split()[0].rstrip(".,")
+            self.url = f"http://{address}"
             for span in spans:
                 self.add_node(str(span))
         except BaseException:
             self.stop()
             raise
 
+    def _start(self, *arguments: str) -> Process:
+        with _uninterrupted():
+            process = Process(arguments, self._on_line, **self._env)
+            self._processes.append(process)
+        return process
+
     def add_node(self, *arguments: str) -> Process:
         """`potluck join URL` with these arguments."""
-        node = Process(["join", self.url, *arguments, *self._join], self._on_line, **self._env)
+        node = self._start("join", self.url, *arguments, *self._join)
         self.nodes.append(node)
         return node
 
@@ -172,10 +199,10 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         )
 
     def stop(self) -> None:
-        for process in (*self.nodes, self.coordinator):
+        for process in reversed(self._processes):  # the coordinator last
             process.interrupt()
-        for process in (*self.nodes, self.coordinator):
-            process.stop()
+        for process in reversed(self._processes):
+            process.end()
 
     def __exit__(self, *_: object) -> None:
         self.stop()

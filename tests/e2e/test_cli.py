@@ -80,8 +80,8 @@ def interrupted(process: Process, sign: signal.Signals = signal.SIGINT) -> Itera
         yield
         children = psutil.Process(process.popen.pid).children(recursive=True)
         process.popen.send_signal(sign)
-        assert process.wait(10) == 0, process.lines
-        assert not any("Traceback" in line for line in process.lines), process.lines
+        status = process.wait(10)
+        assert status == 0 and not any("Traceback" in line for line in process.lines), "\n".join(process.lines)
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -135,8 +135,12 @@ def test_serve_ends_while_it_hashes_the_model(smollm2, tmp_path):
 
 @pytest.mark.parametrize(
     "ready",
-    [lambda demo: demo.wait_for("Loading layers"), lambda demo: demo.wait_for("> ")],
-    ids=["loading", "answering"],
+    [
+        lambda demo: demo.wait_for("Potluck"),
+        lambda demo: demo.wait_for("Loading layers"),
+        lambda demo: demo.wait_for("> "),
+    ],
+    ids=["starting", "loading", "answering"],
 )
 def test_demo_ends_and_takes_its_swarm_along(smollm2, ready: Callable[[Process], None]):
     demo = Process(["demo", str(smollm2), "--nodes", "2", "--prompt", "Count to one thousand."])
