@@ -80,8 +80,8 @@ def interrupted(process: Process, sign: signal.Signals = signal.SIGINT) -> Itera
         yield
         children = psutil.Process(process.popen.pid).children(recursive=True)
         process.popen.send_signal(sign)
-        status = process.wait(10)
-        assert status == 0 and not any("Traceback" in line for line in process.lines), "\n".join(process.lines)
+        assert process.wait(10) == 0, "\n".join(process.lines)
+        assert not any("Traceback" in line for line in process.lines), "\n".join(process.lines)
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 
