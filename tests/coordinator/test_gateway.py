@@ -78,7 +78,7 @@ class Node:
     async def answer(self) -> None:
         """Play the last stage for one step."""
         step = await self.step()
-        await self.send(Scores(step.session, step.route, step.step, (1,)), SCORES)
+        await self.send(Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), SCORES)
 
     async def dropped(self) -> str:
         """The reason the gateway gives before it closes the link."""
@@ -210,7 +210,7 @@ def test_steps_run_through_all_stages_and_closing_tells_each() -> None:
         assert [stage.node for stage in session.route] == [first.name, last.name]
         result = one_step(session)
         step = await first.step()
-        await first.send(Hidden(step.session, step.route, step.step, 3), ROWS)
+        await first.send(Hidden(step.session, step.route, step.step, 3, 0.0, 0.0), ROWS)
         await last.answer()
         [candidates] = await result
         assert candidates.best(1) == ((4, -0.5),)
@@ -230,15 +230,17 @@ MALFORMED = {
     "a header beyond the frame": struct.pack("<I", 2**32 - 1),
     "a coordinator's message": encode(Close(1)),
     "a second hello": encode(hello()),
-    "rows of another size": encode(Hidden(3, 1, 0, 3), ROWS[:-1]),
-    "more rows": encode(Hidden(3, 1, 0, 2**40), ROWS),
-    "hidden rows for scores": encode(Hidden(3, 1, 0, 3), ROWS),
-    "scores of nothing": encode(Scores(3, 1, 0, ())),
-    "huge counts": encode(Scores(3, 1, 0, (2**63,)), SCORES),
-    "a million counts": encode(Scores(3, 1, 0, (1,) * 1_000_000), SCORES),
-    "NaN scores": encode(Scores(3, 1, 0, (1,)), SCORES[:8] + struct.pack("<f", np.nan)),
-    "a NaN total": encode(Scores(3, 1, 0, (1,)), struct.pack("<f", np.nan) + SCORES[4:]),
-    "a token out of the vocabulary": encode(Scores(3, 1, 0, (1,)), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]),
+    "rows of another size": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS[:-1]),
+    "more rows": encode(Hidden(3, 1, 0, 2**40, 0.0, 0.0), ROWS),
+    "hidden rows for scores": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS),
+    "scores of nothing": encode(Scores(3, 1, 0, (), 0.0, 0.0)),
+    "huge counts": encode(Scores(3, 1, 0, (2**63,), 0.0, 0.0), SCORES),
+    "a million counts": encode(Scores(3, 1, 0, (1,) * 1_000_000, 0.0, 0.0), SCORES),
+    "NaN scores": encode(Scores(3, 1, 0, (1,), 0.0, 0.0), SCORES[:8] + struct.pack("<f", np.nan)),
+    "a NaN total": encode(Scores(3, 1, 0, (1,), 0.0, 0.0), struct.pack("<f", np.nan) + SCORES[4:]),
+    "a token out of the vocabulary": encode(
+        Scores(3, 1, 0, (1,), 0.0, 0.0), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]
+    ),
     "an integer for text": raw(b"\x85\xa4kind\xa6failed\xa7session\1\xa5route\1\xa4step\1\xa6reason\1"),
     "text that is no text": encode(Failed(3, 1, 0, "abc")).replace(b"abc", b"\xff\xff\xff"),
 }
@@ -276,7 +278,7 @@ def test_a_node_cannot_answer_for_the_session_of_another() -> None:
         assert session.route[0].node == good.name
         result = one_step(session)
         await asyncio.sleep(0)
-        await bad.send(Scores(session.number, 1, 0, (1,)), SCORES)
+        await bad.send(Scores(session.number, 1, 0, (1,), 0.0, 0.0), SCORES)
         assert "not at this node" in await bad.dropped()
         assert not result.done()
         await good.answer()
@@ -426,7 +428,7 @@ def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
         with pytest.raises(asyncio.CancelledError):
             await result
         session.close()
-        await node.send(Scores(step.session, step.route, step.step, (1,)), SCORES)
+        await node.send(Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), SCORES)
         assert await node.receive() == Close(session.number)
         other = await gateway.open(10)
         result = one_step(other)

@@ -118,14 +118,16 @@ class Node:
         history += tokens
         if step.last < LAYERS - 1:
             rows = np.array(tokens, np.float32)[:, None]
-            return encode(Hidden(step.session, step.route, step.step, step.rows), pack_rows(rows, RowFormat.F32))
+            return encode(
+                Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0), pack_rows(rows, RowFormat.F32)
+            )
         scored = []
         for index, ask in enumerate(step.asks):
             logprobs = toy_logprobs(history[: len(history) - len(step.asks) + index + 1])
             ids = np.union1d(np.argsort(-logprobs, kind="stable")[: step.top], ask).astype(np.int32)
             scored.append((ids, logprobs[ids].astype(np.float32), 0.0))
         counts = tuple(len(ids) for ids, _, _ in scored)
-        return encode(Scores(step.session, step.route, step.step, counts), pack_scores(scored))
+        return encode(Scores(step.session, step.route, step.step, counts, 0.0, 0.0), pack_scores(scored))
 
     async def leave(self) -> None:
         await self.link.close()

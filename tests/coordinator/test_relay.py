@@ -17,7 +17,7 @@ NOTHING = memoryview(b"")
 
 
 def step(number: int = 0, session: int = 1, top: int = 2, asks: tuple[tuple[int, ...], ...] = ((7,),)) -> Step:
-    return Step(session, 0, number, 0, 2, 0, top, asks)
+    return Step(session, 0, number, 0, 2, 0, top, asks, 1)
 
 
 def started(asks: tuple[tuple[int, ...], ...] = ((7,),), form: RowFormat = RowFormat.F32) -> Relay:
@@ -31,7 +31,7 @@ def started(asks: tuple[tuple[int, ...], ...] = ((7,),), form: RowFormat = RowFo
 def at_the_end(asks: tuple[tuple[int, ...], ...] = ((7,),)) -> Relay:
     relay = started(asks)
     for node in ("a", "b"):
-        relay.hidden(node, Hidden(1, 5, 0, 2), PAYLOAD)
+        relay.hidden(node, Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
     return relay
 
 
@@ -49,17 +49,17 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
     for node in ("a", "b"):
         message, payload = decode_from_coordinator(outgoing[1])
         seen.append((outgoing[0], message, bytes(payload)))
-        next_one = relay.hidden(node, Hidden(1, 5, 0, 2), PAYLOAD)
+        next_one = relay.hidden(node, Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
         assert next_one is not None
         outgoing = next_one
     message, payload = decode_from_coordinator(outgoing[1])
     seen.append((outgoing[0], message, bytes(payload)))
     assert seen == [
-        ("a", Step(1, 5, 0, 0, 2, 1, 2, ()), b"12345678"),
-        ("b", Step(1, 5, 0, 0, 2, 3, 2, ()), bytes(PAYLOAD)),
-        ("c", Step(1, 5, 0, 0, 2, 5, 2, ((7,),)), bytes(PAYLOAD)),
+        ("a", Step(1, 5, 0, 0, 2, 1, 2, (), 3), b"12345678"),
+        ("b", Step(1, 5, 0, 0, 2, 3, 2, (), 3), bytes(PAYLOAD)),
+        ("c", Step(1, 5, 0, 0, 2, 5, 2, ((7,),), 3), bytes(PAYLOAD)),
     ]
-    got = relay.scores("c", Scores(1, 5, 0, (3,)), candidates(([7, 1, 3], [-3.0, -0.5, -1.0])))
+    got = relay.scores("c", Scores(1, 5, 0, (3,), 0.0, 0.0), candidates(([7, 1, 3], [-3.0, -0.5, -1.0])))
     assert got is not None
     assert [(row.ids.tolist(), row.normalizer) for row in got] == [([1, 3, 7], 1.0)]
 
@@ -67,32 +67,37 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
 def test_frames_that_nobody_waits_for_are_dropped() -> None:
     relay = at_the_end()
     scores = candidates(([1, 7], [-1.0, -2.0]))
-    for late in (Scores(2, 5, 0, (2,)), Scores(1, 4, 0, (2,)), Scores(1, 5, 9, (2,)), Scores(-1, 5, 0, (2,))):
+    for late in (
+        Scores(2, 5, 0, (2,), 0.0, 0.0),
+        Scores(1, 4, 0, (2,), 0.0, 0.0),
+        Scores(1, 5, 9, (2,), 0.0, 0.0),
+        Scores(-1, 5, 0, (2,), 0.0, 0.0),
+    ):
         assert relay.scores("c", late, scores) is None
     for session, version, number in ((2, 5, 0), (1, 4, 0), (1, 5, 9), (2**63, 2**63, 2**63)):
-        assert relay.hidden("c", Hidden(session, version, number, 2), PAYLOAD) is None
+        assert relay.hidden("c", Hidden(session, version, number, 2, 0.0, 0.0), PAYLOAD) is None
         assert not relay.failed("c", Failed(session, version, number, "no"))
-    assert relay.scores("c", Scores(1, 5, 0, (2,)), scores) is not None
-    assert relay.scores("c", Scores(1, 5, 0, (2,)), scores) is None  # a second time
+    assert relay.scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), scores) is not None
+    assert relay.scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), scores) is None  # a second time
 
 
 @pytest.mark.parametrize("node", ["b", "c", "nobody"])
 def test_a_node_does_not_answer_for_another(node: str) -> None:
     relay = started()
     with pytest.raises(WireError, match="not at this node"):
-        relay.hidden(node, Hidden(1, 5, 0, 2), PAYLOAD)
+        relay.hidden(node, Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
     with pytest.raises(WireError, match="not at this node"):
-        relay.scores(node, Scores(1, 5, 0, (2,)), candidates(([1, 7], [-1.0, -2.0])))
+        relay.scores(node, Scores(1, 5, 0, (2,), 0.0, 0.0), candidates(([1, 7], [-1.0, -2.0])))
     with pytest.raises(WireError, match="not at this node"):
         relay.failed(node, Failed(1, 5, 0, "no"))
-    assert relay.hidden("a", Hidden(1, 5, 0, 2), PAYLOAD) is not None
+    assert relay.hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD) is not None
 
 
 def test_a_node_does_not_answer_twice() -> None:
     relay = started()
-    relay.hidden("a", Hidden(1, 5, 0, 2), PAYLOAD)
+    relay.hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
     with pytest.raises(WireError, match="not at this node"):
-        relay.hidden("a", Hidden(1, 5, 0, 2), PAYLOAD)
+        relay.hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,7 @@ def test_a_node_does_not_answer_twice() -> None:
 def test_rows_that_do_not_match_are_malformed(rows: int, size: int, form: RowFormat) -> None:
     relay = started(form=form)
     with pytest.raises(WireError, match="hidden rows of this step"):
-        relay.hidden("a", Hidden(1, 5, 0, rows), memoryview(bytes(size)))
+        relay.hidden("a", Hidden(1, 5, 0, rows, 0.0, 0.0), memoryview(bytes(size)))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -111,26 +116,26 @@ def test_rows_that_are_not_finite_are_malformed(bad: float) -> None:
     rows = ROWS.copy()
     rows[1, 2] = bad
     with pytest.raises(WireError):
-        started().hidden("a", Hidden(1, 5, 0, 2), memoryview(rows.tobytes()))
+        started().hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), memoryview(rows.tobytes()))
 
 
 def test_each_kind_of_answer_comes_from_its_stage() -> None:
     with pytest.raises(WireError, match="not the last sent scores"):
-        started().scores("a", Scores(1, 5, 0, (2,)), candidates(([1, 7], [-1.0, -2.0])))
+        started().scores("a", Scores(1, 5, 0, (2,), 0.0, 0.0), candidates(([1, 7], [-1.0, -2.0])))
     with pytest.raises(WireError, match="where scores were due"):
-        at_the_end().hidden("c", Hidden(1, 5, 0, 2), PAYLOAD)
+        at_the_end().hidden("c", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
 
 
 @pytest.mark.parametrize("counts", [(), (2, 2), (0,), (-1,), (4,), (2**62,), (2**63,), (1, 1, 1), tuple(range(1000))])
 def test_counts_that_were_not_wanted_are_malformed(counts: tuple[int, ...]) -> None:
     with pytest.raises(WireError, match="wanted"):
-        at_the_end().scores("c", Scores(1, 5, 0, counts), candidates(([1, 7], [-1.0, -2.0])))
+        at_the_end().scores("c", Scores(1, 5, 0, counts, 0.0, 0.0), candidates(([1, 7], [-1.0, -2.0])))
 
 
 @pytest.mark.parametrize("size", [0, 19, 21, 28, 4])
 def test_scores_of_another_size_are_malformed(size: int) -> None:
     with pytest.raises(WireError):
-        at_the_end().scores("c", Scores(1, 5, 0, (2,)), memoryview(bytes(size)))
+        at_the_end().scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), memoryview(bytes(size)))
 
 
 @pytest.mark.parametrize(
@@ -151,30 +156,30 @@ def test_scores_of_another_size_are_malformed(size: int) -> None:
 )
 def test_candidates_that_cannot_be_are_malformed(ids: list[int], scores: list[float], total: float) -> None:
     with pytest.raises(WireError):
-        at_the_end().scores("c", Scores(1, 5, 0, (2,)), candidates((ids, scores), total=total))
+        at_the_end().scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), candidates((ids, scores), total=total))
 
 
 @pytest.mark.parametrize("ids", [[1, 2], [1], [1, 2, 3]])
 def test_candidates_without_those_asked_for_are_malformed(ids: list[int]) -> None:
     relay = at_the_end(asks=((7,),))
     with pytest.raises(WireError):
-        relay.scores("c", Scores(1, 5, 0, (len(ids),)), candidates((ids, [-1.0] * len(ids))))
+        relay.scores("c", Scores(1, 5, 0, (len(ids),), 0.0, 0.0), candidates((ids, [-1.0] * len(ids))))
 
 
 def test_a_malformed_answer_leaves_the_step_where_it_was() -> None:
     relay = at_the_end()
     with pytest.raises(WireError):
-        relay.scores("c", Scores(1, 5, 0, (9,)), NOTHING)
-    assert relay.scores("c", Scores(1, 5, 0, (2,)), candidates(([1, 7], [-1.0, -2.0]))) is not None
+        relay.scores("c", Scores(1, 5, 0, (9,), 0.0, 0.0), NOTHING)
+    assert relay.scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), candidates(([1, 7], [-1.0, -2.0]))) is not None
 
 
 def test_several_steps_of_a_session_are_under_way_at_once() -> None:
     relay = started(asks=())
     relay.start(step(1), bytes(8))
-    assert relay.hidden("a", Hidden(1, 5, 0, 2), PAYLOAD) is not None
-    assert relay.hidden("a", Hidden(1, 5, 1, 2), PAYLOAD) is not None
-    assert relay.hidden("b", Hidden(1, 5, 0, 2), PAYLOAD) is not None
-    assert relay.scores("c", Scores(1, 5, 0, ()), NOTHING) == []
+    assert relay.hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD) is not None
+    assert relay.hidden("a", Hidden(1, 5, 1, 2, 0.0, 0.0), PAYLOAD) is not None
+    assert relay.hidden("b", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD) is not None
+    assert relay.scores("c", Scores(1, 5, 0, (), 0.0, 0.0), NOTHING) == []
 
 
 def test_a_failure_counts_only_from_the_node_that_has_the_step() -> None:
@@ -193,7 +198,7 @@ def test_closing_tells_every_node_of_the_route_once() -> None:
     ]
     assert not relay.is_open(1)
     assert relay.close(1) == []
-    assert relay.hidden("a", Hidden(1, 5, 0, 2), PAYLOAD) is None
+    assert relay.hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD) is None
 
 
 def test_a_row_has_the_size_of_its_format() -> None:

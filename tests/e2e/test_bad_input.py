@@ -180,8 +180,12 @@ def test_a_malformed_frame_drops_the_node_and_no_other(tiny_swarm, tiny_unsplit,
 
 
 LIES = {
-    "rows of the wrong size": lambda step: encode(Hidden(step.session, step.route, step.step, step.rows), b"\0" * 5),
-    "scores in the middle": lambda step: encode(Scores(step.session, step.route, step.step, (1,)), b"\0" * 12),
+    "rows of the wrong size": lambda step: encode(
+        Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0), b"\0" * 5
+    ),
+    "scores in the middle": lambda step: encode(
+        Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), b"\0" * 12
+    ),
     "malformed": lambda step: b"\1",
 }
 

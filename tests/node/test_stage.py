@@ -102,11 +102,11 @@ class Bench:
         await self.link.send(encode(message, payload))
 
     async def tokens(self, session: int, ids: Sequence[int], position: int = 0, last: int = 1, number: int = 0) -> None:
-        step = Step(session, 1, number, position, len(ids), last, 1, ())
+        step = Step(session, 1, number, position, len(ids), last, 1, (), 1)
         await self.send(step, pack_ids(np.array(ids, np.int32)))
 
     async def rows(self, session: int, rows: Sequence[Sequence[float]], asks: tuple[tuple[int, ...], ...]) -> None:
-        step = Step(session, 1, 0, 0, len(rows), LAYERS - 1, 2, asks)
+        step = Step(session, 1, 0, 0, len(rows), LAYERS - 1, 2, asks, 1)
         await self.send(step, pack_rows(np.array(rows, np.float32), RowFormat.F32))
 
     async def receive(self) -> tuple[FromNode, memoryview]:
@@ -143,9 +143,9 @@ def test_tokens_become_hidden_rows_for_the_next_stage(form: RowFormat) -> None:
     async def test() -> None:
         bench = Bench(FIRST, form)
         with serving(bench):
-            await bench.send(Step(7, 3, 5, 0, 2, 1, 1, ()), pack_ids(np.array([4, 9], np.int32)))
+            await bench.send(Step(7, 3, 5, 0, 2, 1, 1, (), 1), pack_ids(np.array([4, 9], np.int32)))
             message, payload = await bench.receive()
-            assert message == Hidden(7, 3, 5, 2)
+            assert message == Hidden(7, 3, 5, 2, 0.0, 0.0)
             assert unpack_rows(payload, 2, WIDTH, form).tolist() == [[5] * WIDTH, [10] * WIDTH]
             assert bench.engine.threads == 2
 
@@ -158,7 +158,7 @@ def test_the_last_stage_answers_with_candidates_of_the_wanted_rows() -> None:
         with serving(bench):
             await bench.rows(1, [[9, 9, 9], [1, 5, 3], [7, 2, 2]], asks=((6,), ()))
             message, payload = await bench.receive()
-            assert message == Scores(1, 1, 0, (3, 2))
+            assert message == Scores(1, 1, 0, (3, 2), 0.0, 0.0)
             assert isinstance(message, Scores)
             wanted, other = unpack_scores(payload, message.counts)
             assert wanted[0].tolist() == [1, 2, 6]
@@ -174,7 +174,7 @@ def test_a_chunk_of_which_nothing_is_wanted_is_answered_all_the_same() -> None:
         with serving(bench):
             await bench.rows(1, [[1, 2, 3]], asks=())
             message, payload = await bench.receive()
-            assert message == Scores(1, 1, 0, ())
+            assert message == Scores(1, 1, 0, (), 0.0, 0.0)
             assert len(payload) == 0
 
     run(test())
@@ -245,11 +245,11 @@ def test_of_a_batch_that_fails_only_the_bad_step_fails(error: EngineError) -> No
             await bench.tokens(session, [session], number=session)
         with serving(bench):
             answers = await bench.receive_all(3)
-            assert answers[1] == Hidden(1, 1, 1, 1)
+            assert answers[1] == Hidden(1, 1, 1, 1, 0.0, 0.0)
             assert answers[2] == Failed(2, 1, 2, str(error))
-            assert answers[3] == Hidden(3, 1, 3, 1)
+            assert answers[3] == Hidden(3, 1, 3, 1, 0.0, 0.0)
             await bench.tokens(1, [1], position=1)
-            assert (await bench.receive_all(1))[1] == Hidden(1, 1, 0, 1)
+            assert (await bench.receive_all(1))[1] == Hidden(1, 1, 0, 1, 0.0, 0.0)
 
     run(test())
 
@@ -268,15 +268,15 @@ def test_steps_that_end_at_different_layers_do_not_share_a_batch() -> None:
 
 WELCOME = Welcome("n1", "", FIRST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1)
 MALFORMED = {
-    "no rows": (Step(1, 1, 0, 0, 0, 1, 1, ()), b""),
-    "negative rows": (Step(1, 1, 0, 0, -1, 1, 1, ()), b""),
-    "fewer tokens": (Step(1, 1, 0, 0, 2, 1, 1, ()), bytes(4)),
-    "more tokens": (Step(1, 1, 0, 0, 1, 1, 1, ()), bytes(8)),
-    "half a token": (Step(1, 1, 0, 0, 1, 1, 1, ()), bytes(3)),
-    "asks for more rows": (Step(1, 1, 0, 0, 1, 1, 1, ((), ())), bytes(4)),
-    "asks for nothing": (Step(1, 1, 0, 0, 1, 1, 0, ((),)), bytes(4)),
-    "asks for too much": (Step(1, 1, 0, 0, 1, 1, 257, ((),)), bytes(4)),
-    "more rows than a batch": (Step(1, 1, 0, 0, 33, 1, 1, ()), bytes(4 * 33)),
+    "no rows": (Step(1, 1, 0, 0, 0, 1, 1, (), 1), b""),
+    "negative rows": (Step(1, 1, 0, 0, -1, 1, 1, (), 1), b""),
+    "fewer tokens": (Step(1, 1, 0, 0, 2, 1, 1, (), 1), bytes(4)),
+    "more tokens": (Step(1, 1, 0, 0, 1, 1, 1, (), 1), bytes(8)),
+    "half a token": (Step(1, 1, 0, 0, 1, 1, 1, (), 1), bytes(3)),
+    "asks for more rows": (Step(1, 1, 0, 0, 1, 1, 1, ((), ()), 1), bytes(4)),
+    "asks for nothing": (Step(1, 1, 0, 0, 1, 1, 0, ((),), 1), bytes(4)),
+    "asks for too much": (Step(1, 1, 0, 0, 1, 1, 257, ((),), 1), bytes(4)),
+    "more rows than a batch": (Step(1, 1, 0, 0, 33, 1, 1, (), 1), bytes(4 * 33)),
     "a welcome": (WELCOME, b""),
 }
 
@@ -296,7 +296,7 @@ def test_a_malformed_step_is_a_wire_error(message: Message, payload: bytes) -> N
 def test_hidden_rows_of_another_size_are_a_wire_error(size: int) -> None:
     async def test() -> None:
         bench = Bench(LAST)
-        await bench.send(Step(1, 1, 0, 0, 1, LAYERS - 1, 1, ()), bytes(size))
+        await bench.send(Step(1, 1, 0, 0, 1, LAYERS - 1, 1, (), 1), bytes(size))
         with pytest.raises(WireError):
             await bench.serve()
 

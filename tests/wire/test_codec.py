@@ -27,8 +27,8 @@ def hello(**changes: Any) -> bytes:
 
 @given(st.binary(max_size=200))
 def test_the_payload_comes_back_byte_for_byte(payload: bytes) -> None:
-    message, back = decode_from_node(encode(Hidden(1, 2, 3, 4), memoryview(payload)))
-    assert message == Hidden(1, 2, 3, 4)
+    message, back = decode_from_node(encode(Hidden(1, 2, 3, 4, 0.0, 0.0), memoryview(payload)))
+    assert message == Hidden(1, 2, 3, 4, 0.0, 0.0)
     assert bytes(back) == payload
 
 

@@ -24,6 +24,7 @@ from potluck.coordinator.swarm import (
     Left,
     Progressed,
     Refuse,
+    Resized,
     Swarm,
 )
 from potluck.errors import LinkClosed, Refused, RouteLost, Unavailable, WireError
@@ -40,6 +41,7 @@ from potluck.wire.messages import (
     Refusal,
     Scores,
     Step,
+    Threads,
     Welcome,
 )
 from potluck.wire.rows import Ids, pack_ids
@@ -118,7 +120,7 @@ class Session:
 
     async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
         """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost."""
-        step = Step(self.number, 0, next(self._steps), position, len(tokens), 0, top, asks)
+        step = Step(self.number, 0, next(self._steps), position, len(tokens), 0, top, asks, 0)
         return await self._gateway.run_step(step, tokens)
 
     def close(self) -> None:
@@ -226,6 +228,8 @@ class Gateway:
             case Ready():
                 self._apply(BecameReady(node, message))
                 log.info("%s serves layers %s.", self._name(node), self.swarm.nodes[node].span)
+            case Threads(threads):
+                self._apply(Resized(node, threads))
             case Hello():
                 raise WireError("A second hello came on one socket.")
 

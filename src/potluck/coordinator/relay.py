@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,6 +27,11 @@ class _Flight:
     steps: dict[int, tuple[Step, int]] = field(default_factory=dict)
 
 
+def _check_times(message: Hidden | Scores) -> None:
+    if not all(math.isfinite(seconds) and seconds >= 0 for seconds in (message.queue_s, message.compute_s)):
+        raise WireError("The times of a step must be numbers of seconds.")
+
+
 class Relay:
     """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed."""
 
@@ -47,9 +53,9 @@ class Relay:
         return session in self._flights
 
     def start(self, step: Step, tokens: bytes) -> Outgoing:
-        """Send the step to the first stage; `route` and `last` are filled in here."""
+        """Send the step to the first stage; `route`, `stages` and `last` are filled in here."""
         flight = self._flights[step.session]
-        step = msgspec.structs.replace(step, route=flight.version)
+        step = msgspec.structs.replace(step, route=flight.version, stages=len(flight.route))
         flight.steps[step.step] = (step, 0)
         return self._to_stage(flight, step, 0, tokens)
 
@@ -70,6 +76,7 @@ class Relay:
         if awaited is None:
             return None
         flight, step, index = awaited
+        _check_times(message)
         if index == len(flight.route) - 1:
             raise WireError("The last stage sent hidden rows where scores were due.")
         if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self._rows):
@@ -87,6 +94,7 @@ class Relay:
         if awaited is None:
             return None
         flight, step, index = awaited
+        _check_times(message)
         if index != len(flight.route) - 1:
             raise WireError("A stage that is not the last sent scores.")
         if len(message.counts) != len(step.asks):

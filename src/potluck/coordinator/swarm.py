@@ -33,11 +33,19 @@ class BecameReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Resized:
+    """The node computes with another number of threads."""
+
+    node: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     node: str
 
 
-Event = Joined | Progressed | BecameReady | Left
+Event = Joined | Progressed | BecameReady | Resized | Left
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,7 @@ Action = Admit | Refuse | Break | Changed
 
 
 _LONGEST_NAME = 64
+_MOST_THREADS = 1024
 _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
 
@@ -115,6 +124,7 @@ class Swarm:
             Joined: self._joined,
             Progressed: self._progressed,
             BecameReady: self._ready,
+            Resized: self._resized,
             Left: self._left,
         }
 
@@ -154,6 +164,12 @@ class Swarm:
         node = self.nodes[event.node]
         node.state, node.fraction, node.ready = NodeState.READY, 1.0, event.ready
         return [Changed()]
+
+    def _resized(self, event: Resized) -> list[Action]:
+        if not 1 <= event.threads <= _MOST_THREADS:
+            raise WireError(f"{event.threads} is no number of threads.")
+        self.nodes[event.node].threads = event.threads
+        return []
 
     def _left(self, event: Left) -> list[Action]:
         node = self.nodes.pop(event.node, None)

@@ -15,6 +15,7 @@ from potluck.models.manifest import Manifest
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import part_sizes, plan_raw_span, plan_span, span_file_name
+from potluck.node.pages import collapse_large_mappings
 from potluck.types import CACHE_BYTES, MAX_STEP_ROWS, Capacity, EngineKind, Quantize
 from potluck.wire.messages import Welcome
 
@@ -78,6 +79,7 @@ def load_span(manifest: Manifest, path: Path, welcome: Welcome, memory: int, thr
         return _load_transformers(manifest, path, welcome, capacity, threads)
     optimised = _is_safe(_trial(manifest, path, welcome, threads, extra_buffers=True))
     engine = _trial(manifest, path, welcome, threads, extra_buffers=optimised).load(capacity)
+    collapse_large_mappings()
     return engine, "optimised" if optimised else "plain"
 
 

@@ -155,13 +155,13 @@ class Stage:
 
     def _frame(self, step: Step, output: Output) -> bytes:
         if step.last < self._engine.layers - 1:
-            message = Hidden(step.session, step.route, step.step, step.rows)
+            message = Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0)
             return encode(message, pack_rows(output, self._form))
         if not np.isfinite(output).all():
             raise EngineError("The model gave logits that are not finite numbers.")
         rows = [best_candidates(logits, step.top, ask) for logits, ask in zip(output, step.asks, strict=True)]
         counts = tuple(len(ids) for ids, _, _ in rows)
-        return encode(Scores(step.session, step.route, step.step, counts), pack_scores(rows))
+        return encode(Scores(step.session, step.route, step.step, counts, 0.0, 0.0), pack_scores(rows))
 
     async def _give_up(self, batch: list[Task], error: PotluckError) -> None:
         """A batch that failed as a whole is tried step by step, so that one bad step fails alone."""

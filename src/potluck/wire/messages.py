@@ -51,24 +51,32 @@ class Ready(Message, frozen=True, tag="ready"):
 
 
 class Hidden(Message, frozen=True, tag="hidden"):
-    """A stage's output rows; the payload is `rows` hidden rows in the swarm's format."""
+    """A stage's output rows; the payload is `rows` hidden rows in the swarm's format.
+
+    queue_s, compute_s: seconds that the step waited for its turn on the node, and then ran.
+    """
 
     session: int
     route: int
     step: int
     rows: int
+    queue_s: float
+    compute_s: float
 
 
 class Scores(Message, frozen=True, tag="scores"):
     """The last stage's output: for each wanted row `counts[i]` candidates.
 
     The payload, row after row: the row's log-sum-exp (float32), ids (int32), log-probabilities (float32).
+    queue_s, compute_s: as in Hidden.
     """
 
     session: int
     route: int
     step: int
     counts: tuple[int, ...]
+    queue_s: float
+    compute_s: float
 
 
 class Failed(Message, frozen=True, tag="failed"):
@@ -78,6 +86,12 @@ class Failed(Message, frozen=True, tag="failed"):
     route: int
     step: int
     reason: str
+
+
+class Threads(Message, frozen=True, tag="threads"):
+    """How many threads the node computes with from now on: it follows the cores that others leave free."""
+
+    threads: int
 
 
 # From the coordinator
@@ -105,6 +119,9 @@ class Refusal(Message, frozen=True, tag="refusal"):
 class Step(Message, frozen=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
+    position: where it is less than what the node holds of the session, what lies behind is forgotten first.
+    stages: of the session's route; that many batches can be under way at once.
+
     The payload holds int32 token ids for a span that starts at layer 0, hidden rows otherwise.
     asks: one entry for each of the last `len(asks)` rows, whose candidates are wanted: ids asked for by name,
     besides the `top` most likely ones. Only a stage that ends the model answers them.
@@ -118,6 +135,7 @@ class Step(Message, frozen=True, tag="step"):
     last: int
     top: int
     asks: tuple[tuple[int, ...], ...]
+    stages: int
 
 
 class Close(Message, frozen=True, tag="close"):
@@ -126,6 +144,6 @@ class Close(Message, frozen=True, tag="close"):
     session: int
 
 
-FromNode = Hello | Loading | Ready | Hidden | Scores | Failed
+FromNode = Hello | Loading | Ready | Hidden | Scores | Failed | Threads
 FromCoordinator = Welcome | Refusal | Step | Close
 AnyMessage = FromNode | FromCoordinator
