@@ -1,8 +1,9 @@
-"""The command line: `potluck serve | join | convert | status | chat | demo`."""
+"""The command line: `potluck serve | join | convert | status | trace | chat | demo`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
@@ -232,6 +233,34 @@ def _table(nodes: list[dict[str, Any]]) -> Table:
             node["name"], node["span"], state, *speeds, str(node["sessions"]), str(node["threads"]), node["layout"]
         )
     return table
+
+
+@app.command()
+def trace(
+    url: Url,
+    out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The timeline to write.")],
+    prompt: Annotated[str | None, typer.Option(help="Ask this first, and trace it; default: all lately.")] = None,
+    tokens: Annotated[int, typer.Option(help="How many to generate after the prompt.", min=1)] = 32,
+) -> None:
+    """Where the time of a request goes: its way through the swarm, as a timeline."""
+    url = client.checked_url(url)
+    timeline = client.get_trace(url) if prompt is None else _traced(url, prompt, tokens)
+    if not timeline["traceEvents"]:
+        raise PotluckError("The swarm has not computed anything yet: ask it something, here with --prompt.")
+    try:
+        out.write_text(json.dumps(timeline), encoding="utf-8")
+    except OSError as error:
+        raise PotluckError(f"Cannot write {out}: {error.strerror or error}.") from error
+    say(timeline["summary"])
+    say(f"Open {out} at https://ui.perfetto.dev or chrome://tracing.")
+
+
+def _traced(url: str, prompt: str, tokens: int) -> dict[str, Any]:
+    """The timeline of this request; what others ask meanwhile is in it as well."""
+    model = client.get_status(url)["model"]
+    before = client.get_trace(url, session=0)["latest"]  # they count from 1: an empty timeline is enough here
+    client.complete(url, model, prompt, tokens)
+    return client.get_trace(url, after=before)
 
 
 @app.command()

@@ -45,6 +45,27 @@ def get_status(url: str) -> Json:
         return status
 
 
+def get_trace(url: str, **which: int) -> Json:
+    """`GET /trace`: the latest hops of all sessions, of one (`session`), or of those with a number above `after`."""
+    with _readable_errors(url):
+        reply = httpx.get(f"{url}/trace", params=which, timeout=60.0)
+        _check(reply)
+        trace: Json = reply.json()
+        if not isinstance(trace, dict) or "traceEvents" not in trace:
+            raise PotluckError(f"{url} answers, but it is no Potluck coordinator.")
+        return trace
+
+
+def complete(url: str, model: str, prompt: str, tokens: int) -> None:
+    """Have the most likely so many tokens generated, and wait for their end.
+
+    Raises PotluckError with the server's reason when it fails.
+    """
+    request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    with _readable_errors(url):
+        _check(httpx.post(f"{url}/v1/completions", json=request, timeout=_ANSWER_S))
+
+
 def stream_chat(url: str, model: str, messages: list[Json]) -> Iterator[str]:
     """The answer's text, piece by piece. Raises PotluckError with the server's reason when it fails."""
     request = {"model": model, "messages": messages, "stream": True}

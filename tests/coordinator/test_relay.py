@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from potluck.coordinator.relay import Relay
+from potluck.coordinator.trace import Hop
 from potluck.errors import WireError
 from potluck.types import RowFormat, Span, Stage
 from potluck.wire.codec import decode_from_coordinator
@@ -204,3 +205,28 @@ def test_closing_tells_every_node_of_the_route_once() -> None:
 def test_a_row_has_the_size_of_its_format() -> None:
     assert Relay(100, 10, RowFormat.F32).row_bytes == 400
     assert Relay(100, 10, RowFormat.F16).row_bytes == 201
+
+
+def test_every_hop_is_recorded_with_its_times() -> None:
+    times = iter([10.0, 10.5, 11.0, 13.0])
+    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32, clock=lambda: next(times))
+    relay.open(1, ROUTE, version=5)
+    relay.start(step(4), bytes(8))
+    relay.hidden("a", Hidden(1, 5, 4, 2, 0.1, 0.2), PAYLOAD)
+    relay.hidden("b", Hidden(1, 5, 4, 2, 0.0, 0.3), PAYLOAD)
+    assert len(relay.trace.hops()) == 2
+    relay.scores("c", Scores(1, 5, 4, (2,), 0.5, 1.0), candidates(([1, 7], [-1.0, -2.0])))
+    assert relay.trace.hops() == [
+        Hop(1, 4, 0, 3, "a", Span(0, 1), 2, 0, 10.0, 10.5, 0.1, 0.2),
+        Hop(1, 4, 1, 3, "b", Span(2, 3), 2, 0, 10.5, 11.0, 0.0, 0.3),
+        Hop(1, 4, 2, 3, "c", Span(4, 5), 2, 0, 11.0, 13.0, 0.5, 1.0),
+    ]
+
+
+def test_what_is_late_or_malformed_is_not_recorded() -> None:
+    relay = started()
+    assert relay.hidden("a", Hidden(2, 5, 0, 2, 0.0, 0.0), PAYLOAD) is None
+    for wrong in (Hidden(1, 5, 0, 2, -1.0, 0.0), Hidden(1, 5, 0, 2, 0.0, np.nan), Hidden(1, 5, 0, 1, 0.0, 0.0)):
+        with pytest.raises(WireError):
+            relay.hidden("a", wrong, PAYLOAD)
+    assert relay.trace.hops() == []

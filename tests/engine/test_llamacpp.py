@@ -160,7 +160,7 @@ def test_hidden_rows_of_another_width_are_refused(middle):
 
 def test_threads_do_not_change_a_bit(whole):
     expected = run(whole, 1, 0, TOKENS)
-    whole.set_threads(2)
+    whole.use_cores((0, 1))
     assert np.array_equal(run(whole, 2, 0, TOKENS), expected)
     whole.rest()
     assert np.array_equal(run(whole, 3, 0, TOKENS), expected)

@@ -405,9 +405,9 @@ def test_a_span_outside_the_model_is_refused(llama: Checkpoint) -> None:
 
 
 def test_threads_are_set_for_pytorch(engine: TransformersEngine) -> None:
-    engine.set_threads(2)
+    engine.use_cores((0, 1))
     assert torch.get_num_threads() == 2
-    engine.set_threads(1)
+    engine.use_cores((0,))
     assert torch.get_num_threads() == 1
 
 

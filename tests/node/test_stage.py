@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,13 +13,14 @@ from potluck.errors import CapacityError, EngineError, LinkClosed, Refused, Wire
 from potluck.node.background import Worker
 from potluck.node.hardware import Cores
 from potluck.node.stage import Stage
-from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
+from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Close, Failed, FromNode, Hidden, Message, Refusal, Scores, Step, Welcome
 from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
 
 LAYERS = 4
+SPEED = Speed(decode_s=1.0, prefill_s=0.25)
 WIDTH = 3
 VOCABULARY = 8
 
@@ -33,7 +35,7 @@ class ToyEngine:
         self.capacity = Capacity(sessions=8, positions=64, rows=32)
         self.lengths: dict[int, int] = {}
         self.batches: list[list[int]] = []
-        self.threads = 0
+        self.cores: Sequence[int] = ()
         self.poisoned: dict[int, Exception] = {}
         self.before: Callable[[], object] = lambda: None
         self.worse = np.float32(0)
@@ -59,8 +61,8 @@ class ToyEngine:
         logits[:, :WIDTH] = rows[len(rows) - segment.wanted :]
         return logits
 
-    def set_threads(self, threads: int) -> None:
-        self.threads = threads
+    def use_cores(self, cores: Sequence[int]) -> None:
+        self.cores = cores
 
     def rest(self) -> None:
         pass
@@ -69,7 +71,7 @@ class ToyEngine:
         return self.lengths.get(session, 0)
 
     def truncate(self, session: int, length: int) -> None:
-        raise NotImplementedError
+        self.lengths[session] = length
 
     def close(self, session: int) -> None:
         self.lengths.pop(session, None)
@@ -80,8 +82,8 @@ class ToyEngine:
 
 class TwoCores:
     @contextmanager
-    def share(self) -> Iterator[int]:
-        yield 2
+    def share(self) -> Iterator[tuple[int, ...]]:
+        yield 0, 1
 
 
 class Bench:
@@ -90,7 +92,7 @@ class Bench:
     def __init__(self, span: Span, form: RowFormat = RowFormat.F32) -> None:
         self.engine = ToyEngine(span)
         self.link, self.theirs = MemoryLink.pair()
-        self.stage = Stage(self.engine, self.theirs, form, cast(Cores, TwoCores()), Worker())
+        self.stage = Stage(self.engine, SPEED, self.theirs, form, cast(Cores, TwoCores()), Worker())
 
     async def serve(self) -> None:
         try:
@@ -110,7 +112,13 @@ class Bench:
         await self.send(step, pack_rows(np.array(rows, np.float32), RowFormat.F32))
 
     async def receive(self) -> tuple[FromNode, memoryview]:
-        return decode_from_node(await self.link.receive())
+        """A message, its times left out."""
+        message, payload = decode_from_node(await self.link.receive())
+        if isinstance(message, Hidden | Scores):
+            assert message.queue_s >= 0
+            assert message.compute_s > 0
+            message = msgspec.structs.replace(message, queue_s=0.0, compute_s=0.0)
+        return message, payload
 
     async def receive_all(self, count: int) -> dict[int, FromNode]:
         """The answers of so many sessions."""
@@ -147,7 +155,7 @@ def test_tokens_become_hidden_rows_for_the_next_stage(form: RowFormat) -> None:
             message, payload = await bench.receive()
             assert message == Hidden(7, 3, 5, 2, 0.0, 0.0)
             assert unpack_rows(payload, 2, WIDTH, form).tolist() == [[5] * WIDTH, [10] * WIDTH]
-            assert bench.engine.threads == 2
+            assert bench.engine.cores == (0, 1)
 
     run(test())
 
@@ -254,6 +262,55 @@ def test_of_a_batch_that_fails_only_the_bad_step_fails(error: EngineError) -> No
     run(test())
 
 
+def test_a_step_that_goes_back_forgets_what_lies_behind() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        with serving(bench):
+            await bench.tokens(1, [1, 2, 3])
+            await bench.tokens(1, [4, 5], position=1, number=1)
+            for _ in range(2):
+                assert isinstance((await bench.receive())[0], Hidden)
+            assert bench.engine.lengths == {1: 3}
+
+    run(test())
+
+
+def test_while_others_generate_a_prompt_runs_in_pieces_between_their_tokens() -> None:
+    """By its speed this node gives a prompt 7 rows at a time."""
+
+    async def test() -> None:
+        bench = Bench(LAST)
+        prompt = [[float(number)] * WIDTH for number in range(18)]
+        with serving(bench):
+            await bench.rows(1, [[0, 0, 0]], asks=())
+            assert isinstance((await bench.receive())[0], Scores)
+            await bench.rows(2, prompt, asks=((),) * 9)
+            await bench.rows(3, [[0, 0, 0]], asks=())
+            messages = [await bench.receive() for _ in range(2)]
+        assert [message.session for message, _ in messages if isinstance(message, Scores)] == [3, 2]
+        assert bench.engine.batches == [[1], [2], [3], [2], [2]]
+        message, payload = messages[1]
+        assert isinstance(message, Scores)
+        totals = [total for *_, total in unpack_scores(payload, message.counts)]
+        assert totals == sorted(totals)
+        assert len(totals) == 9
+
+    run(test())
+
+
+def test_on_a_route_of_two_stages_half_of_those_that_generate_run_at_once() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        for session in range(4):
+            step = Step(session, 1, 0, 0, 1, 1, 1, (), 2)
+            await bench.send(step, pack_ids(np.array([session], np.int32)))
+        with serving(bench):
+            await bench.receive_all(4)
+        assert bench.engine.batches == [[0, 1], [2, 3]]
+
+    run(test())
+
+
 def test_steps_that_end_at_different_layers_do_not_share_a_batch() -> None:
     async def test() -> None:
         bench = Bench(FIRST)
@@ -277,6 +334,7 @@ MALFORMED = {
     "asks for nothing": (Step(1, 1, 0, 0, 1, 1, 0, ((),), 1), bytes(4)),
     "asks for too much": (Step(1, 1, 0, 0, 1, 1, 257, ((),), 1), bytes(4)),
     "more rows than a batch": (Step(1, 1, 0, 0, 33, 1, 1, (), 1), bytes(4 * 33)),
+    "no stages": (Step(1, 1, 0, 0, 1, 1, 1, (), 0), bytes(4)),
     "a welcome": (WELCOME, b""),
 }
 

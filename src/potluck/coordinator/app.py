@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.trace import Hop, chrome, summary
 from potluck.errors import ModelError, PotluckError, RequestError
 from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
@@ -75,6 +76,14 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
         body = msgspec.json.encode(swarm_status(swarm, manifest.name, manifest.digest, context))
         return Response(_readable(body), media_type="application/json")
 
+    async def trace(request: Request) -> Response:
+        """Session numbers, positions and times; no texts and no tokens."""
+        asked = relay.trace.hops(_number(request, "session"), _number(request, "after") or 0)
+        names = {number: node.name for number, node in swarm.nodes.items()}
+        # On a thread: a long timeline takes a good part of a second, and frames do not wait for it.
+        body = await asyncio.to_thread(_timeline, asked, names, relay.trace.latest)
+        return Response(body, media_type="application/json")
+
     async def give_manifest(_: Request) -> Response:
         return Response(encoded, media_type="application/json")
 
@@ -88,6 +97,7 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
 
     routes = [
         Route("/status", status),
+        Route("/trace", trace),
         Route("/manifest", give_manifest),
         Route("/files/{name:path}", give_file),
         Route("/v1/models", service.models),
@@ -138,6 +148,21 @@ def _readable(body: bytes) -> bytes:
     """JSON for people who use curl: indented, but a list of numbers on one line."""
     indented = msgspec.json.format(body, indent=2) + b"\n"
     return re.sub(rb"\[[\d,\s]+\]", lambda found: b" ".join(found[0].split()), indented)
+
+
+def _number(request: Request, name: str) -> int | None:
+    """A parameter of the query."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise RequestError(f"{name} must be the number of a session.", param=name)
+    return int(text)
+
+
+def _timeline(hops: Sequence[Hop], names: dict[str, str], latest: int) -> bytes:
+    """What viewers read, and beside it a sentence, and the number of the latest session that was traced."""
+    return msgspec.json.encode({"summary": summary(hops, names), "latest": latest, **chrome(hops, names)})
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:

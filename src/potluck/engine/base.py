@@ -71,11 +71,11 @@ class Engine(Protocol):
         EngineError when the span cannot be run.
         """
 
-    def set_threads(self, threads: int) -> None:
-        """CPU threads for the next forward."""
+    def use_cores(self, cores: Sequence[int]) -> None:
+        """Compute the next forwards with one thread on each of these CPUs, as the system numbers them."""
 
     def rest(self) -> None:
-        """Let go of the helper threads that the calling thread's forwards keep.
+        """Let go of the helper threads that the calling thread's forwards keep, and of the CPUs it is bound to.
 
         To be called before forwards go on in another thread: OpenMP keeps a pool for each caller, and with more
         threads than cores it stops spinning at its barriers, which halves the speed of everything.

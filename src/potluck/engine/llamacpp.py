@@ -17,6 +17,7 @@ from typing import Any
 import llama_cpp.llama_cpp as c
 import numpy as np
 
+from potluck.engine import openmp
 from potluck.engine.base import Output, Segment, check_batch
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 GGML_TYPE_BF16 = 30  # missing among the package's constants
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _LOG_ERROR = 4
-_PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything else
 
 
 def _log(level: int, text: bytes, _user_data: object) -> None:
@@ -36,17 +36,6 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
 
 
 _LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its address
-
-
-def _load_openmp() -> ctypes.CDLL | None:
-    """GNU's OpenMP runtime where llama.cpp was built with it: the same instance, for the loader has it already."""
-    try:
-        return ctypes.CDLL("libgomp.so.1")
-    except OSError:
-        return None
-
-
-_openmp = _load_openmp()
 
 
 def start_library() -> None:
@@ -89,7 +78,7 @@ class LlamaCppEngine:
         self._tap = make_tap(capacity.rows * self.hidden_size)
         self._context = self._open(attention, threads)
         self._memory = c.llama_get_memory(self._context)
-        self._threads = threads
+        self._cores: Sequence[int] = ()
         self._allocate_batch()
 
     def _load(self, path: Path, extra_buffers: bool) -> Any:
@@ -161,15 +150,16 @@ class LlamaCppEngine:
             batch.embd = self._embd.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         self._batch = batch
 
-    def set_threads(self, threads: int) -> None:
-        """Threads for the next forward; the results do not depend on it."""
-        if threads != self._threads:
-            c.llama_set_n_threads(self._context, threads, threads)
-            self._threads = threads
+    def use_cores(self, cores: Sequence[int]) -> None:
+        """The results do not depend on it."""
+        if cores != self._cores:
+            c.llama_set_n_threads(self._context, len(cores), len(cores))
+            openmp.bind(cores)
+            self._cores = cores
 
     def rest(self) -> None:
-        if _openmp is not None:
-            _openmp.omp_pause_resource(_PAUSE_SOFT, _openmp.omp_get_initial_device())
+        openmp.let_go()
+        self._cores = ()
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         check_batch(self, batch)

@@ -49,7 +49,7 @@ class TransformersEngine:
     ) -> None:
         self.span = span
         self.capacity = capacity
-        self.set_threads(threads)
+        torch.set_num_threads(threads)
         self._model = SpanModel(config, span, device or best_device(), dtype)
         self.layers = self._model.layers
         self.hidden_size = self._model.hidden_size
@@ -57,10 +57,10 @@ class TransformersEngine:
         self._model.weights.load(weights, quantize)
         self._cache = KvCache(capacity)
 
-    def set_threads(self, threads: int) -> None:
-        """Threads for the next forward."""
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
+    def use_cores(self, cores: Sequence[int]) -> None:
+        """As many threads; PyTorch places them itself."""
+        if len(cores) != torch.get_num_threads():
+            torch.set_num_threads(len(cores))
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         check_batch(self, batch)

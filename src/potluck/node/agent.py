@@ -20,17 +20,19 @@ from potluck.models.sources import open_model
 from potluck.node.background import Worker
 from potluck.node.hardware import Cores
 from potluck.node.loading import fetch_span, load_span
+from potluck.node.neighbours import Neighbours, follow
 from potluck.node.stage import Stage
 from potluck.types import Span
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link, WebSocketLink
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Loading, Ready, Refusal, Welcome
+from potluck.wire.messages import PROTOCOL_VERSION, Hello, Loading, Ready, Refusal, Threads, Welcome
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 _REPORT_S = 0.5
+_FOLLOW_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,29 @@ class Agent:
             loaded = await self._load(link, welcome)
             await link.send(encode(loaded.ready))
             self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
-            await Stage(loaded.engine, link, welcome.rows, self._cores, self._worker).run()
+            await self._serve_stage(loaded, link)
         finally:
             await link.close()
+
+    async def _serve_stage(self, loaded: _Loaded, link: Link) -> None:
+        stage = Stage(loaded.engine, loaded.ready.speed, link, loaded.welcome.rows, self._cores, self._worker)
+        follower = asyncio.create_task(self._follow_cores(link))
+        try:
+            await stage.run()
+        finally:
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)  # its link is the stage's, which tells what ends it
+
+    async def _follow_cores(self, link: Link) -> None:
+        """Compute with as many threads as others leave cores free, and tell the coordinator."""
+        neighbours = Neighbours(self._cores.count)
+        with neighbours.registered():
+            while True:
+                await asyncio.sleep(_FOLLOW_S)
+                threads = follow(self._cores.threads, self._config.threads, neighbours.free_cores())
+                if threads != self._cores.threads:
+                    self._cores.threads = threads
+                    await link.send(encode(Threads(threads)))
 
     def _hello(self, digest: str) -> Hello:
         # A node that comes back asks for what it still holds.
@@ -140,8 +162,8 @@ class Agent:
         manifest, path = fetch_span(config.url, config.model, welcome, self._note)
         self._reporter.say(f"Loading layers {welcome.span}.")
         engine, layout = load_span(manifest, path, welcome, config.memory, config.threads)
-        with self._cores.share() as threads:
-            engine.set_threads(threads)
+        with self._cores.share() as cores:
+            engine.use_cores(cores)
             speed, twin = measure(engine)
             engine.rest()
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout))

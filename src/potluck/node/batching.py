@@ -5,33 +5,72 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from potluck.types import Speed
+
 SMALL_ROWS = 16
-"""Steps up to this size are tokens being generated: they go first, for someone watches them appear."""
+"""Steps up to this size are tokens being generated: someone watches them appear."""
+
+PROMPT_ROWS = 128
+"""Of prompts in one forward, where nobody generates: more is hardly faster, and the next stage waits for its part."""
+
+_PROMPT_TURN = 2.5
+"""How much longer than a lone token the prompts' turn may take while others generate."""
 
 
 class Waiting(NamedTuple):
-    """A step in the queue, as batching sees it."""
+    """A step in the queue, as batching sees it: rows that it has left to run."""
 
     session: int
     rows: int
     last: int
+    small: bool
 
 
-def choose_batch(queue: Sequence[Waiting], limit: int) -> list[int]:
-    """Indices into `queue` (oldest first) of the steps to run together: at most `limit` rows, all of one `last`.
+class Take(NamedTuple):
+    """So many rows of the step at this place in the queue."""
 
-    Of each session only the oldest step may run. Small steps come first, so that prompts do not stop the
-    answers of others; but the oldest step of all always runs, so that nothing waits for ever.
+    place: int
+    rows: int
+
+
+def choose_batch(
+    queue: Sequence[Waiting], limit: int, *, share: int, prompt_rows: int, prompts_turn: bool
+) -> list[Take]:
+    """What of `queue` (oldest first, not empty) to run together: at most `limit` rows, all of one `last`.
+
+    Of each session only the oldest step may run. Small steps run whole, up to `share` of them. Prompts run in pieces
+    of `prompt_rows`, and take turns with the small steps: `prompts_turn` says that small ones just had theirs.
     """
     oldest: dict[int, int] = {}
     for index, step in enumerate(queue):
         oldest.setdefault(step.session, index)
-    last = queue[0].last
-    ready = [index for index in oldest.values() if queue[index].last == last]
-    ready.sort(key=lambda index: (index != 0, queue[index].rows > SMALL_ROWS, index))
-    chosen, rows = [], 0
-    for index in ready:
-        if rows + queue[index].rows <= limit:
-            chosen.append(index)
-            rows += queue[index].rows
-    return chosen
+    small = [index for index in oldest.values() if queue[index].small]
+    prompts = [index for index in oldest.values() if not queue[index].small]
+    if small and not (prompts and prompts_turn):
+        return _fill(queue, small[:share], limit)
+    return _fill(queue, prompts, min(limit, prompt_rows))
+
+
+def _fill(queue: Sequence[Waiting], indices: Sequence[int], limit: int) -> list[Take]:
+    """Of the oldest and others with the same `last`, what fits; only a prompt may be cut."""
+    taken: list[Take] = []
+    for index in indices:
+        step = queue[index]
+        rows = min(step.rows, limit)
+        if step.last == queue[indices[0]].last and (rows == step.rows or (rows and not step.small)):
+            taken.append(Take(index, rows))
+            limit -= rows
+    return taken
+
+
+def fair_share(generating: int, stages: int) -> int:
+    """How many of the sessions that generate may run at once on a stage of so many.
+
+    With all of them in one batch every stage but one would wait; so each has its part, and the parts go round.
+    """
+    return max(1, -(-generating // stages))
+
+
+def prompt_share(speed: Speed) -> int:
+    """Rows of prompts in one forward while others generate: their tokens wait no longer than a few tokens' time."""
+    return max(1, min(SMALL_ROWS, int((_PROMPT_TURN - 1) * speed.decode_s / speed.prefill_s) + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,10 +18,26 @@ except ImportError:  # Windows has no flock: there, nodes of one machine do not 
     fcntl = None  # type: ignore[assignment]
 
 
+def usable_cores() -> list[int]:
+    """CPUs this process may use, as the system numbers them: one of each core, for hyper-threads only disturb."""
+    if not hasattr(os, "sched_getaffinity"):
+        return list(range(psutil.cpu_count(logical=False) or os.cpu_count() or 1))
+    allowed = sorted(os.sched_getaffinity(0))
+    return sorted({min(_siblings(cpu).intersection(allowed), default=cpu) for cpu in allowed})
+
+
+def _siblings(cpu: int) -> set[int]:
+    """The CPU and its hyper-threads, from Linux's list such as "0,4" or "0-1"."""
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    if not path.exists():
+        return {cpu}
+    ranges = [[int(end) for end in part.split("-")] for part in path.read_text().split(",")]
+    return {one for ends in ranges for one in range(ends[0], ends[-1] + 1)}
+
+
 def physical_cores() -> int:
-    """Cores this process may use, without hyper-threads: two threads on one core only disturb each other."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+    """How many cores this process may use, without hyper-threads."""
+    return len(usable_cores())
 
 
 def free_memory() -> int:
@@ -33,44 +50,56 @@ class Cores:
 
     The engine's threads meet at a spinning barrier after every operation, so two nodes that compute at once
     with as many threads as there are cores slow each other by a factor of three and more. A node therefore
-    takes the cores that no other node holds, up to `threads`, and computes with as many threads.
+    takes cores that no other node holds, up to `threads`, and computes with one thread on each.
     """
 
     def __init__(self, threads: int, folder: Path | None = None) -> None:
-        self._threads = threads
-        self._files = [] if fcntl is None else _open_locks(folder or _default_folder(), max(threads, physical_cores()))
+        self.threads = threads
+        """The most to take from now on."""
+        usable = usable_cores()
+        self.count = len(usable)
+        """Of this machine, or of the part of it that we may use."""
+        self._cores = _padded(usable, threads)
+        self._files = {} if fcntl is None else _open_locks(folder or default_folder(), self._cores)
 
     @contextmanager
-    def share(self) -> Iterator[int]:
-        """Hold cores for one computation; gives the number of threads to use, at least 1. Waits when all are taken."""
+    def share(self) -> Iterator[tuple[int, ...]]:
+        """Hold cores for one computation; gives at least one, as CPU numbers. Waits when all are taken."""
         if not self._files:
-            yield self._threads
+            yield tuple(self._cores[: self.threads])
             return
         with ExitStack() as held:
-            granted = self._take(held, self._files, self._threads)
+            granted = self._take(held, self._cores, self.threads)
             if not granted:
-                _lock(self._files[0], wait=True)
-                held.callback(_unlock, self._files[0])
-                granted = 1 + self._take(held, self._files[1:], self._threads - 1)
-            yield granted
+                first, *others = self._cores
+                _lock(self._files[first], wait=True)
+                held.callback(_unlock, self._files[first])
+                granted = [first, *self._take(held, others, self.threads - 1)]
+            yield tuple(granted)
 
-    def _take(self, held: ExitStack, files: list[IO[bytes]], most: int) -> int:
-        """Lock the free ones, up to `most`; returns how many."""
-        granted = 0
-        for file in files:
-            if granted < most and _lock(file, wait=False):
-                held.callback(_unlock, file)
-                granted += 1
+    def _take(self, held: ExitStack, cores: list[int], most: int) -> list[int]:
+        """Lock those that are free, up to `most`."""
+        granted: list[int] = []
+        for core in cores:
+            if len(granted) < most and _lock(self._files[core], wait=False):
+                held.callback(_unlock, self._files[core])
+                granted.append(core)
         return granted
 
 
-def _default_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"potluck-cores-{os.getuid()}"
+def _padded(cores: list[int], threads: int) -> list[int]:
+    """Whoever wants more threads than there are cores shall have them: with numbers that no CPU has."""
+    return [*cores, *range(1 << 16, (1 << 16) + threads - len(cores))]
 
 
-def _open_locks(folder: Path, count: int) -> list[IO[bytes]]:
+def default_folder() -> Path:
+    """Where the nodes of this machine and user find each other."""
+    return Path(tempfile.gettempdir()) / f"potluck-cores-{getpass.getuser()}"
+
+
+def _open_locks(folder: Path, cores: list[int]) -> dict[int, IO[bytes]]:
     folder.mkdir(mode=0o700, exist_ok=True)
-    return [(folder / f"core-{index}").open("ab") for index in range(count)]
+    return {core: (folder / f"core-{core}").open("ab") for core in cores}
 
 
 def _lock(file: IO[bytes], *, wait: bool) -> bool:

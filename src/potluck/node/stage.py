@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+import time
+from collections import deque
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from potluck.engine.base import Engine, Output, Segment
+from potluck.engine.base import Engine, Output, Rows, Segment, Tokens
 from potluck.errors import EngineError, PotluckError, Refused, WireError
 from potluck.node.background import Worker
-from potluck.node.batching import SMALL_ROWS, Waiting, choose_batch
+from potluck.node.batching import PROMPT_ROWS, SMALL_ROWS, Waiting, choose_batch, fair_share, prompt_share
 from potluck.node.candidates import best_candidates
 from potluck.node.hardware import Cores
-from potluck.types import MAX_CANDIDATES, RowFormat
+from potluck.types import MAX_CANDIDATES, RowFormat, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import Close, Failed, Hidden, Refusal, Scores, Step
@@ -23,19 +25,55 @@ from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+_RECENT_STEPS = 128
+"""Of tokens being generated: whose they were tells how many sessions generate now."""
+
+
+@dataclass(slots=True, eq=False)
 class Task:
-    """A step with its input, ready for the engine."""
+    """A step and its input. A long one runs in pieces: `done` rows of it have run, with these outputs."""
 
     step: Step
-    segment: Segment
+    data: Tokens | Rows
+    arrived: float
+    done: int = 0
+    outputs: list[Output] = field(default_factory=list)
+    compute_s: float = 0.0
+
+    @property
+    def small(self) -> bool:
+        return self.step.rows <= SMALL_ROWS
+
+    @property
+    def left(self) -> int:
+        return self.step.rows - self.done
+
+    def segment(self, rows: int) -> Segment:
+        """The next so many rows; of those that want candidates, the ones among them."""
+        end = self.done + rows
+        first_wanted = max(self.step.rows - len(self.step.asks), self.done)
+        return Segment(
+            self.step.session,
+            self.step.position + self.done,
+            self.data[self.done : end],
+            self.step.last,
+            max(0, end - first_wanted),
+        )
+
+    def output(self) -> Output:
+        return self.outputs[0] if len(self.outputs) == 1 else np.concatenate(self.outputs)
+
+
+Batch = list[tuple[Task, int]]
+"""Tasks, and how many rows of each to run."""
 
 
 class Stage:
-    """Serves one loaded engine over one link until the link closes."""
+    """Serves one loaded engine, of such a speed, over one link until the link closes."""
 
-    def __init__(self, engine: Engine, link: Link, form: RowFormat, cores: Cores, worker: Worker) -> None:
+    def __init__(self, engine: Engine, speed: Speed, link: Link, form: RowFormat, cores: Cores, worker: Worker) -> None:
         self._engine = engine
+        self._prompt_share = prompt_share(speed)
         self._link = link
         self._form = form
         self._cores = cores
@@ -43,6 +81,8 @@ class Stage:
         self._queue: list[Task] = []
         self._closed: list[int] = []
         self._sessions: set[int] = set()
+        self._recent: deque[int] = deque(maxlen=_RECENT_STEPS)
+        self._prompts_turn = False
         self._arrived = asyncio.Event()
 
     async def run(self) -> None:
@@ -55,6 +95,7 @@ class Stage:
             for task in (receiver, worker):
                 task.cancel()
             results = await asyncio.gather(receiver, worker, return_exceptions=True)
+        self._engine.rest()
         # Behind a batch that still runs there: the engine outlives this link, its sessions do not.
         await self._worker.run(self._close_all)
         raise next(error for error in results if isinstance(error, Exception))
@@ -68,8 +109,7 @@ class Stage:
             message, payload = decode_from_coordinator(await self._link.receive())
             match message:
                 case Step():
-                    self._queue.append(Task(message, self._segment(message, payload)))
-                    self._sessions.add(message.session)
+                    self._add(Task(message, self._input(message, payload), time.perf_counter()))
                 case Close(session):
                     self._queue = [task for task in self._queue if task.step.session != session]
                     self._closed.append(session)
@@ -79,15 +119,22 @@ class Stage:
                     raise WireError(f"The coordinator sent {type(message).__name__} to a serving node.")
             self._arrived.set()
 
-    def _segment(self, step: Step, payload: memoryview) -> Segment:
+    def _add(self, task: Task) -> None:
+        self._queue.append(task)
+        self._sessions.add(task.step.session)
+        if task.small:
+            self._recent.append(task.step.session)
+
+    def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
         """Raises WireError when the payload is not what the step says."""
         most = self._engine.capacity.rows
         if not 1 <= step.rows <= most or len(step.asks) > step.rows or not 1 <= step.top <= MAX_CANDIDATES:
             raise WireError("A step asks for more rows or candidates than it may.")
+        if step.stages < 1:
+            raise WireError("A step's route has no stages.")
         if self._engine.span.first == 0:
-            return Segment(step.session, step.position, unpack_ids(payload, step.rows), step.last, len(step.asks))
-        rows = unpack_rows(payload, step.rows, self._engine.hidden_size, self._form)
-        return Segment(step.session, step.position, rows, step.last, len(step.asks))
+            return unpack_ids(payload, step.rows)
+        return unpack_rows(payload, step.rows, self._engine.hidden_size, self._form)
 
     async def _work(self) -> None:
         """The loop."""
@@ -105,15 +152,24 @@ class Stage:
             self._sessions.discard(session)
         self._closed.clear()
 
-    def _take_batch(self) -> list[Task]:
-        waiting = [Waiting(task.step.session, task.step.rows, task.step.last) for task in self._queue]
-        chosen = choose_batch(waiting, self._engine.capacity.rows)
-        batch = [self._queue[index] for index in chosen]
-        for index in sorted(chosen, reverse=True):
-            del self._queue[index]
+    def _take_batch(self) -> Batch:
+        """What is taken whole leaves the queue; a prompt of which a part is taken stays."""
+        waiting = [Waiting(task.step.session, task.left, task.step.last, task.small) for task in self._queue]
+        generating = len(self._sessions.intersection(self._recent))
+        takes = choose_batch(
+            waiting,
+            self._engine.capacity.rows,
+            share=fair_share(generating, self._queue[0].step.stages),
+            prompt_rows=self._prompt_share if generating else PROMPT_ROWS,
+            prompts_turn=self._prompts_turn,
+        )
+        batch = [(self._queue[take.place], take.rows) for take in takes]
+        self._prompts_turn = batch[0][0].small
+        whole = {task for task, rows in batch if rows == task.left}
+        self._queue = [task for task in self._queue if task not in whole]
         return batch
 
-    async def _run_batch(self, batch: list[Task]) -> None:
+    async def _run_batch(self, batch: Batch) -> None:
         try:
             frames = await self._results(batch)
         except EngineError as error:
@@ -122,54 +178,74 @@ class Stage:
             for frame in frames:
                 await self._link.send(frame)
 
-    async def _results(self, batch: list[Task]) -> list[bytes]:
+    async def _results(self, batch: Batch) -> list[bytes]:
         """Small batches run right here: handing them to a thread and back costs as much as a layer.
 
         Long ones run beside the event loop, which meanwhile sends, receives and answers pings.
         """
-        if sum(task.step.rows for task in batch) <= SMALL_ROWS:
+        if sum(rows for _, rows in batch) <= SMALL_ROWS:
             frames = self._forward(batch)
             await asyncio.sleep(0)  # lets the loop read what has come in meanwhile
             return frames
         self._engine.rest()
         return await self._worker.run(self._forward_and_rest, batch)
 
-    def _forward_and_rest(self, batch: list[Task]) -> list[bytes]:
+    def _forward_and_rest(self, batch: Batch) -> list[bytes]:
         try:
             return self._forward(batch)
         finally:
             self._engine.rest()
 
-    def _forward(self, batch: list[Task]) -> list[bytes]:
-        for task in batch:
-            self._check_asks(task.step)
-        with self._cores.share() as threads:
-            self._engine.set_threads(threads)
-            outputs = self._engine.forward([task.segment for task in batch])
-        return [self._frame(task.step, output) for task, output in zip(batch, outputs, strict=True)]
+    def _forward(self, batch: Batch) -> list[bytes]:
+        """The frames of those steps that are done with it."""
+        for task, _ in batch:
+            self._prepare(task)
+        with self._cores.share() as cores:
+            self._engine.use_cores(cores)
+            begin = time.perf_counter()
+            outputs = self._engine.forward([task.segment(rows) for task, rows in batch])
+            seconds = time.perf_counter() - begin
+        for (task, rows), output in zip(batch, outputs, strict=True):
+            task.outputs.append(output)
+            task.done += rows
+            task.compute_s += seconds
+        return [self._frame(task) for task, _ in batch if not task.left]
+
+    def _prepare(self, task: Task) -> None:
+        step = task.step
+        self._check_asks(step)
+        if not task.done and step.position < self._engine.length(step.session):
+            self._engine.truncate(step.session, step.position)
 
     def _check_asks(self, step: Step) -> None:
         vocabulary = self._engine.vocabulary
         if step.last == self._engine.layers - 1 and not all(0 <= one < vocabulary for ask in step.asks for one in ask):
             raise EngineError(f"A token that was asked for lies outside the vocabulary of {vocabulary}.")
 
-    def _frame(self, step: Step, output: Output) -> bytes:
+    def _frame(self, task: Task) -> bytes:
+        step, output = task.step, task.output()
+        queue_s = max(0.0, time.perf_counter() - task.arrived - task.compute_s)
         if step.last < self._engine.layers - 1:
-            message = Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0)
+            message = Hidden(step.session, step.route, step.step, step.rows, queue_s, task.compute_s)
             return encode(message, pack_rows(output, self._form))
         if not np.isfinite(output).all():
-            raise EngineError("The model gave logits that are not finite numbers.")
+            return _failure(step, "The model gave logits that are not finite numbers.")
         rows = [best_candidates(logits, step.top, ask) for logits, ask in zip(output, step.asks, strict=True)]
         counts = tuple(len(ids) for ids, _, _ in rows)
-        return encode(Scores(step.session, step.route, step.step, counts, 0.0, 0.0), pack_scores(rows))
+        scores = Scores(step.session, step.route, step.step, counts, queue_s, task.compute_s)
+        return encode(scores, pack_scores(rows))
 
-    async def _give_up(self, batch: list[Task], error: PotluckError) -> None:
+    async def _give_up(self, batch: Batch, error: PotluckError) -> None:
         """A batch that failed as a whole is tried step by step, so that one bad step fails alone."""
         if len(batch) > 1:
-            for task in batch:
-                await self._run_batch([task])
+            for item in batch:
+                await self._run_batch([item])
             return
-        [task] = batch
-        log.warning("A step of session %d failed: %s", task.step.session, error)
-        reason = Failed(task.step.session, task.step.route, task.step.step, str(error))
-        await self._link.send(encode(reason))
+        [(task, _)] = batch
+        self._queue = [other for other in self._queue if other is not task]
+        await self._link.send(_failure(task.step, str(error)))
+
+
+def _failure(step: Step, reason: str) -> bytes:
+    log.warning("A step of session %d failed: %s", step.session, reason)
+    return encode(Failed(step.session, step.route, step.step, reason))

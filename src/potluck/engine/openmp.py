@@ -1,0 +1,53 @@
+"""The OpenMP threads that llama.cpp computes with: where they run, and letting go of them.
+
+All functions speak of the calling thread and its team: OpenMP keeps one pool of threads for each thread that computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+
+_PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything else
+
+
+def _load() -> ctypes.CDLL | None:
+    """GNU's OpenMP runtime where llama.cpp was built with it: the same instance, for the loader has it already."""
+    try:
+        return ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        return None
+
+
+_openmp = _load()
+_Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+"""CPUs this process may use, before any thread is bound."""
+
+
+def bind(cpus: Sequence[int]) -> None:
+    """Bind a team of `len(cpus)` threads, one to each CPU. One thread alone, or CPUs we may not use: to none.
+
+    llama.cpp's threads meet after every operation. When they wake after a pause, Linux likes to put two of them on one
+    core, where they wait for each other until it notices, milliseconds later.
+    """
+    if _openmp is None or not _everywhere:
+        return
+    if len(cpus) == 1 or not _everywhere.issuperset(cpus):
+        os.sched_setaffinity(0, _everywhere)
+        return
+    number = _openmp.omp_get_thread_num
+
+    def settle(_: object) -> None:
+        os.sched_setaffinity(0, {cpus[number()]})
+
+    _openmp.GOMP_parallel(_Region(settle), None, len(cpus), 0)
+
+
+def let_go() -> None:
+    """End the team's helper threads, and let the calling thread run anywhere."""
+    if _openmp is not None:
+        _openmp.omp_pause_resource(_PAUSE_SOFT, _openmp.omp_get_initial_device())
+    if _everywhere:
+        os.sched_setaffinity(0, _everywhere)

@@ -1,0 +1,85 @@
+"""What other programs leave of this machine's cores. Its owner may be using it; other nodes take turns with us."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from potluck.node.hardware import default_folder
+
+_SPARE = 0.6
+"""Of a core that must be free before one more thread is used: more than half, so that the number does not flutter."""
+
+
+def follow(now: int, most: int, free: float) -> int:
+    """The number of threads to use, from the number in use, the owner's cap, and the cores that are free to us.
+
+    llama.cpp's threads meet after every operation: one without a core of its own slows all others, so that a machine
+    in use computes faster with fewer threads.
+    """
+    if free < now - 0.5:
+        return max(1, min(most, int(free + 0.5)))
+    return max(1, now, min(most, int(free + 1 - _SPARE)))
+
+
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
+"""What psutil calls time that is not idle, on the various systems."""
+
+
+class _Sample(NamedTuple):
+    """At one moment: CPU seconds used since the start of the machine, and by each node since its own."""
+
+    clock: float
+    busy: float
+    nodes: dict[int, float]
+
+
+class Neighbours:
+    """Measures CPU time between two calls: of the machine, less that of the Potluck nodes on it."""
+
+    def __init__(self, cores: int, folder: Path | None = None) -> None:
+        self._cores = cores
+        self._folder = folder or default_folder()
+        self._before = self._now()
+
+    @contextmanager
+    def registered(self) -> Iterator[None]:
+        """So long other nodes know this process for one of them."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        mark = self._folder / f"node-{os.getpid()}"
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def free_cores(self) -> float:
+        """Cores that programs other than nodes left free since the last call."""
+        before, self._before = self._before, self._now()
+        seconds, busy = self._before.clock - before.clock, self._before.busy - before.busy
+        # Of a node that came or went meanwhile we know too little: it counts as another program for once.
+        ours = sum(used - before.nodes[pid] for pid, used in self._before.nodes.items() if pid in before.nodes)
+        return self._cores - max(0.0, busy - ours) / seconds
+
+    def _now(self) -> _Sample:
+        busy = sum(getattr(cpu, kind, 0.0) for cpu in psutil.cpu_times(percpu=True) for kind in _BUSY)
+        return _Sample(time.monotonic(), busy, self._nodes())
+
+    def _nodes(self) -> dict[int, float]:
+        """CPU seconds used by each node of this machine and user, itself included."""
+        used = {}
+        for mark in self._folder.glob("node-*"):
+            pid = int(mark.name.partition("-")[2])
+            try:
+                times = psutil.Process(pid).cpu_times()
+            except psutil.NoSuchProcess:
+                mark.unlink(missing_ok=True)  # it was killed
+            else:
+                used[pid] = times.user + times.system
+        return used

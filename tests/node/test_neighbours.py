@@ -1,0 +1,95 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potluck.node import neighbours as module
+from potluck.node.neighbours import Neighbours, follow
+
+
+@pytest.mark.parametrize(
+    ("now", "most", "free", "threads"),
+    [
+        (2, 2, 2.0, 2),
+        (2, 2, 1.6, 2),  # a browser, or the coordinator: no reason to change
+        (2, 2, 1.3, 1),
+        (2, 2, -0.5, 1),
+        (1, 2, 1.4, 1),
+        (1, 2, 1.7, 2),
+        (8, 8, 5.2, 5),
+        (5, 8, 5.5, 5),
+        (5, 8, 6.7, 7),
+        (2, 2, 16.0, 2),
+        (4, 4, 2.0, 2),
+    ],
+)
+def test_threads_follow_the_free_cores(now: int, most: int, free: float, threads: int) -> None:
+    assert follow(now, most, free) == threads
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.floats(-4, 64))
+def test_a_number_of_threads_that_was_found_stays(now: int, most: int, free: float) -> None:
+    threads = follow(min(now, most), most, free)
+    assert 1 <= threads <= most
+    assert follow(threads, most, free) == threads
+
+
+class Times:
+    def __init__(self, user: float, system: float = 0.0) -> None:
+        self.user, self.system, self.idle = user, system, 1e6
+
+
+class Machine:
+    """Two CPUs, a clock, and the CPU time of one node, set by the test."""
+
+    def __init__(self) -> None:
+        self.clock, self.cpus, self.node = 10.0, [100.0, 100.0], 50.0
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr(module.time, "monotonic", lambda: machine.clock)
+    monkeypatch.setattr(module.psutil, "cpu_times", lambda percpu: [Times(busy) for busy in machine.cpus])
+    node = type("Process", (), {"__init__": lambda _, pid: None, "cpu_times": lambda _: Times(machine.node)})
+    monkeypatch.setattr(module.psutil, "Process", node)
+    return machine
+
+
+@pytest.fixture
+def neighbours(machine: Machine, tmp_path: Path) -> Iterator[Neighbours]:
+    watch = Neighbours(2, tmp_path)
+    with watch.registered():
+        machine.clock, machine.node = 11.0, 51.0
+        watch.free_cores()  # from now on the node is known
+        yield watch
+
+
+def test_what_nodes_use_is_free_to_nodes_and_what_others_use_is_not(machine: Machine, neighbours: Neighbours) -> None:
+    machine.clock, machine.cpus, machine.node = 13.0, [102.0, 101.0], 53.0
+    assert neighbours.free_cores() == pytest.approx(1.5)
+    machine.clock = 15.0
+    assert neighbours.free_cores() == pytest.approx(2.0)
+
+
+@pytest.fixture
+def ended() -> int:
+    """The number of a process that is no more."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait(10)
+    return child.pid
+
+
+def test_marks_come_and_go_with_their_processes(tmp_path: Path, ended: int) -> None:
+    (tmp_path / f"node-{ended}").touch()
+    assert not psutil.pid_exists(ended)
+    watch = Neighbours(1, tmp_path)
+    with watch.registered():
+        assert [mark.name for mark in tmp_path.iterdir()] == [f"node-{os.getpid()}"]
+    assert list(tmp_path.iterdir()) == []
