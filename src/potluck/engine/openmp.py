@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Sequence
 
 _PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything else
@@ -22,8 +23,8 @@ def _load() -> ctypes.CDLL | None:
 
 _openmp = _load()
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
-"""CPUs this process may use, before any thread is bound."""
+_caller = threading.local()
+"""`free`: the CPUs that the calling thread could run on before it was bound; None where it is not bound."""
 
 
 def bind(cpus: Sequence[int]) -> None:
@@ -32,11 +33,13 @@ def bind(cpus: Sequence[int]) -> None:
     llama.cpp's threads meet after every operation. When they wake after a pause, Linux likes to put two of them on one
     core, where they wait for each other until it notices, milliseconds later.
     """
-    if _openmp is None or not _everywhere:
+    if _openmp is None or not hasattr(os, "sched_setaffinity"):
         return
-    if len(cpus) == 1 or not _everywhere.issuperset(cpus):
-        os.sched_setaffinity(0, _everywhere)
+    _unbind()
+    free = os.sched_getaffinity(0)
+    if len(cpus) == 1 or not free.issuperset(cpus):
         return
+    _caller.free = free
     number = _openmp.omp_get_thread_num
 
     def settle(_: object) -> None:
@@ -45,9 +48,14 @@ def bind(cpus: Sequence[int]) -> None:
     _openmp.GOMP_parallel(_Region(settle), None, len(cpus), 0)
 
 
+def _unbind() -> None:
+    if getattr(_caller, "free", None) is not None:
+        os.sched_setaffinity(0, _caller.free)
+        _caller.free = None
+
+
 def let_go() -> None:
-    """End the team's helper threads, and let the calling thread run anywhere."""
+    """End the team's helper threads, and let the calling thread run where it could before."""
     if _openmp is not None:
         _openmp.omp_pause_resource(_PAUSE_SOFT, _openmp.omp_get_initial_device())
-    if _everywhere:
-        os.sched_setaffinity(0, _everywhere)
+    _unbind()
