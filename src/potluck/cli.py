@@ -220,6 +220,8 @@ def status(url: Url) -> None:
     say(f"Nodes a layer: {' '.join(map(str, info['served']))}")
     covered = "Every layer is covered." if info["covered"] else f"No node serves layers {', '.join(info['missing'])}."
     say(covered)
+    if info["waiting"]:
+        say(f"{info['waiting']} requests wait for room.")
     if info["nodes"]:
         console.print(_table(info["nodes"]))
 
@@ -258,7 +260,7 @@ def trace(
 def _traced(url: str, prompt: str, tokens: int) -> dict[str, Any]:
     """The timeline of this request; what others ask meanwhile is in it as well."""
     model = client.get_status(url)["model"]
-    before = client.get_trace(url, session=0)["latest"]  # they count from 1: an empty timeline is enough here
+    before = client.get_trace(url, session=0)["count"]  # they count from 1: an empty timeline is enough here
     client.complete(url, model, prompt, tokens)
     return client.get_trace(url, after=before)
 

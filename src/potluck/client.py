@@ -46,7 +46,7 @@ def get_status(url: str) -> Json:
 
 
 def get_trace(url: str, **which: int) -> Json:
-    """`GET /trace`: the latest hops of all sessions, of one (`session`), or of those with a number above `after`."""
+    """`GET /trace`: the latest hops of all sessions or of one, without the first `after` so far."""
     with _readable_errors(url):
         reply = httpx.get(f"{url}/trace", params=which, timeout=60.0)
         _check(reply)

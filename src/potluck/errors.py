@@ -11,6 +11,7 @@ PotluckError
 ├── Refused               the coordinator does not admit this node, with its reason
 ├── RequestError          a client's request is wrong (HTTP status 4xx)
 └── Unavailable           the swarm cannot serve the request now (HTTP status 503)
+    ├── Busy              too many requests wait already (HTTP status 429)
     └── RouteLost         a node of the session's route was lost; the session may be replayed
 """
 
@@ -62,6 +63,10 @@ class RequestError(PotluckError):
 
 
 class Unavailable(PotluckError):
+    pass
+
+
+class Busy(Unavailable):
     pass
 
 

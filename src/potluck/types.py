@@ -14,8 +14,8 @@ MAX_CANDIDATES = 256
 """The most candidate tokens a last stage returns for one row, besides the ids it was asked for."""
 
 
-MAX_STEP_ROWS = 512
-"""The most positions one step carries; a longer prompt is several steps."""
+MAX_STEP_ROWS = 64
+"""The most positions one step carries. A longer prompt is several steps, which follow each other through the stages."""
 
 
 class Attention(StrEnum):

@@ -13,7 +13,7 @@ from potluck.coordinator.gateway import Gateway, Session, Terms
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Swarm
-from potluck.errors import LinkClosed, RouteLost, Unavailable
+from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
@@ -329,7 +329,7 @@ def test_the_progress_shown_is_a_fraction_whatever_a_node_says(fraction: float) 
         await node.send(Loading(fraction))
         for _ in range(5):
             await asyncio.sleep(0)
-        status = swarm_status(gateway.swarm, "tiny", DIGEST, 512)
+        status = swarm_status(gateway.swarm, "tiny", DIGEST, 512, 0)
         assert all(0 <= shown.progress <= 1 for shown in status.nodes)
         await node.leave()
 
@@ -518,5 +518,255 @@ def test_stopping_the_server_forgets_the_node() -> None:
         assert gateway.swarm.nodes == {}
         with pytest.raises(LinkClosed):
             await node.receive()
+
+    run(test())
+
+
+def test_nobody_overtakes_a_big_request() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        holders = [await gateway.open(40), await gateway.open(40)]
+        order: list[int] = []
+
+        async def open_one(positions: int) -> None:
+            session = await gateway.open(positions)
+            order.append(positions)
+            session.close()
+
+        waiting = [asyncio.create_task(open_one(positions)) for positions in (90, 10, 20)]
+        await until(lambda: gateway.waiting == 3)
+        holders.pop().close()  # there is room for the small ones, but not for the first
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert (order, gateway.waiting) == ([], 3)
+        holders.pop().close()
+        await asyncio.gather(*waiting)
+        assert (order, gateway.waiting) == ([90, 10, 20], 0)
+        await node.leave()
+
+    run(test())
+
+
+def test_who_leaves_the_line_lets_the_next_try() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        holder = await gateway.open(60)
+        big, small = (asyncio.create_task(gateway.open(positions)) for positions in (90, 40))
+        await until(lambda: gateway.waiting == 2)
+        big.cancel()
+        (await small).close()
+        assert gateway.waiting == 0
+        holder.close()
+        await node.leave()
+
+    run(test())
+
+
+def test_a_full_line_turns_newcomers_away_but_never_an_interrupted_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_WAITING", 2)
+
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        holder = await gateway.open(100)
+        order: list[str] = []
+
+        async def open_one(name: str, urgent: bool = False) -> None:
+            session = await gateway.open(60, urgent=urgent)
+            order.append(name)
+            session.close()
+
+        waiting = [asyncio.create_task(open_one(name)) for name in ("first", "second")]
+        await until(lambda: gateway.waiting == 2)
+        with pytest.raises(Busy, match="2 requests wait already"):
+            await gateway.open(1)
+        waiting.append(asyncio.create_task(open_one("urgent", urgent=True)))
+        await until(lambda: gateway.waiting == 3)
+        holder.close()
+        await asyncio.gather(*waiting)
+        assert order == ["urgent", "first", "second"]
+        await node.leave()
+
+    run(test())
+
+
+def test_who_can_never_be_served_does_not_wait_in_line() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        holder = await gateway.open(60)
+        waiting = asyncio.create_task(gateway.open(60))
+        await until(lambda: gateway.waiting == 1)
+        with pytest.raises(Unavailable, match="can hold 101 positions"):
+            await gateway.open(101)
+        waiting.cancel()
+        holder.close()
+        await node.leave()
+
+    run(test())
+
+
+def test_all_that_wait_learn_that_a_node_has_left_or_that_the_coordinator_stops() -> None:
+    async def test() -> None:
+        for stopping in (False, True):
+            gateway = make_gateway()
+            node = await join(gateway)
+            await gateway.open(60)
+            waiting = [asyncio.create_task(gateway.open(60)) for _ in range(3)]
+            await until(lambda gateway=gateway: gateway.waiting == 3)  # type: ignore[misc]
+            if stopping:
+                gateway.stop()
+            else:
+                await node.leave()
+            for task in waiting:
+                with pytest.raises(Unavailable, match="is stopping" if stopping else "layers 0-3"):
+                    await task
+            assert gateway.waiting == 0
+            if stopping:
+                await node.leave()
+
+    run(test())
+
+
+TOKENS = list(range(30))
+
+
+async def parked(gateway: Gateway, node: Node, positions: int = 40, tokens: list[int] = TOKENS) -> Session:
+    """A session that has run one step and is parked with these tokens."""
+    session = await gateway.open(positions)
+    result = one_step(session)
+    await node.answer()
+    await result
+    session.park(tokens)
+    return session
+
+
+def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        first = await parked(gateway, node)
+        assert gateway.swarm.nodes[node.name].reserved == {first.number: 30}
+        [shown] = swarm_status(gateway.swarm, "tiny", DIGEST, 512, 0).nodes
+        assert shown.sessions == 0
+        session = await gateway.open(60, [*TOKENS, 50, 51])
+        assert (session.number, session.route, session.held) == (first.number, first.route, 30)
+        assert gateway.swarm.nodes[node.name].reserved == {first.number: 60}
+        result = asyncio.create_task(session.step(30, IDS, 1, ((),)))
+        step = await node.step()  # no Close came before it
+        assert (step.session, step.step, step.position) == (first.number, 1, 30)
+        await node.send(Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), SCORES)
+        assert len(await result) == 1
+        session.close()
+        assert await node.receive() == Close(session.number)
+        assert (await gateway.open(60, TOKENS)).held == 0
+        await node.leave()
+
+    run(test())
+
+
+def test_the_nodes_forget_parked_sessions_that_give_way_before_others_begin() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        first = await parked(gateway, node)
+        other = await gateway.open(90)
+        assert other.held == 0
+        result = one_step(other)
+        assert await node.receive() == Close(first.number)
+        await node.answer()
+        await result
+        other.close()
+        await node.leave()
+
+    run(test())
+
+
+def test_who_waits_is_let_in_by_a_session_that_is_parked() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        first = await gateway.open(60)
+        waiting = asyncio.create_task(gateway.open(90, TOKENS))
+        await until(lambda: gateway.waiting == 1)
+        first.park(TOKENS)
+        session = await waiting
+        assert (session.number, session.held) == (first.number, 29)
+        session.close()
+        assert gateway.swarm.nodes[node.name].reserved == {}
+        await node.leave()
+
+    run(test())
+
+
+@pytest.mark.parametrize("leaver", [0, 1])
+def test_parked_sessions_go_with_any_node_of_their_route(leaver: int) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        nodes = [await join(gateway, 0, 1), await join(gateway, 2, 3)]
+        session = await gateway.open(40)
+        session.park(TOKENS)
+        await nodes.pop(leaver).leave()
+        [left] = nodes
+        assert await left.receive() == Close(session.number)
+        assert gateway.swarm.nodes[left.name].reserved == {}
+        nodes.append(await join(gateway, 2 * leaver, 2 * leaver + 1))
+        assert (await gateway.open(60, TOKENS)).held == 0
+        for node in nodes:
+            await node.leave()
+
+    run(test())
+
+
+def test_a_session_that_lost_its_route_is_not_parked() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
+        session = await gateway.open(40)
+        await last.leave()
+        session.park(TOKENS)
+        assert gateway.swarm.nodes[first.name].reserved == {}
+        last = await join(gateway, 2, 3)
+        assert (await gateway.open(60, TOKENS)).held == 0
+        await first.leave()
+        await last.leave()
+
+    run(test())
+
+
+def test_parked_sessions_go_in_time_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potluck.coordinator.parked.KEEP_S", 0.01)
+    monkeypatch.setattr("potluck.coordinator.admission.KEEP_S", 0.01)
+
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        sessions = [await gateway.open(30) for _ in range(2)]
+        for session in sessions:
+            session.park(TOKENS)
+            await asyncio.sleep(0)
+        assert [await node.receive() for _ in sessions] == [Close(session.number) for session in sessions]
+        assert gateway.swarm.nodes[node.name].reserved == {}
+        again = await gateway.open(30)
+        again.park(TOKENS)
+        assert await node.receive() == Close(again.number)
+        await node.leave()
+
+    run(test())
+
+
+def test_a_coordinator_that_stops_parks_nothing() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        early, late = await gateway.open(30), await gateway.open(30)
+        early.park(TOKENS)
+        gateway.stop()
+        late.park(TOKENS)
+        assert gateway.swarm.nodes[node.name].reserved == {early.number: 30}
+        assert await node.receive() == Close(late.number)
+        await node.leave()
 
     run(test())

@@ -79,10 +79,12 @@ class Node:
         self.link, theirs = MemoryLink.pair()
         self.span = span
         self.capacity = Capacity(8, positions, MAX_STEP_ROWS)
+        self.name = ""
         self.cache: dict[int, list[int]] = {}
         self.steps: list[int] = []
         self.before: Callable[[Step], Awaitable[None]] | None = None
         self.closed = asyncio.Event()
+        self.failing = False
         self.gone = False
         self.tasks = [asyncio.create_task(gateway.serve(theirs)), asyncio.create_task(self._run())]
 
@@ -97,6 +99,7 @@ class Node:
     async def _handle(self, message: object, payload: memoryview) -> None:
         match message:
             case Welcome():
+                self.name = message.node
                 await self.link.send(encode(Ready(self.capacity, Speed(0.01, 0.001), "", "")))
             case Close(session):
                 self.cache.pop(session, None)
@@ -109,7 +112,8 @@ class Node:
 
     def _answer(self, step: Step, payload: memoryview) -> bytes:
         history = self.cache.setdefault(step.session, [])
-        if len(history) != step.position:
+        del history[step.position :]
+        if len(history) != step.position or self.failing:
             return encode(Failed(step.session, step.route, step.step, f"Position {step.position} does not follow."))
         if self.span.first == 0:
             tokens = unpack_ids(payload, step.rows).tolist()
@@ -151,15 +155,23 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def toy_swarm(*spans: str, positions: int = 1000) -> AsyncIterator[tuple[Gateway, list[Node]]]:
-    """A gateway with a node a span. At the end no session is left on any node that is still there."""
+    """A gateway with a node a span. At the end nodes that are still there hold parked sessions only, as reserved."""
     gateway = make_gateway()
     nodes = [Node(gateway, Span.parse(span), positions) for span in spans]
     await until(lambda: sum(gateway.swarm.served()) == sum(len(node.span) for node in nodes))
     yield gateway, nodes
-    assert all(node.reserved == {} for node in gateway.swarm.nodes.values())
+    assert all(node.open_sessions == 0 for node in gateway.swarm.nodes.values())
     for node in nodes:
-        await until(lambda node=node: not node.cache or node.gone)  # type: ignore[misc]
+        await until(lambda node=node: node.gone or lengths(node) == promised(gateway, node))  # type: ignore[misc]
         await node.leave()
+
+
+def lengths(node: Node) -> dict[int, int]:
+    return {session: len(tokens) for session, tokens in node.cache.items()}
+
+
+def promised(gateway: Gateway, node: Node) -> dict[int, int]:
+    return gateway.swarm.nodes[node.name].reserved
 
 
 def job(prompt: str = "potluck", max_tokens: int = 8, **changes: Any) -> Job:
@@ -276,17 +288,14 @@ def test_a_long_prompt_travels_in_steps_of_bounded_size() -> None:
         async with toy_swarm("0-1", "2-3", positions=2000) as (gateway, nodes):
             deltas = await answer(gateway, job(prompt, 3))
             assert text(deltas) == toy_answer(prompt, 3)
-            assert nodes[1].steps == [512, 512, 276, 1, 1]
+            assert nodes[1].steps == [64] * 20 + [20, 1, 1]
 
     run(test())
 
 
-@pytest.mark.parametrize(
-    ("row_bytes", "asked", "rows"),
-    [(4, 1, 512), (4, 0, 512), (8192, 1, 512), (16384, 1, 256), (2**23, 1, 1), (4, 2, 64), (2**17, 2, 32)],
-)
-def test_a_step_is_bounded_in_rows_and_bytes(row_bytes: int, asked: int, rows: int) -> None:
-    assert step_rows(row_bytes, asked) == rows
+@pytest.mark.parametrize(("row_bytes", "rows"), [(4, 64), (8192, 64), (2**16, 64), (2**17, 32), (2**23, 1)])
+def test_a_step_is_bounded_in_rows_and_bytes(row_bytes: int, rows: int) -> None:
+    assert step_rows(row_bytes) == rows
 
 
 @pytest.mark.parametrize("lost", [0, 1])
@@ -367,8 +376,8 @@ def test_a_route_that_is_lost_again_and_again_ends_the_answer() -> None:
     async def test() -> None:
         async with toy_swarm("0-3") as (gateway, [node]):
 
-            async def fail(step: Step) -> None:
-                node.cache[step.session] = [0] * 99
+            async def fail(_: Step) -> None:
+                node.failing = True
 
             node.before = fail
             with pytest.raises(Unavailable, match="lost its route"):
@@ -381,8 +390,8 @@ def test_a_node_that_always_fails_does_not_keep_an_answer_from_a_sound_one() -> 
     async def test() -> None:
         async with toy_swarm("0-3", "0-3") as (gateway, [broken, _]):
 
-            async def fail(step: Step) -> None:
-                broken.cache[step.session] = [0] * 99
+            async def fail(_: Step) -> None:
+                broken.failing = True
 
             broken.before = fail
             assert text(await answer(gateway, job())) == toy_answer("potluck", 8)
@@ -464,5 +473,199 @@ def test_an_empty_stop_string_is_refused_before_anything_opens() -> None:
             with pytest.raises(RequestError):
                 await answer(gateway, job(stops=("",)))
             assert node.steps == []
+
+    run(test())
+
+
+def test_the_model_cannot_end_an_answer_before_its_least_tokens() -> None:
+    prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 20)) == 4)
+    head = TOKENIZER.encode(prompt + toy_answer(prompt, 4), special=True, bos=True)
+    second = int(np.argsort(toy_logits(head))[-2])  # the end of the text is the best
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            for least, more in [(4, ""), (5, LETTERS[second])]:
+                deltas = await answer(gateway, job(prompt, 5, min_tokens=least))
+                assert text(deltas) == toy_answer(prompt, 4) + more
+                assert deltas[-1].finish == ("length" if more else "stop")
+            [*_, scored] = await answer(gateway, job(prompt, 5, min_tokens=5, logprobs=2))
+            assert [token for token, _ in scored.tokens[0].top] == [END, second]  # the model's, whatever is sampled
+
+    run(test())
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_an_answer_with_least_tokens_never_has_the_end_of_text_among_them(ignore_eos: bool) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            one = job("ab", 200, min_tokens=200, ignore_eos=ignore_eos, logprobs=0)
+            hot = replace(one, params=SamplingParams(temperature=2, seed=1))
+            for each in (one, hot):
+                deltas = await answer(gateway, each)
+                assert len(text(deltas)) == 200
+                assert all(scored.token != END for delta in deltas for scored in delta.tokens)
+
+    run(test())
+
+
+def test_stop_strings_count_only_after_the_least_tokens() -> None:
+    whole = toy_answer("potluck", 6)
+    assert len(set(whole)) == 6
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            for least, shown in [(0, whole[:2]), (4, whole[:2]), (5, whole)]:
+                deltas = await answer(gateway, job(max_tokens=6, stops=(whole[2:4],), min_tokens=least))
+                assert text(deltas) == shown
+                assert deltas[-1].finish == ("length" if least == 5 else "stop")
+
+    run(test())
+
+
+LONG = LETTERS[:20]
+
+
+def cached(deltas: list[Delta]) -> int:
+    return sum(delta.cached for delta in deltas)
+
+
+def test_the_next_turn_of_a_chat_feeds_only_what_is_new() -> None:
+    first = toy_answer(LONG, 6)
+    turn = LONG + first + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            assert cached(await answer(gateway, job(LONG, 6))) == 0
+            deltas = await answer(gateway, job(turn, 3))
+            assert text(deltas) == toy_answer(turn, 3)
+            assert [delta.cached for delta in deltas] == [25, 0, 0]  # the answer's last token was never fed
+            for node in nodes:
+                assert node.steps == [20, 1, 1, 1, 1, 1, 5, 1, 1]
+                assert len(node.cache) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("same", [16, 19, 20, 22])
+def test_a_prompt_that_goes_another_way_feeds_what_differs(same: int) -> None:
+    whole = LONG + toy_answer(LONG, 6)
+    other = whole[:same] + "".join(LETTERS[LETTERS.index(letter) - 1] for letter in whole[same:]) + "zzz"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            await answer(gateway, job(LONG, 6))
+            for _ in range(2):  # the second time the session is what the first has made of it
+                deltas = await answer(gateway, job(other, 4))
+                assert text(deltas) == toy_answer(other, 4)
+            assert cached(deltas) == len(other) - 1
+
+    run(test())
+
+
+def test_the_same_prompt_again_feeds_its_last_token_only() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, [node]):
+            for known in (0, len(LONG) - 1):
+                deltas = await answer(gateway, job(LONG, 100))
+                assert (text(deltas), cached(deltas)) == (toy_answer(LONG, 100), known)
+            assert node.steps.count(20) == 1
+
+    run(test())
+
+
+def test_a_prompt_that_is_scored_is_fed_whole() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            await answer(gateway, job(LONG, 6))
+            scored, *rest = await answer(gateway, job(LONG, 2, echo=True, logprobs=0))
+            ids = TOKENIZER.encode(LONG, special=True, bos=True)
+            assert [one.token for one in scored.tokens] == ids
+            assert cached([scored, *rest]) == 0
+            assert cached(await answer(gateway, job(LONG + "x", 1))) >= 19
+
+    run(test())
+
+
+def test_an_answer_that_the_client_leaves_between_steps_is_of_use_to_the_next() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            async with aclosing(generate(gateway, TOKENIZER, job(LONG, 100))) as stream:
+                await anext(stream)
+                await anext(stream)
+            deltas = await answer(gateway, job(LONG + toy_answer(LONG, 1) + "x", 2))
+            assert cached(deltas) == 21
+
+    run(test())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            entered, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(step: Step) -> None:
+                if step.position:
+                    entered.set()
+                    await go_on.wait()
+
+            nodes[stage].before = hold
+            task = asyncio.create_task(answer(gateway, job(LONG, 100)))
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            for node in nodes:
+                await node.closed.wait()
+            assert cached(await answer(gateway, job(LONG, 2))) == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_resumed_session_that_loses_a_node_is_replayed_in_full(lost: int) -> None:
+    turn = LONG + toy_answer(LONG, 6) + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
+            await answer(gateway, job(LONG, 6))
+            [victim] = [node for node in nodes if node.cache and (node.span.first > 0) == bool(lost)]
+            stream = generate(gateway, TOKENIZER, job(turn, 6))
+            deltas = [await anext(stream)]
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer(turn, 6)
+            assert [delta.cached for delta in deltas] == [25, *[0] * (len(deltas) - 1)]
+
+    run(test())
+
+
+def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=30) as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(LONG, 10))
+            begun = await anext(stream)
+            order: list[str] = []
+
+            async def wait_in_line(name: str) -> None:
+                await answer(gateway, job(LONG[::-1], 10))
+                order.append(name)
+
+            tasks = [asyncio.create_task(wait_in_line(name)) for name in ("second", "third")]
+            await until(lambda: gateway.waiting == 2)
+            failed = []
+
+            async def fail_once(_: Step) -> None:
+                nodes[0].failing = not failed
+                failed.append(True)
+
+            nodes[0].before = fail_once
+            deltas = [begun, *[delta async for delta in stream]]
+            order.append("first")
+            assert text(deltas) == toy_answer(LONG, 10)
+            await asyncio.gather(*tasks)
+            assert order == ["first", "second", "third"]
+            assert len(failed) > 1
 
     run(test())

@@ -17,7 +17,7 @@ from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.swarm import BecameReady, Joined, Swarm
 from potluck.coordinator.template import ChatTemplate
-from potluck.errors import PotluckError, RouteLost, Unavailable
+from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
@@ -162,6 +162,7 @@ def test_a_whole_chat(script: Callable[..., Answers]) -> None:
             "prompt_tokens": len(prompt),
             "completion_tokens": 3,
             "total_tokens": len(prompt) + 3,
+            "prompt_tokens_details": {"cached_tokens": 0},
         }
         [job] = answers.jobs
         assert (bytes(job.prompt), job.max_tokens, job.params) == (prompt, 9, SamplingParams(temperature=0))
@@ -237,6 +238,10 @@ ERRORS: dict[str, tuple[str, Any, int, str | None]] = {
     "a bias out of the vocabulary": (CHAT, chat(logit_bias={"256": 5}), 400, "logit_bias"),
     "a bias of a huge token": (CHAT, chat(logit_bias={str(10**30): 5}), 400, "logit_bias"),
     "a ban of a huge token": (CHAT, chat(logit_bias={str(10**30): -5}), 400, "logit_bias"),
+    "fewer than no tokens at least": (CHAT, chat(min_tokens=-1), 400, "min_tokens"),
+    "more tokens at least than at most": (CHAT, chat(min_tokens=6, max_tokens=5), 400, "min_tokens"),
+    "more tokens at least than fit": (CHAT, chat(min_tokens=CONTEXT), 400, "min_tokens"),
+    "more tokens at least than the default": (COMPLETION, completion(min_tokens=17), 400, "min_tokens"),
     "a temperature": (CHAT, chat(temperature=3), 400, "temperature"),
     "an empty stop": (CHAT, chat(stop=[""]), 400, "stop"),
     "too many choices": (CHAT, chat(n=65), 400, "n"),
@@ -315,6 +320,35 @@ def test_an_error_before_the_first_token_has_its_status(script: Callable[..., An
         async with client(make_app()) as http:
             for stream in (False, True):
                 assert (await http.post(CHAT, json=chat(stream=stream, n=3))).status_code == 503
+
+    run(test())
+
+
+def test_a_full_line_is_told_in_openais_words(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        script(Busy("The swarm is busy."))
+        async with client(make_app()) as http:
+            for path, body in ((CHAT, chat()), (COMPLETION, completion(stream=True))):
+                reply = await http.post(path, json=body)
+                assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
+                assert reply.json()["error"] == {
+                    "message": "The swarm is busy.",
+                    "type": "rate_limit_error",
+                    "param": None,
+                    "code": "queue_full",
+                }
+
+    run(test())
+
+
+def test_the_least_tokens_are_those_of_the_request(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        answers = script(*DELTAS)
+        async with client(make_app()) as http:
+            for path, body in ((CHAT, chat(min_tokens=5, max_tokens=5)), (COMPLETION, completion(min_tokens=16))):
+                assert (await http.post(path, json=body)).status_code == 200
+            assert (await http.post(CHAT, json=chat())).status_code == 200
+        assert [job.min_tokens for job in answers.jobs] == [5, 16, 0]
 
     run(test())
 

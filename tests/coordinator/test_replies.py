@@ -38,7 +38,13 @@ def completion(logprobs: bool = False, echo: str = "") -> CompletionForm:
 
 
 def test_usage_adds_up() -> None:
-    assert Usage(3, 4).json() == {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    usage = Usage(3)
+    usage.count(Delta("he", cached=2))
+    usage.count(Delta("llo"))
+    counts = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    assert usage.json() == {**counts, "prompt_tokens_details": {"cached_tokens": 2}}
+    usage.count(Delta(cached=2))  # another choice with the same prompt
+    assert usage.json()["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
 def test_a_whole_chat() -> None:

@@ -35,7 +35,7 @@ def test_fields_unknown_to_us_are_ignored() -> None:
 
 def test_nulls_are_defaults() -> None:
     optional = ["max_tokens", "n", "stop", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"]
-    optional += ["logit_bias", "logprobs", "stream_options", "stream"]
+    optional += ["min_tokens", "logit_bias", "logprobs", "stream_options", "stream"]
     nulls: dict[str, Any] = dict.fromkeys(optional)
     assert chat(**nulls, max_completion_tokens=None, top_logprobs=None).sampling(0) == chat().sampling(0)
     assert completion(**nulls, echo=None).sampling(0) == completion().sampling(0)
@@ -109,6 +109,9 @@ REFUSED = [
     ({"n": 1.5}, "n"),
     ({"max_tokens": "5"}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
+    ({"min_tokens": -1}, "min_tokens"),
+    ({"min_tokens": 17}, "min_tokens"),
+    ({"min_tokens": 1.5}, "min_tokens"),
     ({"stop": ["x"] * 17}, "stop"),
     ({"stop": ""}, "stop"),
     ({"stop": ["x", ""]}, "stop"),
@@ -133,7 +136,9 @@ def use(asked: ChatRequest | CompletionRequest) -> None:
     asked.sampling(asked.choices - 1)
     assert isinstance(asked.stops, tuple)
     assert asked.alternatives is None or asked.alternatives >= 0
-    assert isinstance(asked.limit, tuple)
+    name, limit = asked.limit
+    assert name.startswith("max_")
+    assert asked.least(limit or 0) >= 0
 
 
 @pytest.mark.parametrize(("fields", "param"), REFUSED, ids=lambda value: str(value)[:40])

@@ -203,6 +203,42 @@ def test_repetition_penalty_counts_prompt_and_answer_once() -> None:
     assert both.sample(row) == 7
 
 
+# Forbidden tokens
+
+
+def test_a_forbidden_token_is_never_sampled() -> None:
+    greedy = Sampler(SamplingParams(temperature=0), [])
+    assert [greedy.sample(ROW, forbidden) for forbidden in ((), {7}, {7, 3}, {1, 3, 7, 100})] == [7, 3, 9, 9]
+    hot = Sampler(SamplingParams(temperature=2, seed=1), [])
+    assert {hot.sample(ROW, {7, 3}) for _ in range(200)} == {1, 9}
+
+
+def test_a_forbidden_token_leaves_top_k_to_the_others() -> None:
+    sampler = Sampler(SamplingParams(top_k=2, seed=1), [])
+    assert {sampler.sample(ROW, {7}) for _ in range(200)} == {3, 9}
+
+
+def test_no_bias_lifts_a_forbidden_token() -> None:
+    assert Sampler(SamplingParams(temperature=0, logit_bias={7: 100}), []).sample(ROW, {7}) == 3
+
+
+def test_candidates_that_are_all_forbidden_are_an_error() -> None:
+    with pytest.raises(WireError):
+        Sampler(SamplingParams(temperature=0), []).sample(ROW, {1, 3, 7, 9})
+
+
+@pytest.mark.parametrize(
+    ("params", "needed"),
+    [
+        (SamplingParams(temperature=0), 3),
+        (SamplingParams(top_k=40), 42),
+        (SamplingParams(), MAX_CANDIDATES),
+    ],
+)
+def test_for_every_forbidden_token_one_more_is_needed(params: SamplingParams, needed: int) -> None:
+    assert params.candidates_needed(forbidden=2) == needed
+
+
 # What to ask the last stage for
 
 

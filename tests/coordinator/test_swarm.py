@@ -151,6 +151,69 @@ def test_a_session_that_is_released_twice_frees_nothing_else() -> None:
     assert swarm.nodes["n1"].reserved == {2: 40}
 
 
+def test_a_parked_session_keeps_what_it_holds_and_is_no_load() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 2)
+    join(swarm, "n2", 3, 5)
+    swarm.reserve(1, 60)
+    swarm.park(1, 20)
+    assert [node.reserved for node in swarm.nodes.values()] == [{1: 20}, {1: 20}]
+    assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, 0).nodes] == [0, 0]
+    assert swarm.reserve(2, 81) is None
+    assert swarm.has_route_without_parked(2, 100)
+    assert swarm.reserve(2, 80) is not None
+    assert not swarm.has_route_without_parked(3, 21)
+    assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, 0).nodes] == [1, 1]
+
+
+def test_a_parked_session_is_resumed_on_every_stage_or_none() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 2, positions=50)
+    join(swarm, "n2", 3, 5)
+    swarm.reserve(1, 40)
+    swarm.park(1, 20)
+    assert swarm.can_resume(1, 50)
+    assert not swarm.resume(1, 51)
+    assert [(node.reserved, node.parked) for node in swarm.nodes.values()] == [({1: 20}, {1})] * 2
+    assert swarm.resume(1, 50)
+    assert [(node.reserved, node.parked) for node in swarm.nodes.values()] == [({1: 50}, set())] * 2
+    swarm.park(1, 30)
+    swarm.release(1)
+    assert [(node.reserved, node.parked) for node in swarm.nodes.values()] == [({}, set())] * 2
+
+
+def test_other_parked_sessions_are_in_the_way_of_growth_until_they_are_evicted() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5)
+    for session in (1, 2):
+        swarm.reserve(session, 40)
+        swarm.park(session, 40)
+    assert not swarm.can_resume(1, 61)
+    assert swarm.can_resume(1, 100, evicting=True)
+    assert not swarm.can_resume(1, 101, evicting=True)
+
+
+def test_a_parked_session_breaks_with_its_node() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 2)
+    join(swarm, "n2", 3, 5)
+    swarm.reserve(1, 40)
+    swarm.park(1, 40)
+    assert swarm.handle(Left("n1"))[0] == Break(1, "Node N1, which served layers 0-2, has left.")
+    assert (swarm.nodes["n2"].reserved, swarm.nodes["n2"].parked) == ({}, set())
+
+
+def test_new_sessions_go_where_no_answer_is_under_way() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5)
+    join(swarm, "n2", 0, 5)
+    first = swarm.reserve(1, 10)
+    assert first is not None
+    swarm.park(1, 10)
+    assert swarm.reserve(2, 10) == first
+    assert swarm.reserve(3, 10) != first
+
+
 @given(st.lists(st.one_of(st.integers(1, 60), st.just(None)), max_size=30))
 def test_promises_never_exceed_the_capacity(requests: list[int | None]) -> None:
     """None releases the oldest session that is open."""
@@ -178,7 +241,7 @@ def test_the_status_names_nodes_speeds_and_what_is_missing() -> None:
     join(swarm, "n2", 2, 3)
     swarm.handle(Joined("n1", hello(Span(0, 1), name="bert")))
     swarm.handle(Progressed("n1", 0.25))
-    status = swarm_status(swarm, "tiny", DIGEST, 512)
+    status = swarm_status(swarm, "tiny", DIGEST, 512, 0)
     assert (status.served, status.covered, status.missing) == ([0, 0, 1, 1, 0, 0], False, ["0-1", "4-5"])
     loading, serving = status.nodes
     assert (loading.name, loading.state, loading.progress, loading.tokens_per_s) == ("bert", "loading", 0.25, None)

@@ -162,15 +162,16 @@ def test_one_layer_is_singular() -> None:
 
 def test_only_the_latest_hops_are_kept() -> None:
     trace = Trace(size=4)
-    assert (trace.hops(), trace.latest) == ([], 0)
+    assert (trace.hops(), trace.count) == ([], 0)
     for session in (1, 3, 2):
         for one in token(session):
             trace.add(one)
     assert [hop.session for hop in trace.hops()] == [3, 3, 2, 2]
-    assert trace.latest == 3
+    assert trace.count == 6
+    assert [hop.session for hop in trace.hops(after=4)] == [2, 2]
 
 
-def test_hops_are_found_by_session_and_by_those_after_one() -> None:
+def test_hops_are_found_by_session_and_by_what_came_before() -> None:
     trace = Trace()
     for session in (1, 2, 3):
         trace.add(hop(session))

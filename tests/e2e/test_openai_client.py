@@ -74,7 +74,11 @@ def test_a_streamed_chat_is_the_same_text(chat):
     assert joined(chunks) == whole.choices[0].message.content
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == whole.choices[0].finish_reason
-    assert [chunk.usage for chunk in chunks] == [None] * (len(chunks) - 1) + [whole.usage]
+    *others, usage = [chunk.usage for chunk in chunks]
+    assert others == [None] * (len(chunks) - 1)
+    assert usage.completion_tokens == whole.usage.completion_tokens
+    assert usage.prompt_tokens == whole.usage.prompt_tokens
+    assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1  # it was asked before
     assert not chunks[-1].choices
     assert len(chunks) > 6
 

@@ -73,7 +73,7 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
     encoded = manifest.encode()
 
     async def status(_: Request) -> Response:
-        body = msgspec.json.encode(swarm_status(swarm, manifest.name, manifest.digest, context))
+        body = msgspec.json.encode(swarm_status(swarm, manifest.name, manifest.digest, context, gateway.waiting))
         return Response(_readable(body), media_type="application/json")
 
     async def trace(request: Request) -> Response:
@@ -81,7 +81,7 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
         asked = relay.trace.hops(_number(request, "session"), _number(request, "after") or 0)
         names = {number: node.name for number, node in swarm.nodes.items()}
         # On a thread: a long timeline takes a good part of a second, and frames do not wait for it.
-        body = await asyncio.to_thread(_timeline, asked, names, relay.trace.latest)
+        body = await asyncio.to_thread(_timeline, asked, names, relay.trace.count)
         return Response(body, media_type="application/json")
 
     async def give_manifest(_: Request) -> Response:
@@ -156,13 +156,13 @@ def _number(request: Request, name: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,18}", text):
-        raise RequestError(f"{name} must be the number of a session.", param=name)
+        raise RequestError(f"{name} must be a number from 0 on.", param=name)
     return int(text)
 
 
-def _timeline(hops: Sequence[Hop], names: dict[str, str], latest: int) -> bytes:
-    """What viewers read, and beside it a sentence, and the number of the latest session that was traced."""
-    return msgspec.json.encode({"summary": summary(hops, names), "latest": latest, **chrome(hops, names)})
+def _timeline(hops: Sequence[Hop], names: dict[str, str], count: int) -> bytes:
+    """What viewers read, and beside it a sentence, and how many hops there were so far."""
+    return msgspec.json.encode({"summary": summary(hops, names), "count": count, **chrome(hops, names)})
 
 
 async def _http_error(_: Request, error: HTTPException) -> Response:

@@ -6,11 +6,15 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from starlette.types import Receive, Scope, Send
 
+from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.line import Line
+from potluck.coordinator.parked import Parked
 from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.swarm import (
@@ -51,8 +55,10 @@ log = logging.getLogger(__name__)
 _HELLO_S = 30.0
 """How long a new socket may be silent."""
 
-
 _FAREWELL_S = 2.0
+
+_MOST_WAITING = 64
+"""Requests that may wait for room; whoever comes then is better told to come again."""
 
 
 class ServerLink:
@@ -110,18 +116,30 @@ class Outbox:
 
 
 class Session:
-    """One sequence on a route; `step` runs positions through it. Close it, or its KV stays on the nodes."""
+    """One sequence on a route; `step` runs positions through it. Close or park it, or its room stays taken.
 
-    def __init__(self, number: int, route: tuple[Stage, ...], gateway: Gateway) -> None:
-        self.number = number
-        self.route = route
+    held: how many tokens of the request that opened it the nodes hold already, so that they need not be fed.
+    """
+
+    def __init__(self, grant: Grant, gateway: Gateway) -> None:
+        self.number = grant.number
+        self.route = grant.route
+        self.held = grant.held
         self._gateway = gateway
-        self._steps = itertools.count()
+        self._steps = grant.steps
 
     async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
-        """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost."""
-        step = Step(self.number, 0, next(self._steps), position, len(tokens), 0, top, asks, 0)
+        """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost.
+
+        position: where it is less than what the nodes hold, they forget the rest first.
+        """
+        step = Step(self.number, 0, self._steps, position, len(tokens), 0, top, asks, 0)
+        self._steps += 1
         return await self._gateway.run_step(step, tokens)
+
+    def park(self, tokens: Sequence[int]) -> None:
+        """The end of a session that may be of use to a later request: every node holds exactly these tokens."""
+        self._gateway.park_session(self.number, self.route, tokens, self._steps)
 
     def close(self) -> None:
         self._gateway.close_session(self.number)
@@ -157,6 +175,9 @@ class Gateway:
         self._results: dict[tuple[int, int], asyncio.Future[list[Candidates]]] = {}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
+        self._line = Line(_MOST_WAITING)
+        self._admission = Admission(swarm)
+        self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,10 +266,12 @@ class Gateway:
             case Refuse(_, reason):
                 raise Refused(reason)
             case Break(session, reason):
+                self._admission.drop(session)
                 self._break(session, reason)
             case Changed():
                 self._changed.set()
                 self._changed = asyncio.Event()
+                self._line.call()
 
     def _send_to(self, *outgoing: Outgoing | None) -> None:
         for item in outgoing:
@@ -276,12 +299,19 @@ class Gateway:
         """Of one hidden row on the wire."""
         return self._relay.row_bytes
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the line."""
+        return len(self._line)
+
     def stop(self) -> None:
         """The coordinator goes: answers under way end with an error now, and none begins."""
         self._stopping = True
         for future in self._results.values():
             if not future.done():
                 future.set_exception(_stopped())
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._act(Changed())
 
     async def changed_before(self, deadline: float) -> bool:
@@ -293,21 +323,38 @@ class Gateway:
             return False
         return True
 
-    async def open(self, positions: int, avoid: Collection[str] = ()) -> Session:
-        """A session with room for so many positions, as soon as there is room.
+    async def open(
+        self, positions: int, tokens: Sequence[int] = (), avoid: Collection[str] = (), *, urgent: bool = False
+    ) -> Session:
+        """A session with room for so many positions on every stage, as soon as there is room; first come, first served.
 
-        avoid: nodes that are taken only where there is no other way.
-        Raises Unavailable when layers are uncovered or no node could ever hold it.
+        tokens: what will be fed; a parked session that begins alike is taken over. Without them it is a new one.
+        avoid: nodes that are taken only where there is no other way. urgent: an answer that was interrupted.
+        Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when the line is full.
         """
-        number = next(self._numbers)
+        number, prompt = next(self._numbers), np.array(tokens, np.int32)
         if self._stopping:
             raise _stopped()
-        while (route := self.swarm.reserve(number, positions, avoid)) is None:
-            await self._changed.wait()
-            if self._stopping:
-                raise _stopped()
-        self._relay.open(number, route, version=1)
-        return Session(number, route, self)
+        self.swarm.check(positions)  # whoever cannot be served at all shall not wait to learn it
+        place = self._line.join(urgent=urgent)
+        try:
+            while True:
+                if self._line.is_first(place):
+                    grant = self._admission.grant(number, positions, prompt, avoid)
+                    if grant is not None:
+                        return self._session(grant)
+                await place.wait()
+                if self._stopping:
+                    raise _stopped()
+        finally:
+            self._line.leave(place)
+
+    def _session(self, grant: Grant) -> Session:
+        for number in grant.evicted:
+            self._send_to(*self._relay.close(number))
+        if not self._relay.is_open(grant.number):  # one that was parked still is
+            self._relay.open(grant.number, grant.route, version=1)
+        return Session(grant, self)
 
     async def run_step(self, step: Step, tokens: Ids) -> list[Candidates]:
         future: asyncio.Future[list[Candidates]] = asyncio.get_running_loop().create_future()
@@ -324,6 +371,28 @@ class Gateway:
             self._results.pop(key, None)
 
     def close_session(self, number: int) -> None:
+        self._admission.drop(number)
         self._send_to(*self._relay.close(number))
         for action in self.swarm.release(number):
             self._act(action)
+
+    def park_session(self, number: int, route: tuple[Stage, ...], tokens: Sequence[int], steps: int) -> None:
+        """Keep what the nodes hold for a while; a session that lost its route, or is not worth it, is closed."""
+        now = asyncio.get_running_loop().time()
+        session = Parked(number, route, np.array(tokens, np.int32), steps, now)
+        if self._stopping or not self._relay.is_open(number) or not self._admission.park(session):
+            self.close_session(number)
+            return
+        if self._expiry is None:
+            self._set_expiry()
+        self._act(Changed())
+
+    def _set_expiry(self) -> None:
+        """Parked sessions go in time, whether or not another request comes."""
+        when = self._admission.next_expiry
+        self._expiry = None if when is None else asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        for number in self._admission.expired(asyncio.get_running_loop().time()):
+            self.close_session(number)
+        self._set_expiry()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,9 +22,6 @@ log = logging.getLogger(__name__)
 _CHUNK_BYTES = 4 << 20
 """Of hidden rows in one frame: a long prompt travels in several, so that its stages work at the same time."""
 
-_SCORED_ROWS = 64
-"""Rows a step when every row's logits are wanted: they are V values each."""
-
 _LEAST_LOGPROB = -9999.0
 """OpenAI's word for "impossible": JSON has no infinity."""
 
@@ -39,6 +36,7 @@ class Job:
 
     echo: score the prompt's own tokens as well (OpenAI's `echo` with `logprobs`).
     ignore_eos: go on after the model's end of text, as benchmarks want it.
+    min_tokens: neither the model nor a stop string can end the answer before it has so many.
     """
 
     prompt: list[int]
@@ -48,6 +46,7 @@ class Job:
     logprobs: int | None = None
     echo: bool = False
     ignore_eos: bool = False
+    min_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,47 +63,94 @@ class Delta:
     """What one step adds to an answer. finish: "stop" or "length" with the last one.
 
     generated: 1 where the step sampled a token, shown or not; 0 where it only scored the prompt.
+    cached: with the first one, how many tokens of the prompt the nodes held already.
     """
 
     text: str = ""
     tokens: list[Scored] = field(default_factory=list)
     finish: str | None = None
     generated: int = 1
+    cached: int = 0
 
 
 async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGenerator[Delta, None]:
-    """The answer piece by piece. Closing this generator ends the session on every node.
+    """The answer piece by piece. Closing this generator ends its session.
 
     Raises Unavailable when the swarm cannot serve the request, or lost it for good.
     """
-    sampler, stream = Sampler(job.params, job.prompt), TextStream(tokenizer, job.stops)
-    stop_ids: frozenset[int] = frozenset() if job.ignore_eos else tokenizer.stop_ids
-    run = _Run(gateway, job)
+    writer, run = _Writer(tokenizer, job), _Run(gateway, job)
     try:
         asks = [(token,) for token in job.prompt[1:]] if job.echo else []
-        *scored, candidates = await run.advance([*asks, tuple(sampler.ids_needed())])
+        *scored, candidates = await run.advance([*asks, writer.ids_needed()], writer.top)
         if job.echo:
             yield Delta(tokens=_score_prompt(job, scored), generated=0)
-        for left in range(job.max_tokens - 1, -1, -1):
-            token = sampler.sample(candidates)
-            if token in stop_ids:
-                yield Delta(stream.finish(), finish="stop")
-                return
-            sampler.accept(token)
-            text, tokens = stream.push(token), [_scored(token, candidates, job.logprobs)]
-            if stream.stopped is not None:
-                yield Delta(text, tokens, finish="stop")
-                return
-            if left:
-                yield Delta(text, tokens)
-                run.tokens.append(token)
-                [candidates] = await run.advance([tuple(sampler.ids_needed())])
-            else:
-                yield Delta(text + stream.finish(), tokens, finish="length")
         if not job.max_tokens:
-            yield Delta(finish="length", generated=0)
+            yield Delta(finish="length", generated=0, cached=run.cached)
+            return
+        delta = writer.write(candidates)
+        delta.cached = run.cached
+        yield delta
+        while delta.finish is None:
+            run.tokens.append(writer.last)
+            [candidates] = await run.advance([writer.ids_needed()], writer.top)
+            delta = writer.write(candidates)
+            yield delta
     finally:
-        run.close()
+        run.end()
+
+
+class _LateStream(TextStream):
+    """A text stream in which stop strings count only when so many tokens have come."""
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], least: int) -> None:
+        super().__init__(tokenizer, stops)
+        self._early = least
+
+    def push(self, token: int) -> str:
+        self._early -= 1
+        return super().push(token)
+
+    def _first_stop(self, text: str) -> tuple[int, str] | None:
+        return None if self._early > 0 else super()._first_stop(text)
+
+
+class _Writer:
+    """Makes the answer, a token a time, of the candidates that the model gives for it. last: the latest token."""
+
+    def __init__(self, tokenizer: Tokenizer, job: Job) -> None:
+        self.last = -1
+        self._job = job
+        self._sampler = Sampler(job.params, job.prompt)
+        self._stream = _LateStream(tokenizer, job.stops, job.min_tokens)
+        self._end_ids = tokenizer.stop_ids
+        self._written = 0
+
+    @property
+    def _forbidden(self) -> frozenset[int]:
+        return self._end_ids if self._written < self._job.min_tokens else frozenset()
+
+    @property
+    def top(self) -> int:
+        """How many candidates the next token takes."""
+        return self._job.params.candidates_needed(self._job.logprobs or 0, len(self._forbidden))
+
+    def ids_needed(self) -> tuple[int, ...]:
+        """Those that must be among them, however unlikely they are."""
+        return tuple(self._sampler.ids_needed())
+
+    def write(self, candidates: Candidates) -> Delta:
+        """The next token. After one with `finish` there is none."""
+        token = self.last = self._sampler.sample(candidates, self._forbidden)
+        if token in self._end_ids and not self._job.ignore_eos:
+            return Delta(self._stream.finish(), finish="stop")
+        self._sampler.accept(token)
+        self._written += 1
+        text, tokens = self._stream.push(token), [_scored(token, candidates, self._job.logprobs)]
+        if self._stream.stopped is not None:
+            return Delta(text, tokens, finish="stop")
+        if self._written == self._job.max_tokens:
+            return Delta(text + self._stream.finish(), tokens, finish="length")
+        return Delta(text, tokens)
 
 
 def _score_prompt(job: Job, rows: list[Candidates]) -> list[Scored]:
@@ -121,60 +167,69 @@ def _scored(token: int, candidates: Candidates, logprobs: int | None) -> Scored:
 
 
 class _Run:
-    """The session behind an answer. When its route is lost, `tokens` are replayed on another."""
+    """The session behind an answer. When its route is lost, `tokens` are replayed on another.
+
+    cached: how many of the prompt's tokens the nodes held when it began.
+    """
 
     def __init__(self, gateway: Gateway, job: Job) -> None:
         self.tokens = list(job.prompt)
+        self.cached = 0
         self._gateway = gateway
-        self._top = job.params.candidates_needed(job.logprobs or 0)
         # The last token is sampled but never fed, so it needs no position.
         self._positions = len(job.prompt) + max(0, job.max_tokens - 1)
         self._session: Session | None = None
         self._done = 0
+        self._feeding = False
         self._began = False
         self._avoid: set[str] = set()
 
-    async def advance(self, asks: list[tuple[int, ...]]) -> list[Candidates]:
+    async def advance(self, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """Feed the tokens that were not fed yet; candidates for each of the last `len(asks)` tokens."""
         for _ in range(_REPLAYS):
             try:
                 if self._session is None:
-                    self._session, self._done = await self._open(), 0
-                rows = await self._feed(self._session, asks)
+                    # A parked session's rows are not there to be scored.
+                    self._session = await self._open(self.tokens if len(asks) == 1 else [])
+                    self._done = self._session.held
+                self._feeding = True
+                rows = await self._feed(self._session, asks, top)
             except RouteLost as error:
                 log.warning("%s Its session is replayed on another route.", error)
                 if error.node is not None:
                     self._avoid.add(error.node)
-                self.close()
+                self.end()
             else:
+                self._feeding = False
                 self._done = len(self.tokens)
                 return rows
         raise Unavailable(f"The answer lost its route {_REPLAYS} times.")
 
-    async def _open(self) -> Session:
+    async def _open(self, tokens: list[int]) -> Session:
         """A session; an answer that has begun waits a while for layers that have just been lost."""
         deadline = asyncio.get_running_loop().time() + (_REPLAY_S if self._began else 0.0)
         while True:
             try:
-                session = await self._gateway.open(self._positions, self._avoid)
+                session = await self._gateway.open(self._positions, tokens, self._avoid, urgent=self._began)
             except Unavailable:
                 if not await self._gateway.changed_before(deadline):
                     raise
             else:
-                self._began = True
+                if not self._began:
+                    self._began, self.cached = True, session.held
                 return session
 
-    async def _feed(self, session: Session, asks: list[tuple[int, ...]]) -> list[Candidates]:
+    async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """In steps of bounded size, several under way at once so that all stages of the route work."""
-        limit = step_rows(self._gateway.row_bytes, len(asks))
+        limit = step_rows(self._gateway.row_bytes)
         if len(self.tokens) - self._done <= limit:
-            return await self._step(session, self._done, len(self.tokens), asks)
+            return await self._step(session, self._done, len(self.tokens), asks, top)
         running: deque[asyncio.Task[list[Candidates]]] = deque()
         rows: list[Candidates] = []
         try:
             for start in range(self._done, len(self.tokens), limit):
                 end = min(start + limit, len(self.tokens))
-                running.append(asyncio.create_task(self._step(session, start, end, asks)))
+                running.append(asyncio.create_task(self._step(session, start, end, asks, top)))
                 if len(running) > len(session.route) + 1:
                     rows += await running.popleft()
             while running:
@@ -185,19 +240,25 @@ class _Run:
             await asyncio.gather(*running, return_exceptions=True)
         return rows
 
-    async def _step(self, session: Session, start: int, end: int, asks: list[tuple[int, ...]]) -> list[Candidates]:
+    async def _step(
+        self, session: Session, start: int, end: int, asks: list[tuple[int, ...]], top: int
+    ) -> list[Candidates]:
         """Feed `tokens[start:end]`; of the asks, which belong to the last tokens of all, those for these tokens."""
         unasked = len(self.tokens) - len(asks)
         own = tuple(asks[max(0, start - unasked) : max(0, end - unasked)])
-        return await session.step(start, np.array(self.tokens[start:end], np.int32), self._top, own)
+        return await session.step(start, np.array(self.tokens[start:end], np.int32), top, own)
 
-    def close(self) -> None:
-        if self._session is not None:
+    def end(self) -> None:
+        """Of the session. It is parked only between steps: with one under way, nodes may hold different lengths."""
+        if self._session is None:
+            return
+        if self._feeding:
             self._session.close()
-            self._session = None
+        else:
+            self._session.park(self.tokens[: self._done])
+        self._session, self._feeding = None, False
 
 
-def step_rows(row_bytes: int, asked: int) -> int:
-    """Positions a step may carry, from the bytes of one hidden row and the number of rows that want candidates."""
-    most = _SCORED_ROWS if asked > 1 else MAX_STEP_ROWS
-    return max(1, min(most, _CHUNK_BYTES // row_bytes))
+def step_rows(row_bytes: int) -> int:
+    """Positions a step may carry, from the bytes of one hidden row."""
+    return max(1, min(MAX_STEP_ROWS, _CHUNK_BYTES // row_bytes))

@@ -20,7 +20,7 @@ from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, Compl
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import Tokenizer
-from potluck.errors import PotluckError, RequestError, Unavailable
+from potluck.errors import Busy, PotluckError, RequestError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class Service:
                 stops,
                 asked.alternatives,
                 ignore_eos=asked.ignore_eos,
+                min_tokens=asked.least(limit),
             )
             for choice in range(asked.choices)
         ]
@@ -108,6 +109,7 @@ class Service:
             asked.alternatives,
             echo,
             asked.ignore_eos,
+            asked.least(limit),
         )
 
     async def _tokens(self, prompt: str | list[int]) -> list[int]:
@@ -239,7 +241,7 @@ async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: in
     async with aclosing(deltas):
         async for number, delta in deltas:
             answers[number].append(delta)
-            usage.completion_tokens += delta.generated
+            usage.count(delta)
     body = form.head(chunk=False)
     body["choices"] = [form.choice(number, answer) for number, answer in enumerate(answers)]
     return {**body, "usage": usage.json()}
@@ -257,7 +259,7 @@ async def _events(
                 yield _event({**head, "choices": [choice], **extra})
         async with aclosing(_after(first, deltas)) as rest:
             async for number, delta in rest:
-                usage.completion_tokens += delta.generated
+                usage.count(delta)
                 yield _event({**head, "choices": [form.chunk(number, delta)], **extra})
         if include_usage:
             yield _event({**head, "choices": [], "usage": usage.json()})
@@ -282,6 +284,8 @@ def error_json(error: PotluckError) -> Json:
     """The error as OpenAI words them."""
     if isinstance(error, RequestError):
         kind, param, code = "invalid_request_error", error.param, error.code
+    elif isinstance(error, Busy):
+        kind, param, code = "rate_limit_error", None, "queue_full"
     else:
         kind, param, code = "server_error", None, "unavailable" if isinstance(error, Unavailable) else None
     return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
@@ -292,6 +296,6 @@ def error_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, PotluckError)
     if isinstance(error, RequestError):
         return JSONResponse(error_json(error), error.status)
-    unavailable = isinstance(error, Unavailable)
-    headers = {"Retry-After": "5"} if unavailable else {}
-    return JSONResponse(error_json(error), 503 if unavailable else 500, headers)
+    if isinstance(error, Unavailable):
+        return JSONResponse(error_json(error), 429 if isinstance(error, Busy) else 503, {"Retry-After": "5"})
+    return JSONResponse(error_json(error), 500)

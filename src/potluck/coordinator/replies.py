@@ -15,17 +15,24 @@ Json = dict[str, Any]
 
 @dataclass
 class Usage:
-    """Tokens of one request, over all its choices."""
+    """Tokens of one request, over all its choices. cached_tokens: of the prompt, those that the nodes held already."""
 
     prompt_tokens: int
     completion_tokens: int = 0
+    cached_tokens: int = 0
+
+    def count(self, delta: Delta) -> None:
+        self.completion_tokens += delta.generated
+        self.cached_tokens += delta.cached
 
     def json(self) -> Json:
+        """Several choices have their prompt counted once, so no more than all of it can have been held."""
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
+            "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
         }
 
 

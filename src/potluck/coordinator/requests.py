@@ -38,6 +38,7 @@ class Common(Struct, frozen=True, kw_only=True):
     logit_bias: dict[str, float] | None = None
     seed: int | None = None
     ignore_eos: bool = False
+    min_tokens: int = 0
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -51,6 +52,13 @@ class Common(Struct, frozen=True, kw_only=True):
         if self.n is not None and not 1 <= self.n <= MAX_CHOICES:
             raise RequestError(f"n must lie between 1 and {MAX_CHOICES}, not {self.n}.", param="n")
         return self.n or 1
+
+    def least(self, limit: int) -> int:
+        """Tokens that the answer must have, of so many that it may have."""
+        if not 0 <= self.min_tokens <= limit:
+            message = f"min_tokens must lie between 0 and the answer's limit of {limit}, not {self.min_tokens}."
+            raise RequestError(message, param="min_tokens")
+        return self.min_tokens
 
     @property
     def include_usage(self) -> bool:

@@ -8,7 +8,7 @@ temperature, top_k, top_p, min_p. The distribution is always that of at most MAX
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +71,10 @@ class SamplingParams(Struct, frozen=True):
         """Whether the penalties may lift a token that was seen before, rather than only push it down."""
         return self.frequency_penalty < 0 or self.presence_penalty < 0 or self.repetition_penalty < 1
 
-    def candidates_needed(self, top_logprobs: int = 0) -> int:
+    def candidates_needed(self, top_logprobs: int = 0, forbidden: int = 0) -> int:
         """How many of the most likely tokens the last stage must return, 1 … MAX_CANDIDATES.
 
-        top_logprobs: how many alternatives the client wants to be shown.
+        top_logprobs: how many alternatives the client wants to be shown. forbidden: how many may not be sampled.
         """
         if self.penalised or self.logit_bias:
             needed = MAX_CANDIDATES  # any of them may have to give way
@@ -82,7 +82,7 @@ class SamplingParams(Struct, frozen=True):
             needed = 1
         else:
             needed = self.top_k or MAX_CANDIDATES
-        return min(max(needed, top_logprobs), MAX_CANDIDATES)
+        return min(max(needed + forbidden, top_logprobs), MAX_CANDIDATES)
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
@@ -129,6 +129,13 @@ class Candidates:
         """The likeliest tokens, each with its log-probability."""
         return tuple(zip(self.ids[:count].tolist(), self.logprobs[:count].tolist(), strict=True))
 
+    def without(self, forbidden: Collection[int]) -> Candidates:
+        """The others. Raises WireError when there are none: more were asked for than are forbidden."""
+        allowed = ~np.isin(self.ids, list(forbidden))
+        if not allowed.any():
+            raise WireError("All candidates for the next token are ones that would end the text too early.")
+        return Candidates(self.ids[allowed], self.logprobs[allowed], self.normalizer)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -158,8 +165,10 @@ class Sampler:
             lifted.update(self._prompt.tolist())
         return sorted(lifted)
 
-    def sample(self, candidates: Candidates) -> int:
-        """One of the candidates' ids. Draws one random number unless greedy."""
+    def sample(self, candidates: Candidates, forbidden: Collection[int] = ()) -> int:
+        """One of the candidates' ids, but none of the forbidden. Draws one random number unless greedy."""
+        if forbidden:
+            candidates = candidates.without(forbidden)
         ids, logits = self._rank(candidates)
         if self._params.greedy:
             return int(ids[0])

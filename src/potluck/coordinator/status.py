@@ -8,7 +8,7 @@ from potluck.coordinator.swarm import Node, Swarm
 
 
 class NodeStatus(Struct, frozen=True):
-    """tokens_per_s: of one stream through this node's span alone. sessions: open on it now."""
+    """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it."""
 
     name: str
     span: str
@@ -25,7 +25,7 @@ class NodeStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """served: how many ready nodes serve each layer. missing: spans that none serves."""
+    """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line."""
 
     model: str
     digest: str
@@ -34,13 +34,14 @@ class Status(Struct, frozen=True):
     served: list[int]
     covered: bool
     missing: list[str]
+    waiting: int
     nodes: list[NodeStatus]
 
 
-def swarm_status(swarm: Swarm, model: str, digest: str, context: int) -> Status:
+def swarm_status(swarm: Swarm, model: str, digest: str, context: int, waiting: int) -> Status:
     missing = [str(span) for span in swarm.missing()]
     nodes = [_node_status(node) for node in sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))]
-    return Status(model, digest, swarm.layers, context, swarm.served(), not missing, missing, nodes)
+    return Status(model, digest, swarm.layers, context, swarm.served(), not missing, missing, waiting, nodes)
 
 
 def _node_status(node: Node) -> NodeStatus:
@@ -51,7 +52,7 @@ def _node_status(node: Node) -> NodeStatus:
         progress=round(node.fraction, 3),
         tokens_per_s=_rate(node.ready.speed.decode_s),
         prefill_tokens_per_s=_rate(node.ready.speed.prefill_s),
-        sessions=len(node.reserved),
+        sessions=node.open_sessions,
         threads=node.threads,
         memory=node.memory,
         layout=node.ready.layout,

@@ -85,7 +85,10 @@ _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
 @dataclass(slots=True)
 class Node:
-    """One admitted node. `reserved` counts the positions promised to each session on it."""
+    """One admitted node. `reserved` counts the positions promised to each session on it.
+
+    parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
+    """
 
     name: str
     software: str
@@ -96,11 +99,22 @@ class Node:
     fraction: float = 0.0
     ready: Ready = _NOT_READY
     reserved: dict[int, int] = field(default_factory=dict)
+    parked: set[int] = field(default_factory=set)
 
-    def has_room(self, positions: int) -> bool:
+    @property
+    def open_sessions(self) -> int:
+        return len(self.reserved) - len(self.parked)
+
+    def has_room(self, session: int, positions: int, evicting: bool = False) -> bool:
+        """Whether this session, new or not, may have so many. evicting: as if the parked ones were gone."""
+        gone = {session, *self.parked} if evicting else {session}
+        others = [promised for other, promised in self.reserved.items() if other not in gone]
         capacity = self.ready.capacity
-        free = capacity.positions - sum(self.reserved.values())
-        return positions <= free and len(self.reserved) < capacity.sessions
+        return positions + sum(others) <= capacity.positions and len(others) < capacity.sessions
+
+    def forget(self, session: int) -> None:
+        self.reserved.pop(session, None)
+        self.parked.discard(session)
 
 
 def _check_ready(ready: Ready) -> None:
@@ -193,24 +207,58 @@ class Swarm:
     def reserve(self, session: int, positions: int, avoid: Collection[str] = ()) -> tuple[Stage, ...] | None:
         """A route for the session with room for so many positions on every stage, or None when all is taken now.
 
-        avoid: nodes that are taken only where there is no other way.
-        Raises Unavailable, naming them, when layers are not covered, or when no nodes could ever hold the session.
+        avoid: nodes that are taken only where there is no other way. Raises Unavailable as `check` does.
         """
-        if missing := self.missing():
-            raise Unavailable(f"No node serves layers {', '.join(map(str, missing))} now.")
-        ready = {name: node for name, node in self.nodes.items() if node.state is NodeState.READY}
-        big = {name: node for name, node in ready.items() if positions <= node.ready.capacity.positions}
-        if self._route(big) is None:
-            raise Unavailable(f"No route of this swarm can hold {positions} positions; ask for fewer tokens.")
-        roomy = {name: node for name, node in big.items() if node.has_room(positions)}
+        self.check(positions)
+        roomy = self._roomy(session, positions)
         route = self._route({name: node for name, node in roomy.items() if name not in avoid}) or self._route(roomy)
         for stage in route or ():
             self.nodes[stage.node].reserved[session] = positions
         return route
 
+    def check(self, positions: int) -> None:
+        """Raises Unavailable, naming them, when layers are not covered, or when no nodes could ever hold so many."""
+        if missing := self.missing():
+            raise Unavailable(f"No node serves layers {', '.join(map(str, missing))} now.")
+        big = {name: node for name, node in self._ready_nodes() if positions <= node.ready.capacity.positions}
+        if self._route(big) is None:
+            raise Unavailable(f"No route of this swarm can hold {positions} positions; ask for fewer tokens.")
+
+    def has_route_without_parked(self, session: int, positions: int) -> bool:
+        """Whether a new session would find room if all parked ones were evicted."""
+        return self._route(self._roomy(session, positions, evicting=True)) is not None
+
+    def _ready_nodes(self) -> list[tuple[str, Node]]:
+        return [(name, node) for name, node in self.nodes.items() if node.state is NodeState.READY]
+
+    def _roomy(self, session: int, positions: int, evicting: bool = False) -> dict[str, Node]:
+        return {name: node for name, node in self._ready_nodes() if node.has_room(session, positions, evicting)}
+
     def _route(self, nodes: dict[str, Node]) -> tuple[Stage, ...] | None:
-        servers = [Server(name, node.span, node.ready.speed, len(node.reserved)) for name, node in nodes.items()]
+        servers = [Server(name, node.span, node.ready.speed, node.open_sessions) for name, node in nodes.items()]
         return choose_route(self.layers, servers)
+
+    def park(self, session: int, positions: int) -> None:
+        """The session's answer has ended: it keeps only the positions that it holds, and those on demand."""
+        for node in self._nodes_of(session):
+            node.reserved[session] = positions
+            node.parked.add(session)
+
+    def can_resume(self, session: int, positions: int, *, evicting: bool = False) -> bool:
+        """Whether every stage of a parked session has room for so many positions of it."""
+        return all(node.has_room(session, positions, evicting) for node in self._nodes_of(session))
+
+    def resume(self, session: int, positions: int) -> bool:
+        """Open a parked session again, with so many positions on every stage of its route; False without room."""
+        if not self.can_resume(session, positions):
+            return False
+        for node in self._nodes_of(session):
+            node.reserved[session] = positions
+            node.parked.remove(session)
+        return True
+
+    def _nodes_of(self, session: int) -> list[Node]:
+        return [node for node in self.nodes.values() if session in node.reserved]
 
     def release(self, session: int) -> list[Action]:
         """The session has ended: its room is free again."""
@@ -219,4 +267,4 @@ class Swarm:
 
     def _release(self, session: int) -> None:
         for node in self.nodes.values():
-            node.reserved.pop(session, None)
+            node.forget(session)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from statistics import fmean
 from typing import Any
 
@@ -58,18 +58,17 @@ class Trace:
 
     def __init__(self, size: int = MAX_HOPS) -> None:
         self._hops: deque[Hop] = deque(maxlen=size)
+        self.count = 0
+        """Of all hops so far, those that are forgotten included."""
 
     def add(self, hop: Hop) -> None:
         self._hops.append(hop)
+        self.count += 1
 
     def hops(self, session: int | None = None, after: int = 0) -> list[Hop]:
-        """Of this session or of all, as far as their numbers are above `after`."""
-        return [hop for hop in self._hops if hop.session > after and session in (None, hop.session)]
-
-    @property
-    def latest(self) -> int:
-        """The highest number of a session here; 0 where none is."""
-        return max((hop.session for hop in self._hops), default=0)
+        """Of this session or of all, without the first `after` of all hops so far."""
+        forgotten = self.count - len(self._hops)
+        return [hop for hop in islice(self._hops, max(0, after - forgotten), None) if session in (None, hop.session)]
 
 
 def chrome(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, Any]:

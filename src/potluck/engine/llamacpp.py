@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 GGML_TYPE_BF16 = 30  # missing among the package's constants
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _LOG_ERROR = 4
+_MANY_CELLS = 2048
+"""Of ended sessions: attention looks at every occupied cell, so that more would slow all others."""
 
 
 def _log(level: int, text: bytes, _user_data: object) -> None:
@@ -241,13 +243,13 @@ class LlamaCppEngine:
             raise EngineError("This model's memory cannot forget a part of a session.")
 
     def close(self, session: int) -> None:
-        """The session's cells stay occupied until there is need of them: see `_compact`."""
+        """The session's cells stay occupied until they are many, or there is need of them: see `_compact`."""
         sequence = self._sequences.pop(session, None)
         length = self._lengths.pop(session, 0)
         if sequence is not None:
             self._ended.append(sequence)
             self._ended_cells += length
-        if not self._sequences:
+        if not self._sequences or self._ended_cells > max(_MANY_CELLS, sum(self._lengths.values())):
             self._compact()
 
     def _make_room(self, batch: Sequence[Segment]) -> None:

@@ -1,0 +1,92 @@
+"""Which session a request gets: a parked one that holds its beginning, or a new one. Without clock and I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from potluck.coordinator.parked import KEEP_S, Match, Parked, ParkedSessions
+from potluck.coordinator.swarm import Swarm
+from potluck.types import Stage
+from potluck.wire.rows import Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A session with room on every stage. held: how many of the request's tokens the nodes hold already.
+
+    steps: the number of its next step. evicted: parked sessions that had to give way, for the nodes to forget.
+    """
+
+    number: int
+    route: tuple[Stage, ...]
+    held: int = 0
+    steps: int = 0
+    evicted: tuple[int, ...] = ()
+
+
+class Admission:
+    """Owns the parked sessions. They give way, oldest first, but only where that makes room."""
+
+    def __init__(self, swarm: Swarm) -> None:
+        self._swarm = swarm
+        self._parked = ParkedSessions()
+
+    def grant(self, number: int, positions: int, tokens: Ids, avoid: Collection[str]) -> Grant | None:
+        """A session for a request that begins with these tokens, or None when all is taken now.
+
+        number: of the session, if it is a new one. Raises Unavailable as `Swarm.reserve` does.
+        """
+        match = self._parked.best(tokens, avoid)
+        taken_over = self._take_over(match, positions) if match is not None else None
+        return taken_over or self._reserve(number, positions, avoid)
+
+    def _take_over(self, match: Match, positions: int) -> Grant | None:
+        session = match.session
+        # What the nodes hold beyond the prefix goes with the first step only.
+        positions = max(positions, len(session.tokens))
+        if not self._swarm.can_resume(session.number, positions, evicting=True):
+            return None
+        self._parked.drop(session.number)
+        evicted = []
+        while not self._swarm.resume(session.number, positions):
+            evicted.append(self._evict())
+        return Grant(session.number, session.route, match.held, session.steps, tuple(evicted))
+
+    def _reserve(self, number: int, positions: int, avoid: Collection[str]) -> Grant | None:
+        route = self._swarm.reserve(number, positions, avoid)
+        if route is None and not self._swarm.has_route_without_parked(number, positions):
+            return None
+        evicted = []
+        while route is None:
+            evicted.append(self._evict())
+            route = self._swarm.reserve(number, positions, avoid)
+        return Grant(number, route, evicted=tuple(evicted))
+
+    def _evict(self) -> int:
+        oldest = self._parked.oldest
+        assert oldest is not None  # the swarm has said that without them there is room
+        self._parked.drop(oldest.number)
+        self._swarm.release(oldest.number)
+        return oldest.number
+
+    def park(self, session: Parked) -> bool:
+        """Keep a session whose answer has ended; False for one that is not worth it."""
+        if not self._parked.park(session):
+            return False
+        self._swarm.park(session.number, len(session.tokens))
+        return True
+
+    def drop(self, number: int) -> None:
+        """The session is closed or lost; who drops it also releases it."""
+        self._parked.drop(number)
+
+    def expired(self, now: float) -> list[int]:
+        """Sessions that have been parked for long enough."""
+        return [session.number for session in self._parked.expired(now)]
+
+    @property
+    def next_expiry(self) -> float | None:
+        """When the oldest parked session has been parked for long enough."""
+        oldest = self._parked.oldest
+        return None if oldest is None else oldest.since + KEEP_S
