@@ -35,7 +35,8 @@ import numpy as np
 import psutil
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
-from potluck.local import LocalSwarm, Process
+from common import print_json
+from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
 from potluck.models.spans import part_sizes
@@ -228,16 +229,20 @@ def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, opt
         memory = f"{(sizes.of(span) + NODE_SPARE) >> 20}M"
         threads = str(options.threads)
         arguments = ["--model", str(path), "--memory", memory, "--threads", threads, "--name", f"layers {span}"]
-        swarm.nodes.append(Process(["join", url, str(span), *arguments]))
+        swarm.add_node(str(span), *arguments, url=url)
         swarm.wait_until(
             lambda status, count=count: [node["state"] for node in status["nodes"]].count("ready") == count, 900.0
         )
     return spans
 
 
-def print_nodes(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> None:
-    """Memory and speed of each node. RSS counts shared pages in each process, PSS in parts, USS not at all."""
+def print_nodes(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> list[dict[str, object]]:
+    """Memory and speed of each node; returns them too.
+
+    RSS counts shared pages in each process, PSS in parts, USS not at all.
+    """
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
+    figures: list[dict[str, object]] = []
     for span, process, node in zip(spans, swarm.nodes, swarm.status()["nodes"], strict=True):
         memory = psutil.Process(process.popen.pid).memory_full_info()
         print(
@@ -246,6 +251,19 @@ def print_nodes(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> Non
             f"in huge pages {huge_bytes(process.popen.pid) / GB:.2f} GB; "
             f"its own probe {1e3 / node['tokens_per_s']:.0f} ms a token, layout {node['layout']}"
         )
+        figures.append(
+            {
+                "layers": str(span),
+                "rss": memory.rss,
+                "pss": memory.pss,
+                "uss": memory.uss,
+                "weights": sizes.of(span),
+                "huge_pages": huge_bytes(process.popen.pid),
+                "probe_token_s": 1 / node["tokens_per_s"],
+                "layout": node["layout"],
+            }
+        )
+    return figures
 
 
 def huge_bytes(pid: int) -> int:
@@ -262,6 +280,8 @@ def print_round(
     weights = sum(tensor.nbytes for tensor in manifest.tensors if tensor.name != EMBEDDING)
     reads = bandwidth(options.threads)
     bound = weights / reads
+    # Nodes make room for other programs, and this was one.
+    swarm.wait_until(lambda status: all(node["threads"] == options.threads for node in status["nodes"]))
     totals = []
     for tokens in (1, options.tokens + 1):
         before = meter.nbytes
@@ -277,9 +297,10 @@ def print_round(
     return token, bound
 
 
-def print_first_token(swarm: LocalSwarm, manifest: Manifest) -> None:
+def print_first_token(swarm: LocalSwarm, manifest: Manifest) -> float:
     seconds = answer_seconds(swarm.url, manifest.name, PROMPT, 1)
     print(f"first token of a {len(PROMPT)}-token prompt after {seconds:.2f} s", flush=True)
+    return seconds
 
 
 def main() -> None:
@@ -306,12 +327,25 @@ def main() -> None:
         spans = start_nodes(swarm, meter.url, path, manifest, options)
         print(f"{options.nodes} nodes serve it after {time.perf_counter() - begin:.0f} s", flush=True)
         rounds = [print_round(swarm, meter, manifest, options) for _ in range(options.rounds)]
-        print_first_token(swarm, manifest)
-        print_nodes(swarm, spans, manifest)
+        first_s = print_first_token(swarm, manifest)
+        figures = print_nodes(swarm, spans, manifest)
         tokens, bounds = zip(*rounds, strict=True)
         print(
             f"seconds per token / bound: median {statistics.median(map(truediv, tokens, bounds)):.3f}, "
             f"of the best of each {min(tokens) / min(bounds):.3f} ({min(tokens):.3f} s / {min(bounds):.3f} s)"
+        )
+        print_json(
+            "neox20b",
+            layers=options.layers,
+            threads=options.threads,
+            tokens=options.tokens,
+            token_s=tokens,
+            bound_s=bounds,
+            median_ratio=statistics.median(map(truediv, tokens, bounds)),
+            best_ratio=min(tokens) / min(bounds),
+            prompt=len(PROMPT),
+            first_token_s=first_s,
+            nodes=figures,
         )
 
 

@@ -169,9 +169,9 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
             self._processes.append(process)
         return process
 
-    def add_node(self, *arguments: str) -> Process:
-        """`potluck join URL` with these arguments."""
-        node = self._start("join", self.url, *arguments, *self._join)
+    def add_node(self, *arguments: str, url: str | None = None) -> Process:
+        """`potluck join URL` with these arguments; url: other than the coordinator's own, such as a proxy's."""
+        node = self._start("join", url or self.url, *arguments, *self._join)
         self.nodes.append(node)
         return node
 

@@ -15,7 +15,8 @@ MAX_CANDIDATES = 256
 
 
 MAX_STEP_ROWS = 64
-"""The most positions one step carries. A longer prompt is several steps, which follow each other through the stages."""
+"""The most positions of a step, and of a node's batch. A longer prompt is several steps: they follow each other
+through the stages. Larger ones are hardly faster, and let the next stage wait."""
 
 
 class Attention(StrEnum):

@@ -128,6 +128,38 @@ def test_a_session_that_outlives_others_gets_the_bits_that_it_gets_alone(whole):
     assert answer(whole, 1000, 60, come_and_go) == alone
 
 
+def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone(model, monkeypatch):
+    """While others come and go it is stored outside of the cache, and put back when it goes on."""
+    monkeypatch.setattr("potluck.engine.llamacpp._MANY_CELLS", 8)
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=256, rows=64))
+    alone = answer(engine, 1, 20)
+    engine.close(1)
+    stored: list[bool] = []
+
+    def pause(step: int) -> None:
+        if step == 10:
+            for other in range(100):
+                run(engine, 100 + other, 0, TOKENS)
+                engine.close(100 + other)
+            stored.append(2 in engine._stored)
+
+    assert answer(engine, 2, 20, pause) == alone
+    assert stored == [True]
+    engine.close(2)
+    for session in (1, 3):
+        run(engine, session, 0, TOKENS)
+        for other in range(100):
+            run(engine, 100 + other, 0, TOKENS)
+            engine.close(100 + other)
+    assert {1, 3} <= engine._stored.keys()
+    engine.truncate(1, 6)
+    engine.close(3)
+    assert (engine.length(1), engine.length(3)) == (6, 0)
+    expected = run(engine, 5, 0, TOKENS[:10])
+    assert np.array_equal(run(engine, 1, 6, TOKENS[6:10]), expected)
+    engine.unload()
+
+
 def test_more_sessions_than_the_capacity_are_refused(whole):
     for session in range(4):
         run(whole, session, 0, TOKENS)

@@ -83,7 +83,7 @@ def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(mo
     cell = 2 * manifest.kv_width * 34 / 32
     sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     tight = int(loading._OVERHEAD_BYTES + sizes + 300 * cell) + 1
-    assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 192)
+    assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 64)
 
 
 def test_a_span_that_does_not_fit_says_what_it_needs(model):

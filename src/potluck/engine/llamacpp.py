@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,12 @@ log = logging.getLogger(__name__)
 GGML_TYPE_BF16 = 30  # missing among the package's constants
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _LOG_ERROR = 4
-_MANY_CELLS = 2048
-"""Of ended sessions: attention looks at every occupied cell, so that more would slow all others."""
+_MANY_CELLS = 1024
+"""Of ended and idle sessions: attention looks at every occupied cell, so that more would slow all others."""
+_IDLE_FORWARDS = 64
+"""A session that had no part in so many forwards is idle."""
+_STORED_SHARE = 8
+"""This part of the cache's positions may be kept outside of it, for idle sessions."""
 
 
 def _log(level: int, text: bytes, _user_data: object) -> None:
@@ -71,6 +75,9 @@ class LlamaCppEngine:
         self.capacity = capacity
         self._sequences: dict[int, int] = {}
         self._lengths: dict[int, int] = {}
+        self._stored: dict[int, Any] = {}
+        self._used: dict[int, int] = {}
+        self._forwards = 0
         self._free = list(range(capacity.sessions))
         self._ended: list[int] = []
         self._ended_cells = 0
@@ -165,6 +172,7 @@ class LlamaCppEngine:
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         check_batch(self, batch)
+        self._forwards += 1
         self._make_room(batch)
         last = batch[0].last
         head = last == self.layers - 1
@@ -178,6 +186,7 @@ class LlamaCppEngine:
             raise EngineError(f"llama_decode failed with code {code} on {rows} rows of layers {self.span}.")
         for segment in batch:
             self._lengths[segment.session] = segment.position + segment.rows
+            self._used[segment.session] = self._forwards
         return self._logits(batch) if head else self._hidden(batch, rows)
 
     def _fill(self, batch: Sequence[Segment], head: bool) -> int:
@@ -203,7 +212,9 @@ class LlamaCppEngine:
         if session not in self._sequences:
             if not self._free:
                 raise CapacityError(f"All {self.capacity.sessions} sessions of this node are taken.")
-            self._sequences[session] = self._free.pop()
+            sequence = self._sequences[session] = self._free.pop()
+            if session in self._stored:
+                self._restore(sequence, self._stored.pop(session))
         return self._sequences[session]
 
     def _undo(self, batch: Sequence[Segment]) -> None:
@@ -236,7 +247,7 @@ class LlamaCppEngine:
             return
         if length == 0:
             self.close(session)
-        elif c.llama_memory_seq_rm(self._memory, self._sequences[session], length, -1):
+        elif c.llama_memory_seq_rm(self._memory, self._sequence(session), length, -1):
             self._lengths[session] = length
             self._compact()
         else:
@@ -246,34 +257,58 @@ class LlamaCppEngine:
         """The session's cells stay occupied until they are many, or there is need of them: see `_compact`."""
         sequence = self._sequences.pop(session, None)
         length = self._lengths.pop(session, 0)
+        self._used.pop(session, None)
+        self._stored.pop(session, None)
         if sequence is not None:
             self._ended.append(sequence)
             self._ended_cells += length
-        if not self._sequences or self._ended_cells > max(_MANY_CELLS, sum(self._lengths.values())):
+        useless = self._ended_cells + self._cells(self._idle())
+        if not self._sequences or useless > max(_MANY_CELLS, self._cells(self._sequences) - useless):
             self._compact()
 
+    def _cells(self, sessions: Iterable[int]) -> int:
+        return sum(self._lengths.get(session, 0) for session in sessions)
+
+    def _idle(self) -> list[int]:
+        """Sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
+        room = self.capacity.positions // _STORED_SHARE - self._cells(self._stored)
+        idle = []
+        for session in self._sequences:
+            if self._forwards - self._used.get(session, 0) >= _IDLE_FORWARDS and self._lengths[session] <= room:
+                room -= self._lengths[session]
+                idle.append(session)
+        return idle
+
     def _make_room(self, batch: Sequence[Segment]) -> None:
-        used = self._ended_cells + sum(self._lengths.values()) + sum(segment.rows for segment in batch)
-        newcomers = sum(segment.session not in self._sequences for segment in batch)
+        sessions = self._sequences.keys() | {segment.session for segment in batch}
+        used = self._ended_cells + self._cells(sessions) + sum(segment.rows for segment in batch)
+        newcomers = len(sessions) - len(self._sequences)
         if used > self.capacity.positions or newcomers > len(self._free):
             self._compact()
 
     def _compact(self) -> None:
-        """Give back the cells of ended sessions, and lay those of the others one after the other.
+        """Give back the cells of ended sessions, store idle ones, and lay those of the others one after the other.
 
         llama.cpp would fill holes with the next rows of sessions that go on, below their own: attention sums over
         the cells in order, so that bits would change. Moving a session's cells as a whole changes none.
         """
         if not self._ended and not self._sequences:
             return
+        for session in self._idle():
+            sequence = self._sequences.pop(session)
+            self._stored[session] = self._save(sequence)
+            self._ended.append(sequence)
         kept = [(sequence, self._save(sequence)) for sequence in self._sequences.values()]
         c.llama_memory_clear(self._memory, False)
         for sequence, state in kept:
-            if c.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
-                raise EngineError("llama.cpp cannot move a session within its cache.")
+            self._restore(sequence, state)
         self._free += self._ended
         self._ended.clear()
         self._ended_cells = 0
+
+    def _restore(self, sequence: int, state: Any) -> None:
+        if c.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
+            raise EngineError("llama.cpp cannot put a session back into its cache.")
 
     def _save(self, sequence: int) -> Any:
         """The sequence's cells as bytes, in a ctypes array."""

@@ -10,9 +10,6 @@ from potluck.types import Speed
 SMALL_ROWS = 16
 """Steps up to this size are tokens being generated: someone watches them appear."""
 
-PROMPT_ROWS = 128
-"""Of prompts in one forward, where nobody generates: more is hardly faster, and the next stage waits for its part."""
-
 _PROMPT_TURN = 2.5
 """How much longer than a lone token the prompts' turn may take while others generate."""
 

@@ -15,9 +15,8 @@ from potluck.models.manifest import Manifest
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import part_sizes, plan_raw_span, plan_span, span_file_name
-from potluck.node.batching import PROMPT_ROWS
 from potluck.node.pages import collapse_large_mappings
-from potluck.types import CACHE_BYTES, Capacity, EngineKind, Quantize
+from potluck.types import CACHE_BYTES, MAX_STEP_ROWS, Capacity, EngineKind, Quantize
 from potluck.wire.messages import Welcome
 
 log = logging.getLogger(__name__)
@@ -142,4 +141,4 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
             f"Layers {span} with {context} positions need {needed >> 20} MiB of memory; {memory >> 20} are offered: "
             "serve fewer layers, or offer more with --memory."
         )
-    return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context), PROMPT_ROWS + _SESSIONS)
+    return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context), MAX_STEP_ROWS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +12,10 @@ import numpy as np
 from potluck.engine.base import Engine, Output, Rows, Segment, Tokens
 from potluck.errors import EngineError, PotluckError, Refused, WireError
 from potluck.node.background import Worker
-from potluck.node.batching import PROMPT_ROWS, SMALL_ROWS, Waiting, choose_batch, fair_share, prompt_share
+from potluck.node.batching import SMALL_ROWS, Waiting, choose_batch, fair_share, prompt_share
 from potluck.node.candidates import best_candidates
 from potluck.node.hardware import Cores
+from potluck.node.pace import Pace
 from potluck.types import MAX_CANDIDATES, RowFormat, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
@@ -23,10 +23,6 @@ from potluck.wire.messages import Close, Failed, Hidden, Refusal, Scores, Step
 from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
 
 log = logging.getLogger(__name__)
-
-
-_RECENT_STEPS = 128
-"""Of tokens being generated: whose they were tells how many sessions generate now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +77,7 @@ class Stage:
         self._queue: list[Task] = []
         self._closed: list[int] = []
         self._sessions: set[int] = set()
-        self._recent: deque[int] = deque(maxlen=_RECENT_STEPS)
+        self._pace = Pace()
         self._prompts_turn = False
         self._arrived = asyncio.Event()
 
@@ -123,7 +119,7 @@ class Stage:
         self._queue.append(task)
         self._sessions.add(task.step.session)
         if task.small:
-            self._recent.append(task.step.session)
+            self._pace.note(task.step.session, task.arrived)
 
     def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
         """Raises WireError when the payload is not what the step says."""
@@ -150,17 +146,20 @@ class Stage:
         for session in self._closed:
             self._engine.close(session)
             self._sessions.discard(session)
+            self._pace.forget(session)
         self._closed.clear()
 
     def _take_batch(self) -> Batch:
         """What is taken whole leaves the queue; a prompt of which a part is taken stays."""
         waiting = [Waiting(task.step.session, task.left, task.step.last, task.small) for task in self._queue]
-        generating = len(self._sessions.intersection(self._recent))
+        most = self._engine.capacity.rows
+        prompting = {task.step.session for task in self._queue if not task.small}
+        generating = len(self._pace.generating(time.perf_counter()) - prompting)
         takes = choose_batch(
             waiting,
-            self._engine.capacity.rows,
+            most,
             share=fair_share(generating, self._queue[0].step.stages),
-            prompt_rows=self._prompt_share if generating else PROMPT_ROWS,
+            prompt_rows=self._prompt_share if generating else most,
             prompts_turn=self._prompts_turn,
         )
         batch = [(self._queue[take.place], take.rows) for take in takes]

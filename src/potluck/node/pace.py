@@ -1,0 +1,30 @@
+"""Which sessions generate now, by the pace of their steps. Pure: times are passed in."""
+
+from __future__ import annotations
+
+_PATIENCE_S = 1.0
+_PATIENCE_STEPS = 2.0
+
+
+class Pace:
+    """A session generates as long as its next token is not overdue: by a second, and by twice its last interval."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, tuple[float, float]] = {}
+
+    def note(self, session: int, now: float) -> None:
+        """A step of a generated token has come."""
+        interval = now - self._steps[session][0] if self._generates(session, now) else 0.0
+        self._steps[session] = now, interval
+
+    def _generates(self, session: int, now: float) -> bool:
+        if session not in self._steps:
+            return False
+        last, interval = self._steps[session]
+        return now - last <= _PATIENCE_S + _PATIENCE_STEPS * interval
+
+    def forget(self, session: int) -> None:
+        self._steps.pop(session, None)
+
+    def generating(self, now: float) -> set[int]:
+        return {session for session in self._steps if self._generates(session, now)}

@@ -1,0 +1,35 @@
+from potluck.node.pace import Pace
+
+
+def test_a_session_generates_until_its_next_token_is_overdue() -> None:
+    pace = Pace()
+    assert pace.generating(0.0) == set()
+    pace.note(1, 10.0)
+    pace.note(2, 10.5)
+    assert pace.generating(11.0) == {1, 2}
+    assert pace.generating(11.2) == {2}
+    assert pace.generating(12.0) == set()
+
+
+def test_a_slow_session_is_given_longer() -> None:
+    pace = Pace()
+    pace.note(1, 0.0)
+    pace.note(1, 0.9)
+    pace.note(1, 3.5)
+    assert pace.generating(9.6) == {1}
+    assert pace.generating(9.8) == set()
+
+
+def test_a_session_that_comes_back_after_a_pause_begins_anew() -> None:
+    pace = Pace()
+    pace.note(1, 0.0)
+    pace.note(1, 500.0)
+    assert pace.generating(501.5) == set()
+
+
+def test_a_closed_session_is_forgotten() -> None:
+    pace = Pace()
+    pace.note(1, 0.0)
+    pace.forget(1)
+    pace.forget(2)
+    assert pace.generating(0.0) == set()
