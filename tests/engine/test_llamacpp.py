@@ -131,7 +131,7 @@ def test_a_session_that_outlives_others_gets_the_bits_that_it_gets_alone(whole):
 def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone(model, monkeypatch):
     """While others come and go it is stored outside of the cache, and put back when it goes on."""
     monkeypatch.setattr("potluck.engine.llamacpp._MANY_CELLS", 8)
-    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=256, rows=64))
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=512, rows=64))
     alone = answer(engine, 1, 20)
     engine.close(1)
     stored: list[bool] = []
