@@ -3,7 +3,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.node.batching import SMALL_ROWS, Take, Waiting, choose_batch, fair_share, prompt_share
-from potluck.types import Speed
 
 LIMIT = 64
 
@@ -87,7 +86,8 @@ def test_every_stage_has_its_part_of_those_that_generate(generating: int, stages
     assert fair_share(generating, stages) == share
 
 
-def test_a_prompt_takes_as_many_rows_as_others_can_wait_for() -> None:
-    assert prompt_share(Speed(decode_s=4.0, prefill_s=2.0)) == 4
-    assert prompt_share(Speed(decode_s=4.0, prefill_s=100.0)) == 1
-    assert prompt_share(Speed(decode_s=4.0, prefill_s=0.001)) == SMALL_ROWS
+@pytest.mark.parametrize(
+    ("tokens_s", "row_s", "rows"), [(4.0, 2.0, 3), (4.0, 3.0, 2), (4.0, 100.0, 1), (4.0, 0.001, 16)]
+)
+def test_a_prompt_takes_as_many_rows_as_others_can_wait_for(tokens_s: float, row_s: float, rows: int) -> None:
+    assert prompt_share(tokens_s, row_s) == rows

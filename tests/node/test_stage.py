@@ -275,8 +275,8 @@ def test_a_step_that_goes_back_forgets_what_lies_behind() -> None:
     run(test())
 
 
-def test_while_others_generate_a_prompt_runs_in_pieces_between_their_tokens() -> None:
-    """By its speed this node gives a prompt 7 rows at a time."""
+def test_while_others_generate_a_prompt_runs_in_pieces_between_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potluck.node.stage.prompt_share", lambda tokens_s, row_s: 7)
 
     async def test() -> None:
         bench = Bench(LAST)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from potluck.types import Speed
-
 SMALL_ROWS = 16
 """Steps up to this size are tokens being generated: someone watches them appear."""
 
-_PROMPT_TURN = 2.5
-"""How much longer than a lone token the prompts' turn may take while others generate."""
+_PROMPT_TURN = 1.5
+"""How long the prompts' turn may take while others generate: in times of a batch of their tokens."""
 
 
 class Waiting(NamedTuple):
@@ -68,6 +66,10 @@ def fair_share(generating: int, stages: int) -> int:
     return max(1, -(-generating // stages))
 
 
-def prompt_share(speed: Speed) -> int:
-    """Rows of prompts in one forward while others generate: their tokens wait no longer than a few tokens' time."""
-    return max(1, min(SMALL_ROWS, int((_PROMPT_TURN - 1) * speed.decode_s / speed.prefill_s) + 1))
+def prompt_share(tokens_s: float, row_s: float) -> int:
+    """Rows of prompts in one forward while others generate, so that these wait little longer than for one another.
+
+    tokens_s: seconds of their latest batch. row_s: seconds of one row in the latest forward of a prompt, which grow
+    with what the session holds.
+    """
+    return max(1, min(SMALL_ROWS, int(_PROMPT_TURN * tokens_s / row_s)))

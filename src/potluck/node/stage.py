@@ -69,7 +69,7 @@ class Stage:
 
     def __init__(self, engine: Engine, speed: Speed, link: Link, form: RowFormat, cores: Cores, worker: Worker) -> None:
         self._engine = engine
-        self._prompt_share = prompt_share(speed)
+        self._tokens_s, self._row_s = speed.decode_s, speed.prefill_s
         self._link = link
         self._form = form
         self._cores = cores
@@ -159,7 +159,7 @@ class Stage:
             waiting,
             most,
             share=fair_share(generating, self._queue[0].step.stages),
-            prompt_rows=self._prompt_share if generating else most,
+            prompt_rows=prompt_share(self._tokens_s, self._row_s) if generating else most,
             prompts_turn=self._prompts_turn,
         )
         batch = [(self._queue[take.place], take.rows) for take in takes]
@@ -204,6 +204,10 @@ class Stage:
             begin = time.perf_counter()
             outputs = self._engine.forward([task.segment(rows) for task, rows in batch])
             seconds = time.perf_counter() - begin
+        if batch[0][0].small:
+            self._tokens_s = seconds
+        else:
+            self._row_s = seconds / sum(rows for _, rows in batch)
         for (task, rows), output in zip(batch, outputs, strict=True):
             task.outputs.append(output)
             task.done += rows
