@@ -160,6 +160,45 @@ def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone
     engine.unload()
 
 
+def test_a_stored_session_is_cut_back_though_the_cache_is_full_of_ended_ones(model):
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=3, positions=512, rows=64))
+    expected = run(engine, 1, 0, TOKENS[:10])
+    engine.close(1)
+    run(engine, 1, 0, TOKENS)
+    run(engine, 2, 0, TOKENS)
+    for step in range(100):
+        run(engine, 2, 20 + step, TOKENS[:1])
+    engine._compact()  # session 1 is idle by now
+    assert 1 in engine._stored
+    for position in range(0, 200, 20):
+        run(engine, 3, position, TOKENS)
+    engine.close(3)
+    for position in range(0, 180, 20):
+        run(engine, 4, position, TOKENS)
+    assert not engine._free
+    assert engine._ended_cells == 200
+    engine.truncate(1, 6)
+    assert np.array_equal(run(engine, 1, 6, TOKENS[6:10]), expected)
+    engine.unload()
+
+
+def test_a_batch_that_cannot_be_decoded_leaves_its_sessions_as_they_were(model, monkeypatch):
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=256, rows=64))
+    expected = run(engine, 1, 0, TOKENS)
+    engine.close(1)
+    run(engine, 1, 0, TOKENS[:10])
+    for step in range(100):
+        run(engine, 9, step, TOKENS[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr("potluck.engine.llamacpp.c.llama_decode", lambda *_: -3)
+        batch = [Segment(session, 0, TOKENS, LAYERS - 1, 1) for session in (2, 3)]
+        with pytest.raises(EngineError, match="code -3"):
+            engine.forward([*batch, Segment(1, 10, TOKENS[10:], LAYERS - 1, 1)])
+    assert [engine.length(session) for session in (1, 2, 3, 9)] == [10, 0, 0, 100]
+    assert np.array_equal(run(engine, 1, 10, TOKENS[10:]), expected)
+    engine.unload()
+
+
 def test_more_sessions_than_the_capacity_are_refused(whole):
     for session in range(4):
         run(whole, session, 0, TOKENS)

@@ -87,7 +87,7 @@ def test_every_stage_has_its_part_of_those_that_generate(generating: int, stages
 
 
 @pytest.mark.parametrize(
-    ("tokens_s", "row_s", "rows"), [(4.0, 2.0, 3), (4.0, 3.0, 2), (4.0, 100.0, 1), (4.0, 0.001, 16)]
+    ("tokens_s", "row_s", "rows"), [(4.0, 2.0, 3), (4.0, 3.0, 2), (4.0, 100.0, 2), (4.0, 0.001, 16)]
 )
 def test_a_prompt_takes_as_many_rows_as_others_can_wait_for(tokens_s: float, row_s: float, rows: int) -> None:
     assert prompt_share(tokens_s, row_s) == rows

@@ -30,14 +30,15 @@ from potluck.node.neighbours import Neighbours, follow
     ],
 )
 def test_threads_follow_the_free_cores(now: int, most: int, free: float, threads: int) -> None:
-    assert follow(now, most, free) == threads
+    assert follow(now, most, free, free) == threads
+    assert follow(now, min(now, most), free, float(now)) == min(now, most)  # one look does not count
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.floats(-4, 64))
 def test_a_number_of_threads_that_was_found_stays(now: int, most: int, free: float) -> None:
-    threads = follow(min(now, most), most, free)
+    threads = follow(min(now, most), most, free, free)
     assert 1 <= threads <= most
-    assert follow(threads, most, free) == threads
+    assert follow(threads, most, free, free) == threads
 
 
 class Times:
@@ -46,10 +47,10 @@ class Times:
 
 
 class Machine:
-    """Two CPUs, a clock, and the CPU time of one node, set by the test."""
+    """Two CPUs and one that is not ours, a clock, and the CPU time of one node, set by the test."""
 
     def __init__(self) -> None:
-        self.clock, self.cpus, self.node = 10.0, [100.0, 100.0], 50.0
+        self.clock, self.cpus, self.node = 10.0, [100.0, 100.0, 0.0], 50.0
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 @pytest.fixture
 def neighbours(machine: Machine, tmp_path: Path) -> Iterator[Neighbours]:
-    watch = Neighbours(2, tmp_path)
+    watch = Neighbours(2, [0, 1], tmp_path)
     with watch.registered():
         machine.clock, machine.node = 11.0, 51.0
         watch.free_cores()  # from now on the node is known
@@ -72,7 +73,7 @@ def neighbours(machine: Machine, tmp_path: Path) -> Iterator[Neighbours]:
 
 
 def test_what_nodes_use_is_free_to_nodes_and_what_others_use_is_not(machine: Machine, neighbours: Neighbours) -> None:
-    machine.clock, machine.cpus, machine.node = 13.0, [102.0, 101.0], 53.0
+    machine.clock, machine.cpus, machine.node = 13.0, [102.0, 101.0, 3.0], 53.0
     assert neighbours.free_cores() == pytest.approx(1.5)
     machine.clock = 15.0
     assert neighbours.free_cores() == pytest.approx(2.0)
@@ -89,7 +90,7 @@ def ended() -> int:
 def test_marks_come_and_go_with_their_processes(tmp_path: Path, ended: int) -> None:
     (tmp_path / f"node-{ended}").touch()
     assert not psutil.pid_exists(ended)
-    watch = Neighbours(1, tmp_path)
+    watch = Neighbours(1, None, tmp_path)
     with watch.registered():
         assert [mark.name for mark in tmp_path.iterdir()] == [f"node-{os.getpid()}"]
     assert list(tmp_path.iterdir()) == []

@@ -14,10 +14,9 @@ def test_a_session_generates_until_its_next_token_is_overdue() -> None:
 def test_a_slow_session_is_given_longer() -> None:
     pace = Pace()
     pace.note(1, 0.0)
-    pace.note(1, 0.9)
-    pace.note(1, 3.5)
-    assert pace.generating(9.6) == {1}
-    assert pace.generating(9.8) == set()
+    pace.note(1, 4.0)
+    assert pace.generating(12.9) == {1}
+    assert pace.generating(13.1) == set()
 
 
 def test_a_session_that_comes_back_after_a_pause_begins_anew() -> None:

@@ -212,18 +212,24 @@ class LlamaCppEngine:
         if session not in self._sequences:
             if not self._free:
                 raise CapacityError(f"All {self.capacity.sessions} sessions of this node are taken.")
-            sequence = self._sequences[session] = self._free.pop()
+            sequence = self._free.pop()
             if session in self._stored:
-                self._restore(sequence, self._stored.pop(session))
+                self._restore(sequence, self._stored[session])
+                del self._stored[session]
+            self._sequences[session] = sequence
         return self._sequences[session]
 
     def _undo(self, batch: Sequence[Segment]) -> None:
         """After a failed decode: drop what it may have written, and sessions that it would have begun."""
         for segment in batch:
-            if segment.position == 0:
-                self.close(segment.session)
-            else:
+            if segment.position:  # these first: closing others may move them out of the cache
                 c.llama_memory_seq_rm(self._memory, self._sequences[segment.session], segment.position, -1)
+                self._used[segment.session] = self._forwards
+            else:
+                self._lengths.setdefault(segment.session, 0)
+        for segment in batch:
+            if not segment.position:
+                self.close(segment.session)
         self._compact()
 
     def _hidden(self, batch: Sequence[Segment], rows: int) -> list[Output]:
@@ -247,11 +253,17 @@ class LlamaCppEngine:
             return
         if length == 0:
             self.close(session)
-        elif c.llama_memory_seq_rm(self._memory, self._sequence(session), length, -1):
+        elif self._forget_from(session, length):
             self._lengths[session] = length
             self._compact()
         else:
             raise EngineError("This model's memory cannot forget a part of a session.")
+
+    def _forget_from(self, session: int, length: int) -> bool:
+        used = self._ended_cells + self._cells(self._sequences) + self.length(session)
+        if session in self._stored and (not self._free or used > self.capacity.positions):
+            self._compact()
+        return bool(c.llama_memory_seq_rm(self._memory, self._sequence(session), length, -1))
 
     def close(self, session: int) -> None:
         """The session's cells stay occupied until they are many, or there is need of them: see `_compact`."""
@@ -308,6 +320,7 @@ class LlamaCppEngine:
 
     def _restore(self, sequence: int, state: Any) -> None:
         if c.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
+            self._ended.append(sequence)
             raise EngineError("llama.cpp cannot put a session back into its cache.")
 
     def _save(self, sequence: int) -> Any:

@@ -117,11 +117,13 @@ class Agent:
 
     async def _follow_cores(self, link: Link) -> None:
         """Compute with as many threads as others leave cores free, and tell the coordinator."""
-        neighbours = Neighbours(self._cores.count)
+        neighbours, before = Neighbours(self._cores.count, self._cores.allowed), float(self._cores.count)
         with neighbours.registered():
             while True:
                 await asyncio.sleep(_FOLLOW_S)
-                threads = follow(self._cores.threads, self._config.threads, neighbours.free_cores())
+                latest = neighbours.free_cores()
+                threads = follow(self._cores.threads, self._config.threads, before, latest)
+                before = latest
                 if threads != self._cores.threads:
                     self._cores.threads = threads
                     await link.send(encode(Threads(threads)))

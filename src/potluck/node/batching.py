@@ -72,4 +72,5 @@ def prompt_share(tokens_s: float, row_s: float) -> int:
     tokens_s: seconds of their latest batch. row_s: seconds of one row in the latest forward of a prompt, which grow
     with what the session holds.
     """
-    return max(1, min(SMALL_ROWS, int(_PROMPT_TURN * tokens_s / row_s)))
+    # Never one alone: it would take a batch's time, by which its successor would be one row as well, for ever.
+    return max(2, min(SMALL_ROWS, int(_PROMPT_TURN * tokens_s / row_s)))

@@ -59,6 +59,8 @@ class Cores:
         usable = usable_cores()
         self.count = len(usable)
         """Of this machine, or of the part of it that we may use."""
+        self.allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        """CPUs of that part, hyper-threads included; None: all."""
         self._cores = _padded(usable, threads)
         self._files = {} if fcntl is None else _open_locks(folder or default_folder(), self._cores)
 

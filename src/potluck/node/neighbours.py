@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import psutil
@@ -17,12 +18,15 @@ _SPARE = 0.6
 """Of a core that must be free before one more thread is used: more than half, so that the number does not flutter."""
 
 
-def follow(now: int, most: int, free: float) -> int:
-    """The number of threads to use, from the number in use, the owner's cap, and the cores that are free to us.
+def follow(now: int, most: int, before: float, latest: float) -> int:
+    """The number of threads to use, from the number in use, the owner's cap, and the cores that two looks found free.
+
+    What only one of the two looks tells is not followed: the coordinator may have been busy for a moment.
 
     llama.cpp's threads meet after every operation: one without a core of its own slows all others, so that a machine
     in use computes faster with fewer threads.
     """
+    free = median((before, latest, now))
     if free < now - 0.5:
         return max(1, min(most, int(free + 0.5)))
     return max(1, now, min(most, int(free + 1 - _SPARE)))
@@ -41,10 +45,11 @@ class _Sample(NamedTuple):
 
 
 class Neighbours:
-    """Measures CPU time between two calls: of the machine, less that of the Potluck nodes on it."""
+    """Measures CPU time between two calls: of the CPUs `allowed` (None: all), less that of the Potluck nodes here."""
 
-    def __init__(self, cores: int, folder: Path | None = None) -> None:
+    def __init__(self, cores: int, allowed: Sequence[int] | None = None, folder: Path | None = None) -> None:
         self._cores = cores
+        self._allowed = allowed
         self._folder = folder or default_folder()
         self._before = self._now()
 
@@ -68,7 +73,9 @@ class Neighbours:
         return self._cores - max(0.0, busy - ours) / seconds
 
     def _now(self) -> _Sample:
-        busy = sum(getattr(cpu, kind, 0.0) for cpu in psutil.cpu_times(percpu=True) for kind in _BUSY)
+        cpus = psutil.cpu_times(percpu=True)
+        ours = [cpu for number, cpu in enumerate(cpus) if self._allowed is None or number in self._allowed]
+        busy = sum(getattr(cpu, kind, 0.0) for cpu in ours for kind in _BUSY)
         return _Sample(time.monotonic(), busy, self._nodes())
 
     def _nodes(self) -> dict[int, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _PATIENCE_S = 1.0
 _PATIENCE_STEPS = 2.0
+_LONGEST_S = 30.0
+"""Between two tokens; after that a session that comes back has begun anew."""
 
 
 class Pace:
@@ -14,12 +16,10 @@ class Pace:
 
     def note(self, session: int, now: float) -> None:
         """A step of a generated token has come."""
-        interval = now - self._steps[session][0] if self._generates(session, now) else 0.0
-        self._steps[session] = now, interval
+        since = now - self._steps[session][0] if session in self._steps else 0.0
+        self._steps[session] = now, since if since <= _LONGEST_S else 0.0
 
     def _generates(self, session: int, now: float) -> bool:
-        if session not in self._steps:
-            return False
         last, interval = self._steps[session]
         return now - last <= _PATIENCE_S + _PATIENCE_STEPS * interval
 

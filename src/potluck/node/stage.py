@@ -154,7 +154,8 @@ class Stage:
         waiting = [Waiting(task.step.session, task.left, task.step.last, task.small) for task in self._queue]
         most = self._engine.capacity.rows
         prompting = {task.step.session for task in self._queue if not task.small}
-        generating = len(self._pace.generating(time.perf_counter()) - prompting)
+        queued = {task.step.session for task in self._queue if task.small}  # however long they have waited
+        generating = len((self._pace.generating(time.perf_counter()) | queued) - prompting)
         takes = choose_batch(
             waiting,
             most,
@@ -204,15 +205,19 @@ class Stage:
             begin = time.perf_counter()
             outputs = self._engine.forward([task.segment(rows) for task, rows in batch])
             seconds = time.perf_counter() - begin
-        if batch[0][0].small:
-            self._tokens_s = seconds
-        else:
-            self._row_s = seconds / sum(rows for _, rows in batch)
+        self._note_speed(batch, seconds)
         for (task, rows), output in zip(batch, outputs, strict=True):
             task.outputs.append(output)
             task.done += rows
             task.compute_s += seconds
         return [self._frame(task) for task, _ in batch if not task.left]
+
+    def _note_speed(self, batch: Batch, seconds: float) -> None:
+        rows = sum(rows for _, rows in batch)
+        if batch[0][0].small:
+            self._tokens_s = seconds
+        elif rows > 1:  # a lone row says nothing of what one more costs
+            self._row_s = seconds / rows
 
     def _prepare(self, task: Task) -> None:
         step = task.step
