@@ -74,6 +74,19 @@ def test_for_growth_the_other_parked_sessions_give_way_oldest_first() -> None:
     assert reserved(swarm) == [{1: 60, 3: 30}]
 
 
+def test_growth_evicts_only_where_it_needs_room() -> None:
+    swarm = make_swarm((0, 3, 100), (0, 3, 100))
+    admission = Admission(swarm)
+    grants = [admission.grant(number, 40, NOTHING, (avoid,)) for number, avoid in ((1, "n0"), (2, "n1"), (3, "n1"))]
+    assert [grant.route[0].node for grant in grants if grant] == ["n1", "n0", "n0"]
+    for number, grant in enumerate(grants):
+        park(admission, grant, count(1000 * number, 1000 * number + 40))
+    grown = admission.grant(4, 90, count(2000, 2080), ())
+    assert grown is not None
+    assert (grown.number, grown.evicted) == (3, (2,))
+    assert reserved(swarm) == [{3: 90}, {1: 40}]
+
+
 def test_without_room_for_growth_another_route_is_taken_and_nothing_is_lost() -> None:
     swarm = make_swarm((0, 3, 100), (0, 3, 100))
     admission = Admission(swarm)

@@ -48,9 +48,9 @@ class Admission:
         if not self._swarm.can_resume(session.number, positions, evicting=True):
             return None
         self._parked.drop(session.number)
-        evicted = []
+        evicted, nodes = [], {stage.node for stage in session.route}
         while not self._swarm.resume(session.number, positions):
-            evicted.append(self._evict())
+            evicted.append(self._evict(self._parked.oldest_on(nodes)))
         return Grant(session.number, session.route, match.held, session.steps, tuple(evicted))
 
     def _reserve(self, number: int, positions: int, avoid: Collection[str]) -> Grant | None:
@@ -59,12 +59,11 @@ class Admission:
             return None
         evicted = []
         while route is None:
-            evicted.append(self._evict())
+            evicted.append(self._evict(self._parked.oldest))
             route = self._swarm.reserve(number, positions, avoid)
         return Grant(number, route, evicted=tuple(evicted))
 
-    def _evict(self) -> int:
-        oldest = self._parked.oldest
+    def _evict(self, oldest: Parked | None) -> int:
         assert oldest is not None  # the swarm has said that without them there is room
         self._parked.drop(oldest.number)
         self._swarm.release(oldest.number)

@@ -76,6 +76,11 @@ class ParkedSessions:
     def oldest(self) -> Parked | None:
         return next(iter(self._sessions.values()), None)
 
+    def oldest_on(self, nodes: Collection[str]) -> Parked | None:
+        """Of those whose route runs through one of these nodes."""
+        sessions = self._sessions.values()
+        return next((one for one in sessions if any(stage.node in nodes for stage in one.route)), None)
+
     def expired(self, now: float) -> list[Parked]:
         return [session for session in self._sessions.values() if session.since + KEEP_S <= now]
 
