@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,7 @@ import numpy as np
 import psutil
 
 from potluck.local import LocalSwarm, Process
+from potluck.node.hardware import usable_cores
 from potluck.types import Span
 
 if TYPE_CHECKING:  # the engine is imported late: OpenMP reads its settings then
@@ -49,7 +51,7 @@ def hardware() -> dict[str, object]:
     known = {"avx2": "avx2", "avx512f": "avx512", "avx512_vnni": "avx512_vnni", "amx_tile": "amx"}
     return {
         "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
-        "cores": len(cores()),
+        "cores": len(usable_cores()),
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "flags": [name for flag, name in known.items() if flag in flags],
         "system": platform.platform(),
@@ -156,17 +158,11 @@ HEAD_LAYERS = 3.5
 """Measured for SmolLM2 on one core, 8 rows at a time: its vocabulary is large for so small a model."""
 
 
-def cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    process = psutil.Process()
-    return list(process.cpu_affinity() or []) if hasattr(process, "cpu_affinity") else list(range(os.cpu_count() or 1))
-
-
 def pin(process: Process, index: int) -> None:
     """Keep it, and all that it will start, on one core; nothing where there is one core, or no way to."""
     own = psutil.Process(process.popen.pid)
-    if hasattr(own, "cpu_affinity") and len(cores()) > 1:
-        own.cpu_affinity([cores()[index % len(cores())]])
+    if hasattr(own, "cpu_affinity") and len(usable_cores()) > 1:
+        own.cpu_affinity([usable_cores()[index % len(usable_cores())]])
 
 
 def balanced_spans(layers: int, parts: int) -> list[Span]:
@@ -181,14 +177,12 @@ def add_pinned_nodes(swarm: LocalSwarm, model: Path, spans: Sequence[Span], urls
 
     urls: where each node dials, if that is not the coordinator itself.
     """
-    own = swarm.url
     for index, span in enumerate(spans):
-        swarm.url = urls[index] if urls else own
-        try:
-            node = swarm.add_node(str(span), "--threads", "1", "--model", str(model), "--name", f"layers {span}")
-        finally:
-            swarm.url = own
-        pin(node, index)
+        url = urls[index] if urls else None
+        pin(
+            swarm.add_node(str(span), "--threads", "1", "--model", str(model), "--name", f"layers {span}", url=url),
+            index,
+        )
     return swarm.wait_covered()
 
 
@@ -325,7 +319,7 @@ class Engines(AbstractContextManager["Engines"]):
         self, model: Path, spans: Sequence[Span], threads: int, sessions: int = 1, extra_buffers: bool = True
     ) -> None:
         self._threads = threads
-        pinned = cores()[:threads]
+        pinned = usable_cores()[:threads]
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
         self._pool.submit(_load, model, list(spans), threads, sessions, extra_buffers, pinned).result()
 
@@ -447,20 +441,12 @@ def _text(ids: list[int]) -> str:
 # Slow links
 
 
-class SlowLink:
-    """A proxy before the coordinator whose connections have a delay, a jitter and a bandwidth, each way.
+class Proxy(ABC):
+    """Stands before the coordinator: for each connection `start` is called for either way. In threads."""
 
-    Bytes keep their order. The delay is the line's length, not its width: as many bytes are on their way as come.
-    The three may be changed at any time. In threads, because event loops sleep in whole milliseconds.
-    """
-
-    def __init__(self, url: str, delay_s: float = 0.0, jitter_s: float = 0.0, bits_per_s: float = float("inf")) -> None:
-        self.delay_s = delay_s
-        self.jitter_s = jitter_s
-        self.bits_per_s = bits_per_s
+    def __init__(self, url: str) -> None:
         self._target = (httpx.URL(url).host, httpx.URL(url).port)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._random = random.Random(0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -474,9 +460,31 @@ class SlowLink:
                 continue
             for source, sink in ((node, coordinator), (coordinator, node)):
                 source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                line: queue.Queue[tuple[float, bytes]] = queue.Queue(256)  # bounded, as a line's buffers are
-                threading.Thread(target=self._read, args=(source, line), daemon=True).start()
-                threading.Thread(target=self._write, args=(line, sink), daemon=True).start()
+                self.start(source, sink)
+
+    @abstractmethod
+    def start(self, source: socket.socket, sink: socket.socket) -> None:
+        """Carry bytes from source to sink from now on, without waiting for it."""
+
+
+class SlowLink(Proxy):
+    """A proxy whose connections have a delay, a jitter and a bandwidth, each way.
+
+    Bytes keep their order. The delay is the line's length, not its width: as many bytes are on their way as come.
+    The three may be changed at any time. In threads, because event loops sleep in whole milliseconds.
+    """
+
+    def __init__(self, url: str, delay_s: float = 0.0, jitter_s: float = 0.0, bits_per_s: float = float("inf")) -> None:
+        self.delay_s = delay_s
+        self.jitter_s = jitter_s
+        self.bits_per_s = bits_per_s
+        self._random = random.Random(0)
+        super().__init__(url)
+
+    def start(self, source: socket.socket, sink: socket.socket) -> None:
+        line: queue.Queue[tuple[float, bytes]] = queue.Queue(256)  # bounded, as a line's buffers are
+        threading.Thread(target=self._read, args=(source, line), daemon=True).start()
+        threading.Thread(target=self._write, args=(line, sink), daemon=True).start()
 
     def _read(self, source: socket.socket, line: queue.Queue[tuple[float, bytes]]) -> None:
         """Every piece with the moment at which it is through. An empty one: the source hung up."""

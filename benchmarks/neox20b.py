@@ -35,7 +35,7 @@ import numpy as np
 import psutil
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 
-from common import print_json
+from common import Proxy, print_json
 from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -145,28 +145,16 @@ def byte_characters() -> list[str]:
     return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
 
 
-class Meter:
-    """A proxy before the coordinator that counts the bytes of all connections, both ways."""
+class Meter(Proxy):
+    """A proxy that counts the bytes of all connections, both ways."""
 
     def __init__(self, url: str) -> None:
-        self._target = (httpx.URL(url).host, httpx.URL(url).port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()
         self.nbytes = 0
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(url)
 
-    def _accept(self) -> None:
-        while True:
-            node, _ = self._listener.accept()
-            try:
-                coordinator = socket.create_connection(self._target)
-            except OSError:  # it has ended; so will the node
-                node.close()
-                continue
-            for source, sink in ((node, coordinator), (coordinator, node)):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+    def start(self, source: socket.socket, sink: socket.socket) -> None:
+        threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         """Until either end hangs up."""
