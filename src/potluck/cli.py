@@ -1,4 +1,4 @@
-"""The command line: `potluck serve | join | convert | status | trace | chat | demo`."""
+"""The command line: `potluck serve | join | plan | convert | status | trace | chat | demo`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import json
 import logging
 import os
-import re
 import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -33,6 +33,7 @@ QUANTIZE_HELP = (
     "Of a Hugging Face model's weights: q8_0 (default), q4_0, f16 or bf16 with llamacpp; none (default), int8 or int4 "
     "with transformers."
 )
+MACHINE_HELP = "Such as 8G, 16G@40 or 16G@40x3: memory, GB/s of weights that it reads (default 10), how many."
 DEMO_PROMPT = "What is a potluck dinner? Answer in two sentences."
 
 app = typer.Typer(
@@ -142,6 +143,7 @@ def join(
     """Be a node: serve a few layers of the coordinator's model."""
     from potluck.node.agent import Agent, NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
+    from potluck.planning.inventory import parse_memory
 
     _log_to_console()
     config = NodeConfig(
@@ -149,19 +151,28 @@ def join(
         name=name or socket.gethostname(),
         span=Span.parse(span) if span is not None else None,
         model=model,
-        memory=_bytes(memory) if memory is not None else free_memory(),
+        memory=parse_memory(memory) if memory is not None else free_memory(),
         threads=threads or physical_cores(),
     )
     with ConsoleReporter() as reporter:
-        _run(Agent(config, reporter).run)
+        agent = Agent(config, reporter)
+        _run(agent.run, agent.leave)
     say("Stopped.")
 
 
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None:
-        raise PotluckError(f"{text!r} is not an amount of memory: write it as 6G or 800M.")
-    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+@app.command()
+def leave(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one node; default: all of yours.")] = None,
+) -> None:
+    """Let the nodes on this machine leave politely, as Ctrl-C does: others take over what runs on them."""
+    from potluck.node.neighbours import local_nodes
+
+    leaving = {pid: known for pid, known in local_nodes().items() if name in (None, known)}
+    if not leaving:
+        raise PotluckError("No node of yours runs here." if name is None else f"No node named {name!r} runs here.")
+    for pid, known in leaving.items():
+        os.kill(pid, signal.SIGINT)
+        say(f"{known} leaves.")
 
 
 class ConsoleReporter:
@@ -190,6 +201,44 @@ class ConsoleReporter:
         elif int(fraction * 10) > self._tenth:
             say(f"Fetched {fraction:.0%}.")
         self._tenth = int(fraction * 10)
+
+
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    machines: Annotated[list[str], typer.Argument(metavar="MEMORY[@SPEED][xCOUNT]...", help=MACHINE_HELP)],
+    round_trip: Annotated[float, typer.Option(help="Of a link to the coordinator, in milliseconds.", min=0)] = 1.0,
+    bandwidth: Annotated[float | None, typer.Option(help="Of a link, in Mbit/s; default: no limit.", min=0.001)] = None,
+    engine: Annotated[EngineKind | None, typer.Option(help="Default: the first that can run the model.")] = None,
+    quantize: Annotated[Quantize | None, typer.Option(help=QUANTIZE_HELP)] = None,
+    context: Annotated[int | None, typer.Option(help="Most tokens of a session, prompt included.", min=16)] = None,
+) -> None:
+    """What a set of machines would give: who serves which layers, how fast, and who is the bottleneck."""
+    from potluck.coordinator.app import DEFAULT_CONTEXT, ServeConfig, choose_engine, footprint
+    from potluck.models.sources import find_model
+    from potluck.planning.forecast import forecast, sentences
+    from potluck.planning.inventory import parse_machines
+    from potluck.planning.machine import Placed
+    from potluck.planning.plan import place
+
+    fleet = parse_machines(machines, round_trip / 1e3, inf if bandwidth is None else bandwidth * 1e6 / 8)
+    found = find_model(model)
+    with _bar("Checking the model", _size(found.path)) as advance:
+        manifest = found.manifest(advance)
+    kind = choose_engine(manifest, ServeConfig(found, engine, quantize))
+    sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))
+    spans = place(sizes, fleet)
+    table = Table("machine", "layers", "MiB", "tokens/s", box=None)
+    placed = []
+    for machine, span in zip(fleet, spans, strict=True):
+        if span is None:
+            table.add_row(machine.name, "none", "", "")
+            continue
+        placed.append(Placed(machine, span))
+        table.add_row(machine.name, str(span), f"{sizes.of(span) >> 20}", f"{machine.rate(sizes, span):.1f}")
+    console.print(table)
+    for sentence in sentences(sizes, forecast(sizes, placed)):
+        say(sentence)
 
 
 @app.command()
@@ -345,8 +394,8 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: progress.advance(task, nbytes)
 
 
-def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Until it ends, or Ctrl-C or SIGTERM cancel it.
+def _run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], object] | None = None) -> None:
+    """Until it ends, or Ctrl-C or SIGTERM cancel it, or whatever `on_signal` makes of them.
 
     The loop's own handlers, because Python's would raise a second Ctrl-C wherever the program just is.
     """
@@ -356,7 +405,7 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert task is not None
         with suppress(NotImplementedError):  # Windows
             for sign in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(sign, task.cancel)
+                asyncio.get_running_loop().add_signal_handler(sign, on_signal or task.cancel)
         await main()
 
     with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:

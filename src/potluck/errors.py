@@ -12,7 +12,8 @@ PotluckError
 ├── RequestError          a client's request is wrong (HTTP status 4xx)
 └── Unavailable           the swarm cannot serve the request now (HTTP status 503)
     ├── Busy              too many requests wait already (HTTP status 429)
-    └── RouteLost         a node of the session's route was lost; the session may be replayed
+    ├── RouteLost         a node of the session's route was lost; the session may be mended or replayed
+    └── RebuildFailed     what a lost node held of a session cannot be had from the nodes beside it
 """
 
 
@@ -76,3 +77,7 @@ class RouteLost(Unavailable):
     def __init__(self, message: str, node: str | None = None) -> None:
         super().__init__(message)
         self.node = node
+
+
+class RebuildFailed(Unavailable):
+    pass

@@ -64,8 +64,12 @@ class Quantize(StrEnum):
 
 
 class NodeState(StrEnum):
+    """stalled: it does not answer in time. leaving: it serves what runs there until others have taken that over."""
+
     LOADING = "loading"
     READY = "ready"
+    STALLED = "stalled"
+    LEAVING = "leaving"
 
 
 class Span(Struct, frozen=True, order=True):
@@ -138,7 +142,11 @@ class Speed(Struct, frozen=True):
 
 
 class Stage(Struct, frozen=True):
-    """One hop of a route: `node` runs the layers of `span` (a prefix of the span that it serves)."""
+    """One hop of a route: `node` runs the layers of `span` (a prefix of the span that it serves).
+
+    twin: the node's mark: who replaces it should compute the same bits.
+    """
 
     node: str
     span: Span
+    twin: str = ""

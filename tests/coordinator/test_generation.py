@@ -11,16 +11,33 @@ import pytest
 
 from potluck.coordinator import generation
 from potluck.coordinator.gateway import Gateway, Terms
-from potluck.coordinator.generation import Delta, Job, Scored, generate, step_rows
+from potluck.coordinator.generation import Delta, Job, Scored, generate
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
+from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
-from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, NodeState, Quantize, RowFormat, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
-from potluck.wire.messages import PROTOCOL_VERSION, Close, Failed, Hello, Hidden, Ready, Scores, Step, Welcome
+from potluck.wire.messages import (
+    PROTOCOL_VERSION,
+    Close,
+    Failed,
+    Hello,
+    Hidden,
+    Kept,
+    Leaving,
+    Ping,
+    Pong,
+    Ready,
+    Recall,
+    Released,
+    Scores,
+    Step,
+    Welcome,
+)
 from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
 
 LAYERS, WIDTH = 4, 1
@@ -82,6 +99,8 @@ class Node:
         self.name = ""
         self.cache: dict[int, list[int]] = {}
         self.steps: list[int] = []
+        self.recalls: list[int] = []
+        self.forgetful = self.released = False
         self.before: Callable[[Step], Awaitable[None]] | None = None
         self.closed = asyncio.Event()
         self.failing = False
@@ -104,11 +123,26 @@ class Node:
             case Close(session):
                 self.cache.pop(session, None)
                 self.closed.set()
+            case Ping(number):
+                await self.link.send(encode(Pong(number, len(self.cache)), payload))
+            case Released():
+                self.released = True
+            case Recall():
+                self.recalls.append(message.rows)
+                await self.link.send(self._recalled(message))
             case Step():
                 self.steps.append(message.rows)
                 if self.before is not None:
                     await self.before(message)
                 await self.link.send(self._answer(message, payload))
+
+    def _recalled(self, recall: Recall) -> bytes:
+        """Rows carry the token, so that the cache is the journal as well."""
+        tokens = self.cache.get(recall.session, [])[recall.position : recall.position + recall.rows]
+        if self.forgetful or len(tokens) < recall.rows:
+            return encode(Failed(recall.session, recall.route, recall.step, "The journal does not reach so far back."))
+        rows = pack_rows(np.array(tokens, np.float32)[:, None], RowFormat.F32)
+        return encode(Hidden(recall.session, recall.route, recall.step, recall.rows, 0.0, 0.0), rows)
 
     def _answer(self, step: Step, payload: memoryview) -> bytes:
         history = self.cache.setdefault(step.session, [])
@@ -120,6 +154,8 @@ class Node:
         else:
             tokens = unpack_rows(payload, step.rows, WIDTH, RowFormat.F32)[:, 0].astype(int).tolist()
         history += tokens
+        if step.keep:
+            return encode(Kept(step.session, step.route, step.step, 0.0, 0.0))
         if step.last < LAYERS - 1:
             rows = np.array(tokens, np.float32)[:, None]
             return encode(
@@ -340,15 +376,98 @@ def test_an_answer_that_has_begun_waits_for_lost_layers_to_come_back() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_only_the_lost_span_computes_what_was_there(lost: int) -> None:
+    """The others compute one row a token, and at most one of them again: the one that was under way."""
+    prompt = 50 * "potluck"
+
+    async def test() -> None:
+        async with toy_swarm("0", "1-2", "3", "0", "1-2", "3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(prompt, max_tokens=6))
+            deltas = [await anext(stream)]
+            serving = sorted((node for node in nodes if node.cache), key=lambda node: node.span)
+            heir = next(node for node in nodes if node.span == serving[lost].span and not node.cache)
+            await serving[lost].link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer(prompt, 6)
+            assert sum(heir.steps) == 350 + 5
+            others = [sum(node.steps) for node in serving if node is not serving[lost]]
+            assert all(350 + 5 <= rows <= 350 + 6 for rows in others)
+            assert [sum(node.recalls) for node in serving] == [
+                350 if node is serving[lost - 1] and lost else 0 for node in serving
+            ]
+
+    run(test())
+
+
+def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            nodes[0].forgetful = True
+            [victim] = [node for node in nodes[1:] if node.cache]
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert nodes[0].recalls
+
+    run(test())
+
+
+def test_other_spans_take_over_where_nobody_has_the_lost_one() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            victim = next(node for node in nodes if node.cache and node.span.first > 0)
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+
+    run(test())
+
+
+def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            [leaver] = [node for node in nodes[1:] if node.cache]
+            await leaver.link.send(encode(Leaving()))
+            await until(lambda: gateway.swarm.nodes[leaver.name].state is NodeState.LEAVING)
+            assert not leaver.released
+            deltas += [await anext(stream)]
+            await until(lambda: leaver.released and not leaver.cache)
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+
+    run(test())
+
+
+def test_a_node_that_leaves_without_an_heir_serves_to_the_end() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            await nodes[1].link.send(encode(Leaving()))
+            await until(lambda: gateway.swarm.nodes[nodes[1].name].state is NodeState.LEAVING)
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            await until(lambda: nodes[1].released)
+
+    run(test())
+
+
 def test_layers_that_do_not_come_back_end_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "_REPLAY_S", 0.0)
+    monkeypatch.setattr(generation, "_PATIENCE_S", 0.0)
 
     async def test() -> None:
         async with toy_swarm("0-1", "2-3") as (gateway, nodes):
             stream = generate(gateway, TOKENIZER, job(max_tokens=6))
             await anext(stream)
             await nodes.pop().link.close()
-            with pytest.raises(Unavailable, match="No node serves layers 2-3 now"):
+            with pytest.raises(Unavailable, match="no node has come to serve layers 2-3"):
                 await anext(stream)
 
     run(test())
@@ -624,7 +743,7 @@ def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_resumed_session_that_loses_a_node_is_replayed_in_full(lost: int) -> None:
+def test_a_resumed_session_that_loses_a_node_goes_on(lost: int) -> None:
     turn = LONG + toy_answer(LONG, 6) + "next"
 
     async def test() -> None:

@@ -121,9 +121,9 @@ def test_rows_that_are_not_finite_are_malformed(bad: float) -> None:
 
 
 def test_each_kind_of_answer_comes_from_its_stage() -> None:
-    with pytest.raises(WireError, match="not the last sent scores"):
+    with pytest.raises(WireError, match="was not asked for them"):
         started().scores("a", Scores(1, 5, 0, (2,), 0.0, 0.0), candidates(([1, 7], [-1.0, -2.0])))
-    with pytest.raises(WireError, match="where scores were due"):
+    with pytest.raises(WireError, match="hidden rows where it should not"):
         at_the_end().hidden("c", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
 
 

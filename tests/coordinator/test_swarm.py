@@ -11,6 +11,7 @@ from potluck.coordinator.swarm import (
     Changed,
     Joined,
     Left,
+    Mended,
     Progressed,
     Refuse,
     Swarm,
@@ -95,7 +96,7 @@ def test_a_session_has_its_positions_on_every_stage() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 2)
     join(swarm, "n2", 3, 5)
-    assert swarm.reserve(1, 60) == (Stage("n1", Span(0, 2)), Stage("n2", Span(3, 5)))
+    assert swarm.reserve(1, 60) == (Stage("n1", Span(0, 2), "twin"), Stage("n2", Span(3, 5), "twin"))
     assert [node.reserved for node in swarm.nodes.values()] == [{1: 60}, {1: 60}]
     assert swarm.reserve(2, 60) is None
     assert [node.reserved for node in swarm.nodes.values()] == [{1: 60}, {1: 60}]
@@ -136,8 +137,11 @@ def test_a_node_that_leaves_breaks_its_sessions_and_no_others() -> None:
     reason = f"Node {gone.upper()}, which served layers 3-5, has left."
     assert swarm.handle(Left(gone)) == [Break(1, reason), Changed()]
     assert gone not in swarm.nodes
-    # The session's room on the other stages is free at once.
-    assert all(node.reserved == {} for node in swarm.nodes.values())
+    # The session keeps its room on the other stage: there it goes on.
+    assert swarm.nodes["n1"].reserved == {1: 60}
+    [heir] = swarm.nodes.keys() - {"n1"}
+    assert swarm.mend(1, routes[1], 60) == Mended((routes[1][0], Stage(heir, Span(3, 5), "twin")), ((1, 1),))
+    assert swarm.release(1) == [Changed()]
     assert swarm.reserve(2, 100) is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, eventually, potluck
+from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, eventually, potluck
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span, even_spans
 
@@ -40,6 +41,31 @@ def test_the_status_for_programs(tiny_swarm):
         ("4-5", "ready", 1),
     ]
     assert all(node["tokens_per_s"] > 0 and node["prefill_tokens_per_s"] > 0 for node in status["nodes"])
+
+
+def test_plan_tells_what_machines_would_give(tiny):
+    told = potluck("plan", tiny, "300M@40x2", "8M", "--round-trip", "5", "--bandwidth", "100", "--context", "64")
+    assert told.returncode == 0, told.stderr
+    header, first, second, third, *words = told.stdout.splitlines()
+    assert header.split() == ["machine", "layers", "MiB", "tokens/s"]
+    assert first.split()[:3] == ["1:", "300M@40", "0-5"]
+    assert second.split()[:3] == ["2:", "300M@40", "0-5"]
+    assert third.split() == ["3:", "8M", "none"]
+    assert re.fullmatch(r"One stream: 19\d\.\d tokens/s\.", words[0])  # a round trip, and reading a tiny model
+    assert words[1].startswith("Many streams together: ")
+    assert words[2] == "The bottleneck is machine 1: 300M@40, with layers 0-5."
+
+
+def test_plan_tells_what_is_missing(tiny):
+    told = potluck("plan", tiny, "8M")
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"\nNobody can hold layers 0-5: machines with 2\d\d MiB more are missing\.\n$", told.stdout)
+
+
+def test_a_plan_for_what_is_no_machine(tiny):
+    assert complaint("plan", tiny, "8G@fast") == (
+        "'8G@fast' is not a machine: write it as 8G, 16G@40 (GB/s) or 16G@40x3 (three of them)."
+    )
 
 
 def test_chat_answers_each_line_of_its_input(smol):

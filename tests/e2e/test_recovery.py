@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import openai
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, eventually
+from e2e.helpers import LOCAL, ONE_THREAD, complaint, eventually, potluck
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span
 
@@ -47,18 +47,81 @@ def kill(node: Process) -> None:
     assert node.wait(10) == -signal.SIGKILL
 
 
-def test_another_node_of_the_span_takes_over(tiny, client_of, undisturbed):
+def test_another_node_of_the_span_takes_over(twins, client_of, undisturbed):
+    swarm, nodes = twins
+    answer = ask(client_of(swarm))
+    head = begun(answer)
+    victim = serving(swarm, nodes)
+    kill(nodes[victim])
+    assert head + "".join(answer) == undisturbed
+    assert state(swarm, victim) == "gone"
+    swarm.coordinator.wait_for("Others take over its sessions")
+
+
+@pytest.fixture
+def twins(tiny) -> Iterator[tuple[LocalSwarm, dict[str, Process]]]:
+    """A swarm with two nodes for its second half, and these by name."""
     with LocalSwarm(tiny, [Span(0, 2)], serve=LOCAL, join=ONE_THREAD) as swarm:
-        twins = {name: swarm.add_node("3-5", "--name", name) for name in ("castor", "pollux")}
+        nodes = {name: swarm.add_node("3-5", "--name", name) for name in ("castor", "pollux")}
         swarm.wait_covered()
-        answer = ask(client_of(swarm))
-        head = begun(answer)
-        [serving] = [node["name"] for node in swarm.status()["nodes"] if node["sessions"] and node["name"] in twins]
-        kill(twins[serving])
-        assert head + "".join(answer) == undisturbed
-        [left] = [node["name"] for node in swarm.status()["nodes"] if node["name"] in twins]
-        assert left != serving
-        swarm.coordinator.wait_for("replayed on another route")
+        yield swarm, nodes
+
+
+def serving(swarm: LocalSwarm, names: Iterable[str]) -> str:
+    [name] = [node["name"] for node in swarm.status()["nodes"] if node["sessions"] and node["name"] in names]
+    return name
+
+
+def state(swarm: LocalSwarm, name: str) -> str:
+    return next((node["state"] for node in swarm.status()["nodes"] if node["name"] == name), "gone")
+
+
+def test_a_frozen_node_is_passed_over_and_used_again(twins, client_of, undisturbed):
+    swarm, nodes = twins
+    answer = ask(client_of(swarm))
+    head = begun(answer)
+    victim = serving(swarm, nodes)
+    nodes[victim].popen.send_signal(signal.SIGSTOP)
+    assert head + "".join(answer) == undisturbed
+    assert state(swarm, victim) == "stalled"
+    nodes[victim].popen.send_signal(signal.SIGCONT)
+    nodes[victim].wait_for("The coordinator passes this node over")
+    nodes[victim].wait_for("The coordinator uses this node again")
+    assert state(swarm, victim) == "ready"
+    swarm.wait_until(lambda status: all(node["held"] == node["parked"] for node in status["nodes"]))
+
+
+@pytest.mark.parametrize("command", [True, False])
+def test_a_node_that_leaves_hands_its_answers_over_first(twins, client_of, undisturbed, command):
+    swarm, nodes = twins
+    answer = ask(client_of(swarm))
+    head = begun(answer)
+    leaver = serving(swarm, nodes)
+    if command:
+        assert potluck("leave", leaver).stdout == f"{leaver} leaves.\n"
+    else:
+        nodes[leaver].interrupt()
+    assert nodes[leaver].wait(20) == 0
+    assert serving(swarm, nodes) != leaver
+    assert head + "".join(answer) == undisturbed
+    swarm.coordinator.interrupt()
+    assert not [line for line in swarm.coordinator.lines if "Others take over" in line]  # nothing was lost
+
+
+def test_a_second_signal_goes_at_once(twins, client_of):
+    swarm, nodes = twins
+    answer = ask(client_of(swarm))
+    begun(answer)
+    leaver = swarm.nodes[0]  # nobody else has its layers
+    leaver.interrupt()
+    leaver.wait_for("Leaving")
+    leaver.interrupt()
+    assert leaver.wait(10) == 0
+    assert nodes
+
+
+def test_nobody_leaves_where_nobody_is():
+    assert complaint("leave", "no such node") == "No node named 'no such node' runs here."
 
 
 @pytest.mark.parametrize("span", ["0-2", "3-5"])

@@ -130,3 +130,25 @@ def test_without_file_locks_everyone_has_what_it_wants(node: Node, monkeypatch: 
     one, other = node(4), node(3)
     with one.share() as first, other.share() as second:
         assert (first, second) == ((0, 1, 2, 3), (0, 1, 2))
+
+
+def test_a_stopped_process_keeps_nobody_from_its_cores(node: Node, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from potluck.node import hardware\n"
+        f"hardware.usable_cores = lambda: list(range({TOGETHER}))\n"
+        f"with hardware.Cores({TOGETHER}, Path(sys.argv[1])).share():\n"
+        "    print('held', flush=True); os.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "cores")], stdout=subprocess.PIPE, text=True)
+    with child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "held\n"
+            with node(2).share() as cores:
+                assert cores == (0, 1)
+        finally:
+            child.kill()
+
+
+def test_memory_is_read_at_a_rate_that_machines_have() -> None:
+    assert 1e8 < hardware.read_rate(1) < 1e13

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.node import neighbours as module
-from potluck.node.neighbours import Neighbours, follow
+from potluck.node.neighbours import Neighbours, follow, local_nodes
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,16 @@ class Machine:
         self.clock, self.cpus, self.node = 10.0, [100.0, 100.0, 0.0], 50.0
 
 
+def hold_pid(process: Any, pid: int) -> None:
+    process.pid = pid
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
     monkeypatch.setattr(module.time, "monotonic", lambda: machine.clock)
     monkeypatch.setattr(module.psutil, "cpu_times", lambda percpu: [Times(busy) for busy in machine.cpus])
-    node = type("Process", (), {"__init__": lambda _, pid: None, "cpu_times": lambda _: Times(machine.node)})
+    node = type("Process", (), {"__init__": hold_pid, "cpu_times": lambda _: Times(machine.node)})
     monkeypatch.setattr(module.psutil, "Process", node)
     return machine
 
@@ -66,7 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture
 def neighbours(machine: Machine, tmp_path: Path) -> Iterator[Neighbours]:
     watch = Neighbours(2, [0, 1], tmp_path)
-    with watch.registered():
+    with watch.registered("anna"):
         machine.clock, machine.node = 11.0, 51.0
         watch.free_cores()  # from now on the node is known
         yield watch
@@ -91,6 +96,13 @@ def test_marks_come_and_go_with_their_processes(tmp_path: Path, ended: int) -> N
     (tmp_path / f"node-{ended}").touch()
     assert not psutil.pid_exists(ended)
     watch = Neighbours(1, None, tmp_path)
-    with watch.registered():
+    with watch.registered("anna"):
         assert [mark.name for mark in tmp_path.iterdir()] == [f"node-{os.getpid()}"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nodes_of_this_machine_are_known_by_name(tmp_path: Path, ended: int) -> None:
+    (tmp_path / f"node-{ended}").write_text("gone")
+    with Neighbours(1, None, tmp_path).registered("anna"):
+        assert local_nodes(tmp_path) == {os.getpid(): "anna"}
+    assert local_nodes(tmp_path) == {}

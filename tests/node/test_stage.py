@@ -1,7 +1,7 @@
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import msgspec
@@ -16,7 +16,23 @@ from potluck.node.stage import Stage
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import MemoryLink
-from potluck.wire.messages import Close, Failed, FromNode, Hidden, Message, Refusal, Scores, Step, Welcome
+from potluck.wire.messages import (
+    Close,
+    Failed,
+    FromNode,
+    Hidden,
+    Kept,
+    Message,
+    Notice,
+    Ping,
+    Pong,
+    Recall,
+    Refusal,
+    Released,
+    Scores,
+    Step,
+    Welcome,
+)
 from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
 
 LAYERS = 4
@@ -67,6 +83,10 @@ class ToyEngine:
     def rest(self) -> None:
         pass
 
+    @property
+    def sessions(self) -> int:
+        return len(self.lengths)
+
     def length(self, session: int) -> int:
         return self.lengths.get(session, 0)
 
@@ -114,9 +134,9 @@ class Bench:
     async def receive(self) -> tuple[FromNode, memoryview]:
         """A message, its times left out."""
         message, payload = decode_from_node(await self.link.receive())
-        if isinstance(message, Hidden | Scores):
+        if isinstance(message, Hidden | Scores | Kept):
             assert message.queue_s >= 0
-            assert message.compute_s > 0
+            assert message.compute_s >= 0
             message = msgspec.structs.replace(message, queue_s=0.0, compute_s=0.0)
         return message, payload
 
@@ -335,7 +355,6 @@ MALFORMED = {
     "asks for too much": (Step(1, 1, 0, 0, 1, 1, 257, ((),), 1), bytes(4)),
     "more rows than a batch": (Step(1, 1, 0, 0, 33, 1, 1, (), 1), bytes(4 * 33)),
     "no stages": (Step(1, 1, 0, 0, 1, 1, 1, (), 0), bytes(4)),
-    "a welcome": (WELCOME, b""),
 }
 
 
@@ -417,5 +436,102 @@ def test_when_the_link_closes_no_session_stays_in_the_cache() -> None:
             with pytest.raises(LinkClosed):
                 await task
         assert bench.engine.lengths == {}
+
+    run(test())
+
+
+@asynccontextmanager
+async def watched(span: Span) -> AsyncIterator[tuple[Bench, asyncio.Task[Welcome | None], list[str]]]:
+    """A stage that serves, its end, and what it tells the owner."""
+    bench, said = Bench(span), list[str]()
+    bench.stage = Stage(
+        bench.engine, SPEED, bench.theirs, RowFormat.F32, cast(Cores, TwoCores()), Worker(), said.append
+    )
+    end = asyncio.create_task(bench.stage.run())
+    try:
+        yield bench, end, said
+    finally:
+        end.cancel()
+        await asyncio.gather(end, return_exceptions=True)
+
+
+def test_what_was_sent_on_is_sent_once_more_from_the_journal() -> None:
+    async def test() -> None:
+        async with watched(FIRST) as (bench, _, _):
+            await bench.tokens(7, [1, 2, 3])
+            _, sent = await bench.receive()
+            await bench.send(Recall(7, 5, 9, 1, 2))
+            message, payload = await bench.receive()
+            assert message == Hidden(7, 5, 9, 2, 0.0, 0.0)
+            assert bytes(payload) == bytes(sent)[4 * WIDTH :]
+            assert bench.engine.batches == [[7]]
+
+    run(test())
+
+
+def test_what_the_journal_does_not_hold_is_a_failure() -> None:
+    async def test() -> None:
+        async with watched(FIRST) as (bench, _, _):
+            await bench.tokens(7, [1, 2, 3])
+            await bench.receive()
+            await bench.send(Recall(7, 5, 9, 1, 3))
+            assert (await bench.receive())[0] == Failed(7, 5, 9, "The journal does not reach so far back.")
+            await bench.send(Close(7))
+            await bench.tokens(8, [1])  # so that the close was worked off
+            await bench.receive()
+            await bench.send(Recall(7, 5, 9, 0, 1))
+            assert isinstance((await bench.receive())[0], Failed)
+
+    run(test())
+
+
+@pytest.mark.parametrize("span", [FIRST, LAST])
+def test_a_step_to_keep_is_computed_and_journalled_but_not_sent_on(span: Span) -> None:
+    async def test() -> None:
+        async with watched(span) as (bench, _, _):
+            step = Step(7, 5, 9, 0, 2, span.last, 1, (), 2, keep=True)
+            data = np.ones((2, WIDTH), np.float32)
+            ids = np.array([1, 1], np.int32)
+            await bench.send(step, pack_ids(ids) if span is FIRST else pack_rows(data, RowFormat.F32))
+            assert (await bench.receive())[0] == Kept(7, 5, 9, 0.0, 0.0)
+            assert bench.engine.lengths == {7: 2}
+            await bench.send(Recall(7, 5, 10, 0, 2))
+            assert isinstance((await bench.receive())[0], Hidden if span is FIRST else Failed)
+
+    run(test())
+
+
+def test_a_ping_is_answered_with_the_number_of_sessions() -> None:
+    async def test() -> None:
+        async with watched(FIRST) as (bench, _, _):
+            await bench.tokens(7, [1])
+            await bench.receive()
+            await bench.send(Ping(3), b"echo")
+            message, payload = await bench.receive()
+            assert (message, bytes(payload)) == (Pong(3, 1), b"echo")
+
+    run(test())
+
+
+def test_the_owner_is_told_what_the_coordinator_says() -> None:
+    async def test() -> None:
+        async with watched(FIRST) as (bench, _, said):
+            await bench.send(Notice("The coordinator passes this node over."))
+            await bench.send(Ping(1))
+            await bench.receive()
+            assert said == ["The coordinator passes this node over."]
+
+    run(test())
+
+
+@pytest.mark.parametrize("last", [WELCOME, Released()])
+def test_a_stage_ends_when_it_gets_other_layers_or_may_go(last: Message) -> None:
+    async def test() -> None:
+        async with watched(FIRST) as (bench, end, _):
+            await bench.tokens(7, [1])
+            await bench.receive()
+            await bench.send(last)
+            assert await end == (last if isinstance(last, Welcome) else None)
+            assert bench.engine.lengths == {}
 
     run(test())

@@ -4,13 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.planning.cost import stage_seconds
 from potluck.planning.routing import Server, choose_route, missing_layers
-from potluck.types import Span, Speed, Stage
+from potluck.types import Span, Stage
 
 
-def server(name: str, first: int, last: int, decode_s: float = 1.0, sessions: int = 0) -> Server:
-    return Server(name, Span(first, last), Speed(decode_s, decode_s), sessions)
+def server(
+    name: str, first: int, last: int, token_s: float = 1.0, sessions: int = 0, twin: str = "", hop_s: float = 0.001
+) -> Server:
+    return Server(name, Span(first, last), token_s, hop_s, sessions, twin)
+
+
+def whole(layers: int) -> Span:
+    return Span(0, layers - 1)
 
 
 @st.composite
@@ -39,16 +44,13 @@ def all_routes(layers: int, servers: Sequence[Server], start: int = 0) -> Iterat
 
 def cost(route: Sequence[Stage], servers: Sequence[Server]) -> float:
     known = {one.node: one for one in servers}
-    return sum(
-        stage_seconds(known[stage.node].speed, known[stage.node].span, stage.span, known[stage.node].sessions)
-        for stage in route
-    )
+    return sum(known[stage.node].seconds(stage.span) for stage in route)
 
 
 @given(swarms())
 def test_a_route_exists_only_where_nothing_is_missing_and_is_valid(case: tuple[int, list[Server]]) -> None:
     layers, servers = case
-    route = choose_route(layers, servers)
+    route = choose_route(whole(layers), servers)
     if route is None:
         return
     assert missing_layers(layers, [one.span for one in servers]) == []
@@ -64,13 +66,13 @@ def test_a_route_exists_only_where_nothing_is_missing_and_is_valid(case: tuple[i
 def test_where_all_layers_are_covered_a_route_exists(case: tuple[int, list[Server]]) -> None:
     layers, servers = case
     covered = not missing_layers(layers, [one.span for one in servers])
-    assert (choose_route(layers, servers) is not None) == covered
+    assert (choose_route(whole(layers), servers) is not None) == covered
 
 
 @given(swarms(most_layers=6, most_nodes=6))
 def test_no_route_is_quicker(case: tuple[int, list[Server]]) -> None:
     layers, servers = case
-    route = choose_route(layers, servers)
+    route = choose_route(whole(layers), servers)
     everything = [cost(other, servers) for other in all_routes(layers, servers)]
     if route is None:
         assert everything == []
@@ -91,7 +93,7 @@ def test_no_route_is_quicker(case: tuple[int, list[Server]]) -> None:
     ],
 )
 def test_the_quick_and_the_idle_are_preferred(servers: list[Server], nodes: list[str]) -> None:
-    route = choose_route(6, servers)
+    route = choose_route(whole(6), servers)
     assert route is not None
     assert [stage.node for stage in route] == nodes
 
@@ -101,3 +103,41 @@ def test_missing_layers_are_those_in_no_span(pairs: list[tuple[int, int]], layer
     spans = [Span(first, first + more) for first, more in pairs]
     expected = [layer for layer in range(layers) if not any(layer in span for span in spans)]
     assert missing_layers(layers, spans) == expected
+
+
+seconds = st.floats(1e-6, 10)
+spans = st.tuples(st.integers(0, 20), st.integers(1, 20)).map(lambda pair: Span(pair[0], sum(pair)))
+
+
+@given(seconds, spans, st.integers(0, 50))
+def test_less_of_a_span_is_quicker_and_more_sessions_are_slower(token_s: float, span: Span, sessions: int) -> None:
+    one, more = (server("a", span.first, span.last, token_s, count) for count in (sessions, sessions + 1))
+    assert one.seconds(Span(span.first, span.last - 1)) < one.seconds(span) < more.seconds(span)
+
+
+@given(seconds, spans)
+def test_two_half_stages_cost_more_than_one_whole_by_their_hop(token_s: float, span: Span) -> None:
+    one, cut = server("a", span.first, span.last, token_s), (span.first + span.last) // 2
+    halves = [Span(span.first, cut), Span(cut + 1, span.last)]
+    assert sum(map(one.seconds, halves)) > one.seconds(span)
+
+
+def test_a_twin_is_preferred_to_a_quicker_stranger_and_a_stranger_to_none() -> None:
+    quick, twin = server("quick", 2, 5, twin="x"), server("twin", 2, 5, 9.0, twin="y")
+    part = Span(2, 4)
+    assert choose_route(part, [quick, twin]) == (Stage("quick", part, "x"),)
+    assert choose_route(part, [quick, twin], {"y"}) == (Stage("twin", part, "y"),)
+    assert choose_route(part, [quick], {"y"}) == (Stage("quick", part, "x"),)
+
+
+def test_a_part_is_routed_by_nodes_that_begin_inside_it() -> None:
+    servers = [server("a", 0, 5), server("b", 2, 3), server("c", 4, 9), server("d", 1, 9)]
+    assert choose_route(Span(2, 5), servers) == (Stage("b", Span(2, 3)), Stage("c", Span(4, 5)))
+    assert choose_route(Span(3, 5), servers) is None
+
+
+def test_a_distant_node_costs_its_round_trips() -> None:
+    near, far = server("near", 0, 5, 1.2), server("far", 0, 5, hop_s=0.3)
+    route = choose_route(whole(6), [near, far])
+    assert route is not None
+    assert route[0].node == "near"

@@ -57,9 +57,9 @@ def test_a_field_too_many_or_too_few_is_refused(kind: type[Message], data: st.Da
     header: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(data.draw(values(kind))))
     with pytest.raises(WireError, match="unknown field"):
         decode(frame({**header, "extra": 1}))
-    gone = data.draw(st.sampled_from([name for name in header if name != "kind"]))
-    with pytest.raises(WireError, match="missing required field"):
-        decode(frame({name: value for name, value in header.items() if name != gone}))
+    for gone in (field.name for field in msgspec.structs.fields(kind) if field.required):
+        with pytest.raises(WireError, match="missing required field"):
+            decode(frame({name: value for name, value in header.items() if name != gone}))
 
 
 @pytest.mark.parametrize("kind", get_args(AnyMessage), ids=lambda kind: kind.__name__)

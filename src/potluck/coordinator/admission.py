@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from potluck.coordinator.parked import KEEP_S, Match, Parked, ParkedSessions
-from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.swarm import Mended, Swarm
 from potluck.types import Stage
 from potluck.wire.rows import Ids
 
@@ -69,6 +69,20 @@ class Admission:
         self._swarm.release(oldest.number)
         return oldest.number
 
+    def mend(
+        self, number: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str]
+    ) -> tuple[Mended, tuple[int, ...]] | None:
+        """Others in place of a session's lost stages, and the sessions that had to give way; None when there are none.
+
+        As `Swarm.mend`, but parked sessions give way where that makes room.
+        """
+        evicted = []
+        while (mended := self._swarm.mend(number, route, positions, avoid)) is None:
+            if self._parked.oldest is None or not self._swarm.can_mend_without_parked(number, route, positions):
+                return None
+            evicted.append(self._evict(self._parked.oldest))
+        return mended, tuple(evicted)
+
     def park(self, session: Parked) -> bool:
         """Keep a session whose answer has ended; False for one that is not worth it."""
         if not self._parked.park(session):
@@ -76,9 +90,9 @@ class Admission:
         self._swarm.park(session.number, len(session.tokens))
         return True
 
-    def drop(self, number: int) -> None:
-        """The session is closed or lost; who drops it also releases it."""
-        self._parked.drop(number)
+    def drop(self, number: int) -> bool:
+        """The session is closed or lost; who drops it also releases it. Whether it was parked."""
+        return self._parked.drop(number)
 
     def expired(self, now: float) -> list[int]:
         """Sessions that have been parked for long enough."""

@@ -36,6 +36,7 @@ from potluck.models.spans import engines_for, part_sizes
 from potluck.planning.cost import Footprint
 from potluck.types import CACHE_BYTES, Attention, EngineKind, Quantize, RowFormat
 from potluck.wire.codec import MAX_FRAME
+from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
 
@@ -63,7 +64,7 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
     context = min(manifest.context, config.context or DEFAULT_CONTEXT)
     engine, quantize = choose_engine(manifest, config)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
-    swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context))
+    swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context, config.rows))
     relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
     gateway = Gateway(swarm, relay, terms)
     tokenizer = open_tokenizer(config.model.path)
@@ -137,11 +138,14 @@ def choose_engine(manifest: Manifest, config: ServeConfig) -> tuple[EngineKind, 
     return engine, quantize
 
 
-def footprint(manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int) -> Footprint:
-    """What the model's parts weigh on a node: each layer with the cache of one session of full length."""
+def footprint(
+    manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
+) -> Footprint:
+    """What the model's parts weigh on a node, with a cache for one session of full length, and on its link."""
     sizes = part_sizes(manifest, engine, quantize)
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
-    return Footprint(tuple(size + cache for size in sizes.layers), sizes.entry, sizes.head)
+    row = payload_size(1, manifest.hidden_size, rows)
+    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
 
 
 def _readable(body: bytes) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from potluck.coordinator.line import Line
 from potluck.coordinator.parked import Parked
 from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
+from potluck.coordinator.session import Session
 from potluck.coordinator.swarm import (
     Action,
     Admit,
@@ -25,24 +26,38 @@ from potluck.coordinator.swarm import (
     Changed,
     Event,
     Joined,
+    Leaves,
     Left,
+    LetGo,
     Progressed,
     Refuse,
     Resized,
+    Revived,
+    Stalled,
     Swarm,
+    Tell,
 )
-from potluck.errors import LinkClosed, Refused, RouteLost, Unavailable, WireError
-from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span, Stage
+from potluck.coordinator.trace import Hop
+from potluck.coordinator.watch import LOOK_S, Ask, Watch
+from potluck.errors import LinkClosed, PotluckError, RebuildFailed, Refused, RouteLost, Unavailable, WireError
+from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span, Stage
 from potluck.wire.codec import check_version, decode_from_node, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
+    Close,
     Failed,
     FromNode,
     Hello,
     Hidden,
+    Kept,
+    Leaving,
     Loading,
+    Notice,
+    Ping,
+    Pong,
     Ready,
     Refusal,
+    Released,
     Scores,
     Step,
     Threads,
@@ -115,36 +130,6 @@ class Outbox:
                 await self._link.send(self._frames.popleft())
 
 
-class Session:
-    """One sequence on a route; `step` runs positions through it. Close or park it, or its room stays taken.
-
-    held: how many tokens of the request that opened it the nodes hold already, so that they need not be fed.
-    """
-
-    def __init__(self, grant: Grant, gateway: Gateway) -> None:
-        self.number = grant.number
-        self.route = grant.route
-        self.held = grant.held
-        self._gateway = gateway
-        self._steps = grant.steps
-
-    async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
-        """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost.
-
-        position: where it is less than what the nodes hold, they forget the rest first.
-        """
-        step = Step(self.number, 0, self._steps, position, len(tokens), 0, top, asks, 0)
-        self._steps += 1
-        return await self._gateway.run_step(step, tokens)
-
-    def park(self, tokens: Sequence[int]) -> None:
-        """The end of a session that may be of use to a later request: every node holds exactly these tokens."""
-        self._gateway.park_session(self.number, self.route, tokens, self._steps)
-
-    def close(self) -> None:
-        self._gateway.close_session(self.number)
-
-
 @dataclass(frozen=True)
 class Terms:
     """What every node of the swarm agrees on; see `Welcome`. digest: of the model. context: positions a session."""
@@ -179,6 +164,10 @@ class Gateway:
         self._admission = Admission(swarm)
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._watch = Watch()
+        self._looking: asyncio.TimerHandle | None = None
+        self._pings = itertools.count(1)
+        relay.on_hop = self._measure
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """The route `/node`, as an ASGI application."""
@@ -194,8 +183,11 @@ class Gateway:
         reason = None
         try:
             await self._admit(node, link)
+            self._watch_on()
             while True:
-                self._take(node, *decode_from_node(await link.receive()))
+                message, payload = decode_from_node(await link.receive())
+                self._watch.heard(node, self._relay.clock())
+                self._take(node, message, payload)
         except LinkClosed as error:
             log.info("%s: %s", self._name(node), error)
         except (WireError, Refused) as error:
@@ -204,6 +196,7 @@ class Gateway:
         finally:
             sender.cancel()
             del self._outboxes[node]
+            self._watch.forget(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
             await self._part(link, reason)
 
@@ -242,8 +235,14 @@ class Gateway:
                 if candidates is not None:
                     self._finish(message.session, message.step, candidates)
             case Failed():
-                if self._relay.failed(node, message):
-                    self._break(message.session, f"{self._name(node)} could not run a step: {message.reason}", node)
+                self._fail(node, message)
+            case Kept():
+                if self._relay.kept(node, message):
+                    self._finish(message.session, message.step, [])
+            case Pong():
+                self.swarm.nodes[node].held = message.sessions
+            case Leaving():
+                self._apply(Leaves(node))
             case Loading(fraction):
                 self._apply(Progressed(node, fraction))
             case Ready():
@@ -254,8 +253,50 @@ class Gateway:
             case Hello():
                 raise WireError("A second hello came on one socket.")
 
+    def _fail(self, node: str, message: Failed) -> None:
+        """A node could not run a step: its session goes on without it. If it was to rebuild one, the route stays."""
+        step = self._relay.failed(node, message)
+        if step is None:
+            return
+        reason = f"{self._name(node)} could not run a step: {message.reason}"
+        if step.keep:
+            self._relay.restart(message.session)
+            self._end_steps(message.session, RebuildFailed(reason))
+            return
+        self.swarm.nodes[node].forget(message.session)
+        self._send_to((node, encode(Close(message.session))))
+        self._break(message.session, reason, node)
+
+    def _measure(self, hop: Hop) -> None:
+        node = self.swarm.nodes.get(hop.node)
+        if node is not None and hop.compute_s:  # what comes from a journal took none
+            node.measure.note(hop, node.span, node.open_sessions)
+
+    def _watch_on(self) -> None:
+        """Look after the nodes, as long as there are any."""
+        if self._looking is None and self._outboxes and not self._stopping:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        serving = {name: node.measure for name, node in self.swarm.nodes.items() if node.state is not NodeState.LOADING}
+        for found in self._watch.look(self._relay.clock(), self._relay.awaited(), serving):
+            match found:
+                case Ask(node):
+                    self._send_to((node, encode(Ping(next(self._pings)))))
+                case Stalled(node, reason):
+                    log.warning("%s is passed over: %s.", self._name(node), reason)
+                    self._apply(found)
+                case Revived(node):
+                    log.info("%s is used again.", self._name(node))
+                    self._apply(found)
+        self._watch_on()
+
     def _apply(self, event: Event) -> None:
-        for action in self.swarm.handle(event):
+        actions = self.swarm.handle(event)
+        if broken := [action for action in actions if isinstance(action, Break)]:
+            log.warning("%s Others take over its sessions (%d).", broken[0].reason, len(broken))
+        for action in actions:
             self._act(action)
 
     def _act(self, action: Action) -> None:
@@ -266,8 +307,14 @@ class Gateway:
             case Refuse(_, reason):
                 raise Refused(reason)
             case Break(session, reason):
-                self._admission.drop(session)
-                self._break(session, reason)
+                if self._admission.drop(session):
+                    self._send_to(*self._relay.close(session))
+                else:
+                    self._break(session, reason)
+            case Tell(node, text):
+                self._send_to((node, encode(Notice(text))))
+            case LetGo(node):
+                self._send_to((node, encode(Released())))
             case Changed():
                 self._changed.set()
                 self._changed = asyncio.Event()
@@ -284,12 +331,15 @@ class Gateway:
             future.set_result(candidates)
 
     def _break(self, session: int, reason: str, node: str | None = None) -> None:
-        """Every step of the session that is under way ends with RouteLost."""
+        """The session cannot go on before it is mended; its steps that are under way end with RouteLost."""
+        self._relay.lose(session)
+        self._end_steps(session, RouteLost(reason, node))
+
+    def _end_steps(self, session: int, error: PotluckError) -> None:
         for key in self._steps_of(session):
             future = self._results.pop(key)
             if not future.done():
-                future.set_exception(RouteLost(reason, node))
-        self._send_to(*self._relay.close(session))
+                future.set_exception(error)
 
     def _steps_of(self, session: int) -> Iterable[tuple[int, int]]:
         return [key for key in self._results if key[0] == session]
@@ -310,8 +360,9 @@ class Gateway:
         for future in self._results.values():
             if not future.done():
                 future.set_exception(_stopped())
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._looking):
+            if timer is not None:
+                timer.cancel()
         self._act(Changed())
 
     async def changed_before(self, deadline: float) -> bool:
@@ -342,21 +393,53 @@ class Gateway:
                 if self._line.is_first(place):
                     grant = self._admission.grant(number, positions, prompt, avoid)
                     if grant is not None:
-                        return self._session(grant)
+                        return self._session(grant, positions)
                 await place.wait()
                 if self._stopping:
                     raise _stopped()
         finally:
             self._line.leave(place)
 
-    def _session(self, grant: Grant) -> Session:
+    def _session(self, grant: Grant, positions: int) -> Session:
         for number in grant.evicted:
             self._send_to(*self._relay.close(number))
         if not self._relay.is_open(grant.number):  # one that was parked still is
             self._relay.open(grant.number, grant.route, version=1)
-        return Session(grant, self)
+        return Session(grant, positions, self)
+
+    def is_open(self, session: Session) -> bool:
+        """Whether steps of it can run."""
+        return self._relay.is_open(session.number)
+
+    def wants_mending(self, session: Session) -> bool:
+        return not self.is_open(session) or self.swarm.wants_mending(session.number, session.route)
+
+    def mend(self, session: Session, avoid: Collection[str]) -> tuple[tuple[int, int], ...] | None:
+        """Other nodes in place of those of its route that are lost or about to leave; None when there are none now.
+
+        Returns the runs (first, last) of its stages that hold nothing of the session yet.
+        """
+        found = self._admission.mend(session.number, session.route, session.positions, avoid)
+        if found is None:
+            return None
+        mended, evicted = found
+        for number in evicted:
+            self._send_to(*self._relay.close(number))
+        self._send_to(*self._relay.reroute(session.number, mended.route))
+        session.route = mended.route
+        for action in self.swarm.let_go():
+            self._act(action)
+        return mended.runs
 
     async def run_step(self, step: Step, tokens: Ids) -> list[Candidates]:
+        """Through the whole route. Raises RouteLost when a stage is lost."""
+        return await self._run(step, lambda: self._relay.start(step, pack_ids(tokens)))
+
+    async def run_rebuild(self, step: Step, tokens: Ids, first: int, goal: int) -> None:
+        """A step with `keep` through the stages `first` … `goal`. Raises RouteLost or RebuildFailed."""
+        await self._run(step, lambda: self._relay.rebuild(step, pack_ids(tokens), first, goal))
+
+    async def _run(self, step: Step, start: Callable[[], Outgoing]) -> list[Candidates]:
         future: asyncio.Future[list[Candidates]] = asyncio.get_running_loop().create_future()
         key = (step.session, step.step)
         if self._stopping:
@@ -365,7 +448,7 @@ class Gateway:
             raise RouteLost("A node of the session's route has left.")
         self._results[key] = future
         try:
-            self._send_to(self._relay.start(step, pack_ids(tokens)))
+            self._send_to(start())
             return await future
         finally:
             self._results.pop(key, None)

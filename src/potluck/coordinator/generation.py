@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from potluck.coordinator.gateway import Gateway, Session
+from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.sampling import Candidates, Sampler, SamplingParams
+from potluck.coordinator.session import Session, in_order, step_rows
 from potluck.coordinator.stream import TextStream
 from potluck.coordinator.tokenizer import Tokenizer
 from potluck.errors import RouteLost, Unavailable
-from potluck.types import MAX_STEP_ROWS
 
 log = logging.getLogger(__name__)
-
-_CHUNK_BYTES = 4 << 20
-"""Of hidden rows in one frame: a long prompt travels in several, so that its stages work at the same time."""
 
 _LEAST_LOGPROB = -9999.0
 """OpenAI's word for "impossible": JSON has no infinity."""
 
-_REPLAYS = 5
-_REPLAY_S = 60.0
+_FAILURES = 5
+"""Of nodes that could not run a step, that an answer survives between two tokens. Nodes may leave as they like."""
+_PATIENCE_S = 60.0
 """How long an interrupted answer waits for the lost layers to be served again."""
 
 
@@ -167,7 +165,7 @@ def _scored(token: int, candidates: Candidates, logprobs: int | None) -> Scored:
 
 
 class _Run:
-    """The session behind an answer. When its route is lost, `tokens` are replayed on another.
+    """The session behind an answer. When stages of its route are lost, others take them over.
 
     cached: how many of the prompt's tokens the nodes held when it began.
     """
@@ -186,58 +184,76 @@ class _Run:
 
     async def advance(self, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """Feed the tokens that were not fed yet; candidates for each of the last `len(asks)` tokens."""
-        for _ in range(_REPLAYS):
+        failures = 0
+        while failures < _FAILURES:
             try:
-                if self._session is None:
-                    # A parked session's rows are not there to be scored.
-                    self._session = await self._open(self.tokens if len(asks) == 1 else [])
-                    self._done = self._session.held
+                # A parked session's rows are not there to be scored.
+                session = await self._whole_session(self.tokens if len(asks) == 1 else [])
                 self._feeding = True
-                rows = await self._feed(self._session, asks, top)
+                rows = await self._feed(session, asks, top)
             except RouteLost as error:
-                log.warning("%s Its session is replayed on another route.", error)
+                log.debug("%s", error)
                 if error.node is not None:
+                    failures += 1
                     self._avoid.add(error.node)
-                self.end()
             else:
                 self._feeding = False
                 self._done = len(self.tokens)
                 return rows
-        raise Unavailable(f"The answer lost its route {_REPLAYS} times.")
+        raise Unavailable(f"The answer lost its route {_FAILURES} times.")
+
+    async def _whole_session(self, tokens: list[int]) -> Session:
+        """One whose stages are all there. An answer that has begun waits a while for layers that have just been lost.
+
+        Lost stages are mended where somebody can serve just these layers; else the answer moves to a new session.
+        """
+        deadline = asyncio.get_running_loop().time() + (_PATIENCE_S if self._began else 0.0)
+        while True:
+            if self._session is not None:
+                if await self._mend(self._session):
+                    return self._session
+                if not self._gateway.swarm.missing():
+                    self.end()
+            if self._session is None:
+                try:
+                    return await self._open(tokens)
+                except Unavailable:
+                    if not await self._gateway.changed_before(deadline):
+                        raise
+            elif not await self._gateway.changed_before(deadline):
+                missing = ", ".join(map(str, self._gateway.swarm.missing()))
+                raise Unavailable(f"The answer ends here: no node has come to serve layers {missing}.")
 
     async def _open(self, tokens: list[int]) -> Session:
-        """A session; an answer that has begun waits a while for layers that have just been lost."""
-        deadline = asyncio.get_running_loop().time() + (_REPLAY_S if self._began else 0.0)
-        while True:
-            try:
-                session = await self._gateway.open(self._positions, tokens, self._avoid, urgent=self._began)
-            except Unavailable:
-                if not await self._gateway.changed_before(deadline):
-                    raise
-            else:
-                if not self._began:
-                    self._began, self.cached = True, session.held
-                return session
+        session = await self._gateway.open(self._positions, tokens, self._avoid, urgent=self._began)
+        self._session, self._done = session, session.held
+        if not self._began:
+            self._began, self.cached = True, session.held
+        return session
+
+    async def _mend(self, session: Session) -> bool:
+        """Whether the session can go on: it was whole, or is again, or has a node that waits for an heir."""
+        if session.is_whole:
+            return True
+        self._feeding = True
+        held = await session.mend(self.tokens[: self._done], self._avoid)
+        if held is not None:
+            self._done = held
+        return not session.is_lost
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """In steps of bounded size, several under way at once so that all stages of the route work."""
         limit = step_rows(self._gateway.row_bytes)
         if len(self.tokens) - self._done <= limit:
             return await self._step(session, self._done, len(self.tokens), asks, top)
-        running: deque[asyncio.Task[list[Candidates]]] = deque()
+        starts = range(self._done, len(self.tokens), limit)
+        steps = (self._step(session, start, min(start + limit, len(self.tokens)), asks, top) for start in starts)
         rows: list[Candidates] = []
-        try:
-            for start in range(self._done, len(self.tokens), limit):
-                end = min(start + limit, len(self.tokens))
-                running.append(asyncio.create_task(self._step(session, start, end, asks, top)))
-                if len(running) > len(session.route) + 1:
-                    rows += await running.popleft()
-            while running:
-                rows += await running.popleft()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        async with aclosing(in_order(steps, ahead=len(session.route) + 1)) as done:
+            async for candidates in done:
+                rows += candidates
+                if not rows:  # if a stage is lost now, this much need not be fed again
+                    self._done += limit
         return rows
 
     async def _step(
@@ -257,8 +273,3 @@ class _Run:
         else:
             self._session.park(self.tokens[: self._done])
         self._session, self._feeding = None, False
-
-
-def step_rows(row_bytes: int) -> int:
-    """Positions a step may carry, from the bytes of one hidden row."""
-    return max(1, min(MAX_STEP_ROWS, _CHUNK_BYTES // row_bytes))

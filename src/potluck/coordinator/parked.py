@@ -52,9 +52,9 @@ class ParkedSessions:
         self._sessions[session.number] = session
         return True
 
-    def drop(self, number: int) -> None:
-        """It is taken over, evicted or lost; nothing happens where it is not parked."""
-        self._sessions.pop(number, None)
+    def drop(self, number: int) -> bool:
+        """It is taken over, evicted or lost; False where it is not parked."""
+        return self._sessions.pop(number, None) is not None
 
     def best(self, prompt: Ids, avoid: Collection[str] = ()) -> Match | None:
         """The session that spares most of the prompt; of several, the one that loses least by it.

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,23 +15,45 @@ from potluck.coordinator.trace import Hop, Trace
 from potluck.errors import WireError
 from potluck.types import RowFormat, Stage
 from potluck.wire.codec import encode
-from potluck.wire.messages import Close, Failed, Hidden, Scores, Step
+from potluck.wire.messages import Close, Failed, Hidden, Kept, Recall, Scores, Step
 from potluck.wire.rows import check_finite, payload_size, unpack_scores
 
 Outgoing = tuple[str, bytes]
 """(node, frame)"""
 
 
+@dataclass(frozen=True, slots=True)
+class _Leg:
+    """A step under way: the index of the stage that it is at, when it was sent there, and of the stage where it ends.
+
+    A stage that only recalls from its journal has index `goal - 1` or less, like one that computes.
+    """
+
+    step: Step
+    index: int
+    sent: float
+    goal: int
+
+
 @dataclass(slots=True)
 class _Flight:
-    """An open session: its route, and each step under way with the index of its stage and when it was sent there."""
+    """An open session: its route, and its steps under way. lost: a stage of the route is gone."""
 
     route: tuple[Stage, ...]
     version: int
-    steps: dict[int, tuple[Step, int, float]] = field(default_factory=dict)
+    legs: dict[int, _Leg] = field(default_factory=dict)
+    lost: bool = False
 
 
-def _check_times(message: Hidden | Scores) -> None:
+class Awaited(NamedTuple):
+    """A step that a node has: so many rows, sent at this time of the relay's clock."""
+
+    node: str
+    rows: int
+    sent: float
+
+
+def _check_times(message: Hidden | Scores | Kept) -> None:
     if not all(math.isfinite(seconds) and seconds >= 0 for seconds in (message.queue_s, message.compute_s)):
         raise WireError("The times of a step must be numbers of seconds.")
 
@@ -38,16 +61,22 @@ def _check_times(message: Hidden | Scores) -> None:
 class Relay:
     """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed.
 
-    clock: seconds, for the trace alone; nothing is decided by it.
+    clock: seconds, for times that are noted; nothing is decided by it here. on_hop: is given each hop when it ends.
     """
 
     def __init__(
-        self, hidden_size: int, vocabulary: int, rows: RowFormat, clock: Callable[[], float] = time.perf_counter
+        self,
+        hidden_size: int,
+        vocabulary: int,
+        rows: RowFormat,
+        clock: Callable[[], float] = time.monotonic,
+        on_hop: Callable[[Hop], None] = lambda _: None,
     ) -> None:
+        self.on_hop = on_hop
         self._hidden_size = hidden_size
         self._vocabulary = vocabulary
         self._rows = rows
-        self._clock = clock
+        self.clock = clock
         self._flights: dict[int, _Flight] = {}
         self.trace = Trace()
 
@@ -60,22 +89,68 @@ class Relay:
         self._flights[session] = _Flight(route, version)
 
     def is_open(self, session: int) -> bool:
-        return session in self._flights
+        """Whether steps can run: it is known, and all stages of its route are there."""
+        flight = self._flights.get(session)
+        return flight is not None and not flight.lost
+
+    def lose(self, session: int) -> None:
+        """A stage of the session's route is gone: what is under way is not awaited any more, until `reroute`."""
+        flight = self._flights.get(session)
+        if flight is not None:
+            flight.version += 1
+            flight.legs.clear()
+            flight.lost = True
+
+    def restart(self, session: int) -> None:
+        """What is under way is not awaited any more; the route stays."""
+        self.reroute(session, self._flights[session].route)
+
+    def reroute(self, session: int, route: tuple[Stage, ...]) -> list[Outgoing]:
+        """The session goes on by another route; stages that are not on it any more are told to forget it."""
+        flight = self._flights[session]
+        kept = {stage.node for stage in route}
+        frame = encode(Close(session))
+        left = [(stage.node, frame) for stage in flight.route if stage.node not in kept]
+        self._flights[session] = _Flight(route, flight.version + 1)
+        return left
 
     def start(self, step: Step, tokens: bytes) -> Outgoing:
         """Send the step to the first stage; `route`, `stages` and `last` are filled in here."""
+        return self._start(step, tokens, len(self._flights[step.session].route) - 1)
+
+    def _start(self, step: Step, tokens: bytes, goal: int) -> Outgoing:
         flight = self._flights[step.session]
         step = msgspec.structs.replace(step, route=flight.version, stages=len(flight.route))
-        flight.steps[step.step] = (step, 0, self._clock())
-        return self._to_stage(flight, step, 0, tokens)
+        return self._to_stage(flight, _Leg(step, 0, self.clock(), goal), tokens)
 
-    def _to_stage(self, flight: _Flight, step: Step, index: int, payload: bytes | memoryview) -> Outgoing:
-        stage = flight.route[index]
-        if index == len(flight.route) - 1:
-            message = msgspec.structs.replace(step, last=stage.span.last)
-        else:
-            message = msgspec.structs.replace(step, last=stage.span.last, asks=())
-        return stage.node, encode(message, payload)
+    def rebuild(self, step: Step, tokens: bytes, first: int, goal: int) -> Outgoing:
+        """Run a step with `keep` through the stages `first` … `goal` alone: they shall hold what lost ones held.
+
+        The first stage of the route computes it from the tokens, any other from what the stage before it recalls.
+        """
+        if first == 0:
+            return self._start(step, tokens, goal)
+        flight = self._flights[step.session]
+        step = msgspec.structs.replace(step, route=flight.version, stages=len(flight.route))
+        flight.legs[step.step] = _Leg(step, first - 1, self.clock(), goal)
+        recall = Recall(step.session, flight.version, step.step, step.position, step.rows)
+        return flight.route[first - 1].node, encode(recall)
+
+    def awaited(self) -> list[Awaited]:
+        """Every step under way, as the node that has it is seen."""
+        return [
+            Awaited(flight.route[leg.index].node, leg.step.rows, leg.sent)
+            for flight in self._flights.values()
+            for leg in flight.legs.values()
+        ]
+
+    def _to_stage(self, flight: _Flight, leg: _Leg, payload: bytes | memoryview) -> Outgoing:
+        """Send the step where the leg says."""
+        step, stage = leg.step, flight.route[leg.index]
+        flight.legs[step.step] = leg
+        asks = step.asks if leg.index == len(flight.route) - 1 else ()
+        keep = step.keep and leg.index == leg.goal
+        return stage.node, encode(msgspec.structs.replace(step, last=stage.span.last, asks=asks, keep=keep), payload)
 
     def hidden(self, node: str, message: Hidden, payload: memoryview) -> Outgoing | None:
         """A stage's rows go on to the next stage; None when the step is not awaited any more.
@@ -85,17 +160,17 @@ class Relay:
         awaited = self._find(node, message)
         if awaited is None:
             return None
-        flight, step, index, sent = awaited
-        received = self._clock()
+        flight, leg = awaited
+        step, received = leg.step, self.clock()
         _check_times(message)
-        if index == len(flight.route) - 1:
-            raise WireError("The last stage sent hidden rows where scores were due.")
+        if leg.index == leg.goal:
+            raise WireError("The last stage sent hidden rows where it should not.")
         if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self._rows):
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self._rows)
-        self._record(flight, step, index, sent, received, message)
-        flight.steps[message.step] = (step, index + 1, received)  # one look at the clock a frame: our own work is wire
-        return self._to_stage(flight, step, index + 1, payload)
+        self._record(flight, leg, received, message)
+        # One look at the clock a frame: our own work counts as wire.
+        return self._to_stage(flight, _Leg(step, leg.index + 1, received, leg.goal), payload)
 
     def scores(self, node: str, message: Scores, payload: memoryview) -> list[Candidates] | None:
         """The end of a step: candidates for each wanted row; None when it is not awaited any more.
@@ -105,11 +180,11 @@ class Relay:
         awaited = self._find(node, message)
         if awaited is None:
             return None
-        flight, step, index, sent = awaited
-        received = self._clock()
+        flight, leg = awaited
+        step, received = leg.step, self.clock()
         _check_times(message)
-        if index != len(flight.route) - 1:
-            raise WireError("A stage that is not the last sent scores.")
+        if leg.index != len(flight.route) - 1 or step.keep:
+            raise WireError("Scores came from a stage that was not asked for them.")
         if len(message.counts) != len(step.asks):
             raise WireError(f"Scores of {len(message.counts)} rows came where {len(step.asks)} were wanted.")
         if any(not 1 <= count <= step.top + len(ask) for count, ask in zip(message.counts, step.asks, strict=True)):
@@ -118,47 +193,56 @@ class Relay:
         if any(not set(ask) <= set(ids.tolist()) for ask, (ids, _, _) in zip(step.asks, rows, strict=True) if ask):
             raise WireError("Scores lack a token that was asked for.")
         candidates = [Candidates.checked(ids, scores, self._vocabulary, total) for ids, scores, total in rows]
-        self._record(flight, step, index, sent, received, message)
-        del flight.steps[message.step]
+        self._record(flight, leg, received, message)
+        del flight.legs[message.step]
         return candidates
 
-    def _record(
-        self, flight: _Flight, step: Step, index: int, sent: float, received: float, message: Hidden | Scores
-    ) -> None:
-        stage = flight.route[index]
-        self.trace.add(
-            Hop(
-                step.session,
-                step.step,
-                index,
-                step.stages,
-                stage.node,
-                stage.span,
-                step.rows,
-                step.position,
-                sent,
-                received,
-                message.queue_s,
-                message.compute_s,
-            )
+    def kept(self, node: str, message: Kept) -> bool:
+        """The end of a rebuilding step; False when it is not awaited any more. Raises WireError as `scores` does."""
+        awaited = self._find(node, message)
+        if awaited is None:
+            return False
+        flight, leg = awaited
+        _check_times(message)
+        if leg.index != leg.goal or not leg.step.keep:
+            raise WireError("A stage says that it keeps a step which it should have answered.")
+        self._record(flight, leg, self.clock(), message)
+        del flight.legs[message.step]
+        return True
+
+    def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> None:
+        step, stage = leg.step, flight.route[leg.index]
+        hop = Hop(
+            step.session,
+            step.step,
+            leg.index,
+            step.stages,
+            stage.node,
+            stage.span,
+            step.rows,
+            step.position,
+            leg.sent,
+            received,
+            message.queue_s,
+            message.compute_s,
         )
+        self.trace.add(hop)
+        self.on_hop(hop)
 
-    def failed(self, node: str, message: Failed) -> bool:
-        """Whether this failure ends a session that is open and at this node."""
-        return self._find(node, message) is not None
+    def failed(self, node: str, message: Failed) -> Step | None:
+        """The step that this failure ends; None for one that is not awaited any more."""
+        awaited = self._find(node, message)
+        return None if awaited is None else awaited[1].step
 
-    def _find(self, node: str, message: Hidden | Scores | Failed) -> tuple[_Flight, Step, int, float] | None:
-        """The flight, step and stage this frame belongs to, and when the step was sent there.
-
-        None for a late frame of a closed or re-routed session.
-        """
+    def _find(self, node: str, message: Hidden | Scores | Kept | Failed) -> tuple[_Flight, _Leg] | None:
+        """The flight and leg this frame belongs to; None for a late frame of a closed or re-routed session."""
         flight = self._flights.get(message.session)
-        if flight is None or message.route != flight.version or message.step not in flight.steps:
+        if flight is None or message.route != flight.version or message.step not in flight.legs:
             return None
-        step, index, sent = flight.steps[message.step]
-        if flight.route[index].node != node:
+        leg = flight.legs[message.step]
+        if flight.route[leg.index].node != node:
             raise WireError(f"Step {message.step} of session {message.session} is not at this node.")
-        return flight, step, index, sent
+        return flight, leg
 
     def close(self, session: int) -> list[Outgoing]:
         """Tell every node of the route to forget the session."""

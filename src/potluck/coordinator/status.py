@@ -8,7 +8,11 @@ from potluck.coordinator.swarm import Node, Swarm
 
 
 class NodeStatus(Struct, frozen=True):
-    """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it."""
+    """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
+
+    parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it said last.
+    round_trip_s: what a step takes besides the node.
+    """
 
     name: str
     span: str
@@ -17,6 +21,9 @@ class NodeStatus(Struct, frozen=True):
     tokens_per_s: float | None
     prefill_tokens_per_s: float | None
     sessions: int
+    parked: int
+    held: int
+    round_trip_s: float
     threads: int
     memory: int
     layout: str
@@ -53,6 +60,9 @@ def _node_status(node: Node) -> NodeStatus:
         tokens_per_s=_rate(node.ready.speed.decode_s),
         prefill_tokens_per_s=_rate(node.ready.speed.prefill_s),
         sessions=node.open_sessions,
+        parked=len(node.parked),
+        held=node.held,
+        round_trip_s=round(node.measure.hop_s, 5),
         threads=node.threads,
         memory=node.memory,
         layout=node.ready.layout,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import NamedTuple
 
+from potluck.coordinator.measure import Measure
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import Footprint
-from potluck.planning.placement import choose_span
+from potluck.planning.machine import Machine, Placed
+from potluck.planning.placement import best_span
 from potluck.planning.routing import Server, choose_route, missing_layers
 from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, spans_of
 from potluck.wire.messages import Hello, Ready
@@ -45,7 +49,29 @@ class Left:
     node: str
 
 
-Event = Joined | Progressed | BecameReady | Resized | Left
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """The node does not answer in time: it is passed over until it is `Revived`."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """A stalled node answers again."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The node wants to go, once others have taken over its sessions."""
+
+    node: str
+
+
+Event = Joined | Progressed | BecameReady | Resized | Left | Stalled | Revived | Leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +90,25 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A session lost a stage of its route."""
+    """A session lost a stage of its route. It keeps its room on the others, until it is mended or released."""
 
     session: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A sentence for the node's owner."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """The node that leaves holds nothing any more that is needed."""
+
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +116,18 @@ class Changed:
     """Room or coverage may have grown: whoever waits for a route should ask again."""
 
 
-Action = Admit | Refuse | Break | Changed
+Action = Admit | Refuse | Break | Tell | LetGo | Changed
 
 
+class Mended(NamedTuple):
+    """A session's route, and the runs (first, last) of its stages that hold nothing of the session yet."""
+
+    route: tuple[Stage, ...]
+    runs: tuple[tuple[int, int], ...]
+
+
+_SLOWEST, _QUICKEST = 1e6, 1e13
+"""Bytes a second."""
 _LONGEST_NAME = 64
 _MOST_THREADS = 1024
 _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
@@ -87,6 +137,7 @@ _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 class Node:
     """One admitted node. `reserved` counts the positions promised to each session on it.
 
+    bytes_per_s: of weights that it reads in decoding.
     parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
     """
 
@@ -95,11 +146,15 @@ class Node:
     span: Span
     threads: int
     memory: int
+    bytes_per_s: float
     state: NodeState = NodeState.LOADING
     fraction: float = 0.0
     ready: Ready = _NOT_READY
     reserved: dict[int, int] = field(default_factory=dict)
     parked: set[int] = field(default_factory=set)
+    measure: Measure = field(default_factory=lambda: Measure.of(_NOT_READY.speed))
+    held: int = 0
+    """Sessions that its engine holds, as it said last."""
 
     @property
     def open_sessions(self) -> int:
@@ -115,6 +170,13 @@ class Node:
     def forget(self, session: int) -> None:
         self.reserved.pop(session, None)
         self.parked.discard(session)
+
+
+def _plausible_rate(bytes_per_s: float) -> float:
+    """What a node says of its speed, within what machines have. Raises WireError when it is no number."""
+    if not math.isfinite(bytes_per_s):
+        raise WireError("A node's speed must be a number of bytes a second.")
+    return min(max(bytes_per_s, _SLOWEST), _QUICKEST)
 
 
 def _check_ready(ready: Ready) -> None:
@@ -140,6 +202,9 @@ class Swarm:
             BecameReady: self._ready,
             Resized: self._resized,
             Left: self._left,
+            Stalled: self._stalled,
+            Revived: self._revived,
+            Leaves: self._leaves,
         }
 
     def handle(self, event: Event) -> list[Action]:
@@ -158,14 +223,25 @@ class Swarm:
         if hello.span is not None and (needed := self._footprint.of(hello.span)) > hello.memory:
             reason = f"Layers {hello.span} need {needed >> 20} MiB of memory; you offer {hello.memory >> 20}."
             return [Refuse(event.node, f"{reason} Serve fewer layers, or offer more with --memory.")]
-        span = hello.span or choose_span(self.served(NodeState.LOADING), self._footprint, hello.memory)
+        machine = Machine(event.node, hello.memory, _plausible_rate(hello.bytes_per_s))
+        span = hello.span or best_span(self._footprint, self._placed(), machine)
         if span is None:
             needed = min(self._footprint.of(Span(layer, layer)) for layer in range(self.layers))
             return [
                 Refuse(event.node, f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
             ]
-        self.nodes[event.node] = Node(hello.name, hello.software, span, hello.threads, hello.memory)
+        self.nodes[event.node] = Node(
+            hello.name, hello.software, span, hello.threads, hello.memory, machine.bytes_per_s
+        )
         return [Admit(event.node, span)]
+
+    def _placed(self) -> list[Placed]:
+        """The nodes as planning sees them; those that are still loading count, those that leave do not."""
+        return [
+            Placed(Machine(name, node.memory, node.bytes_per_s, node.measure.hop_s), node.span)
+            for name, node in self.nodes.items()
+            if node.state is not NodeState.LEAVING
+        ]
 
     def _progressed(self, event: Progressed) -> list[Action]:
         if not 0 <= event.fraction <= 1:
@@ -177,6 +253,8 @@ class Swarm:
         _check_ready(event.ready)
         node = self.nodes[event.node]
         node.state, node.fraction, node.ready = NodeState.READY, 1.0, event.ready
+        node.measure = Measure.of(event.ready.speed)
+        node.bytes_per_s = _plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
         return [Changed()]
 
     def _resized(self, event: Resized) -> list[Action]:
@@ -189,10 +267,46 @@ class Swarm:
         node = self.nodes.pop(event.node, None)
         if node is None:
             return []
-        for session in node.reserved:
-            self._release(session)
         reason = f"Node {node.name}, which served layers {node.span}, has left."
-        return [*(Break(session, reason) for session in node.reserved), Changed()]
+        return [*self._lose_all(node, reason), Changed()]
+
+    def _lose_all(self, node: Node, reason: str) -> list[Action]:
+        """The node's sessions have lost a stage; those that were parked are not kept either."""
+        lost: list[Action] = [Break(session, reason) for session in node.reserved]
+        for session in list(node.parked):
+            self._release(session)
+        node.reserved.clear()
+        return lost
+
+    def _stalled(self, event: Stalled) -> list[Action]:
+        node = self.nodes[event.node]
+        if node.state is NodeState.READY:
+            node.state = NodeState.STALLED
+        reason = f"Node {node.name}, which serves layers {node.span}, is passed over: {event.reason}."
+        told = Tell(event.node, f"The coordinator passes this node over: {event.reason}.")
+        return [*self._lose_all(node, reason), told, *self.let_go()]
+
+    def _revived(self, event: Revived) -> list[Action]:
+        node = self.nodes[event.node]
+        if node.state is not NodeState.STALLED:
+            return []
+        node.state = NodeState.READY
+        return [Tell(event.node, "The coordinator uses this node again."), Changed()]
+
+    def _leaves(self, event: Leaves) -> list[Action]:
+        node = self.nodes[event.node]
+        if node.state not in (NodeState.READY, NodeState.STALLED):
+            raise WireError("A node that serves nothing yet need not ask to leave.")
+        node.state = NodeState.LEAVING
+        parked: list[Action] = [Break(session, f"Node {node.name} leaves.") for session in node.parked]
+        for session in list(node.parked):
+            self._release(session)
+        return [*parked, *self.let_go(), Changed()]
+
+    def let_go(self) -> list[Action]:
+        """Those that leave and hold nothing any more may go."""
+        leaving = [name for name, node in self.nodes.items() if node.state is NodeState.LEAVING]
+        return [LetGo(name) for name in leaving if not self.nodes[name].reserved]
 
     def served(self, at_least: NodeState = NodeState.READY) -> list[int]:
         """How many nodes serve each layer; with LOADING those that are still loading count as well."""
@@ -216,6 +330,59 @@ class Swarm:
             self.nodes[stage.node].reserved[session] = positions
         return route
 
+    def wants_mending(self, session: int, route: Iterable[Stage]) -> bool:
+        """Whether a stage of the session's route is lost, or about to leave."""
+        return any(not self._keeps(session, stage) or self._leaves_soon(stage) for stage in route)
+
+    def _keeps(self, session: int, stage: Stage) -> bool:
+        return stage.node in self.nodes and session in self.nodes[stage.node].reserved
+
+    def _leaves_soon(self, stage: Stage) -> bool:
+        return self.nodes[stage.node].state is NodeState.LEAVING
+
+    def mend(
+        self, session: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str] = ()
+    ) -> Mended | None:
+        """The session's route with others in place of stages that are lost or about to leave, with their room reserved.
+
+        Twins of the lost nodes are preferred. None when nobody has the layers and the room; nothing is changed then.
+        """
+        mended = self._mended(session, route, self._roomy(session, positions), avoid)
+        if mended is None:
+            return None
+        kept = {stage.node for stage in mended.route}
+        for name, node in self.nodes.items():
+            if name in kept:
+                node.reserved[session] = positions
+            else:
+                node.forget(session)
+        return mended
+
+    def can_mend_without_parked(self, session: int, route: tuple[Stage, ...], positions: int) -> bool:
+        """Whether `mend` would succeed if all parked sessions were evicted."""
+        return self._mended(session, route, self._roomy(session, positions, evicting=True), ()) is not None
+
+    def _mended(
+        self, session: int, route: tuple[Stage, ...], roomy: dict[str, Node], avoid: Collection[str]
+    ) -> Mended | None:
+        stages: list[Stage] = []
+        runs: list[tuple[int, int]] = []
+        for lost, group in groupby(route, lambda stage: not self._keeps(session, stage) or self._leaves_soon(stage)):
+            old = list(group)
+            new = self._substitute(old, roomy, avoid) if lost else old
+            if new is None:
+                return None
+            if lost:
+                runs.append((len(stages), len(stages) + len(new) - 1))
+            stages += new
+        return Mended(tuple(stages), tuple(runs))
+
+    def _substitute(self, old: list[Stage], roomy: dict[str, Node], avoid: Collection[str]) -> Sequence[Stage] | None:
+        """Stages for the layers of these."""
+        part, twins = Span(old[0].span.first, old[-1].span.last), {stage.twin for stage in old}
+        welcome = {name: node for name, node in roomy.items() if name not in avoid}
+        return choose_route(part, _servers(welcome), twins) or choose_route(part, _servers(roomy), twins)
+
     def check(self, positions: int) -> None:
         """Raises Unavailable, naming them, when layers are not covered, or when no nodes could ever hold so many."""
         if missing := self.missing():
@@ -235,8 +402,7 @@ class Swarm:
         return {name: node for name, node in self._ready_nodes() if node.has_room(session, positions, evicting)}
 
     def _route(self, nodes: dict[str, Node]) -> tuple[Stage, ...] | None:
-        servers = [Server(name, node.span, node.ready.speed, node.open_sessions) for name, node in nodes.items()]
-        return choose_route(self.layers, servers)
+        return choose_route(Span(0, self.layers - 1), _servers(nodes))
 
     def park(self, session: int, positions: int) -> None:
         """The session's answer has ended: it keeps only the positions that it holds, and those on demand."""
@@ -263,8 +429,15 @@ class Swarm:
     def release(self, session: int) -> list[Action]:
         """The session has ended: its room is free again."""
         self._release(session)
-        return [Changed()]
+        return [*self.let_go(), Changed()]
 
     def _release(self, session: int) -> None:
         for node in self.nodes.values():
             node.forget(session)
+
+
+def _servers(nodes: dict[str, Node]) -> list[Server]:
+    return [
+        Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+        for name, node in nodes.items()
+    ]

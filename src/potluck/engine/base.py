@@ -81,6 +81,10 @@ class Engine(Protocol):
         threads than cores it stops spinning at its barriers, which halves the speed of everything.
         """
 
+    @property
+    def sessions(self) -> int:
+        """How many sessions it holds."""
+
     def length(self, session: int) -> int:
         """Positions this session holds; 0 for an unknown one."""
 

@@ -55,6 +55,9 @@ class KvCache:
         self._capacity = capacity
         self._sessions: dict[int, SessionKv] = {}
 
+    def __len__(self) -> int:
+        return len(self._sessions)
+
     def length(self, session: int) -> int:
         return self._sessions[session].length if session in self._sessions else 0
 

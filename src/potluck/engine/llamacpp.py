@@ -245,6 +245,10 @@ class LlamaCppEngine:
         logits = np.ctypeslib.as_array(pointer, shape=(total, self.vocabulary)).copy()
         return _split(logits, counts)
 
+    @property
+    def sessions(self) -> int:
+        return len(self._lengths)
+
     def length(self, session: int) -> int:
         return self._lengths.get(session, 0)
 

@@ -92,6 +92,10 @@ class TransformersEngine:
     def rest(self) -> None:
         """PyTorch's pool serves every caller."""
 
+    @property
+    def sessions(self) -> int:
+        return len(self._cache)
+
     def length(self, session: int) -> int:
         return self._cache.length(session)
 

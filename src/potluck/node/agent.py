@@ -18,19 +18,22 @@ from potluck.engine.probe import measure, stop_probes
 from potluck.errors import LinkClosed, Refused, WireError
 from potluck.models.sources import open_model
 from potluck.node.background import Worker
-from potluck.node.hardware import Cores
+from potluck.node.hardware import Cores, read_rate
 from potluck.node.loading import fetch_span, load_span
 from potluck.node.neighbours import Neighbours, follow
 from potluck.node.stage import Stage
 from potluck.types import Span
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link, WebSocketLink
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Loading, Ready, Refusal, Threads, Welcome
+from potluck.wire.messages import PROTOCOL_VERSION, Hello, Leaving, Loading, Ready, Refusal, Threads, Welcome
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 30.0
+_LONGEST_PAUSE_S = 3.0
+"""A dial costs next to nothing, and a coordinator that is back has its nodes again within seconds."""
+_LEAVE_S = 30.0
+"""How long a node that leaves waits for others to take over its sessions."""
 _REPORT_S = 0.5
 _FOLLOW_S = 0.5
 
@@ -72,53 +75,82 @@ class Agent:
         self._cores = Cores(config.threads)
         self._loaded: _Loaded | None = None
         self._fraction = 0.0
+        self._bytes_per_s = 0.0
+        self._running: asyncio.Task[None] | None = None
+        self._leaving = asyncio.Event()
+        self._serving = False
 
     async def run(self) -> None:
-        """Serve for ever. Raises Refused, or what went wrong with the model; never for a broken line."""
+        """Serve until `leave`. Raises Refused, or what went wrong with the model; never for a broken line."""
+        self._running = asyncio.current_task()
         try:
             await self._serve()
         finally:
             stop_probes()
 
+    def leave(self) -> None:
+        """Hand over what others wait for, then end `run`; at once where there is nothing, or when called again."""
+        if self._serving and not self._leaving.is_set():
+            self._leaving.set()
+        elif self._running is not None:
+            self._running.cancel()
+
     async def _serve(self) -> None:
         digest = "" if self._config.model is None else (await self._worker.run(open_model, self._config.model)).digest
+        self._bytes_per_s = await self._worker.run(read_rate, self._config.threads)
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 link = await WebSocketLink.dial(node_url(self._config.url))
                 pause_s = _FIRST_PAUSE_S
                 await self._stay(link, digest)
+                return
             except LinkClosed as error:
+                if self._leaving.is_set():
+                    return
                 self._reporter.say(f"No line to {self._config.url} ({error}); trying again in {pause_s:.1f} s.")
             # Each node waits a little differently, so that they do not all come back in the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _stay(self, link: Link, digest: str) -> None:
-        """From hello to the end of one link."""
+        """From hello to the end of one link. Returns when the coordinator lets this node go."""
         try:
             await link.send(encode(self._hello(digest)))
-            welcome = await self._welcome(link)
-            loaded = await self._load(link, welcome)
-            await link.send(encode(loaded.ready))
-            self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
-            await self._serve_stage(loaded, link)
+            welcome: Welcome | None = await self._welcome(link)
+            while welcome is not None:
+                loaded = await self._load(link, welcome)
+                await link.send(encode(loaded.ready))
+                self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
+                welcome = await self._serve_stage(loaded, link)
         finally:
             await link.close()
 
-    async def _serve_stage(self, loaded: _Loaded, link: Link) -> None:
-        stage = Stage(loaded.engine, loaded.ready.speed, link, loaded.welcome.rows, self._cores, self._worker)
-        follower = asyncio.create_task(self._follow_cores(link))
+    async def _serve_stage(self, loaded: _Loaded, link: Link) -> Welcome | None:
+        """Until the coordinator gives other layers (its welcome to them), or lets this node go (None)."""
+        say, rows = self._reporter.say, loaded.welcome.rows
+        stage = Stage(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say)
+        helpers = [asyncio.create_task(self._follow_cores(link)), asyncio.create_task(self._take_leave(link))]
+        self._serving = True
         try:
-            await stage.run()
+            return await stage.run()
         finally:
-            follower.cancel()
-            await asyncio.gather(follower, return_exceptions=True)  # its link is the stage's, which tells what ends it
+            self._serving = False
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)  # their link is the stage's, which tells its end
+
+    async def _take_leave(self, link: Link) -> None:
+        await self._leaving.wait()
+        self._reporter.say("Leaving: others take over what runs here. Ctrl-C once more goes at once.")
+        await link.send(encode(Leaving()))
+        await asyncio.sleep(_LEAVE_S)
+        await link.close()
 
     async def _follow_cores(self, link: Link) -> None:
         """Compute with as many threads as others leave cores free, and tell the coordinator."""
         neighbours, before = Neighbours(self._cores.count, self._cores.allowed), float(self._cores.count)
-        with neighbours.registered():
+        with neighbours.registered(self._config.name):
             while True:
                 await asyncio.sleep(_FOLLOW_S)
                 latest = neighbours.free_cores()
@@ -129,10 +161,19 @@ class Agent:
                     await link.send(encode(Threads(threads)))
 
     def _hello(self, digest: str) -> Hello:
-        # A node that comes back asks for what it still holds.
-        span = self._loaded.welcome.span if self._loaded else self._config.span
         config = self._config
-        return Hello(PROTOCOL_VERSION, config.name, potluck.__version__, digest, span, config.memory, config.threads)
+        return Hello(
+            PROTOCOL_VERSION,
+            config.name,
+            potluck.__version__,
+            digest,
+            # A node that comes back asks for what it still holds.
+            span=self._loaded.welcome.span if self._loaded else config.span,
+            movable=config.span is None,
+            memory=config.memory,
+            threads=config.threads,
+            bytes_per_s=self._bytes_per_s,
+        )
 
     async def _welcome(self, link: Link) -> Welcome:
         message, _ = decode_from_coordinator(await link.receive())

@@ -5,17 +5,29 @@ from __future__ import annotations
 import getpass
 import os
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock: there, nodes of one machine do not share
     fcntl = None  # type: ignore[assignment]
+
+_PROBE_BYTES = 64 << 20
+"""More than caches hold."""
+_PROBES = 3
+
+_SHORTEST_NAP_S, _LONGEST_NAP_S = 0.00005, 0.005
+_LOOKS = 16
+"""For a free core, before it is looked whether the holder of one is stopped."""
 
 
 def usable_cores() -> list[int]:
@@ -45,12 +57,27 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
+def read_rate(threads: int) -> float:
+    """Bytes a second that so many threads read from memory: what decoding is bound by."""
+    parts = [np.ones(_PROBE_BYTES // 4 // threads, np.float32) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = min(_timed(pool, parts) for _ in range(_PROBES))
+    return sum(part.nbytes for part in parts) / seconds
+
+
+def _timed(pool: ThreadPoolExecutor, parts: list[npt.NDArray[np.float32]]) -> float:
+    begin = time.perf_counter()
+    list(pool.map(np.sum, parts))
+    return time.perf_counter() - begin
+
+
 class Cores:
     """Turns on this machine's cores, among all its nodes: one lock file a core.
 
     The engine's threads meet at a spinning barrier after every operation, so two nodes that compute at once
     with as many threads as there are cores slow each other by a factor of three and more. A node therefore
-    takes cores that no other node holds, up to `threads`, and computes with one thread on each.
+    takes cores that no other node holds, up to `threads`, and computes with one thread on each. A process that was
+    stopped while it held some cannot give them back; they are used as if they were free.
     """
 
     def __init__(self, threads: int, folder: Path | None = None) -> None:
@@ -71,19 +98,26 @@ class Cores:
             yield tuple(self._cores[: self.threads])
             return
         with ExitStack() as held:
-            granted = self._take(held, self._cores, self.threads)
-            if not granted:
-                first, *others = self._cores
-                _lock(self._files[first], wait=True)
-                held.callback(_unlock, self._files[first])
-                granted = [first, *self._take(held, others, self.threads - 1)]
-            yield tuple(granted)
+            yield tuple(self._take(held, self._cores, self.threads) or self._wait(held))
+
+    def _wait(self, held: ExitStack) -> list[int]:
+        """Look again and again, at times that grow with the wait: no lock can be waited for with a time-out."""
+        began = time.monotonic()
+        while True:
+            if orphaned := [core for core in self._cores if _is_stopped(_holder(self._files[core]))]:
+                return orphaned[: self.threads]
+            looks = 0
+            while looks < _LOOKS:
+                time.sleep(min(max(_SHORTEST_NAP_S, (time.monotonic() - began) / 8), _LONGEST_NAP_S))
+                if granted := self._take(held, self._cores, self.threads):
+                    return granted
+                looks += 1
 
     def _take(self, held: ExitStack, cores: list[int], most: int) -> list[int]:
         """Lock those that are free, up to `most`."""
         granted: list[int] = []
         for core in cores:
-            if len(granted) < most and _lock(self._files[core], wait=False):
+            if len(granted) < most and _lock(self._files[core]):
                 held.callback(_unlock, self._files[core])
                 granted.append(core)
         return granted
@@ -101,15 +135,29 @@ def default_folder() -> Path:
 
 def _open_locks(folder: Path, cores: list[int]) -> dict[int, IO[bytes]]:
     folder.mkdir(mode=0o700, exist_ok=True)
-    return {core: (folder / f"core-{core}").open("ab") for core in cores}
+    return {core: os.fdopen(os.open(folder / f"core-{core}", os.O_RDWR | os.O_CREAT, 0o600), "r+b") for core in cores}
 
 
-def _lock(file: IO[bytes], *, wait: bool) -> bool:
+def _lock(file: IO[bytes]) -> bool:
+    """Take the lock if it is free, and leave our pid in the file."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    os.pwrite(file.fileno(), b"%-10d" % os.getpid(), 0)
     return True
+
+
+def _holder(file: IO[bytes]) -> int:
+    """The pid of the process that took the lock last; 0 in the moment before it has written it."""
+    return int(os.pread(file.fileno(), 10, 0) or b"0")
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False  # its lock went with it
 
 
 def _unlock(file: IO[bytes]) -> None:

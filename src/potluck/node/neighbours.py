@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -54,11 +54,11 @@ class Neighbours:
         self._before = self._now()
 
     @contextmanager
-    def registered(self) -> Iterator[None]:
-        """So long other nodes know this process for one of them."""
+    def registered(self, name: str) -> Iterator[None]:
+        """So long other nodes know this process for one of them, and its owner can call it by this name."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         mark = self._folder / f"node-{os.getpid()}"
-        mark.touch()
+        mark.write_text(name, encoding="utf-8")
         try:
             yield
         finally:
@@ -81,12 +81,23 @@ class Neighbours:
     def _nodes(self) -> dict[int, float]:
         """CPU seconds used by each node of this machine and user, itself included."""
         used = {}
-        for mark in self._folder.glob("node-*"):
-            pid = int(mark.name.partition("-")[2])
-            try:
-                times = psutil.Process(pid).cpu_times()
-            except psutil.NoSuchProcess:
-                mark.unlink(missing_ok=True)  # it was killed
-            else:
-                used[pid] = times.user + times.system
+        for process in _processes(self._folder):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                used[process.pid] = times.user + times.system
         return used
+
+
+def _processes(folder: Path) -> Iterator[psutil.Process]:
+    """Of the nodes that are marked in the folder."""
+    for mark in folder.glob("node-*"):
+        try:
+            yield psutil.Process(int(mark.name.partition("-")[2]))
+        except psutil.NoSuchProcess:
+            mark.unlink(missing_ok=True)  # it was killed
+
+
+def local_nodes(folder: Path | None = None) -> dict[int, str]:
+    """The pid and name of each node of this machine and user."""
+    folder = folder or default_folder()
+    return {process.pid: (folder / f"node-{process.pid}").read_text(encoding="utf-8") for process in _processes(folder)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,14 +16,33 @@ from potluck.node.background import Worker
 from potluck.node.batching import SMALL_ROWS, Waiting, choose_batch, fair_share, prompt_share
 from potluck.node.candidates import best_candidates
 from potluck.node.hardware import Cores
+from potluck.node.journal import Journal
 from potluck.node.pace import Pace
 from potluck.types import MAX_CANDIDATES, RowFormat, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
-from potluck.wire.messages import Close, Failed, Hidden, Refusal, Scores, Step
+from potluck.wire.messages import (
+    Close,
+    Failed,
+    FromCoordinator,
+    Hidden,
+    Kept,
+    Notice,
+    Ping,
+    Pong,
+    Recall,
+    Refusal,
+    Released,
+    Scores,
+    Step,
+    Welcome,
+)
 from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
 
 log = logging.getLogger(__name__)
+
+JOURNAL_BYTES = 128 << 20
+"""A part of what `planning.cost.RESERVE_BYTES` sets aside."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,9 +85,21 @@ Batch = list[tuple[Task, int]]
 
 
 class Stage:
-    """Serves one loaded engine, of such a speed, over one link until the link closes."""
+    """Serves one loaded engine, of such a speed, over one link until the link closes.
 
-    def __init__(self, engine: Engine, speed: Speed, link: Link, form: RowFormat, cores: Cores, worker: Worker) -> None:
+    say: is given sentences for the owner.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        speed: Speed,
+        link: Link,
+        form: RowFormat,
+        cores: Cores,
+        worker: Worker,
+        say: Callable[[str], None] = log.info,
+    ) -> None:
         self._engine = engine
         self._tokens_s, self._row_s = speed.decode_s, speed.prefill_s
         self._link = link
@@ -76,13 +108,18 @@ class Stage:
         self._worker = worker
         self._queue: list[Task] = []
         self._closed: list[int] = []
+        self._journal = Journal(engine.hidden_size, JOURNAL_BYTES)
+        self._say = say
         self._sessions: set[int] = set()
         self._pace = Pace()
         self._prompts_turn = False
         self._arrived = asyncio.Event()
 
-    async def run(self) -> None:
-        """Raises LinkClosed when the coordinator is gone, Refused when it turns this node away."""
+    async def run(self) -> Welcome | None:
+        """Until the coordinator gives this node other layers (its welcome to them), or lets it go (None).
+
+        Raises LinkClosed when the coordinator is gone, Refused when it turns this node away.
+        """
         receiver = asyncio.create_task(self._receive())
         worker = asyncio.create_task(self._work())
         try:
@@ -94,26 +131,52 @@ class Stage:
         self._engine.rest()
         # Behind a batch that still runs there: the engine outlives this link, its sessions do not.
         await self._worker.run(self._close_all)
-        raise next(error for error in results if isinstance(error, Exception))
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
+        return receiver.result()
 
     def _close_all(self) -> None:
         for session in self._sessions:
             self._engine.close(session)
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> Welcome | None:
         while True:
             message, payload = decode_from_coordinator(await self._link.receive())
             match message:
                 case Step():
                     self._add(Task(message, self._input(message, payload), time.perf_counter()))
-                case Close(session):
-                    self._queue = [task for task in self._queue if task.step.session != session]
-                    self._closed.append(session)
-                case Refusal(reason):
-                    raise Refused(reason)
+                case Welcome():
+                    return message
+                case Released():
+                    return None
                 case _:
-                    raise WireError(f"The coordinator sent {type(message).__name__} to a serving node.")
+                    await self._take(message, payload)
             self._arrived.set()
+
+    async def _take(self, message: FromCoordinator, payload: memoryview) -> None:
+        """Whatever is no step."""
+        match message:
+            case Close(session):
+                self._queue = [task for task in self._queue if task.step.session != session]
+                self._closed.append(session)
+            case Ping(number):
+                await self._link.send(encode(Pong(number, self._engine.sessions), payload))
+            case Recall():
+                await self._link.send(self._recalled(message))
+            case Notice(text):
+                self._say(text)
+            case Refusal(reason):
+                raise Refused(reason)
+            case _:
+                raise WireError(f"The coordinator sent {type(message).__name__} to a serving node.")
+
+    def _recalled(self, message: Recall) -> bytes:
+        rows = self._journal.rows(message.session, message.position, message.rows)
+        if rows is None:
+            return _failure(message, "The journal does not reach so far back.")
+        hidden = Hidden(message.session, message.route, message.step, message.rows, 0.0, 0.0)
+        return encode(hidden, pack_rows(rows, self._form))
 
     def _add(self, task: Task) -> None:
         self._queue.append(task)
@@ -145,6 +208,7 @@ class Stage:
     def _forget_closed(self) -> None:
         for session in self._closed:
             self._engine.close(session)
+            self._journal.close(session)
             self._sessions.discard(session)
             self._pace.forget(session)
         self._closed.clear()
@@ -224,6 +288,7 @@ class Stage:
         self._check_asks(step)
         if not task.done and step.position < self._engine.length(step.session):
             self._engine.truncate(step.session, step.position)
+            self._journal.truncate(step.session, step.position)
 
     def _check_asks(self, step: Step) -> None:
         vocabulary = self._engine.vocabulary
@@ -233,6 +298,10 @@ class Stage:
     def _frame(self, task: Task) -> bytes:
         step, output = task.step, task.output()
         queue_s = max(0.0, time.perf_counter() - task.arrived - task.compute_s)
+        if step.last < self._engine.layers - 1:
+            self._journal.note(step.session, step.position, output)
+        if step.keep:
+            return encode(Kept(step.session, step.route, step.step, queue_s, task.compute_s))
         if step.last < self._engine.layers - 1:
             message = Hidden(step.session, step.route, step.step, step.rows, queue_s, task.compute_s)
             return encode(message, pack_rows(output, self._form))
@@ -254,6 +323,6 @@ class Stage:
         await self._link.send(_failure(task.step, str(error)))
 
 
-def _failure(step: Step, reason: str) -> bytes:
+def _failure(step: Step | Recall, reason: str) -> bytes:
     log.warning("A step of session %d failed: %s", step.session, reason)
     return encode(Failed(step.session, step.route, step.step, reason))

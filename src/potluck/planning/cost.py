@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from potluck.types import Span, Speed
+from potluck.types import Span
 
 RESERVE_BYTES = 256 << 20
 """Of a node's memory for the program itself and the engine's work buffers."""
@@ -14,18 +14,24 @@ HOP_S = 0.001
 
 
 class Footprint(Struct, frozen=True):
-    """What a model's parts weigh, in bytes: each layer with the KV cache it needs, and the two ends."""
+    """What a model's parts weigh, in bytes: the weights of each layer and of the two ends.
+
+    cache: KV cache that one session of full length needs in each layer.
+    row: what one token puts on the link of a stage, in and out together; 0 where links do not count.
+    """
 
     layers: tuple[int, ...]
     entry: int
     head: int
+    cache: int = 0
+    row: int = 0
 
     def of(self, span: Span) -> int:
         """Memory that a node needs to serve `span`."""
-        ends = (self.entry if span.first == 0 else 0) + (self.head if span.last == len(self.layers) - 1 else 0)
-        return RESERVE_BYTES + sum(self.layers[span.first : span.last + 1]) + ends
+        entry = self.entry if span.first == 0 else 0
+        return RESERVE_BYTES + entry + self.work(span) + self.cache * len(span)
 
-
-def stage_seconds(speed: Speed, served: Span, part: Span, sessions: int) -> float:
-    """Expected seconds of one decode step on a node that serves `served` and already holds so many sessions."""
-    return HOP_S + speed.decode_s * len(part) / len(served) * (1 + sessions)
+    def work(self, span: Span) -> int:
+        """Weights that are read for one token: of the embedding that is one row, so it does not count."""
+        head = self.head if span.last == len(self.layers) - 1 else 0
+        return sum(self.layers[span.first : span.last + 1]) + head

@@ -1,40 +1,34 @@
-"""Which layers a newcomer should serve. Pure."""
+"""Which layers each machine of a swarm should serve. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
+
+import numpy as np
 
 from potluck.planning.cost import Footprint
+from potluck.planning.machine import Machine, Placed
+from potluck.planning.merit import best_option
+from potluck.planning.options import Options
 from potluck.types import Span
 
 
-def choose_span(served: Sequence[int], footprint: Footprint, memory: int) -> Span | None:
-    """The longest spans that fit `memory` bytes are candidates; the one that fills the first gap best wins.
+def best_span(footprint: Footprint, placed: Sequence[Placed], newcomer: Machine) -> Span | None:
+    """What a newcomer should serve: that which leaves the fewest layers uncovered, then the highest bottleneck.
 
-    The gap is the first run of least served layers. Filling from its beginning leaves no scraps for those who
-    come later, and what memory is left over goes to its least served neighbours.
-    served: how many nodes serve each layer. Returns None when not even one layer fits.
+    Of equal spans those that leave fewer gaps win, then those that help the slower layers more, then the first and
+    the shortest. Returns None when not even one layer fits.
     """
-    candidates = [span for first in range(len(served)) if (span := _longest(first, len(served), footprint, memory))]
-    gap = _first_gap(served)
-
-    def merit(span: Span) -> tuple[int, float, int]:
-        filled = sum(layer in span for layer in gap) if gap[0] in span else 0
-        counts = served[span.first : span.last + 1]
-        return filled, -sum(counts) / len(counts), -span.first
-
-    return max(candidates, key=merit, default=None)
+    options = Options(footprint)
+    option = best_option(options, np.array(layer_rates(footprint, placed)), newcomer)
+    return None if option is None else options.span(option)
 
 
-def _first_gap(served: Sequence[int]) -> list[int]:
-    """The first consecutive layers of those that the fewest nodes serve."""
-    first = served.index(min(served))
-    return list(takewhile(lambda layer: served[layer] == served[first], range(first, len(served))))
-
-
-def _longest(first: int, layers: int, footprint: Footprint, memory: int) -> Span | None:
-    for last in range(layers - 1, first - 1, -1):
-        if footprint.of(Span(first, last)) <= memory:
-            return Span(first, last)
-    return None
+def layer_rates(footprint: Footprint, placed: Sequence[Placed]) -> list[float]:
+    """Tokens/s of many streams together that each layer's machines carry; 0 where there are none."""
+    rates = [0.0] * len(footprint.layers)
+    for one in placed:
+        rate = one.machine.rate(footprint, one.span)
+        for layer in range(one.span.first, one.span.last + 1):
+            rates[layer] += rate
+    return rates

@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct
 
-from potluck.planning.cost import stage_seconds
-from potluck.types import Span, Speed, Stage
+from potluck.types import Span, Stage
+
+_STRANGER_S = 60.0
+"""What a node that is no twin of the lost one seems to cost: more than any twin, less than no node at all."""
 
 
 class Server(Struct, frozen=True):
-    """A node as routing sees it: it serves `span`, at `speed`, and holds so many sessions now."""
+    """A node as routing sees it: it serves `span`, and computes other bits than nodes with another `twin` mark.
+
+    token_s: expected seconds of one token through the whole span, for each session that runs there.
+    hop_s: seconds of one relay to it and back. sessions: how many run there now.
+    """
 
     node: str
     span: Span
-    speed: Speed
+    token_s: float
+    hop_s: float
     sessions: int
+    twin: str = ""
+
+    def seconds(self, part: Span) -> float:
+        """Expected of one more session's token through a part of the span."""
+        return self.hop_s + self.token_s * len(part) / len(self.span) * (1 + self.sessions)
 
 
-def choose_route(layers: int, servers: Iterable[Server]) -> tuple[Stage, ...] | None:
-    """The stages with the least expected seconds a token that cover all layers, or None when there are none.
+def choose_route(part: Span, servers: Iterable[Server], twins: Collection[str] = ()) -> tuple[Stage, ...] | None:
+    """The stages with the least expected seconds a token that cover `part`, or None when there are none.
 
     A stage begins where its node's span begins, because an engine cannot start in the middle of its span,
     and may end before the span does. Shortest path over the boundaries between layers.
+    twins: marks of nodes that are to be replaced; others with such a mark are preferred, whatever they cost.
     """
-    best: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
+    best: dict[int, tuple[float, tuple[Stage, ...]]] = {part.first: (0.0, ())}
     by_first: dict[int, list[Server]] = {}
     for server in servers:
         by_first.setdefault(server.span.first, []).append(server)
-    for boundary in range(layers):
+    for boundary in range(part.first, part.last + 1):
         if boundary not in best:
             continue
         seconds, stages = best[boundary]
         for server in by_first.get(boundary, ()):
-            for last in range(boundary, server.span.last + 1):
-                part = Span(boundary, last)
-                total = seconds + stage_seconds(server.speed, server.span, part, server.sessions)
+            strange = _STRANGER_S if twins and server.twin not in twins else 0.0
+            for last in range(boundary, min(server.span.last, part.last) + 1):
+                run = Span(boundary, last)
+                total = seconds + strange + server.seconds(run)
                 if last + 1 not in best or total < best[last + 1][0]:
-                    best[last + 1] = (total, (*stages, Stage(server.node, part)))
-    return best[layers][1] if layers in best else None
+                    best[last + 1] = (total, (*stages, Stage(server.node, run, server.twin)))
+    return best[part.last + 1][1] if part.last + 1 in best else None
 
 
 def missing_layers(layers: int, spans: Iterable[Span]) -> list[int]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -24,6 +24,8 @@ class Hello(Message, frozen=True, tag="hello"):
     """The first frame. `model` is the digest of a model this node already has on disk, or empty.
 
     span: the layers it wants to serve; None: the coordinator chooses what fits `memory` (bytes).
+    movable: the coordinator may give it other layers later, because its owner did not choose them.
+    bytes_per_s: that its cores read from memory: a first guess of its speed, until a span is loaded and measured.
     """
 
     protocol: int
@@ -33,6 +35,8 @@ class Hello(Message, frozen=True, tag="hello"):
     span: Span | None
     memory: int
     threads: int
+    movable: bool = False
+    bytes_per_s: float = 0.0
 
 
 class Loading(Message, frozen=True, tag="loading"):
@@ -94,11 +98,35 @@ class Threads(Message, frozen=True, tag="threads"):
     threads: int
 
 
+class Kept(Message, frozen=True, tag="kept"):
+    """The end of a step with `keep`: the session's keys and values are here. Times as in Hidden."""
+
+    session: int
+    route: int
+    step: int
+    queue_s: float
+    compute_s: float
+
+
+class Pong(Message, frozen=True, tag="pong"):
+    """The answer to the Ping of this number, with its payload. sessions: how many the engine holds."""
+
+    number: int
+    sessions: int
+
+
+class Leaving(Message, frozen=True, tag="leaving"):
+    """The owner wants to go: hand over the sessions, then say Released."""
+
+
 # From the coordinator
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
-    """The node is admitted: it serves `span` of the model with this digest, run by this engine."""
+    """The node is admitted: it serves `span` of the model with this digest, run by this engine.
+
+    One that serves already gets another welcome when it shall serve other layers.
+    """
 
     node: str
     model: str
@@ -125,6 +153,7 @@ class Step(Message, frozen=True, tag="step"):
     The payload holds int32 token ids for a span that starts at layer 0, hidden rows otherwise.
     asks: one entry for each of the last `len(asks)` rows, whose candidates are wanted: ids asked for by name,
     besides the `top` most likely ones. Only a stage that ends the model answers them.
+    keep: only the keys and values are wanted, in place of those that a lost node held. The answer is Kept.
     """
 
     session: int
@@ -136,6 +165,7 @@ class Step(Message, frozen=True, tag="step"):
     top: int
     asks: tuple[tuple[int, ...], ...]
     stages: int
+    keep: bool = False
 
 
 class Close(Message, frozen=True, tag="close"):
@@ -144,6 +174,35 @@ class Close(Message, frozen=True, tag="close"):
     session: int
 
 
-FromNode = Hello | Loading | Ready | Hidden | Scores | Failed | Threads
-FromCoordinator = Welcome | Refusal | Step | Close
+class Recall(Message, frozen=True, tag="recall"):
+    """Send the output of positions `position` … `position + rows - 1` once more, from the journal.
+
+    The answer is Hidden, or Failed where the journal does not hold them all.
+    """
+
+    session: int
+    route: int
+    step: int
+    position: int
+    rows: int
+
+
+class Ping(Message, frozen=True, tag="ping"):
+    """Answer at once with a Pong of the same number and payload: it tells that you live, and what the line is like."""
+
+    number: int
+
+
+class Notice(Message, frozen=True, tag="notice"):
+    """A sentence for the owner: why the node is passed over, or that it is used again."""
+
+    text: str
+
+
+class Released(Message, frozen=True, tag="released"):
+    """The node that is leaving holds nothing that is needed: it may go."""
+
+
+FromNode = Hello | Loading | Ready | Hidden | Scores | Failed | Threads | Kept | Pong | Leaving
+FromCoordinator = Welcome | Refusal | Step | Close | Recall | Ping | Notice | Released
 AnyMessage = FromNode | FromCoordinator

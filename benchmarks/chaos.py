@@ -1,0 +1,193 @@
+"""Nodes die, freeze and lose their sockets while many streams run: does every answer stay what it is?
+
+    python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0]
+
+SmolLM2 on six nodes, every layer twice. Every few seconds one of them, chosen at random, is killed with SIGKILL and
+started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same again and again. Ends with
+an error when an answer breaks off, or differs by a byte from the same answer before the chaos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import (
+    Prompt,
+    Prompts,
+    SlowLink,
+    Stream,
+    ask,
+    ask_in_turn,
+    begin,
+    check_answers,
+    open_client,
+    percentile,
+    print_json,
+    print_table,
+)
+from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.local import LocalSwarm, Process, demo_model
+from potluck.models.sources import open_model
+from potluck.types import Span, even_spans
+
+TOKENS = 64
+LEAST_PROMPT, MOST_PROMPT = 16, 64
+FREEZE_S = 4.0
+
+
+class Line(SlowLink):
+    """A node's connections, which can be cut."""
+
+    def __init__(self, url: str) -> None:
+        self._sockets: list[socket.socket] = []
+        super().__init__(url)
+
+    def start(self, source: socket.socket, sink: socket.socket) -> None:
+        self._sockets.append(source)
+        super().start(source, sink)
+
+    def cut(self) -> None:
+        for one in self._sockets:
+            one.close() if one.fileno() < 0 else _hang_up(one)
+        self._sockets.clear()
+
+
+def _hang_up(one: socket.socket) -> None:
+    try:
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:  # the other end was quicker
+        one.close()
+
+
+@dataclass
+class Seat:
+    """A place in the swarm: a span, the line of its node, and the process that serves it now."""
+
+    span: Span
+    name: str
+    line: Line
+    node: Process
+
+
+@dataclass
+class Swarm:
+    """Every layer twice."""
+
+    local: LocalSwarm
+    model: Path
+    seats: list[Seat] = field(default_factory=list)
+
+    def sit(self, span: Span, name: str) -> None:
+        line = Line(self.local.url)
+        self.seats.append(Seat(span, name, line, self._start(span, name, line)))
+
+    def _start(self, span: Span, name: str, line: Line) -> Process:
+        return self.local.add_node(
+            str(span), "--threads", "1", "--model", str(self.model), "--name", name, url=line.url
+        )
+
+    def kill(self, seat: Seat) -> None:
+        seat.node.popen.kill()
+        seat.node.wait()
+        seat.node = self._start(seat.span, seat.name, seat.line)
+
+
+async def disturb(swarm: Swarm, deadline: float, every_s: float, chance: random.Random, done: Counter[str]) -> None:
+    frozen: list[Process] = []
+    try:
+        while time.monotonic() < deadline:
+            await asyncio.sleep(every_s * chance.uniform(0.7, 1.3))
+            seat, what = chance.choice(swarm.seats), chance.choice(["kill", "freeze", "cut"])
+            done[what] += 1
+            if what == "kill":
+                await asyncio.to_thread(swarm.kill, seat)
+            elif what == "cut":
+                seat.line.cut()
+            else:
+                seat.node.popen.send_signal(signal.SIGSTOP)
+                frozen.append(seat.node)
+                asyncio.get_running_loop().call_later(FREEZE_S, seat.node.popen.send_signal, signal.SIGCONT)
+    finally:
+        for node in frozen:
+            node.popen.send_signal(signal.SIGCONT)
+
+
+async def ask_until(deadline: float, url: str, model: str, prompt: Prompt) -> list[Stream]:
+    """The same again and again."""
+    answers: list[Stream] = []
+    async with open_client(url) as client:
+        while time.monotonic() < deadline:
+            answers.append(await ask(client, model, prompt, TOKENS))
+    return answers
+
+
+async def chaos(
+    swarm: Swarm, model: str, prompts: list[Prompt], seconds: float, every_s: float, seed: int, done: Counter[str]
+) -> list[list[Stream]]:
+    deadline = time.monotonic() + seconds
+    monkey = asyncio.create_task(disturb(swarm, deadline, every_s, random.Random(seed), done))
+    try:
+        return await asyncio.gather(*(ask_until(deadline, swarm.local.url, model, prompt) for prompt in prompts))
+    finally:
+        monkey.cancel()
+        await asyncio.gather(monkey, return_exceptions=True)
+
+
+def leaked(status: dict[str, Any]) -> int:
+    """Sessions that nodes hold and nobody knows of."""
+    return sum(abs(node["held"] - node["sessions"] - node["parked"]) for node in status["nodes"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--every", type=float, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    begin()
+    path = demo_model()
+    lengths = random.Random(arguments.seed)
+    source = Prompts(open_tokenizer(path).vocabulary, arguments.seed)
+    prompts = [source.take(1, lengths.randint(LEAST_PROMPT, MOST_PROMPT))[0] for _ in range(arguments.streams)]
+    with LocalSwarm(path, [], serve=["--host", "127.0.0.1"]) as local:
+        swarm, done = Swarm(local, path), Counter[str]()
+        for copy in ("a", "b"):
+            for span in even_spans(open_model(path).layers, 3):
+                swarm.sit(span, f"{span}{copy}")
+        model = local.wait_covered()["model"]
+        quiet = [stream.text for stream in ask_in_turn(local.url, model, prompts, TOKENS)]
+        answers = asyncio.run(chaos(swarm, model, prompts, arguments.seconds, arguments.every, arguments.seed, done))
+        for number, (streams, text) in enumerate(zip(answers, quiet, strict=True)):
+            check_answers([stream.text for stream in streams], [text] * len(streams), f"stream {number}")
+        local.wait_covered()
+        status = local.wait_until(lambda status: leaked(status) == 0, timeout=30)
+    streams = [stream for asked in answers for stream in asked]
+    gaps = [gap for stream in streams for gap in stream.gaps]
+    figures = {
+        "answers": len(streams),
+        "differ": 0,  # or `check_answers` would have ended the program
+        "leaked": leaked(status),
+        **{what: done[what] for what in ("kill", "freeze", "cut")},
+        "tokens_per_s": sum(len(stream.moments) for stream in streams) / arguments.seconds,
+        "gap_p50_s": percentile(gaps, 0.5),
+        "gap_p99_s": percentile(gaps, 0.99),
+        "gap_max_s": max(gaps),
+    }
+    print_table(
+        ("", ""), [(name, value if isinstance(value, int) else f"{value:.3f}") for name, value in figures.items()]
+    )
+    print_json("chaos", **figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Placement: how good plans are, and how long they, a newcomer's span and a move take.
+
+    python benchmarks/placement.py [--swarms 600]
+
+Quality: plans for small random swarms are compared with the best of all assignments of spans; for large ones with what
+their machines could give if no memory were left over and no layer were quicker than the slowest, which no plan reaches.
+Time: of one call, the median of five.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from common import begin, print_aim, print_json, print_table
+from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.planning.machine import Machine, Placed
+from potluck.planning.options import Options
+from potluck.planning.placement import best_span, layer_rates
+from potluck.planning.plan import place
+from potluck.planning.rebalancing import choose_move
+from potluck.types import Span
+
+MIB, GB = 1 << 20, 1e9
+SMALL = [(2, 7), (3, 7), (4, 5), (5, 4)]
+LARGE = [(10, 32), (60, 32), (200, 64), (1000, 100)]
+"""Machines and layers."""
+
+
+def swarm(random: Random, machines: int, layers: int) -> tuple[Footprint, list[Machine]]:
+    """Uneven layers of some 400 MiB; machines for one layer to many, 5 to 100 GB/s, every third behind a thin link."""
+    sizes = tuple(random.randint(300, 500) * MIB for _ in range(layers))
+    entry, head = (random.choice([0, 200, 800]) * MIB for _ in range(2))
+    footprint = Footprint(sizes, entry, head, cache=20 * MIB, row=8 * 8192)
+    return footprint, [
+        Machine(
+            str(number),
+            RESERVE_BYTES + random.choice([1000, 2000, 4000, 8000, random.randint(100, 16000)]) * MIB,
+            random.uniform(5, 100) * GB,
+            0.01,
+            random.choice([inf, inf, random.uniform(1, 12) * 1e6]),
+        )
+        for number in range(machines)
+    ]
+
+
+def planned(footprint: Footprint, machines: Sequence[Machine]) -> list[Placed]:
+    spans = place(footprint, machines)
+    return [Placed(machine, span) for machine, span in zip(machines, spans, strict=True) if span is not None]
+
+
+def optimum(footprint: Footprint, machines: Sequence[Machine]) -> tuple[int, float]:
+    """Layers covered and bottleneck of the best of all assignments."""
+    options = Options(footprint)
+    rates = np.zeros((1, options.layers))
+    for machine in machines:
+        fitting = options.fitting(machine)
+        gains = options.rates(machine, fitting)[:, None] * options.covers[fitting]
+        rates = (rates[:, None] + gains).reshape(-1, options.layers) if len(fitting) else rates
+    return int((rates > 0).sum(axis=1).max()), float(rates.min(axis=1).max())
+
+
+def bound(footprint: Footprint, machines: Sequence[Machine]) -> float:
+    """Tokens/s that no plan exceeds."""
+    options = Options(footprint)
+    most = [float(options.work[options.fitting(machine)].max(initial=0)) for machine in machines]
+    whole = footprint.work(Span(0, options.layers - 1))
+    low, high = 0.0, sum(machine.bytes_per_s for machine in machines) / whole
+    for _ in range(50):
+        target = (low + high) / 2
+        pairs = zip(machines, most, strict=True)
+        given = sum(min(one.bytes_per_s, min(target, one.link_rate(footprint)) * work) for one, work in pairs)
+        low, high = (target, high) if given >= target * whole else (low, target)
+    return low
+
+
+def measure_small(count: int) -> dict[str, Any]:
+    ratios, worse = [], 0
+    for seed in range(count):
+        random = Random(seed)
+        machines, most = random.choice(SMALL)
+        footprint, fleet = swarm(random, machines, random.randint(3, most))
+        covered, bottleneck = optimum(footprint, fleet)
+        rates = layer_rates(footprint, planned(footprint, fleet))
+        worse += sum(rate > 0 for rate in rates) < covered
+        if bottleneck:
+            ratios.append(min(rates) / bottleneck)
+    return {
+        "swarms": count,
+        "complete": len(ratios),
+        "fewer_layers": worse,
+        "worst": min(ratios),
+        "mean": statistics.mean(ratios),
+    }
+
+
+def measure_large(machines: int, layers: int) -> dict[str, Any]:
+    footprint, fleet = swarm(Random(0), machines, layers)
+    placed = planned(footprint, fleet)
+    lost = placed[: len(placed) * 9 // 10]  # the last tenth has gone
+    names = {one.machine.name for one in lost}
+    return {
+        "machines": machines,
+        "layers": layers,
+        "of_bound": min(layer_rates(footprint, placed)) / bound(footprint, fleet),
+        "place_s": seconds(lambda: place(footprint, fleet)),
+        "best_span_s": seconds(lambda: best_span(footprint, placed, fleet[0])),
+        "choose_move_s": seconds(lambda: choose_move(footprint, lost, names)),
+    }
+
+
+def seconds(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--swarms", type=int, default=600, help="small ones")
+    options = parser.parse_args()
+    begin()
+    small = measure_small(options.swarms)
+    print_table(list(small), [[f"{value:.4g}" for value in small.values()]])
+    large = [measure_large(machines, layers) for machines, layers in LARGE]
+    print_table(
+        ["machines", "layers", "of the bound", "plan", "newcomer", "move"],
+        [
+            [
+                *(one["machines"], one["layers"], f"{one['of_bound']:.3f}"),
+                *(f"{1e3 * one[key]:.1f} ms" for key in ("place_s", "best_span_s", "choose_move_s")),
+            ]
+            for one in large
+        ],
+    )
+    aims = {
+        "worst": print_aim("worst of the optimum", small["worst"], at_least=0.95),
+        "place_ms": print_aim("ms for 1,000 machines and 100 layers", 1e3 * large[-1]["place_s"], below=200),
+    }
+    print_json("placement", small=small, large=large, aims=aims)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What a node's steps take, averaged exponentially over real ones, so that nobody is believed for ever. No clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potluck.coordinator.trace import Hop
+from potluck.planning.cost import HOP_S
+from potluck.types import Span, Speed
+
+_WEIGHT = 0.1
+"""Of the latest step."""
+
+_DECAY = 0.9
+_SMALL_ROWS = 16
+"""A batch of up to so many tokens can be the first thing that a node computes."""
+
+
+@dataclass(slots=True)
+class Measure:
+    """All in seconds. token_s: one token through the whole span, for each session that runs there.
+
+    row_s: one row of a prompt. hop_s: what a step takes besides queue and computation. forward_s: the longest
+    computation lately.
+    """
+
+    token_s: float
+    row_s: float
+    forward_s: float
+    hop_s: float = HOP_S
+
+    @classmethod
+    def of(cls, speed: Speed) -> Measure:
+        """Before the first step: what the node measured when it loaded."""
+        return cls(speed.decode_s, speed.prefill_s, max(speed.decode_s, _SMALL_ROWS * speed.prefill_s))
+
+    def note(self, hop: Hop, span: Span, sessions: int) -> None:
+        """One step on a node that serves `span` and has so many sessions."""
+        whole = len(span) / len(hop.span)
+        if hop.rows == 1:
+            self.token_s += _WEIGHT * ((hop.queue_s + hop.compute_s) * whole / max(1, sessions) - self.token_s)
+        else:
+            self.row_s += _WEIGHT * (hop.compute_s * whole / hop.rows - self.row_s)
+        wire_s = max(0.0, hop.received - hop.sent - hop.queue_s - hop.compute_s)
+        self.hop_s += _WEIGHT * (wire_s - self.hop_s)
+        self.forward_s = max(hop.compute_s, _DECAY * self.forward_s)

@@ -1,0 +1,136 @@
+"""One sequence on a route of nodes: runs its steps, and has lost stages rebuilt on other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Sequence
+from contextlib import aclosing
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from potluck.coordinator.admission import Grant
+from potluck.coordinator.sampling import Candidates
+from potluck.errors import RebuildFailed
+from potluck.types import MAX_STEP_ROWS
+from potluck.wire.messages import Step
+from potluck.wire.rows import Ids
+
+if TYPE_CHECKING:
+    from potluck.coordinator.gateway import Gateway
+
+T = TypeVar("T")
+
+_CHUNK_BYTES = 4 << 20
+"""Of hidden rows in one frame: a long prompt travels in several, so that its stages work at the same time."""
+
+
+class Session:
+    """`step` runs positions through the route. Close or park it, or its room stays taken.
+
+    held: how many tokens of the request that opened it the nodes hold already, so that they need not be fed.
+    positions: the room that it has on every stage.
+    """
+
+    def __init__(self, grant: Grant, positions: int, gateway: Gateway) -> None:
+        self.number = grant.number
+        self.route = grant.route
+        self.held = grant.held
+        self.positions = positions
+        self._gateway = gateway
+        self._steps = grant.steps
+        self._lacking: dict[str, int] = {}
+        """Nodes of the route that do not hold all of the session yet, and how many positions each does."""
+
+    async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
+        """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost.
+
+        position: where it is less than what the nodes hold, they forget the rest first.
+        """
+        return await self._gateway.run_step(self._next_step(position, len(tokens), top, asks), tokens)
+
+    def _next_step(
+        self, position: int, rows: int, top: int = 1, asks: tuple[tuple[int, ...], ...] = (), keep: bool = False
+    ) -> Step:
+        self._steps += 1
+        return Step(self.number, 0, self._steps - 1, position, rows, 0, top, asks, 0, keep)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all stages are there with all that they should hold, and none is about to leave."""
+        return not self._lacking and not self._gateway.wants_mending(self)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no step can run."""
+        return not self._gateway.is_open(self)
+
+    async def mend(self, tokens: Sequence[int], avoid: Collection[str] = ()) -> int | None:
+        """Put other nodes in place of those that are lost or about to leave, and compute what they held.
+
+        tokens: what the session holds. avoid: nodes that are taken only where there is no other way.
+        Returns how many of the tokens it holds then: all, or none where the journals do not reach.
+        None: there is no such node now. Raises RouteLost when one more stage is lost meanwhile.
+        """
+        runs = self._gateway.mend(self, avoid)
+        if runs is None:
+            return None
+        new = {self.route[index].node for first, goal in runs for index in range(first, goal + 1)}
+        known = {stage.node for stage in self.route} - new
+        self._lacking = {node: held for node, held in self._lacking.items() if node in known} | dict.fromkeys(new, 0)
+        try:
+            while self._lacking:
+                await self._rebuild(np.array(tokens, np.int32))
+        except RebuildFailed:
+            self._lacking.clear()
+            return 0
+        return len(tokens)
+
+    async def _rebuild(self, tokens: Ids) -> None:
+        """Let the first run of stages that lack something compute it from what the stage before them has sent on."""
+        first = next(index for index, stage in enumerate(self.route) if stage.node in self._lacking)
+        nodes = [stage.node for stage in takewhile(lambda stage: stage.node in self._lacking, self.route[first:])]
+        begin, limit = min(self._lacking[node] for node in nodes), step_rows(self._gateway.row_bytes)
+        goal, starts = first + len(nodes) - 1, range(begin, len(tokens), limit)
+        parts = [tokens[start : start + limit] for start in starts]
+        steps = (
+            self._gateway.run_rebuild(self._next_step(start, len(part), keep=True), part, first, goal)
+            for start, part in zip(starts, parts, strict=True)
+        )
+        async with aclosing(in_order(steps, ahead=len(nodes) + 1)) as done:
+            async for _ in done:
+                for node in nodes:  # if another stage is lost now, this much need not be computed again
+                    self._lacking[node] = begin + limit
+                begin += limit
+        for node in nodes:
+            del self._lacking[node]
+
+    def park(self, tokens: Sequence[int]) -> None:
+        """The end of a session that may be of use to a later request: every node holds exactly these tokens."""
+        self._gateway.park_session(self.number, self.route, tokens, self._steps)
+
+    def close(self) -> None:
+        self._gateway.close_session(self.number)
+
+
+async def in_order(calls: Iterable[Coroutine[Any, Any, T]], ahead: int) -> AsyncGenerator[T, None]:
+    """The results in the order of the calls, of which `ahead` more than the awaited one run at the same time."""
+    running: deque[asyncio.Task[T]] = deque()
+    try:
+        for call in calls:
+            running.append(asyncio.create_task(call))
+            if len(running) > ahead:
+                yield await running.popleft()
+        while running:
+            yield await running.popleft()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def step_rows(row_bytes: int) -> int:
+    """Positions a step may carry, from the bytes of one hidden row."""
+    return max(1, min(MAX_STEP_ROWS, _CHUNK_BYTES // row_bytes))

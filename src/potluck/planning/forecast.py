@@ -1,0 +1,62 @@
+"""What a swarm gives, before it has computed anything. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+from msgspec import Struct
+
+from potluck.planning.cost import Footprint
+from potluck.planning.machine import Placed
+from potluck.planning.placement import layer_rates
+from potluck.types import Span, spans_of
+
+
+class Forecast(Struct, frozen=True):
+    """one_stream, many_streams: tokens/s, 0 where layers are missing; many streams fill all machines.
+
+    bottleneck: the slowest machine of the layer that limits many streams; None where layers are missing.
+    missing: the layers that nobody serves.
+    """
+
+    one_stream: float
+    many_streams: float
+    bottleneck: Placed | None
+    missing: list[Span]
+
+
+def forecast(footprint: Footprint, placed: Sequence[Placed]) -> Forecast:
+    """Of machines that do nothing else."""
+    rates = layer_rates(footprint, placed)
+    if missing := spans_of([layer for layer, rate in enumerate(rates) if rate == 0]):
+        return Forecast(0.0, 0.0, None, missing)
+    slowest = rates.index(min(rates))
+    servers = [one for one in placed if slowest in one.span]
+    bottleneck = min(servers, key=lambda one: one.machine.rate(footprint, one.span))
+    return Forecast(1 / _token_seconds(footprint, placed), min(rates), bottleneck, [])
+
+
+def sentences(footprint: Footprint, told: Forecast) -> list[str]:
+    """The forecast for people."""
+    if told.bottleneck is None:
+        needed = sum(map(footprint.of, told.missing)) / (1 << 20)
+        spans = ", ".join(map(str, told.missing))
+        return [f"Nobody can hold layers {spans}: machines with {needed:,.0f} MiB more are missing."]
+    return [
+        f"One stream: {told.one_stream:.1f} tokens/s.",
+        f"Many streams together: {told.many_streams:.1f} tokens/s.",
+        f"The bottleneck is machine {told.bottleneck.machine.name}, with layers {told.bottleneck.span}.",
+    ]
+
+
+def _token_seconds(footprint: Footprint, placed: Sequence[Placed]) -> float:
+    """Of the quickest route. A stage begins where its machine's span begins, and may end before the span does."""
+    layers = len(footprint.layers)
+    best = [0.0] + [inf] * layers  # to have run all layers before this one
+    for one in sorted(placed, key=lambda one: one.span.first):
+        for last in range(one.span.first, one.span.last + 1):
+            work = footprint.work(Span(one.span.first, last))
+            seconds = best[one.span.first] + one.machine.round_trip_s + work / one.machine.bytes_per_s
+            best[last + 1] = min(best[last + 1], seconds)
+    return best[layers]

@@ -1,0 +1,57 @@
+"""All spans of a model in one table, so that NumPy judges them together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.planning.machine import Machine
+from potluck.types import Span
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+
+class Options:
+    """Every span of a model, by a number: in the order of its first and then of its last layer.
+
+    first, last: its layers; memory, work: its bytes as in Footprint. All [options].
+    covers: whether it holds a layer [options, layers].
+    """
+
+    def __init__(self, footprint: Footprint) -> None:
+        self.layers = len(footprint.layers)
+        self.first, self.last = np.triu_indices(self.layers)
+        sums = np.cumsum([0, *footprint.layers])
+        length = self.last + 1 - self.first
+        self.work: Numbers = sums[self.last + 1] - sums[self.first] + footprint.head * (self.last == self.layers - 1)
+        self.memory: Numbers = (
+            RESERVE_BYTES + self.work + footprint.entry * (self.first == 0) + footprint.cache * length
+        )
+        layers = np.arange(self.layers)
+        self.covers: Flags = (self.first[:, None] <= layers) & (layers <= self.last[:, None])
+        self._footprint = footprint
+
+    def span(self, option: int) -> Span:
+        return Span(int(self.first[option]), int(self.last[option]))
+
+    def number(self, span: Span) -> int:
+        return span.first * self.layers - span.first * (span.first - 1) // 2 + len(span) - 1
+
+    def fitting(self, machine: Machine) -> Numbers:
+        """Those whose memory the machine has."""
+        return np.flatnonzero(self.memory <= machine.memory)
+
+    def rates(self, machine: Machine, chosen: Numbers) -> Floats:
+        """Tokens/s of many streams together that the machine carries through each of these options."""
+        return np.minimum(machine.bytes_per_s / self.work[chosen], machine.link_rate(self._footprint))
+
+    def gains(self, machines: Sequence[Machine], chosen: Sequence[int]) -> Floats:
+        """What each machine gives each layer where it serves its option: [machines, layers] of chosen [machines]."""
+        reading = np.array([machine.bytes_per_s for machine in machines]) / self.work[chosen]
+        rates = np.minimum(reading, [machine.link_rate(self._footprint) for machine in machines])
+        return rates[:, None] * self.covers[chosen]

@@ -1,0 +1,109 @@
+"""Quick plans for any number of machines: the layers are handed out from one end of the model to the other. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
+from math import inf
+
+import numpy as np
+
+from potluck.planning.cost import Footprint
+from potluck.planning.machine import Machine
+from potluck.planning.options import Options
+
+Chosen = list[int | None]
+"""The option that each machine serves; None: nothing."""
+
+_ORDERS: tuple[Callable[[Machine], float], ...] = (
+    lambda machine: -machine.bytes_per_s / max(machine.memory, 1),
+    lambda machine: machine.memory,
+    lambda machine: -machine.bytes_per_s,
+    lambda machine: machine.bytes_per_s,
+)
+
+_BISECTIONS = 12
+_ROUNDS = 30
+
+_ONCE = 1e-6
+"""A target, as a part of the highest, that one machine a layer reaches."""
+
+
+def sweeps(footprint: Footprint, options: Options, machines: Sequence[Machine]) -> Iterator[Chosen]:
+    """Plans with the machines in several orders, from either end of the model, the most promising first."""
+    runs = [_Sweep(footprint, options, machines, *kind) for kind in product((False, True), repeat=2)]
+    for measure in _ORDERS:
+        order = sorted(range(len(machines)), key=lambda index: measure(machines[index]))
+        yield from (run.best(order) for run in runs)
+
+
+class _Sweep:
+    """Each layer gets machines until it reaches a target, and each machine as many layers from there on as it holds.
+
+    alone: no more layers, though, than it brings to the target by itself.
+    lanes [layers]: the options that begin at the layer (or end there, backwards), shortest first; their memory and
+    their work.
+    """
+
+    def __init__(
+        self, footprint: Footprint, options: Options, machines: Sequence[Machine], alone: bool, backwards: bool
+    ) -> None:
+        edge, step = (options.last, -1) if backwards else (options.first, 1)
+        numbers = [np.flatnonzero(edge == layer)[::step] for layer in range(options.layers)[::step]]
+        self._lanes = [(lane.tolist(), options.memory[lane].tolist(), options.work[lane].tolist()) for lane in numbers]
+        self._alone = alone
+        self._work = options.work.tolist()
+        self._memory = [machine.memory for machine in machines]
+        self._reading = [machine.bytes_per_s for machine in machines]
+        self._link = [machine.link_rate(footprint) for machine in machines]
+
+    def best(self, order: Sequence[int]) -> Chosen:
+        """Bisection for the highest target that every layer reaches; where none is, whatever covers most."""
+        highest = sum(self._reading) / self._work[len(self._lanes) - 1]  # by the work of the whole model
+        lowest, best = self._run(order, _ONCE * highest)
+        for _ in range(_BISECTIONS if lowest else 0):
+            target = (lowest + highest) / 2
+            reached, chosen = self._run(order, target)
+            if reached >= target:
+                lowest, best = reached, chosen
+            else:
+                highest = target
+        return self._rest(best, order, highest)
+
+    def _rest(self, chosen: Chosen, order: Sequence[int], target: float) -> Chosen:
+        """Those who were left over are spread likewise, until each has what it can."""
+        chosen = list(chosen)
+        for _ in range(_ROUNDS):
+            if not (left := [index for index in order if chosen[index] is None]):
+                break
+            for index, option in enumerate(self._run(left, target)[1]):
+                chosen[index] = option if chosen[index] is None else chosen[index]
+            target *= 2
+        return chosen
+
+    def _run(self, order: Sequence[int], target: float) -> tuple[float, Chosen]:
+        """The rate of the slowest layer, 0 below the target, and what each machine of the order serves."""
+        waiting = deque(order)
+        chosen: Chosen = [None] * len(self._memory)
+        ends = [0.0] * (len(self._lanes) + 1)
+        rate, lowest = 0.0, inf
+        for place, (options, sizes, work) in enumerate(self._lanes):
+            rate -= ends[place]
+            passed = []
+            while rate < target and waiting:
+                index = waiting.popleft()
+                length = bisect_right(sizes, self._memory[index])
+                if length == 0:
+                    passed.append(index)
+                    continue
+                if self._alone and (enough := bisect_right(work, self._reading[index] / (target - rate))):
+                    length = min(length, enough)
+                chosen[index] = option = options[length - 1]
+                gained = min(self._reading[index] / self._work[option], self._link[index])
+                rate += gained
+                ends[place + length] += gained
+            waiting.extendleft(reversed(passed))
+            lowest = min(lowest, rate)
+        return (lowest if lowest >= target else 0.0), chosen

@@ -1,0 +1,154 @@
+"""Whatever happens to nodes and sessions, in whatever order: what must hold always."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from potluck.coordinator.swarm import (
+    Action,
+    BecameReady,
+    Break,
+    Joined,
+    Leaves,
+    Left,
+    LetGo,
+    Mended,
+    Revived,
+    Stalled,
+    Swarm,
+)
+from potluck.errors import Unavailable
+from potluck.planning.cost import Footprint
+from potluck.types import Capacity, NodeState, Span, Speed, Stage
+from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+
+LAYERS = 4
+POSITIONS = 10
+
+
+class Life(RuleBasedStateMachine):
+    """The test keeps each open session's route, as a generator does, and what the swarm said of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.swarm = Swarm("d" * 64, Footprint((1,) * LAYERS, 0, 0))
+        self.routes: dict[int, tuple[Stage, ...]] = {}
+        self.lost: set[int] = set()
+        self.released: set[str] = set()
+        self.count = 0
+
+    def take(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Break(session):
+                    assert session in self.routes
+                    self.lost.add(session)
+                case LetGo(node):
+                    self.released.add(node)
+
+    def pick(self, data: st.DataObject, *states: NodeState) -> str | None:
+        names = sorted(name for name, node in self.swarm.nodes.items() if node.state in states)
+        return data.draw(st.sampled_from(names)) if names else None
+
+    @rule(first=st.integers(0, LAYERS - 1), more=st.integers(0, LAYERS - 1), chosen=st.booleans())
+    def join(self, first: int, more: int, chosen: bool) -> None:
+        self.count += 1
+        span = Span(first, min(first + more, LAYERS - 1)) if chosen else None
+        hello = Hello(PROTOCOL_VERSION, "anna", "0.1", "", span, 1 << 40, 1)
+        self.take(self.swarm.handle(Joined(f"n{self.count}", hello)))
+
+    @rule(data=st.data(), twin=st.sampled_from("ab"))
+    def become_ready(self, data: st.DataObject, twin: str) -> None:
+        if node := self.pick(data, NodeState.LOADING):
+            self.take(self.swarm.handle(BecameReady(node, Ready(Capacity(3, 25, 64), Speed(0.01, 0.001), twin, ""))))
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        if node := self.pick(data, *NodeState):
+            self.take(self.swarm.handle(Left(node)))
+            self.released.discard(node)
+
+    @rule(data=st.data())
+    def stall(self, data: st.DataObject) -> None:
+        if node := self.pick(data, NodeState.READY, NodeState.LEAVING):
+            self.take(self.swarm.handle(Stalled(node, "it has been silent")))
+
+    @rule(data=st.data())
+    def revive(self, data: st.DataObject) -> None:
+        if node := self.pick(data, NodeState.STALLED):
+            self.take(self.swarm.handle(Revived(node)))
+
+    @rule(data=st.data())
+    def ask_to_leave(self, data: st.DataObject) -> None:
+        if node := self.pick(data, NodeState.READY, NodeState.STALLED):
+            self.take(self.swarm.handle(Leaves(node)))
+
+    @rule()
+    def open(self) -> None:
+        self.count += 1
+        try:
+            route = self.swarm.reserve(self.count, POSITIONS)
+        except Unavailable:
+            return
+        if route is not None:
+            self.routes[self.count] = route
+
+    @precondition(lambda self: self.routes)
+    @rule(data=st.data())
+    def mend(self, data: st.DataObject) -> None:
+        session = data.draw(st.sampled_from(sorted(self.routes)))
+        wanted = self.swarm.wants_mending(session, self.routes[session])
+        mended = self.swarm.mend(session, self.routes[session], POSITIONS)
+        if mended is None:
+            assert wanted
+            return
+        assert wanted == bool(mended.runs)
+        self.check_mended(session, mended)
+        self.routes[session] = mended.route
+        self.lost.discard(session)
+        self.take(self.swarm.let_go())
+
+    def check_mended(self, session: int, mended: Mended) -> None:
+        layers = [layer for stage in mended.route for layer in range(stage.span.first, stage.span.last + 1)]
+        assert layers == list(range(LAYERS))
+        new = {index for first, goal in mended.runs for index in range(first, goal + 1)}
+        for index, stage in enumerate(mended.route):
+            assert (stage not in self.routes[session]) <= (index in new)
+            assert stage.span.first == self.swarm.nodes[stage.node].span.first
+            if index in new:
+                assert self.swarm.nodes[stage.node].state is NodeState.READY
+
+    @precondition(lambda self: self.routes)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        session = data.draw(st.sampled_from(sorted(self.routes)))
+        del self.routes[session]
+        self.lost.discard(session)
+        self.take(self.swarm.release(session))
+
+    @invariant()
+    def room_is_kept_for_open_sessions_alone(self) -> None:
+        for name, node in self.swarm.nodes.items():
+            for session in node.reserved:
+                assert name in {stage.node for stage in self.routes[session]}
+            assert sum(node.reserved.values()) <= node.ready.capacity.positions
+            assert node.state in (NodeState.READY, NodeState.LEAVING) or not node.reserved
+
+    @invariant()
+    def a_session_that_is_not_lost_has_all_its_stages(self) -> None:
+        for session, route in self.routes.items():
+            whole = all(
+                session in self.swarm.nodes[stage.node].reserved for stage in route if stage.node in self.swarm.nodes
+            )
+            here = all(stage.node in self.swarm.nodes for stage in route)
+            assert (session in self.lost) == (not (whole and here))
+
+    @invariant()
+    def nobody_is_let_go_who_is_needed_and_nobody_is_kept_who_is_not(self) -> None:
+        for name, node in self.swarm.nodes.items():
+            leaving = node.state is NodeState.LEAVING
+            assert (name in self.released) == (leaving and not node.reserved)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

@@ -1,0 +1,21 @@
+"""Nodes are killed, frozen and cut off while many streams run: no answer breaks off, and none changes by a byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CHAOS = Path(__file__).parent.parent / "benchmarks" / "chaos.py"
+
+
+def test_no_answer_breaks_while_nodes_come_and_go() -> None:
+    told = subprocess.run(
+        [sys.executable, CHAOS, "--seconds", "25"], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    figures = json.loads(told.stdout.splitlines()[-1])
+    assert figures["answers"] >= 16
+    assert figures["kill"] + figures["freeze"] + figures["cut"] >= 4
+    assert (figures["differ"], figures["leaked"]) == (0, 0)
