@@ -38,7 +38,9 @@ def test_a_token_counts_with_its_queue_for_the_whole_span_and_by_the_sessions_th
 def test_a_long_computation_is_remembered_for_a_while() -> None:
     measure = Measure.of(Speed(0.01, 0.002))
     assert measure.forward_s == pytest.approx(16 * 0.002)
-    measure.note(hop(3.0, rows=64), SPAN, 1)
+    measure.note(hop(3.0, rows=64), SPAN, 1)  # of which it listens most of the time
+    assert measure.forward_s == pytest.approx(0.75)
+    measure.note(hop(3.0, rows=16), SPAN, 1)
     measure.note(hop(0.01), SPAN, 1)
     assert 2.0 < measure.forward_s <= 3.0
     for _ in range(100):

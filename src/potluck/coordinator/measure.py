@@ -13,7 +13,7 @@ _WEIGHT = 0.1
 
 _DECAY = 0.9
 _SMALL_ROWS = 16
-"""A batch of up to so many tokens can be the first thing that a node computes."""
+"""Nodes compute batches of up to so many rows without listening meanwhile."""
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Measure:
     """All in seconds. token_s: one token through the whole span, for each session that runs there.
 
     row_s: one row of a prompt. hop_s: what a step takes besides queue and computation. forward_s: the longest
-    computation lately.
+    computation lately during which the node could not answer.
     """
 
     token_s: float
@@ -30,9 +30,9 @@ class Measure:
     hop_s: float = HOP_S
 
     @classmethod
-    def of(cls, speed: Speed) -> Measure:
-        """Before the first step: what the node measured when it loaded."""
-        return cls(speed.decode_s, speed.prefill_s, max(speed.decode_s, _SMALL_ROWS * speed.prefill_s))
+    def of(cls, speed: Speed, hop_s: float = HOP_S) -> Measure:
+        """Before the first step: what the node measured when it loaded, and a guess for its link."""
+        return cls(speed.decode_s, speed.prefill_s, max(speed.decode_s, _SMALL_ROWS * speed.prefill_s), hop_s)
 
     def note(self, hop: Hop, span: Span, sessions: int) -> None:
         """One step on a node that serves `span` and has so many sessions."""
@@ -43,4 +43,6 @@ class Measure:
             self.row_s += _WEIGHT * (hop.compute_s * whole / hop.rows - self.row_s)
         wire_s = max(0.0, hop.received - hop.sent - hop.queue_s - hop.compute_s)
         self.hop_s += _WEIGHT * (wire_s - self.hop_s)
-        self.forward_s = max(hop.compute_s, _DECAY * self.forward_s)
+        # Longer batches run beside the node's event loop: it answers pings meanwhile.
+        blocked_s = hop.compute_s * min(1.0, _SMALL_ROWS / hop.rows)
+        self.forward_s = max(blocked_s, _DECAY * self.forward_s)

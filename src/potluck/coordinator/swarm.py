@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from potluck.coordinator.measure import Measure
 from potluck.errors import Unavailable, WireError
-from potluck.planning.cost import Footprint
+from potluck.planning.cost import HOP_S, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
 from potluck.planning.routing import Server, choose_route, missing_layers
@@ -253,7 +253,9 @@ class Swarm:
         _check_ready(event.ready)
         node = self.nodes[event.node]
         node.state, node.fraction, node.ready = NodeState.READY, 1.0, event.ready
-        node.measure = Measure.of(event.ready.speed)
+        # A newcomer's link is taken to be as good as the best one, so that it gets sessions and is measured.
+        others = [other.measure.hop_s for name, other in self._ready_nodes() if name != event.node]
+        node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S))
         node.bytes_per_s = _plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
         return [Changed()]
 
