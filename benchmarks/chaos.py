@@ -16,6 +16,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,9 @@ class Line(SlowLink):
 
     def cut(self) -> None:
         for one in self._sockets:
-            one.close() if one.fileno() < 0 else _hang_up(one)
+            with suppress(OSError):  # the other end was quicker
+                one.shutdown(socket.SHUT_RDWR)
         self._sockets.clear()
-
-
-def _hang_up(one: socket.socket) -> None:
-    try:
-        one.shutdown(socket.SHUT_RDWR)
-    except OSError:  # the other end was quicker
-        one.close()
 
 
 @dataclass

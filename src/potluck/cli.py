@@ -1,4 +1,4 @@
-"""The command line: `potluck serve | join | plan | convert | status | trace | chat | demo`."""
+"""The command line: `potluck serve | join | leave | plan | convert | status | trace | chat | demo`."""
 
 from __future__ import annotations
 

@@ -19,6 +19,11 @@ MAX_STEP_ROWS = 64
 through the stages. Larger ones are hardly faster, and let the next stage wait."""
 
 
+SMALL_ROWS = 16
+"""Steps up to this size are tokens being generated: someone watches them appear. A node computes batches of up to so
+many rows on the thread that listens, so it hears nothing meanwhile."""
+
+
 class Attention(StrEnum):
     """How a swarm keeps its KV caches; one choice for all nodes of a swarm.
 

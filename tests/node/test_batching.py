@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.node.batching import SMALL_ROWS, Take, Waiting, choose_batch, fair_share, prompt_share
+from potluck.node.batching import Take, Waiting, choose_batch, fair_share, prompt_share
+from potluck.types import SMALL_ROWS
 
 LIMIT = 64
 

@@ -107,17 +107,21 @@ def test_never_more_threads_than_cores_however_many_nodes(node: Node) -> None:
     assert 1 <= most <= TOGETHER
 
 
-def test_a_process_that_dies_gives_its_cores_back(node: Node, tmp_path: Path) -> None:
+def holding_all(folder: Path, then: str) -> subprocess.Popen[str]:
+    """A process that takes all cores, says how many these are, and does this meanwhile."""
     code = (
-        "import sys; from pathlib import Path; from potluck.node import hardware\n"
+        "import os, signal, sys; from pathlib import Path; from potluck.node import hardware\n"
         f"hardware.usable_cores = lambda: list(range({TOGETHER}))\n"
         f"with hardware.Cores({TOGETHER}, Path(sys.argv[1])).share() as threads:\n"
-        "    print(len(threads), flush=True); sys.stdin.read()\n"
+        f"    print(len(threads), flush=True); {then}\n"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "cores")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    with child:
+
+
+def test_a_process_that_dies_gives_its_cores_back(node: Node, tmp_path: Path) -> None:
+    with holding_all(tmp_path / "cores", "sys.stdin.read()") as child:
         assert child.stdout is not None
         assert child.stdout.readline().strip() == str(TOGETHER)
         child.kill()
@@ -133,17 +137,10 @@ def test_without_file_locks_everyone_has_what_it_wants(node: Node, monkeypatch: 
 
 
 def test_a_stopped_process_keeps_nobody_from_its_cores(node: Node, tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys; from pathlib import Path; from potluck.node import hardware\n"
-        f"hardware.usable_cores = lambda: list(range({TOGETHER}))\n"
-        f"with hardware.Cores({TOGETHER}, Path(sys.argv[1])).share():\n"
-        "    print('held', flush=True); os.kill(os.getpid(), signal.SIGSTOP)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "cores")], stdout=subprocess.PIPE, text=True)
-    with child:
+    with holding_all(tmp_path / "cores", "os.kill(os.getpid(), signal.SIGSTOP)") as child:
         try:
             assert child.stdout is not None
-            assert child.stdout.readline() == "held\n"
+            assert child.stdout.readline().strip() == str(TOGETHER)
             with node(2).share() as cores:
                 assert cores == (0, 1)
         finally:

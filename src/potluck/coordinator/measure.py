@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 from potluck.coordinator.trace import Hop
 from potluck.planning.cost import HOP_S
-from potluck.types import Span, Speed
+from potluck.types import SMALL_ROWS, Span, Speed
 
 _WEIGHT = 0.1
 """Of the latest step."""
 
 _DECAY = 0.9
-_SMALL_ROWS = 16
-"""Nodes compute batches of up to so many rows without listening meanwhile."""
 
 
 @dataclass(slots=True)
@@ -32,7 +30,7 @@ class Measure:
     @classmethod
     def of(cls, speed: Speed, hop_s: float = HOP_S) -> Measure:
         """Before the first step: what the node measured when it loaded, and a guess for its link."""
-        return cls(speed.decode_s, speed.prefill_s, max(speed.decode_s, _SMALL_ROWS * speed.prefill_s), hop_s)
+        return cls(speed.decode_s, speed.prefill_s, max(speed.decode_s, SMALL_ROWS * speed.prefill_s), hop_s)
 
     def note(self, hop: Hop, span: Span, sessions: int) -> None:
         """One step on a node that serves `span` and has so many sessions."""
@@ -44,5 +42,5 @@ class Measure:
         wire_s = max(0.0, hop.received - hop.sent - hop.queue_s - hop.compute_s)
         self.hop_s += _WEIGHT * (wire_s - self.hop_s)
         # Longer batches run beside the node's event loop: it answers pings meanwhile.
-        blocked_s = hop.compute_s * min(1.0, _SMALL_ROWS / hop.rows)
+        blocked_s = hop.compute_s * min(1.0, SMALL_ROWS / hop.rows)
         self.forward_s = max(blocked_s, _DECAY * self.forward_s)

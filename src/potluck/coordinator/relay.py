@@ -22,15 +22,14 @@ Outgoing = tuple[str, bytes]
 """(node, frame)"""
 
 
-@dataclass(frozen=True, slots=True)
-class _Leg:
-    """A step under way: the index of the stage that it is at, when it was sent there, and of the stage where it ends.
+class _Leg(NamedTuple):
+    """A step under way: the place in the route that it is at, when it was sent there, and where it ends.
 
-    A stage that only recalls from its journal has index `goal - 1` or less, like one that computes.
+    A tuple, because one is made for every frame.
     """
 
     step: Step
-    index: int
+    place: int
     sent: float
     goal: int
 
@@ -116,40 +115,40 @@ class Relay:
 
     def start(self, step: Step, tokens: bytes) -> Outgoing:
         """Send the step to the first stage; `route`, `stages` and `last` are filled in here."""
-        return self._start(step, tokens, len(self._flights[step.session].route) - 1)
-
-    def _start(self, step: Step, tokens: bytes, goal: int) -> Outgoing:
         flight = self._flights[step.session]
+        return self._to_stage(flight, self._leg(flight, step, 0, len(flight.route) - 1), tokens)
+
+    def _leg(self, flight: _Flight, step: Step, index: int, goal: int) -> _Leg:
+        """The first of a step, now."""
         step = msgspec.structs.replace(step, route=flight.version, stages=len(flight.route))
-        return self._to_stage(flight, _Leg(step, 0, self.clock(), goal), tokens)
+        return _Leg(step, index, self.clock(), goal)
 
     def rebuild(self, step: Step, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone: they shall hold what lost ones held.
 
         The first stage of the route computes it from the tokens, any other from what the stage before it recalls.
         """
-        if first == 0:
-            return self._start(step, tokens, goal)
         flight = self._flights[step.session]
-        step = msgspec.structs.replace(step, route=flight.version, stages=len(flight.route))
-        flight.legs[step.step] = _Leg(step, first - 1, self.clock(), goal)
+        if first == 0:
+            return self._to_stage(flight, self._leg(flight, step, 0, goal), tokens)
+        flight.legs[step.step] = self._leg(flight, step, first - 1, goal)
         recall = Recall(step.session, flight.version, step.step, step.position, step.rows)
         return flight.route[first - 1].node, encode(recall)
 
     def awaited(self) -> list[Awaited]:
         """Every step under way, as the node that has it is seen."""
         return [
-            Awaited(flight.route[leg.index].node, leg.step.rows, leg.sent)
+            Awaited(flight.route[leg.place].node, leg.step.rows, leg.sent)
             for flight in self._flights.values()
             for leg in flight.legs.values()
         ]
 
     def _to_stage(self, flight: _Flight, leg: _Leg, payload: bytes | memoryview) -> Outgoing:
         """Send the step where the leg says."""
-        step, stage = leg.step, flight.route[leg.index]
+        step, stage = leg.step, flight.route[leg.place]
         flight.legs[step.step] = leg
-        asks = step.asks if leg.index == len(flight.route) - 1 else ()
-        keep = step.keep and leg.index == leg.goal
+        asks = step.asks if leg.place == len(flight.route) - 1 else ()
+        keep = step.keep and leg.place == leg.goal
         return stage.node, encode(msgspec.structs.replace(step, last=stage.span.last, asks=asks, keep=keep), payload)
 
     def hidden(self, node: str, message: Hidden, payload: memoryview) -> Outgoing | None:
@@ -163,14 +162,14 @@ class Relay:
         flight, leg = awaited
         step, received = leg.step, self.clock()
         _check_times(message)
-        if leg.index == leg.goal:
+        if leg.place == leg.goal:
             raise WireError("The last stage sent hidden rows where it should not.")
         if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self._rows):
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self._rows)
         self._record(flight, leg, received, message)
         # One look at the clock a frame: our own work counts as wire.
-        return self._to_stage(flight, _Leg(step, leg.index + 1, received, leg.goal), payload)
+        return self._to_stage(flight, _Leg(step, leg.place + 1, received, leg.goal), payload)
 
     def scores(self, node: str, message: Scores, payload: memoryview) -> list[Candidates] | None:
         """The end of a step: candidates for each wanted row; None when it is not awaited any more.
@@ -183,7 +182,7 @@ class Relay:
         flight, leg = awaited
         step, received = leg.step, self.clock()
         _check_times(message)
-        if leg.index != len(flight.route) - 1 or step.keep:
+        if leg.place != len(flight.route) - 1 or step.keep:
             raise WireError("Scores came from a stage that was not asked for them.")
         if len(message.counts) != len(step.asks):
             raise WireError(f"Scores of {len(message.counts)} rows came where {len(step.asks)} were wanted.")
@@ -204,18 +203,18 @@ class Relay:
             return False
         flight, leg = awaited
         _check_times(message)
-        if leg.index != leg.goal or not leg.step.keep:
+        if leg.place != leg.goal or not leg.step.keep:
             raise WireError("A stage says that it keeps a step which it should have answered.")
         self._record(flight, leg, self.clock(), message)
         del flight.legs[message.step]
         return True
 
     def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> None:
-        step, stage = leg.step, flight.route[leg.index]
+        step, stage = leg.step, flight.route[leg.place]
         hop = Hop(
             step.session,
             step.step,
-            leg.index,
+            leg.place,
             step.stages,
             stage.node,
             stage.span,
@@ -240,7 +239,7 @@ class Relay:
         if flight is None or message.route != flight.version or message.step not in flight.legs:
             return None
         leg = flight.legs[message.step]
-        if flight.route[leg.index].node != node:
+        if flight.route[leg.place].node != node:
             raise WireError(f"Step {message.step} of session {message.session} is not at this node.")
         return flight, leg
 

@@ -80,9 +80,10 @@ class Session:
         new = {self.route[index].node for first, goal in runs for index in range(first, goal + 1)}
         known = {stage.node for stage in self.route} - new
         self._lacking = {node: held for node, held in self._lacking.items() if node in known} | dict.fromkeys(new, 0)
+        ids = np.array(tokens, np.int32)
         try:
             while self._lacking:
-                await self._rebuild(np.array(tokens, np.int32))
+                await self._rebuild(ids)
         except RebuildFailed:
             self._lacking.clear()
             return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
@@ -274,11 +274,17 @@ class Swarm:
 
     def _lose_all(self, node: Node, reason: str) -> list[Action]:
         """The node's sessions have lost a stage; those that were parked are not kept either."""
-        lost: list[Action] = [Break(session, reason) for session in node.reserved]
-        for session in list(node.parked):
-            self._release(session)
+        parked = self._drop_parked(node, reason)
+        lost = [Break(session, reason) for session in node.reserved]
         node.reserved.clear()
-        return lost
+        return [*parked, *lost]
+
+    def _drop_parked(self, node: Node, reason: str) -> list[Action]:
+        parked = list(node.parked)
+        for session in parked:
+            node.forget(session)  # it may have left the swarm already
+            self._release(session)
+        return [Break(session, reason) for session in parked]
 
     def _stalled(self, event: Stalled) -> list[Action]:
         node = self.nodes[event.node]
@@ -300,10 +306,7 @@ class Swarm:
         if node.state not in (NodeState.READY, NodeState.STALLED):
             raise WireError("A node that serves nothing yet need not ask to leave.")
         node.state = NodeState.LEAVING
-        parked: list[Action] = [Break(session, f"Node {node.name} leaves.") for session in node.parked]
-        for session in list(node.parked):
-            self._release(session)
-        return [*parked, *self.let_go(), Changed()]
+        return [*self._drop_parked(node, f"Node {node.name} leaves."), *self.let_go(), Changed()]
 
     def let_go(self) -> list[Action]:
         """Those that leave and hold nothing any more may go."""
@@ -326,21 +329,19 @@ class Swarm:
         avoid: nodes that are taken only where there is no other way. Raises Unavailable as `check` does.
         """
         self.check(positions)
-        roomy = self._roomy(session, positions)
-        route = self._route({name: node for name, node in roomy.items() if name not in avoid}) or self._route(roomy)
+        route = self._route(self._roomy(session, positions), avoid)
         for stage in route or ():
             self.nodes[stage.node].reserved[session] = positions
         return route
 
     def wants_mending(self, session: int, route: Iterable[Stage]) -> bool:
         """Whether a stage of the session's route is lost, or about to leave."""
-        return any(not self._keeps(session, stage) or self._leaves_soon(stage) for stage in route)
+        return any(self._is_due(session, stage) for stage in route)
 
-    def _keeps(self, session: int, stage: Stage) -> bool:
-        return stage.node in self.nodes and session in self.nodes[stage.node].reserved
-
-    def _leaves_soon(self, stage: Stage) -> bool:
-        return self.nodes[stage.node].state is NodeState.LEAVING
+    def _is_due(self, session: int, stage: Stage) -> bool:
+        """Whether another node has to take the stage."""
+        node = self.nodes.get(stage.node)
+        return node is None or session not in node.reserved or node.state is NodeState.LEAVING
 
     def mend(
         self, session: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str] = ()
@@ -369,21 +370,18 @@ class Swarm:
     ) -> Mended | None:
         stages: list[Stage] = []
         runs: list[tuple[int, int]] = []
-        for lost, group in groupby(route, lambda stage: not self._keeps(session, stage) or self._leaves_soon(stage)):
+        for due, group in groupby(route, lambda stage: self._is_due(session, stage)):
             old = list(group)
-            new = self._substitute(old, roomy, avoid) if lost else old
+            if not due:
+                stages += old
+                continue
+            part = Span(old[0].span.first, old[-1].span.last)
+            new = self._route(roomy, avoid, part, {stage.twin for stage in old})
             if new is None:
                 return None
-            if lost:
-                runs.append((len(stages), len(stages) + len(new) - 1))
+            runs.append((len(stages), len(stages) + len(new) - 1))
             stages += new
         return Mended(tuple(stages), tuple(runs))
-
-    def _substitute(self, old: list[Stage], roomy: dict[str, Node], avoid: Collection[str]) -> Sequence[Stage] | None:
-        """Stages for the layers of these."""
-        part, twins = Span(old[0].span.first, old[-1].span.last), {stage.twin for stage in old}
-        welcome = {name: node for name, node in roomy.items() if name not in avoid}
-        return choose_route(part, _servers(welcome), twins) or choose_route(part, _servers(roomy), twins)
 
     def check(self, positions: int) -> None:
         """Raises Unavailable, naming them, when layers are not covered, or when no nodes could ever hold so many."""
@@ -403,8 +401,16 @@ class Swarm:
     def _roomy(self, session: int, positions: int, evicting: bool = False) -> dict[str, Node]:
         return {name: node for name, node in self._ready_nodes() if node.has_room(session, positions, evicting)}
 
-    def _route(self, nodes: dict[str, Node]) -> tuple[Stage, ...] | None:
-        return choose_route(Span(0, self.layers - 1), _servers(nodes))
+    def _route(
+        self, nodes: dict[str, Node], avoid: Collection[str] = (), part: Span | None = None, twins: Collection[str] = ()
+    ) -> tuple[Stage, ...] | None:
+        """Through these nodes, of `part` (None: all layers), without those to avoid where there is another way."""
+        part = part or Span(0, self.layers - 1)
+        welcome = {name: node for name, node in nodes.items() if name not in avoid}
+        route = choose_route(part, _servers(welcome), twins)
+        if route is None and len(welcome) < len(nodes):
+            return choose_route(part, _servers(nodes), twins)
+        return route
 
     def park(self, session: int, positions: int) -> None:
         """The session's answer has ended: it keeps only the positions that it holds, and those on demand."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-SMALL_ROWS = 16
-"""Steps up to this size are tokens being generated: someone watches them appear."""
+from potluck.types import SMALL_ROWS
 
 _PROMPT_TURN = 1.5
 """How long the prompts' turn may take while others generate: in times of a batch of their tokens."""

@@ -13,12 +13,12 @@ import numpy as np
 from potluck.engine.base import Engine, Output, Rows, Segment, Tokens
 from potluck.errors import EngineError, PotluckError, Refused, WireError
 from potluck.node.background import Worker
-from potluck.node.batching import SMALL_ROWS, Waiting, choose_batch, fair_share, prompt_share
+from potluck.node.batching import Waiting, choose_batch, fair_share, prompt_share
 from potluck.node.candidates import best_candidates
 from potluck.node.hardware import Cores
 from potluck.node.journal import Journal
 from potluck.node.pace import Pace
-from potluck.types import MAX_CANDIDATES, RowFormat, Speed
+from potluck.types import MAX_CANDIDATES, SMALL_ROWS, RowFormat, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
@@ -298,11 +298,12 @@ class Stage:
     def _frame(self, task: Task) -> bytes:
         step, output = task.step, task.output()
         queue_s = max(0.0, time.perf_counter() - task.arrived - task.compute_s)
-        if step.last < self._engine.layers - 1:
+        goes_on = step.last < self._engine.layers - 1
+        if goes_on:
             self._journal.note(step.session, step.position, output)
         if step.keep:
             return encode(Kept(step.session, step.route, step.step, queue_s, task.compute_s))
-        if step.last < self._engine.layers - 1:
+        if goes_on:
             message = Hidden(step.session, step.route, step.step, step.rows, queue_s, task.compute_s)
             return encode(message, pack_rows(output, self._form))
         if not np.isfinite(output).all():
