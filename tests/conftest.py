@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from potluck.local import demo_model
+
+settings.register_profile("shared", deadline=None)  # other programs of the machine decide how long an example takes
+settings.load_profile("shared")
 
 SLOW = ("test_transformers.py", "test_families.py", "test_exactness.py", "e2e")
 
