@@ -278,7 +278,7 @@ def status(url: Url) -> None:
 def _table(nodes: list[dict[str, Any]]) -> Table:
     table = Table("node", "layers", "state", "tokens/s", "prompt tokens/s", "sessions", "threads", "layout", box=None)
     for node in nodes:
-        state = node["state"] if node["state"] == "ready" else f"{node['state']} {node['progress']:.0%}"
+        state = f"loading {node['progress']:.0%}" if node["state"] == "loading" else node["state"]
         speeds = [str(node[key] or "") for key in ("tokens_per_s", "prefill_tokens_per_s")]
         table.add_row(
             node["name"], node["span"], state, *speeds, str(node["sessions"]), str(node["threads"]), node["layout"]

@@ -69,12 +69,16 @@ class Quantize(StrEnum):
 
 
 class NodeState(StrEnum):
-    """stalled: it does not answer in time. leaving: it serves what runs there until others have taken that over."""
+    """stalled: it does not answer in time.
+
+    leaving: it serves what runs there until others have taken that over; moving: likewise, then it gets other layers.
+    """
 
     LOADING = "loading"
     READY = "ready"
     STALLED = "stalled"
     LEAVING = "leaving"
+    MOVING = "moving"
 
 
 class Span(Struct, frozen=True, order=True):

@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.events import BecameReady, Joined
 from potluck.coordinator.parked import KEEP_S, Parked
-from potluck.coordinator.swarm import BecameReady, Joined, Swarm
+from potluck.coordinator.swarm import Swarm
 from potluck.planning.cost import Footprint
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready

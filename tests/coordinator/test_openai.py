@@ -10,12 +10,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from potluck.coordinator import openai
+from potluck.coordinator.events import BecameReady, Joined
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.generation import Delta, Job, Scored
 from potluck.coordinator.openai import Service, error_response, merge
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
-from potluck.coordinator.swarm import BecameReady, Joined, Swarm
+from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
 from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint

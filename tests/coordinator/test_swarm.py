@@ -3,19 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.coordinator.events import Admit, BecameReady, Break, Changed, Joined, Left, Progressed, Refuse
 from potluck.coordinator.status import swarm_status
-from potluck.coordinator.swarm import (
-    Admit,
-    BecameReady,
-    Break,
-    Changed,
-    Joined,
-    Left,
-    Mended,
-    Progressed,
-    Refuse,
-    Swarm,
-)
+from potluck.coordinator.swarm import Mended, Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed, Stage

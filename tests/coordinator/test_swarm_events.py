@@ -4,21 +4,22 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from potluck.coordinator.swarm import (
+from potluck.coordinator.events import (
     Action,
+    Admit,
     BecameReady,
     Break,
     Joined,
     Leaves,
     Left,
     LetGo,
-    Mended,
+    Rebalance,
     Revived,
     Stalled,
-    Swarm,
 )
+from potluck.coordinator.swarm import Mended, Swarm
 from potluck.errors import Unavailable
-from potluck.planning.cost import Footprint
+from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed, Stage
 from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
 
@@ -45,16 +46,18 @@ class Life(RuleBasedStateMachine):
                     self.lost.add(session)
                 case LetGo(node):
                     self.released.add(node)
+                case Admit(node):
+                    assert not self.swarm.nodes[node].reserved
 
     def pick(self, data: st.DataObject, *states: NodeState) -> str | None:
         names = sorted(name for name, node in self.swarm.nodes.items() if node.state in states)
         return data.draw(st.sampled_from(names)) if names else None
 
-    @rule(first=st.integers(0, LAYERS - 1), more=st.integers(0, LAYERS - 1), chosen=st.booleans())
-    def join(self, first: int, more: int, chosen: bool) -> None:
+    @rule(first=st.integers(0, LAYERS - 1), more=st.integers(0, LAYERS - 1), chosen=st.booleans(), moves=st.booleans())
+    def join(self, first: int, more: int, chosen: bool, moves: bool) -> None:
         self.count += 1
         span = Span(first, min(first + more, LAYERS - 1)) if chosen else None
-        hello = Hello(PROTOCOL_VERSION, "anna", "0.1", "", span, 1 << 40, 1)
+        hello = Hello(PROTOCOL_VERSION, "anna", "0.1", "", span, RESERVE_BYTES + 2, 1, movable=moves)
         self.take(self.swarm.handle(Joined(f"n{self.count}", hello)))
 
     @rule(data=st.data(), twin=st.sampled_from("ab"))
@@ -70,7 +73,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def stall(self, data: st.DataObject) -> None:
-        if node := self.pick(data, NodeState.READY, NodeState.LEAVING):
+        if node := self.pick(data, NodeState.READY, NodeState.LEAVING, NodeState.MOVING):
             self.take(self.swarm.handle(Stalled(node, "it has been silent")))
 
     @rule(data=st.data())
@@ -80,8 +83,15 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def ask_to_leave(self, data: st.DataObject) -> None:
-        if node := self.pick(data, NodeState.READY, NodeState.STALLED):
+        if node := self.pick(data, *set(NodeState) - {NodeState.LEAVING}):
             self.take(self.swarm.handle(Leaves(node)))
+
+    @rule()
+    def rebalance(self) -> None:
+        for _ in range(3):
+            before = self.swarm.missing()
+            self.take(self.swarm.handle(Rebalance()))
+            assert self.swarm.missing() == before  # a move uncovers nothing
 
     @rule()
     def open(self) -> None:
@@ -132,7 +142,7 @@ class Life(RuleBasedStateMachine):
             for session in node.reserved:
                 assert name in {stage.node for stage in self.routes[session]}
             assert sum(node.reserved.values()) <= node.ready.capacity.positions
-            assert node.state in (NodeState.READY, NodeState.LEAVING) or not node.reserved
+            assert node.state in (NodeState.READY, NodeState.LEAVING, NodeState.MOVING) or not node.reserved
 
     @invariant()
     def a_session_that_is_not_lost_has_all_its_stages(self) -> None:
@@ -142,6 +152,16 @@ class Life(RuleBasedStateMachine):
             )
             here = all(stage.node in self.swarm.nodes for stage in route)
             assert (session in self.lost) == (not (whole and here))
+
+    @invariant()
+    def a_node_moves_only_while_others_serve_its_layers(self) -> None:
+        served = self.swarm.served()
+        for node in self.swarm.nodes.values():
+            assert (node.destination is not None) == (node.state is NodeState.MOVING)
+            if node.state is NodeState.MOVING:
+                assert node.movable
+                assert node.reserved
+                assert all(served[node.span.first : node.span.last + 1])
 
     @invariant()
     def nobody_is_let_go_who_is_needed_and_nobody_is_kept_who_is_not(self) -> None:

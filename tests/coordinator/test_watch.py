@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from potluck.coordinator.events import Revived, Stalled
 from potluck.coordinator.measure import Measure
 from potluck.coordinator.relay import Awaited
-from potluck.coordinator.swarm import Revived, Stalled
 from potluck.coordinator.watch import LOOK_S, Ask, Watch
 
 QUICK = Measure(token_s=0.01, row_s=0.001, forward_s=0.01)

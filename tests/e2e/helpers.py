@@ -17,12 +17,13 @@ import numpy as np
 import openai
 from gguf import GGMLQuantizationType
 
+from potluck.coordinator.app import footprint
 from potluck.coordinator.tokenizer import open_tokenizer
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.models.sources import open_model
 from potluck.node.candidates import best_candidates
-from potluck.types import Attention, Capacity, Span
+from potluck.types import Attention, Capacity, EngineKind, Quantize, Span
 
 POTLUCK = [sys.executable, "-m", "potluck"]
 LOCAL = ["--host", "127.0.0.1"]
@@ -53,6 +54,11 @@ def eventually(condition: Callable[[], object], timeout: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "It did not come about in time."
         time.sleep(0.02)
+
+
+def memory_for(path: Path, span: Span, context: int = 4096) -> int:
+    """Bytes: just enough for these layers, and for one session of this length."""
+    return footprint(open_model(path), EngineKind.LLAMACPP, Quantize.NONE, context).of(span)
 
 
 class Unsplit:

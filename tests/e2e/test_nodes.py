@@ -9,11 +9,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Proxy, Unsplit, check_greedy, potluck
-from potluck.coordinator.app import footprint
+from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Proxy, Unsplit, check_greedy, memory_for, potluck
 from potluck.local import LocalSwarm, Process
-from potluck.models.sources import open_model
-from potluck.types import EngineKind, Quantize, Span
+from potluck.types import Span
 from tiny import write_tiny_gguf
 
 CONTEXT = 512
@@ -32,12 +30,6 @@ def deep_unsplit(deep: Path) -> Iterator[Unsplit]:
     model = Unsplit(deep, CONTEXT)
     yield model
     model.close()
-
-
-def memory_for(path: Path, span: Span) -> str:
-    """Just enough for these layers."""
-    manifest = open_model(path)
-    return str(footprint(manifest, EngineKind.LLAMACPP, Quantize.NONE, CONTEXT).of(span))
 
 
 def test_a_swarm_fills_up_layer_by_layer(deep, deep_unsplit, client_of):
@@ -62,7 +54,7 @@ def test_a_swarm_fills_up_layer_by_layer(deep, deep_unsplit, client_of):
         spans = set()
         for _ in range(3):
             known = len(swarm.status()["nodes"])
-            swarm.add_node("--memory", memory_for(deep, Span(0, 3)))
+            swarm.add_node("--memory", str(memory_for(deep, Span(0, 3), CONTEXT)))
             status = swarm.wait_until(lambda status, known=known: len(status["nodes"]) == known + 1)
             spans = {node["span"] for node in status["nodes"]}
         status = swarm.wait_covered()

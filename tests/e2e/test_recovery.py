@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import openai
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, complaint, eventually, potluck
+from e2e.helpers import LOCAL, ONE_THREAD, complaint, eventually, memory_for, potluck
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span
 
@@ -134,6 +134,26 @@ def test_an_answer_waits_for_a_new_node(tiny, client_of, undisturbed, span):
         swarm.wait_until(lambda status: not status["covered"])
         swarm.add_node(span)
         assert head + "".join(answer) == undisturbed
+
+
+def test_a_spare_node_moves_to_lost_layers_and_the_answer_goes_on(tiny, client_of, undisturbed):
+    """Both nodes of the first half could have the answer's first stage: it is handed over, or given up, in time."""
+    half = max(memory_for(tiny, span) for span in (Span(0, 2), Span(3, 5)))
+    with LocalSwarm(tiny, [], serve=LOCAL, join=ONE_THREAD) as swarm:
+        spare = swarm.add_node("--memory", str(half), "--name", "spare")
+        spare.wait_for("Serving layers 0-2")
+        last = swarm.add_node("3-5")
+        swarm.wait_covered()
+        answer = ask(client_of(swarm))
+        head = begun(answer)
+        swarm.add_node("0-2", "--name", "fixed")
+        spare_and_fixed = swarm.wait_covered()
+        assert spare_and_fixed["served"] == [2, 2, 2, 1, 1, 1]
+        kill(last)
+        spare.wait_for("it moves there")
+        assert head + "".join(answer) == undisturbed
+        assert swarm.status()["served"] == [1] * 6
+        assert spare.popen.poll() is None
 
 
 def test_a_coordinator_that_comes_back_finds_its_nodes_again(tiny, client_of, undisturbed):

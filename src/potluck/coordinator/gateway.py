@@ -13,12 +13,7 @@ import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.admission import Admission, Grant
-from potluck.coordinator.line import Line
-from potluck.coordinator.parked import Parked
-from potluck.coordinator.relay import Outgoing, Relay
-from potluck.coordinator.sampling import Candidates
-from potluck.coordinator.session import Session
-from potluck.coordinator.swarm import (
+from potluck.coordinator.events import (
     Action,
     Admit,
     BecameReady,
@@ -30,13 +25,19 @@ from potluck.coordinator.swarm import (
     Left,
     LetGo,
     Progressed,
+    Rebalance,
     Refuse,
     Resized,
     Revived,
     Stalled,
-    Swarm,
     Tell,
 )
+from potluck.coordinator.line import Line
+from potluck.coordinator.parked import Parked
+from potluck.coordinator.relay import Outgoing, Relay
+from potluck.coordinator.sampling import Candidates
+from potluck.coordinator.session import Session
+from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.trace import Hop
 from potluck.coordinator.watch import LOOK_S, Ask, Watch
 from potluck.errors import LinkClosed, PotluckError, RebuildFailed, Refused, RouteLost, Unavailable, WireError
@@ -71,6 +72,9 @@ _HELLO_S = 30.0
 """How long a new socket may be silent."""
 
 _FAREWELL_S = 2.0
+
+_REBALANCE_LOOKS = 16
+"""Looks at the nodes from one thought about their layers to the next."""
 
 _MOST_WAITING = 64
 """Requests that may wait for room; whoever comes then is better told to come again."""
@@ -167,6 +171,7 @@ class Gateway:
         self._watch = Watch()
         self._looking: asyncio.TimerHandle | None = None
         self._pings = itertools.count(1)
+        self._looks = itertools.count(1)
         relay.on_hop = self._measure
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -290,6 +295,8 @@ class Gateway:
                 case Revived(node):
                     log.info("%s is used again.", self._name(node))
                     self._apply(found)
+        if next(self._looks) % _REBALANCE_LOOKS == 0:
+            self._apply(Rebalance())
         self._watch_on()
 
     def _apply(self, event: Event) -> None:
@@ -421,6 +428,8 @@ class Gateway:
         """
         found = self._admission.mend(session.number, session.route, session.positions, avoid)
         if found is None:
+            if not self.is_open(session):
+                self._give_up(session)
             return None
         mended, evicted = found
         for number in evicted:
@@ -430,6 +439,12 @@ class Gateway:
         for action in self.swarm.let_go():
             self._act(action)
         return mended.runs
+
+    def _give_up(self, session: Session) -> None:
+        frame = encode(Close(session.number))
+        self._send_to(*((node, frame) for node in self.swarm.give_up(session.number, session.route)))
+        for action in self.swarm.let_go():
+            self._act(action)
 
     async def run_step(self, step: Step, tokens: Ids) -> list[Candidates]:
         """Through the whole route. Raises RouteLost when a stage is lost."""

@@ -8,115 +8,34 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
+from potluck.coordinator.events import (
+    Action,
+    Admit,
+    BecameReady,
+    Break,
+    Changed,
+    Event,
+    Joined,
+    Leaves,
+    Left,
+    LetGo,
+    Progressed,
+    Rebalance,
+    Refuse,
+    Resized,
+    Revived,
+    Stalled,
+    Tell,
+)
 from potluck.coordinator.measure import Measure
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import HOP_S, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
+from potluck.planning.rebalancing import Move, choose_move
 from potluck.planning.routing import Server, choose_route, missing_layers
 from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, spans_of
-from potluck.wire.messages import Hello, Ready
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    node: str
-    hello: Hello
-
-
-@dataclass(frozen=True, slots=True)
-class Progressed:
-    node: str
-    fraction: float
-
-
-@dataclass(frozen=True, slots=True)
-class BecameReady:
-    node: str
-    ready: Ready
-
-
-@dataclass(frozen=True, slots=True)
-class Resized:
-    """The node computes with another number of threads."""
-
-    node: str
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stalled:
-    """The node does not answer in time: it is passed over until it is `Revived`."""
-
-    node: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Revived:
-    """A stalled node answers again."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Leaves:
-    """The node wants to go, once others have taken over its sessions."""
-
-    node: str
-
-
-Event = Joined | Progressed | BecameReady | Resized | Left | Stalled | Revived | Leaves
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Tell the node which span it serves."""
-
-    node: str
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    node: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """A session lost a stage of its route. It keeps its room on the others, until it is mended or released."""
-
-    session: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tell:
-    """A sentence for the node's owner."""
-
-    node: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class LetGo:
-    """The node that leaves holds nothing any more that is needed."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Room or coverage may have grown: whoever waits for a route should ask again."""
-
-
-Action = Admit | Refuse | Break | Tell | LetGo | Changed
+from potluck.wire.messages import Ready
 
 
 class Mended(NamedTuple):
@@ -130,6 +49,9 @@ _SLOWEST, _QUICKEST = 1e6, 1e13
 """Bytes a second."""
 _LONGEST_NAME = 64
 _MOST_THREADS = 1024
+_GOING = (NodeState.LEAVING, NodeState.MOVING)
+_LOOKS = 3
+"""So many times in a row a move must look right: whoever restarts shall find its place again."""
 _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
 
@@ -137,8 +59,9 @@ _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 class Node:
     """One admitted node. `reserved` counts the positions promised to each session on it.
 
-    bytes_per_s: of weights that it reads in decoding.
+    bytes_per_s: of weights that it reads in decoding. movable: its owner did not choose the layers.
     parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
+    destination: the layers that a moving node is to serve next.
     """
 
     name: str
@@ -147,6 +70,7 @@ class Node:
     threads: int
     memory: int
     bytes_per_s: float
+    movable: bool = False
     state: NodeState = NodeState.LOADING
     fraction: float = 0.0
     ready: Ready = _NOT_READY
@@ -155,6 +79,7 @@ class Node:
     measure: Measure = field(default_factory=lambda: Measure.of(_NOT_READY.speed))
     held: int = 0
     """Sessions that its engine holds, as it said last."""
+    destination: Span | None = None
 
     @property
     def open_sessions(self) -> int:
@@ -196,6 +121,8 @@ class Swarm:
         self._footprint = footprint
         self.layers = len(footprint.layers)
         self.nodes: dict[str, Node] = {}
+        self._wish: Move | None = None
+        self._looks = 0
         self._handlers: dict[type, Callable[..., list[Action]]] = {
             Joined: self._joined,
             Progressed: self._progressed,
@@ -205,6 +132,7 @@ class Swarm:
             Stalled: self._stalled,
             Revived: self._revived,
             Leaves: self._leaves,
+            Rebalance: self._rebalance,
         }
 
     def handle(self, event: Event) -> list[Action]:
@@ -231,14 +159,14 @@ class Swarm:
                 Refuse(event.node, f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
             ]
         self.nodes[event.node] = Node(
-            hello.name, hello.software, span, hello.threads, hello.memory, machine.bytes_per_s
+            hello.name, hello.software, span, hello.threads, hello.memory, machine.bytes_per_s, hello.movable
         )
         return [Admit(event.node, span)]
 
     def _placed(self) -> list[Placed]:
         """The nodes as planning sees them; those that are still loading count, those that leave do not."""
         return [
-            Placed(Machine(name, node.memory, node.bytes_per_s, node.measure.hop_s), node.span)
+            Placed(Machine(name, node.memory, node.bytes_per_s, node.measure.hop_s), node.destination or node.span)
             for name, node in self.nodes.items()
             if node.state is not NodeState.LEAVING
         ]
@@ -252,6 +180,8 @@ class Swarm:
     def _ready(self, event: BecameReady) -> list[Action]:
         _check_ready(event.ready)
         node = self.nodes[event.node]
+        if node.state is not NodeState.LOADING:
+            raise WireError("A node that serves already says that it is ready.")
         node.state, node.fraction, node.ready = NodeState.READY, 1.0, event.ready
         # A newcomer's link is taken to be as good as the best one, so that it gets sessions and is measured.
         others = [other.measure.hop_s for name, other in self._ready_nodes() if name != event.node]
@@ -270,7 +200,7 @@ class Swarm:
         if node is None:
             return []
         reason = f"Node {node.name}, which served layers {node.span}, has left."
-        return [*self._lose_all(node, reason), Changed()]
+        return [*self._lose_all(node, reason), *self._keep_needed(), Changed()]
 
     def _lose_all(self, node: Node, reason: str) -> list[Action]:
         """The node's sessions have lost a stage; those that were parked are not kept either."""
@@ -288,11 +218,11 @@ class Swarm:
 
     def _stalled(self, event: Stalled) -> list[Action]:
         node = self.nodes[event.node]
-        if node.state is NodeState.READY:
-            node.state = NodeState.STALLED
+        if node.state in (NodeState.READY, NodeState.MOVING):
+            node.state, node.destination = NodeState.STALLED, None
         reason = f"Node {node.name}, which serves layers {node.span}, is passed over: {event.reason}."
         told = Tell(event.node, f"The coordinator passes this node over: {event.reason}.")
-        return [*self._lose_all(node, reason), told, *self.let_go()]
+        return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go()]
 
     def _revived(self, event: Revived) -> list[Action]:
         node = self.nodes[event.node]
@@ -303,15 +233,53 @@ class Swarm:
 
     def _leaves(self, event: Leaves) -> list[Action]:
         node = self.nodes[event.node]
-        if node.state not in (NodeState.READY, NodeState.STALLED):
-            raise WireError("A node that serves nothing yet need not ask to leave.")
-        node.state = NodeState.LEAVING
-        return [*self._drop_parked(node, f"Node {node.name} leaves."), *self.let_go(), Changed()]
+        node.state, node.destination = NodeState.LEAVING, None
+        dropped = self._drop_parked(node, f"Node {node.name} leaves.")
+        return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
+
+    def _rebalance(self, _: Rebalance) -> list[Action]:
+        """Make before break: a node moves once its sessions are with others, and only while others serve its layers."""
+        wish = self._wanted_move()
+        self._looks = self._looks + 1 if wish == self._wish else 1
+        self._wish = wish
+        if wish is None or self._looks < _LOOKS:
+            return []
+        node = self.nodes[wish.name]
+        node.state, node.destination = NodeState.MOVING, wish.span
+        told = Tell(wish.name, f"Layers {wish.span} need this node more: it moves there.")
+        dropped = self._drop_parked(node, f"Node {node.name} moves to layers {wish.span}.")
+        return [told, *dropped, *self.let_go(), Changed()]
+
+    def _wanted_move(self) -> Move | None:
+        """None while somebody loads, leaves or moves: what the swarm will be is not known yet."""
+        settled = (NodeState.READY, NodeState.STALLED)
+        if any(node.state not in settled for node in self.nodes.values()):
+            return None
+        ready = {name: node.movable for name, node in self._ready_nodes()}
+        placed = [one for one in self._placed() if one.machine.name in ready]
+        movable = {name for name, moves in ready.items() if moves}
+        return choose_move(self._footprint, placed, movable) if movable else None
+
+    def _keep_needed(self) -> list[Action]:
+        """A node that has become the only one at some layer does not move."""
+        served = self.served()
+        kept: list[Action] = []
+        for name, node in self.nodes.items():
+            if node.state is NodeState.MOVING and not all(served[node.span.first : node.span.last + 1]):
+                node.state, node.destination = NodeState.READY, None
+                kept += [Tell(name, f"Layers {node.span} need this node again: it stays."), Changed()]
+        return kept
 
     def let_go(self) -> list[Action]:
-        """Those that leave and hold nothing any more may go."""
-        leaving = [name for name, node in self.nodes.items() if node.state is NodeState.LEAVING]
-        return [LetGo(name) for name in leaving if not self.nodes[name].reserved]
+        """Those that leave or move, and hold nothing any more, may do so."""
+        free = [(name, node) for name, node in self.nodes.items() if node.state in _GOING and not node.reserved]
+        return [LetGo(name) if node.destination is None else self._move(name, node.destination) for name, node in free]
+
+    def _move(self, name: str, span: Span) -> Admit:
+        node = self.nodes[name]
+        node.span, node.destination = span, None
+        node.state, node.fraction, node.ready = NodeState.LOADING, 0.0, _NOT_READY
+        return Admit(name, span)
 
     def served(self, at_least: NodeState = NodeState.READY) -> list[int]:
         """How many nodes serve each layer; with LOADING those that are still loading count as well."""
@@ -334,6 +302,14 @@ class Swarm:
             self.nodes[stage.node].reserved[session] = positions
         return route
 
+    def give_up(self, session: int, route: Iterable[Stage]) -> list[str]:
+        """A session that waits for lost layers keeps no node from going. Returns those that it was still on."""
+        here = [(stage.node, self.nodes[stage.node]) for stage in route if stage.node in self.nodes]
+        going = [(name, node) for name, node in here if node.state in _GOING and session in node.reserved]
+        for _, node in going:
+            node.forget(session)
+        return [name for name, _ in going]
+
     def wants_mending(self, session: int, route: Iterable[Stage]) -> bool:
         """Whether a stage of the session's route is lost, or about to leave."""
         return any(self._is_due(session, stage) for stage in route)
@@ -341,7 +317,7 @@ class Swarm:
     def _is_due(self, session: int, stage: Stage) -> bool:
         """Whether another node has to take the stage."""
         node = self.nodes.get(stage.node)
-        return node is None or session not in node.reserved or node.state is NodeState.LEAVING
+        return node is None or session not in node.reserved or node.state in _GOING
 
     def mend(
         self, session: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str] = ()

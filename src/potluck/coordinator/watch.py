@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from potluck.coordinator.events import Revived, Stalled
 from potluck.coordinator.measure import Measure
 from potluck.coordinator.relay import Awaited
-from potluck.coordinator.swarm import Revived, Stalled
 
 LOOK_S = 0.25
 """Between two looks."""
