@@ -1,10 +1,11 @@
 """Nodes die, freeze and lose their sockets while many streams run: does every answer stay what it is?
 
-    python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0]
+    python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0] [--plain]
 
 SmolLM2 on six nodes, every layer twice. Every few seconds one of them, chosen at random, is killed with SIGKILL and
 started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same again and again. Ends with
-an error when an answer breaks off, or differs by a byte from the same answer before the chaos.
+an error when an answer breaks off, or differs by a byte from the same answer before the chaos. With --plain each
+layer's second node has the plain weight layout, which may compute other bits: answers that differ are counted then.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import asyncio
 import random
 import signal
 import socket
+import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from common import (
@@ -29,7 +32,7 @@ from common import (
     ask,
     ask_in_turn,
     begin,
-    check_answers,
+    forbid_optimised,
     open_client,
     percentile,
     print_json,
@@ -43,6 +46,7 @@ from potluck.types import Span, even_spans
 TOKENS = 64
 LEAST_PROMPT, MOST_PROMPT = 16, 64
 FREEZE_S = 4.0
+SPANS = 3
 
 
 class Line(SlowLink):
@@ -71,6 +75,7 @@ class Seat:
     name: str
     line: Line
     node: Process
+    env: dict[str, str]
 
 
 @dataclass
@@ -81,19 +86,18 @@ class Swarm:
     model: Path
     seats: list[Seat] = field(default_factory=list)
 
-    def sit(self, span: Span, name: str) -> None:
+    def sit(self, span: Span, name: str, env: dict[str, str]) -> None:
         line = Line(self.local.url)
-        self.seats.append(Seat(span, name, line, self._start(span, name, line)))
+        self.seats.append(Seat(span, name, line, self._start(span, name, line, env), env))
 
-    def _start(self, span: Span, name: str, line: Line) -> Process:
-        return self.local.add_node(
-            str(span), "--threads", "1", "--model", str(self.model), "--name", name, url=line.url
-        )
+    def _start(self, span: Span, name: str, line: Line, env: dict[str, str]) -> Process:
+        arguments = (str(span), "--threads", "1", "--model", str(self.model), "--name", name)
+        return self.local.add_node(*arguments, url=line.url, **env)
 
     def kill(self, seat: Seat) -> None:
         seat.node.popen.kill()
         seat.node.wait()
-        seat.node = self._start(seat.span, seat.name, seat.line)
+        seat.node = self._start(seat.span, seat.name, seat.line, seat.env)
 
 
 async def disturb(swarm: Swarm, deadline: float, every_s: float, chance: random.Random, done: Counter[str]) -> None:
@@ -148,29 +152,32 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--every", type=float, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plain", action="store_true", help="half of the nodes without optimised weight layouts")
     arguments = parser.parse_args()
     begin()
     path = demo_model()
     lengths = random.Random(arguments.seed)
     source = Prompts(open_tokenizer(path).vocabulary, arguments.seed)
     prompts = [source.take(1, lengths.randint(LEAST_PROMPT, MOST_PROMPT))[0] for _ in range(arguments.streams)]
-    with LocalSwarm(path, [], serve=["--host", "127.0.0.1"]) as local:
+    with TemporaryDirectory() as cache, LocalSwarm(path, [], serve=["--host", "127.0.0.1"]) as local:
         swarm, done = Swarm(local, path), Counter[str]()
-        for copy in ("a", "b"):
-            for span in even_spans(open_model(path).layers, 3):
-                swarm.sit(span, f"{span}{copy}")
+        forbid_optimised(path, SPANS, Path(cache))
+        for copy, env in (("a", {}), ("b", {"POTLUCK_CACHE": cache} if arguments.plain else {})):
+            for span in even_spans(open_model(path).layers, SPANS):
+                swarm.sit(span, f"{span}{copy}", env)
         model = local.wait_covered()["model"]
         quiet = [stream.text for stream in ask_in_turn(local.url, model, prompts, TOKENS)]
         answers = asyncio.run(chaos(swarm, model, prompts, arguments.seconds, arguments.every, arguments.seed, done))
-        for number, (streams, text) in enumerate(zip(answers, quiet, strict=True)):
-            check_answers([stream.text for stream in streams], [text] * len(streams), f"stream {number}")
+        differ = sum(stream.text != text for streams, text in zip(answers, quiet, strict=True) for stream in streams)
+        if differ and not arguments.plain:
+            sys.exit(f"{differ} answers were not those of a quiet swarm.")
         local.wait_covered()
         status = local.wait_until(lambda status: leaked(status) == 0, timeout=30)
     streams = [stream for asked in answers for stream in asked]
     gaps = [gap for stream in streams for gap in stream.gaps]
     figures = {
         "answers": len(streams),
-        "differ": 0,  # or `check_answers` would have ended the program
+        "differ": differ,
         "leaked": leaked(status),
         **{what: done[what] for what in ("kill", "freeze", "cut")},
         "tokens_per_s": sum(len(stream.moments) for stream in streams) / arguments.seconds,
@@ -181,7 +188,7 @@ def main() -> None:
     print_table(
         ("", ""), [(name, value if isinstance(value, int) else f"{value:.3f}") for name, value in figures.items()]
     )
-    print_json("chaos", **figures)
+    print_json("chaos", plain=arguments.plain, **figures)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,10 @@ import numpy as np
 import psutil
 
 from potluck.local import LocalSwarm, Process
+from potluck.models.sources import open_model
+from potluck.models.spans import span_file_name
 from potluck.node.hardware import usable_cores
-from potluck.types import Span
+from potluck.types import Span, even_spans
 
 if TYPE_CHECKING:  # the engine is imported late: OpenMP reads its settings then
     from potluck.engine.base import Segment
@@ -184,6 +186,17 @@ def add_pinned_nodes(swarm: LocalSwarm, model: Path, spans: Sequence[Span], urls
             index,
         )
     return swarm.wait_covered()
+
+
+def forbid_optimised(path: Path, nodes: int, cache: Path) -> None:
+    """Note in a cache that only the plain layout survived here, which its nodes then believe."""
+    from potluck.node.loading import verdict_path
+
+    manifest = open_model(path)
+    for span in even_spans(manifest.layers, nodes):
+        verdict = verdict_path(cache / span_file_name(manifest, span))
+        verdict.parent.mkdir(parents=True, exist_ok=True)
+        verdict.write_text("plain")
 
 
 # The client

@@ -20,6 +20,7 @@ from common import (
     ask_whole,
     begin,
     check_answers,
+    forbid_optimised,
     print_aim,
     print_json,
     print_table,
@@ -27,22 +28,10 @@ from common import (
 )
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.sources import cache_folder, open_model
-from potluck.models.spans import span_file_name
 from potluck.node.hardware import physical_cores
 from potluck.types import Span, even_spans
 
 PROMPT = 30
-
-
-def forbid_optimised(path: Path, nodes: int) -> None:
-    """Note in the cache that only the plain layout survived here, which nodes then believe."""
-    from potluck.node.loading import verdict_path
-
-    manifest = open_model(path)
-    for span in even_spans(manifest.layers, nodes):
-        verdict = verdict_path(cache_folder() / span_file_name(manifest, span))
-        verdict.parent.mkdir(parents=True, exist_ok=True)
-        verdict.write_text("plain")
 
 
 def one_round(
@@ -107,7 +96,7 @@ def main() -> None:
         engine.answer(prompts.take(1, PROMPT), 8)  # everything has run once
         for nodes in options.nodes:
             if options.plain:
-                forbid_optimised(path, nodes)
+                forbid_optimised(path, nodes, cache_folder())
             spans, join = even_spans(manifest.layers, nodes), ["--threads", str(options.threads)]
             with LocalSwarm(path, spans, serve=["--host", "127.0.0.1"], join=join) as swarm:
                 model = swarm.wait_covered()["model"]

@@ -163,15 +163,15 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
             self.stop()
             raise
 
-    def _start(self, *arguments: str) -> Process:
+    def _start(self, *arguments: str, **env: str) -> Process:
         with _uninterrupted():
-            process = Process(arguments, self._on_line, **self._env)
+            process = Process(arguments, self._on_line, **self._env, **env)
             self._processes.append(process)
         return process
 
-    def add_node(self, *arguments: str, url: str | None = None) -> Process:
+    def add_node(self, *arguments: str, url: str | None = None, **env: str) -> Process:
         """`potluck join URL` with these arguments; url: other than the coordinator's own, such as a proxy's."""
-        node = self._start("join", url or self.url, *arguments, *self._join)
+        node = self._start("join", url or self.url, *arguments, *self._join, **env)
         self.nodes.append(node)
         return node
 

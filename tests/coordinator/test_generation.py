@@ -24,9 +24,13 @@ from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
     PROTOCOL_VERSION,
     Close,
+    Export,
+    Exported,
     Failed,
     Hello,
     Hidden,
+    Import,
+    Imported,
     Kept,
     Leaving,
     Ping,
@@ -38,7 +42,7 @@ from potluck.wire.messages import (
     Step,
     Welcome,
 )
-from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
+from potluck.wire.rows import pack_ids, pack_rows, pack_scores, unpack_ids, unpack_rows
 
 LAYERS, WIDTH = 4, 1
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -92,8 +96,10 @@ def toy_answer(prompt: str, count: int) -> str:
 class Node:
     """Serves a span of the toy model: rows carry the token, and the last stage keeps each session's tokens."""
 
-    def __init__(self, gateway: Gateway, span: Span, positions: int = 1000) -> None:
+    def __init__(self, gateway: Gateway, span: Span, positions: int = 1000, twin: str = "") -> None:
         self.link, theirs = MemoryLink.pair()
+        self.twin = twin
+        self.gives = self.takes = True
         self.span = span
         self.capacity = Capacity(8, positions, MAX_STEP_ROWS)
         self.name = ""
@@ -119,7 +125,14 @@ class Node:
         match message:
             case Welcome():
                 self.name = message.node
-                await self.link.send(encode(Ready(self.capacity, Speed(0.01, 0.001), "", "")))
+                await self.link.send(encode(Ready(self.capacity, Speed(0.01, 0.001), self.twin, "")))
+            case Export(session):
+                state = pack_ids(np.array(self.cache[session], np.int32)) if self.gives else b""
+                await self.link.send(encode(Exported(session, 0), state))
+            case Import(session):
+                if self.takes:
+                    self.cache[session] = unpack_ids(payload, len(payload) // 4).tolist()
+                await self.link.send(encode(Imported(session, len(self.cache.get(session, [])))))
             case Close(session):
                 self.cache.pop(session, None)
                 self.closed.set()
@@ -190,10 +203,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def toy_swarm(*spans: str, positions: int = 1000) -> AsyncIterator[tuple[Gateway, list[Node]]]:
+async def toy_swarm(*spans: str, positions: int = 1000, twin: str = "") -> AsyncIterator[tuple[Gateway, list[Node]]]:
     """A gateway with a node a span. At the end nodes that are still there hold parked sessions only, as reserved."""
     gateway = make_gateway()
-    nodes = [Node(gateway, Span.parse(span), positions) for span in spans]
+    nodes = [Node(gateway, Span.parse(span), positions, twin) for span in spans]
     await until(lambda: sum(gateway.swarm.served()) == sum(len(node.span) for node in nodes))
     yield gateway, nodes
     assert all(node.open_sessions == 0 for node in gateway.swarm.nodes.values())
@@ -443,6 +456,24 @@ def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
             assert text(deltas) == toy_answer("potluck", 6)
 
     run(test())
+
+
+@pytest.mark.parametrize(("gives", "takes"), [(True, True), (False, True), (True, False)])
+def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, takes: bool) -> None:
+    async def scenario() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (gateway, nodes), asyncio.timeout(10):
+            generator = generate(gateway, TOKENIZER, job(max_tokens=12))
+            text = [(await anext(generator)).text for _ in range(4)]
+            [leaver] = [node for node in nodes[1:] if node.cache]
+            [heir] = [node for node in nodes[1:] if node is not leaver]
+            leaver.gives, heir.takes = gives, takes
+            await leaver.link.send(encode(Leaving()))
+            text += [delta.text async for delta in generator]
+            assert "".join(text) == toy_answer("potluck", 12)
+            assert (max(heir.steps) == 1) == (gives and takes)
+            assert bool(nodes[0].recalls) != (gives and takes)
+
+    asyncio.run(scenario())
 
 
 def test_a_node_that_leaves_without_an_heir_serves_to_the_end() -> None:

@@ -354,6 +354,20 @@ def test_the_least_tokens_are_those_of_the_request(script: Callable[..., Answers
     run(test())
 
 
+def test_an_answer_that_breaks_off_keeps_its_text(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        script(*DELTAS[:2], Unavailable("The answer ends here."))
+        async with client(make_app()) as http:
+            reply = await http.post("/v1/completions", json={"model": "tiny", "prompt": "x"})
+        assert reply.status_code == 503
+        error = reply.json()["error"]
+        assert (error["message"], error["code"]) == ("The answer ends here.", "unavailable")
+        [choice] = error["choices"]
+        assert (choice["text"], choice["finish_reason"]) == ("hello", None)
+
+    run(test())
+
+
 def test_an_error_in_mid_answer_is_told_in_the_stream(script: Callable[..., Answers]) -> None:
     async def test() -> None:
         script(DELTAS[0], RouteLost("A node has left."))

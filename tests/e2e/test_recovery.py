@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator
 
+import httpx
 import openai
 import pytest
 
@@ -72,6 +73,14 @@ def serving(swarm: LocalSwarm, names: Iterable[str]) -> str:
     return name
 
 
+def longest_step(swarm: LocalSwarm, name: str) -> int:
+    """Rows of the longest step that the node has computed."""
+    timeline = httpx.get(f"{swarm.url}/trace").json()["traceEvents"]
+    names = {event["pid"]: event["args"]["name"] for event in timeline if event["name"] == "process_name"}
+    computed = [event for event in timeline if event["name"] == "compute"]
+    return max(event["args"]["rows"] for event in computed if names[event["pid"]].partition(":")[0] == name)
+
+
 def state(swarm: LocalSwarm, name: str) -> str:
     return next((node["state"] for node in swarm.status()["nodes"] if node["name"] == name), "gone")
 
@@ -102,8 +111,10 @@ def test_a_node_that_leaves_hands_its_answers_over_first(twins, client_of, undis
     else:
         nodes[leaver].interrupt()
     assert nodes[leaver].wait(20) == 0
-    assert serving(swarm, nodes) != leaver
+    heir = serving(swarm, nodes)
+    assert heir != leaver
     assert head + "".join(answer) == undisturbed
+    assert longest_step(swarm, heir) == 1  # its keys and values have moved: the heir computed no prompt
     swarm.coordinator.interrupt()
     assert not [line for line in swarm.coordinator.lines if "Others take over" in line]  # nothing was lost
 

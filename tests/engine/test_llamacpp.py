@@ -254,3 +254,77 @@ def test_a_child_tells_whether_a_span_survives(model, tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF, but no more")
     assert not survives(Trial(str(broken), Span(1, 2), LAYERS, Attention.EXACT, 1, True))
+
+
+def moved(engine: LlamaCppEngine, other: LlamaCppEngine, session: int) -> None:
+    other.restore(session, engine.export(session))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_moved_session_goes_on_as_if_it_had_always_been_there(model, middle, stored):
+    heir = load(model, Span(1, 2))
+    try:
+        data = rows(middle, 24)
+        run(middle, 1, 0, data[:20])
+        if stored:
+            middle._stored[1] = middle._save(middle._sequences[1])
+        run(heir, 5, 0, rows(heir, 3))  # others are there already
+        moved(middle, heir, 1)
+        assert heir.length(1) == 20
+        assert (run(heir, 1, 20, data[20:]) == run(middle, 1, 20, data[20:])).all()
+        assert heir.sessions == 2
+    finally:
+        heir.unload()
+
+
+def test_a_session_that_is_restored_takes_the_place_of_what_was_held(model, middle):
+    data = rows(middle, 12)
+    run(middle, 1, 0, data[:10])
+    state = middle.export(1)
+    expected = run(middle, 1, 10, data[10:])
+    middle.truncate(1, 4)
+    middle.restore(1, state)
+    assert (run(middle, 1, 10, data[10:]) == expected).all()
+
+
+def test_a_full_cache_takes_no_moved_session(model, middle):
+    run(middle, 1, 0, rows(middle, 20))
+    small = load(model, Span(1, 2), Capacity(sessions=4, positions=256, rows=64))
+    try:
+        for session in range(2, 6):
+            run(small, session, 0, rows(small, 60))
+        with pytest.raises(CapacityError):
+            moved(middle, small, 1)
+        assert small.sessions == 4
+        small.close(3)
+        moved(middle, small, 1)
+        assert small.length(1) == 20
+    finally:
+        small.unload()
+
+
+def test_the_cells_of_another_span_are_refused(model, middle, whole):
+    run(whole, 1, 0, TOKENS)
+    with pytest.raises(EngineError, match="another span"):
+        moved(whole, middle, 1)
+    assert middle.sessions == 0
+
+
+def test_bytes_that_llama_cpp_would_not_write_are_refused(middle):
+    run(middle, 1, 0, rows(middle, 8))
+    state = middle.export(1)
+    words = 4 * (4 + 3 * 8 + 2)  # the frame before the first tensor
+    for place in [*range(0, words, 4), words, words + 4]:
+        forged = bytearray(state)
+        forged[place] ^= 0x41
+        with pytest.raises(EngineError):
+            middle.restore(2, bytes(forged))
+    for forged in (b"", state[:-1], state + b"\0", state[:words], bytes(len(state))):
+        with pytest.raises(EngineError):
+            middle.restore(2, bytes(forged))
+    assert (middle.sessions, middle.length(2)) == (1, 0)
+
+
+def test_only_what_is_there_is_exported(middle):
+    with pytest.raises(EngineError, match="Session 9 is not here"):
+        middle.export(9)

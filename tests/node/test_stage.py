@@ -18,9 +18,13 @@ from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
     Close,
+    Export,
+    Exported,
     Failed,
     FromNode,
     Hidden,
+    Import,
+    Imported,
     Kept,
     Message,
     Notice,
@@ -95,6 +99,17 @@ class ToyEngine:
 
     def close(self, session: int) -> None:
         self.lengths.pop(session, None)
+
+    def export(self, session: int) -> bytes:
+        if session not in self.lengths:
+            raise EngineError("It is not here.")
+        return b"." * self.lengths[session]
+
+    def restore(self, session: int, state: bytes) -> None:
+        self.close(session)
+        if set(state) != {ord(".")}:
+            raise EngineError("These are no cells.")
+        self.lengths[session] = len(state)
 
     def unload(self) -> None:
         raise NotImplementedError
@@ -533,5 +548,60 @@ def test_a_stage_ends_when_it_gets_other_layers_or_may_go(last: Message) -> None
             await bench.send(last)
             assert await end == (last if isinstance(last, Welcome) else None)
             assert bench.engine.lengths == {}
+
+    run(test())
+
+
+def test_a_sessions_keys_and_values_are_given_and_taken() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        with serving(bench):
+            await bench.tokens(7, [1, 2, 3])
+            await bench.receive()
+            await bench.send(Export(7, 1000))
+            message, payload = await bench.receive()
+            assert (message, bytes(payload)) == (Exported(7, 0), b"...")
+            await bench.send(Import(8, 2), b"...")
+            await bench.send(Import(8, 0), b"..")
+            assert (await bench.receive())[0] == Imported(8, 5)
+            await bench.tokens(8, [4], position=5)
+            assert (await bench.receive())[0] == Hidden(8, 1, 0, 1, 0.0, 0.0)
+
+    run(test())
+
+
+@pytest.mark.parametrize("export", [Export(9, 1000), Export(7, 2)], ids=["unknown", "too much"])
+def test_what_cannot_be_given_is_nothing(export: Export) -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        with serving(bench):
+            await bench.tokens(7, [1, 2, 3])
+            await bench.receive()
+            await bench.send(export)
+            message, payload = await bench.receive()
+            assert (message, bytes(payload)) == (Exported(export.session, 0), b"")
+
+    run(test())
+
+
+def test_what_cannot_be_taken_is_told() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        with serving(bench):
+            await bench.send(Import(8, 0), b"?")
+            assert (await bench.receive())[0] == Imported(8, 0)
+
+    run(test())
+
+
+def test_a_session_that_is_closed_while_it_comes_is_forgotten() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        with serving(bench):
+            await bench.send(Import(8, 2), b"...")
+            await bench.send(Close(8))
+            await bench.send(Import(8, 0), b"..")
+            assert (await bench.receive())[0] == Imported(8, 2)
+            assert bench.engine.lengths == {8: 2}
 
     run(test())

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ from potluck.coordinator.events import (
     Stalled,
     Tell,
 )
+from potluck.coordinator.handover import Handover
 from potluck.coordinator.line import Line
 from potluck.coordinator.parked import Parked
 from potluck.coordinator.relay import Outgoing, Relay
@@ -39,17 +41,21 @@ from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.session import Session
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.trace import Hop
+from potluck.coordinator.turns import Turns
 from potluck.coordinator.watch import LOOK_S, Ask, Watch
 from potluck.errors import LinkClosed, PotluckError, RebuildFailed, Refused, RouteLost, Unavailable, WireError
 from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span, Stage
 from potluck.wire.codec import check_version, decode_from_node, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
+    MOST_STATE,
     Close,
+    Exported,
     Failed,
     FromNode,
     Hello,
     Hidden,
+    Imported,
     Kept,
     Leaving,
     Loading,
@@ -75,6 +81,9 @@ _FAREWELL_S = 2.0
 
 _REBALANCE_LOOKS = 16
 """Looks at the nodes from one thought about their layers to the next."""
+
+_MENDED_AT_ONCE = 2
+"""Sessions of one lost node: all at once would all be late."""
 
 _MOST_WAITING = 64
 """Requests that may wait for room; whoever comes then is better told to come again."""
@@ -169,6 +178,8 @@ class Gateway:
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
         self._watch = Watch()
+        self._handover = Handover(lambda node, frame: self._send_to((node, frame)))
+        self._turns = Turns(_MENDED_AT_ONCE)
         self._looking: asyncio.TimerHandle | None = None
         self._pings = itertools.count(1)
         self._looks = itertools.count(1)
@@ -202,6 +213,7 @@ class Gateway:
             sender.cancel()
             del self._outboxes[node]
             self._watch.forget(node)
+            self._handover.lost(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
             await self._part(link, reason)
 
@@ -246,6 +258,10 @@ class Gateway:
                     self._finish(message.session, message.step, [])
             case Pong():
                 self.swarm.nodes[node].held = message.sessions
+            case Exported():
+                self._handover.part(node, message, payload)
+            case Imported():
+                self._handover.imported(node, message)
             case Leaving():
                 self._apply(Leaves(node))
             case Loading(fraction):
@@ -290,6 +306,7 @@ class Gateway:
                 case Ask(node):
                     self._send_to((node, encode(Ping(next(self._pings)))))
                 case Stalled(node, reason):
+                    self._handover.lost(node)
                     log.warning("%s is passed over: %s.", self._name(node), reason)
                     self._apply(found)
                 case Revived(node):
@@ -420,6 +437,25 @@ class Gateway:
 
     def wants_mending(self, session: Session) -> bool:
         return not self.is_open(session) or self.swarm.wants_mending(session.number, session.route)
+
+    def turn(self, session: Session, rank: int) -> AbstractAsyncContextManager[None]:
+        """Wait until it is the session's turn to be mended; the lowest rank comes first."""
+        return self._turns.turn(self.swarm.due(session.number, session.route) or "", rank)
+
+    def going(self, session: Session) -> list[Stage]:
+        """The stages that are about to leave and may hand over what they hold, if there are heirs."""
+        route, positions = session.route, session.positions
+        if not self.is_open(session) or not self.swarm.can_mend_without_parked(session.number, route, positions):
+            return []
+        return self.swarm.going(session.number, route)
+
+    async def fetch_state(self, session: int, node: str) -> bytes:
+        """What the node holds of the session, or nothing where it cannot be had."""
+        return await self._handover.fetch(node, session, MOST_STATE)
+
+    async def bring_state(self, session: int, node: str, state: bytes) -> int:
+        """How many positions of the session the node holds then."""
+        return await self._handover.bring(node, session, state)
 
     def mend(self, session: Session, avoid: Collection[str]) -> tuple[tuple[int, int], ...] | None:
         """Other nodes in place of those of its route that are lost or about to leave; None when there are none now.

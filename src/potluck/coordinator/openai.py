@@ -157,8 +157,7 @@ class Service:
         deltas = merge([generate(self.gateway, self.tokenizer, job) for job in jobs])
         try:
             if not asked.stream:
-                body = await _while_connected(request, _whole(form, deltas, len(jobs), usage))
-                return JSONResponse(body)
+                return await _while_connected(request, _whole(form, deltas, len(jobs), usage))
             first = await _while_connected(request, anext(deltas))
         except ClientGone:
             return Response(status_code=_CLIENT_GONE)
@@ -236,15 +235,24 @@ async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio
         asyncio.get_running_loop().call_soon(queue.put_nowait, None)  # once this task is done
 
 
-async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Json:
+async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Response:
+    """All choices; of answers that broke off, the error with what there was of them."""
     answers: list[list[Delta]] = [[] for _ in range(choices)]
-    async with aclosing(deltas):
-        async for number, delta in deltas:
-            answers[number].append(delta)
-            usage.count(delta)
-    body = form.head(chunk=False)
-    body["choices"] = [form.choice(number, answer) for number, answer in enumerate(answers)]
-    return {**body, "usage": usage.json()}
+    broken: Unavailable | None = None
+    try:
+        async with aclosing(deltas):
+            async for number, delta in deltas:
+                answers[number].append(delta)
+                usage.count(delta)
+    except Unavailable as error:
+        if not any(answers):
+            raise
+        log.warning("An answer broke off: %s", error)
+        broken = error
+    made = [form.choice(number, answer) for number, answer in enumerate(answers) if answer]
+    if broken is not None:
+        return _unavailable(broken, {"choices": made})
+    return JSONResponse({**form.head(chunk=False), "choices": made, "usage": usage.json()})
 
 
 async def _events(
@@ -297,5 +305,13 @@ def error_response(_: Request, error: Exception) -> Response:
     if isinstance(error, RequestError):
         return JSONResponse(error_json(error), error.status)
     if isinstance(error, Unavailable):
-        return JSONResponse(error_json(error), 429 if isinstance(error, Busy) else 503, {"Retry-After": "5"})
+        return _unavailable(error, {})
     return JSONResponse(error_json(error), 500)
+
+
+def _unavailable(error: Unavailable, more: Json) -> Response:
+    """more: what else the error tells."""
+    body = error_json(error)
+    return JSONResponse(
+        {"error": {**body["error"], **more}}, 429 if isinstance(error, Busy) else 503, {"Retry-After": "5"}
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from potluck.coordinator.admission import Grant
 from potluck.coordinator.sampling import Candidates
 from potluck.errors import RebuildFailed
-from potluck.types import MAX_STEP_ROWS
+from potluck.types import MAX_STEP_ROWS, Span
 from potluck.wire.messages import Step
 from potluck.wire.rows import Ids
 
@@ -70,24 +70,49 @@ class Session:
     async def mend(self, tokens: Sequence[int], avoid: Collection[str] = ()) -> int | None:
         """Put other nodes in place of those that are lost or about to leave, and compute what they held.
 
-        tokens: what the session holds. avoid: nodes that are taken only where there is no other way.
+        Those who leave give what they hold to a twin, where that is quicker. The sessions that are nearest to their
+        end come first. tokens: what the session holds. avoid: nodes that are taken only where there is no other way.
         Returns how many of the tokens it holds then: all, or none where the journals do not reach.
         None: there is no such node now. Raises RouteLost when one more stage is lost meanwhile.
         """
+        async with self._gateway.turn(self, rank=self.positions - len(tokens)):
+            return await self._mend(np.array(tokens, np.int32), avoid)
+
+    async def _mend(self, tokens: Ids, avoid: Collection[str]) -> int | None:
+        states = await self._fetch_states()
         runs = self._gateway.mend(self, avoid)
         if runs is None:
             return None
         new = {self.route[index].node for first, goal in runs for index in range(first, goal + 1)}
         known = {stage.node for stage in self.route} - new
         self._lacking = {node: held for node, held in self._lacking.items() if node in known} | dict.fromkeys(new, 0)
-        ids = np.array(tokens, np.int32)
+        await self._bring_states(states, len(tokens))
         try:
             while self._lacking:
-                await self._rebuild(ids)
+                await self._rebuild(tokens)
         except RebuildFailed:
             self._lacking.clear()
             return 0
         return len(tokens)
+
+    async def _fetch_states(self) -> dict[tuple[Span, str], bytes]:
+        """What the stages hold that are about to leave, by their layers and twin marks."""
+        states = {}
+        for stage in self._gateway.going(self):
+            if stage.twin and stage.node not in self._lacking:
+                states[stage.span, stage.twin] = await self._gateway.fetch_state(self.number, stage.node)
+        return states
+
+    async def _bring_states(self, states: dict[tuple[Span, str], bytes], length: int) -> None:
+        """To those that took over just these layers, and compute the same bits."""
+        for stage in self.route:
+            state = states.get((stage.span, stage.twin))
+            if (
+                state
+                and stage.node in self._lacking
+                and await self._gateway.bring_state(self.number, stage.node, state) >= length
+            ):
+                del self._lacking[stage.node]
 
     async def _rebuild(self, tokens: Ids) -> None:
         """Let the first run of stages that lack something compute it from what the stage before them has sent on."""

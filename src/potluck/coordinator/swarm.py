@@ -304,15 +304,19 @@ class Swarm:
 
     def give_up(self, session: int, route: Iterable[Stage]) -> list[str]:
         """A session that waits for lost layers keeps no node from going. Returns those that it was still on."""
-        here = [(stage.node, self.nodes[stage.node]) for stage in route if stage.node in self.nodes]
-        going = [(name, node) for name, node in here if node.state in _GOING and session in node.reserved]
-        for _, node in going:
-            node.forget(session)
-        return [name for name, _ in going]
+        names = [stage.node for stage in self.going(session, route)]
+        for name in names:
+            self.nodes[name].forget(session)
+        return names
 
     def wants_mending(self, session: int, route: Iterable[Stage]) -> bool:
         """Whether a stage of the session's route is lost, or about to leave."""
-        return any(self._is_due(session, stage) for stage in route)
+        return self.due(session, route) is not None
+
+    def going(self, session: int, route: Iterable[Stage]) -> list[Stage]:
+        """Those of its stages whose nodes are about to leave, and still have it."""
+        here = [(stage, self.nodes[stage.node]) for stage in route if stage.node in self.nodes]
+        return [stage for stage, node in here if node.state in _GOING and session in node.reserved]
 
     def _is_due(self, session: int, stage: Stage) -> bool:
         """Whether another node has to take the stage."""
@@ -336,6 +340,10 @@ class Swarm:
             else:
                 node.forget(session)
         return mended
+
+    def due(self, session: int, route: Iterable[Stage]) -> str | None:
+        """The node of the first stage that another node has to take."""
+        return next((stage.node for stage in route if self._is_due(session, stage)), None)
 
     def can_mend_without_parked(self, session: int, route: tuple[Stage, ...], positions: int) -> bool:
         """Whether `mend` would succeed if all parked sessions were evicted."""

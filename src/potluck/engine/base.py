@@ -94,6 +94,18 @@ class Engine(Protocol):
     def close(self, session: int) -> None:
         """Forget the session; unknown sessions are ignored."""
 
+    def export(self, session: int) -> bytes:
+        """The session's keys and values, for `restore` of an engine with the same span and twin mark.
+
+        Raises EngineError where the engine cannot, or holds no such session.
+        """
+
+    def restore(self, session: int, state: bytes) -> None:
+        """Hold what another engine has exported, in place of what is held of the session.
+
+        Raises EngineError, and holds nothing of it, when these are not the keys and values of a session of this span.
+        """
+
     def unload(self) -> None:
         """Free the weights; the engine cannot be used afterwards."""
 

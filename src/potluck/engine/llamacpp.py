@@ -17,7 +17,7 @@ from typing import Any
 import llama_cpp.llama_cpp as c
 import numpy as np
 
-from potluck.engine import openmp
+from potluck.engine import cells, openmp
 from potluck.engine.base import Output, Segment, check_batch
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
@@ -32,6 +32,8 @@ _MANY_CELLS = 1024
 """Of ended and idle sessions: attention looks at every occupied cell, so that more would slow all others."""
 _IDLE_FORWARDS = 64
 """A session that had no part in so many forwards is idle."""
+_SAMPLE = -2
+"""The session that shows the layout of cells; the probe's is -1, all others count from 1."""
 _STORED_SHARE = 8
 """This part of the cache's positions may be kept outside of it, for idle sessions."""
 
@@ -88,6 +90,7 @@ class LlamaCppEngine:
         self._context = self._open(attention, threads)
         self._memory = c.llama_get_memory(self._context)
         self._cores: Sequence[int] = ()
+        self._layout: cells.Layout | None = None
         self._allocate_batch()
 
     def _load(self, path: Path, extra_buffers: bool) -> Any:
@@ -321,6 +324,40 @@ class LlamaCppEngine:
         self._free += self._ended
         self._ended.clear()
         self._ended_cells = 0
+
+    def export(self, session: int) -> bytes:
+        if session not in self._lengths:
+            raise EngineError(f"Session {session} is not here.")
+        stored = self._stored.get(session)
+        state = bytes(stored if stored is not None else self._save(self._sequences[session]))
+        if cells.read(state)[1] != self._lengths[session]:
+            raise EngineError("This model's memory is of a kind that cannot be moved.")
+        return state
+
+    def restore(self, session: int, state: bytes) -> None:
+        self.close(session)
+        layout, length = cells.read(state)
+        if layout != self._own_layout():
+            raise EngineError("These keys and values belong to another span, or to another kind of cache.")
+        if self._ended_cells + self._cells(self._sequences) + length > self.capacity.positions or not self._free:
+            self._compact()
+        if self._cells(self._sequences) + length > self.capacity.positions or not self._free:
+            raise CapacityError(f"There is no room for one more session of {length} positions.")
+        sequence = self._free.pop()
+        self._restore(sequence, (ctypes.c_uint8 * len(state)).from_buffer_copy(state))
+        self._sequences[session], self._lengths[session], self._used[session] = sequence, length, self._forwards
+
+    def _own_layout(self) -> cells.Layout:
+        """Of this engine's cells, as a session of one row shows it."""
+        if self._layout is None:
+            first = self.span.first == 0
+            row = np.zeros(1, np.int32) if first else np.zeros((1, self.hidden_size), np.float32)
+            self.forward([Segment(_SAMPLE, 0, row, self.span.last)])
+            try:
+                self._layout, _ = cells.read(self.export(_SAMPLE))
+            finally:
+                self.close(_SAMPLE)
+        return self._layout
 
     def _restore(self, sequence: int, state: Any) -> None:
         if c.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):

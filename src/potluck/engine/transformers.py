@@ -105,6 +105,12 @@ class TransformersEngine:
     def close(self, session: int) -> None:
         self._cache.close(session)
 
+    def export(self, session: int) -> bytes:
+        raise EngineError("The transformers engine does not move sessions.")
+
+    def restore(self, session: int, state: bytes) -> None:
+        raise EngineError("The transformers engine does not move sessions.")
+
     def unload(self) -> None:
         self._cache.clear()
         del self._model

@@ -22,10 +22,15 @@ from potluck.types import MAX_CANDIDATES, SMALL_ROWS, RowFormat, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
+    MOST_STATE,
     Close,
+    Export,
+    Exported,
     Failed,
     FromCoordinator,
     Hidden,
+    Import,
+    Imported,
     Kept,
     Notice,
     Ping,
@@ -37,6 +42,7 @@ from potluck.wire.messages import (
     Step,
     Welcome,
 )
+from potluck.wire.parts import Parts, state_frames
 from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
 
 log = logging.getLogger(__name__)
@@ -108,6 +114,8 @@ class Stage:
         self._worker = worker
         self._queue: list[Task] = []
         self._closed: list[int] = []
+        self._moves: list[tuple[Export | Import, bytes]] = []
+        self._states: dict[int, Parts] = {}
         self._journal = Journal(engine.hidden_size, JOURNAL_BYTES)
         self._say = say
         self._sessions: set[int] = set()
@@ -159,11 +167,20 @@ class Stage:
         match message:
             case Close(session):
                 self._queue = [task for task in self._queue if task.step.session != session]
+                self._moves = [move for move in self._moves if move[0].session != session]
+                self._states.pop(session, None)
                 self._closed.append(session)
             case Ping(number):
                 await self._link.send(encode(Pong(number, self._engine.sessions), payload))
             case Recall():
                 await self._link.send(self._recalled(message))
+            case Export():
+                self._moves.append((message, b""))
+            case Import(session, left):
+                whole = self._states.setdefault(session, Parts()).add(left, payload)
+                if whole is not None:
+                    del self._states[session]
+                    self._moves.append((message, whole))
             case Notice(text):
                 self._say(text)
             case Refusal(reason):
@@ -200,10 +217,39 @@ class Stage:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while self._closed or self._queue:
+            while self._closed or self._moves or self._queue:
                 self._forget_closed()
+                while self._moves:
+                    await self._move(*self._moves.pop(0))
                 if self._queue:
                     await self._run_batch(self._take_batch())
+
+    async def _move(self, message: Export | Import, state: bytes) -> None:
+        """Between two batches: give away a session's keys and values, or take those that another node had."""
+        match message:
+            case Export(session, most):
+                for frame in state_frames(Exported, session, self._exported(session, most)):
+                    await self._link.send(frame)
+            case Import(session):
+                await self._link.send(encode(Imported(session, self._imported(session, state))))
+
+    def _exported(self, session: int, most: int) -> bytes:
+        try:
+            state = self._engine.export(session)
+        except EngineError as error:
+            log.info("Session %d is computed anew elsewhere: %s", session, error)
+            return b""
+        return state if len(state) <= min(most, MOST_STATE) else b""
+
+    def _imported(self, session: int, state: bytes) -> int:
+        """How many positions there are then."""
+        self._journal.close(session)
+        self._sessions.add(session)
+        try:
+            self._engine.restore(session, state)
+        except EngineError as error:
+            log.warning("Session %d is computed anew here: %s", session, error)
+        return self._engine.length(session)
 
     def _forget_closed(self) -> None:
         for session in self._closed:

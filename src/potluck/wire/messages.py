@@ -10,7 +10,10 @@ from msgspec import Struct
 
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
+
+MOST_STATE = 256 << 20
+"""Bytes of one session's keys and values that may be moved."""
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -115,6 +118,23 @@ class Pong(Message, frozen=True, tag="pong"):
     sessions: int
 
 
+class Exported(Message, frozen=True, tag="exported"):
+    """A part of what Export asked for: the payload. left: bytes that come after this part.
+
+    Where the node gives nothing, there is one empty part.
+    """
+
+    session: int
+    left: int
+
+
+class Imported(Message, frozen=True, tag="imported"):
+    """The end of an import: so many positions of the session are here now."""
+
+    session: int
+    positions: int
+
+
 class Leaving(Message, frozen=True, tag="leaving"):
     """The owner wants to go: hand over the sessions, then say Released."""
 
@@ -187,6 +207,23 @@ class Recall(Message, frozen=True, tag="recall"):
     rows: int
 
 
+class Export(Message, frozen=True, tag="export"):
+    """Send the session's keys and values, as the engine exports them: they move to another node.
+
+    Nothing if they are more than `most` bytes: then they are sooner computed there.
+    """
+
+    session: int
+    most: int
+
+
+class Import(Message, frozen=True, tag="import"):
+    """A part of what another node has exported, to be held here: as Exported. The answer to the last is Imported."""
+
+    session: int
+    left: int
+
+
 class Ping(Message, frozen=True, tag="ping"):
     """Answer at once with a Pong of the same number and payload: it tells that you live, and what the line is like."""
 
@@ -203,6 +240,6 @@ class Released(Message, frozen=True, tag="released"):
     """The node that is leaving holds nothing that is needed: it may go."""
 
 
-FromNode = Hello | Loading | Ready | Hidden | Scores | Failed | Threads | Kept | Pong | Leaving
-FromCoordinator = Welcome | Refusal | Step | Close | Recall | Ping | Notice | Released
+FromNode = Hello | Loading | Ready | Hidden | Scores | Failed | Threads | Kept | Pong | Exported | Imported | Leaving
+FromCoordinator = Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | Released
 AnyMessage = FromNode | FromCoordinator
