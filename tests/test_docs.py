@@ -233,7 +233,7 @@ def test_the_check_finds_a_mistake(text: str, mistake: str) -> None:
     [
         "`potluck serve MODEL --host 127.0.0.1`, `potluck join URL 12`, `--port 0`, and `pip install --upgrade pip`",
         "```\n$ potluck status http://192.168.1.5:8470 | sort --unique\nA potluck dinner is fun.\n```\n",
-        "`node/stage.py: Stage.run`, `node/batching.py: SMALL_ROWS`, `engine/_tap.c: potluck_tap`, `wire/rows.py`",
+        "`node/stage.py: Stage.run`, `types.py: SMALL_ROWS`, `engine/_tap.c: potluck_tap`, `wire/rows.py`",
         "`make test`, `/status`, `/v1/chat/completions`, `POTLUCK_CACHE`, `config.json`, [it](docs/models.md)",
         "`python benchmarks/tax.py` (or with `--plain`)",
     ],
