@@ -68,6 +68,13 @@ class Quantize(StrEnum):
     NONE = "none"
 
 
+class Priority(StrEnum):
+    """What a request asks for. interactive: someone waits for it. batch: whenever there is room to spare."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
 class NodeState(StrEnum):
     """stalled: it does not answer in time.
 

@@ -8,7 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from potluck.coordinator import fair, line
 from potluck.coordinator import gateway as module
+from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.session import Session
@@ -567,7 +569,7 @@ def test_who_leaves_the_line_lets_the_next_try() -> None:
 
 
 def test_a_full_line_turns_newcomers_away_but_never_an_interrupted_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_WAITING", 2)
+    monkeypatch.setattr(fair, "MOST_OF_ACCOUNT", 2)
 
     async def test() -> None:
         gateway = make_gateway()
@@ -582,13 +584,140 @@ def test_a_full_line_turns_newcomers_away_but_never_an_interrupted_answer(monkey
 
         waiting = [asyncio.create_task(open_one(name)) for name in ("first", "second")]
         await until(lambda: gateway.waiting == 2)
-        with pytest.raises(Busy, match="2 requests wait already"):
+        with pytest.raises(Busy, match="2 interactive requests of this account wait already"):
             await gateway.open(1)
         waiting.append(asyncio.create_task(open_one("urgent", urgent=True)))
         await until(lambda: gateway.waiting == 3)
         holder.close()
         await asyncio.gather(*waiting)
         assert order == ["urgent", "first", "second"]
+        await node.leave()
+
+    run(test())
+
+
+BATCH = Claim("anna", Rank.BATCH)
+ROOMY = Ready(Capacity(4, 2000, 576), Speed(0.01, 0.001), "twin", "plain")
+"""Room for three sessions of full length, and four in all."""
+
+
+async def settled(gateway: Gateway, waiting: int) -> None:
+    """So many wait, and none of them can find room now."""
+    await until(lambda: gateway.waiting == waiting)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert gateway.waiting == waiting
+
+
+@pytest.mark.parametrize(("positions", "running"), [(500, 2), (10, 3)])
+def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(positions: int, running: int) -> None:
+    """Whether positions or sessions are short. Nothing ends meanwhile, and no step is run."""
+
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway, ready=ROOMY)
+        batch = [asyncio.create_task(gateway.open(positions, claim=BATCH)) for _ in range(100)]
+        await settled(gateway, 100 - running)
+        session = await gateway.open(TERMS.context, claim=Claim("ben"))
+        assert [task.done() for task in batch] == [True] * running + [False] * (100 - running)
+        session.close()
+        for task in batch:
+            task.cancel()
+        await asyncio.gather(*batch, return_exceptions=True)
+        await node.leave()
+
+    run(test())
+
+
+@pytest.mark.parametrize("rank", [Rank.BATCH, Rank.ANONYMOUS])
+def test_a_batch_request_that_waits_for_room_to_spare_holds_up_no_interactive_one(rank: Rank) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway, ready=ROOMY)
+        first = [await gateway.open(500) for _ in range(2)]
+        batch = asyncio.create_task(gateway.open(500, claim=Claim("anna", rank)))
+        await settled(gateway, 1)
+        assert "room for it and an interactive request" in gateway.queue[0].reason
+        third = await gateway.open(500)
+        first.pop().close()
+        await settled(gateway, 1)
+        third.close()
+        (await batch).close()
+        await node.leave()
+
+    run(test())
+
+
+def test_room_to_spare_may_be_what_parked_sessions_hold() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway, ready=ROOMY)
+        for number in range(2):
+            session = await gateway.open(500)
+            session.park(range(1000 * number, 1000 * number + 500))
+        batch = await gateway.open(500, claim=BATCH)
+        assert gateway.swarm.nodes[node.name].open_sessions == 1
+        assert len(gateway.swarm.nodes[node.name].parked) == 2
+        batch.close()
+        await node.leave()
+
+    run(test())
+
+
+def test_where_there_is_never_room_to_spare_batch_runs_while_nothing_interactive_does() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)  # less room than one session of full length
+        interactive = await gateway.open(50)
+        batch = [asyncio.create_task(gateway.open(40, claim=BATCH)) for _ in range(3)]
+        await settled(gateway, 3)
+        interactive.close()
+        await settled(gateway, 1)
+        newcomer = asyncio.create_task(gateway.open(90))
+        await settled(gateway, 2)
+        (await batch[0]).close()
+        await settled(gateway, 2)
+        (await batch[1]).close()
+        (await newcomer).close()  # before the third
+        (await batch[2]).close()
+        await node.leave()
+
+    run(test())
+
+
+def test_a_batch_request_that_nothing_interactive_lets_in_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway, ready=ROOMY)
+        sessions = [await gateway.open(500) for _ in range(2)]
+        monkeypatch.setattr(fair, "AGING_S", 0.01)
+        monkeypatch.setattr(line, "AGING_S", 0.01)
+        (await gateway.open(500, claim=BATCH)).close()
+        for session in sessions:
+            session.close()
+        await node.leave()
+
+    run(test())
+
+
+def test_an_account_pays_for_what_its_answers_took() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        holder = await gateway.open(100)
+        order: list[str] = []
+
+        async def open_one(claim: Claim, positions: int, computed: int) -> None:
+            session = await gateway.open(positions, claim=claim)
+            order.append(claim.account)
+            session.close(computed)
+
+        greedy = [asyncio.create_task(open_one(Claim("anna"), 100, 10)) for _ in range(5)]
+        modest = [asyncio.create_task(open_one(Claim("ben"), 10, 10)) for _ in range(5)]
+        await settled(gateway, 10)
+        holder.close()
+        await asyncio.gather(*greedy, *modest)
+        assert sorted(order[:6]) == ["anna"] * 3 + ["ben"] * 3
         await node.leave()
 
     run(test())

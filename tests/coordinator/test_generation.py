@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from potluck.coordinator import generation
+from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.generation import Delta, Job, Scored, generate
 from potluck.coordinator.relay import Relay
@@ -817,5 +818,52 @@ def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
             await asyncio.gather(*tasks)
             assert order == ["first", "second", "third"]
             assert len(failed) > 1
+
+    run(test())
+
+
+def charges(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens that accounts are charged for from now on."""
+    charged: list[int] = []
+    settle = gateway.settle
+
+    def note(number: int, tokens: int) -> None:
+        charged.append(tokens)
+        settle(number, tokens)
+
+    monkeypatch.setattr(gateway, "settle", note)
+    return charged
+
+
+def test_an_account_is_charged_for_what_was_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for tokens that were not needed, nor for what the nodes held, nor for what they lost."""
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (gateway, nodes):
+            charged = charges(gateway, monkeypatch)
+            stop = toy_answer(LONG, 6)[4:6]
+            await answer(gateway, job(LONG, 100, stops=(stop,)))
+            await answer(gateway, job(LONG, 3))
+            assert charged == [len(LONG) + 5, 3]
+            charged.clear()
+            stream = generate(gateway, TOKENIZER, job(LONG[::-1], 6))
+            await anext(stream)
+            await next(node for node in nodes if node.steps and node.span.first).link.close()
+            assert len([delta async for delta in stream]) == 5
+            assert (len(charged), sum(charged)) == (2, len(LONG) + 5)
+
+    run(test())
+
+
+def test_requests_wait_in_the_class_of_their_job() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=30) as (gateway, _):
+            holder = await gateway.open(30)
+            claim = Claim("anna", Rank.BATCH)
+            task = asyncio.create_task(answer(gateway, job(claim=claim)))
+            await until(lambda: gateway.waiting == 1)
+            assert [standing.claim for standing in gateway.queue] == [claim]
+            holder.close()
+            assert text(await task) == toy_answer("potluck", 8)
 
     run(test())

@@ -7,20 +7,22 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Route
 
 from potluck.coordinator import openai
+from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import BecameReady, Joined
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.generation import Delta, Job, Scored
-from potluck.coordinator.openai import Service, error_response, merge
+from potluck.coordinator.openai import Service, claim_of_all, error_response, merge
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
 from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
-from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+from potluck.types import Attention, Capacity, EngineKind, Priority, Quantize, RowFormat, Span, Speed
 from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
 
 LAYERS, CONTEXT = 6, 64
@@ -82,8 +84,8 @@ def make_gateway(*served: str) -> Gateway:
     return Gateway(swarm, Relay(4, 256, RowFormat.F32), terms)
 
 
-def make_app(gateway: Gateway | None = None) -> Starlette:
-    service = Service(gateway or make_gateway(), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1)
+def make_app(gateway: Gateway | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
+    service = Service(gateway or make_gateway(), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1, claim)
     routes = [
         Route("/v1/models", service.models),
         Route("/v1/models/{model:path}", service.one_model),
@@ -364,6 +366,34 @@ def test_an_answer_that_breaks_off_keeps_its_text(script: Callable[..., Answers]
         assert (error["message"], error["code"]) == ("The answer ends here.", "unavailable")
         [choice] = error["choices"]
         assert (choice["text"], choice["finish_reason"]) == ("hello", None)
+
+    run(test())
+
+
+def test_requests_are_of_one_account_and_of_the_class_that_they_name(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        answers = script(*DELTAS)
+        async with client(make_app()) as http:
+            for path, body in ((CHAT, chat()), (CHAT, chat(priority="batch")), (COMPLETION, completion())):
+                assert (await http.post(path, json=body)).status_code == 200
+        assert [job.claim for job in answers.jobs] == [EVERYONE, Claim(rank=Rank.BATCH), EVERYONE]
+
+    run(test())
+
+
+def test_accounts_are_told_by_the_request(script: Callable[..., Answers]) -> None:
+    def claim(request: Request, priority: Priority) -> Claim:
+        return Claim(request.headers["x-account"], Rank.of(priority, anonymous=True), 2.0)
+
+    async def test() -> None:
+        answers = script(*DELTAS)
+        async with client(make_app(claim=claim)) as http:
+            for path, body in ((CHAT, chat(n=2)), (COMPLETION, completion(n=2))):
+                reply = await http.post(path, json=body, headers={"x-account": path})
+                assert reply.status_code == 200
+        assert [job.claim for job in answers.jobs] == [
+            Claim(path, Rank.ANONYMOUS, 2.0) for path in (CHAT, COMPLETION) for _ in range(2)
+        ]
 
     run(test())
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, CompletionRequest, parse
 from potluck.errors import RequestError
+from potluck.types import Priority
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 
@@ -48,6 +49,26 @@ def test_sampling_takes_what_is_given() -> None:
     assert (params.frequency_penalty, params.presence_penalty) == (-1, 2)
     assert params.logit_bias == {5: -100, 7: 1.5}
     assert params.seed == -1  # each of several answers has its own
+
+
+@pytest.mark.parametrize(
+    ("given_fields", "urgency"),
+    [
+        ({}, Priority.INTERACTIVE),
+        ({"priority": None}, Priority.INTERACTIVE),
+        ({"priority": "batch"}, Priority.BATCH),
+        ({"service_tier": "flex"}, Priority.BATCH),
+        ({"service_tier": "auto"}, Priority.INTERACTIVE),
+        ({"service_tier": "flex", "priority": "interactive"}, Priority.INTERACTIVE),
+    ],
+)
+def test_someone_waits_for_an_answer_unless_they_say_otherwise(given_fields: dict[str, Any], urgency: Priority) -> None:
+    assert (chat(**given_fields).urgency, completion(**given_fields).urgency) == (urgency, urgency)
+
+
+def test_an_unknown_priority_is_refused() -> None:
+    with pytest.raises(RequestError, match="priority: Invalid enum value 'high'"):
+        chat(priority="high")
 
 
 def test_the_newer_name_of_the_limit_wins() -> None:

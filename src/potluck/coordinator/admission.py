@@ -32,20 +32,21 @@ class Admission:
         self._swarm = swarm
         self._parked = ParkedSessions()
 
-    def grant(self, number: int, positions: int, tokens: Ids, avoid: Collection[str]) -> Grant | None:
+    def grant(self, number: int, positions: int, tokens: Ids, avoid: Collection[str], spare: int = 0) -> Grant | None:
         """A session for a request that begins with these tokens, or None when all is taken now.
 
-        number: of the session, if it is a new one. Raises Unavailable as `Swarm.reserve` does.
+        number: of the session, if it is a new one. spare: positions of one more session for which every stage must
+        have room beside it. Raises Unavailable as `Swarm.reserve` does.
         """
         match = self._parked.best(tokens, avoid)
-        taken_over = self._take_over(match, positions) if match is not None else None
-        return taken_over or self._reserve(number, positions, avoid)
+        taken_over = self._take_over(match, positions, spare) if match is not None else None
+        return taken_over or self._reserve(number, positions, avoid, spare)
 
-    def _take_over(self, match: Match, positions: int) -> Grant | None:
+    def _take_over(self, match: Match, positions: int, spare: int) -> Grant | None:
         session = match.session
         # What the nodes hold beyond the prefix goes with the first step only.
         positions = max(positions, len(session.tokens))
-        if not self._swarm.can_resume(session.number, positions, evicting=True):
+        if not self._swarm.can_resume(session.number, positions, evicting=True, spare=spare):
             return None
         self._parked.drop(session.number)
         evicted, nodes = [], {stage.node for stage in session.route}
@@ -53,14 +54,14 @@ class Admission:
             evicted.append(self._evict(self._parked.oldest_on(nodes)))
         return Grant(session.number, session.route, match.held, session.steps, tuple(evicted))
 
-    def _reserve(self, number: int, positions: int, avoid: Collection[str]) -> Grant | None:
-        route = self._swarm.reserve(number, positions, avoid)
-        if route is None and not self._swarm.has_route_without_parked(number, positions):
+    def _reserve(self, number: int, positions: int, avoid: Collection[str], spare: int) -> Grant | None:
+        route = self._swarm.reserve(number, positions, avoid, spare)
+        if route is None and not self._swarm.has_route_without_parked(number, positions, spare):
             return None
         evicted = []
         while route is None:
             evicted.append(self._evict(self._parked.oldest))
-            route = self._swarm.reserve(number, positions, avoid)
+            route = self._swarm.reserve(number, positions, avoid, spare)
         return Grant(number, route, evicted=tuple(evicted))
 
     def _evict(self, oldest: Parked | None) -> int:

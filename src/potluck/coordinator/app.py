@@ -74,7 +74,8 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
     encoded = manifest.encode()
 
     async def status(_: Request) -> Response:
-        body = msgspec.json.encode(swarm_status(swarm, manifest.name, manifest.digest, context, gateway.waiting))
+        told = swarm_status(swarm, manifest.name, manifest.digest, context, gateway.waiting, gateway.queue)
+        body = msgspec.json.encode(told)
         return Response(_readable(body), media_type="application/json")
 
     async def trace(request: Request) -> Response:

@@ -14,6 +14,7 @@ import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import (
     Action,
     Admit,
@@ -33,8 +34,9 @@ from potluck.coordinator.events import (
     Stalled,
     Tell,
 )
+from potluck.coordinator.fair import Standing
 from potluck.coordinator.handover import Handover
-from potluck.coordinator.line import Line
+from potluck.coordinator.line import Line, Place
 from potluck.coordinator.parked import Parked
 from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
@@ -85,8 +87,8 @@ _REBALANCE_LOOKS = 16
 _MENDED_AT_ONCE = 2
 """Sessions of one lost node: all at once would all be late."""
 
-_MOST_WAITING = 64
-"""Requests that may wait for room; whoever comes then is better told to come again."""
+_MOST_SHOWN = 100
+"""Waiting requests that `/status` lists."""
 
 
 class ServerLink:
@@ -173,7 +175,9 @@ class Gateway:
         self._results: dict[tuple[int, int], asyncio.Future[list[Candidates]]] = {}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
-        self._line = Line(_MOST_WAITING)
+        self._line = Line(relay.clock)
+        self._places: dict[int, Place] = {}
+        """Of the requests whose sessions are open."""
         self._admission = Admission(swarm)
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -378,6 +382,11 @@ class Gateway:
         """Requests in the line."""
         return len(self._line)
 
+    @property
+    def queue(self) -> list[Standing]:
+        """The first of them, in their order."""
+        return self._line.standings(_MOST_SHOWN)
+
     def stop(self) -> None:
         """The coordinator goes: answers under way end with an error now, and none begins."""
         self._stopping = True
@@ -399,30 +408,51 @@ class Gateway:
         return True
 
     async def open(
-        self, positions: int, tokens: Sequence[int] = (), avoid: Collection[str] = (), *, urgent: bool = False
+        self,
+        positions: int,
+        tokens: Sequence[int] = (),
+        avoid: Collection[str] = (),
+        *,
+        claim: Claim = EVERYONE,
+        urgent: bool = False,
     ) -> Session:
-        """A session with room for so many positions on every stage, as soon as there is room; first come, first served.
+        """A session with room for so many positions on every stage, as soon as it is its turn and there is room.
 
         tokens: what will be fed; a parked session that begins alike is taken over. Without them it is a new one.
         avoid: nodes that are taken only where there is no other way. urgent: an answer that was interrupted.
-        Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when the line is full.
+        Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when too many wait.
         """
         number, prompt = next(self._numbers), np.array(tokens, np.int32)
         if self._stopping:
             raise _stopped()
         self.swarm.check(positions)  # whoever cannot be served at all shall not wait to learn it
-        place = self._line.join(urgent=urgent)
+        place = self._line.join(claim, positions * self.swarm.layers, urgent=urgent)
         try:
             while True:
                 if self._line.is_first(place):
-                    grant = self._admission.grant(number, positions, prompt, avoid)
+                    grant = self._grant(place, number, positions, prompt, avoid)
                     if grant is not None:
+                        self._line.start(place)
+                        self._places[grant.number] = place
                         return self._session(grant, positions)
                 await place.wait()
                 if self._stopping:
                     raise _stopped()
         finally:
             self._line.leave(place)
+
+    def _grant(self, place: Place, number: int, positions: int, prompt: Ids, avoid: Collection[str]) -> Grant | None:
+        """Only an interactive request may take all room: others leave as much as the longest one needs.
+
+        Where there is never so much, the others are admitted while no interactive one runs (and none waits, because
+        it would be first).
+        """
+        spare = self._terms.context if self._line.yields(place) else 0
+        if spare and not self.swarm.could_hold(positions + spare, sessions=2):
+            if self._line.runs(Rank.INTERACTIVE):
+                return None
+            spare = 0
+        return self._admission.grant(number, positions, prompt, avoid, spare)
 
     def _session(self, grant: Grant, positions: int) -> Session:
         for number in grant.evicted:
@@ -503,6 +533,12 @@ class Gateway:
             return await future
         finally:
             self._results.pop(key, None)
+
+    def settle(self, number: int, tokens: int) -> None:
+        """The answer that ran in this session has ended, if it has not before: its account pays for so many tokens."""
+        place = self._places.pop(number, None)
+        if place is not None:
+            self._line.end(place, tokens * self.swarm.layers)
 
     def close_session(self, number: int) -> None:
         self._admission.drop(number)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from potluck.coordinator.claim import EVERYONE, Claim
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.sampling import Candidates, Sampler, SamplingParams
 from potluck.coordinator.session import Session, in_order, step_rows
@@ -45,6 +46,7 @@ class Job:
     echo: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
+    claim: Claim = EVERYONE
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,10 @@ class _Run:
         self._gateway = gateway
         # The last token is sampled but never fed, so it needs no position.
         self._positions = len(job.prompt) + max(0, job.max_tokens - 1)
+        self._claim = job.claim
         self._session: Session | None = None
         self._done = 0
+        self._charged = 0
         self._feeding = False
         self._began = False
         self._avoid: set[str] = set()
@@ -225,10 +229,10 @@ class _Run:
                 raise Unavailable(f"The answer ends here: no node has come to serve layers {missing}.")
 
     async def _open(self, tokens: list[int]) -> Session:
-        session = await self._gateway.open(self._positions, tokens, self._avoid, urgent=self._began)
+        session = await self._gateway.open(self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began)
         self._session, self._done = session, session.held
         if not self._began:
-            self._began, self.cached = True, session.held
+            self._began, self.cached, self._charged = True, session.held, session.held
         return session
 
     async def _mend(self, session: Session) -> bool:
@@ -268,8 +272,11 @@ class _Run:
         """Of the session. It is parked only between steps: with one under way, nodes may hold different lengths."""
         if self._session is None:
             return
+        # What the nodes held is free, and what they lost is not charged again.
+        computed = max(0, self._done - self._charged)
+        self._charged += computed
         if self._feeding:
-            self._session.close()
+            self._session.close(computed)
         else:
-            self._session.park(self.tokens[: self._done])
+            self._session.park(self.tokens[: self._done], computed)
         self._session, self._feeding = None, False

@@ -1,60 +1,91 @@
-"""Requests that wait for room, in the order in which they came."""
+"""Requests that wait for room: they are called when it is their turn to try."""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
 
-from potluck.errors import Busy
+from potluck.coordinator.claim import Claim, Rank
+from potluck.coordinator.fair import AGING_S, FairQueue, Standing, Turn
 
 
 class Place:
-    """Of one request. urgent: before all that are not."""
+    """Of one request, from when it joins the line until its answer ends."""
 
-    def __init__(self, urgent: bool) -> None:
-        self.urgent = urgent
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.waits = True
         self._called = asyncio.Event()
 
     def call(self) -> None:
         self._called.set()
 
     async def wait(self) -> None:
-        """Until it is worth while to try (again)."""
-        await self._called.wait()
+        """Until it is worth while to try (again): when it is called, and when its class may have risen."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGING_S):
+                await self._called.wait()
         self._called.clear()
 
 
 class Line:
-    """Only the first may try, and nobody overtakes, so that small requests cannot starve a big one."""
+    """Only the first may try, and nobody overtakes, so that small requests cannot starve a big one.
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
-        self._places: list[Place] = []
+    Who is first is for `FairQueue` to say. clock: in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._queue = FairQueue()
+        self._places: dict[Turn, Place] = {}
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._queue)
 
-    def join(self, *, urgent: bool = False) -> Place:
-        """A place at the end, or behind the urgent ones for one more of them. Leave it, whatever happens.
+    def join(self, claim: Claim, work: float, *, urgent: bool = False) -> Place:
+        """Leave the place, whatever happens. work: expected, in tokens times layers.
 
-        Raises Busy when the line is full; it never is for an urgent request.
+        Raises Busy when too many wait; never for an urgent request.
         """
-        if not urgent and len(self._places) >= self._longest:
-            raise Busy(f"The swarm is busy: {len(self._places)} requests wait already. Try again later.")
-        place = Place(urgent)
-        behind = sum(other.urgent for other in self._places) if urgent else len(self._places)
-        self._places.insert(behind, place)
+        place = Place(self._queue.join(claim, work, self._clock(), urgent=urgent))
+        self._places[place.turn] = place
         return place
 
     def is_first(self, place: Place) -> bool:
-        return self._places[0] is place
+        return self._queue.first(self._clock()) is place.turn
+
+    def yields(self, place: Place) -> bool:
+        """Whether it must leave room for an interactive request that may come."""
+        return self._queue.level(place.turn, self._clock()) > Rank.INTERACTIVE
+
+    def runs(self, rank: Rank) -> bool:
+        """Whether a request of this class runs."""
+        return self._queue.runs(rank)
+
+    def start(self, place: Place) -> None:
+        """It has found room, and waits no longer. `end` it."""
+        self._queue.start(place.turn)
+        place.waits = False
+
+    def end(self, place: Place, work: float) -> None:
+        """Its answer has ended; work: what it really took."""
+        self._queue.end(place.turn, work, self._clock())
 
     def leave(self, place: Place) -> None:
-        first = self.is_first(place)
-        self._places.remove(place)
-        if first:
-            self.call()
+        """It has found room, or has given up: the next shall try."""
+        if place.waits:
+            self._queue.leave(place.turn)
+        del self._places[place.turn]
+        self.call()
 
     def call(self) -> None:
         """There may be room now: the first shall try."""
-        if self._places:
-            self._places[0].call()
+        first = self._queue.first(self._clock())
+        if first is not None:
+            self._places[first].call()
+
+    def standings(self, most: int) -> list[Standing]:
+        """Of the first so many."""
+        return self._queue.standings(self._clock(), most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,6 +13,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, generate
 from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
@@ -21,6 +22,7 @@ from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import Tokenizer
 from potluck.errors import Busy, PotluckError, RequestError, Unavailable
+from potluck.types import Priority
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +34,17 @@ _CLIENT_GONE = 499
 """nginx's word for "the client did not wait"; nobody reads this reply."""
 
 
+def claim_of_all(_: Request, priority: Priority) -> Claim:
+    """Where there are no accounts, all requests are of one."""
+    return Claim(rank=Rank.of(priority))
+
+
 @dataclass(frozen=True)
 class Service:
-    """What answering takes. context: the most positions a session may have. created: Unix time, of the model's list."""
+    """What answering takes. context: the most positions a session may have. created: Unix time, of the model's list.
+
+    claim: on whose account a request runs that asks for this priority.
+    """
 
     gateway: Gateway
     tokenizer: Tokenizer
@@ -42,6 +52,7 @@ class Service:
     model: str
     context: int
     created: int
+    claim: Callable[[Request, Priority], Claim] = claim_of_all
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
@@ -67,7 +78,7 @@ class Service:
             )
         text = self.template.render(asked.messages, **options)
         prompt = await asyncio.to_thread(self.tokenizer.encode, text, special=True, bos=True)
-        limit = self._limit(asked, prompt, least=1)
+        limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
         jobs = [
             Job(
                 prompt,
@@ -77,6 +88,7 @@ class Service:
                 asked.alternatives,
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
+                claim=claim,
             )
             for choice in range(asked.choices)
         ]
@@ -90,15 +102,16 @@ class Service:
         prompts = [await self._tokens(prompt) for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
             raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
+        claim = self.claim(request, asked.urgency)
         jobs = [
-            self._completion(asked, prompt, choice)
+            self._completion(asked, prompt, choice, claim)
             for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
         ]
         echoes = [self._text(job.prompt) if asked.echo else "" for job in jobs]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
         return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
 
-    def _completion(self, asked: CompletionRequest, prompt: list[int], choice: int) -> Job:
+    def _completion(self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim) -> Job:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt, least=0)
         return Job(
@@ -110,6 +123,7 @@ class Service:
             echo,
             asked.ignore_eos,
             asked.least(limit),
+            claim,
         )
 
     async def _tokens(self, prompt: str | list[int]) -> list[int]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from potluck.coordinator.sampling import SamplingParams
 from potluck.errors import RequestError
+from potluck.types import Priority
 
 MAX_CHOICES = 64
 _MAX_STOPS = 16
@@ -39,6 +40,15 @@ class Common(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     ignore_eos: bool = False
     min_tokens: int = 0
+    priority: Priority | None = None
+    service_tier: str | None = None
+
+    @property
+    def urgency(self) -> Priority:
+        """As we ask for it, or as OpenAI does: its "flex" is cheaper and may wait."""
+        if self.priority is not None:
+            return self.priority
+        return Priority.BATCH if self.service_tier == "flex" else Priority.INTERACTIVE
 
     @property
     def stops(self) -> tuple[str, ...]:

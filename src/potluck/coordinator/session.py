@@ -133,11 +133,17 @@ class Session:
         for node in nodes:
             del self._lacking[node]
 
-    def park(self, tokens: Sequence[int]) -> None:
-        """The end of a session that may be of use to a later request: every node holds exactly these tokens."""
+    def park(self, tokens: Sequence[int], computed: int = 0) -> None:
+        """The end of a session that may be of use to a later request: every node holds exactly these tokens.
+
+        computed: of them, those that count as its request's work.
+        """
+        self._gateway.settle(self.number, computed)
         self._gateway.park_session(self.number, self.route, tokens, self._steps)
 
-    def close(self) -> None:
+    def close(self, computed: int = 0) -> None:
+        """The end of a session, in which so many tokens were computed that count as its request's work."""
+        self._gateway.settle(self.number, computed)
         self._gateway.close_session(self.number)
 
 

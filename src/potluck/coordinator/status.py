@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
+from potluck.coordinator.fair import Standing
 from potluck.coordinator.swarm import Node, Swarm
 
 
@@ -31,8 +34,20 @@ class NodeStatus(Struct, frozen=True):
     software: str
 
 
+class QueueStatus(Struct, frozen=True):
+    """A waiting request. priority: its class. reason: of its place, in a sentence."""
+
+    priority: str
+    account: str
+    waited_s: float
+    reason: str
+
+
 class Status(Struct, frozen=True):
-    """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line."""
+    """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line.
+
+    queue: the first of these.
+    """
 
     model: str
     digest: str
@@ -42,13 +57,32 @@ class Status(Struct, frozen=True):
     covered: bool
     missing: list[str]
     waiting: int
+    queue: list[QueueStatus]
     nodes: list[NodeStatus]
 
 
-def swarm_status(swarm: Swarm, model: str, digest: str, context: int, waiting: int) -> Status:
+def swarm_status(
+    swarm: Swarm, model: str, digest: str, context: int, waiting: int, queue: Sequence[Standing] = ()
+) -> Status:
     missing = [str(span) for span in swarm.missing()]
     nodes = [_node_status(node) for node in sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))]
-    return Status(model, digest, swarm.layers, context, swarm.served(), not missing, missing, waiting, nodes)
+    return Status(
+        model,
+        digest,
+        swarm.layers,
+        context,
+        swarm.served(),
+        not missing,
+        missing,
+        waiting,
+        [*map(_queue_status, queue)],
+        nodes,
+    )
+
+
+def _queue_status(standing: Standing) -> QueueStatus:
+    claim = standing.claim
+    return QueueStatus(claim.rank.word, claim.account, round(standing.waited_s, 1), standing.reason)
 
 
 def _node_status(node: Node) -> NodeStatus:

@@ -85,12 +85,19 @@ class Node:
     def open_sessions(self) -> int:
         return len(self.reserved) - len(self.parked)
 
-    def has_room(self, session: int, positions: int, evicting: bool = False) -> bool:
-        """Whether this session, new or not, may have so many. evicting: as if the parked ones were gone."""
+    def has_room(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> bool:
+        """Whether this session, new or not, may have so many. evicting: as if the parked ones were gone.
+
+        spare: of one more session that must find room beside it then, for which the parked ones would go.
+        """
+        fits = self._fits(session, positions, 1, evicting)
+        return fits and (not spare or self._fits(session, positions + spare, 2, evicting=True))
+
+    def _fits(self, session: int, positions: int, sessions: int, evicting: bool) -> bool:
         gone = {session, *self.parked} if evicting else {session}
         others = [promised for other, promised in self.reserved.items() if other not in gone]
         capacity = self.ready.capacity
-        return positions + sum(others) <= capacity.positions and len(others) < capacity.sessions
+        return positions + sum(others) <= capacity.positions and len(others) + sessions <= capacity.sessions
 
     def forget(self, session: int) -> None:
         self.reserved.pop(session, None)
@@ -291,13 +298,16 @@ class Swarm:
         ready = (node.span for node in self.nodes.values() if node.state is NodeState.READY)
         return spans_of(missing_layers(self.layers, ready))
 
-    def reserve(self, session: int, positions: int, avoid: Collection[str] = ()) -> tuple[Stage, ...] | None:
+    def reserve(
+        self, session: int, positions: int, avoid: Collection[str] = (), spare: int = 0
+    ) -> tuple[Stage, ...] | None:
         """A route for the session with room for so many positions on every stage, or None when all is taken now.
 
-        avoid: nodes that are taken only where there is no other way. Raises Unavailable as `check` does.
+        avoid: nodes that are taken only where there is no other way. spare: as in `Node.has_room`.
+        Raises Unavailable as `check` does.
         """
         self.check(positions)
-        route = self._route(self._roomy(session, positions), avoid)
+        route = self._route(self._roomy(session, positions, spare=spare), avoid)
         for stage in route or ():
             self.nodes[stage.node].reserved[session] = positions
         return route
@@ -371,19 +381,27 @@ class Swarm:
         """Raises Unavailable, naming them, when layers are not covered, or when no nodes could ever hold so many."""
         if missing := self.missing():
             raise Unavailable(f"No node serves layers {', '.join(map(str, missing))} now.")
-        big = {name: node for name, node in self._ready_nodes() if positions <= node.ready.capacity.positions}
-        if self._route(big) is None:
+        if not self.could_hold(positions):
             raise Unavailable(f"No route of this swarm can hold {positions} positions; ask for fewer tokens.")
 
-    def has_route_without_parked(self, session: int, positions: int) -> bool:
-        """Whether a new session would find room if all parked ones were evicted."""
-        return self._route(self._roomy(session, positions, evicting=True)) is not None
+    def could_hold(self, positions: int, sessions: int = 1) -> bool:
+        """Whether an empty swarm has a route for so many positions, of so many sessions together."""
+        big = {
+            name: node
+            for name, node in self._ready_nodes()
+            if positions <= node.ready.capacity.positions and sessions <= node.ready.capacity.sessions
+        }
+        return self._route(big) is not None
+
+    def has_route_without_parked(self, session: int, positions: int, spare: int = 0) -> bool:
+        """Whether a new session would find room if all parked ones were evicted. spare: as in `Node.has_room`."""
+        return self._route(self._roomy(session, positions, evicting=True, spare=spare)) is not None
 
     def _ready_nodes(self) -> list[tuple[str, Node]]:
         return [(name, node) for name, node in self.nodes.items() if node.state is NodeState.READY]
 
-    def _roomy(self, session: int, positions: int, evicting: bool = False) -> dict[str, Node]:
-        return {name: node for name, node in self._ready_nodes() if node.has_room(session, positions, evicting)}
+    def _roomy(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> dict[str, Node]:
+        return {name: node for name, node in self._ready_nodes() if node.has_room(session, positions, evicting, spare)}
 
     def _route(
         self, nodes: dict[str, Node], avoid: Collection[str] = (), part: Span | None = None, twins: Collection[str] = ()
@@ -402,9 +420,12 @@ class Swarm:
             node.reserved[session] = positions
             node.parked.add(session)
 
-    def can_resume(self, session: int, positions: int, *, evicting: bool = False) -> bool:
-        """Whether every stage of a parked session has room for so many positions of it."""
-        return all(node.has_room(session, positions, evicting) for node in self._nodes_of(session))
+    def can_resume(self, session: int, positions: int, *, evicting: bool = False, spare: int = 0) -> bool:
+        """Whether every stage of a parked session has room for so many positions of it.
+
+        spare: as in `Node.has_room`.
+        """
+        return all(node.has_room(session, positions, evicting, spare) for node in self._nodes_of(session))
 
     def resume(self, session: int, positions: int) -> bool:
         """Open a parked session again, with so many positions on every stage of its route; False without room."""
