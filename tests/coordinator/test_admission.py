@@ -53,6 +53,16 @@ def test_a_request_that_begins_like_a_parked_session_takes_it_over() -> None:
     assert (third.number, third.held) == (3, 0)  # a session serves one request at a time
 
 
+def test_room_to_spare_is_left_beside_a_session_that_is_taken_over_too() -> None:
+    swarm = make_swarm((0, 3, 100))
+    admission = Admission(swarm)
+    park(admission, admission.grant(1, 40, count(20), ()), count(30))
+    assert admission.grant(2, 50, count(40), (), spare=51) is None
+    grant = admission.grant(3, 50, count(40), (), spare=50)
+    assert grant is not None
+    assert (grant.number, grant.held) == (1, 30)
+
+
 def test_what_the_nodes_still_hold_stays_reserved() -> None:
     swarm = make_swarm((0, 3, 100))
     admission = Admission(swarm)

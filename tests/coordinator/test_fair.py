@@ -70,6 +70,17 @@ def test_nobody_saves_up_by_not_asking() -> None:
     assert Counter(served(queue, 40)) == {"anna": 20, "ben": 20}
 
 
+def test_who_finds_the_queue_empty_starts_with_what_others_had_used() -> None:
+    queue = FairQueue()
+    for _ in range(50):
+        queue.join(ANNA, 10, 0)
+    served(queue, 50)
+    for claim in (BEN, ANNA):
+        for _ in range(20):
+            queue.join(claim, 10, 0)
+    assert Counter(served(queue, 11)) == {"anna": 5, "ben": 6}  # anna's latest request counts
+
+
 def test_the_classes_come_in_their_order_and_urgent_ones_before_all() -> None:
     queue = FairQueue()
     for rank in reversed(Rank):
@@ -239,6 +250,14 @@ def test_a_class_of_which_something_runs_does_not_rise() -> None:
     last = queue.join(anonymous, 1, 11 * AGING_S)
     assert queue.ordered(12 * AGING_S) == [second, newcomer, last]  # it is first of the batch class now, no more
     assert queue.level(last, 12 * AGING_S) == Rank.BATCH
+
+
+def test_who_has_risen_goes_before_those_who_have_waited_longer() -> None:
+    queue = FairQueue()
+    old = queue.join(ANNA, 1, 0)
+    risen = queue.join(Claim("ben", Rank.BATCH), 1, 1)
+    assert queue.ordered(AGING_S) == [old, risen]
+    assert queue.ordered(1 + AGING_S) == [risen, old]
 
 
 def test_only_the_first_of_a_class_rises() -> None:
