@@ -46,11 +46,26 @@ from common import (
 from potluck.local import LocalSwarm
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Hidden, Ready, Refusal, Scores, Step, Welcome
+from potluck.wire.handshake import NONCE_BYTES, sign_hello
+from potluck.wire.identity import Identity
+from potluck.wire.messages import (
+    PROTOCOL_VERSION,
+    Challenge,
+    Greeting,
+    Hello,
+    Hidden,
+    Ready,
+    Refusal,
+    Scores,
+    Step,
+    Welcome,
+)
 from potluck.wire.rows import pack_scores
 
 FIRST_TOKEN, TOKENS = ord("a"), 26
 """Tokens are bytes here; answers go through the alphabet, round and round."""
+
+GREETING = Greeting(PROTOCOL_VERSION, bytes(NONCE_BYTES))
 
 ANSWER = 48
 MIB = 1 << 20
@@ -164,6 +179,7 @@ class Node(asyncio.Protocol):
     def __init__(self, simulation: Simulation, layer: int) -> None:
         self._simulation = simulation
         self._layer = layer
+        self._identity = Identity.fresh()
         self._last = layer == simulation.layers - 1
         self._open = False
         self._buffer = bytearray()
@@ -188,8 +204,7 @@ class Node(asyncio.Protocol):
                 return
             assert head.startswith(b"HTTP/1.1 101"), head
             self._open, self._buffer = True, bytearray(rest)
-            span = Span(self._layer, self._layer)
-            self._send(encode(Hello(PROTOCOL_VERSION, f"layer {self._layer}", "simulated", "", span, 1 << 40, 1)))
+            self._send(encode(GREETING))
         for kind, payload in self._frames():
             if kind == 2:
                 self._take(payload, moment)
@@ -240,6 +255,10 @@ class Node(asyncio.Protocol):
             else:
                 rows = b"".join(simulation.rows[token] for token in np.frombuffer(payload, "<i4").tolist())
                 simulation.after_pause(self._pass_on, message, rows)
+        elif isinstance(message, Challenge):
+            span = Span(self._layer, self._layer)
+            hello = Hello(f"layer {self._layer}", "simulated", "", span, 1 << 40, 1)
+            self._send(encode(sign_hello(hello, self._identity, GREETING, message)))
         elif isinstance(message, Welcome):
             ready = Ready(Capacity(4096, 1 << 24, 576), Speed(0.001, 0.0001), "", "optimised")
             self._send(encode(ready))

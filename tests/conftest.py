@@ -22,9 +22,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the test run's own; its processes inherit it."""
+    """A cache of the test run's own, and a folder for keys; its processes inherit them."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["POTLUCK_CACHE"] = str(folder)
+    os.environ["POTLUCK_DATA"] = str(tmp_path_factory.mktemp("data"))
     os.environ["HF_HUB_OFFLINE"] = "1"
     return folder
 

@@ -1,4 +1,4 @@
-"""The command line: `potluck serve | join | leave | plan | convert | status | trace | chat | demo`."""
+"""The command line: `potluck serve | join | leave | forget | plan | convert | status | trace | chat | demo`."""
 
 from __future__ import annotations
 
@@ -85,23 +85,36 @@ def serve(
     rows: Annotated[
         RowFormat, typer.Option(help="Hidden states on the wire: f32 is exact, f16 half the bytes.")
     ] = RowFormat.F32,
+    url: Annotated[str | None, typer.Option(help="Where all reach it; nodes that dialled another are refused.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Speak TLS with this certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
 ) -> None:
     """Be the coordinator of a model: the OpenAI API, and the address that nodes join."""
-    from potluck.coordinator.app import ServeConfig, make_app, make_server
+    from potluck.coordinator.app import ServeConfig, Tls, make_app, make_server
+    from potluck.coordinator.door import OpenDoor
+    from potluck.coordinator.reception import Reception
     from potluck.models.sources import find_model
+    from potluck.wire.identity import Identity, coordinator_key, fingerprint
 
     _log_to_console()
+    public_url = client.checked_url(url) if url is not None else ""
+    if (tls_cert is None) != (tls_key is None):
+        raise PotluckError("TLS takes a certificate and its key: give both --tls-cert and --tls-key.")
+    tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     found = find_model(model)
     with _bar("Checking the model", _size(found.path)) as advance:
         manifest = found.manifest(advance)
-    application = make_app(ServeConfig(found, engine, quantize, attention, rows, context), manifest)
-    url = f"http://{_reachable(host)}:{listener.getsockname()[1]}"
+    config = ServeConfig(found, engine, quantize, attention, rows, context)
+    application = make_app(config, manifest, Reception(identity, OpenDoor(), public_url))
+    server = make_server(application, tls)
+    url = public_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
     say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
+    say(f"This coordinator's key is {fingerprint(identity.public)}.")
     say(f"On each machine: potluck join {url}")
     if host != "127.0.0.1":
         say("Whoever reaches this address can use the model and join; --host 127.0.0.1 keeps it to this machine.")
-    server = make_server(application)
     _run(lambda: server.serve([listener]))
     say("Stopped.")
 
@@ -144,16 +157,24 @@ def join(
     from potluck.node.agent import Agent, NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
     from potluck.planning.inventory import parse_memory
+    from potluck.wire.identity import Identity, node_key
+    from potluck.wire.origin import is_loopback
 
     _log_to_console()
+    url, invite = client.split_invite(url)
+    name = name or socket.gethostname()
     config = NodeConfig(
-        url=client.checked_url(url),
-        name=name or socket.gethostname(),
+        url=url,
+        name=name,
         span=Span.parse(span) if span is not None else None,
         model=model,
         memory=parse_memory(memory) if memory is not None else free_memory(),
         threads=threads or physical_cores(),
+        identity=Identity.load(node_key(name)),
+        invite=invite,
     )
+    if url.startswith("http://") and not is_loopback(url):
+        say(f"The line to {url} is not encrypted: whoever carries it can read all, and could change it.")
     with ConsoleReporter() as reporter:
         agent = Agent(config, reporter)
         _run(agent.run, agent.leave)
@@ -173,6 +194,18 @@ def leave(
     for pid, known in leaving.items():
         os.kill(pid, signal.SIGINT)
         say(f"{known} leaves.")
+
+
+@app.command()
+def forget(url: Url) -> None:
+    """Let the coordinator at this URL have another key when this machine's nodes join next."""
+    from potluck.node.pins import Pins, pins_path
+    from potluck.wire.origin import origin
+
+    url, _ = client.split_invite(url)
+    if not Pins(pins_path()).forget(origin(url)):
+        raise PotluckError(f"No coordinator at {origin(url)} is known here.")
+    say(f"The coordinator at {origin(url)} is forgotten.")
 
 
 class ConsoleReporter:

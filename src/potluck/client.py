@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,13 +18,18 @@ Json = dict[str, Any]
 _ANSWER_S = httpx.Timeout(10.0, read=None)
 """A slow swarm may take minutes a token; connecting takes seconds."""
 
+_SCHEMES = {"": "http", "ws": "http", "wss": "https"}
+
 
 def checked_url(text: str) -> str:
     """The coordinator's URL without a trailing slash; `http://` is added where there is no scheme.
 
+    `ws://` and `wss://` are taken for what they run on.
+
     Raises PotluckError when it is no such URL.
     """
-    url = (text if "://" in text else f"http://{text}").rstrip("/")
+    scheme, _, rest = text.rpartition("://")
+    url = f"{_SCHEMES.get(scheme, scheme)}://{rest}".rstrip("/")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -34,10 +40,16 @@ def checked_url(text: str) -> str:
     return url
 
 
+def split_invite(text: str) -> tuple[str, str]:
+    """The coordinator's URL, and the invite after its `#`, or "". Raises PotluckError as `checked_url` does."""
+    url, _, invite = text.partition("#")
+    return checked_url(url), invite
+
+
 def get_status(url: str) -> Json:
     """`GET /status`. Raises PotluckError when no coordinator answers there."""
     with _readable_errors(url):
-        reply = httpx.get(f"{url}/status", timeout=10.0)
+        reply = httpx.get(f"{url}/status", timeout=10.0, verify=_trust())
         _check(reply)
         status: Json = reply.json()
         if not isinstance(status, dict) or "served" not in status:
@@ -48,7 +60,7 @@ def get_status(url: str) -> Json:
 def get_trace(url: str, **which: int) -> Json:
     """`GET /trace`: the latest hops of all sessions or of one, without the first `after` so far."""
     with _readable_errors(url):
-        reply = httpx.get(f"{url}/trace", params=which, timeout=60.0)
+        reply = httpx.get(f"{url}/trace", params=which, timeout=60.0, verify=_trust())
         _check(reply)
         trace: Json = reply.json()
         if not isinstance(trace, dict) or "traceEvents" not in trace:
@@ -63,7 +75,7 @@ def complete(url: str, model: str, prompt: str, tokens: int) -> None:
     """
     request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     with _readable_errors(url):
-        _check(httpx.post(f"{url}/v1/completions", json=request, timeout=_ANSWER_S))
+        _check(httpx.post(f"{url}/v1/completions", json=request, timeout=_ANSWER_S, verify=_trust()))
 
 
 def stream_chat(url: str, model: str, messages: list[Json]) -> Iterator[str]:
@@ -71,7 +83,7 @@ def stream_chat(url: str, model: str, messages: list[Json]) -> Iterator[str]:
     request = {"model": model, "messages": messages, "stream": True}
     with (
         _readable_errors(url),
-        httpx.stream("POST", f"{url}/v1/chat/completions", json=request, timeout=_ANSWER_S) as reply,
+        httpx.stream("POST", f"{url}/v1/chat/completions", json=request, timeout=_ANSWER_S, verify=_trust()) as reply,
     ):
         if reply.is_error:
             reply.read()
@@ -79,6 +91,11 @@ def stream_chat(url: str, model: str, messages: list[Json]) -> Iterator[str]:
         for line in reply.iter_lines():
             if line.startswith("data: {"):
                 yield _text(json.loads(line.removeprefix("data: ")))
+
+
+def _trust() -> ssl.SSLContext:
+    """The authorities that the system trusts, as nodes' sockets do, not httpx's own list; or `SSL_CERT_FILE`."""
+    return ssl.create_default_context()
 
 
 def _text(event: Json) -> str:

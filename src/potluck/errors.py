@@ -8,6 +8,7 @@ PotluckError
 │   └── CapacityError     the engine's KV cache or session table is full
 ├── WireError             a frame breaks the protocol
 ├── LinkClosed            the other end of a link is gone
+├── IdentityError         a key is not proven, not the known one, or not usable
 ├── Refused               the coordinator does not admit this node, with its reason
 ├── RequestError          a client's request is wrong (HTTP status 4xx)
 └── Unavailable           the swarm cannot serve the request now (HTTP status 503)
@@ -46,6 +47,10 @@ class WireError(PotluckError):
 
 
 class LinkClosed(PotluckError):
+    pass
+
+
+class IdentityError(PotluckError):
     pass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,8 +156,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         self.nodes: list[Process] = []
         try:
             self.coordinator = self._start("serve", str(model), "--port", "0", *serve)
-            address = self.coordinator.wait_for("http://").split("http://")[1].split()[0].rstrip(".,")
-            self.url = f"http://{address}"
+            [self.url] = re.findall(r"https?://\S+", self.coordinator.wait_for("Serving "))
             for span in spans:
                 self.add_node(str(span))
         except BaseException:

@@ -8,7 +8,7 @@ from potluck.coordinator.parked import KEEP_S, Parked
 from potluck.coordinator.swarm import Swarm
 from potluck.planning.cost import Footprint
 from potluck.types import Capacity, Span, Speed
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+from potluck.wire.messages import Hello, Ready
 from potluck.wire.rows import Ids
 
 NOTHING = np.array([], np.int32)
@@ -19,7 +19,7 @@ def make_swarm(*nodes: tuple[int, int, int], sessions: int = 8) -> Swarm:
     swarm = Swarm("d", Footprint((1,) * 4, 0, 0))
     for number, (first, last, positions) in enumerate(nodes):
         name = f"n{number}"
-        swarm.handle(Joined(name, Hello(PROTOCOL_VERSION, name, "0.1", "", Span(first, last), 1 << 40, 1)))
+        swarm.handle(Joined(name, Hello(name, "0.1", "", Span(first, last), 1 << 40, 1)))
         ready = Ready(Capacity(sessions, positions, 512), Speed(0.01, 0.001), "", "")
         swarm.handle(BecameReady(name, ready))
     return swarm

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from newcomer import GREETING, answer, introduce, reception
 from potluck.coordinator import fair, line
 from potluck.coordinator import gateway as module
 from potluck.coordinator.claim import Claim, Rank
@@ -23,9 +24,11 @@ from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
     PROTOCOL_VERSION,
+    Challenge,
     Close,
     Failed,
     FromCoordinator,
+    Greeting,
     Hello,
     Hidden,
     Loading,
@@ -50,11 +53,11 @@ SCORES = pack_scores([(np.array([4], np.int32), np.array([-0.5], np.float32), 2.
 def make_gateway() -> Gateway:
     swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
-    return Gateway(swarm, relay, TERMS)
+    return Gateway(swarm, relay, TERMS, reception())
 
 
 def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
-    fields = {"protocol": PROTOCOL_VERSION, "name": "anna", "software": "0.1", "model": "", "threads": 1}
+    fields = {"name": "anna", "software": "0.1", "model": "", "threads": 1}
     return Hello(**{**fields, "memory": 1 << 40, "span": Span(first, last), **changes})
 
 
@@ -69,6 +72,9 @@ class Node:
 
     async def send(self, message: Message, payload: bytes = b"") -> None:
         await self.link.send(encode(message, payload))
+
+    async def introduce(self, first: int = 0, last: int = 3, **changes: Any) -> None:
+        await introduce(self.link, hello(first, last, **changes))
 
     async def receive(self) -> FromCoordinator:
         return decode_from_coordinator(await self.link.receive())[0]
@@ -100,7 +106,7 @@ class Node:
 
 async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = READY) -> Node:
     node = Node(gateway)
-    await node.send(hello(first, last))
+    await node.introduce(first, last)
     welcome = await node.receive()
     assert isinstance(welcome, Welcome)
     node.name = welcome.node
@@ -141,7 +147,7 @@ def test_a_node_is_admitted_with_all_it_must_know() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = Node(gateway)
-        await node.send(hello(1, 2, model=DIGEST))
+        await node.introduce(1, 2, model=DIGEST)
         welcome = await node.receive()
         [(name, known)] = gateway.swarm.nodes.items()
         assert isinstance(welcome, Welcome)
@@ -160,13 +166,11 @@ def raw(header: bytes) -> bytes:
 
 
 FIRST_FRAMES = {
-    "another version": (encode(hello(protocol=PROTOCOL_VERSION + 1)), "install the same version"),
-    "another model": (encode(hello(model="e" * 64)), "eeeeeeeeeeeeeeee, this swarm serves dddddddddddddddd"),
-    "a span outside": (encode(hello(2, 4)), "Span 2-4 is outside the model: its layers are 0-3"),
-    "an impossible span": (encode(hello()).replace(b"\xa4last\x03", b"\xa4last\xff"), "span"),
-    "too little memory": (encode(hello(span=None, memory=-5)), "One layer needs"),
-    "a name that is no text": (encode(hello()).replace(b"anna", b"\xff\xff\xff\xff"), ""),
-    "no hello": (encode(READY), "not a hello"),
+    "a later version": (encode(Greeting(PROTOCOL_VERSION + 1, bytes(32))), "install the same version"),
+    "an earlier version": (raw(b"\x82\xa4kind\xa5hello\xa8protocol\2"), "The node speaks protocol 2"),
+    "a short nonce": (encode(Greeting(PROTOCOL_VERSION, bytes(31))), "A nonce has 31 bytes instead of 32"),
+    "no greeting": (encode(READY), "not a greeting"),
+    "a hello": (encode(hello()), "not a greeting"),
     "garbage": (b"GET / HTTP/1.1\r\n\r\n", ""),
     "one byte": (b"\0", "too short"),
     "deep nesting": (raw(b"\x82\xa4kind\xa5hello\xa1x" + b"\x91" * 100_000 + b"\0"), ""),
@@ -174,7 +178,7 @@ FIRST_FRAMES = {
 
 
 @pytest.mark.parametrize(("frame", "reason"), FIRST_FRAMES.values(), ids=FIRST_FRAMES)
-def test_a_node_that_cannot_be_admitted_is_told_why(frame: bytes, reason: str) -> None:
+def test_a_node_that_does_not_greet_is_told_why(frame: bytes, reason: str) -> None:
     async def test() -> None:
         node = Node(make_gateway())
         await node.link.send(frame)
@@ -183,11 +187,52 @@ def test_a_node_that_cannot_be_admitted_is_told_why(frame: bytes, reason: str) -
     run(test())
 
 
-def test_a_silent_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_HELLO_S", 0.0)
+def broken(hello: Hello, old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    return lambda challenge: answer(challenge, hello).replace(old, new)
+
+
+SECOND_FRAMES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "another model": (
+        lambda challenge: answer(challenge, hello(model="e" * 64)),
+        "eeeeeeeeeeeeeeee, this swarm serves dddddddddddddddd",
+    ),
+    "a span outside": (
+        lambda challenge: answer(challenge, hello(2, 4)),
+        "Span 2-4 is outside the model: its layers are 0-3",
+    ),
+    "an impossible span": (broken(hello(), b"\xa4last\x03", b"\xa4last\xff"), "span"),
+    "too little memory": (lambda challenge: answer(challenge, hello(span=None, memory=-5)), "One layer needs"),
+    "a name that is no text": (broken(hello(), b"anna", b"\xff\xff\xff\xff"), ""),
+    "another greeting": (lambda _: GREETING, "The challenge was answered with Greeting"),
+    "no hello": (lambda _: encode(READY), "The challenge was answered with Ready"),
+    "garbage": (lambda _: b"GET / HTTP/1.1\r\n\r\n", ""),
+    "no proof": (lambda _: encode(hello()), "does not prove the key"),
+    "another URL": (broken(hello(url="http://anna"), b"http://anna", b"http://evil"), "does not prove"),
+    "another invite": (broken(hello(invite="lost"), b"lost", b"mine"), "does not prove"),
+}
+
+
+@pytest.mark.parametrize(("second", "reason"), SECOND_FRAMES.values(), ids=SECOND_FRAMES)
+def test_a_node_that_cannot_be_admitted_is_told_why(second: Callable[[bytes], bytes], reason: str) -> None:
+    async def test() -> None:
+        node = Node(make_gateway())
+        await node.link.send(GREETING)
+        await node.link.send(second(await node.link.receive()))
+        assert reason in await node.dropped()
+
+    run(test())
+
+
+@pytest.mark.parametrize("greets", [False, True])
+def test_a_silent_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, greets: bool) -> None:
+    monkeypatch.setattr(module, "_HELLO_S", 0.05)
 
     async def test() -> None:
-        assert "No hello came" in await Node(make_gateway()).dropped()
+        node = Node(make_gateway())
+        if greets:
+            await node.link.send(GREETING)
+            assert isinstance(await node.receive(), Challenge)
+        assert "No hello came" in await node.dropped()
 
     run(test())
 
@@ -233,6 +278,7 @@ MALFORMED = {
     "a header beyond the frame": struct.pack("<I", 2**32 - 1),
     "a coordinator's message": encode(Close(1)),
     "a second hello": encode(hello()),
+    "a second greeting": GREETING,
     "rows of another size": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS[:-1]),
     "more rows": encode(Hidden(3, 1, 0, 2**40, 0.0, 0.0), ROWS),
     "hidden rows for scores": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS),
@@ -312,7 +358,7 @@ def test_a_node_with_an_absurd_capacity_or_speed_is_dropped(ready: Ready) -> Non
     async def test() -> None:
         gateway = make_gateway()
         node = Node(gateway)
-        await node.send(hello())
+        await node.introduce()
         assert isinstance(await node.receive(), Welcome)
         await node.send(ready)
         await node.send(Loading(0.5))
@@ -327,7 +373,7 @@ def test_the_progress_shown_is_a_fraction_whatever_a_node_says(fraction: float) 
     async def test() -> None:
         gateway = make_gateway()
         node = Node(gateway)
-        await node.send(hello())
+        await node.introduce()
         await node.receive()
         await node.send(Loading(fraction))
         for _ in range(5):
@@ -444,22 +490,28 @@ def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
 
 
 class Faulty:
-    """The gateway's end towards a node that reads nothing, or whose line is cut as soon as something is sent."""
+    """The gateway's end towards a node that reads nothing, or whose line is cut, once it has its challenge."""
 
     def __init__(self, link: MemoryLink, *, stuck: bool) -> None:
         self.receive, self.close = link.receive, link.close
+        self._link = link
         self._stuck = stuck
+        self._challenged = False
 
     async def send(self, frame: bytes) -> None:
-        if self._stuck:
+        if not self._challenged:
+            self._challenged = True
+            await self._link.send(frame)
+        elif self._stuck:
             await asyncio.Event().wait()
-        raise LinkClosed("The line is cut.")
+        else:
+            raise LinkClosed("The line is cut.")
 
 
 async def join_faulty(gateway: Gateway, *, stuck: bool) -> tuple[MemoryLink, asyncio.Task[None]]:
     ours, theirs = MemoryLink.pair()
     serving = asyncio.create_task(gateway.serve(Faulty(theirs, stuck=stuck)))
-    await ours.send(encode(hello()))
+    await introduce(ours, hello())
     await ours.send(encode(READY))
     return ours, serving
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from newcomer import introduce, reception
 from potluck.coordinator import generation
 from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.gateway import Gateway, Terms
@@ -23,7 +24,6 @@ from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, NodeSt
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
-    PROTOCOL_VERSION,
     Close,
     Export,
     Exported,
@@ -115,8 +115,8 @@ class Node:
         self.tasks = [asyncio.create_task(gateway.serve(theirs)), asyncio.create_task(self._run())]
 
     async def _run(self) -> None:
-        hello = Hello(PROTOCOL_VERSION, "toy", "0.1", "", self.span, 1 << 40, 1)
-        await self.link.send(encode(hello))
+        hello = Hello("toy", "0.1", "", self.span, 1 << 40, 1)
+        await introduce(self.link, hello)
         with suppress(LinkClosed):
             while True:
                 await self._handle(*decode_from_coordinator(await self.link.receive()))
@@ -192,7 +192,7 @@ def make_gateway() -> Gateway:
     swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
-    return Gateway(swarm, relay, terms)
+    return Gateway(swarm, relay, terms, reception())
 
 
 async def until(condition: Callable[[], bool]) -> None:

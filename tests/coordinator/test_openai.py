@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
+from newcomer import reception
 from potluck.coordinator import openai
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import BecameReady, Joined
@@ -23,7 +24,7 @@ from potluck.coordinator.template import ChatTemplate
 from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Priority, Quantize, RowFormat, Span, Speed
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+from potluck.wire.messages import Hello, Ready
 
 LAYERS, CONTEXT = 6, 64
 DELTAS = (Delta("he", [Scored(104, -0.5)]), Delta("llo", [Scored(108, -0.25)]), Delta(finish="stop"))
@@ -78,10 +79,10 @@ class Answers:
 def make_gateway(*served: str) -> Gateway:
     swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
     for span in served:
-        swarm.handle(Joined(span, Hello(PROTOCOL_VERSION, span, "0.1", "", Span.parse(span), 1 << 40, 1)))
+        swarm.handle(Joined(span, Hello(span, "0.1", "", Span.parse(span), 1 << 40, 1)))
         swarm.handle(BecameReady(span, Ready(Capacity(8, 1000, 512), Speed(0.01, 0.001), "", "")))
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, CONTEXT)
-    return Gateway(swarm, Relay(4, 256, RowFormat.F32), terms)
+    return Gateway(swarm, Relay(4, 256, RowFormat.F32), terms, reception())
 
 
 def make_app(gateway: Gateway | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:

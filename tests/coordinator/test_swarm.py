@@ -9,7 +9,7 @@ from potluck.coordinator.swarm import Mended, Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed, Stage
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+from potluck.wire.messages import Hello, Ready
 
 LAYERS = 6
 DIGEST = "d" * 64
@@ -20,7 +20,7 @@ def make_swarm() -> Swarm:
 
 
 def hello(span: Span | None = None, model: str = "", memory: int = 1 << 40, name: str = "anna") -> Hello:
-    return Hello(PROTOCOL_VERSION, name, "0.1", model, span, memory, 4)
+    return Hello(name, "0.1", model, span, memory, 4)
 
 
 def ready(positions: int = 100, sessions: int = 8, decode_s: float = 0.01) -> Ready:

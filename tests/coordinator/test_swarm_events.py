@@ -21,7 +21,7 @@ from potluck.coordinator.swarm import Mended, Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed, Stage
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+from potluck.wire.messages import Hello, Ready
 
 LAYERS = 4
 POSITIONS = 10
@@ -57,7 +57,7 @@ class Life(RuleBasedStateMachine):
     def join(self, first: int, more: int, chosen: bool, moves: bool) -> None:
         self.count += 1
         span = Span(first, min(first + more, LAYERS - 1)) if chosen else None
-        hello = Hello(PROTOCOL_VERSION, "anna", "0.1", "", span, RESERVE_BYTES + 2, 1, movable=moves)
+        hello = Hello("anna", "0.1", "", span, RESERVE_BYTES + 2, 1, movable=moves)
         self.take(self.swarm.handle(Joined(f"n{self.count}", hello)))
 
     @rule(data=st.data(), twin=st.sampled_from("ab"))

@@ -18,14 +18,14 @@ from potluck.coordinator.swarm import Swarm
 from potluck.errors import WireError
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Ready
+from potluck.wire.messages import Hello, Ready
 
 READY = Ready(Capacity(8, 100, 64), Speed(0.01, 0.001), "twin", "plain")
 LOOKS = 3
 
 
 def join(swarm: Swarm, name: str, span: str, movable: bool = False) -> None:
-    hello = Hello(PROTOCOL_VERSION, name, "0.1", "", Span.parse(span), RESERVE_BYTES + 3, 1, movable)
+    hello = Hello(name, "0.1", "", Span.parse(span), RESERVE_BYTES + 3, 1, movable)
     swarm.handle(Joined(name, hello))
     swarm.handle(BecameReady(name, READY))
 
@@ -90,7 +90,7 @@ def test_a_node_that_has_become_the_only_one_stays(swarm: Swarm, event: Left | L
 
 
 def test_nobody_moves_while_somebody_loads(swarm: Swarm) -> None:
-    hello = Hello(PROTOCOL_VERSION, "new", "0.1", "", Span(3, 5), RESERVE_BYTES + 3, 1)
+    hello = Hello("new", "0.1", "", Span(3, 5), RESERVE_BYTES + 3, 1)
     swarm.handle(Joined("new", hello))
     assert look(swarm) == []
 

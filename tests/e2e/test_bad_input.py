@@ -14,11 +14,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from e2e.helpers import LOCAL, check_greedy, complaint, eventually
+from newcomer import GREETING, answer
 from potluck.local import LocalSwarm, Process
 from potluck.node.agent import node_url
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Hidden, Ready, Refusal, Scores, Welcome
+from potluck.wire.messages import PROTOCOL_VERSION, Greeting, Hello, Hidden, Ready, Refusal, Scores, Welcome
 from tiny import write_tiny_gguf
 
 # Models
@@ -119,8 +120,7 @@ def test_a_node_that_another_program_answers():
 # Frames
 
 
-def hello(protocol: int = PROTOCOL_VERSION, span: Span | None = None) -> bytes:
-    return encode(Hello(protocol, "fake", "0.0", "", span or Span(0, 1), 1 << 30, 1))
+HELLO = Hello("fake", "0.0", "", Span(0, 1), 1 << 30, 1)
 
 
 READY = encode(Ready(Capacity(8, 1000, 600), Speed(1e-9, 1e-9), "fake", "plain"))
@@ -130,6 +130,11 @@ READY = encode(Ready(Capacity(8, 1000, 600), Speed(1e-9, 1e-9), "fake", "plain")
 def fake_node(swarm: LocalSwarm) -> Iterator[ClientConnection]:
     with connect(node_url(swarm.url), compression=None) as link:
         yield link
+
+
+def introduce(link: ClientConnection) -> None:
+    link.send(GREETING)
+    link.send(answer(link.recv(timeout=10), HELLO))
 
 
 def told_reason(link: ClientConnection) -> str:
@@ -145,7 +150,7 @@ def told_reason(link: ClientConnection) -> str:
 
 def test_another_protocol_version_is_refused_on_both_ends(tiny_swarm):
     with fake_node(tiny_swarm) as link:
-        link.send(hello(protocol=99))
+        link.send(encode(Greeting(99, bytes(32))))
         assert told_reason(link).startswith(f"The node speaks protocol 99, the coordinator {PROTOCOL_VERSION}")
     tiny_swarm.coordinator.wait_for("The node speaks protocol 99")
 
@@ -156,7 +161,7 @@ MALFORMED = {
     "header beyond the frame": b"\xff\xff\xff\xff",
     "no msgpack": b"\4\0\0\0\xc1\xc1\xc1\xc1",
     "unknown kind": b"\x0b\0\0\0\x81\xa4kind\xa4evil",
-    "second hello": hello(),
+    "second greeting": GREETING,
     "text": "hello",
     "too long": bytes((16 << 20) + 1),
 }
@@ -165,11 +170,11 @@ MALFORMED = {
 @pytest.mark.parametrize("frame", MALFORMED.values(), ids=MALFORMED)
 @pytest.mark.parametrize("admitted", [False, True], ids=["first", "later"])
 def test_a_malformed_frame_drops_the_node_and_no_other(tiny_swarm, tiny_unsplit, client_of, frame, admitted):
-    if frame == hello() and not admitted:
+    if frame == GREETING and not admitted:
         pytest.skip("That is how it should begin.")
     with fake_node(tiny_swarm) as link:
         if admitted:
-            link.send(hello())
+            introduce(link)
             assert isinstance(decode_from_coordinator(link.recv(timeout=10))[0], Welcome)
         with suppress(ConnectionClosed):  # a frame over the limit is cut off while it is sent
             link.send(frame)
@@ -194,7 +199,7 @@ LIES = {
 def test_an_answer_survives_a_node_that_sends_nonsense(tiny_swarm, tiny_unsplit, client_of, lie):
     """The fake claims to be the fastest, so that the answer begins with it."""
     with fake_node(tiny_swarm) as link:
-        link.send(hello())
+        introduce(link)
         link.recv(timeout=10)
         link.send(READY)
         tiny_swarm.wait_until(lambda status: status["served"] == [2, 2, 1, 1, 1, 1])

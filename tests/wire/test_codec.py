@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from potluck.errors import WireError
 from potluck.types import Span
 from potluck.wire.codec import MAX_FRAME, check_version, decode_from_coordinator, decode_from_node, encode
-from potluck.wire.messages import PROTOCOL_VERSION, Close, Failed, Hello, Hidden
+from potluck.wire.messages import PROTOCOL_VERSION, Close, Failed, Greeting, Hello, Hidden
 
-HELLO = Hello(PROTOCOL_VERSION, "anna", "0.1", "", Span(0, 2), 1 << 30, 4)
+HELLO = Hello("anna", "0.1", "", Span(0, 2), 1 << 30, 4)
 
 
 def raw(header: object, payload: bytes = b"") -> bytes:
@@ -93,24 +93,26 @@ def test_an_integer_that_msgpack_cannot_hold_is_a_wire_error() -> None:
 
 
 def test_the_version_is_checked_before_the_rest() -> None:
-    check_version(hello())
-    with pytest.raises(WireError, match=rf"protocol 999, the coordinator {PROTOCOL_VERSION}: install the same version"):
-        check_version(raw({"kind": "hello", "protocol": 999, "whatever": [1, {"later": None}]}))
+    check_version(encode(Greeting(PROTOCOL_VERSION, bytes(32))))
+    for kind, version in (("greeting", 999), ("hello", 2)):  # up to version 2 the hello came first
+        with pytest.raises(WireError, match=rf"protocol {version}, the coordinator {PROTOCOL_VERSION}: install the"):
+            check_version(raw({"kind": kind, "protocol": version, "whatever": [1, {"later": None}]}))
 
 
 @pytest.mark.parametrize(
     "header",
     [
         {"kind": "ready", "protocol": PROTOCOL_VERSION},
-        {"kind": "hello"},
+        {"kind": "hello", "protocol": PROTOCOL_VERSION},
+        {"kind": "greeting"},
         {"protocol": PROTOCOL_VERSION},
-        {"kind": "hello", "protocol": str(PROTOCOL_VERSION)},
-        {"kind": "hello", "protocol": None},
-        ["hello", PROTOCOL_VERSION],
+        {"kind": "greeting", "protocol": str(PROTOCOL_VERSION)},
+        {"kind": "greeting", "protocol": None},
+        ["greeting", PROTOCOL_VERSION],
         b"",
         b"GET / HTTP/1.1\r\n",
     ],
 )
-def test_a_first_frame_that_is_no_hello_is_refused(header: object) -> None:
-    with pytest.raises(WireError, match="first frame is not a hello"):
+def test_a_first_frame_that_is_no_greeting_is_refused(header: object) -> None:
+    with pytest.raises(WireError, match="first frame is not a greeting"):
         check_version(raw(header))

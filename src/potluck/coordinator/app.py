@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import uvicorn
@@ -22,6 +23,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.openai import Service, error_json, error_response
+from potluck.coordinator.reception import Reception
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Swarm
@@ -56,7 +58,7 @@ class ServeConfig:
     context: int | None = None
 
 
-def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
+def make_app(config: ServeConfig, manifest: Manifest, reception: Reception) -> Starlette:
     """The application for one model.
 
     Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
@@ -66,7 +68,7 @@ def make_app(config: ServeConfig, manifest: Manifest) -> Starlette:
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context, config.rows))
     relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
-    gateway = Gateway(swarm, relay, terms)
+    gateway = Gateway(swarm, relay, terms, reception)
     tokenizer = open_tokenizer(config.model.path)
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
     service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()))
@@ -195,8 +197,19 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def make_server(app: Starlette) -> uvicorn.Server:
-    """Nodes are pinged, so that one whose laptop closed is missed within half a minute."""
+@dataclass(frozen=True)
+class Tls:
+    """PEM files: the certificate with all that lead to its authority, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
+    """Nodes are pinged, so that one whose laptop closed is missed within half a minute.
+
+    Raises PotluckError when the files for TLS are unusable.
+    """
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",
@@ -209,5 +222,11 @@ def make_server(app: Starlette) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         lifespan="off",
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
     )
+    try:
+        config.load()
+    except OSError as error:  # OpenSSL's errors are OSErrors
+        raise PotluckError(f"TLS cannot be spoken with these files: {error.strerror or error}.") from error
     return _Server(config)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from potluck.coordinator.door import STRANGER, Entry
 from potluck.types import Span
 from potluck.wire.messages import Hello, Ready
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
+    """A node that has proven the key in its hello; the door knows it by `entry`."""
+
     node: str
     hello: Hello
+    entry: Entry = STRANGER
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from potluck.coordinator.fair import Standing
 from potluck.coordinator.handover import Handover
 from potluck.coordinator.line import Line, Place
 from potluck.coordinator.parked import Parked
+from potluck.coordinator.reception import Reception
 from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.session import Session
@@ -45,9 +46,18 @@ from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.trace import Hop
 from potluck.coordinator.turns import Turns
 from potluck.coordinator.watch import LOOK_S, Ask, Watch
-from potluck.errors import LinkClosed, PotluckError, RebuildFailed, Refused, RouteLost, Unavailable, WireError
+from potluck.errors import (
+    IdentityError,
+    LinkClosed,
+    PotluckError,
+    RebuildFailed,
+    Refused,
+    RouteLost,
+    Unavailable,
+    WireError,
+)
 from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span, Stage
-from potluck.wire.codec import check_version, decode_from_node, encode
+from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
     MOST_STATE,
@@ -55,6 +65,7 @@ from potluck.wire.messages import (
     Exported,
     Failed,
     FromNode,
+    Greeting,
     Hello,
     Hidden,
     Imported,
@@ -77,7 +88,7 @@ from potluck.wire.rows import Ids, pack_ids
 log = logging.getLogger(__name__)
 
 _HELLO_S = 30.0
-"""How long a new socket may be silent."""
+"""How long a new socket may take to say who it is."""
 
 _FAREWELL_S = 2.0
 
@@ -165,10 +176,11 @@ def _stopped() -> Unavailable:
 
 
 class Gateway:
-    """Owns the links; asks `swarm` for decisions and `relay` for where frames go."""
+    """Owns the links; asks `reception` who is there, `swarm` for decisions and `relay` for where frames go."""
 
-    def __init__(self, swarm: Swarm, relay: Relay, terms: Terms) -> None:
+    def __init__(self, swarm: Swarm, relay: Relay, terms: Terms, reception: Reception) -> None:
         self.swarm = swarm
+        self._reception = reception
         self._relay = relay
         self._terms = terms
         self._outboxes: dict[str, Outbox] = {}
@@ -196,7 +208,7 @@ class Gateway:
         await self.serve(link)
 
     async def serve(self, link: Link) -> None:
-        """One node's whole stay, from its hello to the end of its link."""
+        """One node's whole stay, from its greeting to the end of its link."""
         node = f"n{next(self._numbers)}"
         outbox = self._outboxes[node] = Outbox(link)
         sender = asyncio.create_task(outbox.run())
@@ -210,7 +222,7 @@ class Gateway:
                 self._take(node, message, payload)
         except LinkClosed as error:
             log.info("%s: %s", self._name(node), error)
-        except (WireError, Refused) as error:
+        except (WireError, IdentityError, Refused) as error:
             log.warning("%s is refused: %s", self._name(node), error)
             reason = str(error)
         finally:
@@ -228,13 +240,10 @@ class Gateway:
     async def _admit(self, node: str, link: Link) -> None:
         try:
             async with asyncio.timeout(_HELLO_S):
-                frame = await link.receive()
+                hello, entry = await self._reception.meet(link)
         except TimeoutError as error:
             raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
-        check_version(frame)
-        message, _ = decode_from_node(frame)
-        assert isinstance(message, Hello)  # check_version has seen to it
-        self._apply(Joined(node, message))
+        self._apply(Joined(node, hello, entry))
 
     async def _part(self, link: Link, reason: str | None) -> None:
         """Close the link, with the reason for a refusal."""
@@ -275,7 +284,7 @@ class Gateway:
                 log.info("%s serves layers %s.", self._name(node), self.swarm.nodes[node].span)
             case Threads(threads):
                 self._apply(Resized(node, threads))
-            case Hello():
+            case Greeting() | Hello():
                 raise WireError("A second hello came on one socket.")
 
     def _fail(self, node: str, message: Failed) -> None:

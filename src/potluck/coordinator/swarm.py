@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
+from potluck.coordinator.door import STRANGER, Entry
 from potluck.coordinator.events import (
     Action,
     Admit,
@@ -62,6 +63,7 @@ class Node:
     bytes_per_s: of weights that it reads in decoding. movable: its owner did not choose the layers.
     parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
     destination: the layers that a moving node is to serve next.
+    key: its public one, by which it is known when it comes again; nodes of one name and machine share one.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Node:
     memory: int
     bytes_per_s: float
     movable: bool = False
+    key: bytes = b""
+    entry: Entry = STRANGER
     state: NodeState = NodeState.LOADING
     fraction: float = 0.0
     ready: Ready = _NOT_READY
@@ -166,7 +170,15 @@ class Swarm:
                 Refuse(event.node, f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
             ]
         self.nodes[event.node] = Node(
-            hello.name, hello.software, span, hello.threads, hello.memory, machine.bytes_per_s, hello.movable
+            hello.name,
+            hello.software,
+            span,
+            hello.threads,
+            hello.memory,
+            machine.bytes_per_s,
+            hello.movable,
+            key=hello.key,
+            entry=event.entry,
         )
         return [Admit(event.node, span)]
 

@@ -15,17 +15,20 @@ import msgspec
 import potluck
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
-from potluck.errors import LinkClosed, Refused, WireError
+from potluck.errors import LinkClosed
 from potluck.models.sources import open_model
 from potluck.node.background import Worker
 from potluck.node.hardware import Cores, read_rate
+from potluck.node.introduction import Introduction, expect
 from potluck.node.loading import fetch_span, load_span
 from potluck.node.neighbours import Neighbours, follow
+from potluck.node.pins import Pins, pins_path
 from potluck.node.stage import Stage
 from potluck.types import Span
-from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.codec import encode
+from potluck.wire.identity import Identity
 from potluck.wire.link import Link, WebSocketLink
-from potluck.wire.messages import PROTOCOL_VERSION, Hello, Leaving, Loading, Ready, Refusal, Threads, Welcome
+from potluck.wire.messages import Hello, Leaving, Loading, Ready, Threads, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,10 @@ _FOLLOW_S = 0.5
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes."""
+    """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes.
+
+    invite: what the coordinator's owner gave out, `SECRET.FINGERPRINT`, or empty.
+    """
 
     url: str
     name: str
@@ -48,6 +54,8 @@ class NodeConfig:
     model: Path | None
     memory: int
     threads: int
+    identity: Identity
+    invite: str = ""
 
 
 class Reporter(Protocol):
@@ -71,6 +79,8 @@ class Agent:
     def __init__(self, config: NodeConfig, reporter: Reporter) -> None:
         self._config = config
         self._reporter = reporter
+        pins = Pins(pins_path())
+        self._introduction = Introduction(config.identity, config.url, config.invite, pins, reporter.say)
         self._worker = Worker()
         self._cores = Cores(config.threads)
         self._loaded: _Loaded | None = None
@@ -81,7 +91,10 @@ class Agent:
         self._serving = False
 
     async def run(self) -> None:
-        """Serve until `leave`. Raises Refused, or what went wrong with the model; never for a broken line."""
+        """Serve until `leave`; broken lines are dialled again.
+
+        Raises Refused, IdentityError when the coordinator is not the known one, or what went wrong with the model.
+        """
         self._running = asyncio.current_task()
         try:
             await self._serve()
@@ -114,10 +127,10 @@ class Agent:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _stay(self, link: Link, digest: str) -> None:
-        """From hello to the end of one link. Returns when the coordinator lets this node go."""
+        """From the greeting to the end of one link. Returns when the coordinator lets this node go."""
         try:
-            await link.send(encode(self._hello(digest)))
-            welcome: Welcome | None = await self._welcome(link)
+            await self._introduction.make(link, self._hello(digest))
+            welcome: Welcome | None = await expect(link, Welcome)
             while welcome is not None:
                 loaded = await self._load(link, welcome)
                 await link.send(encode(loaded.ready))
@@ -163,7 +176,6 @@ class Agent:
     def _hello(self, digest: str) -> Hello:
         config = self._config
         return Hello(
-            PROTOCOL_VERSION,
             config.name,
             potluck.__version__,
             digest,
@@ -174,15 +186,6 @@ class Agent:
             threads=config.threads,
             bytes_per_s=self._bytes_per_s,
         )
-
-    async def _welcome(self, link: Link) -> Welcome:
-        message, _ = decode_from_coordinator(await link.receive())
-        match message:
-            case Welcome():
-                return message
-            case Refusal(reason):
-                raise Refused(reason)
-        raise WireError(f"The coordinator answered the hello with {type(message).__name__}.")
 
     async def _load(self, link: Link, welcome: Welcome) -> _Loaded:
         old = self._loaded

@@ -25,14 +25,14 @@ _from_node: msgspec.msgpack.Decoder[FromNode] = msgspec.msgpack.Decoder(FromNode
 _from_coordinator: msgspec.msgpack.Decoder[FromCoordinator] = msgspec.msgpack.Decoder(FromCoordinator)
 
 
-class _Greeting(msgspec.Struct):
-    """The part of Hello that every protocol version has; other fields are ignored here."""
+class _FirstFrame(msgspec.Struct):
+    """What every protocol version begins with; other fields are ignored here. Up to version 2 it was the hello."""
 
     kind: str
     protocol: int
 
 
-_greeting = msgspec.msgpack.Decoder(_Greeting)
+_first_frame = msgspec.msgpack.Decoder(_FirstFrame)
 
 
 def encode(message: Message, payload: bytes | memoryview = b"") -> bytes:
@@ -58,19 +58,19 @@ def decode_from_coordinator(frame: bytes) -> tuple[FromCoordinator, memoryview]:
 
 
 def check_version(frame: bytes) -> None:
-    """Refuse a first frame that is no Hello of our protocol version. Raises WireError with the reason."""
+    """Refuse a first frame that is no Greeting of our protocol version. Raises WireError with the reason."""
     header, _ = _split(frame)
     try:
-        greeting = _greeting.decode(header)
+        first = _first_frame.decode(header)
     except _MALFORMED as error:
-        raise WireError("The first frame is not a hello.") from error
-    if greeting.kind != "hello":
-        raise WireError("The first frame is not a hello.")
-    if greeting.protocol != PROTOCOL_VERSION:
+        raise WireError("The first frame is not a greeting.") from error
+    if first.kind in ("greeting", "hello") and first.protocol != PROTOCOL_VERSION:
         raise WireError(
-            f"The node speaks protocol {greeting.protocol}, the coordinator {PROTOCOL_VERSION}: "
+            f"The node speaks protocol {first.protocol}, the coordinator {PROTOCOL_VERSION}: "
             "install the same version of Potluck on both."
         )
+    if first.kind != "greeting":
+        raise WireError("The first frame is not a greeting.")
 
 
 def _decode(frame: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> tuple[Any, memoryview]:

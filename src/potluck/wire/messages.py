@@ -23,15 +23,23 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind")
 # From a node
 
 
+class Greeting(Message, frozen=True, tag="greeting"):
+    """The first frame. `nonce` is random: the coordinator signs it (see `handshake`)."""
+
+    protocol: int
+    nonce: bytes
+
+
 class Hello(Message, frozen=True, tag="hello"):
-    """The first frame. `model` is the digest of a model this node already has on disk, or empty.
+    """The answer to the challenge. `model` is the digest of a model this node already has on disk, or empty.
 
     span: the layers it wants to serve; None: the coordinator chooses what fits `memory` (bytes).
     movable: the coordinator may give it other layers later, because its owner did not choose them.
     bytes_per_s: that its cores read from memory: a first guess of its speed, until a span is loaded and measured.
+    url: of the coordinator, as this node was given it. invite: what admits it, where that takes one.
+    key, proof: the node's public key, and what `handshake` has it sign.
     """
 
-    protocol: int
     name: str
     software: str
     model: str
@@ -40,6 +48,10 @@ class Hello(Message, frozen=True, tag="hello"):
     threads: int
     movable: bool = False
     bytes_per_s: float = 0.0
+    url: str = ""
+    invite: str = ""
+    key: bytes = b""
+    proof: bytes = b""
 
 
 class Loading(Message, frozen=True, tag="loading"):
@@ -142,6 +154,14 @@ class Leaving(Message, frozen=True, tag="leaving"):
 # From the coordinator
 
 
+class Challenge(Message, frozen=True, tag="challenge"):
+    """The answer to the greeting: the coordinator's public key with its proof, and a random nonce to be signed."""
+
+    nonce: bytes
+    key: bytes
+    proof: bytes
+
+
 class Welcome(Message, frozen=True, tag="welcome"):
     """The node is admitted: it serves `span` of the model with this digest, run by this engine.
 
@@ -240,6 +260,20 @@ class Released(Message, frozen=True, tag="released"):
     """The node that is leaving holds nothing that is needed: it may go."""
 
 
-FromNode = Hello | Loading | Ready | Hidden | Scores | Failed | Threads | Kept | Pong | Exported | Imported | Leaving
-FromCoordinator = Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | Released
+FromNode = (
+    Greeting
+    | Hello
+    | Loading
+    | Ready
+    | Hidden
+    | Scores
+    | Failed
+    | Threads
+    | Kept
+    | Pong
+    | Exported
+    | Imported
+    | Leaving
+)
+FromCoordinator = Challenge | Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | Released
 AnyMessage = FromNode | FromCoordinator

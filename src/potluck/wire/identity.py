@@ -1,0 +1,111 @@
+"""Who a node or a coordinator is: an Ed25519 key, kept in a file that only its owner can read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from filelock import FileLock
+from platformdirs import user_data_path
+
+from potluck.errors import IdentityError
+
+_OTHERS = 0o077
+"""The mode bits of everyone but the owner."""
+
+
+def data_folder() -> Path:
+    """Where keys and known coordinators are kept: `POTLUCK_DATA`, or the user's data folder."""
+    override = os.environ.get("POTLUCK_DATA")
+    return Path(override) if override else user_data_path("potluck")
+
+
+def coordinator_key() -> Path:
+    """The file with the key of this machine's coordinator."""
+    return data_folder() / "coordinator.key"
+
+
+def node_key(name: str) -> Path:
+    """The file with the key of this machine's node of that name, whatever characters the name has."""
+    return data_folder() / "nodes" / f"{quote(name, safe='')}.key"
+
+
+class Identity:
+    """A key pair. `public`: 32 bytes that others know its holder by."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = private.public_key().public_bytes_raw()
+
+    @classmethod
+    def fresh(cls) -> Identity:
+        """A new one, kept nowhere."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> Identity:
+        """The one in this file, which is made where there is none.
+
+        Raises IdentityError when others can read the file, or it holds no Ed25519 key, or cannot be made.
+        """
+        try:
+            if not path.exists():
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _make(path)
+            if os.name == "posix" and path.stat().st_mode & _OTHERS:
+                raise IdentityError(f"Others can read the key in {path}: have it replaced, or run chmod 600 on it.")
+            return cls(_private_key(path))
+        except OSError as error:
+            raise IdentityError(f"No key can be kept in {path}: {error.strerror or error}.") from error
+
+    def sign(self, message: bytes) -> bytes:
+        return self._private.sign(message)
+
+
+def verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether the holder of this key signed the message; False also for what is no key or no signature."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def fingerprint(public: bytes) -> str:
+    """A key as people compare it: the first 16 hex digits of its SHA-256."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace the file at once, readable by its owner alone."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
+        file.write(data)
+    Path(file.name).replace(path)
+
+
+def _make(path: Path) -> None:
+    with FileLock(f"{path}.lock"):  # nodes of one name may start together
+        if not path.exists():
+            key = Ed25519PrivateKey.generate()
+            write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
+        raise IdentityError(f"{path} holds no Ed25519 key; if you delete it, a new one is made.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise IdentityError(f"{path} holds a key of another kind than Ed25519; if you delete it, a new one is made.")
+    return key

@@ -1,0 +1,31 @@
+"""What a coordinator's URL says of where it is."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from potluck.errors import WireError
+
+_PORTS = {"http": 80, "https": 443}
+
+
+def origin(url: str) -> str:
+    """`scheme://host:port`, the same for every spelling of an http(s) URL. Raises WireError when it is none."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:  # brackets that do not match, a port that is no number
+        raise WireError(f"{url[:200]!r} is no URL.") from error
+    if parts.scheme not in _PORTS or not host:
+        raise WireError(f"{url[:200]!r} is no URL of a coordinator.")
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[parts.scheme]}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether it names this very machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

@@ -1,0 +1,150 @@
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from newcomer import COORDINATOR, NODE, reception
+from potluck.errors import IdentityError, LinkClosed, Refused, WireError
+from potluck.node.introduction import Introduction, expect
+from potluck.node.pins import Pins
+from potluck.wire.codec import decode_from_node, encode
+from potluck.wire.handshake import NONCE_BYTES, challenge
+from potluck.wire.identity import Identity, fingerprint
+from potluck.wire.link import MemoryLink
+from potluck.wire.messages import Challenge, Greeting, Hello, Refusal, Released, Welcome
+from potluck.wire.origin import origin
+
+URL = "http://192.168.1.5:8470"
+HELLO = Hello("anna", "0.1", "", None, 1 << 30, 4)
+OURS, OTHERS = fingerprint(COORDINATOR.public), "0" * 16
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def timed() -> None:
+        async with asyncio.timeout(10):
+            await test
+
+    asyncio.run(timed())
+
+
+class Owner:
+    """Of a node: introduces it, and keeps what it is told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pins = Pins(folder / "known.json")
+        self.told: list[str] = []
+
+    def introduction(self, url: str = URL, invite: str = "") -> Introduction:
+        return Introduction(NODE, url, invite, self.pins, self.told.append)
+
+    async def meet(self, url: str = URL, invite: str = "") -> Hello:
+        """What the real coordinator learns."""
+        ours, theirs = MemoryLink.pair()
+        meeting = asyncio.create_task(reception().meet(theirs))
+        try:
+            await self.introduction(url, invite).make(ours, HELLO)
+            hello, _ = await meeting
+        finally:
+            meeting.cancel()
+        return hello
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Owner:
+    return Owner(tmp_path)
+
+
+def test_a_new_coordinator_is_told_and_known_from_then_on(owner: Owner) -> None:
+    async def test() -> None:
+        hello = await owner.meet()
+        assert (hello.name, hello.key, hello.url, hello.invite) == ("anna", NODE.public, URL, "")
+        assert owner.told == [f"{URL} has the key {OURS}, and is known by it from now on."]
+        await owner.meet()
+        assert len(owner.told) == 1
+        assert owner.pins.recognise(origin(URL), COORDINATOR.public)
+
+    run(test())
+
+
+def test_a_coordinator_with_another_key_than_before_is_left(owner: Owner) -> None:
+    async def test() -> None:
+        owner.pins.recognise(origin(URL), Identity.fresh().public)
+        with pytest.raises(IdentityError, match=rf"now shows {OURS}.*potluck forget"):
+            await owner.meet(invite=f"secret.{OURS}")
+
+    run(test())
+
+
+def test_coordinators_on_this_machine_may_change_their_key(owner: Owner) -> None:
+    async def test() -> None:
+        owner.pins.recognise("http://127.0.0.1:8470", Identity.fresh().public)
+        await owner.meet("http://127.0.0.1:8470")
+        assert owner.told == []
+
+    run(test())
+
+
+@pytest.mark.parametrize("url", [URL, "http://127.0.0.1:8470"])
+def test_an_invite_that_names_another_key_is_not_shown(owner: Owner, url: str) -> None:
+    async def test() -> None:
+        with pytest.raises(IdentityError, match=rf"with the key {OTHERS}, and {url} has {OURS}"):
+            await owner.meet(url, f"secret.{OTHERS}")
+        assert not owner.pins.recognise(origin(url), COORDINATOR.public)
+
+    run(test())
+
+
+@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"])
+def test_an_invite_arrives(owner: Owner, invite: str) -> None:
+    async def test() -> None:
+        assert (await owner.meet(invite=invite)).invite == invite
+
+    run(test())
+
+
+IMPOSTOR = Identity.fresh()
+
+
+def stolen(greeting: Greeting) -> Challenge:
+    """The known key, and the proof of another."""
+    mine = challenge(IMPOSTOR, greeting, bytes(NONCE_BYTES))
+    return Challenge(mine.nonce, COORDINATOR.public, mine.proof)
+
+
+def recorded(_: Greeting) -> Challenge:
+    """What the real coordinator once said to another greeting."""
+    return challenge(COORDINATOR, Greeting(3, bytes(NONCE_BYTES)), bytes(NONCE_BYTES))
+
+
+@pytest.mark.parametrize("forge", [stolen, recorded])
+@pytest.mark.parametrize("url", [URL, "http://127.0.0.1:8470"])
+def test_an_impostor_with_the_known_key_learns_nothing(owner: Owner, forge: Any, url: str) -> None:
+    async def test() -> None:
+        owner.pins.recognise(origin(URL), COORDINATOR.public)
+        ours, theirs = MemoryLink.pair()
+        meeting = asyncio.create_task(owner.introduction(url, f"secret.{OURS}").make(ours, HELLO))
+        greeting, _ = decode_from_node(await theirs.receive())
+        assert isinstance(greeting, Greeting)
+        await theirs.send(encode(forge(greeting)))
+        with pytest.raises(IdentityError, match="does not prove the key that it shows"):
+            await meeting
+        await ours.close()
+        with pytest.raises(LinkClosed):
+            await theirs.receive()
+
+    run(test())
+
+
+def test_a_coordinator_that_refuses_or_talks_nonsense(owner: Owner) -> None:
+    async def test() -> None:
+        ours, theirs = MemoryLink.pair()
+        await theirs.send(encode(Refusal("Install the same version.")))
+        with pytest.raises(Refused, match="Install the same version"):
+            await owner.introduction().make(ours, HELLO)
+        await theirs.send(encode(Released()))
+        with pytest.raises(WireError, match="sent Released where Welcome was due"):
+            await expect(ours, Welcome)
+
+    run(test())
