@@ -23,7 +23,7 @@ Kind = TypeVar("Kind", bound=FromCoordinator)
 class Introduction:
     """url: of the coordinator. invite: what opens its door, or empty. say: tells the node's owner a sentence.
 
-    Coordinators on this machine are not pinned: whoever can take their port has the keys of this machine's user too.
+    Coordinators on this machine's loopback are not pinned: whoever answers there runs programs on it already.
     """
 
     def __init__(self, identity: Identity, url: str, invite: str, pins: Pins, say: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,10 @@ from filelock import FileLock
 from potluck.errors import IdentityError
 from potluck.wire.identity import data_folder, fingerprint, write_private
 
-_decoder = msgspec.json.Decoder(dict[str, str])
+Keys = dict[str, str]
+"""Public keys in hex, by origin."""
+
+_decoder = msgspec.json.Decoder(Keys)
 
 
 def pins_path() -> Path:
@@ -19,7 +23,7 @@ def pins_path() -> Path:
 
 
 class Pins:
-    """A file of origins and public keys (hex). Several nodes may use it at once."""
+    """A file of origins and their keys. Several nodes may use it at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,10 +33,9 @@ class Pins:
 
         Raises IdentityError when it had another key until now, or the file cannot be used.
         """
-        if (known := self._keys().get(origin)) is None:
-            known = self._add(origin, key)
-            if known is None:
-                return False
+        known = self._read().get(origin) or self._change(lambda keys: {origin: key.hex(), **keys}).get(origin)
+        if known is None:
+            return False
         if known != key.hex():
             raise IdentityError(
                 f"The coordinator at {origin} had the key {fingerprint(bytes.fromhex(known))} and now shows "
@@ -42,26 +45,22 @@ class Pins:
         return True
 
     def forget(self, origin: str) -> bool:
-        """Take the next key of the coordinator there for its own. Whether it was known."""
-        if origin not in self._keys():
-            return False
-        with FileLock(f"{self._path}.lock"):
-            self._write({other: key for other, key in self._keys().items() if other != origin})
-        return True
+        """Take whatever key the coordinator there shows next for its own. Whether it was known."""
+        before = self._change(lambda keys: {other: key for other, key in keys.items() if other != origin})
+        return origin in before
 
-    def _add(self, origin: str, key: bytes) -> str | None:
-        """None, or the key under which another node has added it meanwhile."""
+    def _change(self, change: Callable[[Keys], Keys]) -> Keys:
+        """Returns what was there before; nothing else is done to the file meanwhile."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(f"{self._path}.lock"):
-                keys = self._keys()
-                if origin not in keys:
-                    self._write({**keys, origin: key.hex()})
-                return keys.get(origin)
+                before = self._read()
+                write_private(self._path, msgspec.json.format(msgspec.json.encode(change(before))))
         except OSError as error:
             raise IdentityError(f"{self._path} cannot be written: {error.strerror or error}.") from error
+        return before
 
-    def _keys(self) -> dict[str, str]:
+    def _read(self) -> Keys:
         try:
             keys = _decoder.decode(self._path.read_bytes()) if self._path.exists() else {}
             for key in keys.values():
@@ -69,6 +68,3 @@ class Pins:
         except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
             raise IdentityError(f"{self._path} cannot be read: {error}.") from error
         return keys
-
-    def _write(self, keys: dict[str, str]) -> None:
-        write_private(self._path, msgspec.json.format(msgspec.json.encode(keys)))

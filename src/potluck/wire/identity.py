@@ -91,6 +91,8 @@ def write_private(path: Path, data: bytes) -> None:
     """Replace the file at once, readable by its owner alone."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
         file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # after a power cut there is the old file or the new one, but no empty one
     Path(file.name).replace(path)
 
 
