@@ -14,11 +14,12 @@ from potluck.coordinator.events import (
     Stalled,
     Tell,
 )
+from potluck.coordinator.linkprobe import LinkSpeed
 from potluck.coordinator.swarm import Swarm
 from potluck.errors import WireError
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed
-from potluck.wire.messages import Hello, Ready
+from potluck.wire.messages import MOST_STATE, Hello, Ready
 
 READY = Ready(Capacity(8, 100, 64), Speed(0.01, 0.001), "twin", "plain")
 LOOKS = 3
@@ -113,3 +114,12 @@ def test_a_node_that_moves_may_leave(swarm: Swarm) -> None:
 def test_a_node_is_ready_once(swarm: Swarm) -> None:
     with pytest.raises(WireError, match="serves already"):
         swarm.handle(BecameReady("fixed", READY))
+
+
+def test_what_a_slow_link_carries_too_slowly_is_computed_instead(swarm: Swarm) -> None:
+    hello = Hello("slow", "0.1", "", None, RESERVE_BYTES + 3, 1, movable=True)
+    assert swarm.handle(Joined("slow", hello, speed=LinkSpeed(0.03, 1e6))) == [Admit("slow", Span(3, 5))]
+    swarm.handle(BecameReady("slow", READY))
+    swarm.reserve(1, 10)
+    assert swarm.worth_moving("slow", 1) == pytest.approx(10 * READY.speed.prefill_s * 1e6, abs=1)
+    assert swarm.worth_moving("mover", 1) == MOST_STATE

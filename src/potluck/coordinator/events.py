@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potluck.coordinator.door import STRANGER, Entry
+from potluck.coordinator.linkprobe import UNKNOWN, LinkSpeed
 from potluck.types import Span
 from potluck.wire.messages import Hello, Ready
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A node that has proven the key in its hello; the door knows it by `entry`."""
+    """A node that has proven the key in its hello; the door knows it by `entry`. speed: of its link."""
 
     node: str
     hello: Hello
     entry: Entry = STRANGER
+    speed: LinkSpeed = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

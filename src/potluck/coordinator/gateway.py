@@ -37,6 +37,7 @@ from potluck.coordinator.events import (
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.handover import Handover
 from potluck.coordinator.line import Line, Place
+from potluck.coordinator.linkprobe import UNKNOWN, probe_link
 from potluck.coordinator.parked import Parked
 from potluck.coordinator.reception import Reception
 from potluck.coordinator.relay import Outgoing, Relay
@@ -60,7 +61,6 @@ from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat,
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
-    MOST_STATE,
     Close,
     Exported,
     Failed,
@@ -241,9 +241,11 @@ class Gateway:
         try:
             async with asyncio.timeout(_HELLO_S):
                 hello, entry = await self._reception.meet(link)
+                # Whose owner chose the layers has them whatever its link is like.
+                speed = await probe_link(link, self._relay.clock) if hello.movable else UNKNOWN
         except TimeoutError as error:
             raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
-        self._apply(Joined(node, hello, entry))
+        self._apply(Joined(node, hello, entry, speed))
 
     async def _part(self, link: Link, reason: str | None) -> None:
         """Close the link, with the reason for a refusal."""
@@ -489,8 +491,8 @@ class Gateway:
         return self.swarm.going(session.number, route)
 
     async def fetch_state(self, session: int, node: str) -> bytes:
-        """What the node holds of the session, or nothing where it cannot be had."""
-        return await self._handover.fetch(node, session, MOST_STATE)
+        """What the node holds of the session, or nothing where computing it anew is quicker than sending it."""
+        return await self._handover.fetch(node, session, self.swarm.worth_moving(node, session))
 
     async def bring_state(self, session: int, node: str, state: bytes) -> int:
         """How many positions of the session the node holds then."""

@@ -28,6 +28,7 @@ from potluck.coordinator.events import (
     Stalled,
     Tell,
 )
+from potluck.coordinator.linkprobe import UNKNOWN, LinkSpeed
 from potluck.coordinator.measure import Measure
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import HOP_S, Footprint
@@ -36,7 +37,7 @@ from potluck.planning.placement import best_span
 from potluck.planning.rebalancing import Move, choose_move
 from potluck.planning.routing import Server, choose_route, missing_layers
 from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, spans_of
-from potluck.wire.messages import Ready
+from potluck.wire.messages import MOST_STATE, Ready
 
 
 class Mended(NamedTuple):
@@ -64,6 +65,7 @@ class Node:
     parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
     destination: the layers that a moving node is to serve next.
     key: its public one, by which it is known when it comes again; nodes of one name and machine share one.
+    speed: of its link, when it came.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Node:
     movable: bool = False
     key: bytes = b""
     entry: Entry = STRANGER
+    speed: LinkSpeed = UNKNOWN
     state: NodeState = NodeState.LOADING
     fraction: float = 0.0
     ready: Ready = _NOT_READY
@@ -88,6 +91,10 @@ class Node:
     @property
     def open_sessions(self) -> int:
         return len(self.reserved) - len(self.parked)
+
+    def machine(self, name: str) -> Machine:
+        """As planning sees it."""
+        return Machine(name, self.memory, self.bytes_per_s, self.measure.hop_s, self.speed.bytes_per_s)
 
     def has_room(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> bool:
         """Whether this session, new or not, may have so many. evicting: as if the parked ones were gone.
@@ -162,7 +169,7 @@ class Swarm:
         if hello.span is not None and (needed := self._footprint.of(hello.span)) > hello.memory:
             reason = f"Layers {hello.span} need {needed >> 20} MiB of memory; you offer {hello.memory >> 20}."
             return [Refuse(event.node, f"{reason} Serve fewer layers, or offer more with --memory.")]
-        machine = Machine(event.node, hello.memory, _plausible_rate(hello.bytes_per_s))
+        machine = Machine(event.node, hello.memory, _plausible_rate(hello.bytes_per_s), *event.speed)
         span = hello.span or best_span(self._footprint, self._placed(), machine)
         if span is None:
             needed = min(self._footprint.of(Span(layer, layer)) for layer in range(self.layers))
@@ -179,13 +186,14 @@ class Swarm:
             hello.movable,
             key=hello.key,
             entry=event.entry,
+            speed=event.speed,
         )
         return [Admit(event.node, span)]
 
     def _placed(self) -> list[Placed]:
         """The nodes as planning sees them; those that are still loading count, those that leave do not."""
         return [
-            Placed(Machine(name, node.memory, node.bytes_per_s, node.measure.hop_s), node.destination or node.span)
+            Placed(node.machine(name), node.destination or node.span)
             for name, node in self.nodes.items()
             if node.state is not NodeState.LEAVING
         ]
@@ -323,6 +331,12 @@ class Swarm:
         for stage in route or ():
             self.nodes[stage.node].reserved[session] = positions
         return route
+
+    def worth_moving(self, node: str, session: int) -> int:
+        """Bytes of the session that the node's link carries while another one would compute them."""
+        one = self.nodes[node]
+        seconds = one.measure.row_s * one.reserved.get(session, 0)
+        return int(min(MOST_STATE, one.speed.bytes_per_s * seconds))
 
     def give_up(self, session: int, route: Iterable[Stage]) -> list[str]:
         """A session that waits for lost layers keeps no node from going. Returns those that it was still on."""

@@ -14,7 +14,7 @@ from potluck.wire import handshake
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity, fingerprint
 from potluck.wire.link import Link
-from potluck.wire.messages import PROTOCOL_VERSION, Challenge, FromCoordinator, Greeting, Hello, Refusal
+from potluck.wire.messages import PROTOCOL_VERSION, Challenge, FromCoordinator, Greeting, Hello, Ping, Pong, Refusal
 from potluck.wire.origin import is_loopback, origin
 
 Kind = TypeVar("Kind", bound=FromCoordinator)
@@ -58,8 +58,13 @@ class Introduction:
 
 
 async def expect(link: Link, kind: type[Kind]) -> Kind:
-    """The coordinator's next message. Raises Refused with its reason, WireError when it is something else."""
-    message, _ = decode_from_coordinator(await link.receive())
+    """The coordinator's next message besides pings, which are answered.
+
+    Raises Refused with its reason, WireError when it is something else.
+    """
+    while isinstance((received := decode_from_coordinator(await link.receive()))[0], Ping):
+        await link.send(encode(Pong(received[0].number, 0), received[1]))
+    message, _ = received
     if isinstance(message, Refusal):
         raise Refused(message.reason)
     if not isinstance(message, kind):
