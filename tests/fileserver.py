@@ -1,4 +1,4 @@
-"""A real HTTP server of byte ranges on this machine, that can count what it sends, break off and corrupt it."""
+"""A real HTTP server of byte ranges on this machine, that can count what it sends, break off, corrupt and delay it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+_TICK_S = 0.02
+
 
 class FileServer:
-    """Serves a folder as a coordinator does (`/files/NAME`, `/manifest`) and as the hub does.
+    """Serves a folder as a coordinator does (`/files/NAME`, `/manifest`), as the hub does, and tensors as nodes do.
+
+    tensors: what it gives as a node, by SHA-256; tokens: those that were shown with requests for them.
+    pace: bytes a second, if it is slow. stalls: it sends half of a part, and then nothing as long as it runs.
 
     sent: bytes of file content sent so far. break_after: of these, so many more before every connection is cut (once).
     flips: how many replies from now on have one wrong byte. busy: how many replies from now on are a 503.
     """
 
-    def __init__(self, folder: Path, manifest: bytes = b"") -> None:
+    def __init__(self, folder: Path, manifest: bytes = b"", tensors: dict[str, bytes] | None = None) -> None:
         self.folder = folder
+        self.tensors = tensors or {}
+        self.tokens: set[str] = set()
+        self.pace: float | None = None
+        self.stalls = False
+        self._ended = threading.Event()
         self.manifest = manifest
         self.sent = 0
         self.ranges: list[tuple[str, int, int]] = []
@@ -42,6 +52,7 @@ class FileServer:
         try:
             yield self
         finally:
+            self._ended.set()
             self._server.shutdown()
             self._server.server_close()
             thread.join()
@@ -65,19 +76,26 @@ class FileServer:
         if path.startswith("/api/models/someone/tiny/revision/"):
             files = [{"rfilename": each.name, "size": each.stat().st_size} for each in self.folder.iterdir()]
             return _reply(request, 200, json.dumps({"sha": self.revision, "siblings": files}).encode())
+        if path == "/tensors":
+            return _reply(request, 200, json.dumps(list(self.tensors)).encode())
+        name = path.removeprefix("/tensors/")
+        if name != path:
+            self.tokens.add(request.headers["Authorization"])
+            if name in self.tensors and not self.busy:
+                return self._part(request, name, self.tensors[name])
         match = re.fullmatch(rf"/(?:files|someone/tiny/resolve/{self.revision})/([^/]+)", path)
-        if match is None or not (self.folder / match[1]).is_file():
-            return _reply(request, 404, b"")
         if self.busy:
             self.busy -= 1
             return _reply(request, 503, b"")
-        return self._part(request, match[1])
+        if match is None or not (self.folder / match[1]).is_file():
+            return _reply(request, 404, b"")
+        return self._part(request, match[1], (self.folder / match[1]).read_bytes())
 
-    def _part(self, request: BaseHTTPRequestHandler, name: str) -> None:
+    def _part(self, request: BaseHTTPRequestHandler, name: str, content: bytes) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["Range"] or "")
         assert wanted is not None, "The whole of a file was asked for."
         begin, end = int(wanted[1]), int(wanted[2]) + 1
-        data = bytearray((self.folder / name).read_bytes()[begin:end])
+        data = bytearray(content[begin:end])
         with self.lock:
             self.ranges.append((name, begin, end))
             if self.flips and data:
@@ -90,8 +108,17 @@ class FileServer:
         request.send_response(206)
         request.send_header("Content-Length", str(len(data)))
         request.end_headers()
-        request.wfile.write(data[:cut])
-        request.close_connection = cut < len(data)
+        self._write(request, data[: cut // 2 if self.stalls else cut])
+        if self.stalls:
+            self._ended.wait()
+        request.close_connection = cut < len(data) or self.stalls
+
+    def _write(self, request: BaseHTTPRequestHandler, data: bytearray) -> None:
+        step = len(data) if self.pace is None else max(1, int(self.pace * _TICK_S))
+        with suppress(ConnectionError):  # who asked may go when it takes too long
+            for begin in range(0, len(data), max(1, step)):
+                request.wfile.write(data[begin : begin + step])
+                self._ended.wait(0 if self.pace is None else _TICK_S)
 
 
 def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:

@@ -64,10 +64,10 @@ def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
 class Node:
     """The test's end of a link that the gateway serves."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, host: str = "") -> None:
         self.link, theirs = MemoryLink.pair()
         self.gateway = gateway
-        self.serving = asyncio.create_task(gateway.serve(theirs))
+        self.serving = asyncio.create_task(gateway.serve(theirs, host))
         self.name = ""
 
     async def send(self, message: Message, payload: bytes = b"") -> None:
@@ -104,8 +104,8 @@ class Node:
         await self.serving
 
 
-async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = READY) -> Node:
-    node = Node(gateway)
+async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = READY, host: str = "") -> Node:
+    node = Node(gateway, host)
     await node.introduce(first, last)
     welcome = await node.receive()
     assert isinstance(welcome, Welcome)
@@ -115,6 +115,16 @@ async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = R
     await node.send(ready)
     assert await changed
     return node
+
+
+async def welcome(gateway: Gateway, first: int, last: int) -> Welcome:
+    """What a newcomer is told."""
+    node = Node(gateway)
+    await node.introduce(first, last)
+    message = await node.receive()
+    assert isinstance(message, Welcome)
+    await node.leave()
+    return message
 
 
 def one_step(session: Session, asks: tuple[tuple[int, ...], ...] = ((),)) -> asyncio.Task[Any]:
@@ -951,5 +961,25 @@ def test_a_coordinator_that_stops_parks_nothing() -> None:
         assert gateway.swarm.nodes[node.name].reserved == {early.number: 30}
         assert await node.receive() == Close(late.number)
         await node.leave()
+
+    run(test())
+
+
+def test_a_newcomer_learns_which_nodes_share_its_layers() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        assert (await welcome(gateway, 0, 3)).peers == ()
+        sharing = msgspec.structs.replace(READY, shares="http://10.0.0.1:4711")
+        honest = await join(gateway, 0, 1, sharing, "10.0.0.1")
+        liar = await join(gateway, 0, 1, sharing, "10.0.0.2")
+        told = await welcome(gateway, 1, 3)
+        assert told.peers == ("http://10.0.0.1:4711",)
+        assert (await welcome(gateway, 2, 3)).peers == ()
+        assert told.peer_token == (await welcome(gateway, 0, 3)).peer_token
+        assert told.peer_token != (await welcome(make_gateway(), 0, 3)).peer_token
+        assert len(told.peer_token) > 30
+        await honest.leave()
+        assert (await welcome(gateway, 1, 3)).peers == ()
+        await liar.leave()
 
     run(test())

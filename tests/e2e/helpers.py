@@ -123,20 +123,25 @@ def check_greedy(client: openai.OpenAI, model: str, unsplit: Unsplit) -> None:
 
 
 class Proxy:
-    """Stands between a node and the coordinator at `url`, and keeps what the node sends."""
+    """Stands between a node and the coordinator at `url`, and keeps what either sends.
 
-    def __init__(self, url: str) -> None:
+    pace: bytes a second that it carries to the node on each connection, if it is slow.
+    """
+
+    def __init__(self, url: str, pace: float | None = None) -> None:
         self.heard = bytearray()
+        self.told = bytearray()
+        self._pace = pace
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(int(url.rpartition(":")[2])))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:
-        heard = self.heard
+        heard, told, pace = self.heard, self.told, self._pace
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with socket.create_connection(("127.0.0.1", port)) as forth:
-                    back = threading.Thread(target=pump, args=[forth, self.request, bytearray()])
+                    back = threading.Thread(target=pump, args=[forth, self.request, told, pace])
                     back.start()
                     pump(self.request, forth, heard)
                     back.join()
@@ -160,11 +165,12 @@ class Proxy:
             thread.join()
 
 
-def pump(one: socket.socket, other: socket.socket, heard: bytearray) -> None:
-    """Carry bytes from one socket to the other until either closes."""
+def pump(one: socket.socket, other: socket.socket, heard: bytearray, pace: float | None = None) -> None:
+    """Carry bytes from one socket to the other until either closes; pace: so many a second."""
     with suppress(ConnectionError):
         while data := one.recv(1 << 16):
             heard += data
             other.sendall(data)
+            time.sleep(len(data) / pace if pace else 0)
     with suppress(OSError):
         other.shutdown(socket.SHUT_WR)

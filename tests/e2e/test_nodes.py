@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,19 @@ def test_a_node_that_has_the_model_fetches_nothing(fetches, tiny, tmp_path):
     shutil.copy(tiny, other)
     assert not fetches("--model", str(tiny))
     assert not fetches("--model", str(other), cache=tmp_path / "fresh")
+
+
+def test_a_node_fetches_from_another_one_when_the_coordinator_is_slow(tmp_path):
+    model = write_tiny_gguf(tmp_path / "wide.gguf", layers=6, hidden=512, feed_forward=1024, heads=8, tokenizer="bpe")
+    with LocalSwarm(model, [Span(0, 5)], serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        with Proxy(swarm.url, pace=4e6).running() as proxy:
+            node = swarm.add_node("0-5", url=proxy.url, POTLUCK_CACHE=str(tmp_path / "cache"))
+            node.wait_for("Serving layers 0-5")
+            [first, second] = [*Path(os.environ["POTLUCK_CACHE"]).rglob("0-5.gguf"), *tmp_path.rglob("0-5.gguf")]
+            assert second.read_bytes() == first.read_bytes()
+            assert len(proxy.told) < second.stat().st_size / 2
+            assert node.stop() == 0
 
 
 def test_a_second_start_fetches_nothing(fetches, tmp_path):

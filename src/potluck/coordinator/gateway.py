@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.admission import Admission, Grant
@@ -39,6 +41,7 @@ from potluck.coordinator.handover import Handover
 from potluck.coordinator.line import Line, Place
 from potluck.coordinator.linkprobe import UNKNOWN, probe_link
 from potluck.coordinator.parked import Parked
+from potluck.coordinator.peers import choose_peers, may_share
 from potluck.coordinator.reception import Reception
 from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
@@ -167,8 +170,9 @@ class Terms:
     rows: RowFormat
     context: int
 
-    def welcome(self, node: str, span: Span) -> Welcome:
-        return Welcome(node, self.digest, span, self.engine, self.quantize, self.attention, self.rows, self.context)
+    def welcome(self, node: str, span: Span, peers: tuple[str, ...] = (), peer_token: str = "") -> Welcome:
+        engine, quantize, attention, rows = self.engine, self.quantize, self.attention, self.rows
+        return Welcome(node, self.digest, span, engine, quantize, attention, rows, self.context, peers, peer_token)
 
 
 def _stopped() -> Unavailable:
@@ -199,17 +203,21 @@ class Gateway:
         self._looking: asyncio.TimerHandle | None = None
         self._pings = itertools.count(1)
         self._looks = itertools.count(1)
+        self._hosts: dict[str, str] = {}
+        self._peer_token = secrets.token_urlsafe(32)
         relay.on_hop = self._measure
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route `/node`, as an ASGI application."""
         link = ServerLink(receive, send)
         await link.accept()
-        await self.serve(link)
+        host, _ = scope["client"] or ("", 0)
+        await self.serve(link, host)
 
-    async def serve(self, link: Link) -> None:
-        """One node's whole stay, from its greeting to the end of its link."""
+    async def serve(self, link: Link, host: str = "") -> None:
+        """One node's whole stay, from its greeting to the end of its link. host: the address from which it came."""
         node = f"n{next(self._numbers)}"
+        self._hosts[node] = host
         outbox = self._outboxes[node] = Outbox(link)
         sender = asyncio.create_task(outbox.run())
         reason = None
@@ -227,7 +235,7 @@ class Gateway:
             reason = str(error)
         finally:
             sender.cancel()
-            del self._outboxes[node]
+            del self._outboxes[node], self._hosts[node]
             self._watch.forget(node)
             self._handover.lost(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
@@ -282,7 +290,8 @@ class Gateway:
             case Loading(fraction):
                 self._apply(Progressed(node, fraction))
             case Ready():
-                self._apply(BecameReady(node, message))
+                shares = message.shares if may_share(message.shares, self._hosts[node]) else ""
+                self._apply(BecameReady(node, structs.replace(message, shares=shares)))
                 log.info("%s serves layers %s.", self._name(node), self.swarm.nodes[node].span)
             case Threads(threads):
                 self._apply(Resized(node, threads))
@@ -341,7 +350,8 @@ class Gateway:
     def _act(self, action: Action) -> None:
         match action:
             case Admit(node, span):
-                self._outboxes[node].put(encode(self._terms.welcome(node, span)))
+                peers = choose_peers(span, self.swarm.nodes.values())
+                self._outboxes[node].put(encode(self._terms.welcome(node, span, peers, self._peer_token)))
                 log.info("%s joins for layers %s.", self._name(node), span)
             case Refuse(_, reason):
                 raise Refused(reason)

@@ -47,7 +47,7 @@ def read_array(tensor: Tensor, source: Source, progress: Progress = lambda _: No
 
     def fetch() -> str:
         digest, done = hashlib.sha256(), 0
-        for chunk in source.stream(tensor.file, tensor.offset, tensor.nbytes):
+        for chunk in source.fetch(tensor):
             buffer[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
             digest.update(chunk)
             progress(len(chunk))
@@ -55,16 +55,17 @@ def read_array(tensor: Tensor, source: Source, progress: Progress = lambda _: No
         check_length(tensor, done)
         return digest.hexdigest()
 
-    fetch_verified(tensor, fetch, progress)
+    fetch_verified(tensor, source, fetch, progress)
     return buffer.view(DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
-def fetch_verified(tensor: Tensor, fetch: Callable[[], str], progress: Progress) -> None:
-    """Call `fetch`, which brings the bytes in and returns their SHA-256, until that is right; twice at most."""
+def fetch_verified(tensor: Tensor, source: Source, fetch: Callable[[], str], progress: Progress) -> None:
+    """Call `fetch`, which brings bytes from `source` and returns their SHA-256, until it is right; twice at most."""
     for _ in range(_TRIES):
         if fetch() == tensor.sha256:
             return
         progress(-tensor.nbytes)
+        source.distrust(tensor)
     raise IntegrityError(
         f"Tensor {tensor.name} of {tensor.file} arrived twice with the wrong SHA-256; its source is broken."
     )

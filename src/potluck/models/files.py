@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from potluck.errors import ModelError
+from potluck.models.manifest import Tensor
 
 CHUNK = 1 << 20
 """Bytes to read at a time."""
@@ -20,26 +22,46 @@ Progress = Callable[[int], None]
 
 
 class Source(Protocol):
-    """Where the bytes of a model come from."""
+    """Where the tensors of a model come from. Whoever takes them checks their SHA-256."""
 
-    def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
-        """The bytes `offset` … `offset + nbytes` of one of the model's files, in chunks of any size.
+    def fetch(self, tensor: Tensor, start: int = 0) -> Iterator[bytes]:
+        """The tensor's bytes from `start` on, in chunks of any size. Raises ModelError when they cannot be had."""
 
-        Raises ModelError when they cannot be had.
-        """
+    def distrust(self, tensor: Tensor) -> None:
+        """What was fetched of this tensor last proved wrong: take it from elsewhere, if there is an elsewhere."""
 
 
-class Files(Source, Protocol):
-    """A source that also knows which files there are; `location` names their folder in messages."""
+class Files(Protocol):
+    """The files of a model; `location` names their folder in messages."""
 
     @property
     def location(self) -> str: ...
+
+    def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
+        """The bytes `offset` … `offset + nbytes` of one of the files, in chunks of any size.
+
+        Raises ModelError when they cannot be had.
+        """
 
     def size(self, file: str) -> int | None:
         """Bytes of the file; None when there is none of this name."""
 
 
-class LocalSource:
+class FileSource(ABC):
+    """A `Source` whose tensors are byte ranges of files."""
+
+    @abstractmethod
+    def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
+        """As `Files.stream`."""
+
+    def fetch(self, tensor: Tensor, start: int = 0) -> Iterator[bytes]:
+        return self.stream(tensor.file, tensor.offset + start, tensor.nbytes - start)
+
+    def distrust(self, tensor: Tensor) -> None:  # noqa: B027 — not abstract: this is what files do
+        """There is nowhere else to take it from."""
+
+
+class LocalSource(FileSource):
     """The files of a model in one folder of this machine. Implements `Files`."""
 
     def __init__(self, folder: Path) -> None:

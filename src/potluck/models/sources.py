@@ -8,7 +8,7 @@ import os
 import re
 import ssl
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from platformdirs import user_cache_path
 
 from potluck.errors import ModelError
 from potluck.models import gguf, huggingface
-from potluck.models.files import CHUNK, LocalSource, Progress, read_whole
+from potluck.models.files import FileSource, LocalSource, Progress, read_whole
 from potluck.models.manifest import Manifest
 
 __all__ = ["CoordinatorSource", "HubSource", "LocalSource", "cache_folder", "local_source", "open_hub", "open_model"]
@@ -121,7 +121,7 @@ def _save(path: Path, manifest: Manifest) -> None:
     fresh.replace(path)
 
 
-class _HttpSource(ABC):
+class _HttpSource(FileSource):
     """Byte ranges over HTTP; a broken connection is taken up where it broke."""
 
     def __init__(self, client: httpx.Client, server: str) -> None:
@@ -165,7 +165,7 @@ class _HttpSource(ABC):
                 raise httpx.RemoteProtocolError(f"{self._server} answers {reply.status_code}")
             if reply.status_code != 206:
                 raise ModelError(f"{self._server} answers {reply.status_code} to a request for a part of {file}.")
-            for chunk in reply.iter_raw(CHUNK):
+            for chunk in reply.iter_raw():  # as they come: what arrived before a break is kept
                 yield chunk[:nbytes]
                 nbytes -= len(chunk[:nbytes])
             # A reply cut short raises httpx.RemoteProtocolError, a TransportError.

@@ -174,7 +174,7 @@ def _copy(file: IO[bytes], start: int, tensor: Tensor, source: Source, progress:
         kept = False  # if these bytes turn out wrong, the next try takes none of them
         progress(done)
         file.seek(start + done)
-        for chunk in source.stream(tensor.file, tensor.offset + done, tensor.nbytes - done):
+        for chunk in source.fetch(tensor, done):
             file.write(chunk)
             digest.update(chunk)
             progress(len(chunk))
@@ -182,7 +182,7 @@ def _copy(file: IO[bytes], start: int, tensor: Tensor, source: Source, progress:
         check_length(tensor, done)
         return digest.hexdigest()
 
-    fetch_verified(tensor, fetch, progress)
+    fetch_verified(tensor, source, fetch, progress)
 
 
 def _rehash(file: IO[bytes], start: int, nbytes: int, digest: Any) -> int:

@@ -78,6 +78,13 @@ def _raw_view(path: Path, item: ReaderTensor) -> Array:
     return np.memmap(path, dtype, "r", offset=int(item.data_offset), shape=shape)
 
 
+def copied_ranges(path: Path, pieces: list[Piece]) -> dict[str, tuple[int, int]]:
+    """Where the span file of these pieces holds the model's own bytes: a tensor's SHA-256 to its (offset, nbytes)."""
+    offsets = {item.name: int(item.data_offset) for item in GGUFReader(path).tensors}
+    copies = [(piece.content.tensor, piece) for piece in pieces if isinstance(piece.content, Copied)]
+    return {tensor.sha256: (offsets[piece.name], tensor.nbytes) for tensor, piece in copies}
+
+
 def span_file_name(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> Path:
     """Where a node keeps the span file, relative to its cache: equal spans of equal models have equal names."""
     kind = "" if manifest.format == "gguf" else f"-{quantize}"

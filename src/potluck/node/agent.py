@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -20,9 +20,10 @@ from potluck.models.sources import open_model
 from potluck.node.background import Worker
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
-from potluck.node.loading import fetch_span, load_span
+from potluck.node.loading import fetch_span, load_span, offer_span
 from potluck.node.neighbours import Neighbours, follow
 from potluck.node.pins import Pins, pins_path
+from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.stage import Stage
 from potluck.types import Span
 from potluck.wire.codec import encode
@@ -73,6 +74,7 @@ class _Loaded:
     welcome: Welcome
     engine: Engine
     ready: Ready
+    offer: Offer
 
 
 class Agent:
@@ -89,6 +91,7 @@ class Agent:
         self._running: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self._serving = False
+        self._sharing = Sharing()
 
     async def run(self) -> None:
         """Serve until `leave`; broken lines are dialled again.
@@ -100,6 +103,7 @@ class Agent:
             await self._serve()
         finally:
             stop_probes()
+            self._sharing.close()
 
     def leave(self) -> None:
         """Hand over what others wait for, then end `run`; at once where there is nothing, or when called again."""
@@ -126,14 +130,17 @@ class Agent:
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _stay(self, link: Link, digest: str) -> None:
+    async def _stay(self, link: WebSocketLink, digest: str) -> None:
         """From the greeting to the end of one link. Returns when the coordinator lets this node go."""
         try:
             await self._introduction.make(link, self._hello(digest))
             welcome: Welcome | None = await expect(link, Welcome)
             while welcome is not None:
                 loaded = await self._load(link, welcome)
-                await link.send(encode(loaded.ready))
+                # Each coordinator's run has a token of its own.
+                offer = replace(loaded.offer, token=welcome.peer_token)
+                shares = self._sharing.start(link.local_host, offer)
+                await link.send(encode(msgspec.structs.replace(loaded.ready, shares=shares)))
                 self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
                 welcome = await self._serve_stage(loaded, link)
         finally:
@@ -187,7 +194,7 @@ class Agent:
             bytes_per_s=self._bytes_per_s,
         )
 
-    async def _load(self, link: Link, welcome: Welcome) -> _Loaded:
+    async def _load(self, link: WebSocketLink, welcome: Welcome) -> _Loaded:
         old = self._loaded
         if old is not None and _same_work(old.welcome, welcome):
             return old
@@ -196,7 +203,8 @@ class Agent:
             await self._worker.run(old.engine.unload)
         reports = asyncio.create_task(self._report_progress(link))
         try:
-            self._loaded = await self._worker.run(self._load_now, welcome)
+            peers = usable_peers(welcome.peers, link.local_host)
+            self._loaded = await self._worker.run(self._load_now, msgspec.structs.replace(welcome, peers=peers))
         finally:
             reports.cancel()
         return self._loaded
@@ -212,7 +220,8 @@ class Agent:
             engine.use_cores(cores)
             speed, twin = measure(engine)
             engine.rest()
-        return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout))
+        offer = offer_span(manifest, path, welcome)
+        return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)
 
     def _note(self, fraction: float) -> None:
         self._fraction = fraction
@@ -225,7 +234,8 @@ class Agent:
 
 
 def _same_work(one: Welcome, other: Welcome) -> bool:
-    return msgspec.structs.replace(one, node=other.node, rows=other.rows) == other
+    same = {name: getattr(other, name) for name in ("node", "rows", "peers", "peer_token")}
+    return msgspec.structs.replace(one, **same) == other
 
 
 def node_url(url: str) -> str:

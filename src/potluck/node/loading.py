@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from potluck.engine.base import Engine
 from potluck.engine.llamacpp import library_version
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
+from potluck.models.files import Source
 from potluck.models.manifest import Manifest
+from potluck.models.peers import PeerSource
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model
-from potluck.models.spanfile import download_size, write_span_file
-from potluck.models.spans import part_sizes, plan_raw_span, plan_span, span_file_name
+from potluck.models.spanfile import Header, Piece, download_size, write_span_file
+from potluck.models.spans import copied_ranges, part_sizes, plan_raw_span, plan_span, span_file_name
 from potluck.node.pages import collapse_large_mappings
+from potluck.node.sharing import Offer
 from potluck.types import CACHE_BYTES, MAX_STEP_ROWS, Capacity, EngineKind, Quantize
 from potluck.wire.messages import Welcome
 
@@ -35,19 +39,41 @@ def fetch_span(
 
     Raises ModelError when the bytes cannot be had or do not verify.
     """
-    source = CoordinatorSource(url) if model is None else local_source(model)
-    manifest = source.manifest() if isinstance(source, CoordinatorSource) else open_model(model or Path())
-    if manifest.digest != welcome.model:
-        raise ModelError(
-            f"The manifest has the hash {manifest.digest[:16]}, the coordinator said {welcome.model[:16]}."
-        )
-    if welcome.engine is EngineKind.LLAMACPP:
-        header, pieces = plan_span(manifest, welcome.span, welcome.quantize)
-    else:
-        header, pieces = plan_raw_span(manifest, welcome.span)
-    path = span_path(manifest, welcome)
-    write_span_file(path, header, pieces, source, _Fraction(download_size(pieces), progress))
+    with _opened(url, model, welcome) as (manifest, source):
+        if manifest.digest != welcome.model:
+            raise ModelError(
+                f"The manifest has the hash {manifest.digest[:16]}, the coordinator said {welcome.model[:16]}."
+            )
+        header, pieces = _plan(manifest, welcome)
+        path = span_path(manifest, welcome)
+        write_span_file(path, header, pieces, source, _Fraction(download_size(pieces), progress))
     return manifest, path
+
+
+@contextmanager
+def _opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Manifest, Source]]:
+    """The manifest, and where the tensors come from."""
+    if model is not None:
+        yield open_model(model), local_source(model)
+        return
+    with closing(CoordinatorSource(url)) as coordinator:
+        manifest = coordinator.manifest()
+        if not welcome.peers:
+            yield manifest, coordinator
+            return
+        with closing(PeerSource(coordinator, welcome.peers, welcome.peer_token)) as source:
+            yield manifest, source
+
+
+def _plan(manifest: Manifest, welcome: Welcome) -> tuple[Header, list[Piece]]:
+    if welcome.engine is EngineKind.LLAMACPP:
+        return plan_span(manifest, welcome.span, welcome.quantize)
+    return plan_raw_span(manifest, welcome.span)
+
+
+def offer_span(manifest: Manifest, path: Path, welcome: Welcome) -> Offer:
+    """What other nodes may have of the span file: the tensors that are in it as the model's files hold them."""
+    return Offer(path, copied_ranges(path, _plan(manifest, welcome)[1]), welcome.peer_token)
 
 
 def span_path(manifest: Manifest, welcome: Welcome) -> Path:

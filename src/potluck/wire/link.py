@@ -42,6 +42,11 @@ class WebSocketLink:
             raise LinkClosed(str(error) or type(error).__name__) from error
         return cls(connection)
 
+    @property
+    def local_host(self) -> str:
+        """The address of this machine by which it reaches the other end."""
+        return str(self._connection.local_address[0])
+
     async def send(self, frame: bytes) -> None:
         try:
             await self._connection.send(frame)

@@ -61,12 +61,16 @@ class Loading(Message, frozen=True, tag="loading"):
 
 
 class Ready(Message, frozen=True, tag="ready"):
-    """The span is loaded. `twin` hashes the engine's output on a fixed probe: equal twins compute equal bits."""
+    """The span is loaded. `twin` hashes the engine's output on a fixed probe: equal twins compute equal bits.
+
+    shares: the URL at which other nodes may fetch its tensors; empty if they may not.
+    """
 
     capacity: Capacity
     speed: Speed
     twin: str
     layout: str
+    shares: str = ""
 
 
 class Hidden(Message, frozen=True, tag="hidden"):
@@ -166,6 +170,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     """The node is admitted: it serves `span` of the model with this digest, run by this engine.
 
     One that serves already gets another welcome when it shall serve other layers.
+    peers: URLs of nodes that hold some of these layers. peer_token: with it nodes fetch tensors from each other.
     """
 
     node: str
@@ -176,6 +181,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     attention: Attention
     rows: RowFormat
     context: int
+    peers: tuple[str, ...] = ()
+    peer_token: str = ""
 
 
 class Refusal(Message, frozen=True, tag="refusal"):

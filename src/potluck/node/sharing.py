@@ -1,0 +1,166 @@
+"""Gives the tensors of a node's span file to other nodes, over plain HTTP on a port of its own.
+
+Nobody needs it: where a firewall is between them, nodes fetch from the coordinator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import socket
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from potluck.models.files import LocalSource
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 2
+"""Replies that run at the same time: they must not slow what the node is there for."""
+_LONGEST_S = 30.0
+"""Whoever does not take a reply in this time shall not keep others from theirs."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is given, and to whom. ranges: a tensor's SHA-256 to its (offset, nbytes) in the span file `path`."""
+
+    path: Path = Path()
+    ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    token: str = ""
+
+
+class Sharing:
+    """A server on a thread of its own, which long computations of the node's event loop do not hold up."""
+
+    def __init__(self) -> None:
+        self._offer = Offer()
+        self._host = ""
+        self._url = ""
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+
+    def start(self, host: str, offer: Offer) -> str:
+        """Give this, in place of what was given before, at this address of the machine. Returns the URL.
+
+        Empty where there is nothing to give or no way to listen.
+        """
+        self._offer = offer
+        if not offer.token or not offer.ranges:
+            return ""
+        if self._server is None or host != self._host:
+            self.close()
+            self._listen(host)
+        return self._url
+
+    def _listen(self, host: str) -> None:
+        try:
+            listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        except OSError as error:
+            log.info("Other nodes cannot fetch from this one: it cannot listen on %s (%s).", host, error.strerror)
+            return
+        config = uvicorn.Config(self._app(), ws="none", lifespan="off", log_config=None, log_level="critical")
+        self._host, self._server = host, _Server(config)
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        # Not the main thread: there uvicorn leaves signals alone.
+        self._thread = threading.Thread(target=self._server.run, args=[[listener]], name="potluck-sharing", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the server, replies under way included."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = self._server.force_exit = True
+            self._thread.join()
+        self._server, self._thread, self._url = None, None, ""
+
+    def _app(self) -> Starlette:
+        return Starlette(routes=[Route("/tensors", self._list), Route("/tensors/{sha256}", self._give)])
+
+    async def _list(self, request: Request) -> Response:
+        offer = self._offer
+        if not _may(request, offer):
+            return Response(status_code=401)
+        return Response(msgspec.json.encode(list(offer.ranges)), media_type="application/json")
+
+    async def _give(self, request: Request) -> Response:
+        offer = self._offer
+        if not _may(request, offer):
+            return Response(status_code=401)
+        found = offer.ranges.get(request.path_params["sha256"])
+        if found is None:
+            return Response(status_code=404)
+        offset, nbytes = found
+        part = parse_range(request.headers.get("range", ""), nbytes)
+        if part is None:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{nbytes}"})
+        if self._slots.locked():
+            return Response(status_code=503)
+        begin, end = part
+        headers = {"Content-Range": f"bytes {begin}-{end - 1}/{nbytes}", "Content-Length": str(end - begin)}
+        return _Limited(_read(offer.path, offset + begin, end - begin), headers, self._slots)
+
+
+class _Server(uvicorn.Server):
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whoever does not read shall not keep the loop from closing, and the node from ending."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+class _Limited(StreamingResponse):
+    """A part of a tensor, sent while it holds one of the slots."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], headers: dict[str, str], slots: asyncio.Semaphore) -> None:
+        super().__init__(chunks, 206, headers, "application/octet-stream")
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._slots, asyncio.timeout(_LONGEST_S):
+            await super().__call__(scope, receive, send)
+
+
+async def _read(path: Path, offset: int, nbytes: int) -> AsyncIterator[bytes]:
+    """Reading holds up this server's thread only."""
+    for chunk in LocalSource(path.parent).stream(path.name, offset, nbytes):
+        yield chunk
+
+
+def _may(request: Request, offer: Offer) -> bool:
+    given = request.headers.get("authorization", "")
+    return bool(offer.token) and secrets.compare_digest(given.encode(), f"Bearer {offer.token}".encode())
+
+
+def parse_range(header: str, nbytes: int) -> tuple[int, int] | None:
+    """`bytes=FIRST-LAST` as (begin, end) within so many bytes; None for anything else."""
+    match = re.fullmatch(r"bytes=(\d{1,18})-(\d{1,18})", header)
+    if match is None or not int(match[1]) <= int(match[2]) < nbytes:
+        return None
+    return int(match[1]), int(match[2]) + 1
+
+
+def usable_peers(peers: Sequence[str], host: str) -> tuple[str, ...]:
+    """Those that a machine may ask that reaches the coordinator from its own address `host`.
+
+    A loopback address is another machine for each who asks, so only those who came that way may ask there.
+    """
+    return tuple(url for url in peers if ip_address(host).is_loopback or not _is_loopback(url))
+
+
+def _is_loopback(url: str) -> bool:
+    return ip_address(urlsplit(url).hostname or "").is_loopback
