@@ -54,6 +54,8 @@ from potluck.wire.messages import (
     Greeting,
     Hello,
     Hidden,
+    Ping,
+    Pong,
     Ready,
     Refusal,
     Scores,
@@ -255,6 +257,8 @@ class Node(asyncio.Protocol):
             else:
                 rows = b"".join(simulation.rows[token] for token in np.frombuffer(payload, "<i4").tolist())
                 simulation.after_pause(self._pass_on, message, rows)
+        elif isinstance(message, Ping):
+            self._send(encode(Pong(message.number, 0), payload))
         elif isinstance(message, Challenge):
             span = Span(self._layer, self._layer)
             hello = Hello(f"layer {self._layer}", "simulated", "", span, 1 << 40, 1)
