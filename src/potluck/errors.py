@@ -10,6 +10,7 @@ PotluckError
 ├── LinkClosed            the other end of a link is gone
 ├── IdentityError         a key is not proven, not the known one, or not usable
 ├── Refused               the coordinator does not admit this node, with its reason
+├── StoreError            the coordinator's database cannot be opened, or failed
 ├── RequestError          a client's request is wrong (HTTP status 4xx)
 └── Unavailable           the swarm cannot serve the request now (HTTP status 503)
     ├── Busy              too many requests wait already (HTTP status 429)
@@ -55,6 +56,10 @@ class IdentityError(PotluckError):
 
 
 class Refused(PotluckError):
+    pass
+
+
+class StoreError(PotluckError):
     pass
 
 

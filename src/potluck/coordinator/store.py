@@ -1,0 +1,158 @@
+"""What outlives the coordinator: accounts, API keys, invites and known nodes, in SQLite or PostgreSQL.
+
+Times are Unix seconds. Of secrets only the SHA-256 is stored. Several coordinators may share one database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import BigInteger, Engine, ForeignKey, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from potluck.errors import StoreError
+
+_BUSY_S = 10.0
+"""How long a writer of SQLite waits for another."""
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {int: BigInteger}
+
+
+class AccountRow(Base):
+    """Credits are layer-tokens: positions times layers."""
+
+    __tablename__ = "accounts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    earned: Mapped[int] = mapped_column(default=0)
+    spent: Mapped[int] = mapped_column(default=0)
+
+
+class KeyRow(Base):
+    """per_minute: requests; None: any number."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    account: Mapped[str]
+    admin: Mapped[bool]
+    per_minute: Mapped[int | None]
+    created: Mapped[float]
+    revoked: Mapped[bool] = mapped_column(default=False)
+
+
+class InviteRow(Base):
+    """uses_left, expires: None for no limit. account: whose the nodes are that come by it; None: their own."""
+
+    __tablename__ = "invites"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    account: Mapped[str | None]
+    uses_left: Mapped[int | None]
+    expires: Mapped[float | None]
+    created: Mapped[float]
+    revoked: Mapped[bool] = mapped_column(default=False)
+
+
+class NodeRow(Base):
+    """key: the node's public key, in hex. pending: credits that no audit has covered yet."""
+
+    __tablename__ = "nodes"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[str]
+    name: Mapped[str]
+    invite: Mapped[str | None] = mapped_column(ForeignKey("invites.id"))
+    first_seen: Mapped[float]
+    last_seen: Mapped[float]
+    trusted: Mapped[bool] = mapped_column(default=False)
+    revoked: Mapped[bool] = mapped_column(default=False)
+    pending: Mapped[int] = mapped_column(default=0)
+    audits_passed: Mapped[int] = mapped_column(default=0)
+    audits_failed: Mapped[int] = mapped_column(default=0)
+    quarantine: Mapped[str] = mapped_column(default="")
+    quarantined_until: Mapped[float] = mapped_column(default=0.0)
+
+
+class Store:
+    """Hands out transactions. They are short; those of PostgreSQL cross a network: not for the event loop's thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """One transaction: kept when the block ends, undone when it raises. Raises StoreError."""
+        try:
+            with self._sessions.begin() as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise StoreError(f"The database failed: {_reason(error)}.") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_store(url: str) -> Store:
+    """The database at this URL, such as `sqlite:////home/anna/potluck.db` or `postgresql://anna@host/potluck`.
+
+    What is missing in it is made. Raises StoreError when it cannot be opened.
+    """
+    try:
+        engine = _engine(url)
+        Base.metadata.create_all(engine)
+    except ArgumentError as error:  # its text may hold the password
+        raise StoreError("--database is no URL of a database, such as postgresql://anna@host/potluck.") from error
+    except ModuleNotFoundError as error:
+        message = f"This database needs the package {error.name}: pip install 'potluck[postgres]' brings PostgreSQL's."
+        raise StoreError(message) from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"The database cannot be opened: {_reason(error)}.") from error
+    return Store(engine)
+
+
+def open_file(file: Path) -> Store:
+    """An SQLite file as the database; its folder is made where there is none. Raises StoreError."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"The folder {file.parent} cannot be made: {error.strerror or error}.") from error
+    return open_store(f"sqlite:///{file.absolute()}")
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    # The driver would begin transactions at the first write: two that have read before could not both go on.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """The driver's own words, on one line; SQLAlchemy's would add the statement with all that was to be stored."""
+    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split()).rstrip(".")
+
+
+def digest_of(secret: str) -> str:
+    """What is stored of a secret. They are long and random: no salt is needed, and looking one up tells no part of it."""
+    return hashlib.sha256(secret.encode()).hexdigest()
