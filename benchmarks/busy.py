@@ -138,7 +138,7 @@ def main() -> None:
     [prompt] = Prompts(manifest.vocabulary).take(1, 16)
     begin()
     rounds = []
-    with temporary_cache(), LocalSwarm(path, [], serve=["--host", "127.0.0.1"]) as swarm:
+    with temporary_cache(), LocalSwarm(path, [], serve=["--local"]) as swarm:
         swarm.add_node("--model", str(path), "--threads", str(options.threads))
         model = swarm.wait_covered()["model"]
         alone: str | None = None

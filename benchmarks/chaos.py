@@ -159,7 +159,7 @@ def main() -> None:
     lengths = random.Random(arguments.seed)
     source = Prompts(open_tokenizer(path).vocabulary, arguments.seed)
     prompts = [source.take(1, lengths.randint(LEAST_PROMPT, MOST_PROMPT))[0] for _ in range(arguments.streams)]
-    with TemporaryDirectory() as cache, LocalSwarm(path, [], serve=["--host", "127.0.0.1"]) as local:
+    with TemporaryDirectory() as cache, LocalSwarm(path, [], serve=["--local"]) as local:
         swarm, done = Swarm(local, path), Counter[str]()
         forbid_optimised(path, SPANS, Path(cache))
         for copy, env in (("a", {}), ("b", {"POTLUCK_CACHE": cache} if arguments.plain else {})):

@@ -436,7 +436,7 @@ def main() -> None:
     with ExitStack() as stack:
         path = stack.enter_context(temporary_cache()) / "weightless.gguf"
         write_model(path, options.layers, options.hidden)
-        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--host", "127.0.0.1", "--rows", "f32"]))
+        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--rows", "f32"]))
         coordinator = psutil.Process(swarm.coordinator.popen.pid)
         nodes = Nodes(swarm, options.layers, options.hidden)
         stack.callback(nodes.end)

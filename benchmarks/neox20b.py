@@ -310,7 +310,7 @@ def main() -> None:
         manifest = open_model(path)
         print(f"{path.stat().st_size / GB:.2f} GB of model made in {time.perf_counter() - begin:.0f} s", flush=True)
         begin = time.perf_counter()
-        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--host", "127.0.0.1"]))
+        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--local"]))
         meter = Meter(swarm.url)
         spans = start_nodes(swarm, meter.url, path, manifest, options)
         print(f"{options.nodes} nodes serve it after {time.perf_counter() - begin:.0f} s", flush=True)

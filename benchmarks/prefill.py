@@ -78,7 +78,7 @@ def measure_swarms(
         return stream
 
     for stages in (1, 2):
-        with LocalSwarm(path, [], serve=["--host", "127.0.0.1"]) as swarm:
+        with LocalSwarm(path, [], serve=["--local"]) as swarm:
             model = add_pinned_nodes(swarm, path, even_spans(manifest.layers, stages))["model"]
             ask_in_turn(swarm.url, model, prompts.take(1, 600), 4)  # everything has run once
             for prompt in prompts.take(options.rounds, options.prompt):

@@ -126,7 +126,7 @@ def restart_coordinator(swarm: Swarm, path: Path, away_s: float) -> float:
     coordinator.wait()
     time.sleep(away_s)  # meanwhile the nodes' pauses grow
     port = swarm.local.url.rpartition(":")[2]
-    with Process(["serve", str(path), "--host", "127.0.0.1", "--port", port]) as again:
+    with Process(["serve", str(path), "--local", "--port", port]) as again:
         again.wait_for("http://")
         listening = time.perf_counter()
         swarm.local.wait_covered()
@@ -147,7 +147,7 @@ def main() -> None:
     path = demo_model()
     prompts = Prompts(open_tokenizer(path).vocabulary)
     table, waits = [], dict[str, list[float]]()
-    with LocalSwarm(path, [], serve=["--host", "127.0.0.1"], join=["--model", str(path)]) as local:
+    with LocalSwarm(path, [], serve=["--local"], join=["--model", str(path)]) as local:
         swarm = Swarm(local, even_spans(open_model(path).layers, 3))
         for sign in (signal.SIGKILL, signal.SIGSTOP):
             for span in swarm.spans * arguments.rounds:

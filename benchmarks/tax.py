@@ -98,7 +98,7 @@ def main() -> None:
             if options.plain:
                 forbid_optimised(path, nodes, cache_folder())
             spans, join = even_spans(manifest.layers, nodes), ["--threads", str(options.threads)]
-            with LocalSwarm(path, spans, serve=["--host", "127.0.0.1"], join=join) as swarm:
+            with LocalSwarm(path, spans, serve=["--local"], join=join) as swarm:
                 model = swarm.wait_covered()["model"]
                 ask_in_turn(swarm.url, model, prompts.take(1, PROMPT), 8)
                 for _ in range(options.rounds):

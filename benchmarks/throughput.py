@@ -135,7 +135,7 @@ def main() -> None:
     begin()
     with ExitStack() as stack:
         stack.enter_context(temporary_cache())
-        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--host", "127.0.0.1"]))
+        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--local"]))
         model = add_pinned_nodes(swarm, path, spans)["model"]
         convoy = stack.enter_context(Engines(path, spans, 1, most))
         unsplit = stack.enter_context(Engines(path, whole, NODES, most))

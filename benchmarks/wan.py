@@ -69,7 +69,7 @@ def main() -> None:
     rounds: dict[str, list[dict[str, float]]] = {}
     with ExitStack() as stack:
         stack.enter_context(temporary_cache())
-        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--host", "127.0.0.1", "--rows", "f32"]))
+        swarm = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--rows", "f32"]))
         links = [SlowLink(swarm.url) for _ in range(options.nodes)]
         urls = [link.url for link in links]
         model = add_pinned_nodes(swarm, path, balanced_spans(manifest.layers, options.nodes), urls)["model"]

@@ -22,6 +22,8 @@ class FileServer:
 
     sent: bytes of file content sent so far. break_after: of these, so many more before every connection is cut (once).
     flips: how many replies from now on have one wrong byte. busy: how many replies from now on are a 503.
+    ticket: what requests must show, else the reply is a 401. elsewhere: where files are really.
+    shown: the Authorization of each request.
     """
 
     def __init__(self, folder: Path, manifest: bytes = b"", tensors: dict[str, bytes] | None = None) -> None:
@@ -37,6 +39,9 @@ class FileServer:
         self.break_after: int | None = None
         self.flips = 0
         self.busy = 0
+        self.ticket = ""
+        self.elsewhere = ""
+        self.shown: list[str] = []
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -71,6 +76,11 @@ class FileServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.partition("?")[0]
+        self.shown.append(request.headers["Authorization"] or "")
+        if self.ticket and self.shown[-1] != f"Bearer {self.ticket}":
+            return _reply(request, 401, b"")
+        if self.elsewhere and path.startswith("/files/"):
+            return _reply(request, 307, b"", Location=f"{self.elsewhere}{path}")
         if path == "/manifest":
             return _reply(request, 200, self.manifest)
         if path.startswith("/api/models/someone/tiny/revision/"):
@@ -121,8 +131,10 @@ class FileServer:
                 self._ended.wait(0 if self.pace is None else _TICK_S)
 
 
-def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
     request.send_response(status)
+    for name, value in headers.items():
+        request.send_header(name, value)
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
     request.wfile.write(body)

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -24,7 +25,7 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|\.ci)/[\w./-]*")
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
-_ENDPOINT = re.compile(r"/(?:status|metrics|manifest|node|v1/[\w/]+)")
+_ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
 _TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
 
@@ -33,16 +34,21 @@ PLANNED = {"/metrics"}
 
 
 def options_of() -> dict[str, set[str]]:
-    """The options of each command, as the command line has them."""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    return {
-        name: {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
-        - {"--help"}
-        for name, command in commands.items()
-    }
+    """The options of each command, as the command line has them; commands in a group as `invite create`."""
+
+    def walk(group: Any, prefix: str) -> Iterator[tuple[str, set[str]]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from walk(command, f"{prefix}{name} ")
+            else:
+                options = {option for parameter in command.params for option in parameter.opts}
+                yield prefix + name, {option for option in options if option.startswith("--")} - {"--help"}
+
+    return dict(walk(typer.main.get_command(app), ""))
 
 
 OPTIONS = options_of()
+GROUPS = {name.split()[0] for name in OPTIONS if " " in name}
 
 
 def snippets(text: str) -> list[str]:
@@ -103,7 +109,9 @@ def mistakes(document: Path, text: str) -> list[str]:
 def _wrong_commands(code: list[str]) -> Iterator[str]:
     everything = set().union(*OPTIONS.values())
     for snippet in code:
-        for command, rest in _COMMAND.findall(snippet):
+        for command, rest in map(_split_command, _COMMAND.findall(snippet)):
+            if command in GROUPS:  # all of its commands are meant
+                continue
             if command not in OPTIONS:
                 yield f"potluck {command}"
             else:
@@ -112,6 +120,13 @@ def _wrong_commands(code: list[str]) -> Iterator[str]:
         # An option that stands alone is ours, unless it is shown beside a benchmark that has it.
         if snippet.startswith("--") and _OPTION.findall(snippet)[0] not in everything | _benchmark_options(code):
             yield snippet
+
+
+def _split_command(found: tuple[str, str]) -> tuple[str, str]:
+    """(command, rest), with the second word where the first one is a group."""
+    group, rest = found
+    second, _, after = rest.strip().partition(" ")
+    return (f"{group} {second}", after) if group in GROUPS and second.islower() else found
 
 
 def _benchmark_options(code: list[str]) -> set[str]:
@@ -150,7 +165,8 @@ def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
 def _wrong_words(code: list[str]) -> Iterator[str]:
     """`make` targets, endpoints and environment variables."""
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    routes = re.findall(r'Route\("(/[^"]*)"', (SOURCE / "coordinator" / "app.py").read_text("utf-8"))
+    servers = (SOURCE / "coordinator" / name for name in ("app.py", "admin.py"))
+    routes = [route for file in servers for route in re.findall(r'Route\("(/[^"]*)"', file.read_text("utf-8"))]
     sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
     for snippet in code:
         yield from (f"make {t}" for t in re.findall(r"^make ([\w./-]+)", snippet, re.MULTILINE) if t not in targets)
@@ -161,7 +177,7 @@ def _wrong_words(code: list[str]) -> Iterator[str]:
 
 def rows(text: str) -> set[tuple[str, str]]:
     """(command, option) of each row of a table whose first cell is a command: the option is "" for the command."""
-    found = re.findall(r"^\| `potluck ([a-z]+)[^`]*` \| (?:`(--[\w-]+)`)? ?\|", text, re.MULTILINE)
+    found = re.findall(r"^\| `potluck ([a-z]+(?: [a-z]+)?)[^`]*` \| (?:`(--[\w-]+)`)? ?\|", text, re.MULTILINE)
     return set(found)
 
 
@@ -208,6 +224,8 @@ def test_the_check_looks_at_something() -> None:
         ("Run `potluck dance URL`.", "potluck dance"),
         ("```sh\npotluck serve m.gguf --colour red    # says --this\n```\n", "potluck serve --colour"),
         ("Run `potluck join URL --host 0.0.0.0`.", "potluck join --host"),
+        ("Run `potluck invite dance URL`.", "potluck invite dance"),
+        ("Run `potluck invite list URL --uses 1`.", "potluck invite list --uses"),
         ("`--colour` makes it red.", "--colour"),
         ("`python benchmarks/tax.py --colour`", "benchmarks/tax.py --colour"),
         ("`python benchmarks/none.py`", "benchmarks/none.py"),
@@ -236,6 +254,7 @@ def test_the_check_finds_a_mistake(text: str, mistake: str) -> None:
         "`node/stage.py: Stage.run`, `types.py: SMALL_ROWS`, `engine/_tap.c: potluck_tap`, `wire/rows.py`",
         "`make test`, `/status`, `/v1/chat/completions`, `POTLUCK_CACHE`, `config.json`, [it](docs/models.md)",
         "`python benchmarks/tax.py` (or with `--plain`)",
+        "`potluck invite` makes them, `potluck invite revoke URL ID --nodes` takes them back: `/v1/admin/invites`",
     ],
 )
 def test_the_check_lets_what_exists_pass(text: str) -> None:

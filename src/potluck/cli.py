@@ -1,4 +1,5 @@
-"""The command line: `potluck serve | join | leave | forget | plan | convert | status | trace | chat | demo`."""
+"""The command line: `potluck serve | join | leave | forget | plan | convert | status | trace | chat | demo`, and the
+commands of `owner`."""
 
 from __future__ import annotations
 
@@ -10,25 +11,31 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from potluck import __version__, client
+from potluck import __version__, owner
+from potluck.client import Client, checked_url, split_invite
 from potluck.errors import PotluckError, SpanError
-from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span, even_spans
+from potluck.terminal import Key, Url, client_of, console, say
+from potluck.types import Attention, Audience, EngineKind, Quantize, RowFormat, Span, even_spans
+
+if TYPE_CHECKING:
+    from potluck.coordinator.office import Office
 
 DEFAULT_PORT = 8470
 _INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
 MODEL_HELP = "A GGUF file, a Hugging Face directory, or a repository on the hub such as EleutherAI/gpt-neox-20b."
+DATABASE_HELP = "Of keys, invites and credits, as postgresql://anna@host/potluck; default: a file in POTLUCK_DATA."
 QUANTIZE_HELP = (
     "Of a Hugging Face model's weights: q8_0 (default), q4_0, f16 or bf16 with llamacpp; none (default), int8 or int4 "
     "with transformers."
@@ -42,9 +49,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run a large language model together: each computer hosts a few of its layers.",
 )
-console = Console(highlight=False, soft_wrap=True, markup=False)
-
-Url = Annotated[str, typer.Argument(metavar="URL", help="The coordinator, such as http://192.168.1.5:8470.")]
+app.add_typer(owner.invites, name="invite")
+app.add_typer(owner.keys, name="key")
+app.add_typer(owner.nodes, name="node")
+app.command()(owner.account)
 
 
 def main() -> None:
@@ -67,14 +75,10 @@ def _fail(sentence: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def say(text: str) -> None:
-    console.print(text)
-
-
 @app.command()
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 keeps it to this machine.")] = "0.0.0.0",
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: all.")] = None,
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = DEFAULT_PORT,
     engine: Annotated[EngineKind | None, typer.Option(help="Default: the first that can run the model.")] = None,
     quantize: Annotated[Quantize | None, typer.Option(help=QUANTIZE_HELP)] = None,
@@ -88,35 +92,73 @@ def serve(
     url: Annotated[str | None, typer.Option(help="Where all reach it; nodes that dialled another are refused.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Speak TLS with this certificate (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    local: Annotated[bool, typer.Option("--local", help="For this machine alone: without keys and invites.")] = False,
+    public: Annotated[bool, typer.Option("--open", help="For everybody: whoever comes may join, and ask.")] = False,
+    database: Annotated[str | None, typer.Option(help=DATABASE_HELP)] = None,
 ) -> None:
     """Be the coordinator of a model: the OpenAI API, and the address that nodes join."""
     from potluck.coordinator.app import ServeConfig, Tls, make_app, make_server
-    from potluck.coordinator.door import OpenDoor
-    from potluck.coordinator.reception import Reception
+    from potluck.coordinator.office import open_office
+    from potluck.coordinator.store import open_file, open_store
     from potluck.models.sources import find_model
-    from potluck.wire.identity import Identity, coordinator_key, fingerprint
+    from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint
 
     _log_to_console()
-    public_url = client.checked_url(url) if url is not None else ""
+    proven_url = checked_url(url) if url is not None else ""
+    audience, host = _audience(local, public), _host(host, local)
     if (tls_cert is None) != (tls_key is None):
         raise PotluckError("TLS takes a certificate and its key: give both --tls-cert and --tls-key.")
     tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
-    found = find_model(model)
-    with _bar("Checking the model", _size(found.path)) as advance:
-        manifest = found.manifest(advance)
-    config = ServeConfig(found, engine, quantize, attention, rows, context)
-    application = make_app(config, manifest, Reception(identity, OpenDoor(), public_url))
-    server = make_server(application, tls)
-    url = public_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
-    say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
-    say(f"This coordinator's key is {fingerprint(identity.public)}.")
-    say(f"On each machine: potluck join {url}")
-    if host != "127.0.0.1":
-        say("Whoever reaches this address can use the model and join; --host 127.0.0.1 keeps it to this machine.")
-    _run(lambda: server.serve([listener]))
+    with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
+        found = find_model(model)
+        with _bar("Checking the model", _size(found.path)) as advance:
+            manifest = found.manifest(advance)
+        url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
+        office = open_office(store, audience, identity, url, proven_url)
+        config = ServeConfig(found, engine, quantize, attention, rows, context)
+        server = make_server(make_app(config, manifest, office), tls)
+        say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
+        _tell_who_may(office, audience, fingerprint(identity.public))
+        _run(lambda: server.serve([listener]))
     say("Stopped.")
+
+
+def _audience(local: bool, public: bool) -> Audience:
+    if local and public:
+        raise PotluckError("A swarm is for this machine alone or for everybody: --local and --open exclude each other.")
+    return Audience.LOCAL if local else Audience.OPEN if public else Audience.PRIVATE
+
+
+def _host(asked: str | None, local: bool) -> str:
+    if not local:
+        return asked or "0.0.0.0"
+    if asked is not None:
+        raise PotluckError("--local listens on 127.0.0.1: leave --host out.")
+    return "127.0.0.1"
+
+
+def _tell_who_may(office: Office, audience: Audience, key: str) -> None:
+    """How others join and ask."""
+    from potluck.coordinator.office import keep_admin_key
+    from potluck.wire.identity import admin_key
+
+    url = office.url
+    say(f"This coordinator's key is {key}.")
+    if audience is Audience.LOCAL:
+        say(f"On this machine: potluck join {url}")
+        return
+    keep_admin_key(office.keys, admin_key())
+    if audience is Audience.PRIVATE:
+        invite, _ = office.invites.create(lifetime_s=owner.parse_lifetime(owner.LIFETIME))
+        say(f'On each machine: potluck join "{url}/#{invite}"')
+        say(f"The invite is good for {owner.LIFETIME}; potluck invite makes others. Requests need a key:")
+    else:
+        say(f"On each machine: potluck join {url}")
+        say("Whoever reaches this address can join and use the model. Who has a key need not come last:")
+    say(f"potluck key create {url} --account NAME")
+    say(f"Your own is in {admin_key()}.")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -161,7 +203,7 @@ def join(
     from potluck.wire.origin import is_loopback
 
     _log_to_console()
-    url, invite = client.split_invite(url)
+    url, invite = split_invite(url)
     name = name or socket.gethostname()
     config = NodeConfig(
         url=url,
@@ -202,7 +244,7 @@ def forget(url: Url) -> None:
     from potluck.node.pins import Pins, pins_path
     from potluck.wire.origin import origin
 
-    url, _ = client.split_invite(url)
+    url, _ = split_invite(url)
     if not Pins(pins_path()).forget(origin(url)):
         raise PotluckError(f"No coordinator at {origin(url)} is known here.")
     say(f"The coordinator at {origin(url)} is forgotten.")
@@ -295,9 +337,9 @@ def convert(
 
 
 @app.command()
-def status(url: Url) -> None:
+def status(url: Url, key: Key = "") -> None:
     """Who serves which layers, and how fast."""
-    info = client.get_status(client.checked_url(url))
+    info = client_of(url, key).status()
     say(f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.")
     say(f"Nodes a layer: {' '.join(map(str, info['served']))}")
     covered = "Every layer is covered." if info["covered"] else f"No node serves layers {', '.join(info['missing'])}."
@@ -325,10 +367,11 @@ def trace(
     out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The timeline to write.")],
     prompt: Annotated[str | None, typer.Option(help="Ask this first, and trace it; default: all lately.")] = None,
     tokens: Annotated[int, typer.Option(help="How many to generate after the prompt.", min=1)] = 32,
+    key: Key = "",
 ) -> None:
     """Where the time of a request goes: its way through the swarm, as a timeline."""
-    url = client.checked_url(url)
-    timeline = client.get_trace(url) if prompt is None else _traced(url, prompt, tokens)
+    swarm = client_of(url, key)
+    timeline = swarm.trace() if prompt is None else _traced(swarm, prompt, tokens)
     if not timeline["traceEvents"]:
         raise PotluckError("The swarm has not computed anything yet: ask it something, here with --prompt.")
     try:
@@ -339,30 +382,30 @@ def trace(
     say(f"Open {out} at https://ui.perfetto.dev or chrome://tracing.")
 
 
-def _traced(url: str, prompt: str, tokens: int) -> dict[str, Any]:
+def _traced(swarm: Client, prompt: str, tokens: int) -> dict[str, Any]:
     """The timeline of this request; what others ask meanwhile is in it as well."""
-    model = client.get_status(url)["model"]
-    before = client.get_trace(url, session=0)["count"]  # they count from 1: an empty timeline is enough here
-    client.complete(url, model, prompt, tokens)
-    return client.get_trace(url, after=before)
+    model = swarm.status()["model"]
+    before = swarm.trace(session=0)["count"]  # they count from 1: an empty timeline is enough here
+    swarm.complete(model, prompt, tokens)
+    return swarm.trace(after=before)
 
 
 @app.command()
-def chat(url: Url) -> None:
+def chat(url: Url, key: Key = "") -> None:
     """Talk to the model."""
-    url = client.checked_url(url)
-    model = client.get_status(url)["model"]
+    swarm = client_of(url, key)
+    model = swarm.status()["model"]
     say(f"Talking to {model}. An empty line or Ctrl-D ends.")
     with suppress(KeyboardInterrupt):
-        _converse(url, model, [])
+        _converse(swarm, model, [])
 
 
-def _converse(url: str, model: str, messages: list[dict[str, Any]]) -> None:
+def _converse(swarm: Client, model: str, messages: list[dict[str, Any]]) -> None:
     """Read questions until the input ends. At a terminal, a request that fails is told and the talk goes on."""
     while question := _ask():
         messages.append({"role": "user", "content": question})
         try:
-            messages.append({"role": "assistant", "content": _stream_answer(url, model, messages)})
+            messages.append({"role": "assistant", "content": _stream_answer(swarm, model, messages)})
         except PotluckError as error:
             if not sys.stdin.isatty():
                 raise
@@ -377,10 +420,10 @@ def _ask() -> str:
         return ""
 
 
-def _stream_answer(url: str, model: str, messages: list[dict[str, Any]]) -> str:
+def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) -> str:
     """Print the answer as it comes; returns all of it."""
     parts = []
-    for part in client.stream_chat(url, model, messages):
+    for part in swarm.stream_chat(model, messages):
         parts.append(part)
         console.file.write(part)
         console.file.flush()
@@ -405,16 +448,16 @@ def demo(
     if nodes > layers:
         raise SpanError(f"The model has {layers} layers: at most as many nodes can share them.")
     spans = even_spans(layers, nodes)
-    swarm = LocalSwarm(path, spans, serve=["--host", "127.0.0.1"], on_line=lambda line: say(f"  {line}"))
+    local = LocalSwarm(path, spans, serve=["--local"], on_line=lambda line: say(f"  {line}"))
     try:
-        with swarm:
-            info = swarm.wait_covered()
+        with local:
+            swarm, info = Client(local.url), local.wait_covered()
             say(f"\n> {prompt}")
             messages = [{"role": "user", "content": prompt}]
-            messages.append({"role": "assistant", "content": _stream_answer(swarm.url, info["model"], messages)})
+            messages.append({"role": "assistant", "content": _stream_answer(swarm, info["model"], messages)})
             if sys.stdin.isatty() and sys.stdout.isatty():
                 say("\nYour turn. An empty line or Ctrl-D ends.")
-                _converse(swarm.url, info["model"], messages)
+                _converse(swarm, info["model"], messages)
     finally:
         say("The swarm is stopped.")
 

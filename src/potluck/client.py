@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,51 +47,67 @@ def split_invite(text: str) -> tuple[str, str]:
     return checked_url(url), invite
 
 
-def get_status(url: str) -> Json:
-    """`GET /status`. Raises PotluckError when no coordinator answers there."""
-    with _readable_errors(url):
-        reply = httpx.get(f"{url}/status", timeout=10.0, verify=_trust())
-        _check(reply)
-        status: Json = reply.json()
-        if not isinstance(status, dict) or "served" not in status:
-            raise PotluckError(f"{url} answers, but it is no Potluck coordinator.")
-        return status
+@dataclass(frozen=True)
+class Client:
+    """url: of the coordinator, as `checked_url` gives it. key: the API key to show it, or "".
 
-
-def get_trace(url: str, **which: int) -> Json:
-    """`GET /trace`: the latest hops of all sessions or of one, without the first `after` so far."""
-    with _readable_errors(url):
-        reply = httpx.get(f"{url}/trace", params=which, timeout=60.0, verify=_trust())
-        _check(reply)
-        trace: Json = reply.json()
-        if not isinstance(trace, dict) or "traceEvents" not in trace:
-            raise PotluckError(f"{url} answers, but it is no Potluck coordinator.")
-        return trace
-
-
-def complete(url: str, model: str, prompt: str, tokens: int) -> None:
-    """Have the most likely so many tokens generated, and wait for their end.
-
-    Raises PotluckError with the server's reason when it fails.
+    Every call raises PotluckError: with the server's reason, or because none is there.
     """
-    request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-    with _readable_errors(url):
-        _check(httpx.post(f"{url}/v1/completions", json=request, timeout=_ANSWER_S, verify=_trust()))
 
+    url: str
+    key: str = ""
 
-def stream_chat(url: str, model: str, messages: list[Json]) -> Iterator[str]:
-    """The answer's text, piece by piece. Raises PotluckError with the server's reason when it fails."""
-    request = {"model": model, "messages": messages, "stream": True}
-    with (
-        _readable_errors(url),
-        httpx.stream("POST", f"{url}/v1/chat/completions", json=request, timeout=_ANSWER_S, verify=_trust()) as reply,
-    ):
-        if reply.is_error:
-            reply.read()
-        _check(reply)
-        for line in reply.iter_lines():
-            if line.startswith("data: {"):
-                yield _text(json.loads(line.removeprefix("data: ")))
+    def status(self) -> Json:
+        """`GET /status`"""
+        return self._known(self._ask("GET", "/status", timeout=10.0), "served")
+
+    def trace(self, **which: int) -> Json:
+        """`GET /trace`: the latest hops of all sessions or of one, without the first `after` so far."""
+        return self._known(self._ask("GET", "/trace", params=which, timeout=60.0), "traceEvents")
+
+    def complete(self, model: str, prompt: str, tokens: int) -> None:
+        """Have the most likely so many tokens generated, and wait for their end."""
+        request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+        self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
+
+    def stream_chat(self, model: str, messages: list[Json]) -> Iterator[str]:
+        """The answer's text, piece by piece."""
+        request = {"model": model, "messages": messages, "stream": True}
+        with (
+            _readable_errors(self.url),
+            self._http(_ANSWER_S) as http,
+            http.stream("POST", "/v1/chat/completions", json=request) as reply,
+        ):
+            if reply.is_error:
+                reply.read()
+            _check(reply)
+            for line in reply.iter_lines():
+                if line.startswith("data: {"):
+                    yield _text(json.loads(line.removeprefix("data: ")))
+
+    def account(self) -> Json:
+        """`GET /v1/account`"""
+        return self._known(self._ask("GET", "/v1/account"), "account")
+
+    def admin(self, method: str, path: str, body: Json | None = None, **query: str) -> Json:
+        """The owner's part of the API: `path` is below `/v1/admin`."""
+        answer: Json = self._ask(method, f"/v1/admin/{path}", json=body, params=query)
+        return answer
+
+    def _http(self, timeout: float | httpx.Timeout) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
+
+    def _ask(self, method: str, path: str, timeout: float | httpx.Timeout = 30.0, **request: Any) -> Any:
+        with _readable_errors(self.url), self._http(timeout) as http:
+            reply = http.request(method, path, **request)
+            _check(reply)
+            return reply.json()
+
+    def _known(self, answer: Any, field: str) -> Json:
+        if not isinstance(answer, dict) or field not in answer:
+            raise PotluckError(f"{self.url} answers, but it is no Potluck coordinator.")
+        return answer
 
 
 def _trust() -> ssl.SSLContext:
@@ -110,7 +127,7 @@ def _check(reply: httpx.Response) -> None:
             message = reply.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = f"the server answers {reply.status_code} {reply.reason_phrase}"
-        raise PotluckError(message)
+        raise PotluckError(f"{message} Here that is --key or POTLUCK_KEY." if reply.status_code == 401 else message)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 PotluckError
 ├── ModelError            the files of a model are missing, broken, or of a kind no engine runs
-│   └── IntegrityError    bytes do not have the SHA-256 that the manifest gives for them
+│   ├── IntegrityError    bytes do not have the SHA-256 that the manifest gives for them
+│   └── TicketExpired     the coordinator gives no weights, because the link that they were for is gone
 ├── SpanError             a span is malformed or lies outside the model
 ├── EngineError           the engine could not load or run a span
 │   └── CapacityError     the engine's KV cache or session table is full
@@ -28,6 +29,10 @@ class ModelError(PotluckError):
 
 
 class IntegrityError(ModelError):
+    pass
+
+
+class TicketExpired(ModelError):
     pass
 
 
@@ -64,13 +69,25 @@ class StoreError(PotluckError):
 
 
 class RequestError(PotluckError):
-    """A client's mistake. `status` is the HTTP status, `param` the field at fault, `code` OpenAI's short name."""
+    """A client's mistake. `status` is the HTTP status, `param` the field at fault, `code` OpenAI's short name.
 
-    def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
+    retry_s: seconds after which the same request may be sent again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        retry_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.param = param
         self.code = code
+        self.retry_s = retry_s
 
 
 class Unavailable(PotluckError):

@@ -75,6 +75,14 @@ class Priority(StrEnum):
     BATCH = "batch"
 
 
+class Audience(StrEnum):
+    """For whom a swarm is: this machine alone, those who have keys and invites, or everybody."""
+
+    LOCAL = "local"
+    PRIVATE = "private"
+    OPEN = "open"
+
+
 class NodeState(StrEnum):
     """stalled: it does not answer in time.
 

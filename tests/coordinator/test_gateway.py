@@ -12,6 +12,7 @@ from newcomer import GREETING, answer, introduce, reception
 from potluck.coordinator import fair, line
 from potluck.coordinator import gateway as module
 from potluck.coordinator.claim import Claim, Rank
+from potluck.coordinator.door import Entry
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.session import Session
@@ -981,5 +982,81 @@ def test_a_newcomer_learns_which_nodes_share_its_layers() -> None:
         await honest.leave()
         assert (await welcome(gateway, 1, 3)).peers == ()
         await liar.leave()
+
+    run(test())
+
+
+def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        bad, good = await join(gateway), await join(gateway)
+        for node, key in ((bad, b"bad"), (good, b"good")):
+            gateway.swarm.nodes[node.name].key = key
+        session = await gateway.open(10)
+        gone, stays = (bad, good) if session.route[0].node == bad.name else (good, bad)
+        step = one_step(session)
+        gateway.cut(b"bad" if gone is bad else b"good", "You are revoked.")
+        with pytest.raises(RouteLost):
+            await step
+        assert await gone.dropped() == "You are revoked."
+        assert list(gateway.swarm.nodes) == [stays.name]
+        assert await session.mend([]) == 0
+        step = one_step(session)
+        await stays.answer()
+        await step
+        session.close()
+        gateway.cut(b"nobody", "Nobody is meant.")
+        await stays.leave()
+
+    run(test())
+
+
+def test_a_cut_node_that_reads_nothing_is_gone_at_once() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        stuck, serving = await join_faulty(gateway, stuck=True)
+        await until(lambda: any(gateway.swarm.served()))
+        [known] = gateway.swarm.nodes.values()
+        for _ in range(2):
+            gateway.cut(known.key, "You are revoked.")
+        await until(lambda: not gateway.swarm.nodes)
+        await stuck.close()
+        serving.cancel()
+
+    run(test())
+
+
+def test_a_ticket_lasts_as_long_as_the_link() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = Node(gateway)
+        await node.introduce()
+        welcome = await node.receive()
+        assert isinstance(welcome, Welcome)
+        assert gateway.tickets.holds(welcome.ticket)
+        await node.leave()
+        assert not gateway.tickets.holds(welcome.ticket)
+
+    run(test())
+
+
+def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        known = gateway.swarm.nodes[node.name]
+        known.entry = Entry("anna", trusted=False)
+        session = await gateway.open(10)
+        step, asked = one_step(session), await node.step()
+        await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
+        await step
+        assert (gateway.ledger.pending("anna"), gateway.ledger.balance("anna")) == (len(IDS) * LAYERS, 0)
+        gateway.ledger.settle(known.key)
+        assert gateway.ledger.balance("anna") == len(IDS) * LAYERS
+        session.close()
+        payer = await gateway.open(10, claim=Claim("anna"))
+        payer.close(computed=2)
+        assert gateway.ledger.balance("anna") == (len(IDS) - 2) * LAYERS
+        await node.leave()
 
     run(test())

@@ -26,7 +26,8 @@ from potluck.node.candidates import best_candidates
 from potluck.types import Attention, Capacity, EngineKind, Quantize, Span
 
 POTLUCK = [sys.executable, "-m", "potluck"]
-LOCAL = ["--host", "127.0.0.1"]
+LOCAL = ["--local"]
+OPEN = ["--open", "--host", "127.0.0.1"]
 ONE_THREAD = ["--threads", "1"]
 CHUNK = 512
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from e2e.helpers import LOCAL, ONE_THREAD, check_greedy, complaint, potluck
+from e2e.helpers import LOCAL, ONE_THREAD, OPEN, check_greedy, complaint, potluck
 from potluck.local import LocalSwarm, Process
 from potluck.types import even_spans
 
@@ -117,7 +117,7 @@ def test_an_invite_for_another_coordinator_is_refused(tiny_swarm):
 
 
 def test_a_node_that_dialled_another_url_is_refused(tiny):
-    with Process(["serve", str(tiny), "--port", "0", *LOCAL, "--url", "https://swarm.example/"]) as coordinator:
+    with Process(["serve", str(tiny), "--port", "0", *OPEN, "--url", "https://swarm.example/"]) as coordinator:
         assert coordinator.wait_for("potluck join").endswith("potluck join https://swarm.example")
         [listener] = psutil.Process(coordinator.popen.pid).net_connections()  # its URL does not tell the port
         url = f"http://127.0.0.1:{listener.laddr.port}"
@@ -129,7 +129,7 @@ def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tm
     """0.0.0.0 leads to this machine, but it is not a loopback address."""
     names = [str(tmp_path / name) for name in ("mine", "first", "second")]
     mine, first, second = ({"POTLUCK_DATA": name} for name in names)
-    with Process(["serve", str(tiny), "--port", "0", *LOCAL], **first) as coordinator:
+    with Process(["serve", str(tiny), "--port", "0", *OPEN], **first) as coordinator:
         port = coordinator.wait_for("potluck join").rpartition(":")[2]
         url = f"http://0.0.0.0:{port}"
         with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
@@ -137,7 +137,7 @@ def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tm
             node.wait_for(f"{url} has the key ")
             node.wait_for("Serving layers 0 ")
         coordinator.stop()
-    with Process(["serve", str(tiny), "--port", port, *LOCAL], **second) as coordinator:
+    with Process(["serve", str(tiny), "--port", port, *OPEN], **second) as coordinator:
         coordinator.wait_for("potluck join")
         with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
             assert node.wait() == 1

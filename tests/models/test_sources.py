@@ -1,12 +1,13 @@
 """A node's download, over a real HTTP server: how much it fetches, and what becomes of bad lines and bad bytes."""
 
 import json
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from fileserver import FileServer
-from potluck.errors import IntegrityError, ModelError
+from potluck.errors import IntegrityError, ModelError, TicketExpired
 from potluck.models import sources
 from potluck.models.arrays import read_array
 from potluck.models.huggingface import span_tensors
@@ -138,6 +139,30 @@ def test_bytes_that_stay_wrong_are_refused_by_name(server, coordinator, tmp_path
 def test_a_file_that_the_coordinator_does_not_have_is_refused(server, coordinator):
     with pytest.raises(ModelError, match=r"answers 404 to a request for a part of ghost\.safetensors"):
         list(coordinator.stream("ghost.safetensors", 0, 10))
+
+
+def test_the_ticket_is_shown_to_the_coordinator_and_to_nobody_else(model, server):
+    server.ticket = "ticket"
+    folder = model if model.is_dir() else model.parent
+    file = min(open_model(model).files)
+    with FileServer(folder).running() as hub, closing(CoordinatorSource(server.url, "ticket")) as source:
+        assert source.manifest().digest == open_model(model).digest
+        server.elsewhere = hub.url
+        assert len(b"".join(source.stream(file, 0, 10))) == 10
+        assert server.shown == ["Bearer ticket"] * 2
+        assert hub.shown == [""]
+
+
+def test_an_expired_ticket_is_told_from_other_troubles(server):
+    server.ticket = "new"
+    with closing(CoordinatorSource(server.url, "old")) as source:
+        with pytest.raises(TicketExpired):
+            source.manifest()
+        with pytest.raises(TicketExpired):
+            list(source.stream("any", 0, 10))
+    with closing(CoordinatorSource(server.url)) as source, pytest.raises(ModelError, match="answers 401") as caught:
+        source.manifest()
+    assert not isinstance(caught.value, TicketExpired)
 
 
 def test_a_coordinator_that_is_not_there_gives_no_manifest():

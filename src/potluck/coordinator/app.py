@@ -11,21 +11,27 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
+from potluck.coordinator.access import Access, caller_of
+from potluck.coordinator.accounts import Ledger
+from potluck.coordinator.admin import Admin
+from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
-from potluck.coordinator.reception import Reception
 from potluck.coordinator.relay import Relay
-from potluck.coordinator.status import swarm_status
+from potluck.coordinator.status import account_status, swarm_status
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import open_tokenizer
@@ -36,7 +42,7 @@ from potluck.models.manifest import Manifest
 from potluck.models.sources import Found, local_source
 from potluck.models.spans import engines_for, part_sizes
 from potluck.planning.cost import Footprint
-from potluck.types import CACHE_BYTES, Attention, EngineKind, Quantize, RowFormat
+from potluck.types import CACHE_BYTES, Attention, EngineKind, Priority, Quantize, RowFormat
 from potluck.wire.codec import MAX_FRAME
 from potluck.wire.rows import payload_size
 
@@ -58,8 +64,8 @@ class ServeConfig:
     context: int | None = None
 
 
-def make_app(config: ServeConfig, manifest: Manifest, reception: Reception) -> Starlette:
-    """The application for one model.
+def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlette:
+    """The application for one model, for those whom the office lets in.
 
     Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
     """
@@ -68,16 +74,27 @@ def make_app(config: ServeConfig, manifest: Manifest, reception: Reception) -> S
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context, config.rows))
     relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
-    gateway = Gateway(swarm, relay, terms, reception)
+    ledger = office.books.ledger
+    gateway = Gateway(swarm, relay, terms, office.reception, ledger)
     tokenizer = open_tokenizer(config.model.path)
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
-    service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()))
+    service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
     hub, files = config.model.hub, local_source(config.model.path)
     encoded = manifest.encode()
 
     async def status(_: Request) -> Response:
         told = swarm_status(swarm, manifest.name, manifest.digest, context, gateway.waiting, gateway.queue)
         body = msgspec.json.encode(told)
+        return Response(_readable(body), media_type="application/json")
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def account(request: Request) -> Response:
+        """What the caller's account has earned and spent, and the nodes that earn for it."""
+        name = caller_of(request).account
+        nodes = await asyncio.to_thread(office.members.of_account, name)
+        body = msgspec.json.encode(account_status(name, ledger.account(name), ledger.pending(name), nodes))
         return Response(_readable(body), media_type="application/json")
 
     async def trace(request: Request) -> Response:
@@ -100,6 +117,7 @@ def make_app(config: ServeConfig, manifest: Manifest, reception: Reception) -> S
         return FileResponse(files.folder / name, media_type="application/octet-stream")
 
     routes = [
+        Route("/health", health),
         Route("/status", status),
         Route("/trace", trace),
         Route("/manifest", give_manifest),
@@ -108,10 +126,18 @@ def make_app(config: ServeConfig, manifest: Manifest, reception: Reception) -> S
         Route("/v1/models/{model:path}", service.one_model),
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
         Route("/v1/completions", service.complete, methods=["POST"]),
+        Route("/v1/account", account),
+        *Admin(office, gateway).routes(),
         WebSocketRoute("/node", gateway),
     ]
+    middleware = [Middleware(Access, policy=office.policy, tickets=gateway.tickets)]
     handlers = {PotluckError: error_response, HTTPException: _http_error}
-    app = Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+    app = Starlette(
+        routes=routes,
+        middleware=middleware,
+        exception_handlers=handlers,  # type: ignore[arg-type]
+        lifespan=lambda _: office.books.kept(),
+    )
     app.state.gateway = gateway
     return app
 
@@ -149,6 +175,13 @@ def footprint(
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
     row = payload_size(1, manifest.hidden_size, rows)
     return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
+
+
+def _claim(ledger: Ledger, request: Request, priority: Priority) -> Claim:
+    """What its account has earned and not spent gives a request weight."""
+    caller = caller_of(request)
+    rank = Rank.of(priority, anonymous=caller.anonymous)
+    return Claim(caller.account, rank, weight_of(ledger.balance(caller.account)))
 
 
 def _readable(body: bytes) -> bytes:
@@ -221,7 +254,7 @@ def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        lifespan="off",
+        lifespan="on",
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )

@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
+from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admission import Admission, Grant
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import (
@@ -47,6 +49,7 @@ from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.session import Session
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.tickets import Tickets
 from potluck.coordinator.trace import Hop
 from potluck.coordinator.turns import Turns
 from potluck.coordinator.watch import LOOK_S, Ask, Watch
@@ -57,6 +60,7 @@ from potluck.errors import (
     RebuildFailed,
     Refused,
     RouteLost,
+    StoreError,
     Unavailable,
     WireError,
 )
@@ -170,9 +174,18 @@ class Terms:
     rows: RowFormat
     context: int
 
-    def welcome(self, node: str, span: Span, peers: tuple[str, ...] = (), peer_token: str = "") -> Welcome:
+    def welcome(self, node: str, span: Span, ticket: str, peers: tuple[str, ...] = (), peer_token: str = "") -> Welcome:
         engine, quantize, attention, rows = self.engine, self.quantize, self.attention, self.rows
-        return Welcome(node, self.digest, span, engine, quantize, attention, rows, self.context, peers, peer_token)
+        return Welcome(
+            node, self.digest, span, engine, quantize, attention, rows, self.context, ticket, peers, peer_token
+        )
+
+
+def _current_task() -> asyncio.Task[Any]:
+    """The one that runs this."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _stopped() -> Unavailable:
@@ -180,10 +193,20 @@ def _stopped() -> Unavailable:
 
 
 class Gateway:
-    """Owns the links; asks `reception` who is there, `swarm` for decisions and `relay` for where frames go."""
+    """Owns the links; asks `reception` who is there, `swarm` for decisions and `relay` for where frames go.
 
-    def __init__(self, swarm: Swarm, relay: Relay, terms: Terms, reception: Reception) -> None:
+    ledger: where the nodes' work is booked. tickets: those of the nodes that are connected.
+    """
+
+    def __init__(
+        self, swarm: Swarm, relay: Relay, terms: Terms, reception: Reception, ledger: Ledger | None = None
+    ) -> None:
         self.swarm = swarm
+        self.ledger = ledger or Ledger()
+        self.tickets = Tickets()
+        self._stays: dict[str, asyncio.Task[Any]] = {}
+        self._cut: dict[str, str] = {}
+        """Nodes whose stay was ended here, and why."""
         self._reception = reception
         self._relay = relay
         self._terms = terms
@@ -220,6 +243,7 @@ class Gateway:
         self._hosts[node] = host
         outbox = self._outboxes[node] = Outbox(link)
         sender = asyncio.create_task(outbox.run())
+        task = self._stays[node] = _current_task()
         reason = None
         try:
             await self._admit(node, link)
@@ -233,13 +257,29 @@ class Gateway:
         except (WireError, IdentityError, Refused) as error:
             log.warning("%s is refused: %s", self._name(node), error)
             reason = str(error)
+        except StoreError as error:  # it may come again, and need not know
+            log.error("%s cannot come in: %s", self._name(node), error)
+        except asyncio.CancelledError:
+            if node not in self._cut:
+                raise
+            task.uncancel()
+            reason = self._cut.pop(node)
+            log.warning("%s is cut: %s", self._name(node), reason)
         finally:
             sender.cancel()
-            del self._outboxes[node], self._hosts[node]
+            del self._outboxes[node], self._hosts[node], self._stays[node]
+            self.tickets.cancel(node)
             self._watch.forget(node)
             self._handover.lost(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
             await self._part(link, reason)
+
+    def cut(self, key: bytes, reason: str) -> None:
+        """Nodes with this public key go now, with the reason; their sessions go on without them."""
+        named = {name for name, known in self.swarm.nodes.items() if known.key == key}
+        for node in named - self._cut.keys():
+            self._cut[node] = reason
+            self._stays[node].cancel()
 
     def _name(self, node: str) -> str:
         known = self.swarm.nodes.get(node)
@@ -316,6 +356,7 @@ class Gateway:
         node = self.swarm.nodes.get(hop.node)
         if node is not None and hop.compute_s:  # what comes from a journal took none
             node.measure.note(hop, node.span, node.open_sessions)
+            self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
 
     def _watch_on(self) -> None:
         """Look after the nodes, as long as there are any."""
@@ -350,8 +391,8 @@ class Gateway:
     def _act(self, action: Action) -> None:
         match action:
             case Admit(node, span):
-                peers = choose_peers(span, self.swarm.nodes.values())
-                self._outboxes[node].put(encode(self._terms.welcome(node, span, peers, self._peer_token)))
+                peers, ticket = choose_peers(span, self.swarm.nodes.values()), self.tickets.issue(node)
+                self._outboxes[node].put(encode(self._terms.welcome(node, span, ticket, peers, self._peer_token)))
                 log.info("%s joins for layers %s.", self._name(node), span)
             case Refuse(_, reason):
                 raise Refused(reason)
@@ -560,6 +601,7 @@ class Gateway:
         place = self._places.pop(number, None)
         if place is not None:
             self._line.end(place, tokens * self.swarm.layers)
+            self.ledger.spend(place.turn.claim.account, tokens * self.swarm.layers)
 
     def close_session(self, number: int) -> None:
         self._admission.drop(number)

@@ -15,6 +15,9 @@ from potluck.errors import RequestError
 
 PREFIX = "pk-"
 
+OWNER_ACCOUNT = "owner"
+"""Of whoever started the coordinator."""
+
 PER_MINUTE = 600
 """Requests of a key, where nothing else was said: far more than a person needs, and no flood."""
 

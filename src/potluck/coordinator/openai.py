@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -305,7 +306,8 @@ def _event(body: Json) -> bytes:
 def error_json(error: PotluckError) -> Json:
     """The error as OpenAI words them."""
     if isinstance(error, RequestError):
-        kind, param, code = "invalid_request_error", error.param, error.code
+        kind = "invalid_request_error" if error.retry_s is None else "rate_limit_error"
+        param, code = error.param, error.code
     elif isinstance(error, Busy):
         kind, param, code = "rate_limit_error", None, "queue_full"
     else:
@@ -317,7 +319,10 @@ def error_response(_: Request, error: Exception) -> Response:
     """Starlette's handler for PotluckError."""
     assert isinstance(error, PotluckError)
     if isinstance(error, RequestError):
-        return JSONResponse(error_json(error), error.status)
+        headers = {} if error.retry_s is None else {"Retry-After": str(math.ceil(error.retry_s))}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(error_json(error), error.status, headers)
     if isinstance(error, Unavailable):
         return _unavailable(error, {})
     return JSONResponse(error_json(error), 500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 from potluck.coordinator.door import Door, Entry
@@ -25,7 +26,7 @@ class Reception:
     async def meet(self, link: Link) -> tuple[Hello, Entry]:
         """From a link's first frame to a hello that is proven, of a node that the door admits.
 
-        Raises WireError, IdentityError or Refused, with the reason.
+        Raises WireError, IdentityError or Refused, with the reason, and StoreError.
         """
         frame = await link.receive()
         check_version(frame)
@@ -38,7 +39,7 @@ class Reception:
             raise WireError(f"The challenge was answered with {type(hello).__name__}.")
         handshake.check_hello(hello, greeting, answer)
         self._check_url(hello.url)
-        return hello, self._door.admit(hello.key, hello.name, hello.invite)
+        return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite)
 
     def _check_url(self, dialled: str) -> None:
         """A proof made for another server must not open this one."""

@@ -149,7 +149,7 @@ def checked_logprobs(count: int, param: str) -> int:
     return count
 
 
-R = TypeVar("R", ChatRequest, CompletionRequest)
+R = TypeVar("R", bound=Struct)
 
 
 def parse(body: bytes, kind: type[R]) -> R:

@@ -1,12 +1,15 @@
-"""What `/status` tells: the model, who serves which layers, and what is missing."""
+"""What `/status` tells: the model, who serves which layers, and what is missing. And what `/v1/account` tells."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from potluck.coordinator.accounts import Account
+from potluck.coordinator.claim import weight_of
 from potluck.coordinator.fair import Standing
+from potluck.coordinator.members import Member
 from potluck.coordinator.swarm import Node, Swarm
 
 
@@ -103,6 +106,34 @@ def _node_status(node: Node) -> NodeStatus:
         twin=node.ready.twin,
         software=node.software,
     )
+
+
+class AccountNode(Struct, frozen=True):
+    """key: the node's public key, in hex."""
+
+    name: str
+    key: str
+
+
+class AccountStatus(Struct, frozen=True):
+    """In layer-tokens. credits: what is left of those earned. pending: they wait for audits. nodes: who earn for it.
+
+    weight: how much more work its requests get than those of an account without credits.
+    """
+
+    account: str
+    credits: int
+    earned: int
+    spent: int
+    pending: int
+    weight: float
+    nodes: list[AccountNode]
+
+
+def account_status(name: str, account: Account, pending: int, nodes: Iterable[Member]) -> AccountStatus:
+    known = [AccountNode(node.name, node.key) for node in nodes]
+    weight = round(weight_of(account.balance), 3)
+    return AccountStatus(name, account.balance, account.earned, account.spent, pending, weight, known)
 
 
 def _rate(seconds: float) -> float | None:

@@ -154,5 +154,5 @@ def _reason(error: SQLAlchemyError) -> str:
 
 
 def digest_of(secret: str) -> str:
-    """What is stored of a secret. They are long and random: no salt is needed, and looking one up tells no part of it."""
+    """What is stored of a secret. It is long and random: no salt is needed, and looking it up tells no part of it."""
     return hashlib.sha256(secret.encode()).hexdigest()

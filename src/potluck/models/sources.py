@@ -17,7 +17,7 @@ import httpx
 from huggingface_hub import constants, get_token, hf_hub_url
 from platformdirs import user_cache_path
 
-from potluck.errors import ModelError
+from potluck.errors import ModelError, TicketExpired
 from potluck.models import gguf, huggingface
 from potluck.models.files import FileSource, LocalSource, Progress, read_whole
 from potluck.models.manifest import Manifest
@@ -180,11 +180,15 @@ class CoordinatorSource(_HttpSource):
     """The model's files as the coordinator at `url` serves them: `GET /files/NAME` with a Range header.
 
     Of a model on the hub it serves none itself, but says where they are.
+    ticket: what the welcome gave for this. httpx does not take it along to another server.
+    Raises TicketExpired when the coordinator does not know it any more.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ticket: str = "") -> None:
         trusted = ssl.create_default_context()  # what the node's web-socket trusts, not httpx's own list
-        client = httpx.Client(base_url=url, timeout=60.0, follow_redirects=True, verify=trusted)
+        headers = {"Authorization": f"Bearer {ticket}"} if ticket else {}
+        client = httpx.Client(base_url=url, headers=headers, timeout=60.0, follow_redirects=True, verify=trusted)
+        client.event_hooks = {"response": [_check_ticket]}
         super().__init__(client, "The coordinator")
 
     def manifest(self) -> Manifest:
@@ -192,6 +196,11 @@ class CoordinatorSource(_HttpSource):
 
     def url(self, file: str) -> str:
         return f"/files/{file}"
+
+
+def _check_ticket(reply: httpx.Response) -> None:
+    if reply.status_code == 401 and "Authorization" in reply.request.headers:
+        raise TicketExpired("The coordinator does not know this node's ticket any more.")
 
 
 class HubSource(_HttpSource):

@@ -15,7 +15,7 @@ import msgspec
 import potluck
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
-from potluck.errors import LinkClosed
+from potluck.errors import LinkClosed, TicketExpired
 from potluck.models.sources import open_model
 from potluck.node.background import Worker
 from potluck.node.hardware import Cores, read_rate
@@ -122,7 +122,7 @@ class Agent:
                 pause_s = _FIRST_PAUSE_S
                 await self._stay(link, digest)
                 return
-            except LinkClosed as error:
+            except (LinkClosed, TicketExpired) as error:
                 if self._leaving.is_set():
                     return
                 self._reporter.say(f"No line to {self._config.url} ({error}); trying again in {pause_s:.1f} s.")
@@ -234,7 +234,7 @@ class Agent:
 
 
 def _same_work(one: Welcome, other: Welcome) -> bool:
-    same = {name: getattr(other, name) for name in ("node", "rows", "peers", "peer_token")}
+    same = {name: getattr(other, name) for name in ("node", "rows", "ticket", "peers", "peer_token")}
     return msgspec.structs.replace(one, **same) == other
 
 

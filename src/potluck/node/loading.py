@@ -37,7 +37,7 @@ def fetch_span(
 ) -> tuple[Manifest, Path]:
     """The manifest, and the span file in this machine's cache; `progress` is told the fraction that is there.
 
-    Raises ModelError when the bytes cannot be had or do not verify.
+    Raises ModelError when the bytes cannot be had or do not verify, TicketExpired when its link is gone.
     """
     with _opened(url, model, welcome) as (manifest, source):
         if manifest.digest != welcome.model:
@@ -56,7 +56,7 @@ def _opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Ma
     if model is not None:
         yield open_model(model), local_source(model)
         return
-    with closing(CoordinatorSource(url)) as coordinator:
+    with closing(CoordinatorSource(url, welcome.ticket)) as coordinator:
         manifest = coordinator.manifest()
         if not welcome.peers:
             yield manifest, coordinator

@@ -26,7 +26,7 @@ _OTHERS = 0o077
 
 
 def data_folder() -> Path:
-    """Where keys and known coordinators are kept: `POTLUCK_DATA`, or the user's data folder."""
+    """Where keys, known coordinators and the database are kept: `POTLUCK_DATA`, or the user's data folder."""
     override = os.environ.get("POTLUCK_DATA")
     return Path(override) if override else user_data_path("potluck")
 
@@ -39,6 +39,11 @@ def coordinator_key() -> Path:
 def node_key(name: str) -> Path:
     """The file with the key of this machine's node of that name, whatever characters the name has."""
     return data_folder() / "nodes" / f"{quote(name, safe='')}.key"
+
+
+def admin_key() -> Path:
+    """The file with the API key of the owner of this machine's coordinator."""
+    return data_folder() / "admin.key"
 
 
 class Identity:

@@ -170,6 +170,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     """The node is admitted: it serves `span` of the model with this digest, run by this engine.
 
     One that serves already gets another welcome when it shall serve other layers.
+    ticket: what to show when it fetches weights over HTTP, as long as this link lasts.
     peers: URLs of nodes that hold some of these layers. peer_token: with it nodes fetch tensors from each other.
     """
 
@@ -181,6 +182,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     attention: Attention
     rows: RowFormat
     context: int
+    ticket: str = ""
     peers: tuple[str, ...] = ()
     peer_token: str = ""
 

@@ -1,0 +1,106 @@
+"""Credits: what accounts earned by computing, and spent by asking. Without clock and I/O.
+
+A credit is a layer-token: one position through one layer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(slots=True)
+class Account:
+    earned: int = 0
+    spent: int = 0
+
+    @property
+    def balance(self) -> int:
+        return self.earned - self.spent
+
+
+class Pending(NamedTuple):
+    """Credits of a node that no audit has covered yet, and the account they are for."""
+
+    account: str
+    credits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to add to the stored figures: credits of accounts by name, pending ones of nodes by key."""
+
+    earned: Counter[str] = field(default_factory=Counter)
+    spent: Counter[str] = field(default_factory=Counter)
+    pending: Counter[bytes] = field(default_factory=Counter)
+
+    def __bool__(self) -> bool:
+        return any((*self.earned.values(), *self.spent.values(), *self.pending.values()))
+
+
+class Ledger:
+    """Keeps all accounts in memory, because every hop of every token is booked; `changes` is what to store."""
+
+    def __init__(
+        self, accounts: Mapping[str, Account] | None = None, pending: Mapping[bytes, Pending] | None = None
+    ) -> None:
+        self._accounts = dict(accounts or {})
+        self._pending = dict(pending or {})
+        self._changes = Changes()
+
+    def earn(self, node: bytes, account: str, layer_tokens: int) -> None:
+        """The node with this key computed so much for the account. It counts once an audit has covered it."""
+        held = self._pending.get(node, Pending(account, 0))
+        self._pending[node] = Pending(account, held.credits + layer_tokens)
+        self._changes.pending[node] += layer_tokens
+
+    def settle(self, node: bytes) -> None:
+        """An audit found the node's work right: what is pending is its account's."""
+        held = self._take(node)
+        if held is not None:
+            self._account(held.account).earned += held.credits
+            self._changes.earned[held.account] += held.credits
+
+    def forfeit(self, node: bytes) -> None:
+        """An audit found the node's work wrong: what is pending is lost."""
+        self._take(node)
+
+    def _take(self, node: bytes) -> Pending | None:
+        held = self._pending.pop(node, None)
+        if held is not None:
+            self._changes.pending[node] -= held.credits
+        return held
+
+    def spend(self, account: str, layer_tokens: int) -> None:
+        """Work was done for the account. It pays as far as its credits go: asking is never refused for want of them."""
+        paid = min(layer_tokens, self.balance(account))
+        if paid:
+            self._account(account).spent += paid
+            self._changes.spent[account] += paid
+
+    def _account(self, name: str) -> Account:
+        return self._accounts.setdefault(name, Account())
+
+    def balance(self, account: str) -> int:
+        return self.account(account).balance
+
+    def account(self, name: str) -> Account:
+        """As it stands; all zeros for one that is not known."""
+        return self._accounts.get(name, Account())
+
+    def pending(self, account: str) -> int:
+        """Of all nodes of the account."""
+        return sum(held.credits for held in self._pending.values() if held.account == account)
+
+    def changes(self) -> Changes:
+        """Since this was last asked."""
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    def undo(self, changes: Changes) -> None:
+        """These could not be stored: they come with the next ones."""
+        self._changes.earned.update(changes.earned)
+        self._changes.spent.update(changes.spent)
+        self._changes.pending.update(changes.pending)

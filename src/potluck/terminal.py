@@ -1,0 +1,47 @@
+"""What the commands share: the console, and a coordinator that is named by its URL and asked with a key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import psutil
+import typer
+from rich.console import Console
+
+from potluck.client import Client, checked_url
+from potluck.wire.origin import is_loopback
+
+console = Console(highlight=False, soft_wrap=True, markup=False)
+
+URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
+KEY_HELP = "Your API key; default: this machine's admin.key, where the coordinator runs here."
+
+Url = Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)]
+Key = Annotated[str, typer.Option("--key", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
+
+
+def say(text: str) -> None:
+    console.print(text)
+
+
+def client_of(url: str, key: str) -> Client:
+    """Of the coordinator at this URL. Raises PotluckError when it is no URL."""
+    url = checked_url(url)
+    return Client(url, key or _own_key(url))
+
+
+def _own_key(url: str) -> str:
+    """The owner's, or "". It is shown to this machine alone: whoever runs another coordinator must not learn it."""
+    if not (is_loopback(url) or _is_own_address(urlsplit(url).hostname or "")):
+        return ""
+    from potluck.wire.identity import admin_key  # it takes a while, and is seldom needed
+
+    try:
+        return admin_key().read_text("utf-8").strip()
+    except OSError:  # no coordinator of a private swarm was ever started here, or by somebody else
+        return ""
+
+
+def _is_own_address(host: str) -> bool:
+    return any(host == each.address for addresses in psutil.net_if_addrs().values() for each in addresses)

@@ -1,0 +1,191 @@
+"""Private and public swarms: real processes, the real command line, the official client."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from e2e.helpers import ONE_THREAD, OPEN, complaint, eventually, potluck
+from potluck.local import Process
+
+PRIVATE = ["--host", "127.0.0.1"]
+PROMPT = "the potluck that nobody else shall read about"
+
+
+@dataclass
+class Swarm:
+    """A coordinator with a data folder of its own, which is this machine's owner's."""
+
+    coordinator: Process
+    data: Path
+
+    def __post_init__(self) -> None:
+        self.url = re.findall(r"http://\S+", self.coordinator.wait_for("Serving "))[0]
+        self.admin_key = Path(self.coordinator.wait_for("Your own is in ")[15:-1]).read_text().strip()
+
+    def run(self, *command: object) -> str:
+        """What a command of the owner prints."""
+        done = potluck(*command)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def invite(self, *options: object) -> str:
+        """The URL to join with."""
+        return re.findall(r'potluck join "(\S+)"', self.run("invite", "create", self.url, *options))[0]
+
+    def new_key(self, *options: object) -> str:
+        return self.run("key", "create", self.url, *options).splitlines()[0]
+
+    def join(self, url: str, name: str) -> Process:
+        return Process(["join", url, "0-5", "--name", name, *ONE_THREAD], POTLUCK_DATA=str(self.data / name))
+
+    def ask(self, path: str, key: str = "", **request: object) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.request("POST" if request else "GET", f"{self.url}{path}", headers=headers, **request)
+
+    def nodes(self) -> list[str]:
+        return [
+            node["name"] for node in self.ask("/status", self.admin_key).json()["nodes"] if node["state"] == "ready"
+        ]
+
+
+@pytest.fixture
+def start(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Swarm]]:
+    """Starts a coordinator; the test's own commands have its data folder."""
+    monkeypatch.setenv("POTLUCK_DATA", str(tmp_path))
+    monkeypatch.delenv("POTLUCK_KEY", raising=False)
+    started: list[Process] = []
+
+    def serve(*options: str, port: int = 0) -> Swarm:
+        started.append(Process(["serve", str(tiny), "--port", str(port), *options]))
+        return Swarm(started[-1], tmp_path)
+
+    yield serve
+    for process in started:
+        process.stop()
+
+
+def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
+    swarm = start(*PRIVATE)
+    [printed] = re.findall(r'join "(\S+)"', swarm.coordinator.wait_for("On each machine"))
+    assert re.fullmatch(rf"{swarm.url}/#[\w-]{{22}}\.[0-9a-f]{{16}}", printed)
+    if os.name == "posix":
+        assert stat.S_IMODE((tmp_path / "admin.key").stat().st_mode) == 0o600
+    invite, key = swarm.invite("--uses", 1, "--account", "anna"), swarm.new_key("--account", "anna")
+    with swarm.join(invite, "anna") as node:
+        node.wait_for("Serving layers 0-5 ")
+        assert "private: ask its owner for an invite" in complaint("join", swarm.url)
+        assert "This invite is used up" in complaint("join", invite, "--name", "other")
+        with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=key, max_retries=0) as client:
+            answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8)
+        assert answer.usage.completion_tokens > 0
+        status = swarm.ask("/status", key).text
+        account = swarm.ask("/v1/account", key).json()
+        assert "Account owner: 0 credits of 0 earned; 0 are spent." in swarm.run("account", swarm.url)
+    assert (account["account"], account["credits"], account["weight"]) == ("anna", 0, 1.0)
+    assert account["pending"] >= 6 * answer.usage.completion_tokens
+    assert [each["name"] for each in account["nodes"]] == ["anna"]
+    swarm.coordinator.stop()
+    told = "\n".join([*swarm.coordinator.lines, *node.lines, status]).replace(printed, "")
+    secrets = [*(re.split("[#.]", url)[-2] for url in (printed, invite)), key, swarm.admin_key, PROMPT]
+    assert not [secret for secret in secrets if secret in told]
+    stored = b"".join(file.read_bytes() for file in tmp_path.glob("potluck.db*"))
+    assert b"anna" in stored
+    assert not [secret for secret in secrets if secret.encode() in stored]
+
+
+def test_strangers_wrong_keys_and_revoked_ones_are_refused(start):
+    swarm = start(*PRIVATE)
+    assert swarm.ask("/health").json() == {"status": "ok"}
+    assert swarm.ask("/status").status_code == 401
+    assert complaint("status", swarm.url, "--key", "pk-wrong").startswith("This API key is wrong or was revoked.")
+    key = swarm.new_key("--account", "ben", "--per-minute", 3)
+    number = re.findall(r"revoke \S+ (\w+)", swarm.run("key", "create", swarm.url, "--account", "ben"))[0]
+    assert [swarm.ask("/status", key).status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert swarm.ask("/v1/admin/keys", key).status_code == 403
+    listed = swarm.run("key", "list", swarm.url)
+    assert re.search(rf"{number} .* ben +no +600 +valid", listed)
+    assert key not in listed
+    other = swarm.new_key("--account", "cleo")
+    assert swarm.ask("/v1/account", other).json()["account"] == "cleo"
+    for line in swarm.run("key", "list", swarm.url).splitlines():
+        if " cleo " in line:
+            swarm.run("key", "revoke", swarm.url, line.split()[0])
+    assert swarm.ask("/v1/account", other).status_code == 401
+    assert complaint("key", "revoke", swarm.url, "nothing") == "There is no API key 'nothing'."
+
+
+def test_a_revoked_node_is_cut_at_once_and_stays_outside(start):
+    swarm = start(*PRIVATE)
+    url = swarm.invite("--account", "anna", "--expires", "1h")
+    [number] = re.findall(r"^ (\w{8}) .* anna ", swarm.run("invite", "list", swarm.url), re.M)
+    with swarm.join(url, "one") as one, swarm.join(url, "two") as two:
+        eventually(lambda: swarm.nodes() == ["one", "two"])
+        [digits] = re.findall(r"^ (\w{16}) +one ", swarm.run("node", "list", swarm.url), re.M)
+        assert swarm.run("node", "revoke", swarm.url, digits) == "Node one is revoked.\n"
+        assert one.wait(10) == 1
+        assert one.lines[-1] == "potluck: The swarm's owner has revoked this node."
+        assert swarm.nodes() == ["two"]
+        with swarm.join(url, "one") as again:
+            assert again.wait() == 1
+            assert "revoked this node" in again.lines[-1]
+        told = swarm.run("invite", "revoke", swarm.url, number, "--nodes")
+        assert told.splitlines()[0] == f"Invite {number} is revoked."
+        assert re.search(r"Node two \(\w{16}\) came by it, and is cut\.", told)
+        assert two.wait(10) == 1
+    assert swarm.nodes() == []
+    assert "This invite was revoked" in complaint("join", url, "--name", "three")
+    assert "Node one may join again." in swarm.run("node", "restore", swarm.url, digits)
+    with swarm.join(swarm.url, "one") as back:
+        back.wait_for("Serving layers 0-5 ")
+
+
+def test_a_node_comes_back_to_the_next_coordinator_without_using_its_invite_again(start):
+    swarm = start(*PRIVATE)
+    with swarm.join(swarm.invite("--uses", 1), "anna") as node:
+        node.wait_for("Serving layers 0-5 ")
+        first = swarm.admin_key
+        swarm.coordinator.stop()
+        again = start(*PRIVATE, port=int(swarm.url.rpartition(":")[2]))
+        assert again.admin_key == first
+        eventually(lambda: again.nodes() == ["anna"])
+        assert sum("Loading layers" in line for line in node.lines) == 1
+
+
+def test_an_expired_invite_is_refused(start, tmp_path):
+    swarm = start(*PRIVATE)
+    url = swarm.invite("--expires", "30m")
+    with closing(sqlite3.connect(tmp_path / "potluck.db")) as database, database:
+        database.execute("UPDATE invites SET expires = created")
+    assert "This invite has expired" in complaint("join", url)
+    assert "is no time to live" in complaint("invite", "create", swarm.url, "--expires", "soon")
+
+
+def test_in_a_public_swarm_strangers_join_and_ask_but_do_not_manage(start):
+    swarm = start(*OPEN)
+    with swarm.join(swarm.url, "anna") as node:
+        node.wait_for("Serving layers 0-5 ")
+        asked = {"model": "tiny", "prompt": PROMPT, "max_tokens": 2}
+        assert swarm.ask("/v1/completions", json=asked).status_code == 200
+        assert swarm.ask("/status").json()["covered"] is True
+        assert swarm.ask("/v1/admin/invites").status_code == 401
+        assert swarm.ask("/manifest").status_code == 401
+
+
+def test_a_swarm_for_this_machine_wants_no_key_and_no_proxy(tiny_swarm):
+    assert httpx.get(f"{tiny_swarm.url}/v1/account").json()["account"] == "owner"
+    for header in ({"Host": "evil.example"}, {"X-Forwarded-For": "203.0.113.7"}, {"Origin": "https://evil.example"}):
+        assert httpx.get(f"{tiny_swarm.url}/status", headers=header).status_code == 403
+    assert "leave --host out" in complaint("serve", "x", "--local", "--host", "0.0.0.0")
+    assert "exclude each other" in complaint("serve", "x", "--local", "--open")
+    assert "--database is no URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")
