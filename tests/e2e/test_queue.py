@@ -48,7 +48,9 @@ def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(t
             reply = await http.post("/v1/chat/completions", json=body)
             assert reply.json()["usage"]["completion_tokens"] > 0
             assert len(status["queue"]) == BATCHES - RUNNING
-            assert status["queue"][1]["reason"].startswith("batch, weight 1.0: 1 of its requests and 0 of others are")
+            assert status["queue"][1]["reason"].startswith(
+                "batch, account owner, weight 1.0: 1 of its requests and 0 of others"
+            )
             ran = await steps(http, before)
             sessions = sorted({event["args"]["session"] for event in ran})
             assert len(sessions) == RUNNING + 1
