@@ -1,0 +1,47 @@
+"""A million hostile frames: nothing but WireError comes out of what reads them, and memory stays bounded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+from potluck.wire.messages import AnyMessage
+
+FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+
+PLANTED = """
+import fuzz
+
+def read(frame):
+    if b"iidden" in frame:
+        raise IndexError("planted")
+
+fuzz.fuzz(100_000, 0, read)
+"""
+"""A reader with a fault that one flipped bit brings out."""
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=FUZZ.parent)
+
+
+def test_a_million_hostile_frames_raise_nothing_but_wire_errors() -> None:
+    told = run(FUZZ, "--inputs", 1_000_000, "--memory", 128)
+    assert told.returncode == 0, told.stderr
+    figures = json.loads(told.stdout.splitlines()[-1])
+    assert figures["inputs"] == 1_000_000
+    assert figures["grown_mib"] < 32
+    kinds = {kind.__name__ for kind in get_args(AnyMessage)}
+    refused = {"first frame refused", "header refused", "rows refused", "ids refused", "Scores refused"}
+    assert kinds | refused | {"first frame", "rows", "ids", "Exported refused"} <= figures["read"].keys()
+
+
+def test_a_fault_is_found_and_its_frame_is_shown() -> None:
+    told = run("-c", PLANTED)
+    assert told.returncode == 1
+    assert "IndexError: planted" in told.stderr
+    assert "of seed 0: bytes.fromhex(" in told.stderr
