@@ -126,6 +126,15 @@ def test_no_messages_are_refused() -> None:
         ChatTemplate(ECHO).render([])
 
 
+def test_values_nested_deeper_than_json_can_be_written_are_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(RequestError, match="cannot render these messages") as caught:
+        render("{{ tools | tojson }}", tools=[{"type": deep}])
+    assert caught.value.param == "messages"
+
+
 def test_the_messages_of_the_caller_stay_as_they_are() -> None:
     messages = [{"role": "developer", "content": [{"type": "text", "text": "x"}]}]
     render(ECHO, messages)

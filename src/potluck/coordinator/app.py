@@ -30,6 +30,7 @@ from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway, Terms
 from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
+from potluck.coordinator.openapi import describe
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.status import account_status, swarm_status
 from potluck.coordinator.swarm import Swarm
@@ -80,7 +81,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
     service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
     hub, files = config.model.hub, local_source(config.model.path)
-    encoded = manifest.encode()
+    encoded, described = manifest.encode(), msgspec.json.encode(describe())
 
     async def status(_: Request) -> Response:
         told = swarm_status(swarm, manifest.name, manifest.digest, context, gateway.waiting, gateway.queue)
@@ -105,6 +106,9 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         body = await asyncio.to_thread(_timeline, asked, names, relay.trace.count)
         return Response(body, media_type="application/json")
 
+    async def give_description(_: Request) -> Response:
+        return Response(described, media_type="application/json")
+
     async def give_manifest(_: Request) -> Response:
         return Response(encoded, media_type="application/json")
 
@@ -118,6 +122,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 
     routes = [
         Route("/health", health),
+        Route("/openapi.json", give_description),
         Route("/status", status),
         Route("/trace", trace),
         Route("/manifest", give_manifest),

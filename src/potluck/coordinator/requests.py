@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from potluck.coordinator.sampling import SamplingParams
+from potluck.coordinator.template import ROLES
 from potluck.errors import RequestError
 from potluck.types import Priority
 
 MAX_CHOICES = 64
 _MAX_STOPS = 16
 _MAX_LOGPROBS = 20
+
+_TEXT_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+}
+
+
+def _described(**schema: object) -> Meta:
+    """What `openapi` tells of a field besides its type; it is checked where the field is used."""
+    return Meta(extra_json_schema=schema)
+
+
+_Message = Annotated[
+    dict[str, Any],
+    _described(
+        properties={
+            "role": {"enum": list(ROLES)},
+            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}]},
+        },
+        required=["role", "content"],
+    ),
+]
+_Words = Annotated[str, _described(minLength=1)]
+_Token = Annotated[int, _described(minimum=0, maximum=2**31 - 1)]
+_Count = Annotated[int | None, _described(minimum=0)]
+_Share = Annotated[float | None, _described(minimum=0, maximum=1)]
+_Penalty = Annotated[float | None, _described(minimum=-2, maximum=2)]
+_Logprobs = Annotated[int | None, _described(minimum=0, maximum=_MAX_LOGPROBS)]
 
 
 class StreamOptions(Struct, frozen=True):
@@ -26,20 +56,20 @@ class Common(Struct, frozen=True, kw_only=True):
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    n: int | None = None
-    stop: str | list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    max_tokens: _Count = None
+    n: Annotated[int | None, _described(minimum=1, maximum=MAX_CHOICES)] = None
+    stop: _Words | Annotated[list[_Words], _described(maxItems=_MAX_STOPS)] | None = None
+    temperature: Annotated[float | None, _described(minimum=0, maximum=2)] = None
+    top_p: _Share = None
+    top_k: _Count = None
+    min_p: _Share = None
+    frequency_penalty: _Penalty = None
+    presence_penalty: _Penalty = None
+    repetition_penalty: Annotated[float | None, _described(minimum=0.01, maximum=100)] = None
+    logit_bias: dict[str, Annotated[float, _described(minimum=-100, maximum=100)]] | None = None
     seed: int | None = None
     ignore_eos: bool = False
-    min_tokens: int = 0
+    min_tokens: Annotated[int, _described(minimum=0)] = 0
     priority: Priority | None = None
     service_tier: str | None = None
 
@@ -92,10 +122,10 @@ class Common(Struct, frozen=True, kw_only=True):
 
 
 class ChatRequest(Common, frozen=True, kw_only=True):
-    messages: list[dict[str, Any]]
-    max_completion_tokens: int | None = None
+    messages: Annotated[list[_Message], _described(minItems=1)]
+    max_completion_tokens: _Count = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: _Logprobs = None
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -115,8 +145,8 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
-    prompt: str | list[str | int | list[int]]
-    logprobs: int | None = None
+    prompt: _Words | Annotated[list[_Words | _Token | list[_Token]], _described(minItems=1, maxItems=MAX_CHOICES)]
+    logprobs: _Logprobs = None
     echo: bool = False
 
     @property

@@ -29,7 +29,15 @@ PLAIN = """\
 PLAIN_STOPS = ("\n\nUser:", "\nUser:", "\n\nSystem:", "\nSystem:")
 """Where such a model goes on to write the next turn itself."""
 
-_RENDERING_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+_RENDERING_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 """What an expression in a template may raise over messages that it was not written for."""
 
 

@@ -1,0 +1,149 @@
+"""What the HTTP API answers, as types: `openapi` describes it by them. `replies` makes the JSON itself."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+
+class ErrorBody(Struct, frozen=True):
+    """param: the field at fault. code: a short name. choices: what there was of an answer that broke off."""
+
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str | None
+    choices: list[dict[str, Any]] = []
+
+
+class Error(Struct, frozen=True):
+    error: ErrorBody
+
+
+class Model(Struct, frozen=True):
+    """created: Unix time."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class Models(Struct, frozen=True):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class PromptDetails(Struct, frozen=True):
+    """cached_tokens: of the prompt, those that the nodes held already."""
+
+    cached_tokens: int
+
+
+class UsageReport(Struct, frozen=True):
+    """Tokens of one request, over all its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+Finish = Literal["stop", "length"]
+
+
+class TokenLogprob(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChosenLogprob(TokenLogprob, frozen=True):
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(Struct, frozen=True):
+    content: list[ChosenLogprob]
+    refusal: None
+
+
+class ChatMessage(Struct, frozen=True):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Struct, frozen=True):
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Finish
+
+
+class ChatCompletion(Struct, frozen=True):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageReport
+
+
+class ChatDelta(Struct, frozen=True):
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChatChunkChoice(Struct, frozen=True):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Finish | None
+
+
+class ChatChunk(Struct, frozen=True):
+    """One event of a streamed chat. usage: in the last one, where it was asked for."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: UsageReport | None = None
+
+
+class CompletionLogprobs(Struct, frozen=True):
+    """Lists of one length. A prompt's first token has no probability."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(Struct, frozen=True):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Finish | None
+
+
+class Completion(Struct, frozen=True):
+    """Whole, or one event of a streamed one: usage then is in the last, where it was asked for."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: UsageReport | None = None
+
+
+class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):
+    """Perfetto's trace event format, with a sentence, and how many hops there were so far."""
+
+    summary: str
+    count: int
+    events: list[dict[str, Any]]
+    unit: Literal["ms"]

@@ -1,0 +1,163 @@
+"""The HTTP API as an OpenAPI 3.1 document, for tools that make clients and for tests that try everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from potluck import __version__
+from potluck.coordinator.answers import ChatChunk, ChatCompletion, Completion, Error, Model, Models, Timeline
+from potluck.coordinator.requests import ChatRequest, CompletionRequest
+from potluck.coordinator.status import Status
+from potluck.models.manifest import Manifest
+
+Json = dict[str, Any]
+
+_REF = "#/components/schemas/{name}"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. answer: the type of the JSON that it gives; None: bytes.
+
+    body: the type of the JSON that it takes. events: what it streams, where the body asks for it.
+    errors: the statuses that it answers with OpenAI's errors. plain: those that it answers with a line of text.
+    """
+
+    method: str
+    path: str
+    summary: str
+    answer: Any = None
+    body: Any = None
+    events: Any = None
+    parameters: tuple[Json, ...] = ()
+    errors: tuple[int, ...] = ()
+    plain: tuple[int, ...] = ()
+    bare: tuple[int, ...] = ()
+
+    @property
+    def types(self) -> list[Any]:
+        return [kind for kind in (self.answer, self.body, self.events) if kind is not None]
+
+
+def _parameter(place: str, name: str, meaning: str, schema: Json) -> Json:
+    return {"in": place, "name": name, "description": meaning, "required": place == "path", "schema": schema}
+
+
+_TEXT: Json = {"type": "string", "minLength": 1}
+_COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+_ASKED = (400, 404, 413, 429, 503)
+"""What a request for an answer may end with."""
+
+OPERATIONS = (
+    Operation("get", "/openapi.json", "This document", dict[str, Any]),
+    Operation("get", "/status", "Who serves which layers, and who waits", Status),
+    Operation(
+        "get",
+        "/trace",
+        "Where the steps spent their time",
+        Timeline,
+        parameters=(
+            _parameter("query", "session", "only this session", _COUNT),
+            _parameter("query", "after", "leave out so many of the first hops", _COUNT),
+        ),
+        errors=(400,),
+    ),
+    Operation("get", "/manifest", "What the model consists of", Manifest),
+    Operation(
+        "get",
+        "/files/{name}",
+        "The bytes of one of the model's files, or where they are",
+        parameters=(
+            _parameter("path", "name", "as the manifest has it", _TEXT),
+            _parameter("header", "Range", "a part of it, such as bytes=0-99", {"type": "string"}),
+        ),
+        errors=(404,),
+        plain=(400, 416),
+        bare=(307,),
+    ),
+    Operation("get", "/v1/models", "The model that is served", Models),
+    Operation(
+        "get",
+        "/v1/models/{model}",
+        "The same, by its name",
+        Model,
+        parameters=(_parameter("path", "model", "its id", _TEXT),),
+        errors=(404,),
+    ),
+    Operation("post", "/v1/chat/completions", "Answer a chat", ChatCompletion, ChatRequest, ChatChunk, errors=_ASKED),
+    Operation("post", "/v1/completions", "Continue a text", Completion, CompletionRequest, Completion, errors=_ASKED),
+)
+
+
+def describe(operations: Iterable[Operation] = OPERATIONS) -> Json:
+    """The document."""
+    operations = list(operations)
+    bodies = {operation.body.__name__ for operation in operations if operation.body is not None}
+    types = [Error, *(kind for operation in operations for kind in operation.types)]
+    _, components = msgspec.json.schema_components(types, ref_template=_REF)
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Potluck", "version": __version__, "summary": "A language model that many machines run."},
+        "paths": paths,
+        "components": {
+            "schemas": {name: _nullable(schema) if name in bodies else schema for name, schema in components.items()},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"bearer": []}],
+    }
+
+
+def _operation(operation: Operation) -> Json:
+    described: Json = {"summary": operation.summary, "responses": _responses(operation)}
+    if operation.parameters:
+        described["parameters"] = list(operation.parameters)
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": _json_of(operation.body)}
+    return described
+
+
+def _responses(operation: Operation) -> Json:
+    content: Json = {"application/octet-stream": {}} if operation.answer is None else _json_of(operation.answer)
+    if operation.events is not None:
+        content["text/event-stream"] = {"schema": _event_of(operation.events)}
+    told = [
+        (200, content),
+        *([(206, content)] if operation.answer is None else []),
+        *((status, _json_of(Error)) for status in operation.errors),
+        *((status, {"text/plain": {"schema": {"type": "string"}}}) for status in operation.plain),
+        *((status, {}) for status in operation.bare),
+    ]
+    return {str(status): {"description": HTTPStatus(status).phrase, "content": content} for status, content in told}
+
+
+def _json_of(kind: Any) -> Json:
+    [schema], _ = msgspec.json.schema_components([kind], ref_template=_REF)
+    return {"application/json": {"schema": schema}}
+
+
+def _event_of(kind: Any) -> Json:
+    """A server-sent event: a chunk, what broke the answer off, or the end."""
+    schemas, _ = msgspec.json.schema_components([kind, Error], ref_template=_REF)
+    chunk = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": list(schemas)}}
+    return {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, chunk]}}, "required": ["data"]}
+
+
+def _nullable(schema: Json) -> Json:
+    """Of a request: `null` is OpenAI's word for "not given"."""
+    fields = {
+        name: field if name in schema["required"] or {"type": "null"} in field.get("anyOf", ()) else _or_null(field)
+        for name, field in schema["properties"].items()
+    }
+    return {**schema, "properties": fields}
+
+
+def _or_null(field: Json) -> Json:
+    return {"anyOf": [field, {"type": "null"}]}
