@@ -103,14 +103,14 @@ def test_a_node_is_trusted_revoked_and_restored(ask, office: Office, gateway: Cu
 @pytest.mark.parametrize(
     ("path", "body", "told"),
     [
-        ("invites", {"uses": 0}, "one use at least"),
+        ("invites", {"uses": 0}, "1 to 1000000000 uses"),
         ("invites", {"lifetime_s": 0}, "live for a while"),
         ("invites", {"lifetime": 60}, "unknown field"),
         ("invites", {"account": ""}, "An account's name is"),
         ("keys", {}, "account"),
         ("keys", {"account": "a\nb"}, "An account's name is"),
         ("keys", {"account": "x" * 65}, "An account's name is"),
-        ("keys", {"account": "anna", "per_minute": -1}, "negative"),
+        ("keys", {"account": "anna", "per_minute": -1}, "between 0 and"),
         ("keys", [], "Expected `object`"),
     ],
 )
@@ -142,3 +142,35 @@ def test_the_admin_key_is_made_once_and_again_when_it_is_lost(office: Office, tm
         assert found.admin
     with pytest.raises(StoreError, match="The admin key cannot be kept in"):
         keep_admin_key(office.keys, file / "admin.key")
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "message"),
+    [
+        ("invites", {"uses": 2**63}, "An invite is for 1 to 1000000000 uses."),
+        ("invites", {"uses": 0}, "An invite is for 1 to 1000000000 uses."),
+        ("keys", {"account": "anna", "per_minute": 2**63}, "per_minute must lie between 0 and 1000000000."),
+        ("keys", {"account": "anna", "per_minute": -1}, "per_minute must lie between 0 and 1000000000."),
+        ("invites", {"whatever": None}, "Object contains unknown field `whatever`."),
+    ],
+)
+def test_what_a_database_cannot_hold_is_refused_before(ask, path: str, asked: dict[str, Any], message: str) -> None:
+    assert ask("POST", path, json=asked) == (400, message)
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "invites"), ("DELETE", "keys"), ("POST", "nodes")])
+def test_a_name_with_a_nul_which_postgresql_cannot_read_is_not_found(ask, method: str, path: str) -> None:
+    status, message = ask(method, f"{path}/a%00b", json={})
+    assert (status, message) == (404, "Nothing has the name 'a\\x00b'.")
+
+
+def test_a_method_that_a_path_has_not_is_told_those_that_it_has(office: Office) -> None:
+    app = Starlette(routes=Admin(office, Cutter()).routes())  # type: ignore[arg-type]
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://potluck") as client:
+            return await client.put("/v1/admin/keys")
+
+    reply = asyncio.run(ask())
+    assert reply.status_code == 405
+    assert {"GET", "POST"} <= set(reply.headers["Allow"].split(", "))

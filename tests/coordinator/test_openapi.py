@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,26 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from newcomer import reception
+from newcomer import COORDINATOR
 from potluck.coordinator.answers import ChatChunk, ChatCompletion, Completion
 from potluck.coordinator.app import ServeConfig, make_app
+from potluck.coordinator.office import open_office
 from potluck.coordinator.openapi import describe
+from potluck.coordinator.store import open_store
 from potluck.models.sources import find_model, open_model
+from potluck.types import Audience
 from tiny import write_tiny_gguf
 
 DOCUMENT = describe()
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Starlette:
-    path: Path = write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", tokenizer="bpe")
-    return make_app(ServeConfig(find_model(str(path))), open_model(path), reception())
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Starlette]:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", tokenizer="bpe")
+    store = open_store(f"sqlite:///{tmp_path}/potluck.db")
+    office = open_office(store, Audience.PRIVATE, COORDINATOR, "http://127.0.0.1:8470")
+    yield make_app(ServeConfig(find_model(str(path))), open_model(path), office)
+    store.close()
 
 
 def test_every_route_is_described_and_nothing_else(app: Starlette) -> None:

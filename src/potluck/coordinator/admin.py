@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct
@@ -16,27 +17,32 @@ from potluck.coordinator.invites import Invite
 from potluck.coordinator.keys import PER_MINUTE, Key
 from potluck.coordinator.members import Member
 from potluck.coordinator.office import Office
-from potluck.coordinator.requests import parse
+from potluck.coordinator.requests import described, parse
 from potluck.errors import RequestError
 
 _LONGEST_NAME = 64
 _MAX_BODY = 1 << 16
+_MOST = 10**9
+"""Of whatever is counted: databases hold no number of more than 64 bits."""
+
+Name = Annotated[str, described(minLength=1, maxLength=_LONGEST_NAME)]
+"""Of an account."""
 
 
 class NewInvite(Struct, frozen=True, forbid_unknown_fields=True):
     """uses: None: any number. lifetime_s: None: for ever. account: see `Invite`."""
 
-    uses: int | None = None
-    lifetime_s: float | None = None
-    account: str | None = None
+    uses: Annotated[int | None, described(minimum=1, maximum=_MOST)] = None
+    lifetime_s: Annotated[float | None, described(exclusiveMinimum=0)] = None
+    account: Name | None = None
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
     """per_minute: requests; 0: any number."""
 
-    account: str
+    account: Name
     admin: bool = False
-    per_minute: int = PER_MINUTE
+    per_minute: Annotated[int, described(minimum=0, maximum=_MOST)] = PER_MINUTE
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,23 +84,27 @@ class Admin:
 
     def routes(self) -> list[Route]:
         return [
-            Route("/v1/admin/invites", self.list_invites),
-            Route("/v1/admin/invites", self.create_invite, methods=["POST"]),
+            Route("/v1/admin/invites", self.invites, methods=["GET", "POST"]),
             Route("/v1/admin/invites/{id}", self.revoke_invite, methods=["DELETE"]),
-            Route("/v1/admin/keys", self.list_keys),
-            Route("/v1/admin/keys", self.create_key, methods=["POST"]),
+            Route("/v1/admin/keys", self.keys, methods=["GET", "POST"]),
             Route("/v1/admin/keys/{id}", self.revoke_key, methods=["DELETE"]),
             Route("/v1/admin/nodes", self.list_nodes),
             Route("/v1/admin/nodes/{key}", self.mark_node, methods=["POST"]),
         ]
 
-    async def list_invites(self, _: Request) -> Response:
+    async def invites(self, request: Request) -> Response:
+        return await (self.create_invite(request) if request.method == "POST" else self.list_invites())
+
+    async def keys(self, request: Request) -> Response:
+        return await (self.create_key(request) if request.method == "POST" else self.list_keys())
+
+    async def list_invites(self) -> Response:
         return _json({"invites": await asyncio.to_thread(self.office.invites.all)})
 
     async def create_invite(self, request: Request) -> Response:
         asked = parse(await _body(request), NewInvite)
-        if asked.uses is not None and asked.uses < 1:
-            raise RequestError("An invite is for one use at least.", param="uses")
+        if asked.uses is not None and not 1 <= asked.uses <= _MOST:
+            raise RequestError(f"An invite is for 1 to {_MOST} uses.", param="uses")
         if asked.lifetime_s is not None and asked.lifetime_s <= 0:
             raise RequestError("An invite must live for a while.", param="lifetime_s")
         account = None if asked.account is None else _checked_name(asked.account)
@@ -105,39 +115,47 @@ class Admin:
 
     async def revoke_invite(self, request: Request) -> Response:
         """Nobody new comes by it; with `?nodes=true` those that came are revoked, too, and cut at once."""
-        number, cut = request.path_params["id"], request.query_params.get("nodes") == "true"
+        number, cut = _named(request, "id"), request.query_params.get("nodes") == "true"
         invite = await asyncio.to_thread(self.office.invites.revoke, number)
         nodes = await asyncio.to_thread(self.office.members.by_invite, number)
         if cut:
             nodes = [await self._mark(node.key, Marks(revoked=True)) for node in nodes]
         return _json(Revoked(invite, nodes, cut))
 
-    async def list_keys(self, _: Request) -> Response:
+    async def list_keys(self) -> Response:
         return _json({"keys": await asyncio.to_thread(self.office.keys.all)})
 
     async def create_key(self, request: Request) -> Response:
         asked = parse(await _body(request), NewKey)
-        if asked.per_minute < 0:
-            raise RequestError("per_minute must not be negative.", param="per_minute")
+        if not 0 <= asked.per_minute <= _MOST:
+            raise RequestError(f"per_minute must lie between 0 and {_MOST}.", param="per_minute")
         account, limit = _checked_name(asked.account), asked.per_minute or None
         secret, key = await asyncio.to_thread(self.office.keys.create, account, admin=asked.admin, per_minute=limit)
         return _json(MadeKey(secret, key))
 
     async def revoke_key(self, request: Request) -> Response:
-        return _json(await asyncio.to_thread(self.office.keys.revoke, request.path_params["id"]))
+        return _json(await asyncio.to_thread(self.office.keys.revoke, _named(request, "id")))
 
     async def list_nodes(self, _: Request) -> Response:
         return _json({"nodes": await asyncio.to_thread(self.office.members.all)})
 
     async def mark_node(self, request: Request) -> Response:
         """Trust it or not; revoke it, which cuts it at once, or let it come again."""
-        return _json(await self._mark(request.path_params["key"], parse(await _body(request), Marks)))
+        return _json(await self._mark(_named(request, "key"), parse(await _body(request), Marks)))
 
     async def _mark(self, key: str, marks: Marks) -> Member:
         member = await asyncio.to_thread(self.office.members.mark, key, trusted=marks.trusted, revoked=marks.revoked)
         if member.revoked:
             self.gateway.cut(bytes.fromhex(key), "The swarm's owner has revoked this node.")
         return member
+
+
+def _named(request: Request, parameter: str) -> str:
+    """What the path names."""
+    name: str = request.path_params[parameter]
+    if "\0" in name:  # PostgreSQL refuses to look for it
+        raise RequestError(f"Nothing has the name {name!r}.", status=404)
+    return name
 
 
 def _checked_name(account: str) -> str:

@@ -6,6 +6,10 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from potluck.coordinator.invites import Invite
+from potluck.coordinator.keys import Key
+from potluck.coordinator.members import Member
+
 
 class ErrorBody(Struct, frozen=True):
     """param: the field at fault. code: a short name. choices: what there was of an answer that broke off."""
@@ -147,3 +151,19 @@ class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "di
     count: int
     events: list[dict[str, Any]]
     unit: Literal["ms"]
+
+
+class Health(Struct, frozen=True):
+    status: Literal["ok"]
+
+
+class InviteList(Struct, frozen=True):
+    invites: list[Invite]
+
+
+class KeyList(Struct, frozen=True):
+    keys: list[Key]
+
+
+class NodeList(Struct, frozen=True):
+    nodes: list[Member]

@@ -10,9 +10,24 @@ from typing import Any
 import msgspec
 
 from potluck import __version__
-from potluck.coordinator.answers import ChatChunk, ChatCompletion, Completion, Error, Model, Models, Timeline
+from potluck.coordinator.admin import MadeInvite, MadeKey, Marks, NewInvite, NewKey, Revoked
+from potluck.coordinator.answers import (
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    Error,
+    Health,
+    InviteList,
+    KeyList,
+    Model,
+    Models,
+    NodeList,
+    Timeline,
+)
+from potluck.coordinator.keys import Key
+from potluck.coordinator.members import Member
 from potluck.coordinator.requests import ChatRequest, CompletionRequest
-from potluck.coordinator.status import Status
+from potluck.coordinator.status import AccountStatus, Status
 from potluck.models.manifest import Manifest
 
 Json = dict[str, Any]
@@ -25,7 +40,9 @@ class Operation:
     """One method of one path. answer: the type of the JSON that it gives; None: bytes.
 
     body: the type of the JSON that it takes. events: what it streams, where the body asks for it.
-    errors: the statuses that it answers with OpenAI's errors. plain: those that it answers with a line of text.
+    errors: the statuses that it answers with OpenAI's errors, besides those that every door has.
+    plain: those that it answers with a line of text. bare: with nothing.
+    public: whoever reaches the coordinator may ask.
     """
 
     method: str
@@ -38,6 +55,7 @@ class Operation:
     errors: tuple[int, ...] = ()
     plain: tuple[int, ...] = ()
     bare: tuple[int, ...] = ()
+    public: bool = False
 
     @property
     def types(self) -> list[Any]:
@@ -50,11 +68,17 @@ def _parameter(place: str, name: str, meaning: str, schema: Json) -> Json:
 
 _TEXT: Json = {"type": "string", "minLength": 1}
 _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
-_ASKED = (400, 404, 413, 429, 503)
+_DOOR = (401, 403, 429)
+"""What a request may end with before it is looked at: no key, the wrong one, too many of them."""
+_ASKED = (400, 404, 413, 503)
 """What a request for an answer may end with."""
+_TOLD = (400, 413)
+"""What a request with a body may end with."""
+_ID = (_parameter("path", "id", "as it is listed", _TEXT),)
 
 OPERATIONS = (
     Operation("get", "/openapi.json", "This document", dict[str, Any]),
+    Operation("get", "/health", "Whether the coordinator is there", Health, public=True),
     Operation("get", "/status", "Who serves which layers, and who waits", Status),
     Operation(
         "get",
@@ -91,6 +115,30 @@ OPERATIONS = (
     ),
     Operation("post", "/v1/chat/completions", "Answer a chat", ChatCompletion, ChatRequest, ChatChunk, errors=_ASKED),
     Operation("post", "/v1/completions", "Continue a text", Completion, CompletionRequest, Completion, errors=_ASKED),
+    Operation("get", "/v1/account", "What the caller's account has earned and spent", AccountStatus),
+    Operation("get", "/v1/admin/invites", "Who may join", InviteList),
+    Operation("post", "/v1/admin/invites", "Make an invite", MadeInvite, NewInvite, errors=_TOLD),
+    Operation(
+        "delete",
+        "/v1/admin/invites/{id}",
+        "Nobody comes by it any more",
+        Revoked,
+        parameters=(*_ID, _parameter("query", "nodes", "revoke those that came by it, too", {"enum": ["true"]})),
+        errors=(404,),
+    ),
+    Operation("get", "/v1/admin/keys", "Who may ask", KeyList),
+    Operation("post", "/v1/admin/keys", "Make an API key", MadeKey, NewKey, errors=_TOLD),
+    Operation("delete", "/v1/admin/keys/{id}", "Nobody asks with it any more", Key, parameters=_ID, errors=(404,)),
+    Operation("get", "/v1/admin/nodes", "The nodes that have joined so far", NodeList),
+    Operation(
+        "post",
+        "/v1/admin/nodes/{key}",
+        "Trust a node, or revoke it",
+        Member,
+        Marks,
+        parameters=(_parameter("path", "key", "the node's public key, in hex", _TEXT),),
+        errors=(*_TOLD, 404),
+    ),
 )
 
 
@@ -131,7 +179,7 @@ def _responses(operation: Operation) -> Json:
     told = [
         (200, content),
         *([(206, content)] if operation.answer is None else []),
-        *((status, _json_of(Error)) for status in operation.errors),
+        *((status, _json_of(Error)) for status in (*operation.errors, *(() if operation.public else _DOOR))),
         *((status, {"text/plain": {"schema": {"type": "string"}}}) for status in operation.plain),
         *((status, {}) for status in operation.bare),
     ]

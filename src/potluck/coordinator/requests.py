@@ -23,14 +23,14 @@ _TEXT_PART = {
 }
 
 
-def _described(**schema: object) -> Meta:
+def described(**schema: object) -> Meta:
     """What `openapi` tells of a field besides its type; it is checked where the field is used."""
     return Meta(extra_json_schema=schema)
 
 
 _Message = Annotated[
     dict[str, Any],
-    _described(
+    described(
         properties={
             "role": {"enum": list(ROLES)},
             "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}]},
@@ -38,12 +38,12 @@ _Message = Annotated[
         required=["role", "content"],
     ),
 ]
-_Words = Annotated[str, _described(minLength=1)]
-_Token = Annotated[int, _described(minimum=0, maximum=2**31 - 1)]
-_Count = Annotated[int | None, _described(minimum=0)]
-_Share = Annotated[float | None, _described(minimum=0, maximum=1)]
-_Penalty = Annotated[float | None, _described(minimum=-2, maximum=2)]
-_Logprobs = Annotated[int | None, _described(minimum=0, maximum=_MAX_LOGPROBS)]
+_Words = Annotated[str, described(minLength=1)]
+_Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
+_Count = Annotated[int | None, described(minimum=0)]
+_Share = Annotated[float | None, described(minimum=0, maximum=1)]
+_Penalty = Annotated[float | None, described(minimum=-2, maximum=2)]
+_Logprobs = Annotated[int | None, described(minimum=0, maximum=_MAX_LOGPROBS)]
 
 
 class StreamOptions(Struct, frozen=True):
@@ -57,19 +57,19 @@ class Common(Struct, frozen=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: _Count = None
-    n: Annotated[int | None, _described(minimum=1, maximum=MAX_CHOICES)] = None
-    stop: _Words | Annotated[list[_Words], _described(maxItems=_MAX_STOPS)] | None = None
-    temperature: Annotated[float | None, _described(minimum=0, maximum=2)] = None
+    n: Annotated[int | None, described(minimum=1, maximum=MAX_CHOICES)] = None
+    stop: _Words | Annotated[list[_Words], described(maxItems=_MAX_STOPS)] | None = None
+    temperature: Annotated[float | None, described(minimum=0, maximum=2)] = None
     top_p: _Share = None
     top_k: _Count = None
     min_p: _Share = None
     frequency_penalty: _Penalty = None
     presence_penalty: _Penalty = None
-    repetition_penalty: Annotated[float | None, _described(minimum=0.01, maximum=100)] = None
-    logit_bias: dict[str, Annotated[float, _described(minimum=-100, maximum=100)]] | None = None
+    repetition_penalty: Annotated[float | None, described(minimum=0.01, maximum=100)] = None
+    logit_bias: dict[str, Annotated[float, described(minimum=-100, maximum=100)]] | None = None
     seed: int | None = None
     ignore_eos: bool = False
-    min_tokens: Annotated[int, _described(minimum=0)] = 0
+    min_tokens: Annotated[int, described(minimum=0)] = 0
     priority: Priority | None = None
     service_tier: str | None = None
 
@@ -122,7 +122,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
 
 class ChatRequest(Common, frozen=True, kw_only=True):
-    messages: Annotated[list[_Message], _described(minItems=1)]
+    messages: Annotated[list[_Message], described(minItems=1)]
     max_completion_tokens: _Count = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs = None
@@ -145,7 +145,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
-    prompt: _Words | Annotated[list[_Words | _Token | list[_Token]], _described(minItems=1, maxItems=MAX_CHOICES)]
+    prompt: _Words | Annotated[list[_Words | _Token | list[_Token]], described(minItems=1, maxItems=MAX_CHOICES)]
     logprobs: _Logprobs = None
     echo: bool = False
 
@@ -189,7 +189,8 @@ def parse(body: bytes, kind: type[R]) -> R:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"The request's body is not valid JSON: {error}.") from error
     if isinstance(raw, dict):  # null is OpenAI's word for "not given"
-        raw = {name: value for name, value in raw.items() if value is not None}
+        known = kind.__struct_fields__
+        raw = {name: value for name, value in raw.items() if value is not None or name not in known}
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
