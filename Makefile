@@ -6,7 +6,7 @@ PIP := .venv/bin/pip
 # llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint audit clean
 
 install: .venv/demo.stamp
 
@@ -20,6 +20,12 @@ lint: .venv/test.stamp
 	.venv/bin/ruff check src tests benchmarks
 	.venv/bin/ruff format --check src tests benchmarks
 	.venv/bin/mypy
+
+# Asks the vulnerability service of PyPI about every pin; it takes the network, so `make test` does not.
+audit: .venv/bin/pip
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
+	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 clean:
 	rm -rf .venv build src/potluck.egg-info src/potluck/engine/_tap*.so

@@ -81,6 +81,17 @@ def test_every_part_has_its_rule() -> None:
     )
 
 
+def test_nothing_is_unpickled_or_unmarshalled() -> None:
+    """What comes over the wire, or with a model, must not run code; `models/pickled.py` reads pickles by itself."""
+    executing = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+    found = {
+        file.relative_to(SOURCE).as_posix()
+        for file in FILES
+        if executing & {name.partition(".")[0] for name in imported(file.read_text("utf-8"), "potluck")}
+    }
+    assert found == {"models/pickled.py"}
+
+
 @pytest.mark.parametrize(
     ("part", "source"),
     [

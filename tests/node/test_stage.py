@@ -369,6 +369,7 @@ MALFORMED = {
     "asks for nothing": (Step(1, 1, 0, 0, 1, 1, 0, ((),), 1), bytes(4)),
     "asks for too much": (Step(1, 1, 0, 0, 1, 1, 257, ((),), 1), bytes(4)),
     "more rows than a batch": (Step(1, 1, 0, 0, 33, 1, 1, (), 1), bytes(4 * 33)),
+    "before the first position": (Step(1, 1, 0, -1, 1, 1, 1, (), 1), bytes(4)),
     "no stages": (Step(1, 1, 0, 0, 1, 1, 1, (), 0), bytes(4)),
 }
 
@@ -590,6 +591,22 @@ def test_what_cannot_be_taken_is_told() -> None:
         with serving(bench):
             await bench.send(Import(8, 0), b"?")
             assert (await bench.receive())[0] == Imported(8, 0)
+
+    run(test())
+
+
+def test_a_session_that_comes_back_before_its_close_is_done_leaves_the_cache_with_the_link() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        with serving(bench) as task:
+            await bench.send(Close(1))
+            await bench.tokens(1, [5])
+            await bench.receive()
+            assert bench.engine.lengths == {1: 1}
+            await bench.link.close()
+            with pytest.raises(LinkClosed):
+                await task
+        assert bench.engine.lengths == {}
 
     run(test())
 

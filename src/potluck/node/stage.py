@@ -197,7 +197,6 @@ class Stage:
 
     def _add(self, task: Task) -> None:
         self._queue.append(task)
-        self._sessions.add(task.step.session)
         if task.small:
             self._pace.note(task.step.session, task.arrived)
 
@@ -206,6 +205,8 @@ class Stage:
         most = self._engine.capacity.rows
         if not 1 <= step.rows <= most or len(step.asks) > step.rows or not 1 <= step.top <= MAX_CANDIDATES:
             raise WireError("A step asks for more rows or candidates than it may.")
+        if step.position < 0:
+            raise WireError("A step begins before the first position.")
         if step.stages < 1:
             raise WireError("A step's route has no stages.")
         if self._engine.span.first == 0:
@@ -331,6 +332,7 @@ class Stage:
 
     def _prepare(self, task: Task) -> None:
         step = task.step
+        self._sessions.add(step.session)  # not when it comes: an earlier Close may still wait, and would forget it
         self._check_asks(step)
         if not task.done and step.position < self._engine.length(step.session):
             self._engine.truncate(step.session, step.position)
