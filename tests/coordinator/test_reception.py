@@ -62,6 +62,18 @@ def test_the_door_learns_who_wants_in() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("name", ["a\0b", "two\nlines", "x" * 65])
+def test_a_name_that_nobody_could_show_does_not_come_to_the_door(name: str) -> None:
+    async def test() -> None:
+        door = GuardedDoor()
+        hello = Hello(name, "0.1", "", None, 1 << 30, 4, invite="secret")
+        with pytest.raises(Refused, match="up to 64 printable characters"):
+            await meet(Reception(COORDINATOR, door), hello)
+        assert door.asked == []
+
+    run(test())
+
+
 def test_the_door_may_refuse() -> None:
     async def test() -> None:
         hello = Hello("ben", "0.1", "", None, 1 << 30, 4, invite="guessed")

@@ -14,6 +14,8 @@ from potluck.wire.link import Link
 from potluck.wire.messages import Greeting, Hello
 from potluck.wire.origin import origin
 
+_LONGEST_NAME = 64
+
 
 class Reception:
     """url: the one that nodes must have dialled; empty where the coordinator does not know its own."""
@@ -39,6 +41,8 @@ class Reception:
             raise WireError(f"The challenge was answered with {type(hello).__name__}.")
         handshake.check_hello(hello, greeting, answer)
         self._check_url(hello.url)
+        if not hello.name.isprintable() or len(hello.name) > _LONGEST_NAME:  # before the door, which keeps it
+            raise Refused(f"A node's name is up to {_LONGEST_NAME} printable characters.")
         return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite)
 
     def _check_url(self, dialled: str) -> None:

@@ -49,7 +49,6 @@ class Mended(NamedTuple):
 
 _SLOWEST, _QUICKEST = 1e6, 1e13
 """Bytes a second."""
-_LONGEST_NAME = 64
 _MOST_THREADS = 1024
 _GOING = (NodeState.LEAVING, NodeState.MOVING)
 _LOOKS = 3
@@ -158,8 +157,6 @@ class Swarm:
 
     def _joined(self, event: Joined) -> list[Action]:
         hello = event.hello
-        if not hello.name.isprintable() or len(hello.name) > _LONGEST_NAME:
-            return [Refuse(event.node, f"A node's name is up to {_LONGEST_NAME} printable characters.")]
         if hello.model and hello.model != self._digest:
             reason = f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}."
             return [Refuse(event.node, reason)]
