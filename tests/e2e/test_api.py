@@ -31,7 +31,7 @@ def test_the_description_is_served(short_swarm: LocalSwarm) -> None:
 
 
 @API.parametrize()
-@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_every_operation_keeps_to_its_description(case: schemathesis.Case, short_swarm: LocalSwarm, tiny: Path) -> None:
     body, unknowable = case.body, []
     if case.method == "POST":
