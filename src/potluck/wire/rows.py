@@ -6,6 +6,8 @@ f16 rows carry a power-of-two scale each, because some families exceed float16's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,6 +58,24 @@ def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
         raise WireError("Hidden rows hold values that are not finite numbers.")
 
 
+def split_rows(payload: bytes | memoryview, rows: int, form: RowFormat) -> list[bytes]:
+    """A payload of hidden rows, or of token ids as f32, row by row. The size is that of so many rows."""
+    view = memoryview(payload)
+    if form is RowFormat.F32:
+        size = len(view) // rows
+        return [bytes(view[size * row : size * (row + 1)]) for row in range(rows)]
+    size = (len(view) - rows) // rows
+    starts = range(rows, len(view), size)
+    return [bytes(view[row : row + 1]) + view[start : start + size] for row, start in enumerate(starts)]
+
+
+def join_rows(rows: Sequence[bytes], form: RowFormat) -> bytes:
+    """The reverse."""
+    if form is RowFormat.F32:
+        return b"".join(rows)
+    return b"".join(row[:1] for row in rows) + b"".join(row[1:] for row in rows)
+
+
 def pack_ids(ids: Ids) -> bytes:
     return np.ascontiguousarray(ids, "<i4").tobytes()
 
@@ -77,6 +97,16 @@ def pack_scores(rows: list[Scored]) -> bytes:
         (np.array([total], "<f4"), np.asarray(ids, "<i4"), np.asarray(scores, "<f4")) for ids, scores, total in rows
     ]
     return b"".join(array.tobytes() for part in parts for array in part)
+
+
+def split_scores(payload: bytes | memoryview, counts: Sequence[int]) -> list[bytes]:
+    """A payload of candidates row by row; its size fits the counts."""
+    view, rows, start = memoryview(payload), [], 0
+    for count in counts:
+        end = start + 4 + 8 * count
+        rows.append(bytes(view[start:end]))
+        start = end
+    return rows
 
 
 def unpack_scores(payload: memoryview, counts: tuple[int, ...]) -> list[Scored]:

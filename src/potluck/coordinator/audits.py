@@ -1,0 +1,194 @@
+"""Who lies: which sessions are audited, by whom, and what follows. A machine without I/O: events in, actions out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from potluck.coordinator.case import Agree, Case, Convicted, Dropped, Holder, Outcome, Passed, Slipped, Undecided
+from potluck.coordinator.lottery import Lottery
+from potluck.coordinator.witness import Answer, Evidence
+
+_MOST_CASES = 32
+"""That wait: more evidence than auditors can look at is not kept."""
+
+_MOST_AT_ONCE = 2
+"""Audits are the last thing that nodes shall be busy with."""
+
+_STRIKE_AUDITS = 100
+"""A node that slips a second time within so many of its audits has no bad luck: it is wrong now and then."""
+
+
+@dataclass(slots=True)
+class Record:
+    """How a node's audits ended, by its key. strikes: the numbers of those in which it slipped."""
+
+    passed: int = 0
+    failed: int = 0
+    strikes: list[int] = field(default_factory=list)
+
+    @property
+    def audits(self) -> int:
+        return self.passed + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """An audit of the node with this key has passed: what it earned so far is its own."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forfeit:
+    """The node with this key was caught: what it earned since its latest audit is not paid."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """The node is not used any more, for this reason."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """These nodes contradict what others compute, and cannot be convicted: a line for the log."""
+
+    nodes: tuple[str, ...]
+    reason: str
+
+
+Action = Settle | Forfeit | Quarantine | Suspect
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """This node shall compute the case's rows."""
+
+    case: Case
+    holder: Holder
+
+
+class Audits:
+    """rate: of all stage-steps. agree: as in `case`. chance: uniform random numbers in [0, 1)."""
+
+    def __init__(self, rate: float, agree: Agree, chance: Callable[[], float]) -> None:
+        self._agree = agree
+        self._chance = chance
+        self._lottery = Lottery(rate, chance)
+        self._cases: list[Case] = []
+        self._running: list[Assignment] = []
+        self._records: dict[str, Record] = {}
+        self.undecided = 0
+        """Audits that ended in contradiction."""
+
+    def record(self, key: str) -> Record:
+        """Of the node with this key."""
+        return self._records.setdefault(key, Record())
+
+    @property
+    def totals(self) -> Record:
+        """Of all nodes together."""
+        records = self._records.values()
+        return Record(sum(record.passed for record in records), sum(record.failed for record in records))
+
+    def opened(self, keys: Sequence[str], most: int) -> dict[int, int]:
+        """A session opens on a route of these nodes (an empty key: one that nobody could audit).
+
+        Returns how many rows to keep of which of its stages, none of them more than `most`.
+        """
+        drawn = {place: min(self._lottery.draw(key), most) for place, key in enumerate(keys) if key}
+        return {place: rows for place, rows in drawn.items() if rows}
+
+    def stepped(self, key: str) -> None:
+        """The node with this key has computed a step of a session."""
+        self._lottery.stepped(key)
+
+    def collected(self, evidence: Evidence, audited: Holder) -> None:
+        """What was drawn is there, or as much of it as there will be."""
+        if len(self._cases) >= _MOST_CASES:
+            self._lottery.redraw(audited.key)
+            return
+        self._lottery.charge(audited.key, len(evidence.given))
+        self._cases.append(Case(evidence, audited, self._agree))
+
+    def assign(self, holders: Callable[[Evidence], Sequence[Holder]]) -> tuple[list[Assignment], list[Action]]:
+        """What is to be computed now. holders: of the stage, the audited one among them. Contradictions come first."""
+        started, actions = list[Assignment](), list[Action]()
+        for case in sorted(self._cases, key=lambda case: -len(case.claims)):
+            if any(running.case is case for running in self._running):
+                continue
+            if len(self._running) == _MOST_AT_ONCE:
+                break
+            found = self._next(case, holders)
+            if not isinstance(found, Holder):
+                actions += self._close(case, found)
+            elif not any(running.holder.node == found.node for running in self._running):
+                started.append(Assignment(case, found))
+                self._running.append(started[-1])
+        return started, actions
+
+    def _next(self, case: Case, holders: Callable[[Evidence], Sequence[Holder]]) -> Holder | Outcome:
+        while (holder := case.choose(holders(case.evidence), self._chance)) is None:
+            if (outcome := case.nobody()) is not None:
+                return outcome
+        return holder
+
+    def answered(self, assignment: Assignment, answer: Answer | None) -> list[Action]:
+        """The end of an assignment. None: the node could not compute it, or has left."""
+        self._running.remove(assignment)
+        case, holder = assignment.case, assignment.holder
+        if case not in self._cases:  # the audited node was convicted meanwhile
+            return []
+        outcome = case.failed(holder) if answer is None else case.answered(holder, answer)
+        return [] if outcome is None else self._close(case, outcome)
+
+    def _close(self, case: Case, outcome: Outcome) -> list[Action]:
+        self._cases.remove(case)
+        match outcome:
+            case Passed():
+                return self._passed(case.audited)
+            case Slipped(holder):
+                return [*self._others_passed(case, holder), *self._slipped(holder, case)]
+            case Convicted(holder):
+                self.record(holder.key).failed += 1
+                return [*self._others_passed(case, holder), *self._convict(holder, f"{_told(case)} were wrong twice")]
+            case Undecided(holders):
+                self.undecided += 1
+                for holder in holders:
+                    self._lottery.watch(holder.key)
+                return [Suspect(tuple(holder.node for holder in holders), f"{_told(case)} differ")]
+            case Dropped():
+                self._lottery.redraw(case.audited.key)
+                return []
+
+    def _passed(self, holder: Holder) -> list[Action]:
+        self.record(holder.key).passed += 1
+        return [Settle(holder.key)]
+
+    def _others_passed(self, case: Case, guilty: Holder) -> list[Action]:
+        """An auditor was wrong: then the audited node was right."""
+        return self._passed(case.audited) if guilty.key != case.audited.key else []
+
+    def _slipped(self, holder: Holder, case: Case) -> list[Action]:
+        record = self.record(holder.key)
+        record.failed += 1
+        again = any(record.audits - number < _STRIKE_AUDITS for number in record.strikes)
+        record.strikes.append(record.audits)
+        if again:
+            return self._convict(holder, f"{_told(case)} were wrong, and not for the first time")
+        self._lottery.watch(holder.key)
+        return [Suspect((holder.node,), f"{_told(case)} were wrong once")]
+
+    def _convict(self, holder: Holder, reason: str) -> list[Action]:
+        self._cases = [case for case in self._cases if case.audited.key != holder.key]
+        return [Quarantine(holder.node, reason), Forfeit(holder.key)]
+
+
+def _told(case: Case) -> str:
+    what = "candidates" if case.evidence.final else "hidden rows"
+    return f"its {what} of layers {case.evidence.stage.span}, {len(case.evidence.given)} positions,"

@@ -1,0 +1,222 @@
+"""What the stages of some sessions were given and what they passed on, as the coordinator saw it. Without I/O.
+
+All rows pass through the coordinator, so that no node can show an auditor others than it passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from potluck.types import MAX_STEP_ROWS, RowFormat, Stage
+from potluck.wire.messages import Step
+from potluck.wire.rows import split_rows, split_scores
+
+Payload = bytes | memoryview
+
+Answer = tuple[bytes | None, ...]
+"""What a stage makes of its input, position by position: a hidden row, or candidates; None where none are wanted."""
+
+
+class Asked(NamedTuple):
+    """Candidates that are wanted of one row: so many of the most likely, and these."""
+
+    top: int
+    ids: tuple[int, ...]
+
+
+class Question(NamedTuple):
+    """A step for an auditor: these rows from `position` on. asks: as in Step."""
+
+    position: int
+    rows: tuple[bytes, ...]
+    top: int
+    asks: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one stage was given and what it passed on, from position 0 of a session on.
+
+    stages: of the session's route. asks: of the last stage, what it was asked of each position; None: nothing.
+    """
+
+    session: int
+    stage: Stage
+    stages: int
+    given: tuple[bytes, ...]
+    gave: Answer
+    asks: tuple[Asked | None, ...]
+
+    @property
+    def final(self) -> bool:
+        """Whether it ends the model: what it passed on are candidates."""
+        return any(self.asks)
+
+    def questions(self) -> list[Question]:
+        """The same computation in as few steps as may be: it costs an auditor much less than it cost the stage.
+
+        Of each row the audited one's own candidates are asked for by name, so that there is something to compare
+        where the most likely ones are others.
+        """
+        return [self._question(start, end) for start, end in self._pieces()]
+
+    def _pieces(self) -> list[tuple[int, int]]:
+        """Of at most MAX_STEP_ROWS positions each, and with one `top`."""
+        pieces, start, top = list[tuple[int, int]](), 0, 0
+        for position, asked in enumerate(self.asks):
+            changed = asked is not None and top not in (0, asked.top)
+            if changed or position - start == MAX_STEP_ROWS:
+                pieces.append((start, position))
+                start, top = position, 0
+            if asked is not None:
+                top = asked.top
+        return [*pieces, (start, len(self.given))]
+
+    def _question(self, start: int, end: int) -> Question:
+        wanted = [position for position in range(start, end) if self.asks[position] is not None]
+        asks = [self._ids(position) for position in range(wanted[0], end)] if wanted else []
+        top = next((asked.top for asked in self.asks[start:end] if asked is not None), 1)
+        return Question(start, self.given[start:end], top, tuple(asks))
+
+    def _ids(self, position: int) -> tuple[int, ...]:
+        row = self.gave[position]
+        if row is None:
+            return ()
+        return tuple(np.frombuffer(row, "<i4", (len(row) - 4) // 8, 4).tolist())
+
+
+@dataclass(slots=True)
+class _Record:
+    """Of one stage of one session. want: rows to be judged. final: they are candidates."""
+
+    stage: Stage
+    stages: int
+    want: int
+    final: bool
+    given: list[bytes] = field(default_factory=list)
+    asks: list[Asked | None] = field(default_factory=list)
+    gave: list[bytes | None] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        return sum(row is not None for row in self.gave) >= self.want
+
+    def truncate(self, length: int) -> int:
+        """Forget positions from `length` on; the bytes that it frees."""
+        freed = self._size(length)
+        del self.given[length:], self.asks[length:], self.gave[length:]
+        return freed
+
+    def _size(self, start: int = 0) -> int:
+        return sum(map(len, self.given[start:])) + sum(len(row) for row in self.gave[start:] if row is not None)
+
+    @property
+    def nbytes(self) -> int:
+        return self._size()
+
+    def evidence(self, session: int) -> Evidence | None:
+        """Up to the last row that can be judged; None where there is none."""
+        judged = [position for position, row in enumerate(self.gave) if row is not None]
+        if not judged:
+            return None
+        end = judged[-1] + 1
+        return Evidence(
+            session,
+            self.stage,
+            self.stages,
+            tuple(self.given[:end]),
+            tuple(self.gave[:end]),
+            tuple(self.asks[:end]),
+        )
+
+
+class Witness:
+    """Keeps records of the sessions it is told to watch, at most `limit` bytes; the oldest ones go.
+
+    on_evidence: is given each record that is complete, or as far as it came when its session ends or is re-routed.
+    """
+
+    def __init__(
+        self, form: RowFormat, limit: int = 64 << 20, on_evidence: Callable[[Evidence], None] = lambda _: None
+    ) -> None:
+        self.on_evidence = on_evidence
+        self._form = form
+        self._limit = limit
+        self._records: dict[int, dict[int, _Record]] = {}
+        self._nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Of the rows that it keeps."""
+        return self._nbytes
+
+    def watch(self, session: int, route: Sequence[Stage], wants: Mapping[int, int]) -> None:
+        """Keep so many rows of these stages (their places in the route) of a session that begins now."""
+        if wants:
+            self._records[session] = {
+                place: _Record(route[place], len(route), want, place == len(route) - 1) for place, want in wants.items()
+            }
+
+    def given(self, place: int, step: Step, payload: Payload) -> None:
+        """A step goes to a stage."""
+        record = self._record(step.session, place)
+        if record is None:
+            return
+        if step.position < len(record.given):
+            self._nbytes -= record.truncate(step.position)
+        count = step.rows if record.final else min(step.rows, record.want - len(record.given))
+        if step.position != len(record.given) or count < 1:
+            return
+        form = RowFormat.F32 if place == 0 else self._form
+        rows = split_rows(payload, step.rows, form)[:count]
+        record.given += rows
+        asks = [Asked(step.top, ask) for ask in step.asks] if record.final else []
+        record.asks += [*[None] * (step.rows - len(asks)), *asks][:count]
+        self._add(sum(map(len, rows)))
+
+    def gave(self, place: int, step: Step, payload: Payload) -> None:
+        """A stage passed hidden rows on."""
+        record = self._record(step.session, place)
+        if record is not None:
+            self._note(step, place, record, list(split_rows(payload, step.rows, self._form)))
+
+    def scored(self, place: int, step: Step, counts: Sequence[int], payload: Payload) -> None:
+        """The last stage gave candidates."""
+        record = self._record(step.session, place)
+        if record is not None:
+            self._note(step, place, record, [*[None] * (step.rows - len(counts)), *split_scores(payload, counts)])
+
+    def close(self, session: int) -> None:
+        """Nothing more comes: the session has ended, or goes on by another route."""
+        for record in self._records.pop(session, {}).values():
+            self._finish(session, record)
+
+    def _record(self, session: int, place: int) -> _Record | None:
+        records = self._records.get(session)
+        return None if records is None else records.get(place)
+
+    def _note(self, step: Step, place: int, record: _Record, rows: list[bytes | None]) -> None:
+        if step.position != len(record.gave):
+            return
+        rows = rows[: len(record.given) - len(record.gave)]
+        record.gave += rows
+        self._add(sum(len(row) for row in rows if row is not None))
+        if record.done and self._record(step.session, place) is record:
+            del self._records[step.session][place]
+            self._finish(step.session, record)
+
+    def _finish(self, session: int, record: _Record) -> None:
+        self._nbytes -= record.nbytes
+        evidence = record.evidence(session)
+        if evidence is not None:
+            self.on_evidence(evidence)
+
+    def _add(self, nbytes: int) -> None:
+        self._nbytes += nbytes
+        while self._nbytes > self._limit:
+            records = self._records.pop(next(iter(self._records)))
+            self._nbytes -= sum(record.nbytes for record in records.values())
