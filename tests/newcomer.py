@@ -21,14 +21,14 @@ def reception() -> Reception:
     return Reception(COORDINATOR, OpenDoor())
 
 
-def answer(challenge: bytes, hello: Hello) -> bytes:
+def answer(challenge: bytes, hello: Hello, identity: Identity = NODE) -> bytes:
     """The hello, signed as the answer to the coordinator's first frame."""
     message, _ = decode_from_coordinator(challenge)
     assert isinstance(message, Challenge)
-    return encode(sign_hello(hello, NODE, _GREETING, message))
+    return encode(sign_hello(hello, identity, _GREETING, message))
 
 
-async def introduce(link: Link, hello: Hello) -> None:
+async def introduce(link: Link, hello: Hello, identity: Identity = NODE) -> None:
     """All that comes before the welcome."""
     await link.send(GREETING)
-    await link.send(answer(await link.receive(), hello))
+    await link.send(answer(await link.receive(), hello, identity))

@@ -95,6 +95,9 @@ def serve(
     local: Annotated[bool, typer.Option("--local", help="For this machine alone: without keys and invites.")] = False,
     public: Annotated[bool, typer.Option("--open", help="For everybody: whoever comes may join, and ask.")] = False,
     database: Annotated[str | None, typer.Option(help=DATABASE_HELP)] = None,
+    audit: Annotated[
+        float, typer.Option(help="The share of all work that other nodes check; 0: none.", min=0.0, max=1.0)
+    ] = 0.02,
 ) -> None:
     """Be the coordinator of a model: the OpenAI API, and the address that nodes join."""
     from potluck.coordinator.app import ServeConfig, Tls, make_app, make_server
@@ -117,7 +120,7 @@ def serve(
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
         office = open_office(store, audience, identity, url, proven_url)
-        config = ServeConfig(found, engine, quantize, attention, rows, context)
+        config = ServeConfig(found, engine, quantize, attention, rows, context, audit)
         server = make_server(make_app(config, manifest, office), tls)
         say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
         _tell_who_may(office, audience, fingerprint(identity.public))

@@ -87,6 +87,7 @@ class NodeState(StrEnum):
     """stalled: it does not answer in time.
 
     leaving: it serves what runs there until others have taken that over; moving: likewise, then it gets other layers.
+    quarantined: it was caught computing something else than its layers, and is used no more.
     """
 
     LOADING = "loading"
@@ -94,6 +95,7 @@ class NodeState(StrEnum):
     STALLED = "stalled"
     LEAVING = "leaving"
     MOVING = "moving"
+    QUARANTINED = "quarantined"
 
 
 class Span(Struct, frozen=True, order=True):

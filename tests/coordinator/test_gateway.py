@@ -11,6 +11,7 @@ import pytest
 from newcomer import GREETING, answer, introduce, reception
 from potluck.coordinator import fair, line
 from potluck.coordinator import gateway as module
+from potluck.coordinator.audits import no_audits
 from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.door import Entry
 from potluck.coordinator.gateway import Gateway, Terms
@@ -389,7 +390,7 @@ def test_the_progress_shown_is_a_fraction_whatever_a_node_says(fraction: float) 
         await node.send(Loading(fraction))
         for _ in range(5):
             await asyncio.sleep(0)
-        status = swarm_status(gateway.swarm, "tiny", DIGEST, 512, 0)
+        status = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0)
         assert all(0 <= shown.progress <= 1 for shown in status.nodes)
         await node.leave()
 
@@ -843,7 +844,7 @@ def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> N
         node = await join(gateway)
         first = await parked(gateway, node)
         assert gateway.swarm.nodes[node.name].reserved == {first.number: 30}
-        [shown] = swarm_status(gateway.swarm, "tiny", DIGEST, 512, 0).nodes
+        [shown] = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes
         assert shown.sessions == 0
         session = await gateway.open(60, [*TOKENS, 50, 51])
         assert (session.number, session.route, session.held) == (first.number, first.route, 30)

@@ -22,6 +22,7 @@ from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, NodeState, Quantize, RowFormat, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
     Close,
@@ -102,6 +103,7 @@ class Node:
         self.twin = twin
         self.gives = self.takes = True
         self.span = span
+        self.identity = Identity.fresh()
         self.capacity = Capacity(8, positions, MAX_STEP_ROWS)
         self.name = ""
         self.cache: dict[int, list[int]] = {}
@@ -116,7 +118,7 @@ class Node:
 
     async def _run(self) -> None:
         hello = Hello("toy", "0.1", "", self.span, 1 << 40, 1)
-        await introduce(self.link, hello)
+        await introduce(self.link, hello, self.identity)
         with suppress(LinkClosed):
             while True:
                 await self._handle(*decode_from_coordinator(await self.link.receive()))

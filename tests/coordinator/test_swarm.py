@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.coordinator.audits import no_audits
 from potluck.coordinator.events import Admit, BecameReady, Break, Changed, Joined, Left, Progressed, Refuse
 from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Mended, Swarm
@@ -152,12 +153,12 @@ def test_a_parked_session_keeps_what_it_holds_and_is_no_load() -> None:
     swarm.reserve(1, 60)
     swarm.park(1, 20)
     assert [node.reserved for node in swarm.nodes.values()] == [{1: 20}, {1: 20}]
-    assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, 0).nodes] == [0, 0]
+    assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes] == [0, 0]
     assert swarm.reserve(2, 81) is None
     assert swarm.has_route_without_parked(2, 100)
     assert swarm.reserve(2, 80) is not None
     assert not swarm.has_route_without_parked(3, 21)
-    assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, 0).nodes] == [1, 1]
+    assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes] == [1, 1]
 
 
 def test_a_parked_session_is_resumed_on_every_stage_or_none() -> None:
@@ -235,7 +236,7 @@ def test_the_status_names_nodes_speeds_and_what_is_missing() -> None:
     join(swarm, "n2", 2, 3)
     swarm.handle(Joined("n1", hello(Span(0, 1), name="bert")))
     swarm.handle(Progressed("n1", 0.25))
-    status = swarm_status(swarm, "tiny", DIGEST, 512, 0)
+    status = swarm_status(swarm, "tiny", DIGEST, 512, no_audits(), 0)
     assert (status.served, status.covered, status.missing) == ([0, 0, 1, 1, 0, 0], False, ["0-1", "4-5"])
     loading, serving = status.nodes
     assert (loading.name, loading.state, loading.progress, loading.tokens_per_s) == ("bert", "loading", 0.25, None)

@@ -70,6 +70,15 @@ class Admission:
         self._swarm.release(oldest.number)
         return oldest.number
 
+    def reserve_on(self, node: str, number: int, positions: int) -> tuple[int, ...] | None:
+        """Room for a session on this node alone, and the sessions that had to give way; None when there is none."""
+        evicted = []
+        while not self._swarm.reserve_on(node, number, positions):
+            if not self._swarm.has_room_without_parked(node, number, positions):
+                return None
+            evicted.append(self._evict(self._parked.oldest_on({node})))
+        return tuple(evicted)
+
     def mend(
         self, number: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str]
     ) -> tuple[Mended, tuple[int, ...]] | None:

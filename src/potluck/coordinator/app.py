@@ -26,8 +26,10 @@ from starlette.routing import Route, WebSocketRoute
 from potluck.coordinator.access import Access, caller_of
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admin import Admin
+from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.members import Members
 from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
 from potluck.coordinator.openapi import describe
@@ -36,7 +38,9 @@ from potluck.coordinator.status import account_status, swarm_status
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.tolerance import tolerance
 from potluck.coordinator.trace import Hop, chrome, summary
+from potluck.coordinator.verdict import Judge
 from potluck.errors import ModelError, PotluckError, RequestError
 from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
@@ -48,13 +52,16 @@ from potluck.wire.codec import MAX_FRAME
 from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
+DEFAULT_AUDIT = 0.02
+QUARANTINE_S = 30 * 86400.0
 
 
 @dataclass(frozen=True)
 class ServeConfig:
     """model: what `find_model` found. engine, quantize: None takes the first that can run it.
 
-    context: positions a session may have; None: the model's, up to DEFAULT_CONTEXT.
+    context: positions a session may have; None: the model's, up to DEFAULT_CONTEXT. audit: the share of all
+    stage-steps that other nodes compute again.
     """
 
     model: Found
@@ -63,6 +70,7 @@ class ServeConfig:
     attention: Attention = Attention.EXACT
     rows: RowFormat = RowFormat.F32
     context: int | None = None
+    audit: float = DEFAULT_AUDIT
 
 
 def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlette:
@@ -76,7 +84,10 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context, config.rows))
     relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
     ledger = office.books.ledger
-    gateway = Gateway(swarm, relay, terms, office.reception, ledger)
+    judge = Judge(manifest.hidden_size, config.rows, tolerance(engine, config.rows))
+    audits = Audits(config.audit, judge.agree)
+    gateway = Gateway(swarm, relay, terms, office.reception, ledger, audits)
+    gateway.on_quarantined = lambda key, reason: _shut_out(office.members, key, reason)
     tokenizer = open_tokenizer(config.model.path)
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
     service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
@@ -84,7 +95,8 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     encoded, described = manifest.encode(), msgspec.json.encode(describe())
 
     async def status(_: Request) -> Response:
-        told = swarm_status(swarm, manifest.name, manifest.digest, context, gateway.waiting, gateway.queue)
+        audits = gateway.auditor.audits
+        told = swarm_status(swarm, manifest.name, manifest.digest, context, audits, gateway.waiting, gateway.queue)
         body = msgspec.json.encode(told)
         return Response(_readable(body), media_type="application/json")
 
@@ -145,6 +157,11 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     )
     app.state.gateway = gateway
     return app
+
+
+def _shut_out(members: Members, key: bytes, reason: str) -> None:
+    """The node stays outside when the coordinator starts again, too."""
+    members.quarantine(key.hex(), reason, QUARANTINE_S)
 
 
 _QUANTIZE = {

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from random import SystemRandom
 
 from potluck.coordinator.case import Agree, Case, Convicted, Dropped, Holder, Outcome, Passed, Slipped, Undecided
 from potluck.coordinator.lottery import Lottery
 from potluck.coordinator.witness import Answer, Evidence
+
+_secret = SystemRandom().random
+"""Nobody can foretell it from what they see."""
 
 _MOST_CASES = 32
 """That wait: more evidence than auditors can look at is not kept."""
@@ -36,14 +40,14 @@ class Record:
 class Settle:
     """An audit of the node with this key has passed: what it earned so far is its own."""
 
-    key: str
+    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Forfeit:
     """The node with this key was caught: what it earned since its latest audit is not paid."""
 
-    key: str
+    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +80,17 @@ class Assignment:
 class Audits:
     """rate: of all stage-steps. agree: as in `case`. chance: uniform random numbers in [0, 1)."""
 
-    def __init__(self, rate: float, agree: Agree, chance: Callable[[], float]) -> None:
+    def __init__(self, rate: float, agree: Agree, chance: Callable[[], float] = _secret) -> None:
         self._agree = agree
         self._chance = chance
         self._lottery = Lottery(rate, chance)
         self._cases: list[Case] = []
         self._running: list[Assignment] = []
-        self._records: dict[str, Record] = {}
+        self._records: dict[bytes, Record] = {}
         self.undecided = 0
         """Audits that ended in contradiction."""
 
-    def record(self, key: str) -> Record:
+    def record(self, key: bytes) -> Record:
         """Of the node with this key."""
         return self._records.setdefault(key, Record())
 
@@ -96,24 +100,29 @@ class Audits:
         records = self._records.values()
         return Record(sum(record.passed for record in records), sum(record.failed for record in records))
 
-    def opened(self, keys: Sequence[str], most: int) -> dict[int, int]:
+    def opened(self, keys: Sequence[bytes], prompt: int, most: int) -> dict[int, int]:
         """A session opens on a route of these nodes (an empty key: one that nobody could audit).
 
-        Returns how many rows to keep of which of its stages, none of them more than `most`.
+        prompt: its tokens; of the last stage no row before the last of them can be judged.
+        Returns how many rows to judge of which of its stages; no audit takes more than `most`.
         """
-        drawn = {place: min(self._lottery.draw(key), most) for place, key in enumerate(keys) if key}
+        before = [0] * (len(keys) - 1) + [max(0, prompt - 1)]
+        drawn = {
+            place: min(self._lottery.draw(key, skipped), most - skipped)
+            for place, (key, skipped) in enumerate(zip(keys, before, strict=True))
+            if key and skipped < most
+        }
         return {place: rows for place, rows in drawn.items() if rows}
 
-    def stepped(self, key: str) -> None:
+    def stepped(self, key: bytes, rows: int) -> None:
         """The node with this key has computed a step of a session."""
-        self._lottery.stepped(key)
+        self._lottery.stepped(key, rows)
 
     def collected(self, evidence: Evidence, audited: Holder) -> None:
         """What was drawn is there, or as much of it as there will be."""
         if len(self._cases) >= _MOST_CASES:
             self._lottery.redraw(audited.key)
             return
-        self._lottery.charge(audited.key, len(evidence.given))
         self._cases.append(Case(evidence, audited, self._agree))
 
     def assign(self, holders: Callable[[Evidence], Sequence[Holder]]) -> tuple[list[Assignment], list[Action]]:
@@ -192,3 +201,8 @@ class Audits:
 def _told(case: Case) -> str:
     what = "candidates" if case.evidence.final else "hidden rows"
     return f"its {what} of layers {case.evidence.stage.span}, {len(case.evidence.given)} positions,"
+
+
+def no_audits() -> Audits:
+    """Everybody is believed."""
+    return Audits(0.0, lambda *_: True)

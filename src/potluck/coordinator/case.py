@@ -15,7 +15,7 @@ class Holder:
     """
 
     node: str
-    key: str
+    key: bytes
     twin: str = ""
     trusted: bool = False
 
@@ -76,7 +76,7 @@ class Case:
     agree: Agree
     claims: list[_Claim] = field(init=False)
     suspect: Holder | None = None
-    _tried: set[str] = field(default_factory=set)
+    _tried: set[bytes] = field(default_factory=set)
     _truth: _Claim | None = None
 
     def __post_init__(self) -> None:

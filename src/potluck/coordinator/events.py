@@ -68,11 +68,19 @@ class Leaves:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Audits have caught the node: nothing that it computes is to be used."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rebalance:
     """It is time to see whether a node would help more with other layers. Comes at regular intervals."""
 
 
-Event = Joined | Progressed | BecameReady | Resized | Left | Stalled | Revived | Leaves | Rebalance
+Event = Joined | Progressed | BecameReady | Resized | Left | Stalled | Revived | Leaves | Quarantined | Rebalance
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.auditor import Auditor
+from potluck.coordinator.audits import Audits, no_audits
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import (
     Action,
@@ -31,6 +33,7 @@ from potluck.coordinator.events import (
     Left,
     LetGo,
     Progressed,
+    Quarantined,
     Rebalance,
     Refuse,
     Resized,
@@ -53,6 +56,7 @@ from potluck.coordinator.tickets import Tickets
 from potluck.coordinator.trace import Hop
 from potluck.coordinator.turns import Turns
 from potluck.coordinator.watch import LOOK_S, Ask, Watch
+from potluck.coordinator.witness import Evidence
 from potluck.errors import (
     IdentityError,
     LinkClosed,
@@ -199,7 +203,13 @@ class Gateway:
     """
 
     def __init__(
-        self, swarm: Swarm, relay: Relay, terms: Terms, reception: Reception, ledger: Ledger | None = None
+        self,
+        swarm: Swarm,
+        relay: Relay,
+        terms: Terms,
+        reception: Reception,
+        ledger: Ledger | None = None,
+        audits: Audits | None = None,
     ) -> None:
         self.swarm = swarm
         self.ledger = ledger or Ledger()
@@ -211,7 +221,7 @@ class Gateway:
         self._relay = relay
         self._terms = terms
         self._outboxes: dict[str, Outbox] = {}
-        self._results: dict[tuple[int, int], asyncio.Future[list[Candidates]]] = {}
+        self._results: dict[tuple[int, int], asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
         self._line = Line(relay.clock)
@@ -228,7 +238,11 @@ class Gateway:
         self._looks = itertools.count(1)
         self._hosts: dict[str, str] = {}
         self._peer_token = secrets.token_urlsafe(32)
+        self.auditor = Auditor(self, relay, audits or no_audits(), self.ledger)
+        self.on_quarantined: Callable[[bytes, str], None] = lambda *_: None
+        """Is given a node's key and what it did: whoever keeps lists of nodes."""
         relay.on_hop = self._measure
+        relay.on_audit = self._finish
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route `/node`, as an ASGI application."""
@@ -357,6 +371,7 @@ class Gateway:
         if node is not None and hop.compute_s:  # what comes from a journal took none
             node.measure.note(hop, node.span, node.open_sessions)
             self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
+        self.auditor.stepped(hop)
 
     def _watch_on(self) -> None:
         """Look after the nodes, as long as there are any."""
@@ -415,10 +430,10 @@ class Gateway:
             if item is not None and item[0] in self._outboxes:
                 self._outboxes[item[0]].put(item[1])
 
-    def _finish(self, session: int, step: int, candidates: list[Candidates]) -> None:
+    def _finish(self, session: int, step: int, result: list[Candidates] | list[bytes]) -> None:
         future = self._results.pop((session, step), None)
         if future is not None and not future.done():
-            future.set_result(candidates)
+            future.set_result(result)
 
     def _break(self, session: int, reason: str, node: str | None = None) -> None:
         """The session cannot go on before it is mended; its steps that are under way end with RouteLost."""
@@ -455,6 +470,7 @@ class Gateway:
         for future in self._results.values():
             if not future.done():
                 future.set_exception(_stopped())
+        self.auditor.stop()
         for timer in (self._expiry, self._looking):
             if timer is not None:
                 timer.cancel()
@@ -496,7 +512,7 @@ class Gateway:
                     if grant is not None:
                         self._line.start(place)
                         self._places[grant.number] = place
-                        return self._session(grant, positions)
+                        return self._session(grant, positions, len(prompt))
                 await place.wait()
                 if self._stopping:
                     raise _stopped()
@@ -516,11 +532,12 @@ class Gateway:
             spare = 0
         return self._admission.grant(number, positions, prompt, avoid, spare)
 
-    def _session(self, grant: Grant, positions: int) -> Session:
+    def _session(self, grant: Grant, positions: int, prompt: int) -> Session:
         for number in grant.evicted:
             self._send_to(*self._relay.close(number))
         if not self._relay.is_open(grant.number):  # one that was parked still is
             self._relay.open(grant.number, grant.route, version=1)
+            self.auditor.opened(grant.number, grant.route, prompt)
         return Session(grant, positions, self)
 
     def is_open(self, session: Session) -> bool:
@@ -576,14 +593,45 @@ class Gateway:
 
     async def run_step(self, step: Step, tokens: Ids) -> list[Candidates]:
         """Through the whole route. Raises RouteLost when a stage is lost."""
-        return await self._run(step, lambda: self._relay.start(step, pack_ids(tokens)))
+        candidates: list[Candidates] = await self._run(step, lambda: self._relay.start(step, pack_ids(tokens)))
+        return candidates
 
     async def run_rebuild(self, step: Step, tokens: Ids, first: int, goal: int) -> None:
         """A step with `keep` through the stages `first` … `goal`. Raises RouteLost or RebuildFailed."""
         await self._run(step, lambda: self._relay.rebuild(step, pack_ids(tokens), first, goal))
 
-    async def _run(self, step: Step, start: Callable[[], Outgoing]) -> list[Candidates]:
-        future: asyncio.Future[list[Candidates]] = asyncio.get_running_loop().create_future()
+    def quarantine(self, node: str, reason: str) -> None:
+        """The node is not used any more, nor are others that have its key."""
+        log.warning("%s is put in quarantine: %s.", self._name(node), reason)
+        known = self.swarm.nodes.get(node)
+        mates = [name for name, other in self.swarm.nodes.items() if known is not None and other.key == known.key]
+        for name in {node, *mates}:
+            self._apply(Quarantined(name, reason))
+        if known is not None:
+            self.on_quarantined(known.key, reason)
+
+    def note_suspects(self, nodes: Iterable[str], reason: str) -> None:
+        log.warning("%s: %s.", ", ".join(map(self._name, nodes)), reason)
+
+    def open_audit(self, node: str, evidence: Evidence) -> int | None:
+        """The number of a session in which this node computes what another did; None where it has no room now."""
+        number = next(self._numbers)
+        evicted = self._admission.reserve_on(node, number, len(evidence.given))
+        if evicted is None:
+            return None
+        for parked in evicted:
+            self._send_to(*self._relay.close(parked))
+        stage = structs.replace(evidence.stage, node=node)
+        self._relay.open_audit(number, stage, evidence)
+        return number
+
+    async def run_audit(self, step: Step, payload: bytes) -> list[bytes]:
+        """What the node makes of this input, row by row. Raises RouteLost when it is gone, or cannot."""
+        rows: list[bytes] = await self._run(step, lambda: self._relay.start(step, payload))
+        return rows
+
+    async def _run(self, step: Step, start: Callable[[], Outgoing]) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         key = (step.session, step.step)
         if self._stopping:
             raise _stopped()
@@ -616,6 +664,7 @@ class Gateway:
         if self._stopping or not self._relay.is_open(number) or not self._admission.park(session):
             self.close_session(number)
             return
+        self._relay.witness.close(number)
         if self._expiry is None:
             self._set_expiry()
         self._act(Changed())

@@ -8,29 +8,36 @@ from dataclasses import dataclass
 FIRST_SESSIONS = 3
 """A newcomer's first sessions are all audited, as are the next ones of a node that is suspected."""
 
-FIRST_ROWS = 32
-"""So far at least."""
+FREE_ROWS = 24
+"""An audit computes so many rows for its fixed price. What is beyond that is owed, and paid back before the next."""
 
-STEP_ROWS = 16
-"""An audit of up to so many rows counts as one step of the audited node. Longer ones count by their rows: an auditor
-computes a prompt's rows several times as fast as a generated token's, but not for nothing."""
+_PRICE = 2.5
+"""What an audit costs at least, in steps: its rows are computed together, but they are more than one."""
+
+_SPREAD = 0.25
+"""Of the intervals around their mean: nobody can count along, and none is long."""
 
 
 @dataclass(slots=True)
 class _Ticket:
-    """Of one node. steps: since its latest audit. due: after how many the next one is. close: sessions to audit all."""
+    """Of one node. steps: since its latest audit. due: after how many the next one is. close: sessions to audit all.
+
+    owed: rows that audits had beyond the free ones.
+    """
 
     due: float
     steps: int = 0
     close: int = FIRST_SESSIONS
+    owed: float = 0.0
 
 
 class Lottery:
-    """`rate` of each node's stage-steps are audited; 0: none.
+    """`rate` of each node's stage-steps are spent on auditing it; 0: none.
 
-    Not by a coin for each step: a node that is unlucky for its victims would then go unseen for long. Each node's turn
-    comes at intervals of its own steps, each of which is drawn anew between half and one and a half times 1 / rate.
-    The number of rows is 1 / u of a uniform u: a few mostly, but every position has its chance.
+    Not by a coin for each step: a node could then go unseen for long. Its turn comes at intervals of its own steps that
+    are drawn anew each time. So is the number of rows, 1 + 1 / u of a uniform u: mostly a few, which are enough to see
+    whoever lies always; but every position has its chance. What that takes beyond FREE_ROWS is owed, and half the rate
+    pays it back, in rows; as long as there are debts, audits are short.
 
     chance: uniform random numbers in [0, 1).
     """
@@ -38,45 +45,47 @@ class Lottery:
     def __init__(self, rate: float, chance: Callable[[], float]) -> None:
         self._rate = rate
         self._chance = chance
-        self._tickets: dict[str, _Ticket] = {}
+        self._tickets: dict[bytes, _Ticket] = {}
 
-    def stepped(self, key: str) -> None:
-        """The node has computed a step."""
+    def stepped(self, key: bytes, rows: int) -> None:
+        """The node has computed a step of so many rows."""
         if self._rate:
-            self._ticket(key).steps += 1
+            ticket = self._ticket(key)
+            ticket.steps += 1
+            ticket.owed = max(0.0, ticket.owed - rows * self._rate / 2)
 
-    def draw(self, key: str) -> int:
-        """How many rows to audit of a session that opens on this node now; 0: none."""
+    def draw(self, key: bytes, before: int) -> int:
+        """How many rows to judge of a session that opens on this node now; 0: none.
+
+        before: so many rows have to be computed before the first that can be judged.
+        """
         if not self._rate:
             return 0
-        ticket, rows = self._ticket(key), int(1 / (1 - self._chance()))
-        if ticket.close:
-            ticket.close -= 1
-            return max(rows, FIRST_ROWS)
-        if ticket.steps < ticket.due:
+        ticket, rows = self._ticket(key), 1 + int(1 / (1 - self._chance()))
+        free = FREE_ROWS - before
+        if not (ticket.close or ticket.steps >= ticket.due) or (ticket.owed and free < 1):
             return 0
+        rows = max(rows, free) if ticket.close else rows
+        rows = min(rows, free) if ticket.owed else rows
+        ticket.close = max(0, ticket.close - 1)
         ticket.steps, ticket.due = 0, self._interval()
+        ticket.owed += max(0, rows - free)
         return rows
 
-    def charge(self, key: str, rows: int) -> None:
-        """An audit computes so many rows: what is above one step puts the next one off."""
-        if self._rate:
-            self._ticket(key).due += max(0, rows - STEP_ROWS) / STEP_ROWS / self._rate
-
-    def redraw(self, key: str) -> None:
+    def redraw(self, key: bytes) -> None:
         """The audit came to nothing: the node's next session takes its place."""
         if self._rate:
             self._ticket(key).due = 0.0
 
-    def watch(self, key: str, sessions: int = FIRST_SESSIONS) -> None:
+    def watch(self, key: bytes, sessions: int = FIRST_SESSIONS) -> None:
         """Audit all of the node's next sessions."""
         if self._rate:
             self._ticket(key).close = sessions
 
-    def _ticket(self, key: str) -> _Ticket:
+    def _ticket(self, key: bytes) -> _Ticket:
         if key not in self._tickets:
             self._tickets[key] = _Ticket(self._interval())
         return self._tickets[key]
 
     def _interval(self) -> float:
-        return (0.5 + self._chance()) / self._rate
+        return (1 - _SPREAD + 2 * _SPREAD * self._chance()) * _PRICE / self._rate

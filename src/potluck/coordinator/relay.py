@@ -12,11 +12,12 @@ import msgspec
 
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.trace import Hop, Trace
+from potluck.coordinator.witness import Evidence, Witness
 from potluck.errors import WireError
 from potluck.types import RowFormat, Stage
 from potluck.wire.codec import encode
 from potluck.wire.messages import Close, Failed, Hidden, Kept, Recall, Scores, Step
-from potluck.wire.rows import check_finite, payload_size, unpack_scores
+from potluck.wire.rows import check_finite, payload_size, split_rows, split_scores, unpack_scores
 
 Outgoing = tuple[str, bytes]
 """(node, frame)"""
@@ -36,12 +37,21 @@ class _Leg(NamedTuple):
 
 @dataclass(slots=True)
 class _Flight:
-    """An open session: its route, and its steps under way. lost: a stage of the route is gone."""
+    """An open session: its route, and its steps under way. lost: a stage of the route is gone.
+
+    audited: the session is an audit: one stage computes what this evidence says of another.
+    """
 
     route: tuple[Stage, ...]
     version: int
     legs: dict[int, _Leg] = field(default_factory=dict)
     lost: bool = False
+    audited: Evidence | None = None
+
+    @property
+    def stages(self) -> int:
+        """Of the route, as its nodes are told: an audit looks like the session that it is about."""
+        return self.audited.stages if self.audited else len(self.route)
 
 
 class Awaited(NamedTuple):
@@ -61,6 +71,7 @@ class Relay:
     """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed.
 
     clock: seconds, for times that are noted; nothing is decided by it here. on_hop: is given each hop when it ends.
+    on_audit: is given what a node computed for an audit (session, step, row by row).
     """
 
     def __init__(
@@ -70,11 +81,14 @@ class Relay:
         rows: RowFormat,
         clock: Callable[[], float] = time.monotonic,
         on_hop: Callable[[Hop], None] = lambda _: None,
+        on_audit: Callable[[int, int, list[bytes]], None] = lambda *_: None,
     ) -> None:
         self.on_hop = on_hop
+        self.on_audit = on_audit
+        self.witness = Witness(rows)
         self._hidden_size = hidden_size
         self._vocabulary = vocabulary
-        self._rows = rows
+        self.rows = rows
         self.clock = clock
         self._flights: dict[int, _Flight] = {}
         self.trace = Trace()
@@ -82,10 +96,14 @@ class Relay:
     @property
     def row_bytes(self) -> int:
         """Of one hidden row on the wire."""
-        return payload_size(1, self._hidden_size, self._rows)
+        return payload_size(1, self._hidden_size, self.rows)
 
     def open(self, session: int, route: tuple[Stage, ...], version: int) -> None:
         self._flights[session] = _Flight(route, version)
+
+    def open_audit(self, session: int, stage: Stage, evidence: Evidence) -> None:
+        """A session in which one node computes what the evidence says of another."""
+        self._flights[session] = _Flight((stage,), 1, audited=evidence)
 
     def is_open(self, session: int) -> bool:
         """Whether steps can run: it is known, and all stages of its route are there."""
@@ -99,6 +117,7 @@ class Relay:
             flight.version += 1
             flight.legs.clear()
             flight.lost = True
+            self.witness.close(session)
 
     def restart(self, session: int) -> None:
         """What is under way is not awaited any more; the route stays."""
@@ -111,16 +130,17 @@ class Relay:
         frame = encode(Close(session))
         left = [(stage.node, frame) for stage in flight.route if stage.node not in kept]
         self._flights[session] = _Flight(route, flight.version + 1)
+        self.witness.close(session)
         return left
 
-    def start(self, step: Step, tokens: bytes) -> Outgoing:
-        """Send the step to the first stage; `route`, `stages` and `last` are filled in here."""
+    def start(self, step: Step, payload: bytes) -> Outgoing:
+        """Send the step to the first stage; `route`, `stages` and `last` are filled in here. payload: its input."""
         flight = self._flights[step.session]
-        return self._to_stage(flight, self._leg(flight, step, 0, len(flight.route) - 1), tokens)
+        return self._to_stage(flight, self._leg(flight, step, 0, len(flight.route) - 1), payload)
 
     def _leg(self, flight: _Flight, step: Step, index: int, goal: int) -> _Leg:
         """The first of a step, now."""
-        step = msgspec.structs.replace(step, route=flight.version, stages=len(flight.route))
+        step = msgspec.structs.replace(step, route=flight.version, stages=flight.stages)
         return _Leg(step, index, self.clock(), goal)
 
     def rebuild(self, step: Step, tokens: bytes, first: int, goal: int) -> Outgoing:
@@ -149,6 +169,8 @@ class Relay:
         flight.legs[step.step] = leg
         asks = step.asks if leg.place == len(flight.route) - 1 else ()
         keep = step.keep and leg.place == leg.goal
+        if not step.keep:
+            self.witness.given(leg.place, step, payload)
         return stage.node, encode(msgspec.structs.replace(step, last=stage.span.last, asks=asks, keep=keep), payload)
 
     def hidden(self, node: str, message: Hidden, payload: memoryview) -> Outgoing | None:
@@ -162,17 +184,24 @@ class Relay:
         flight, leg = awaited
         step, received = leg.step, self.clock()
         _check_times(message)
-        if leg.place == leg.goal:
+        audited = flight.audited
+        if leg.place == leg.goal and (audited is None or audited.final):
             raise WireError("The last stage sent hidden rows where it should not.")
-        if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self._rows):
+        if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self.rows):
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
-        check_finite(payload, step.rows, self._rows)
+        check_finite(payload, step.rows, self.rows)
         self._record(flight, leg, received, message)
+        if audited is not None:
+            del flight.legs[message.step]
+            self.on_audit(step.session, step.step, split_rows(payload, step.rows, self.rows))
+            return None
+        if not step.keep:
+            self.witness.gave(leg.place, step, payload)
         # One look at the clock a frame: our own work counts as wire.
         return self._to_stage(flight, _Leg(step, leg.place + 1, received, leg.goal), payload)
 
     def scores(self, node: str, message: Scores, payload: memoryview) -> list[Candidates] | None:
-        """The end of a step: candidates for each wanted row; None when it is not awaited any more.
+        """The end of a step: candidates for each wanted row; None when it is an audit's, or not awaited any more.
 
         Raises WireError when they are not what this node was asked for.
         """
@@ -182,7 +211,8 @@ class Relay:
         flight, leg = awaited
         step, received = leg.step, self.clock()
         _check_times(message)
-        if leg.place != len(flight.route) - 1 or step.keep:
+        audited = flight.audited
+        if leg.place != len(flight.route) - 1 or step.keep or (audited is not None and not audited.final):
             raise WireError("Scores came from a stage that was not asked for them.")
         if len(message.counts) != len(step.asks):
             raise WireError(f"Scores of {len(message.counts)} rows came where {len(step.asks)} were wanted.")
@@ -194,6 +224,10 @@ class Relay:
         candidates = [Candidates.checked(ids, scores, self._vocabulary, total) for ids, scores, total in rows]
         self._record(flight, leg, received, message)
         del flight.legs[message.step]
+        if audited is not None:
+            self.on_audit(step.session, step.step, split_scores(payload, message.counts))
+            return None
+        self.witness.scored(leg.place, step, message.counts, payload)
         return candidates
 
     def kept(self, node: str, message: Kept) -> bool:
@@ -246,5 +280,6 @@ class Relay:
     def close(self, session: int) -> list[Outgoing]:
         """Tell every node of the route to forget the session."""
         flight = self._flights.pop(session, None)
+        self.witness.close(session)
         frame = encode(Close(session))
         return [(stage.node, frame) for stage in flight.route] if flight else []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from potluck.coordinator.accounts import Account
+from potluck.coordinator.audits import Audits, Record
 from potluck.coordinator.claim import weight_of
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.members import Member
@@ -17,18 +18,23 @@ class NodeStatus(Struct, frozen=True):
     """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
 
     parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it said last.
-    round_trip_s: what a step takes besides the node.
+    round_trip_s: what a step takes besides the node. audits_passed, audits_failed: of this node.
+    reason: why it is not used.
     """
 
     name: str
     span: str
     state: str
+    reason: str
     progress: float
     tokens_per_s: float | None
     prefill_tokens_per_s: float | None
     sessions: int
     parked: int
     held: int
+    trusted: bool
+    audits_passed: int
+    audits_failed: int
     round_trip_s: float
     threads: int
     memory: int
@@ -49,7 +55,8 @@ class QueueStatus(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line.
 
-    queue: the first of these.
+    queue: the first of these. audits_undecided: those in which nodes contradicted each other, and nobody could tell
+    who was wrong.
     """
 
     model: str
@@ -61,14 +68,25 @@ class Status(Struct, frozen=True):
     missing: list[str]
     waiting: int
     queue: list[QueueStatus]
+    audits_passed: int
+    audits_failed: int
+    audits_undecided: int
     nodes: list[NodeStatus]
 
 
 def swarm_status(
-    swarm: Swarm, model: str, digest: str, context: int, waiting: int, queue: Sequence[Standing] = ()
+    swarm: Swarm,
+    model: str,
+    digest: str,
+    context: int,
+    audits: Audits,
+    waiting: int,
+    queue: Sequence[Standing] = (),
 ) -> Status:
     missing = [str(span) for span in swarm.missing()]
-    nodes = [_node_status(node) for node in sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))]
+    known = sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))
+    nodes = [_node_status(node, audits.record(node.key)) for node in known]
+    total = audits.totals
     return Status(
         model,
         digest,
@@ -79,6 +97,9 @@ def swarm_status(
         missing,
         waiting,
         [*map(_queue_status, queue)],
+        total.passed,
+        total.failed,
+        audits.undecided,
         nodes,
     )
 
@@ -88,17 +109,21 @@ def _queue_status(standing: Standing) -> QueueStatus:
     return QueueStatus(claim.rank.word, claim.account, round(standing.waited_s, 1), standing.reason)
 
 
-def _node_status(node: Node) -> NodeStatus:
+def _node_status(node: Node, record: Record) -> NodeStatus:
     return NodeStatus(
         name=node.name,
         span=str(node.span),
         state=node.state,
+        reason=node.reason,
         progress=round(node.fraction, 3),
         tokens_per_s=_rate(node.ready.speed.decode_s),
         prefill_tokens_per_s=_rate(node.ready.speed.prefill_s),
         sessions=node.open_sessions,
         parked=len(node.parked),
         held=node.held,
+        trusted=node.entry.trusted,
+        audits_passed=record.passed,
+        audits_failed=record.failed,
         round_trip_s=round(node.measure.hop_s, 5),
         threads=node.threads,
         memory=node.memory,

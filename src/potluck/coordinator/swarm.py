@@ -21,6 +21,7 @@ from potluck.coordinator.events import (
     Left,
     LetGo,
     Progressed,
+    Quarantined,
     Rebalance,
     Refuse,
     Resized,
@@ -65,6 +66,7 @@ class Node:
     destination: the layers that a moving node is to serve next.
     key: its public one, by which it is known when it comes again; nodes of one name and machine share one.
     speed: of its link, when it came.
+    reason: why it is in quarantine.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Node:
     held: int = 0
     """Sessions that its engine holds, as it said last."""
     destination: Span | None = None
+    reason: str = ""
 
     @property
     def open_sessions(self) -> int:
@@ -140,6 +143,10 @@ class Swarm:
         self.nodes: dict[str, Node] = {}
         self._wish: Move | None = None
         self._looks = 0
+        self._tainted: set[str] = set()
+        """Nodes that were caught, whether they are still here or not."""
+        self._caught: dict[bytes, str] = {}
+        """Their keys, each with the reason."""
         self._handlers: dict[type, Callable[..., list[Action]]] = {
             Joined: self._joined,
             Progressed: self._progressed,
@@ -149,6 +156,7 @@ class Swarm:
             Stalled: self._stalled,
             Revived: self._revived,
             Leaves: self._leaves,
+            Quarantined: self._quarantined,
             Rebalance: self._rebalance,
         }
 
@@ -157,6 +165,8 @@ class Swarm:
 
     def _joined(self, event: Joined) -> list[Action]:
         hello = event.hello
+        if hello.key in self._caught:
+            return [Refuse(event.node, f"This node is in quarantine: {self._caught[hello.key]}.")]
         if hello.model and hello.model != self._digest:
             reason = f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}."
             return [Refuse(event.node, reason)]
@@ -192,7 +202,7 @@ class Swarm:
         return [
             Placed(node.machine(name), node.destination or node.span)
             for name, node in self.nodes.items()
-            if node.state is not NodeState.LEAVING
+            if node.state not in (NodeState.LEAVING, NodeState.QUARANTINED)
         ]
 
     def _progressed(self, event: Progressed) -> list[Action]:
@@ -255,6 +265,17 @@ class Swarm:
         node.state = NodeState.READY
         return [Tell(event.node, "The coordinator uses this node again."), Changed()]
 
+    def _quarantined(self, event: Quarantined) -> list[Action]:
+        node = self.nodes.get(event.node)
+        self._tainted.add(event.node)
+        if node is None:
+            return []
+        self._caught[node.key] = event.reason
+        node.state, node.destination, node.reason = NodeState.QUARANTINED, None, event.reason
+        reason = f"Node {node.name}, which served layers {node.span}, is in quarantine: {event.reason}."
+        told = Tell(event.node, f"The coordinator does not use this node any more: {event.reason}.")
+        return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go(), Changed()]
+
     def _leaves(self, event: Leaves) -> list[Action]:
         node = self.nodes[event.node]
         node.state, node.destination = NodeState.LEAVING, None
@@ -276,7 +297,7 @@ class Swarm:
 
     def _wanted_move(self) -> Move | None:
         """None while somebody loads, leaves or moves: what the swarm will be is not known yet."""
-        settled = (NodeState.READY, NodeState.STALLED)
+        settled = (NodeState.READY, NodeState.STALLED, NodeState.QUARANTINED)
         if any(node.state not in settled for node in self.nodes.values()):
             return None
         ready = {name: node.movable for name, node in self._ready_nodes()}
@@ -335,6 +356,17 @@ class Swarm:
         seconds = one.measure.row_s * one.reserved.get(session, 0)
         return int(min(MOST_STATE, one.speed.bytes_per_s * seconds))
 
+    def reserve_on(self, node: str, session: int, positions: int) -> bool:
+        """Room for so many positions of a session on this one node; False where there is none now."""
+        if node not in self._roomy(session, positions):
+            return False
+        self.nodes[node].reserved[session] = positions
+        return True
+
+    def has_room_without_parked(self, node: str, session: int, positions: int) -> bool:
+        """Whether the node would have room for a new session if all parked ones were evicted."""
+        return node in self._roomy(session, positions, evicting=True)
+
     def give_up(self, session: int, route: Iterable[Stage]) -> list[str]:
         """A session that waits for lost layers keeps no node from going. Returns those that it was still on."""
         names = [stage.node for stage in self.going(session, route)]
@@ -362,6 +394,7 @@ class Swarm:
         """The session's route with others in place of stages that are lost or about to leave, with their room reserved.
 
         Twins of the lost nodes are preferred. None when nobody has the layers and the room; nothing is changed then.
+        What later stages hold was computed from the rows of one that was caught, so that it counts as lost too.
         """
         mended = self._mended(session, route, self._roomy(session, positions), avoid)
         if mended is None:
@@ -387,6 +420,7 @@ class Swarm:
     ) -> Mended | None:
         stages: list[Stage] = []
         runs: list[tuple[int, int]] = []
+        tainted: int | None = None
         for due, group in groupby(route, lambda stage: self._is_due(session, stage)):
             old = list(group)
             if not due:
@@ -396,8 +430,12 @@ class Swarm:
             new = self._route(roomy, avoid, part, {stage.twin for stage in old})
             if new is None:
                 return None
+            if tainted is None and any(stage.node in self._tainted for stage in old):
+                tainted = len(stages)
             runs.append((len(stages), len(stages) + len(new) - 1))
             stages += new
+        if tainted is not None:
+            runs = [*(run for run in runs if run[1] < tainted), (tainted, len(stages) - 1)]
         return Mended(tuple(stages), tuple(runs))
 
     def check(self, positions: int) -> None:

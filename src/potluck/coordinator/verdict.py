@@ -29,22 +29,16 @@ _LIKELY = -7.0
 
 
 class Judge:
-    """Of a swarm with hidden rows of `width` values in this form.
+    """Of a swarm with hidden rows of `width` values in this form."""
 
-    exact: whether twins compute the same bits in whatever batches; without that they are as good as strangers.
-    """
-
-    def __init__(self, width: int, form: RowFormat, tolerance: Tolerance, *, exact: bool) -> None:
+    def __init__(self, width: int, form: RowFormat, tolerance: Tolerance) -> None:
         self._width = width
         self._form = form
         self._tolerance = tolerance
-        self._exact = exact
 
-    def agree(self, evidence: Evidence, one: Answer, other: Answer, *, twins: bool) -> bool:
-        """Whether these answers to the evidence's questions can both be right."""
-        if twins and self._exact:
-            return one == other
-        return self.difference(evidence, one, other) <= 1.0
+    def agree(self, evidence: Evidence, one: Answer, other: Answer, twins: bool) -> bool:
+        """Whether these answers to the evidence's questions can both be right. twins: they are of twins."""
+        return one == other if twins else self.difference(evidence, one, other) <= 1.0
 
     def difference(self, evidence: Evidence, one: Answer, other: Answer) -> float:
         """The largest of any row, as a multiple of the tolerance."""

@@ -1,0 +1,150 @@
+"""Runs audits: hands the evidence to other nodes, and does what follows from their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from potluck.coordinator.accounts import Ledger
+from potluck.coordinator.audits import Action, Assignment, Audits, Forfeit, Quarantine, Settle, Suspect
+from potluck.coordinator.case import Holder
+from potluck.coordinator.relay import Relay
+from potluck.coordinator.swarm import Node
+from potluck.coordinator.trace import Hop
+from potluck.coordinator.witness import Answer, Evidence, Question
+from potluck.errors import Unavailable
+from potluck.types import NodeState, RowFormat, Stage
+from potluck.wire.messages import Step
+from potluck.wire.rows import join_rows
+
+if TYPE_CHECKING:
+    from potluck.coordinator.gateway import Gateway
+
+log = logging.getLogger(__name__)
+
+_EVIDENCE_BYTES = 4 << 20
+"""Of one stage of one session, at most."""
+
+_ROOM_S = 30.0
+"""How long an auditor may be without room."""
+
+
+class Auditor:
+    """Asks `audits` for decisions. ledger: where what nodes earned is settled, or forfeited."""
+
+    def __init__(self, gateway: Gateway, relay: Relay, audits: Audits, ledger: Ledger) -> None:
+        self.audits = audits
+        self._ledger = ledger
+        self._gateway = gateway
+        self._relay = relay
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._numbers: set[int] = set()
+        relay.witness.on_evidence = self._collected
+
+    @property
+    def _nodes(self) -> dict[str, Node]:
+        return self._gateway.swarm.nodes
+
+    def opened(self, session: int, route: Sequence[Stage], prompt: int) -> None:
+        """A new session has this route, for a prompt of so many tokens.
+
+        Which of its stages are audited is drawn now: the nodes cannot know.
+        """
+        keys = [self._nodes[stage.node].key if self._is_auditable(stage) else b"" for stage in route]
+        most = max(1, _EVIDENCE_BYTES // (2 * self._relay.row_bytes))
+        self._relay.witness.watch(session, route, self.audits.opened(keys, prompt, most))
+
+    def stepped(self, hop: Hop) -> None:
+        """A stage has computed a step."""
+        if hop.session not in self._numbers and hop.node in self._nodes:
+            self.audits.stepped(self._nodes[hop.node].key, hop.rows)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an audit runs."""
+        return bool(self._tasks)
+
+    def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _is_auditable(self, stage: Stage) -> bool:
+        """Whether there are holders besides those of the stage's own key."""
+        return len({holder.key for holder in self._holders(stage)}) > 1
+
+    def _holders(self, stage: Stage) -> list[Holder]:
+        """Nodes that serve, begin where the stage begins, and reach its end: the stage's own among them."""
+        return [
+            self._holder(name)
+            for name, node in self._nodes.items()
+            if node.state is NodeState.READY
+            and node.span.first == stage.span.first
+            and node.span.last >= stage.span.last
+        ]
+
+    def _holder(self, name: str) -> Holder:
+        node = self._nodes[name]
+        return Holder(name, node.key, node.ready.twin, node.entry.trusted)
+
+    def _collected(self, evidence: Evidence) -> None:
+        if evidence.stage.node in self._nodes:  # whoever has left is no use to anybody, honest or not
+            self.audits.collected(evidence, self._holder(evidence.stage.node))
+            self._assign()
+
+    def _assign(self) -> None:
+        assignments, actions = self.audits.assign(lambda evidence: self._holders(evidence.stage))
+        for assignment in assignments:
+            task = asyncio.create_task(self._run(assignment))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        self._act(actions)
+
+    async def _run(self, assignment: Assignment) -> None:
+        try:
+            answer = await self._answer(assignment.holder.node, assignment.case.evidence)
+        except Unavailable as error:
+            log.debug("An audit could not be run: %s", error)
+            answer = None
+        self._act(self.audits.answered(assignment, answer))
+        self._assign()
+
+    async def _answer(self, node: str, evidence: Evidence) -> Answer:
+        """What this node makes of what the audited one was given. Raises Unavailable when it does not come to that."""
+        session = await self._open(node, evidence)
+        self._numbers.add(session)
+        try:
+            rows: list[bytes | None] = []
+            for number, question in enumerate(evidence.questions()):
+                rows += await self._ask(session, number, question, evidence)
+            return tuple(row if gave is not None else None for row, gave in zip(rows, evidence.gave, strict=True))
+        finally:
+            self._numbers.discard(session)
+            self._gateway.close_session(session)
+
+    async def _open(self, node: str, evidence: Evidence) -> int:
+        deadline = asyncio.get_running_loop().time() + _ROOM_S
+        while (session := self._gateway.open_audit(node, evidence)) is None:
+            if node not in self._nodes or not await self._gateway.changed_before(deadline):
+                raise Unavailable(f"Node {node} has no room for an audit.")
+        return session
+
+    async def _ask(self, session: int, number: int, question: Question, evidence: Evidence) -> list[bytes | None]:
+        form = RowFormat.F32 if evidence.stage.span.first == 0 else self._relay.rows
+        count = len(question.rows)
+        step = Step(session, 0, number, question.position, count, 0, question.top, question.asks, 0)
+        rows = await self._gateway.run_audit(step, join_rows(question.rows, form))
+        return [*[None] * (count - len(rows)), *rows]
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Settle(key):
+                    self._ledger.settle(key)
+                case Forfeit(key):
+                    self._ledger.forfeit(key)
+                case Quarantine(node, reason):
+                    self._gateway.quarantine(node, reason)
+                case Suspect(nodes, reason):
+                    self._gateway.note_suspects(nodes, reason)

@@ -1,0 +1,259 @@
+"""Audits over a gateway with nodes in this process, some of which lie about a toy model."""
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from coordinator.test_generation import (
+    LAYERS,
+    TOKENIZER,
+    VOCABULARY,
+    WIDTH,
+    Node,
+    answer,
+    job,
+    run,
+    text,
+    toy_answer,
+    toy_logits,
+    until,
+)
+from newcomer import reception
+from potluck.coordinator.audits import Audits
+from potluck.coordinator.door import Entry
+from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.generation import generate
+from potluck.coordinator.relay import Relay
+from potluck.coordinator.status import swarm_status
+from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.verdict import Judge, Tolerance
+from potluck.planning.cost import Footprint
+from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span
+from potluck.wire.codec import decode_from_node, encode
+from potluck.wire.messages import Hidden, Notice, Scores, Step
+
+RATE = 0.2
+
+
+def make_gateway() -> Gateway:
+    swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
+    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
+    terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
+    judge = Judge(WIDTH, RowFormat.F32, Tolerance(0.01, 0.01))
+    return Gateway(swarm, relay, terms, reception(), Audits(RATE, judge.agree, random.Random(0).random))
+
+
+class Liar(Node):
+    """Answers another row than it should once it has been honest for so many steps; keeps what it is told."""
+
+    honest = 0
+
+    def __init__(self, gateway: Gateway, span: Span, positions: int = 1000) -> None:
+        self.notices: list[str] = []
+        super().__init__(gateway, span, positions)
+
+    async def _handle(self, message: object, payload: memoryview) -> None:
+        if isinstance(message, Notice):
+            self.notices.append(message.text)
+        await super()._handle(message, payload)
+
+    def _answer(self, step: Step, payload: memoryview) -> bytes:
+        frame = super()._answer(step, payload)
+        self.honest -= 1
+        if self.honest >= 0:
+            return frame
+        message, told = decode_from_node(frame)
+        if isinstance(message, Hidden):
+            return encode(message, ((np.frombuffer(told, "<f4") + 1) % 20).astype("<f4").tobytes())
+        if isinstance(message, Scores):
+            return encode(message, _other_tokens(message.counts, bytes(told)))
+        return frame
+
+
+def _other_tokens(counts: tuple[int, ...], told: bytes) -> bytes:
+    """The same log-probabilities, of the next tokens."""
+    rows, start = [], 0
+    for count in counts:
+        ids = np.frombuffer(told, "<i4", count, start + 4)
+        rows += [told[start : start + 4], ((ids + 1) % VOCABULARY).astype("<i4").tobytes()]
+        rows.append(told[start + 4 + 4 * count : start + 4 + 8 * count])
+        start += 4 + 8 * count
+    return b"".join(rows)
+
+
+async def join(gateway: Gateway, *nodes: Node) -> None:
+    await until(lambda: all(node.name and gateway.swarm.nodes[node.name].state is NodeState.READY for node in nodes))
+
+
+async def settled(gateway: Gateway) -> None:
+    """No audit runs."""
+    await until(lambda: not gateway.auditor.busy)
+
+
+def states(gateway: Gateway, *nodes: Node) -> list[NodeState]:
+    return [gateway.swarm.nodes[node.name].state for node in nodes]
+
+
+async def leave(*nodes: Node) -> None:
+    for node in nodes:
+        await node.leave()
+
+
+def test_honest_nodes_pass_and_no_room_stays_taken() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        nodes = [Node(gateway, Span.parse(span)) for span in ("0-1", "0-1", "2-3", "2-3")]
+        await join(gateway, *nodes)
+        for number in range(30):
+            assert text(await answer(gateway, job("potluck"[number % 7 :], 5))) == toy_answer(
+                "potluck"[number % 7 :], 5
+            )
+        await settled(gateway)
+        totals = gateway.auditor.audits.totals
+        assert (totals.passed > 20, totals.failed, gateway.auditor.audits.undecided) == (True, 0, 0)
+        assert set(states(gateway, *nodes)) == {NodeState.READY}
+        assert all(node.open_sessions == 0 for node in gateway.swarm.nodes.values())
+        assert sum(node.audits_passed for node in shown(gateway)) == totals.passed
+        await leave(*nodes)
+
+    run(test())
+
+
+def shown(gateway: Gateway) -> list:
+    return swarm_status(gateway.swarm, "toy", "d", 1000, gateway.auditor.audits, 0).nodes
+
+
+@pytest.mark.parametrize("honest", [0, 50])
+@pytest.mark.parametrize(("lying", "other"), [("0-1", "2-3"), ("2-3", "0-1")])
+def test_a_liar_is_caught_and_from_then_on_the_answer_is_the_models(honest: int, lying: str, other: str) -> None:
+    """What later stages had from it is computed anew, so that no later token depends on its lies."""
+
+    async def test() -> None:
+        gateway = make_gateway()
+        liar = Liar(gateway, Span.parse(lying))
+        liar.honest = honest
+        await join(gateway, liar)  # the first one gets the sessions
+        others = [Node(gateway, Span.parse(span)) for span in (lying, lying, other)]
+        await join(gateway, *others)
+        caught = False
+        for number in range(40):
+            one = job("potluck"[number % 7 :], 60, ignore_eos=True, logprobs=0)
+            tokens = list(one.prompt)
+            async for delta in generate(gateway, TOKENIZER, one):
+                [scored] = delta.tokens
+                if caught:
+                    assert scored.token == int(toy_logits(tokens).argmax())
+                tokens.append(scored.token)
+                caught = states(gateway, liar) == [NodeState.QUARANTINED]
+            if caught:
+                break
+        assert caught
+        await settled(gateway)
+        assert states(gateway, *others) == [NodeState.READY] * 3
+        assert not gateway.swarm.nodes[liar.name].reserved
+        [line] = liar.notices
+        assert "were wrong twice" in line
+        [status] = [node for node in shown(gateway) if node.state == "quarantined"]
+        assert "were wrong twice" in status.reason
+        assert status.audits_failed == 1
+        assert text(await answer(gateway, job("potluck", 6))) == toy_answer("potluck", 6)
+        await leave(liar, *others)
+
+    run(test())
+
+
+def test_of_two_that_contradict_each_other_neither_is_convicted_but_both_are_watched() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        liar, honest, last = Liar(gateway, Span(0, 1)), Node(gateway, Span(0, 1)), Node(gateway, Span(2, 3))
+        await join(gateway, liar, honest, last)
+        for _ in range(5):
+            await answer(gateway, job("potluck", 5))
+        await settled(gateway)
+        assert gateway.auditor.audits.undecided > 0
+        assert states(gateway, liar, honest, last) == [NodeState.READY] * 3
+        gateway.swarm.nodes[honest.name].entry = Entry("", trusted=True)
+        for _ in range(5):
+            await answer(gateway, job("potluck", 5))
+        await settled(gateway)
+        assert states(gateway, liar, honest) == [NodeState.QUARANTINED, NodeState.READY]
+        await leave(liar, honest, last)
+
+    run(test())
+
+
+@pytest.mark.parametrize("loss", ["leaves", "fails"])
+def test_an_auditor_that_is_lost_is_replaced(loss: str) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        nodes = [Node(gateway, Span.parse(span)) for span in ("0-1", "0-1", "0-1", "2-3")]
+        await join(gateway, *nodes)
+        served, others = nodes[0], nodes[1:3]
+
+        async def lose(node: Node, step: Step) -> None:
+            node.before = None
+            node.failing = loss == "fails"
+            if loss == "leaves":
+                await node.link.close()
+
+        for node in others:
+            node.before = bind(lose, node)
+        await answer(gateway, job("potluck", 5))
+        await settled(gateway)
+        assert served.name in gateway.swarm.nodes
+        for node in others:
+            node.failing, node.before = False, None
+        for _ in range(3):
+            await answer(gateway, job("potluck", 5))
+        await settled(gateway)
+        assert gateway.auditor.audits.totals.failed == 0
+        await leave(*nodes)
+
+    run(test())
+
+
+def test_when_the_coordinator_stops_no_audit_stays_behind() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        nodes = [Node(gateway, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
+        await join(gateway, *nodes)
+
+        async def never(_: Node, __: Step) -> None:
+            gateway.stop()
+
+        nodes[1].before = bind(never, nodes[1])
+        await answer(gateway, job("potluck", 2))
+        await until(lambda: not gateway.auditor.busy)
+        await leave(*nodes)
+
+    run(test())
+
+
+def bind(call: Callable, node: Node) -> Callable:
+    return lambda step: call(node, step)
+
+
+def test_an_audits_frames_look_like_the_sessions_that_it_is_about() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        nodes = [Node(gateway, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
+        await join(gateway, *nodes)
+        seen: list[Step] = []
+
+        async def look(_: Node, step: Step) -> None:
+            seen.append(step)
+
+        for node in nodes[:2]:
+            node.before = bind(look, node)
+        await answer(gateway, job("potluck", 3))
+        await settled(gateway)
+        sessions = {step.session for step in seen}
+        assert len(sessions) == 2
+        assert {step.stages for step in seen} == {2}
+        assert {step.last for step in seen} == {1}
+        assert not any(step.keep or step.asks for step in seen)
+        await leave(*nodes)
+
+    run(test())

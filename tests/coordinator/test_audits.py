@@ -1,0 +1,179 @@
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potluck.coordinator.audits import Action, Audits, Forfeit, Quarantine, Record, Settle, Suspect
+from potluck.coordinator.case import Holder
+from potluck.coordinator.witness import Answer, Evidence
+from potluck.types import Span, Stage
+
+A, B, C, D = (Holder(node, f"key {node}".encode(), "twin") for node in "abcd")
+TRUE: Answer = (b"true",)
+LIE: Answer = (b"lie",)
+
+
+class Swarm:
+    """Holders of one span; `answer` tells what each of them computes."""
+
+    def __init__(self, holders: Sequence[Holder], answer: Callable[[Holder], Answer | None], seed: int = 0) -> None:
+        self.holders = list(holders)
+        self.answer = answer
+        self.actions: list[Action] = []
+        self.audits = Audits(0.02, lambda _, one, other, __: one == other, random.Random(seed).random)
+
+    def audit(self, audited: Holder) -> None:
+        """One session of this node is audited, and all that follows."""
+        gave = self.answer(audited) or TRUE
+        self.audits.collected(
+            Evidence(1, Stage(audited.node, Span(0, 1)), 3, (b"x",) * len(gave), gave, (None,)), audited
+        )
+        while True:
+            assignments, actions = self.audits.assign(lambda _: self.holders)
+            self._act(actions)
+            for assignment in assignments:
+                self._act(self.audits.answered(assignment, self.answer(assignment.holder)))
+            if not assignments:
+                return
+
+    def _act(self, actions: Sequence[Action]) -> None:
+        self.actions += actions
+        caught = {action.node for action in actions if isinstance(action, Quarantine)}
+        self.holders = [holder for holder in self.holders if holder.node not in caught]
+
+    @property
+    def caught(self) -> set[str]:
+        return {action.node for action in self.actions if isinstance(action, Quarantine)}
+
+
+def test_an_honest_node_is_settled_with() -> None:
+    swarm = Swarm([A, B], lambda _: TRUE)
+    swarm.audit(A)
+    assert swarm.actions == [Settle(A.key)]
+    assert swarm.audits.record(A.key) == Record(passed=1)
+    assert swarm.audits.totals == Record(passed=1)
+
+
+def test_a_liar_is_quarantined_and_forfeits() -> None:
+    swarm = Swarm([A, B, C], lambda holder: LIE if holder is A else TRUE)
+    swarm.audit(A)
+    [quarantine, forfeit] = swarm.actions
+    assert isinstance(quarantine, Quarantine)
+    assert quarantine.node == A.node
+    assert "its hidden rows of layers 0-1, 1 positions, were wrong twice" in quarantine.reason
+    assert forfeit == Forfeit(A.key)
+    assert swarm.audits.record(A.key).failed == 1
+
+
+def test_an_auditor_that_lies_is_caught_and_the_audited_one_passes() -> None:
+    swarm = Swarm([A, B, C], lambda holder: LIE if holder is B else TRUE)
+    for _ in range(20):
+        swarm.audit(A)
+    assert swarm.caught == {B.node}
+    assert swarm.audits.record(A.key) == Record(passed=20)
+
+
+def test_bad_luck_is_retested_and_only_its_return_is_punished() -> None:
+    wrong = iter([LIE, TRUE, LIE])
+    swarm = Swarm([A, B, C], lambda holder: next(wrong, TRUE) if holder is A else TRUE)
+    swarm.audit(A)
+    assert isinstance(swarm.actions[-1], Suspect)
+    assert swarm.caught == set()
+    assert swarm.audits.opened([A.key], 1, 100)  # its next sessions are all audited
+    swarm.audit(A)
+    assert swarm.caught == {A.node}
+
+
+def test_bad_luck_is_forgotten_after_many_audits() -> None:
+    wrong = iter([LIE, *[TRUE] * 200, LIE])
+    swarm = Swarm([A, B, C], lambda holder: next(wrong, TRUE) if holder is A else TRUE)
+    for _ in range(202):
+        swarm.audit(A)
+    assert swarm.audits.record(A.key).failed == 2
+    assert swarm.caught == set()
+
+
+def test_two_that_contradict_each_other_are_both_watched() -> None:
+    swarm = Swarm([A, B], lambda holder: LIE if holder is A else TRUE)
+    for key in (A.key, B.key) * 3:
+        swarm.audits.opened([key], 1, 100)
+    assert not swarm.audits.opened([A.key, B.key], 1, 100)
+    swarm.audit(A)
+    [suspect] = swarm.actions
+    assert isinstance(suspect, Suspect)
+    assert set(suspect.nodes) == {A.node, B.node}
+    assert set(swarm.audits.opened([A.key, B.key], 1, 100)) == {0, 1}
+    assert swarm.audits.undecided == 1
+
+
+def test_an_audit_without_an_auditor_is_drawn_again() -> None:
+    swarm = Swarm([A], lambda _: TRUE)
+    for _ in range(3):
+        swarm.audits.opened([A.key], 1, 100)
+    assert not swarm.audits.opened([A.key], 1, 100)
+    swarm.audit(A)
+    assert swarm.actions == []
+    assert swarm.audits.opened([A.key], 1, 100)
+
+
+def test_few_audits_run_at_once_and_one_on_each_node() -> None:
+    audits = Audits(0.02, lambda _, one, other, __: one == other, random.Random(0).random)
+    for audited in (A, B, C, D) * 20:  # far more than are kept
+        audits.collected(Evidence(1, Stage(audited.node, Span(0, 1)), 3, (b"x",), TRUE, (None,)), audited)
+    running, _ = audits.assign(lambda _: [A, B, C, D])
+    running += audits.assign(lambda _: [A, B, C, D])[0]
+    assert 1 <= len(running) <= 2
+    assert len({assignment.holder.node for assignment in running}) == len(running)
+    passed = 0
+    while running:
+        passed += len(audits.answered(running.pop(), TRUE))
+        running += audits.assign(lambda _: [A, B, C, D])[0]
+    assert passed == 32
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_stage_that_nobody_else_holds_is_not_drawn(rate: float) -> None:
+    audits = Audits(rate, lambda *_: True, random.Random(0).random)
+    assert set(audits.opened([b"", b"x", b""], 5, 100)) == ({1} if rate else set())
+
+
+def test_no_audit_takes_more_than_may_be_kept() -> None:
+    audits = Audits(0.02, lambda *_: True, random.Random(0).random)
+    drawn = audits.opened([b"x", b"y"], 8, 10)
+    assert drawn[0] == 10
+    assert drawn[1] == 3  # behind the seven rows before the prompt's last
+    assert 1 not in audits.opened([b"x", b"y"], 50, 10)
+
+
+@given(
+    liar=st.sampled_from([A, B, C]),
+    honesty=st.floats(0, 0.8),
+    failing=st.floats(0, 0.3),
+    order=st.lists(st.sampled_from([A, B, C]), min_size=1, max_size=60),
+    seed=st.integers(0, 2**32),
+)
+def test_while_one_of_three_lies_no_other_is_convicted(
+    liar: Holder, honesty: float, failing: float, order: list[Holder], seed: int
+) -> None:
+    chance = random.Random(seed)
+
+    def answer(holder: Holder) -> Answer | None:
+        if chance.random() < failing:
+            return None
+        return LIE if holder is liar and chance.random() >= honesty else TRUE
+
+    swarm = Swarm([A, B, C], answer, seed)
+    for audited in order:
+        if audited in swarm.holders:
+            swarm.audit(audited)
+    assert swarm.caught <= {liar.node}
+    assert all(swarm.audits.record(holder.key).failed == 0 for holder in (A, B, C) if holder is not liar)
+
+
+@given(st.sampled_from([A, B, C]), st.integers(0, 2**32))
+def test_one_that_always_lies_is_caught_by_its_first_audit(liar: Holder, seed: int) -> None:
+    swarm = Swarm([A, B, C], lambda holder: LIE if holder is liar else TRUE, seed)
+    swarm.audit(liar)
+    assert swarm.caught == {liar.node}
