@@ -131,6 +131,16 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
     return True
 
 
+@contextmanager
+def honest_nodes(model: Path, spans: Sequence[Span], copies: int, serve: Sequence[str]) -> Iterator[LocalSwarm]:
+    """Every span so many times, on nodes with names, and so keys, of their own."""
+    with LocalSwarm(model, [], serve=serve, join=["--model", str(model), "--threads", "1"]) as swarm:
+        for span in spans:
+            for copy in range(copies):
+                swarm.add_node(str(span), "--name", f"{span} {'abc'[copy]}")
+        yield swarm
+
+
 # Attacks
 
 
@@ -173,7 +183,7 @@ def attack_part(model: Path, runs: dict[float, int]) -> dict[str, Any]:
     for rate, count in runs.items():
         spans = even_spans(open_model(model).layers, 3)
         serve = ["--host", "127.0.0.1", "--audit", str(rate)]
-        with LocalSwarm(model, spans * 2, serve=serve, join=["--model", str(model), "--threads", "1"]) as swarm:
+        with honest_nodes(model, spans, 2, serve) as swarm:
             name = swarm.wait_covered()["model"]
             for honest in (0, TRUSTED_STEPS):
                 for group in attack_groups():
@@ -242,9 +252,8 @@ def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int
     manifest = open_model(model)
     spans = even_spans(manifest.layers, 3)
     serve = ["--host", "127.0.0.1", "--audit", "1", "--rows", form]
-    join = ["--model", str(model), "--threads", "1"]
     with ExitStack() as stack:
-        swarm = stack.enter_context(LocalSwarm(model, spans, serve=serve, join=join))
+        swarm = stack.enter_context(honest_nodes(model, spans, 1, serve))
         for span in spans:
             for copy in ("x", "y") if streams == 1 else ("x",):
                 options = {"attack": "none", "plain": True, "name": f"plain{copy}"}
@@ -284,12 +293,9 @@ def overhead_part(rounds: int, streams: int) -> dict[str, Any]:
     prompts = Prompts(open_tokenizer(model).vocabulary)
     rates = ("0", str(DEFAULT_RATE))
     spent: dict[str, list[float]] = {rate: [] for rate in rates}
-    join = ["--model", str(model), "--threads", "1"]
     with ExitStack() as stack:
         swarms = {
-            rate: stack.enter_context(
-                LocalSwarm(model, spans * 2, serve=["--host", "127.0.0.1", "--audit", rate], join=join)
-            )
+            rate: stack.enter_context(honest_nodes(model, spans, 2, ["--host", "127.0.0.1", "--audit", rate]))
             for rate in rates
         }
         names = {rate: swarm.wait_covered()["model"] for rate, swarm in swarms.items()}

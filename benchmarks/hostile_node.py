@@ -2,7 +2,8 @@
 
     python benchmarks/hostile_node.py URL SPAN --attack zeros [--model FILE] [--honest 160] [--most 400] [--plain]
 
-Each time that it is caught, or has lied for so many steps, it says so in one line and comes back under another name.
+Each time that it is caught, or has lied for so many steps, it says so in one line and comes back as another node, with a
+name and a key of its own.
 Its twin mark is the honest one: it lies about sessions, not about the probe.
 """
 
@@ -20,6 +21,7 @@ from potluck.engine.base import Engine, Output, Segment
 from potluck.node import agent, loading
 from potluck.node.hardware import free_memory
 from potluck.types import Span
+from potluck.wire.identity import Identity
 
 PROBE = -1
 """The session of the probe when a node loads: whoever lies there betrays itself."""
@@ -149,13 +151,19 @@ async def run(arguments: argparse.Namespace) -> None:
     if arguments.plain:
         loading._is_safe = lambda _: False
     config = agent.NodeConfig(
-        arguments.url, arguments.name, Span.parse(arguments.span), arguments.model, free_memory(), 1
+        arguments.url,
+        arguments.name,
+        Span.parse(arguments.span),
+        arguments.model,
+        free_memory(),
+        threads=1,
+        identity=Identity.fresh(),
     )
     loaded = None
     for number in range(1_000_000):
         if liar:
             liar[0].told, liar[0].honest = 0, arguments.honest
-        named = agent.NodeConfig(**{**vars(config), "name": f"{arguments.name}-{number}"})
+        named = agent.NodeConfig(**{**vars(config), "name": f"{arguments.name}-{number}", "identity": Identity.fresh()})
         loaded = await stay(named, liar, arguments.most, loaded)
 
 

@@ -66,20 +66,45 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
 
 
 def test_frames_that_nobody_waits_for_are_dropped() -> None:
+    scores = candidates(([1, 7], [-1.0, -2.0]))
+    for session, version, number in ((2, 5, 0), (1, 4, 0), (1, 5, 9), (-1, 5, 0), (2**63, 2**63, 2**63)):
+        assert at_the_end().scores("c", Scores(session, version, number, (2,), 0.0, 0.0), scores) is None
+        assert at_the_end().hidden("c", Hidden(session, version, number, 2, 0.0, 0.0), PAYLOAD) is None
+        assert not at_the_end().failed("c", Failed(session, version, number, "no"))
+
+
+def test_late_answers_are_at_most_as_many_as_steps_were_sent() -> None:
+    relay = at_the_end()
+    relay.close(1)
+    late = Scores(1, 5, 0, (2,), 0.0, 0.0)
+    assert relay.scores("c", late, candidates(([1, 7], [-1.0, -2.0]))) is None
+    with pytest.raises(WireError, match="more steps than it was given"):
+        relay.scores("c", late, candidates(([1, 7], [-1.0, -2.0])))
+
+
+def test_an_answer_that_is_sent_again_is_refused() -> None:
     relay = at_the_end()
     scores = candidates(([1, 7], [-1.0, -2.0]))
-    for late in (
-        Scores(2, 5, 0, (2,), 0.0, 0.0),
-        Scores(1, 4, 0, (2,), 0.0, 0.0),
-        Scores(1, 5, 9, (2,), 0.0, 0.0),
-        Scores(-1, 5, 0, (2,), 0.0, 0.0),
-    ):
-        assert relay.scores("c", late, scores) is None
-    for session, version, number in ((2, 5, 0), (1, 4, 0), (1, 5, 9), (2**63, 2**63, 2**63)):
-        assert relay.hidden("c", Hidden(session, version, number, 2, 0.0, 0.0), PAYLOAD) is None
-        assert not relay.failed("c", Failed(session, version, number, "no"))
     assert relay.scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), scores) is not None
-    assert relay.scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), scores) is None  # a second time
+    with pytest.raises(WireError, match="more steps than it was given"):
+        relay.scores("c", Scores(1, 5, 0, (2,), 0.0, 0.0), scores)
+
+
+def test_no_answer_overtakes_another_of_its_session() -> None:
+    relay = started()
+    relay.start(step(1), bytes(8))
+    with pytest.raises(WireError, match="Step 1 of session 1 overtakes another"):
+        relay.hidden("a", Hidden(1, 5, 1, 2, 0.0, 0.0), PAYLOAD)
+    for number in (0, 1):
+        assert relay.hidden("a", Hidden(1, 5, number, 2, 0.0, 0.0), PAYLOAD) is not None
+
+
+def test_what_a_node_may_still_say_goes_with_it() -> None:
+    relay = at_the_end()
+    relay.close(1)
+    relay.forget("c")
+    with pytest.raises(WireError, match="more steps than it was given"):
+        relay.failed("c", Failed(1, 5, 0, "no"))
 
 
 @pytest.mark.parametrize("node", ["b", "c", "nobody"])

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.allowance import Allowance
 from potluck.coordinator.auditor import Auditor
 from potluck.coordinator.audits import Audits, no_audits
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
@@ -262,9 +263,12 @@ class Gateway:
         try:
             await self._admit(node, link)
             self._watch_on()
+            allowance = Allowance(self._relay.clock())
             while True:
                 message, payload = decode_from_node(await link.receive())
                 self._watch.heard(node, self._relay.clock())
+                if not isinstance(message, Hidden | Scores | Kept | Failed):
+                    allowance.take(self._relay.clock())
                 self._take(node, message, payload)
         except LinkClosed as error:
             log.info("%s: %s", self._name(node), error)
@@ -284,6 +288,7 @@ class Gateway:
             del self._outboxes[node], self._hosts[node], self._stays[node]
             self.tickets.cancel(node)
             self._watch.forget(node)
+            self._relay.forget(node)
             self._handover.lost(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
             await self._part(link, reason)

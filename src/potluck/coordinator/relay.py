@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -92,6 +93,8 @@ class Relay:
         self.clock = clock
         self._flights: dict[int, _Flight] = {}
         self.trace = Trace()
+        self._owed: Counter[str] = Counter()
+        """Answers that each node may still give: one for each step or recall that was sent to it."""
 
     @property
     def row_bytes(self) -> int:
@@ -152,6 +155,7 @@ class Relay:
         if first == 0:
             return self._to_stage(flight, self._leg(flight, step, 0, goal), tokens)
         flight.legs[step.step] = self._leg(flight, step, first - 1, goal)
+        self._owed[flight.route[first - 1].node] += 1
         recall = Recall(step.session, flight.version, step.step, step.position, step.rows)
         return flight.route[first - 1].node, encode(recall)
 
@@ -167,6 +171,7 @@ class Relay:
         """Send the step where the leg says."""
         step, stage = leg.step, flight.route[leg.place]
         flight.legs[step.step] = leg
+        self._owed[stage.node] += 1
         asks = step.asks if leg.place == len(flight.route) - 1 else ()
         keep = step.keep and leg.place == leg.goal
         if not step.keep:
@@ -259,23 +264,39 @@ class Relay:
             message.queue_s,
             message.compute_s,
         )
+        self._owed[stage.node] -= 1
         self.trace.add(hop)
         self.on_hop(hop)
 
     def failed(self, node: str, message: Failed) -> Step | None:
         """The step that this failure ends; None for one that is not awaited any more."""
         awaited = self._find(node, message)
-        return None if awaited is None else awaited[1].step
+        if awaited is None:
+            return None
+        self._owed[node] -= 1
+        return awaited[1].step
 
     def _find(self, node: str, message: Hidden | Scores | Kept | Failed) -> tuple[_Flight, _Leg] | None:
-        """The flight and leg this frame belongs to; None for a late frame of a closed or re-routed session."""
+        """The flight and leg this frame belongs to; None for a late frame of a closed or re-routed session.
+
+        Raises WireError for one that answers nothing, or steps of a session in another order than they were given in.
+        """
         flight = self._flights.get(message.session)
         if flight is None or message.route != flight.version or message.step not in flight.legs:
+            if self._owed[node] < 1:
+                raise WireError("The node answers more steps than it was given.")
+            self._owed[node] -= 1
             return None
         leg = flight.legs[message.step]
         if flight.route[leg.place].node != node:
             raise WireError(f"Step {message.step} of session {message.session} is not at this node.")
+        if any(number < message.step and other.place == leg.place for number, other in flight.legs.items()):
+            raise WireError(f"Step {message.step} of session {message.session} overtakes another.")
         return flight, leg
+
+    def forget(self, node: str) -> None:
+        """The node has left."""
+        del self._owed[node]
 
     def close(self, session: int) -> list[Outgoing]:
         """Tell every node of the route to forget the session."""
