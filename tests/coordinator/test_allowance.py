@@ -1,5 +1,3 @@
-import pytest
-
 from potluck.coordinator.allowance import Allowance
 from potluck.errors import WireError
 

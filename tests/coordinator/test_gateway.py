@@ -35,10 +35,12 @@ from potluck.wire.messages import (
     Hidden,
     Loading,
     Message,
+    Pong,
     Ready,
     Refusal,
     Scores,
     Step,
+    Threads,
     Welcome,
 )
 from potluck.wire.rows import pack_rows, pack_scores
@@ -326,6 +328,61 @@ def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes
         await good.answer()
         assert len(await result) == 1
         other.close()
+        await good.leave()
+
+    run(test())
+
+
+HOSTILE = {
+    "rows that are no numbers": [(0, b"\0\0\xc0\x7f" * 3 * WIDTH)],
+    "infinite rows": [(0, b"\0\0\x80\x7f" * 3 * WIDTH)],
+    "half a row": [(0, ROWS[:-4])],
+    "a row too many": [(0, ROWS + bytes(4 * WIDTH))],
+    "the same rows twice": [(0, ROWS), (0, ROWS)],
+    "the second step before the first": [(1, ROWS)],
+    "steps that were never sent": [(7, ROWS), (8, ROWS), (9, ROWS)],
+}
+
+
+@pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_stage_is_cut_and_its_session_can_be_mended(sent: list[tuple[int, bytes]]) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        bad, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
+        session = await gateway.open(10)
+        results = [one_step(session), asyncio.create_task(session.step(3, IDS, 1, ((),)))]
+        for _ in results:
+            await bad.step()
+        for number, payload in sent:
+            await bad.send(Hidden(session.number, 1, number, 3, 0.0, 0.0), payload)
+        assert await bad.dropped()
+        for result in results:
+            with pytest.raises(RouteLost):
+                await result
+        assert list(gateway.swarm.nodes) == [last.name]
+        good = await join(gateway, 0, 1)
+        assert await session.mend([]) == 0
+        assert [stage.node for stage in session.route] == [good.name, last.name]
+        session.close()
+        await good.leave()
+        await last.leave()
+
+    run(test())
+
+
+@pytest.mark.parametrize("message", [Pong(1, 0), Loading(0.5), Threads(1)], ids=lambda message: type(message).__name__)
+def test_a_node_that_floods_is_cut(message: Message) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        bad, good = await join(gateway), await join(gateway)
+        for _ in range(1000):
+            await bad.send(message)
+        assert "floods the coordinator" in await bad.dropped()
+        session = await gateway.open(10)
+        result = one_step(session)
+        await good.answer()
+        assert len(await result) == 1
+        session.close()
         await good.leave()
 
     run(test())

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, suppress
 
 import httpx
 import openai
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -19,7 +20,20 @@ from potluck.local import LocalSwarm, Process
 from potluck.node.agent import node_url
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
-from potluck.wire.messages import PROTOCOL_VERSION, Greeting, Hello, Hidden, Ready, Refusal, Scores, Welcome
+from potluck.wire.messages import (
+    PROTOCOL_VERSION,
+    Greeting,
+    Hello,
+    Hidden,
+    Loading,
+    Pong,
+    Ready,
+    Refusal,
+    Scores,
+    Step,
+    Threads,
+    Welcome,
+)
 from tiny import write_tiny_gguf
 
 # Models
@@ -184,13 +198,17 @@ def test_a_malformed_frame_drops_the_node_and_no_other(tiny_swarm, tiny_unsplit,
     check_greedy(client_of(tiny_swarm), "tiny", tiny_unsplit)
 
 
+def hidden(step: Step, payload: bytes) -> bytes:
+    return encode(Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0), payload)
+
+
 LIES = {
-    "rows of the wrong size": lambda step: encode(
-        Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0), b"\0" * 5
-    ),
+    "rows of the wrong size": lambda step: hidden(step, b"\0" * 5),
     "scores in the middle": lambda step: encode(
         Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), b"\0" * 12
     ),
+    "rows that are no numbers": lambda step: hidden(step, b"\0\0\xc0\x7f" * 64 * step.rows),
+    "infinite rows": lambda step: hidden(step, b"\0\0\x80\x7f" * 64 * step.rows),
     "malformed": lambda step: b"\1",
 }
 
@@ -209,6 +227,31 @@ def test_an_answer_survives_a_node_that_sends_nonsense(tiny_swarm, tiny_unsplit,
             link.send(lie(step))
             assert told_reason(link)
             asked.result()
+    assert tiny_swarm.wait_until(lambda status: len(status["nodes"]) == 3)["covered"]
+
+
+FLOODS = {
+    "answers to nothing": encode(Hidden(1, 1, 1, 1, 0.0, 0.0), bytes(1 << 20)),
+    "pongs": encode(Pong(1, 0)),
+    "progress": encode(Loading(0.5)),
+    "threads": encode(Threads(1)),
+}
+
+
+@pytest.mark.parametrize("frame", FLOODS.values(), ids=FLOODS)
+def test_a_node_that_floods_is_cut_and_nobody_else_notices(tiny_swarm, tiny_unsplit, client_of, frame):
+    coordinator = psutil.Process(tiny_swarm.coordinator.popen.pid)
+    with fake_node(tiny_swarm) as link:
+        introduce(link)
+        before = coordinator.memory_info().rss
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(check_greedy, client_of(tiny_swarm), "tiny", tiny_unsplit)
+            with suppress(ConnectionClosed):
+                for _ in range(2000):
+                    link.send(frame)
+            told_reason(link)
+            asked.result()
+        assert coordinator.memory_info().rss < before + (64 << 20)
     assert tiny_swarm.wait_until(lambda status: len(status["nodes"]) == 3)["covered"]
 
 
