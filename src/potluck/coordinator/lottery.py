@@ -11,10 +11,10 @@ FIRST_SESSIONS = 3
 FREE_ROWS = 24
 """An audit computes so many rows for its fixed price. What is beyond that is owed, and paid back before the next."""
 
-_PRICE = 2.5
+_PRICE = 2.0
 """What an audit costs at least, in steps: its rows are computed together, but they are more than one."""
 
-_SPREAD = 0.25
+_SPREAD = 0.2
 """Of the intervals around their mean: nobody can count along, and none is long."""
 
 
