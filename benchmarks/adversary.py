@@ -31,6 +31,7 @@ import httpx
 import psutil
 from gguf import GGMLQuantizationType
 
+from calibrate import KINDS, requantized
 from common import Prompts, ask_together, begin, print_aim, print_json, print_table, request
 from hostile_node import LIES
 from potluck.coordinator.tokenizer import open_tokenizer
@@ -182,7 +183,7 @@ def attack_part(model: Path, runs: dict[float, int]) -> dict[str, Any]:
     vocabulary = open_tokenizer(model).vocabulary
     for rate, count in runs.items():
         spans = even_spans(open_model(model).layers, 3)
-        serve = ["--host", "127.0.0.1", "--audit", str(rate)]
+        serve = ["--local", "--audit", str(rate)]
         with honest_nodes(model, spans, 2, serve) as swarm:
             name = swarm.wait_covered()["model"]
             for honest in (0, TRUSTED_STEPS):
@@ -251,7 +252,7 @@ def honest_part(models: Sequence[tuple[Path, int]]) -> dict[str, Any]:
 def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int, int, int]:
     manifest = open_model(model)
     spans = even_spans(manifest.layers, 3)
-    serve = ["--host", "127.0.0.1", "--audit", "1", "--rows", form]
+    serve = ["--local", "--audit", "1", "--rows", form]
     with ExitStack() as stack:
         swarm = stack.enter_context(honest_nodes(model, spans, 1, serve))
         for span in spans:
@@ -259,7 +260,7 @@ def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int
                 options = {"attack": "none", "plain": True, "name": f"plain{copy}"}
                 node = stack.enter_context(HostileNode(swarm.url, span, model, **options))
                 node.ready.wait(60)
-        name = swarm.wait_covered()["model"]
+        name = swarm.wait_until(lambda status: min(status["served"]) >= 2)["model"]
         traffic = Traffic(swarm.url, name, Prompts(open_tokenizer(model).vocabulary, seed=len(form) + streams))
 
         def audits() -> tuple[int, int, int]:
@@ -295,8 +296,7 @@ def overhead_part(rounds: int, streams: int) -> dict[str, Any]:
     spent: dict[str, list[float]] = {rate: [] for rate in rates}
     with ExitStack() as stack:
         swarms = {
-            rate: stack.enter_context(honest_nodes(model, spans, 2, ["--host", "127.0.0.1", "--audit", rate]))
-            for rate in rates
+            rate: stack.enter_context(honest_nodes(model, spans, 2, ["--local", "--audit", rate])) for rate in rates
         }
         names = {rate: swarm.wait_covered()["model"] for rate, swarm in swarms.items()}
         for rate, swarm in swarms.items():  # newcomers' sessions, which are all audited
@@ -336,7 +336,12 @@ def main() -> None:
             runs = {rate: arguments.runs if rate == DEFAULT_RATE else max(2, arguments.runs // 3) for rate in RATES}
             figures |= attack_part(tiny, {DEFAULT_RATE: arguments.runs} if arguments.quick else runs)
         if arguments.part in (None, "honest"):
-            figures["honest"] = honest_part([(tiny, arguments.audits * 4 // 5), (demo_model(), arguments.audits // 5)])
+            # Q4_0: of the usual weights the ones with most layouts.
+            small = write_tiny_gguf(
+                Path(folder) / "tiny-q4_0.gguf", tokenizer="bpe", context=4096, dtype=GGMLQuantizationType.Q4_0
+            )
+            real = requantized(demo_model(), KINDS["Q4_0"], Path(folder))
+            figures["honest"] = honest_part([(small, arguments.audits * 4 // 5), (real, arguments.audits // 5)])
         if arguments.part in (None, "overhead"):
             figures["overhead"] = [overhead_part(arguments.rounds, streams) for streams in (1, 4)]
     print_json("adversary", **figures)

@@ -2,8 +2,8 @@
 
     python benchmarks/hostile_node.py URL SPAN --attack zeros [--model FILE] [--honest 160] [--most 400] [--plain]
 
-Each time that it is caught, or has lied for so many steps, it says so in one line and comes back as another node, with a
-name and a key of its own.
+Each time that it is caught, or has lied for so many steps, it says so in one line and comes back as another node,
+with a name and a key of its own.
 Its twin mark is the honest one: it lies about sessions, not about the probe.
 """
 

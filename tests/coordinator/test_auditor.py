@@ -42,7 +42,7 @@ def make_gateway() -> Gateway:
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
     judge = Judge(WIDTH, RowFormat.F32, Tolerance(0.01, 0.01))
-    return Gateway(swarm, relay, terms, reception(), Audits(RATE, judge.agree, random.Random(0).random))
+    return Gateway(swarm, relay, terms, reception(), audits=Audits(RATE, judge.agree, random.Random(0).random))
 
 
 class Liar(Node):

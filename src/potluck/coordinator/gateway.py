@@ -18,7 +18,6 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admission import Admission, Grant
-from potluck.coordinator.allowance import Allowance
 from potluck.coordinator.auditor import Auditor
 from potluck.coordinator.audits import Audits, no_audits
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
@@ -44,6 +43,7 @@ from potluck.coordinator.events import (
 )
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.handover import Handover
+from potluck.coordinator.limits import Limits
 from potluck.coordinator.line import Line, Place
 from potluck.coordinator.linkprobe import UNKNOWN, probe_link
 from potluck.coordinator.parked import Parked
@@ -103,6 +103,9 @@ _HELLO_S = 30.0
 """How long a new socket may take to say who it is."""
 
 _FAREWELL_S = 2.0
+
+_CHATTER_PER_MINUTE = 600
+"""Frames of a node that answer no step: honest ones send two or three a second, and states of sessions in a few."""
 
 _REBALANCE_LOOKS = 16
 """Looks at the nodes from one thought about their layers to the next."""
@@ -232,6 +235,7 @@ class Gateway:
         self._expiry: asyncio.TimerHandle | None = None
         self._stopping = False
         self._watch = Watch()
+        self._chatter = Limits()
         self._handover = Handover(lambda node, frame: self._send_to((node, frame)))
         self._turns = Turns(_MENDED_AT_ONCE)
         self._looking: asyncio.TimerHandle | None = None
@@ -263,12 +267,11 @@ class Gateway:
         try:
             await self._admit(node, link)
             self._watch_on()
-            allowance = Allowance(self._relay.clock())
             while True:
                 message, payload = decode_from_node(await link.receive())
                 self._watch.heard(node, self._relay.clock())
                 if not isinstance(message, Hidden | Scores | Kept | Failed):
-                    allowance.take(self._relay.clock())
+                    self._check_chatter(node)
                 self._take(node, message, payload)
         except LinkClosed as error:
             log.info("%s: %s", self._name(node), error)
@@ -299,6 +302,11 @@ class Gateway:
         for node in named - self._cut.keys():
             self._cut[node] = reason
             self._stays[node].cancel()
+
+    def _check_chatter(self, node: str) -> None:
+        """Raises WireError when a node sends too many frames that answer no step."""
+        if self._chatter.wait_s(node, _CHATTER_PER_MINUTE, self._relay.clock()):
+            raise WireError("The node floods the coordinator with frames that answer nothing.")
 
     def _name(self, node: str) -> str:
         known = self.swarm.nodes.get(node)
