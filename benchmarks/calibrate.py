@@ -23,7 +23,7 @@ from common import begin, print_json, print_table
 from potluck.coordinator.tokenizer import open_tokenizer
 from potluck.coordinator.verdict import rows_error, scores_error
 from potluck.engine.base import Segment
-from potluck.engine.llamacpp import LlamaCppEngine
+from potluck.engine.llamacpp import LlamaCppEngine, start_library
 from potluck.local import demo_model
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
@@ -48,6 +48,7 @@ class Errors:
 
 def requantized(model: Path, kind: int, folder: Path) -> Path:
     out = folder / f"{kind}.gguf"
+    start_library()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize, params.nthread = kind, True, 2
     if llama_cpp.llama_model_quantize(str(model).encode(), str(out).encode(), params):

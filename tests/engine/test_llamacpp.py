@@ -247,6 +247,7 @@ def test_twins_have_one_mark_and_other_spans_another(tmp_path):
     assert mark
     assert measure(twin)[1] == mark
     assert measure(whole)[1] not in ("", mark)
+    assert measure(twin, "another layout")[1] not in ("", mark)
     assert one.length(-1) == 0
     for engine in (one, twin, whole):
         engine.unload()

@@ -8,9 +8,11 @@ Sessions are llama.cpp sequences, so that one `llama_decode` serves many of them
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +389,12 @@ def library_version() -> str:
     library = Path(llama_cpp.__file__).parent / "lib"
     stamp = max((int(file.stat().st_mtime) for file in library.iterdir()), default=0)
     return f"{llama_cpp.__version__}-{stamp}-{sys.platform}"
+
+
+@cache
+def build_mark() -> str:
+    """What decides over last bits besides the weights: the compiled kernels, and what they found this CPU to have."""
+    digest = hashlib.sha256(c.llama_print_system_info())
+    for library in sorted((Path(c.__file__).parent / "lib").glob("*ggml-cpu*")):
+        digest.update(library.read_bytes())
+    return digest.hexdigest()

@@ -14,6 +14,7 @@ import msgspec
 
 import potluck
 from potluck.engine.base import Engine
+from potluck.engine.llamacpp import build_mark
 from potluck.engine.probe import measure, stop_probes
 from potluck.errors import LinkClosed, TicketExpired
 from potluck.models.sources import open_model
@@ -218,7 +219,7 @@ class Agent:
         engine, layout = load_span(manifest, path, welcome, config.memory, config.threads)
         with self._cores.share() as cores:
             engine.use_cores(cores)
-            speed, twin = measure(engine)
+            speed, twin = measure(engine, f"{layout} {build_mark()}")
             engine.rest()
         offer = offer_span(manifest, path, welcome)
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)
