@@ -13,7 +13,9 @@ from potluck.coordinator.events import (
     Leaves,
     Left,
     LetGo,
+    Quarantined,
     Rebalance,
+    Refuse,
     Revived,
     Stalled,
 )
@@ -36,6 +38,7 @@ class Life(RuleBasedStateMachine):
         self.routes: dict[int, tuple[Stage, ...]] = {}
         self.lost: set[int] = set()
         self.released: set[str] = set()
+        self.caught: set[str] = set()
         self.count = 0
 
     def take(self, actions: list[Action]) -> None:
@@ -57,7 +60,8 @@ class Life(RuleBasedStateMachine):
     def join(self, first: int, more: int, chosen: bool, moves: bool) -> None:
         self.count += 1
         span = Span(first, min(first + more, LAYERS - 1)) if chosen else None
-        hello = Hello("anna", "0.1", "", span, RESERVE_BYTES + 2, 1, movable=moves)
+        key = f"key {self.count}".encode()
+        hello = Hello("anna", "0.1", "", span, RESERVE_BYTES + 2, 1, movable=moves, key=key)
         self.take(self.swarm.handle(Joined(f"n{self.count}", hello)))
 
     @rule(data=st.data(), twin=st.sampled_from("ab"))
@@ -80,6 +84,16 @@ class Life(RuleBasedStateMachine):
     def revive(self, data: st.DataObject) -> None:
         if node := self.pick(data, NodeState.STALLED):
             self.take(self.swarm.handle(Revived(node)))
+
+    @rule(data=st.data())
+    def catch(self, data: st.DataObject) -> None:
+        if node := self.pick(data, *set(NodeState) - {NodeState.QUARANTINED, NodeState.LEAVING}):
+            key = self.swarm.nodes[node].key
+            self.caught.add(node)
+            self.take(self.swarm.handle(Quarantined(node, "it lies")))
+            again = Hello("anna", "0.1", "", None, RESERVE_BYTES + 2, 1, key=key)
+            [refusal] = self.swarm.handle(Joined("again", again))
+            assert refusal == Refuse("again", "This node is in quarantine: it lies.")
 
     @rule(data=st.data())
     def ask_to_leave(self, data: st.DataObject) -> None:
@@ -122,7 +136,11 @@ class Life(RuleBasedStateMachine):
         layers = [layer for stage in mended.route for layer in range(stage.span.first, stage.span.last + 1)]
         assert layers == list(range(LAYERS))
         new = {index for first, goal in mended.runs for index in range(first, goal + 1)}
+        old = self.routes[session]
+        if tainted := [stage.span.first for stage in old if stage.node in self.caught]:
+            assert {index for index, stage in enumerate(mended.route) if stage.span.first >= min(tainted)} <= new
         for index, stage in enumerate(mended.route):
+            assert stage.node not in self.caught
             assert (stage not in self.routes[session]) <= (index in new)
             assert stage.span.first == self.swarm.nodes[stage.node].span.first
             if index in new:
