@@ -329,6 +329,7 @@ def main() -> None:
     begin()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["POTLUCK_DATA"] = folder  # whom a coordinator caught it remembers
         tiny = write_tiny_gguf(
             Path(folder) / "tiny.gguf", tokenizer="bpe", context=4096, dtype=GGMLQuantizationType.Q8_0
         )
