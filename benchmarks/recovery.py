@@ -147,7 +147,7 @@ def main() -> None:
     path = demo_model()
     prompts = Prompts(open_tokenizer(path).vocabulary)
     table, waits = [], dict[str, list[float]]()
-    with LocalSwarm(path, [], serve=["--local"], join=["--model", str(path)]) as local:
+    with LocalSwarm(path, [], serve=["--local", "--audit", "0"], join=["--model", str(path)]) as local:
         swarm = Swarm(local, even_spans(open_model(path).layers, 3))
         for sign in (signal.SIGKILL, signal.SIGSTOP):
             for span in swarm.spans * arguments.rounds:
