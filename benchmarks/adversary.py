@@ -1,9 +1,11 @@
 """Nodes that lie, and honest ones that differ: who is caught, after how many tokens, and what it costs.
 
-    python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--part attacks|honest|overhead]
+    python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--smollm2]
+        [--part attacks|honest|overhead]
 
-Attacks: a tiny random model on three spans, each on two honest nodes and one that lies (benchmarks/hostile_node.py),
-until every lie was told often enough; three streams of short answers run meanwhile, and every one must be answered.
+Attacks: a tiny random model (with --smollm2 SmolLM2, at the default rate only) on three spans, each on two honest nodes
+and one that lies (benchmarks/hostile_node.py), until every lie was told often enough; three streams of short answers
+run meanwhile, and every one must be answered.
 From the first step, and once the node has been honest for a while: then only the regular audits can see it.
 Honest: SmolLM2 and the tiny model, every layer on three nodes, one of them with the plain weight layout, with f32 and
 f16 rows, alone and eight at once, everything audited: nobody may be accused.
@@ -322,6 +324,7 @@ def main() -> None:
     parser.add_argument("--audits", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5, help="for the overhead")
     parser.add_argument("--quick", action="store_true", help="few of everything")
+    parser.add_argument("--smollm2", action="store_true", help="attack SmolLM2 in place of a tiny model: much slower")
     parser.add_argument("--part", choices=("attacks", "honest", "overhead"))
     arguments = parser.parse_args()
     if arguments.quick:
@@ -335,7 +338,9 @@ def main() -> None:
         )
         if arguments.part in (None, "attacks"):
             runs = {rate: arguments.runs if rate == DEFAULT_RATE else max(2, arguments.runs // 3) for rate in RATES}
-            figures |= attack_part(tiny, {DEFAULT_RATE: arguments.runs} if arguments.quick else runs)
+            model = demo_model() if arguments.smollm2 else tiny
+            few = arguments.quick or arguments.smollm2
+            figures |= attack_part(model, {DEFAULT_RATE: arguments.runs} if few else runs)
         if arguments.part in (None, "honest"):
             # Q4_0: of the usual weights the ones with most layouts.
             small = write_tiny_gguf(

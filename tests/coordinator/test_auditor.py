@@ -23,11 +23,12 @@ from coordinator.test_generation import (
 from newcomer import reception
 from potluck.coordinator.audits import Audits
 from potluck.coordinator.door import Entry
-from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import generate
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.terms import Terms
 from potluck.coordinator.verdict import Judge, Tolerance
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span

@@ -14,11 +14,12 @@ from potluck.coordinator import gateway as module
 from potluck.coordinator.audits import no_audits
 from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.door import Entry
-from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.session import Session
 from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.terms import Terms
 from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
@@ -114,7 +115,7 @@ async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = R
     welcome = await node.receive()
     assert isinstance(welcome, Welcome)
     node.name = welcome.node
-    changed = asyncio.create_task(gateway.changed_before(asyncio.get_running_loop().time() + 10))
+    changed = asyncio.create_task(gateway.sessions.changed_before(asyncio.get_running_loop().time() + 10))
     await asyncio.sleep(0)  # it waits now
     await node.send(ready)
     assert await changed
@@ -268,7 +269,7 @@ def test_steps_run_through_all_stages_and_closing_tells_each() -> None:
     async def test() -> None:
         gateway = make_gateway()
         first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         assert [stage.node for stage in session.route] == [first.name, last.name]
         result = one_step(session)
         step = await first.step()
@@ -314,7 +315,7 @@ def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes
     async def test() -> None:
         gateway = make_gateway()
         bad, good = await join(gateway), await join(gateway)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         assert (session.number, session.route[0].node) == (3, bad.name)
         result = one_step(session)
         await bad.step()
@@ -323,7 +324,7 @@ def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes
         with pytest.raises(RouteLost):
             await result
         session.close()
-        other = await gateway.open(10)
+        other = await gateway.sessions.open(10)
         result = one_step(other)
         await good.answer()
         assert len(await result) == 1
@@ -349,7 +350,7 @@ def test_a_hostile_stage_is_cut_and_its_session_can_be_mended(sent: list[tuple[i
     async def test() -> None:
         gateway = make_gateway()
         bad, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         results = [one_step(session), asyncio.create_task(session.step(3, IDS, 1, ((),)))]
         for _ in results:
             await bad.step()
@@ -378,7 +379,7 @@ def test_a_node_that_floods_is_cut(message: Message) -> None:
         for _ in range(1000):
             await bad.send(message)
         assert "floods the coordinator" in await bad.dropped()
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         result = one_step(session)
         await good.answer()
         assert len(await result) == 1
@@ -392,7 +393,7 @@ def test_a_node_cannot_answer_for_the_session_of_another() -> None:
     async def test() -> None:
         gateway = make_gateway()
         good, bad = await join(gateway), await join(gateway)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         assert session.route[0].node == good.name
         result = one_step(session)
         await asyncio.sleep(0)
@@ -458,7 +459,7 @@ def test_a_lost_node_breaks_its_sessions_which_keep_their_room_until_they_are_cl
     async def test() -> None:
         gateway = make_gateway()
         first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         steps = [one_step(session) for _ in range(2)]
         await first.step()
         await last.leave()
@@ -472,7 +473,7 @@ def test_a_lost_node_breaks_its_sessions_which_keep_their_room_until_they_are_cl
         session.close()
         assert await first.receive() == Close(session.number)
         with pytest.raises(Unavailable, match="No node serves layers 2-3 now"):
-            await gateway.open(10)
+            await gateway.sessions.open(10)
         assert gateway.swarm.nodes[first.name].reserved == {}
         await first.leave()
 
@@ -483,7 +484,7 @@ def test_a_step_that_a_node_cannot_run_loses_its_route_but_not_the_node() -> Non
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         result = one_step(session)
         step = await node.step()
         await node.send(Failed(step.session, step.route, step.step, "The cache is full."))
@@ -501,8 +502,8 @@ def test_who_finds_no_room_waits_until_there_is() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        first = await gateway.open(60)
-        waiting = [asyncio.create_task(gateway.open(60)) for _ in range(3)]
+        first = await gateway.sessions.open(60)
+        waiting = [asyncio.create_task(gateway.sessions.open(60)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting.pop(0).cancel()
         first.close()
@@ -518,8 +519,8 @@ def test_who_waits_for_room_learns_that_it_will_not_come() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        await gateway.open(60)
-        waiting = asyncio.create_task(gateway.open(60))
+        await gateway.sessions.open(60)
+        waiting = asyncio.create_task(gateway.sessions.open(60))
         await asyncio.sleep(0)
         await node.leave()
         with pytest.raises(Unavailable, match="layers 0-3"):
@@ -531,7 +532,7 @@ def test_who_waits_for_room_learns_that_it_will_not_come() -> None:
 def test_waiting_for_a_change_ends_at_the_deadline() -> None:
     async def test() -> None:
         gateway = make_gateway()
-        assert not await gateway.changed_before(asyncio.get_running_loop().time())
+        assert not await gateway.sessions.changed_before(asyncio.get_running_loop().time())
 
     run(test())
 
@@ -540,7 +541,7 @@ def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         result = one_step(session)
         step = await node.step()
         result.cancel()
@@ -549,7 +550,7 @@ def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
         session.close()
         await node.send(Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), SCORES)
         assert await node.receive() == Close(session.number)
-        other = await gateway.open(10)
+        other = await gateway.sessions.open(10)
         result = one_step(other)
         await node.answer()
         assert len(await result) == 1
@@ -590,7 +591,7 @@ def test_a_node_that_reads_nothing_holds_up_nobody_else() -> None:
         gateway = make_gateway()
         stuck, serving = await join_faulty(gateway, stuck=True)
         node = await join(gateway)
-        sessions = [await gateway.open(10), await gateway.open(10)]
+        sessions = [await gateway.sessions.open(10), await gateway.sessions.open(10)]
         results = {session.route[0].node: one_step(session) for session in sessions}
         assert len(results) == 2
         await node.answer()
@@ -610,7 +611,7 @@ def test_a_malformed_node_that_reads_nothing_is_dropped_at_once() -> None:
         gateway = make_gateway()
         stuck, serving = await join_faulty(gateway, stuck=True)
         await until(lambda: any(gateway.swarm.served()))
-        result = one_step(await gateway.open(10))
+        result = one_step(await gateway.sessions.open(10))
         await stuck.send(b"garbage")
         with pytest.raises(RouteLost):
             await result
@@ -651,23 +652,23 @@ def test_nobody_overtakes_a_big_request() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        holders = [await gateway.open(40), await gateway.open(40)]
+        holders = [await gateway.sessions.open(40), await gateway.sessions.open(40)]
         order: list[int] = []
 
         async def open_one(positions: int) -> None:
-            session = await gateway.open(positions)
+            session = await gateway.sessions.open(positions)
             order.append(positions)
             session.close()
 
         waiting = [asyncio.create_task(open_one(positions)) for positions in (90, 10, 20)]
-        await until(lambda: gateway.waiting == 3)
+        await until(lambda: gateway.sessions.waiting == 3)
         holders.pop().close()  # there is room for the small ones, but not for the first
         for _ in range(10):
             await asyncio.sleep(0)
-        assert (order, gateway.waiting) == ([], 3)
+        assert (order, gateway.sessions.waiting) == ([], 3)
         holders.pop().close()
         await asyncio.gather(*waiting)
-        assert (order, gateway.waiting) == ([90, 10, 20], 0)
+        assert (order, gateway.sessions.waiting) == ([90, 10, 20], 0)
         await node.leave()
 
     run(test())
@@ -677,12 +678,12 @@ def test_who_leaves_the_line_lets_the_next_try() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        holder = await gateway.open(60)
-        big, small = (asyncio.create_task(gateway.open(positions)) for positions in (90, 40))
-        await until(lambda: gateway.waiting == 2)
+        holder = await gateway.sessions.open(60)
+        big, small = (asyncio.create_task(gateway.sessions.open(positions)) for positions in (90, 40))
+        await until(lambda: gateway.sessions.waiting == 2)
         big.cancel()
         (await small).close()
-        assert gateway.waiting == 0
+        assert gateway.sessions.waiting == 0
         holder.close()
         await node.leave()
 
@@ -695,20 +696,20 @@ def test_a_full_line_turns_newcomers_away_but_never_an_interrupted_answer(monkey
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        holder = await gateway.open(100)
+        holder = await gateway.sessions.open(100)
         order: list[str] = []
 
         async def open_one(name: str, urgent: bool = False) -> None:
-            session = await gateway.open(60, urgent=urgent)
+            session = await gateway.sessions.open(60, urgent=urgent)
             order.append(name)
             session.close()
 
         waiting = [asyncio.create_task(open_one(name)) for name in ("first", "second")]
-        await until(lambda: gateway.waiting == 2)
+        await until(lambda: gateway.sessions.waiting == 2)
         with pytest.raises(Busy, match="2 interactive requests of this account wait already"):
-            await gateway.open(1)
+            await gateway.sessions.open(1)
         waiting.append(asyncio.create_task(open_one("urgent", urgent=True)))
-        await until(lambda: gateway.waiting == 3)
+        await until(lambda: gateway.sessions.waiting == 3)
         holder.close()
         await asyncio.gather(*waiting)
         assert order == ["urgent", "first", "second"]
@@ -724,10 +725,10 @@ ROOMY = Ready(Capacity(4, 2000, 576), Speed(0.01, 0.001), "twin", "plain")
 
 async def settled(gateway: Gateway, waiting: int) -> None:
     """So many wait, and none of them can find room now."""
-    await until(lambda: gateway.waiting == waiting)
+    await until(lambda: gateway.sessions.waiting == waiting)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert gateway.waiting == waiting
+    assert gateway.sessions.waiting == waiting
 
 
 @pytest.mark.parametrize(("positions", "running"), [(500, 2), (10, 3)])
@@ -737,9 +738,9 @@ def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(p
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway, ready=ROOMY)
-        batch = [asyncio.create_task(gateway.open(positions, claim=BATCH)) for _ in range(100)]
+        batch = [asyncio.create_task(gateway.sessions.open(positions, claim=BATCH)) for _ in range(100)]
         await settled(gateway, 100 - running)
-        session = await gateway.open(TERMS.context, claim=Claim("ben"))
+        session = await gateway.sessions.open(TERMS.context, claim=Claim("ben"))
         assert [task.done() for task in batch] == [True] * running + [False] * (100 - running)
         session.close()
         for task in batch:
@@ -755,11 +756,11 @@ def test_a_batch_request_that_waits_for_room_to_spare_holds_up_no_interactive_on
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway, ready=ROOMY)
-        first = [await gateway.open(500) for _ in range(2)]
-        batch = asyncio.create_task(gateway.open(500, claim=Claim("anna", rank)))
+        first = [await gateway.sessions.open(500) for _ in range(2)]
+        batch = asyncio.create_task(gateway.sessions.open(500, claim=Claim("anna", rank)))
         await settled(gateway, 1)
-        assert "room for it and an interactive request" in gateway.queue[0].reason
-        third = await gateway.open(500)
+        assert "room for it and an interactive request" in gateway.sessions.queue[0].reason
+        third = await gateway.sessions.open(500)
         first.pop().close()
         await settled(gateway, 1)
         third.close()
@@ -774,9 +775,9 @@ def test_room_to_spare_may_be_what_parked_sessions_hold() -> None:
         gateway = make_gateway()
         node = await join(gateway, ready=ROOMY)
         for number in range(2):
-            session = await gateway.open(500)
+            session = await gateway.sessions.open(500)
             session.park(range(1000 * number, 1000 * number + 500))
-        batch = await gateway.open(500, claim=BATCH)
+        batch = await gateway.sessions.open(500, claim=BATCH)
         assert gateway.swarm.nodes[node.name].open_sessions == 1
         assert len(gateway.swarm.nodes[node.name].parked) == 2
         batch.close()
@@ -789,12 +790,12 @@ def test_where_there_is_never_room_to_spare_batch_runs_while_nothing_interactive
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)  # less room than one session of full length
-        interactive = await gateway.open(50)
-        batch = [asyncio.create_task(gateway.open(40, claim=BATCH)) for _ in range(3)]
+        interactive = await gateway.sessions.open(50)
+        batch = [asyncio.create_task(gateway.sessions.open(40, claim=BATCH)) for _ in range(3)]
         await settled(gateway, 3)
         interactive.close()
         await settled(gateway, 1)
-        newcomer = asyncio.create_task(gateway.open(90))
+        newcomer = asyncio.create_task(gateway.sessions.open(90))
         await settled(gateway, 2)
         (await batch[0]).close()
         await settled(gateway, 2)
@@ -810,10 +811,10 @@ def test_a_batch_request_that_nothing_interactive_lets_in_rises(monkeypatch: pyt
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway, ready=ROOMY)
-        sessions = [await gateway.open(500) for _ in range(2)]
+        sessions = [await gateway.sessions.open(500) for _ in range(2)]
         monkeypatch.setattr(fair, "AGING_S", 0.01)
         monkeypatch.setattr(line, "AGING_S", 0.01)
-        (await gateway.open(500, claim=BATCH)).close()
+        (await gateway.sessions.open(500, claim=BATCH)).close()
         for session in sessions:
             session.close()
         await node.leave()
@@ -825,11 +826,11 @@ def test_an_account_pays_for_what_its_answers_took() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        holder = await gateway.open(100)
+        holder = await gateway.sessions.open(100)
         order: list[str] = []
 
         async def open_one(claim: Claim, positions: int, computed: int) -> None:
-            session = await gateway.open(positions, claim=claim)
+            session = await gateway.sessions.open(positions, claim=claim)
             order.append(claim.account)
             session.close(computed)
 
@@ -848,11 +849,11 @@ def test_who_can_never_be_served_does_not_wait_in_line() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        holder = await gateway.open(60)
-        waiting = asyncio.create_task(gateway.open(60))
-        await until(lambda: gateway.waiting == 1)
+        holder = await gateway.sessions.open(60)
+        waiting = asyncio.create_task(gateway.sessions.open(60))
+        await until(lambda: gateway.sessions.waiting == 1)
         with pytest.raises(Unavailable, match="can hold 101 positions"):
-            await gateway.open(101)
+            await gateway.sessions.open(101)
         waiting.cancel()
         holder.close()
         await node.leave()
@@ -865,9 +866,9 @@ def test_all_that_wait_learn_that_a_node_has_left_or_that_the_coordinator_stops(
         for stopping in (False, True):
             gateway = make_gateway()
             node = await join(gateway)
-            await gateway.open(60)
-            waiting = [asyncio.create_task(gateway.open(60)) for _ in range(3)]
-            await until(lambda gateway=gateway: gateway.waiting == 3)  # type: ignore[misc]
+            await gateway.sessions.open(60)
+            waiting = [asyncio.create_task(gateway.sessions.open(60)) for _ in range(3)]
+            await until(lambda gateway=gateway: gateway.sessions.waiting == 3)  # type: ignore[misc]
             if stopping:
                 gateway.stop()
             else:
@@ -875,7 +876,7 @@ def test_all_that_wait_learn_that_a_node_has_left_or_that_the_coordinator_stops(
             for task in waiting:
                 with pytest.raises(Unavailable, match="is stopping" if stopping else "layers 0-3"):
                     await task
-            assert gateway.waiting == 0
+            assert gateway.sessions.waiting == 0
             if stopping:
                 await node.leave()
 
@@ -887,7 +888,7 @@ TOKENS = list(range(30))
 
 async def parked(gateway: Gateway, node: Node, positions: int = 40, tokens: list[int] = TOKENS) -> Session:
     """A session that has run one step and is parked with these tokens."""
-    session = await gateway.open(positions)
+    session = await gateway.sessions.open(positions)
     result = one_step(session)
     await node.answer()
     await result
@@ -903,7 +904,7 @@ def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> N
         assert gateway.swarm.nodes[node.name].reserved == {first.number: 30}
         [shown] = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes
         assert shown.sessions == 0
-        session = await gateway.open(60, [*TOKENS, 50, 51])
+        session = await gateway.sessions.open(60, [*TOKENS, 50, 51])
         assert (session.number, session.route, session.held) == (first.number, first.route, 30)
         assert gateway.swarm.nodes[node.name].reserved == {first.number: 60}
         result = asyncio.create_task(session.step(30, IDS, 1, ((),)))
@@ -913,7 +914,7 @@ def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> N
         assert len(await result) == 1
         session.close()
         assert await node.receive() == Close(session.number)
-        assert (await gateway.open(60, TOKENS)).held == 0
+        assert (await gateway.sessions.open(60, TOKENS)).held == 0
         await node.leave()
 
     run(test())
@@ -924,7 +925,7 @@ def test_the_nodes_forget_parked_sessions_that_give_way_before_others_begin() ->
         gateway = make_gateway()
         node = await join(gateway)
         first = await parked(gateway, node)
-        other = await gateway.open(90)
+        other = await gateway.sessions.open(90)
         assert other.held == 0
         result = one_step(other)
         assert await node.receive() == Close(first.number)
@@ -940,9 +941,9 @@ def test_who_waits_is_let_in_by_a_session_that_is_parked() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        first = await gateway.open(60)
-        waiting = asyncio.create_task(gateway.open(90, TOKENS))
-        await until(lambda: gateway.waiting == 1)
+        first = await gateway.sessions.open(60)
+        waiting = asyncio.create_task(gateway.sessions.open(90, TOKENS))
+        await until(lambda: gateway.sessions.waiting == 1)
         first.park(TOKENS)
         session = await waiting
         assert (session.number, session.held) == (first.number, 29)
@@ -958,14 +959,14 @@ def test_parked_sessions_go_with_any_node_of_their_route(leaver: int) -> None:
     async def test() -> None:
         gateway = make_gateway()
         nodes = [await join(gateway, 0, 1), await join(gateway, 2, 3)]
-        session = await gateway.open(40)
+        session = await gateway.sessions.open(40)
         session.park(TOKENS)
         await nodes.pop(leaver).leave()
         [left] = nodes
         assert await left.receive() == Close(session.number)
         assert gateway.swarm.nodes[left.name].reserved == {}
         nodes.append(await join(gateway, 2 * leaver, 2 * leaver + 1))
-        assert (await gateway.open(60, TOKENS)).held == 0
+        assert (await gateway.sessions.open(60, TOKENS)).held == 0
         for node in nodes:
             await node.leave()
 
@@ -976,12 +977,12 @@ def test_a_session_that_lost_its_route_is_not_parked() -> None:
     async def test() -> None:
         gateway = make_gateway()
         first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.open(40)
+        session = await gateway.sessions.open(40)
         await last.leave()
         session.park(TOKENS)
         assert gateway.swarm.nodes[first.name].reserved == {}
         last = await join(gateway, 2, 3)
-        assert (await gateway.open(60, TOKENS)).held == 0
+        assert (await gateway.sessions.open(60, TOKENS)).held == 0
         await first.leave()
         await last.leave()
 
@@ -995,13 +996,13 @@ def test_parked_sessions_go_in_time_without_another_request(monkeypatch: pytest.
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        sessions = [await gateway.open(30) for _ in range(2)]
+        sessions = [await gateway.sessions.open(30) for _ in range(2)]
         for session in sessions:
             session.park(TOKENS)
             await asyncio.sleep(0)
         assert [await node.receive() for _ in sessions] == [Close(session.number) for session in sessions]
         assert gateway.swarm.nodes[node.name].reserved == {}
-        again = await gateway.open(30)
+        again = await gateway.sessions.open(30)
         again.park(TOKENS)
         assert await node.receive() == Close(again.number)
         await node.leave()
@@ -1013,7 +1014,7 @@ def test_a_coordinator_that_stops_parks_nothing() -> None:
     async def test() -> None:
         gateway = make_gateway()
         node = await join(gateway)
-        early, late = await gateway.open(30), await gateway.open(30)
+        early, late = await gateway.sessions.open(30), await gateway.sessions.open(30)
         early.park(TOKENS)
         gateway.stop()
         late.park(TOKENS)
@@ -1050,7 +1051,7 @@ def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> Non
         bad, good = await join(gateway), await join(gateway)
         for node, key in ((bad, b"bad"), (good, b"good")):
             gateway.swarm.nodes[node.name].key = key
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         gone, stays = (bad, good) if session.route[0].node == bad.name else (good, bad)
         step = one_step(session)
         gateway.cut(b"bad" if gone is bad else b"good", "You are revoked.")
@@ -1104,7 +1105,7 @@ def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it() -> No
         node = await join(gateway)
         known = gateway.swarm.nodes[node.name]
         known.entry = Entry("anna", trusted=False)
-        session = await gateway.open(10)
+        session = await gateway.sessions.open(10)
         step, asked = one_step(session), await node.step()
         await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
         await step
@@ -1112,7 +1113,7 @@ def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it() -> No
         gateway.ledger.settle(known.key)
         assert gateway.ledger.balance("anna") == len(IDS) * LAYERS
         session.close()
-        payer = await gateway.open(10, claim=Claim("anna"))
+        payer = await gateway.sessions.open(10, claim=Claim("anna"))
         payer.close(computed=2)
         assert gateway.ledger.balance("anna") == (len(IDS) - 2) * LAYERS
         await node.leave()

@@ -93,14 +93,14 @@ class Chaos:
         """Now and then something is under way at the bad node: a step, an export, an import."""
         chance = self._random.random()
         if len(self._open) < 3:
-            self._open.append(await self.gateway.open(10, avoid=(self.good.name,)))
+            self._open.append(await self.gateway.sessions.open(10, avoid=(self.good.name,)))
         session = self._random.choice(self._open)
         if chance < 0.3 and session.route[0].node != self.good.name:
             self._call(one_step(session))
         elif chance < 0.4:
-            self._call(asyncio.create_task(self.gateway.fetch_state(session.number, bad.name)))
+            self._call(asyncio.create_task(self.gateway.sessions.fetch_state(session.number, bad.name)))
         elif chance < 0.5:
-            self._call(asyncio.create_task(self.gateway.bring_state(session.number, bad.name, b"state")))
+            self._call(asyncio.create_task(self.gateway.sessions.bring_state(session.number, bad.name, b"state")))
         elif chance < 0.6:
             self._open.remove(session)
             session.close()
@@ -125,7 +125,7 @@ class Chaos:
 
 async def good_answer(gateway: Gateway, good: Node, bad: str) -> None:
     """A session on the good node gives what it always gives."""
-    session = await gateway.open(10, avoid=(bad,))
+    session = await gateway.sessions.open(10, avoid=(bad,))
     assert session.route[0].node == good.name
     result = one_step(session)
     while not isinstance(step := await good.receive(), Step) or step.session != session.number:
@@ -141,16 +141,16 @@ def leaks(gateway: Gateway) -> dict[str, object]:
     held = {
         "nodes": gateway.swarm.nodes,
         "flights": gateway._relay._flights,
-        "results": gateway._results,
+        "results": gateway.steps._futures,
         "outboxes": gateway._outboxes,
         "stays": gateway._stays,
         "hosts": gateway._hosts,
         "cut": gateway._cut,
-        "places": gateway._places,
-        "handover": gateway._handover._pending,
+        "places": gateway.sessions._places,
+        "handover": gateway.sessions.handover._pending,
         "watch": gateway._watch._records,
         "tickets": gateway.tickets._digests,
-        "line": range(gateway.waiting),
+        "line": range(gateway.sessions.waiting),
     }
     return {name: what for name, what in held.items() if len(what)}  # type: ignore[arg-type]
 
@@ -167,7 +167,7 @@ def test_any_frames_of_a_node_harm_nobody_else(seed: int) -> None:
         assert good.name in gateway.swarm.nodes
         assert gateway.swarm.nodes[good.name].reserved == {}
         await good.leave()
-        await until(lambda: not gateway._handover._pending)
+        await until(lambda: not gateway.sessions.handover._pending)
         assert leaks(gateway) == {}
 
     run(test())

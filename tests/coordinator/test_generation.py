@@ -12,12 +12,13 @@ import pytest
 from newcomer import introduce, reception
 from potluck.coordinator import generation
 from potluck.coordinator.claim import Claim, Rank
-from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, Scored, generate
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.terms import Terms
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, NodeState, Quantize, RowFormat, Span, Speed
@@ -806,7 +807,7 @@ def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
                 order.append(name)
 
             tasks = [asyncio.create_task(wait_in_line(name)) for name in ("second", "third")]
-            await until(lambda: gateway.waiting == 2)
+            await until(lambda: gateway.sessions.waiting == 2)
             failed = []
 
             async def fail_once(_: Step) -> None:
@@ -827,13 +828,13 @@ def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
 def charges(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The tokens that accounts are charged for from now on."""
     charged: list[int] = []
-    settle = gateway.settle
+    settle = gateway.sessions.settle
 
     def note(number: int, tokens: int) -> None:
         charged.append(tokens)
         settle(number, tokens)
 
-    monkeypatch.setattr(gateway, "settle", note)
+    monkeypatch.setattr(gateway.sessions, "settle", note)
     return charged
 
 
@@ -860,11 +861,11 @@ def test_an_account_is_charged_for_what_was_computed_once(monkeypatch: pytest.Mo
 def test_requests_wait_in_the_class_of_their_job() -> None:
     async def test() -> None:
         async with toy_swarm("0-3", positions=30) as (gateway, _):
-            holder = await gateway.open(30)
+            holder = await gateway.sessions.open(30)
             claim = Claim("anna", Rank.BATCH)
             task = asyncio.create_task(answer(gateway, job(claim=claim)))
-            await until(lambda: gateway.waiting == 1)
-            assert [standing.claim for standing in gateway.queue] == [claim]
+            await until(lambda: gateway.sessions.waiting == 1)
+            assert [standing.claim for standing in gateway.sessions.queue] == [claim]
             holder.close()
             assert text(await task) == toy_answer("potluck", 8)
 

@@ -14,13 +14,14 @@ from newcomer import reception
 from potluck.coordinator import openai
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import BecameReady, Joined
-from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, Scored
 from potluck.coordinator.openai import Service, claim_of_all, error_response, merge
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
+from potluck.coordinator.terms import Terms
 from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Priority, Quantize, RowFormat, Span, Speed

@@ -28,7 +28,7 @@ from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admin import Admin
 from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Claim, Rank, weight_of
-from potluck.coordinator.gateway import Gateway, Terms
+from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.members import Members
 from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
@@ -37,6 +37,7 @@ from potluck.coordinator.relay import Relay
 from potluck.coordinator.status import account_status, swarm_status
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
+from potluck.coordinator.terms import Terms
 from potluck.coordinator.tokenizer import open_tokenizer
 from potluck.coordinator.tolerance import tolerance
 from potluck.coordinator.trace import Hop, chrome, summary
@@ -96,7 +97,9 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 
     async def status(_: Request) -> Response:
         audits = gateway.auditor.audits
-        told = swarm_status(swarm, manifest.name, manifest.digest, context, audits, gateway.waiting, gateway.queue)
+        told = swarm_status(
+            swarm, manifest.name, manifest.digest, context, audits, gateway.sessions.waiting, gateway.sessions.queue
+        )
         body = msgspec.json.encode(told)
         return Response(_readable(body), media_type="application/json")
 

@@ -121,12 +121,12 @@ class Auditor:
             return tuple(row if gave is not None else None for row, gave in zip(rows, evidence.gave, strict=True))
         finally:
             self._numbers.discard(session)
-            self._gateway.close_session(session)
+            self._gateway.sessions.close(session)
 
     async def _open(self, node: str, evidence: Evidence) -> int:
         deadline = asyncio.get_running_loop().time() + _ROOM_S
-        while (session := self._gateway.open_audit(node, evidence)) is None:
-            if node not in self._nodes or not await self._gateway.changed_before(deadline):
+        while (session := self._gateway.sessions.open_audit(node, evidence)) is None:
+            if node not in self._nodes or not await self._gateway.sessions.changed_before(deadline):
                 raise Unavailable(f"Node {node} has no room for an audit.")
         return session
 
@@ -134,7 +134,7 @@ class Auditor:
         form = RowFormat.F32 if evidence.stage.span.first == 0 else self._relay.rows
         count = len(question.rows)
         step = Step(session, 0, number, question.position, count, 0, question.top, question.asks, 0)
-        rows = await self._gateway.run_audit(step, join_rows(question.rows, form))
+        rows = await self._gateway.steps.audit(step, join_rows(question.rows, form))
         return [*[None] * (count - len(rows)), *rows]
 
     def _act(self, actions: Sequence[Action]) -> None:

@@ -222,14 +222,16 @@ class _Run:
                 try:
                     return await self._open(tokens)
                 except Unavailable:
-                    if not await self._gateway.changed_before(deadline):
+                    if not await self._gateway.sessions.changed_before(deadline):
                         raise
-            elif not await self._gateway.changed_before(deadline):
+            elif not await self._gateway.sessions.changed_before(deadline):
                 missing = ", ".join(map(str, self._gateway.swarm.missing()))
                 raise Unavailable(f"The answer ends here: no node has come to serve layers {missing}.")
 
     async def _open(self, tokens: list[int]) -> Session:
-        session = await self._gateway.open(self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began)
+        session = await self._gateway.sessions.open(
+            self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began
+        )
         self._session, self._done = session, session.held
         if not self._began:
             self._began, self.cached, self._charged = True, session.held, session.held
@@ -247,7 +249,7 @@ class _Run:
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """In steps of bounded size, several under way at once so that all stages of the route work."""
-        limit = step_rows(self._gateway.row_bytes)
+        limit = step_rows(self._gateway.steps.row_bytes)
         if len(self.tokens) - self._done <= limit:
             return await self._step(session, self._done, len(self.tokens), asks, top)
         starts = range(self._done, len(self.tokens), limit)

@@ -11,7 +11,7 @@ FIRST_SESSIONS = 3
 FREE_ROWS = 24
 """An audit computes so many rows for its fixed price. What is beyond that is owed, and paid back before the next."""
 
-_PRICE = 2.0
+_PRICE = 1.6
 """What an audit costs at least, in steps: its rows are computed together, but they are more than one."""
 
 _SPREAD = 0.2

@@ -13,13 +13,14 @@ import numpy as np
 
 from potluck.coordinator.admission import Grant
 from potluck.coordinator.sampling import Candidates
+from potluck.coordinator.steps import Steps
 from potluck.errors import RebuildFailed
 from potluck.types import MAX_STEP_ROWS, Span
 from potluck.wire.messages import Step
 from potluck.wire.rows import Ids
 
 if TYPE_CHECKING:
-    from potluck.coordinator.gateway import Gateway
+    from potluck.coordinator.sessions import Sessions
 
 T = TypeVar("T")
 
@@ -34,12 +35,13 @@ class Session:
     positions: the room that it has on every stage.
     """
 
-    def __init__(self, grant: Grant, positions: int, gateway: Gateway) -> None:
+    def __init__(self, grant: Grant, positions: int, sessions: Sessions, steps: Steps) -> None:
         self.number = grant.number
         self.route = grant.route
         self.held = grant.held
         self.positions = positions
-        self._gateway = gateway
+        self._sessions = sessions
+        self._runner = steps
         self._steps = grant.steps
         self._lacking: dict[str, int] = {}
         """Nodes of the route that do not hold all of the session yet, and how many positions each does."""
@@ -49,7 +51,7 @@ class Session:
 
         position: where it is less than what the nodes hold, they forget the rest first.
         """
-        return await self._gateway.run_step(self._next_step(position, len(tokens), top, asks), tokens)
+        return await self._runner.run(self._next_step(position, len(tokens), top, asks), tokens)
 
     def _next_step(
         self, position: int, rows: int, top: int = 1, asks: tuple[tuple[int, ...], ...] = (), keep: bool = False
@@ -60,12 +62,12 @@ class Session:
     @property
     def is_whole(self) -> bool:
         """Whether all stages are there with all that they should hold, and none is about to leave."""
-        return not self._lacking and not self._gateway.wants_mending(self)
+        return not self._lacking and not self._sessions.wants_mending(self)
 
     @property
     def is_lost(self) -> bool:
         """Whether no step can run."""
-        return not self._gateway.is_open(self)
+        return not self._sessions.is_open(self)
 
     async def mend(self, tokens: Sequence[int], avoid: Collection[str] = ()) -> int | None:
         """Put other nodes in place of those that are lost or about to leave, and compute what they held.
@@ -75,12 +77,12 @@ class Session:
         Returns how many of the tokens it holds then: all, or none where the journals do not reach.
         None: there is no such node now. Raises RouteLost when one more stage is lost meanwhile.
         """
-        async with self._gateway.turn(self, rank=self.positions - len(tokens)):
+        async with self._sessions.turn(self, rank=self.positions - len(tokens)):
             return await self._mend(np.array(tokens, np.int32), avoid)
 
     async def _mend(self, tokens: Ids, avoid: Collection[str]) -> int | None:
         states = await self._fetch_states()
-        runs = self._gateway.mend(self, avoid)
+        runs = self._sessions.mend(self, avoid)
         if runs is None:
             return None
         new = {self.route[index].node for first, goal in runs for index in range(first, goal + 1)}
@@ -98,9 +100,9 @@ class Session:
     async def _fetch_states(self) -> dict[tuple[Span, str], bytes]:
         """What the stages hold that are about to leave, by their layers and twin marks."""
         states = {}
-        for stage in self._gateway.going(self):
+        for stage in self._sessions.going(self):
             if stage.twin and stage.node not in self._lacking:
-                states[stage.span, stage.twin] = await self._gateway.fetch_state(self.number, stage.node)
+                states[stage.span, stage.twin] = await self._sessions.fetch_state(self.number, stage.node)
         return states
 
     async def _bring_states(self, states: dict[tuple[Span, str], bytes], length: int) -> None:
@@ -110,7 +112,7 @@ class Session:
             if (
                 state
                 and stage.node in self._lacking
-                and await self._gateway.bring_state(self.number, stage.node, state) >= length
+                and await self._sessions.bring_state(self.number, stage.node, state) >= length
             ):
                 del self._lacking[stage.node]
 
@@ -118,11 +120,11 @@ class Session:
         """Let the first run of stages that lack something compute it from what the stage before them has sent on."""
         first = next(index for index, stage in enumerate(self.route) if stage.node in self._lacking)
         nodes = [stage.node for stage in takewhile(lambda stage: stage.node in self._lacking, self.route[first:])]
-        begin, limit = min(self._lacking[node] for node in nodes), step_rows(self._gateway.row_bytes)
+        begin, limit = min(self._lacking[node] for node in nodes), step_rows(self._runner.row_bytes)
         goal, starts = first + len(nodes) - 1, range(begin, len(tokens), limit)
         parts = [tokens[start : start + limit] for start in starts]
         steps = (
-            self._gateway.run_rebuild(self._next_step(start, len(part), keep=True), part, first, goal)
+            self._runner.rebuild(self._next_step(start, len(part), keep=True), part, first, goal)
             for start, part in zip(starts, parts, strict=True)
         )
         async with aclosing(in_order(steps, ahead=len(nodes) + 1)) as done:
@@ -138,13 +140,13 @@ class Session:
 
         computed: of them, those that count as its request's work.
         """
-        self._gateway.settle(self.number, computed)
-        self._gateway.park_session(self.number, self.route, tokens, self._steps)
+        self._sessions.settle(self.number, computed)
+        self._sessions.park(self.number, self.route, tokens, self._steps)
 
     def close(self, computed: int = 0) -> None:
         """The end of a session, in which so many tokens were computed that count as its request's work."""
-        self._gateway.settle(self.number, computed)
-        self._gateway.close_session(self.number)
+        self._sessions.settle(self.number, computed)
+        self._sessions.close(self.number)
 
 
 async def in_order(calls: Iterable[Coroutine[Any, Any, T]], ahead: int) -> AsyncGenerator[T, None]:

@@ -1,0 +1,266 @@
+"""The sessions of the swarm: opens them in turn, mends them, and parks or closes them at their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import numpy as np
+from msgspec import structs
+
+from potluck.coordinator.accounts import Ledger
+from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.claim import EVERYONE, Claim, Rank
+from potluck.coordinator.events import Action
+from potluck.coordinator.fair import Standing
+from potluck.coordinator.handover import Handover
+from potluck.coordinator.line import Line, Place
+from potluck.coordinator.parked import Parked
+from potluck.coordinator.relay import Relay
+from potluck.coordinator.session import Session
+from potluck.coordinator.steps import Steps, stopped
+from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.turns import Turns
+from potluck.coordinator.witness import Evidence
+from potluck.types import Stage
+from potluck.wire.codec import encode
+from potluck.wire.messages import Close
+from potluck.wire.rows import Ids
+
+_MENDED_AT_ONCE = 2
+"""Sessions of one lost node: all at once would all be late."""
+
+_MOST_SHOWN = 100
+"""Waiting requests that `/status` lists."""
+
+
+class Sessions:
+    """numbers: of the sessions. context: the most positions of one. ledger: where accounts pay for what they asked.
+
+    send: puts frames into outboxes. act: does what the swarm says. on_open: is given each session that is new, its
+    route, and the length of its prompt.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        relay: Relay,
+        steps: Steps,
+        ledger: Ledger,
+        context: int,
+        numbers: Iterator[int],
+        send: Callable[..., None],
+        act: Callable[[Action], None],
+        on_open: Callable[[int, Sequence[Stage], int], None],
+    ) -> None:
+        self._swarm = swarm
+        self._relay = relay
+        self._steps = steps
+        self._ledger = ledger
+        self._context = context
+        self._numbers = numbers
+        self._send = send
+        self._act = act
+        self._on_open = on_open
+        self.handover = Handover(lambda node, frame: send((node, frame)))
+        self._turns = Turns(_MENDED_AT_ONCE)
+        self._changed = asyncio.Event()
+        self._line = Line(relay.clock)
+        self._places: dict[int, Place] = {}
+        """Of the requests whose sessions are open."""
+        self._admission = Admission(swarm)
+        self._expiry: asyncio.TimerHandle | None = None
+        self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the line."""
+        return len(self._line)
+
+    @property
+    def queue(self) -> list[Standing]:
+        """The first of them, in their order."""
+        return self._line.standings(_MOST_SHOWN)
+
+    async def changed_before(self, deadline: float) -> bool:
+        """Wait until room or coverage may have grown; False when the loop's clock reaches `deadline` first."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def open(
+        self,
+        positions: int,
+        tokens: Sequence[int] = (),
+        avoid: Collection[str] = (),
+        *,
+        claim: Claim = EVERYONE,
+        urgent: bool = False,
+    ) -> Session:
+        """A session with room for so many positions on every stage, as soon as it is its turn and there is room.
+
+        tokens: what will be fed; a parked session that begins alike is taken over. Without them it is a new one.
+        avoid: nodes that are taken only where there is no other way. urgent: an answer that was interrupted.
+        Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when too many wait.
+        """
+        number, prompt = next(self._numbers), np.array(tokens, np.int32)
+        if self._stopping:
+            raise stopped()
+        self._swarm.check(positions)  # whoever cannot be served at all shall not wait to learn it
+        place = self._line.join(claim, positions * self._swarm.layers, urgent=urgent)
+        try:
+            while True:
+                if self._line.is_first(place):
+                    grant = self._grant(place, number, positions, prompt, avoid)
+                    if grant is not None:
+                        self._line.start(place)
+                        self._places[grant.number] = place
+                        return self._session(grant, positions, len(prompt))
+                await place.wait()
+                if self._stopping:
+                    raise stopped()
+        finally:
+            self._line.leave(place)
+
+    def _grant(self, place: Place, number: int, positions: int, prompt: Ids, avoid: Collection[str]) -> Grant | None:
+        """Only an interactive request may take all room: others leave as much as the longest one needs.
+
+        Where there is never so much, the others are admitted while no interactive one runs (and none waits, because
+        it would be first).
+        """
+        spare = self._context if self._line.yields(place) else 0
+        if spare and not self._swarm.could_hold(positions + spare, sessions=2):
+            if self._line.runs(Rank.INTERACTIVE):
+                return None
+            spare = 0
+        return self._admission.grant(number, positions, prompt, avoid, spare)
+
+    def _session(self, grant: Grant, positions: int, prompt: int) -> Session:
+        for number in grant.evicted:
+            self._send(*self._relay.close(number))
+        if not self._relay.is_open(grant.number):  # one that was parked still is
+            self._relay.open(grant.number, grant.route, version=1)
+            self._on_open(grant.number, grant.route, prompt)
+        return Session(grant, positions, self, self._steps)
+
+    def is_open(self, session: Session) -> bool:
+        """Whether steps of it can run."""
+        return self._relay.is_open(session.number)
+
+    def wants_mending(self, session: Session) -> bool:
+        return not self.is_open(session) or self._swarm.wants_mending(session.number, session.route)
+
+    def turn(self, session: Session, rank: int) -> AbstractAsyncContextManager[None]:
+        """Wait until it is the session's turn to be mended; the lowest rank comes first."""
+        return self._turns.turn(self._swarm.due(session.number, session.route) or "", rank)
+
+    def going(self, session: Session) -> list[Stage]:
+        """The stages that are about to leave and may hand over what they hold, if there are heirs."""
+        route, positions = session.route, session.positions
+        if not self.is_open(session) or not self._swarm.can_mend_without_parked(session.number, route, positions):
+            return []
+        return self._swarm.going(session.number, route)
+
+    async def fetch_state(self, session: int, node: str) -> bytes:
+        """What the node holds of the session, or nothing where computing it anew is quicker than sending it."""
+        return await self.handover.fetch(node, session, self._swarm.worth_moving(node, session))
+
+    async def bring_state(self, session: int, node: str, state: bytes) -> int:
+        """How many positions of the session the node holds then."""
+        return await self.handover.bring(node, session, state)
+
+    def mend(self, session: Session, avoid: Collection[str]) -> tuple[tuple[int, int], ...] | None:
+        """Other nodes in place of those of its route that are lost or about to leave; None when there are none now.
+
+        Returns the runs (first, last) of its stages that hold nothing of the session yet.
+        """
+        found = self._admission.mend(session.number, session.route, session.positions, avoid)
+        if found is None:
+            if not self.is_open(session):
+                self._give_up(session)
+            return None
+        mended, evicted = found
+        for number in evicted:
+            self._send(*self._relay.close(number))
+        self._send(*self._relay.reroute(session.number, mended.route))
+        session.route = mended.route
+        for action in self._swarm.let_go():
+            self._act(action)
+        return mended.runs
+
+    def _give_up(self, session: Session) -> None:
+        frame = encode(Close(session.number))
+        self._send(*((node, frame) for node in self._swarm.give_up(session.number, session.route)))
+        for action in self._swarm.let_go():
+            self._act(action)
+
+    def open_audit(self, node: str, evidence: Evidence) -> int | None:
+        """The number of a session in which this node computes what another did; None where it has no room now."""
+        number = next(self._numbers)
+        evicted = self._admission.reserve_on(node, number, len(evidence.given))
+        if evicted is None:
+            return None
+        for parked in evicted:
+            self._send(*self._relay.close(parked))
+        stage = structs.replace(evidence.stage, node=node)
+        self._relay.open_audit(number, stage, evidence)
+        return number
+
+    def settle(self, number: int, tokens: int) -> None:
+        """The answer that ran in this session has ended, if it has not before: its account pays for so many tokens."""
+        place = self._places.pop(number, None)
+        if place is not None:
+            self._line.end(place, tokens * self._swarm.layers)
+            self._ledger.spend(place.turn.claim.account, tokens * self._swarm.layers)
+
+    def close(self, number: int) -> None:
+        self._admission.drop(number)
+        self._send(*self._relay.close(number))
+        for action in self._swarm.release(number):
+            self._act(action)
+
+    def park(self, number: int, route: tuple[Stage, ...], tokens: Sequence[int], steps: int) -> None:
+        """Keep what the nodes hold for a while; a session that lost its route, or is not worth it, is closed."""
+        now = asyncio.get_running_loop().time()
+        session = Parked(number, route, np.array(tokens, np.int32), steps, now)
+        if self._stopping or not self._relay.is_open(number) or not self._admission.park(session):
+            self.close(number)
+            return
+        self._relay.witness.close(number)
+        if self._expiry is None:
+            self._set_expiry()
+        self.changed()
+
+    def _set_expiry(self) -> None:
+        """Parked sessions go in time, whether or not another request comes."""
+        when = self._admission.next_expiry
+        self._expiry = None if when is None else asyncio.get_running_loop().call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        for number in self._admission.expired(asyncio.get_running_loop().time()):
+            self.close(number)
+        self._set_expiry()
+
+    def drop_parked(self, number: int) -> bool:
+        """A session has lost a stage: whether it was parked, and is forgotten now."""
+        if not self._admission.drop(number):
+            return False
+        self._send(*self._relay.close(number))
+        return True
+
+    def changed(self) -> None:
+        """Room or coverage may have grown: whoever waits tries again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self._line.call()
+
+    def stop(self) -> None:
+        """No session opens any more."""
+        self._stopping = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self.changed()
