@@ -15,6 +15,7 @@ from potluck.cli import app
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
+TABLE = ROOT / "docs" / "options.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 
 _FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -23,7 +24,7 @@ _COMMAND = re.compile(r"(?:^|[$:&] )potluck ([a-z]+)((?: [^|#\n]*)?)", re.MULTIL
 _BENCHMARK = re.compile(r"python (benchmarks/\w+\.py)([^#\n]*)")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
-_FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|\.ci)/[\w./-]*")
+_FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|deploy|\.ci)/[\w./-]*")
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 _ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
@@ -196,12 +197,19 @@ def test_what_a_document_names_exists(document: Path) -> None:
 
 
 def test_every_command_and_option_is_documented() -> None:
-    assert rows((ROOT / "README.md").read_text("utf-8")) == offered()
+    assert rows(TABLE.read_text("utf-8")) == offered()
 
 
 def test_the_file_tree_has_a_line_for_every_source() -> None:
     tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
     assert {path for path in tree if path.startswith("src/") and not path.endswith("/")} == listed_sources()
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "deploy"])
+def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
+    tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
+    assert {path for path in tree if path.startswith(f"{folder}/")} - {f"{folder}/"} == files
 
 
 def test_lines_are_short() -> None:
@@ -262,7 +270,8 @@ def test_the_check_lets_what_exists_pass(text: str) -> None:
 
 
 def test_a_missing_row_and_a_missing_file_would_be_seen() -> None:
+    table = TABLE.read_text("utf-8")
+    assert rows(table.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert rows(readme.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
     without = set(tree_paths(readme.replace("    relay.py ", "    relay.pyc ")))
     assert "src/potluck/coordinator/relay.py" not in without

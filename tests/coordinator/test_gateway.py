@@ -36,6 +36,7 @@ from potluck.wire.messages import (
     Hidden,
     Loading,
     Message,
+    PeerToken,
     Pong,
     Ready,
     Refusal,
@@ -1059,12 +1060,35 @@ def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> Non
             await step
         assert await gone.dropped() == "You are revoked."
         assert list(gateway.swarm.nodes) == [stays.name]
+        assert isinstance(await stays.receive(), PeerToken)
         assert await session.mend([]) == 0
         step = one_step(session)
         await stays.answer()
         await step
         session.close()
         gateway.cut(b"nobody", "Nobody is meant.")
+        await stays.leave()
+
+    run(test())
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_cut_node_takes_no_token_along_that_opens_anything(here: bool) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        gone, stays = await join(gateway), await join(gateway)
+        known = (await welcome(gateway, 0, 3)).peer_token
+        for node, key in ((gone, b"gone"), (stays, b"stays")):
+            gateway.swarm.nodes[node.name].key = key
+        if not here:
+            await gone.leave()
+        gateway.cut(b"gone", "You are revoked.")
+        told = await stays.receive()
+        assert isinstance(told, PeerToken)
+        assert told.token != known
+        assert (await welcome(gateway, 0, 3)).peer_token == told.token
+        if here:
+            assert await gone.dropped() == "You are revoked."  # and nothing before that
         await stays.leave()
 
     run(test())

@@ -9,13 +9,15 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 import openai
+import psutil
 import pytest
 
-from e2e.helpers import ONE_THREAD, OPEN, complaint, eventually, potluck
+from e2e.helpers import ONE_THREAD, OPEN, Proxy, complaint, eventually, potluck
 from potluck.local import Process
 
 PRIVATE = ["--host", "127.0.0.1"]
@@ -148,6 +150,29 @@ def test_a_revoked_node_is_cut_at_once_and_stays_outside(start):
     assert "Node one may join again." in swarm.run("node", "restore", swarm.url, digits)
     with swarm.join(swarm.url, "one") as back:
         back.wait_for("Serving layers 0-5 ")
+
+
+def test_a_revoked_node_fetches_nothing_from_the_others_either(start):
+    swarm = start(*PRIVATE)
+    url = swarm.invite()
+    with Proxy(swarm.url).running() as proxy, swarm.join(url, "good") as good:
+        good.wait_for("Serving layers 0-5 ")
+        sockets = psutil.Process(good.popen.pid).net_connections()
+        [port] = [each.laddr.port for each in sockets if each.status == psutil.CONN_LISTEN]
+        with swarm.join(url.replace(swarm.url, proxy.url), "bad") as bad:
+            bad.wait_for("Serving layers 0-5 ")
+            [token] = re.findall(rb"peer_token\xd9.([\w-]{43})", proxy.told)
+            fetch = partial(
+                httpx.get,
+                f"http://127.0.0.1:{port}/tensors",
+                headers={"Authorization": f"Bearer {token.decode()}"},
+            )
+            assert len(fetch().json()) > 0
+            [digits] = re.findall(r"^ (\w{16}) +bad ", swarm.run("node", "list", swarm.url), re.M)
+            swarm.run("node", "revoke", swarm.url, digits)
+            eventually(lambda: fetch().status_code == 401)
+            assert bad.wait(10) == 1
+        assert swarm.nodes() == ["good"]
 
 
 def test_a_node_comes_back_to_the_next_coordinator_without_using_its_invite_again(start):

@@ -170,6 +170,20 @@ def test_another_welcome_changes_what_is_given_and_the_token(sharing, offer, lar
     assert httpx.get(f"{url}/tensors", headers={"Authorization": "Bearer another"}).json() == ["aa"]
 
 
+def test_a_new_token_takes_the_place_of_the_old_one(http, sharing, offer):
+    sharing.change_token("another")
+    assert http.get("/tensors").status_code == 401
+    assert http.get("/tensors", headers={"Authorization": "Bearer another"}).json() == list(offer.ranges)
+
+
+def test_what_is_withdrawn_is_given_to_nobody_until_it_is_given_again(http, sharing, offer):
+    sharing.withdraw()
+    for headers in (HEADERS, {"Authorization": "Bearer"}):
+        assert http.get("/tensors", headers=headers).status_code == 401
+    assert sharing.start("127.0.0.1", offer) == str(http.base_url).rstrip("/")
+    assert http.get("/tensors").status_code == 200
+
+
 def test_where_there_is_nothing_to_give_or_nowhere_to_listen_there_is_no_url(sharing, offer):
     assert sharing.start("127.0.0.1", Offer(offer.path, {}, TOKEN)) == ""
     assert sharing.start("127.0.0.1", Offer(offer.path, offer.ranges, "")) == ""

@@ -28,6 +28,7 @@ from potluck.wire.messages import (
     Kept,
     Message,
     Notice,
+    PeerToken,
     Ping,
     Pong,
     Recall,
@@ -536,6 +537,21 @@ def test_the_owner_is_told_what_the_coordinator_says() -> None:
             await bench.send(Ping(1))
             await bench.receive()
             assert said == ["The coordinator passes this node over."]
+
+    run(test())
+
+
+def test_a_new_token_is_handed_on() -> None:
+    async def test() -> None:
+        bench, tokens = Bench(FIRST), list[str]()
+        bench.stage = Stage(
+            bench.engine, SPEED, bench.theirs, RowFormat.F32, cast(Cores, TwoCores()), Worker(), on_token=tokens.append
+        )
+        with serving(bench):
+            await bench.send(PeerToken("another"))
+            await bench.send(Ping(1))
+            await bench.receive()
+            assert tokens == ["another"]
 
     run(test())
 

@@ -73,6 +73,7 @@ from potluck.wire.messages import (
     Leaving,
     Loading,
     Notice,
+    PeerToken,
     Ping,
     Pong,
     Ready,
@@ -203,11 +204,21 @@ class Gateway:
             await self._part(link, reason)
 
     def cut(self, key: bytes, reason: str) -> None:
-        """Nodes with this public key go now, with the reason; their sessions go on without them."""
+        """Nodes with this public key go now, with the reason; their sessions go on without them.
+
+        What they know of the others' tokens is worth nothing then.
+        """
         named = {name for name, known in self.swarm.nodes.items() if known.key == key}
         for node in named - self._cut.keys():
             self._cut[node] = reason
             self._stays[node].cancel()
+        self._renew_peer_token()
+
+    def _renew_peer_token(self) -> None:
+        """The one that a node takes along opens nothing, whether it was here when it was revoked or had left."""
+        self._peer_token = secrets.token_urlsafe(32)
+        frame = encode(PeerToken(self._peer_token))
+        self._send_to(*((node, frame) for node in self.swarm.nodes.keys() - self._cut.keys()))
 
     def _check_chatter(self, node: str) -> None:
         """Raises WireError when a node sends too many frames that answer no step."""

@@ -144,13 +144,16 @@ class Agent:
                 await link.send(encode(msgspec.structs.replace(loaded.ready, shares=shares)))
                 self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
                 welcome = await self._serve_stage(loaded, link)
+                self._sharing.withdraw()  # nobody listens for new tokens while other layers are loaded
         finally:
+            self._sharing.withdraw()
             await link.close()
 
     async def _serve_stage(self, loaded: _Loaded, link: Link) -> Welcome | None:
         """Until the coordinator gives other layers (its welcome to them), or lets this node go (None)."""
         say, rows = self._reporter.say, loaded.welcome.rows
-        stage = Stage(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say)
+        on_token = self._sharing.change_token
+        stage = Stage(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
         helpers = [asyncio.create_task(self._follow_cores(link)), asyncio.create_task(self._take_leave(link))]
         self._serving = True
         try:

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -67,6 +67,14 @@ class Sharing:
             self.close()
             self._listen(host)
         return self._url
+
+    def change_token(self, token: str) -> None:
+        """Give the same to holders of another token."""
+        self._offer = replace(self._offer, token=token)
+
+    def withdraw(self) -> None:
+        """Give nothing until `start` comes again; replies under way go on."""
+        self._offer = Offer()
 
     def _listen(self, host: str) -> None:
         try:

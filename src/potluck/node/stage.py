@@ -33,6 +33,7 @@ from potluck.wire.messages import (
     Imported,
     Kept,
     Notice,
+    PeerToken,
     Ping,
     Pong,
     Recall,
@@ -93,7 +94,7 @@ Batch = list[tuple[Task, int]]
 class Stage:
     """Serves one loaded engine, of such a speed, over one link until the link closes.
 
-    say: is given sentences for the owner.
+    say: is given sentences for the owner. on_token: is given each new token for fetching tensors from this node.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Stage:
         cores: Cores,
         worker: Worker,
         say: Callable[[str], None] = log.info,
+        on_token: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._tokens_s, self._row_s = speed.decode_s, speed.prefill_s
@@ -118,6 +120,7 @@ class Stage:
         self._states: dict[int, Parts] = {}
         self._journal = Journal(engine.hidden_size, JOURNAL_BYTES)
         self._say = say
+        self._on_token = on_token
         self._sessions: set[int] = set()
         self._pace = Pace()
         self._prompts_turn = False
@@ -183,6 +186,8 @@ class Stage:
                     self._moves.append((message, whole))
             case Notice(text):
                 self._say(text)
+            case PeerToken(token):
+                self._on_token(token)
             case Refusal(reason):
                 raise Refused(reason)
             case _:

@@ -265,6 +265,12 @@ class Notice(Message, frozen=True, tag="notice"):
     text: str
 
 
+class PeerToken(Message, frozen=True, tag="peer_token"):
+    """In place of the welcome's `peer_token` from now on, because one who knows that was cut."""
+
+    token: str
+
+
 class Released(Message, frozen=True, tag="released"):
     """The node that is leaving holds nothing that is needed: it may go."""
 
@@ -284,5 +290,7 @@ FromNode = (
     | Imported
     | Leaving
 )
-FromCoordinator = Challenge | Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | Released
+FromCoordinator = (
+    Challenge | Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | PeerToken | Released
+)
 AnyMessage = FromNode | FromCoordinator

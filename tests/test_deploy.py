@@ -1,0 +1,76 @@
+"""The service files of `deploy`: they have their systems' form, and call commands that exist."""
+
+from __future__ import annotations
+
+import plistlib
+import re
+import shlex
+import shutil
+import subprocess
+from configparser import RawConfigParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from test_docs import ROOT, mistakes
+
+DEPLOY = ROOT / "deploy"
+UNITS = sorted(DEPLOY.glob("*.service"))
+TASK = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
+LEAVE_S = 30
+"""How long a polite node may take, as README says."""
+
+
+def unit(path: Path) -> RawConfigParser:
+    parser = RawConfigParser(strict=True, delimiters=("=",), comment_prefixes=("#",), interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(path.read_text("utf-8"))
+    return parser
+
+
+def calls() -> dict[str, list[str]]:
+    """Each file's command line."""
+    task = ElementTree.parse(DEPLOY / "potluck-node.xml").getroot()
+    command, arguments = (task.findtext(f"{TASK}Actions/{TASK}Exec/{TASK}{part}") for part in ("Command", "Arguments"))
+    assert command is not None
+    assert arguments is not None
+    return {
+        **{path.name: shlex.split(unit(path)["Service"]["ExecStart"]) for path in UNITS},
+        "org.potluck.node.plist": plistlib.loads((DEPLOY / "org.potluck.node.plist").read_bytes())["ProgramArguments"],
+        "potluck-node.xml": [command, *arguments.split()],
+    }
+
+
+def test_every_file_is_looked_at() -> None:
+    assert calls().keys() == {path.name for path in DEPLOY.iterdir()}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DEPLOY.iterdir()))
+def test_the_commands_and_their_options_exist(name: str) -> None:
+    program, command, *rest = calls()[name]
+    assert re.split(r"[/\\]", program)[-1] in ("potluck", "potluck.exe")
+    assert command in ("serve", "join")
+    line = f"`potluck {shlex.join([command, *rest])}`"
+    assert mistakes(ROOT / "README.md", line) == []
+    assert mistakes(ROOT / "README.md", line.replace("`potluck", "`potluck no")) != []
+
+
+def test_services_give_a_node_the_time_that_it_takes_to_leave() -> None:
+    service = unit(DEPLOY / "potluck-node.service")["Service"]
+    assert int(service["TimeoutStopSec"]) > LEAVE_S
+    plist = plistlib.loads((DEPLOY / "org.potluck.node.plist").read_bytes())
+    assert plist["ExitTimeOut"] > LEAVE_S
+    assert (service["Restart"], plist["KeepAlive"]) == ("on-failure", {"SuccessfulExit": False})
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("There is no systemd here.")
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text("utf-8").replace("/opt/potluck/bin/potluck", "/bin/true"), "utf-8")
+    done = subprocess.run([program, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    assert [line for line in done.stderr.splitlines() if path.name in line] == []
+    assert done.returncode == 0, done.stderr
