@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,6 +39,15 @@ def test_the_longest_common_prefix_wins() -> None:
     assert best(sessions, count(50)) == (2, 30)
     assert best(sessions, np.concatenate([count(25), count(99, 120)])) == (4, 25)
     assert best(sessions, count(41, 80)) is None
+
+
+def test_nobody_takes_over_what_another_account_has_asked() -> None:
+    sessions = kept(replace(parked(1, count(30)), account="anna"), replace(parked(2, count(20)), account="ben"))
+    assert best(sessions, count(31)) is None
+    for account, number in (("anna", 1), ("ben", 2)):
+        match = sessions.best(count(31), account=account)
+        assert match is not None
+        assert match.session.number == number
 
 
 def test_the_last_token_of_a_prompt_is_always_fed() -> None:

@@ -32,6 +32,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "number": (0, 2**40),
     "text": ("Well.", ""),
     "reason": ("No.",),
+    "token": ("secret", ""),
 }
 PAYLOADS = (
     b"",

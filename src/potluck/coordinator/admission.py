@@ -32,13 +32,15 @@ class Admission:
         self._swarm = swarm
         self._parked = ParkedSessions()
 
-    def grant(self, number: int, positions: int, tokens: Ids, avoid: Collection[str], spare: int = 0) -> Grant | None:
+    def grant(
+        self, number: int, positions: int, tokens: Ids, avoid: Collection[str], spare: int = 0, account: str = ""
+    ) -> Grant | None:
         """A session for a request that begins with these tokens, or None when all is taken now.
 
         number: of the session, if it is a new one. spare: positions of one more session for which every stage must
-        have room beside it. Raises Unavailable as `Swarm.reserve` does.
+        have room beside it. account: whose it is. Raises Unavailable as `Swarm.reserve` does.
         """
-        match = self._parked.best(tokens, avoid)
+        match = self._parked.best(tokens, avoid, account)
         taken_over = self._take_over(match, positions, spare) if match is not None else None
         return taken_over or self._reserve(number, positions, avoid, spare)
 

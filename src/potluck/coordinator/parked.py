@@ -19,13 +19,17 @@ LEAST_PREFIX = 16
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """tokens: what every node of the route holds. steps: the number of the session's next step. since: when parked."""
+    """tokens: what every node of the route holds. steps: the number of the session's next step. since: when parked.
+
+    account: whose it is. Nobody else takes it over: how fast an answer begins would tell what others have asked.
+    """
 
     number: int
     route: tuple[Stage, ...]
     tokens: Ids
     steps: int
     since: float
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +60,15 @@ class ParkedSessions:
         """It is taken over, evicted or lost; False where it is not parked."""
         return self._sessions.pop(number, None) is not None
 
-    def best(self, prompt: Ids, avoid: Collection[str] = ()) -> Match | None:
-        """The session that spares most of the prompt; of several, the one that loses least by it.
+    def best(self, prompt: Ids, avoid: Collection[str] = (), account: str = "") -> Match | None:
+        """The account's session that spares most of the prompt; of several, the one that loses least by it.
 
         avoid: nodes that its route must not run through.
         """
         matches = (
             Match(session, _common(prompt, session.tokens))
             for session in self._sessions.values()
-            if not any(stage.node in avoid for stage in session.route)
+            if session.account == account and not any(stage.node in avoid for stage in session.route)
         )
         return max(
             (match for match in matches if _is_worth_it(match, len(prompt))),

@@ -32,14 +32,15 @@ class Session:
     """`step` runs positions through the route. Close or park it, or its room stays taken.
 
     held: how many tokens of the request that opened it the nodes hold already, so that they need not be fed.
-    positions: the room that it has on every stage.
+    positions: the room that it has on every stage. account: whose it is.
     """
 
-    def __init__(self, grant: Grant, positions: int, sessions: Sessions, steps: Steps) -> None:
+    def __init__(self, grant: Grant, positions: int, account: str, sessions: Sessions, steps: Steps) -> None:
         self.number = grant.number
         self.route = grant.route
         self.held = grant.held
         self.positions = positions
+        self.account = account
         self._sessions = sessions
         self._runner = steps
         self._steps = grant.steps
@@ -141,7 +142,7 @@ class Session:
         computed: of them, those that count as its request's work.
         """
         self._sessions.settle(self.number, computed)
-        self._sessions.park(self.number, self.route, tokens, self._steps)
+        self._sessions.park(self, tokens, self._steps)
 
     def close(self, computed: int = 0) -> None:
         """The end of a session, in which so many tokens were computed that count as its request's work."""

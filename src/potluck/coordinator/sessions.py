@@ -119,7 +119,7 @@ class Sessions:
                     if grant is not None:
                         self._line.start(place)
                         self._places[grant.number] = place
-                        return self._session(grant, positions, len(prompt))
+                        return self._session(grant, positions, len(prompt), claim.account)
                 await place.wait()
                 if self._stopping:
                     raise stopped()
@@ -137,15 +137,15 @@ class Sessions:
             if self._line.runs(Rank.INTERACTIVE):
                 return None
             spare = 0
-        return self._admission.grant(number, positions, prompt, avoid, spare)
+        return self._admission.grant(number, positions, prompt, avoid, spare, place.turn.claim.account)
 
-    def _session(self, grant: Grant, positions: int, prompt: int) -> Session:
+    def _session(self, grant: Grant, positions: int, prompt: int, account: str) -> Session:
         for number in grant.evicted:
             self._send(*self._relay.close(number))
         if not self._relay.is_open(grant.number):  # one that was parked still is
             self._relay.open(grant.number, grant.route, version=1)
             self._on_open(grant.number, grant.route, prompt)
-        return Session(grant, positions, self, self._steps)
+        return Session(grant, positions, account, self, self._steps)
 
     def is_open(self, session: Session) -> bool:
         """Whether steps of it can run."""
@@ -223,11 +223,11 @@ class Sessions:
         for action in self._swarm.release(number):
             self._act(action)
 
-    def park(self, number: int, route: tuple[Stage, ...], tokens: Sequence[int], steps: int) -> None:
+    def park(self, session: Session, tokens: Sequence[int], steps: int) -> None:
         """Keep what the nodes hold for a while; a session that lost its route, or is not worth it, is closed."""
-        now = asyncio.get_running_loop().time()
-        session = Parked(number, route, np.array(tokens, np.int32), steps, now)
-        if self._stopping or not self._relay.is_open(number) or not self._admission.park(session):
+        now, number = asyncio.get_running_loop().time(), session.number
+        parked = Parked(number, session.route, np.array(tokens, np.int32), steps, now, session.account)
+        if self._stopping or not self._relay.is_open(number) or not self._admission.park(parked):
             self.close(number)
             return
         self._relay.witness.close(number)
