@@ -122,6 +122,22 @@ def test_honest_nodes_pass_and_no_room_stays_taken() -> None:
     run(test())
 
 
+def test_each_audit_is_noted_for_the_store() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        nodes = [Node(gateway, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
+        await join(gateway, *nodes)
+        for _ in range(5):
+            await answer(gateway, job("potluck", 5))
+        await settled(gateway)
+        changes = gateway.ledger.changes()
+        assert changes.passed.total() == gateway.auditor.audits.totals.passed > 0
+        assert not changes.failed
+        await leave(*nodes)
+
+    run(test())
+
+
 def shown(gateway: Gateway) -> list:
     return swarm_status(gateway.swarm, "toy", "d", 1000, gateway.auditor.audits, 0).nodes
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.audits import Action, Audits, Forfeit, Quarantine, Record, Settle, Suspect
+from potluck.coordinator import audits as module
+from potluck.coordinator.audits import Action, Audited, Audits, Forfeit, Quarantine, Record, Settle, Suspect
 from potluck.coordinator.case import Holder
 from potluck.coordinator.witness import Answer, Evidence
 from potluck.types import Span, Stage
@@ -51,7 +52,7 @@ class Swarm:
 def test_an_honest_node_is_settled_with() -> None:
     swarm = Swarm([A, B], lambda _: TRUE)
     swarm.audit(A)
-    assert swarm.actions == [Settle(A.key)]
+    assert swarm.actions == [Audited(A.key, passed=True), Settle(A.key)]
     assert swarm.audits.record(A.key) == Record(passed=1)
     assert swarm.audits.totals == Record(passed=1)
 
@@ -59,7 +60,8 @@ def test_an_honest_node_is_settled_with() -> None:
 def test_a_liar_is_quarantined_and_forfeits() -> None:
     swarm = Swarm([A, B, C], lambda holder: LIE if holder is A else TRUE)
     swarm.audit(A)
-    [quarantine, forfeit] = swarm.actions
+    [failed, quarantine, forfeit] = swarm.actions
+    assert failed == Audited(A.key, passed=False)
     assert isinstance(quarantine, Quarantine)
     assert quarantine.node == A.node
     assert "its hidden rows of layers 0-1, 1 positions, were wrong twice" in quarantine.reason
@@ -128,7 +130,7 @@ def test_few_audits_run_at_once_and_one_on_each_node() -> None:
     assert len({assignment.holder.node for assignment in running}) == len(running)
     passed = 0
     while running:
-        passed += len(audits.answered(running.pop(), TRUE))
+        passed += sum(isinstance(action, Settle) for action in audits.answered(running.pop(), TRUE))
         running += audits.assign(lambda _: [A, B, C, D])[0]
     assert passed == 32
 
@@ -137,6 +139,25 @@ def test_few_audits_run_at_once_and_one_on_each_node() -> None:
 def test_a_stage_that_nobody_else_holds_is_not_drawn(rate: float) -> None:
     audits = Audits(rate, lambda *_: True, random.Random(0).random)
     assert set(audits.opened([b"", b"x", b""], 5, 100)) == ({1} if rate else set())
+
+
+def test_where_nobody_audits_work_is_settled_at_once() -> None:
+    assert Audits(0.0, lambda *_: True).stepped(b"x", 1) == [Settle(b"x")]
+    assert Audits(0.02, lambda *_: True).stepped(b"x", 1) == []
+
+
+def test_nodes_that_were_not_seen_for_long_are_forgotten_but_not_their_share_of_the_totals(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_KNOWN", 2)
+    swarm = Swarm([A, B], lambda _: TRUE)
+    swarm.audit(A)
+    swarm.audits.record(B.key)
+    swarm.audits.record(A.key)  # seen again
+    swarm.audits.record(C.key)
+    assert swarm.audits.record(A.key) == Record(passed=1)
+    swarm.audits.record(D.key)
+    swarm.audits.record(B.key)
+    assert swarm.audits.record(A.key) == Record()
+    assert swarm.audits.totals == Record(passed=1)
 
 
 def test_no_audit_takes_more_than_may_be_kept() -> None:

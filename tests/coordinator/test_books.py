@@ -7,6 +7,7 @@ from potluck.coordinator import books as module
 from potluck.coordinator.accounts import Account
 from potluck.coordinator.books import Books
 from potluck.coordinator.door import StoreDoor
+from potluck.coordinator.members import Members
 from potluck.coordinator.store import Store, open_store
 from potluck.errors import StoreError
 
@@ -60,6 +61,8 @@ def test_what_could_not_be_stored_is_stored_later(known: Store) -> None:
     books = Books(known)
     books.ledger.earn(ANNA, "anna", 10)
     books.ledger.settle(ANNA)
+    books.ledger.audited(ANNA, passed=True)
+    books.ledger.audited(ANNA, passed=False)
     rename = "ALTER TABLE {} RENAME TO {}"
     with known.begin() as session:
         session.execute(text(rename.format("accounts", "hidden")))
@@ -69,6 +72,20 @@ def test_what_could_not_be_stored_is_stored_later(known: Store) -> None:
         session.execute(text(rename.format("hidden", "accounts")))
     asyncio.run(books.write())
     assert Books(known).ledger.balance("anna") == 10
+    [member] = Members(known).all()
+    assert (member.audits_passed, member.audits_failed) == (1, 1)
+
+
+def test_audits_are_stored_with_the_node(known: Store) -> None:
+    books = Books(known)
+    for passed in (True, True, False):
+        books.ledger.audited(ANNA, passed=passed)
+    books.ledger.audited(b"nobody", passed=False)  # where everybody may join, nodes are not known
+    asyncio.run(books.write())
+    books.ledger.audited(ANNA, passed=True)
+    asyncio.run(books.write())
+    [member] = Members(known).all()
+    assert (member.audits_passed, member.audits_failed) == (3, 1)
 
 
 def test_books_are_written_while_they_are_kept_and_at_the_end(known: Store, monkeypatch) -> None:

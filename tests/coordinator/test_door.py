@@ -96,18 +96,9 @@ def test_a_quarantined_node_waits_outside(door: StoreDoor, invites: Invites, mem
     door.admit(ANNA, "anna", "")
 
 
-def test_audits_are_counted(door: StoreDoor, invites: Invites, members: Members) -> None:
-    door.admit(ANNA, "anna", invites.create()[0])
-    members.audited(ANNA.hex(), passed=2)
-    member = members.audited(ANNA.hex(), passed=1, failed=1)
-    assert (member.audits_passed, member.audits_failed) == (3, 1)
-    assert members.all() == [member]
-
-
 def test_a_node_that_never_was_here_cannot_be_marked(members: Members) -> None:
-    for call in (members.mark, members.audited):
-        with pytest.raises(RequestError, match="was ever here"):
-            call(ANNA.hex())
+    with pytest.raises(RequestError, match="was ever here"):
+        members.mark(ANNA.hex())
 
 
 def test_the_open_door_remembers_nobody() -> None:

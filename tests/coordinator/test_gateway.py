@@ -11,7 +11,7 @@ import pytest
 from newcomer import GREETING, answer, introduce, reception
 from potluck.coordinator import fair, line
 from potluck.coordinator import gateway as module
-from potluck.coordinator.audits import no_audits
+from potluck.coordinator.audits import Audits, no_audits
 from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.door import Entry
 from potluck.coordinator.gateway import Gateway
@@ -56,10 +56,10 @@ ROWS = pack_rows(np.ones((3, WIDTH), np.float32), RowFormat.F32)
 SCORES = pack_scores([(np.array([4], np.int32), np.array([-0.5], np.float32), 2.0)])
 
 
-def make_gateway() -> Gateway:
+def make_gateway(audit: float = 0.0) -> Gateway:
     swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
-    return Gateway(swarm, relay, TERMS, reception())
+    return Gateway(swarm, relay, TERMS, reception(), audits=Audits(audit, lambda *_: True))
 
 
 def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
@@ -1123,9 +1123,10 @@ def test_a_ticket_lasts_as_long_as_the_link() -> None:
     run(test())
 
 
-def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it() -> None:
+@pytest.mark.parametrize("audit", [0.0, 0.02])
+def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it_if_there_are_any(audit: float) -> None:
     async def test() -> None:
-        gateway = make_gateway()
+        gateway = make_gateway(audit)
         node = await join(gateway)
         known = gateway.swarm.nodes[node.name]
         known.entry = Entry("anna", trusted=False)
@@ -1133,13 +1134,14 @@ def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it() -> No
         step, asked = one_step(session), await node.step()
         await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
         await step
-        assert (gateway.ledger.pending("anna"), gateway.ledger.balance("anna")) == (len(IDS) * LAYERS, 0)
+        done = len(IDS) * LAYERS
+        assert (gateway.ledger.pending("anna"), gateway.ledger.balance("anna")) == ((done, 0) if audit else (0, done))
         gateway.ledger.settle(known.key)
-        assert gateway.ledger.balance("anna") == len(IDS) * LAYERS
+        assert gateway.ledger.balance("anna") == done
         session.close()
         payer = await gateway.sessions.open(10, claim=Claim("anna"))
         payer.close(computed=2)
-        assert gateway.ledger.balance("anna") == (len(IDS) - 2) * LAYERS
+        assert gateway.ledger.balance("anna") == done - 2 * LAYERS
         await node.leave()
 
     run(test())

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.coordinator import lottery as module
 from potluck.coordinator.lottery import FIRST_SESSIONS, FREE_ROWS, Lottery
 
 RATE = 0.02
@@ -86,6 +87,17 @@ def test_an_audit_that_came_to_nothing_is_drawn_again() -> None:
     lottery = seasoned()
     lottery.redraw(b"a")
     assert [bool(lottery.draw(b"a", 0)) for _ in range(2)] == [True, False]
+
+
+def test_a_node_that_was_not_seen_for_long_is_a_newcomer_again(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_KNOWN", 2)
+    lottery = seasoned()
+    for key in (b"b", b"a", b"c"):
+        lottery.stepped(key, 1)
+    assert lottery.draw(b"a", 0) == 0
+    for key in (b"b", b"c"):
+        lottery.stepped(key, 1)
+    assert lottery.draw(b"a", 0) > 0
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,4 +1,4 @@
-"""Credits: what accounts earned by computing, and spent by asking. Without clock and I/O.
+"""Credits: what accounts earned by computing, and spent by asking; and how nodes' audits ended. No clock, no I/O.
 
 A credit is a layer-token: one position through one layer.
 """
@@ -30,14 +30,22 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to add to the stored figures: credits of accounts by name, pending ones of nodes by key."""
+    """What to add to the stored figures: credits of accounts by name; pending ones and audits of nodes by key."""
 
     earned: Counter[str] = field(default_factory=Counter)
     spent: Counter[str] = field(default_factory=Counter)
     pending: Counter[bytes] = field(default_factory=Counter)
+    passed: Counter[bytes] = field(default_factory=Counter)
+    failed: Counter[bytes] = field(default_factory=Counter)
 
     def __bool__(self) -> bool:
-        return any((*self.earned.values(), *self.spent.values(), *self.pending.values()))
+        counts = (self.earned, self.spent, self.pending, self.passed, self.failed)
+        return any(any(count.values()) for count in counts)
+
+    @property
+    def nodes(self) -> set[bytes]:
+        """The keys of those that have changed."""
+        return self.pending.keys() | self.passed.keys() | self.failed.keys()
 
 
 class Ledger:
@@ -56,8 +64,12 @@ class Ledger:
         self._pending[node] = Pending(account, held.credits + layer_tokens)
         self._changes.pending[node] += layer_tokens
 
+    def audited(self, node: bytes, *, passed: bool) -> None:
+        """An audit of the node with this key has ended so."""
+        (self._changes.passed if passed else self._changes.failed)[node] += 1
+
     def settle(self, node: bytes) -> None:
-        """An audit found the node's work right: what is pending is its account's."""
+        """The node's work is taken to be right: what is pending is its account's."""
         held = self._take(node)
         if held is not None:
             self._account(held.account).earned += held.credits
@@ -104,3 +116,5 @@ class Ledger:
         self._changes.earned.update(changes.earned)
         self._changes.spent.update(changes.spent)
         self._changes.pending.update(changes.pending)
+        self._changes.passed.update(changes.passed)
+        self._changes.failed.update(changes.failed)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from potluck.coordinator.accounts import Ledger
-from potluck.coordinator.audits import Action, Assignment, Audits, Forfeit, Quarantine, Settle, Suspect
+from potluck.coordinator.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
 from potluck.coordinator.case import Holder
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.swarm import Node
@@ -32,7 +32,7 @@ _ROOM_S = 30.0
 
 
 class Auditor:
-    """Asks `audits` for decisions. ledger: where what nodes earned is settled, or forfeited."""
+    """Asks `audits` for decisions. ledger: keeps how they end, and what nodes earned until that is settled."""
 
     def __init__(self, gateway: Gateway, relay: Relay, audits: Audits, ledger: Ledger) -> None:
         self.audits = audits
@@ -59,7 +59,7 @@ class Auditor:
     def stepped(self, hop: Hop) -> None:
         """A stage has computed a step."""
         if hop.session not in self._numbers and hop.node in self._nodes:
-            self.audits.stepped(self._nodes[hop.node].key, hop.rows)
+            self._act(self.audits.stepped(self._nodes[hop.node].key, hop.rows))
 
     @property
     def busy(self) -> bool:
@@ -140,6 +140,8 @@ class Auditor:
     def _act(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
+                case Audited(key, passed):
+                    self._ledger.audited(key, passed=passed)
                 case Settle(key):
                     self._ledger.settle(key)
                 case Forfeit(key):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from random import SystemRandom
 
 from potluck.coordinator.case import Agree, Case, Convicted, Dropped, Holder, Outcome, Passed, Slipped, Undecided
-from potluck.coordinator.lottery import Lottery
+from potluck.coordinator.lottery import MOST_KNOWN, Lottery
+from potluck.coordinator.recent import Recent
 from potluck.coordinator.witness import Answer, Evidence
 
 _secret = SystemRandom().random
@@ -37,8 +38,16 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Audited:
+    """An audit of the node with this key has ended: it was right, or it was not."""
+
+    key: bytes
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
-    """An audit of the node with this key has passed: what it earned so far is its own."""
+    """What the node with this key earned so far is its own: an audit found it right, or there are none."""
 
     key: bytes
 
@@ -66,7 +75,7 @@ class Suspect:
     reason: str
 
 
-Action = Settle | Forfeit | Quarantine | Suspect
+Action = Audited | Settle | Forfeit | Quarantine | Suspect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,27 +87,24 @@ class Assignment:
 
 
 class Audits:
-    """rate: of all stage-steps. agree: as in `case`. chance: uniform random numbers in [0, 1)."""
+    """rate: of all stage-steps; 0: everybody is believed. agree: as in `case`. chance: uniform in [0, 1), at random."""
 
     def __init__(self, rate: float, agree: Agree, chance: Callable[[], float] = _secret) -> None:
+        self._rate = rate
         self._agree = agree
         self._chance = chance
         self._lottery = Lottery(rate, chance)
         self._cases: list[Case] = []
         self._running: list[Assignment] = []
-        self._records: dict[bytes, Record] = {}
+        self._records = Recent[bytes, Record](Record, MOST_KNOWN)
+        self.totals = Record()
+        """Of all nodes together, those that are forgotten included."""
         self.undecided = 0
         """Audits that ended in contradiction."""
 
     def record(self, key: bytes) -> Record:
         """Of the node with this key."""
-        return self._records.setdefault(key, Record())
-
-    @property
-    def totals(self) -> Record:
-        """Of all nodes together."""
-        records = self._records.values()
-        return Record(sum(record.passed for record in records), sum(record.failed for record in records))
+        return self._records[key]
 
     def opened(self, keys: Sequence[bytes], prompt: int, most: int) -> dict[int, int]:
         """A session opens on a route of these nodes (an empty key: one that nobody could audit).
@@ -114,9 +120,10 @@ class Audits:
         }
         return {place: rows for place, rows in drawn.items() if rows}
 
-    def stepped(self, key: bytes, rows: int) -> None:
+    def stepped(self, key: bytes, rows: int) -> list[Action]:
         """The node with this key has computed a step of a session."""
         self._lottery.stepped(key, rows)
+        return [] if self._rate else [Settle(key)]
 
     def collected(self, evidence: Evidence, audited: Holder) -> None:
         """What was drawn is there, or as much of it as there will be."""
@@ -164,8 +171,8 @@ class Audits:
             case Slipped(holder):
                 return [*self._others_passed(case, holder), *self._slipped(holder, case)]
             case Convicted(holder):
-                self.record(holder.key).failed += 1
-                return [*self._others_passed(case, holder), *self._convict(holder, f"{_told(case)} were wrong twice")]
+                convicted = self._convict(holder, f"{_told(case)} were wrong twice")
+                return [*self._others_passed(case, holder), self._failed(holder), *convicted]
             case Undecided(holders):
                 self.undecided += 1
                 for holder in holders:
@@ -177,21 +184,26 @@ class Audits:
 
     def _passed(self, holder: Holder) -> list[Action]:
         self.record(holder.key).passed += 1
-        return [Settle(holder.key)]
+        self.totals.passed += 1
+        return [Audited(holder.key, passed=True), Settle(holder.key)]
+
+    def _failed(self, holder: Holder) -> Audited:
+        self.record(holder.key).failed += 1
+        self.totals.failed += 1
+        return Audited(holder.key, passed=False)
 
     def _others_passed(self, case: Case, guilty: Holder) -> list[Action]:
         """An auditor was wrong: then the audited node was right."""
         return self._passed(case.audited) if guilty.key != case.audited.key else []
 
     def _slipped(self, holder: Holder, case: Case) -> list[Action]:
-        record = self.record(holder.key)
-        record.failed += 1
+        failed, record = self._failed(holder), self.record(holder.key)
         again = any(record.audits - number < _STRIKE_AUDITS for number in record.strikes)
         record.strikes.append(record.audits)
         if again:
-            return self._convict(holder, f"{_told(case)} were wrong, and not for the first time")
+            return [failed, *self._convict(holder, f"{_told(case)} were wrong, and not for the first time")]
         self._lottery.watch(holder.key)
-        return [Suspect((holder.node,), f"{_told(case)} were wrong once")]
+        return [failed, Suspect((holder.node,), f"{_told(case)} were wrong once")]
 
     def _convict(self, holder: Holder, reason: str) -> list[Action]:
         self._cases = [case for case in self._cases if case.audited.key != holder.key]

@@ -53,9 +53,13 @@ class Books:
                     session.add(row)
                 row.earned += changes.earned[name]
                 row.spent += changes.spent[name]
-            for key in sorted(changes.pending):
-                more = NodeRow.pending + changes.pending[key]
-                session.execute(update(NodeRow).where(NodeRow.key == key.hex()).values(pending=more))
+            for key in sorted(changes.nodes):
+                more = update(NodeRow).values(
+                    pending=NodeRow.pending + changes.pending[key],
+                    audits_passed=NodeRow.audits_passed + changes.passed[key],
+                    audits_failed=NodeRow.audits_failed + changes.failed[key],
+                )
+                session.execute(more.where(NodeRow.key == key.hex()))
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -78,4 +82,4 @@ class Books:
         try:
             await self.write()
         except StoreError as error:
-            log.error("Credits are not stored yet: %s", error)
+            log.error("Credits and audits are not stored yet: %s", error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from potluck.coordinator.recent import Recent
+
 FIRST_SESSIONS = 3
 """A newcomer's first sessions are all audited, as are the next ones of a node that is suspected."""
 
@@ -16,6 +18,9 @@ _PRICE = 1.6
 
 _SPREAD = 0.2
 """Of the intervals around their mean: nobody can count along, and none is long."""
+
+MOST_KNOWN = 10_000
+"""Keys cost nothing. A node that comes back after so many others is a newcomer again, and audited as one."""
 
 
 @dataclass(slots=True)
@@ -45,12 +50,12 @@ class Lottery:
     def __init__(self, rate: float, chance: Callable[[], float]) -> None:
         self._rate = rate
         self._chance = chance
-        self._tickets: dict[bytes, _Ticket] = {}
+        self._tickets = Recent[bytes, _Ticket](lambda: _Ticket(self._interval()), MOST_KNOWN)
 
     def stepped(self, key: bytes, rows: int) -> None:
         """The node has computed a step of so many rows."""
         if self._rate:
-            ticket = self._ticket(key)
+            ticket = self._tickets[key]
             ticket.steps += 1
             ticket.owed = max(0.0, ticket.owed - rows * self._rate / 2)
 
@@ -61,7 +66,7 @@ class Lottery:
         """
         if not self._rate:
             return 0
-        ticket, rows = self._ticket(key), 1 + int(1 / (1 - self._chance()))
+        ticket, rows = self._tickets[key], 1 + int(1 / (1 - self._chance()))
         free = FREE_ROWS - before
         if not (ticket.close or ticket.steps >= ticket.due) or (ticket.owed and free < 1):
             return 0
@@ -75,17 +80,12 @@ class Lottery:
     def redraw(self, key: bytes) -> None:
         """The audit came to nothing: the node's next session takes its place."""
         if self._rate:
-            self._ticket(key).due = 0.0
+            self._tickets[key].due = 0.0
 
     def watch(self, key: bytes, sessions: int = FIRST_SESSIONS) -> None:
         """Audit all of the node's next sessions."""
         if self._rate:
-            self._ticket(key).close = sessions
-
-    def _ticket(self, key: bytes) -> _Ticket:
-        if key not in self._tickets:
-            self._tickets[key] = _Ticket(self._interval())
-        return self._tickets[key]
+            self._tickets[key].close = sessions
 
     def _interval(self) -> float:
         return (1 - _SPREAD + 2 * _SPREAD * self._chance()) * _PRICE / self._rate

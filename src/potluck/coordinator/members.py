@@ -55,14 +55,6 @@ class Members:
             row.revoked = row.revoked if revoked is None else revoked
         return _member(row)
 
-    def audited(self, key: str, *, passed: int = 0, failed: int = 0) -> Member:
-        """Count audits of the node."""
-        with self._store.begin() as session:
-            row = _existing(session, key)
-            row.audits_passed += passed
-            row.audits_failed += failed
-        return _member(row)
-
     def quarantine(self, key: str, reason: str, seconds: float) -> Member:
         """The door is shut for the node so long."""
         with self._store.begin() as session:

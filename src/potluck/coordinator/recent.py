@@ -1,0 +1,30 @@
+"""Something for each of many keys, of which those that have not been seen for long are forgotten. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """make: the value of a key that is new, or was forgotten. most: keys that are remembered."""
+
+    def __init__(self, make: Callable[[], V], most: int) -> None:
+        self._make = make
+        self._most = most
+        self._values: dict[K, V] = {}
+        """Those seen last stand last."""
+
+    def __getitem__(self, key: K) -> V:
+        """The key's value; it is seen now."""
+        value = self._values.pop(key) if key in self._values else self._make()
+        self._values[key] = value
+        if len(self._values) > self._most:
+            del self._values[next(iter(self._values))]
+        return value
+
+    def __len__(self) -> int:
+        return len(self._values)
