@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
+from prometheus_client.parser import text_string_to_metric_families
 
 from potluck.cli import app
+from potluck.coordinator.audits import no_audits
+from potluck.coordinator.events import Joined
+from potluck.coordinator.metrics import Metrics
+from potluck.coordinator.swarm import Swarm
+from potluck.planning.cost import Footprint
+from potluck.types import Span
+from potluck.wire.messages import Hello
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
@@ -29,9 +38,6 @@ _LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 _ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
 _TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
-
-PLANNED = {"/metrics"}
-"""Endpoints that are named to say that they are not there yet."""
 
 
 def options_of() -> dict[str, set[str]]:
@@ -172,7 +178,7 @@ def _wrong_words(code: list[str]) -> Iterator[str]:
     for snippet in code:
         yield from (f"make {t}" for t in re.findall(r"^make ([\w./-]+)", snippet, re.MULTILINE) if t not in targets)
         yield from (name for name in _SETTING.findall(snippet) if name not in sources)
-        if _ENDPOINT.fullmatch(snippet) and snippet not in {*routes, *PLANNED}:
+        if _ENDPOINT.fullmatch(snippet) and snippet not in routes:
             yield snippet
 
 
@@ -189,6 +195,26 @@ def offered() -> set[tuple[str, str]]:
 def listed_sources() -> set[str]:
     files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.c")]
     return {f.relative_to(ROOT).as_posix() for f in files if not f.name.startswith("__")}
+
+
+def told_metrics() -> set[tuple[str, str, frozenset[str], str]]:
+    """(name, type, labels, meaning) of each metric of a swarm with a node, as a scrape gives them."""
+    swarm = Swarm("d", Footprint((1,), 0, 0))
+    swarm.handle(Joined("n1", Hello("anna", "0.1", "", Span(0, 0), 1 << 40, 1)))
+    swarm.tally.requests[200] += 1
+    page = bytes(Metrics("toy", "d", swarm, no_audits(), Counter).response().body).decode()
+    return {
+        (f"{name}_total" if kind == "counter" else name, kind, frozenset(samples[0].labels), meaning)
+        for family in text_string_to_metric_families(page)
+        for name, kind, samples, meaning in [(family.name, family.type, family.samples, family.documentation)]
+    }
+
+
+def listed_metrics() -> set[tuple[str, str, frozenset[str], str]]:
+    table = re.findall(
+        r"^\| `(potluck_\w+)` \| (\w+) \| ([^|]*)\| (.+) \|$", (ROOT / "docs/operations.md").read_text("utf-8"), re.M
+    )
+    return {(name, kind, frozenset(_INLINE.findall(labels)), meaning) for name, kind, labels, meaning in table}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
@@ -210,6 +236,10 @@ def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
     tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
     assert {path for path in tree if path.startswith(f"{folder}/")} - {f"{folder}/"} == files
+
+
+def test_the_table_of_metrics_has_what_a_scrape_gives() -> None:
+    assert listed_metrics() == told_metrics()
 
 
 def test_lines_are_short() -> None:

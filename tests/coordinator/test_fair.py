@@ -36,6 +36,15 @@ def test_nobody_waits_in_an_empty_queue() -> None:
     assert (len(queue), queue.first(0), queue.ordered(0)) == (0, None, [])
 
 
+def test_those_who_wait_are_counted_by_class() -> None:
+    queue = FairQueue()
+    for rank, urgent in ((Rank.BATCH, False), (Rank.BATCH, False), (Rank.INTERACTIVE, True)):
+        queue.join(Claim("anna", rank), 1, 0, urgent=urgent)
+    assert queue.waiting() == {Rank.BATCH: 2, Rank.INTERACTIVE: 1}
+    assert serve(queue).urgent
+    assert queue.waiting() == {Rank.BATCH: 2}
+
+
 def test_requests_of_one_account_keep_their_order() -> None:
     queue = FairQueue()
     turns = [queue.join(ANNA, work, 0) for work in (5, 1, 3)]

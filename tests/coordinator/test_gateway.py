@@ -1135,6 +1135,7 @@ def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it_if_ther
         await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
         await step
         done = len(IDS) * LAYERS
+        assert gateway.swarm.tally.rows == len(IDS)
         assert (gateway.ledger.pending("anna"), gateway.ledger.balance("anna")) == ((done, 0) if audit else (0, done))
         gateway.ledger.settle(known.key)
         assert gateway.ledger.balance("anna") == done

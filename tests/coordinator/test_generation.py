@@ -18,6 +18,7 @@ from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.tally import Remedy, TokenKind
 from potluck.coordinator.terms import Terms
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
@@ -413,6 +414,7 @@ def test_only_the_lost_span_computes_what_was_there(lost: int) -> None:
             assert [sum(node.recalls) for node in serving] == [
                 350 if node is serving[lost - 1] and lost else 0 for node in serving
             ]
+            assert gateway.swarm.tally.mended == {Remedy.REBUILT: 1}
 
     run(test())
 
@@ -428,6 +430,7 @@ def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
             assert nodes[0].recalls
+            assert gateway.swarm.tally.mended == {Remedy.REPLAYED: 1}
 
     run(test())
 
@@ -441,6 +444,7 @@ def test_other_spans_take_over_where_nobody_has_the_lost_one() -> None:
             await victim.link.close()
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
+            assert gateway.swarm.tally.mended == {Remedy.REPLAYED: 1}
 
     run(test())
 
@@ -476,6 +480,7 @@ def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, 
             assert "".join(text) == toy_answer("potluck", 12)
             assert (max(heir.steps) == 1) == (gives and takes)
             assert bool(nodes[0].recalls) != (gives and takes)
+            assert gateway.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
 
     asyncio.run(scenario())
 
@@ -723,6 +728,19 @@ def test_the_same_prompt_again_feeds_its_last_token_only() -> None:
                 deltas = await answer(gateway, job(LONG, 100))
                 assert (text(deltas), cached(deltas)) == (toy_answer(LONG, 100), known)
             assert node.steps.count(20) == 1
+
+    run(test())
+
+
+def test_tokens_and_sessions_are_counted() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            for _ in range(2):
+                await answer(gateway, job(LONG, 4, ignore_eos=True))
+            tally = gateway.swarm.tally
+            assert (tally.opened, tally.resumed, tally.mended.total()) == (1, 1, 0)
+            cached = len(LONG) - 1
+            assert tally.tokens == {TokenKind.PROMPT: len(LONG) + 1, TokenKind.CACHED: cached, TokenKind.GENERATED: 8}
 
     run(test())
 

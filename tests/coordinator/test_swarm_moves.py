@@ -16,6 +16,7 @@ from potluck.coordinator.events import (
 )
 from potluck.coordinator.linkprobe import LinkSpeed
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.tally import Incident
 from potluck.errors import WireError
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed
@@ -53,6 +54,7 @@ def test_a_replica_moves_to_layers_that_nobody_serves(swarm: Swarm) -> None:
     told, *rest = look(swarm, 1)
     assert told == Tell("mover", "Layers 3-5 need this node more: it moves there.")
     assert rest == [Admit("mover", Span(3, 5)), Changed()]
+    assert swarm.tally.incidents[Incident.MOVED] == 1
     assert (swarm.nodes["mover"].state, swarm.nodes["mover"].span) == (NodeState.LOADING, Span(3, 5))
     swarm.handle(BecameReady("mover", READY))
     assert swarm.missing() == []

@@ -30,6 +30,7 @@ from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.members import Members
+from potluck.coordinator.metrics import Metrics, RequestCount
 from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
 from potluck.coordinator.openapi import describe
@@ -92,6 +93,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     tokenizer = open_tokenizer(config.model.path)
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
     service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
+    metrics = Metrics(manifest.name, manifest.digest, swarm, audits, lambda: gateway.sessions.waiting_by_class)
     hub, files = config.model.hub, local_source(config.model.path)
     encoded, described = manifest.encode(), msgspec.json.encode(describe())
 
@@ -102,6 +104,9 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         )
         body = msgspec.json.encode(told)
         return Response(_readable(body), media_type="application/json")
+
+    async def give_metrics(_: Request) -> Response:
+        return metrics.response()
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -139,6 +144,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Route("/health", health),
         Route("/openapi.json", give_description),
         Route("/status", status),
+        Route("/metrics", give_metrics),
         Route("/trace", trace),
         Route("/manifest", give_manifest),
         Route("/files/{name:path}", give_file),
@@ -150,7 +156,10 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         *Admin(office, gateway).routes(),
         WebSocketRoute("/node", gateway),
     ]
-    middleware = [Middleware(Access, policy=office.policy, tickets=gateway.tickets)]
+    middleware = [
+        Middleware(RequestCount, tally=swarm.tally),
+        Middleware(Access, policy=office.policy, tickets=gateway.tickets),
+    ]
     handlers = {PotluckError: error_response, HTTPException: _http_error}
     app = Starlette(
         routes=routes,

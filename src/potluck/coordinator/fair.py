@@ -130,6 +130,12 @@ class FairQueue:
     def __len__(self) -> int:
         return len(self._urgent) + sum(each.waiting for each in self._classes.values())
 
+    def waiting(self) -> Counter[Rank]:
+        """How many requests of each class wait, urgent ones among them."""
+        return Counter(turn.claim.rank for turn in self._urgent) + Counter(
+            {rank: each.waiting for rank, each in self._classes.items()}
+        )
+
     def join(self, claim: Claim, work: float, now: float, *, urgent: bool = False) -> Turn:
         """A request waits from now on. Raises Busy when too many do; never for an urgent one."""
         turn = Turn(claim, work, urgent, now, next(self._numbers))

@@ -300,6 +300,7 @@ class Gateway:
         node = self.swarm.nodes.get(hop.node)
         if node is not None and hop.compute_s:  # what comes from a journal took none
             node.measure.note(hop, node.span, node.open_sessions)
+            self.swarm.tally.rows += hop.rows
             self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
         self.auditor.stepped(hop)
 

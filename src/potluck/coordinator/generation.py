@@ -15,6 +15,7 @@ from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.sampling import Candidates, Sampler, SamplingParams
 from potluck.coordinator.session import Session, in_order, step_rows
 from potluck.coordinator.stream import TextStream
+from potluck.coordinator.tally import Interruption, Remedy, Tally, TokenKind
 from potluck.coordinator.tokenizer import Tokenizer
 from potluck.errors import RouteLost, Unavailable
 
@@ -78,7 +79,7 @@ async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGen
 
     Raises Unavailable when the swarm cannot serve the request, or lost it for good.
     """
-    writer, run = _Writer(tokenizer, job), _Run(gateway, job)
+    writer, run = _Writer(tokenizer, job, gateway.swarm.tally), _Run(gateway, job)
     try:
         asks = [(token,) for token in job.prompt[1:]] if job.echo else []
         *scored, candidates = await run.advance([*asks, writer.ids_needed()], writer.top)
@@ -117,8 +118,9 @@ class _LateStream(TextStream):
 class _Writer:
     """Makes the answer, a token a time, of the candidates that the model gives for it. last: the latest token."""
 
-    def __init__(self, tokenizer: Tokenizer, job: Job) -> None:
+    def __init__(self, tokenizer: Tokenizer, job: Job, tally: Tally) -> None:
         self.last = -1
+        self._tally = tally
         self._job = job
         self._sampler = Sampler(job.params, job.prompt)
         self._stream = _LateStream(tokenizer, job.stops, job.min_tokens)
@@ -141,6 +143,7 @@ class _Writer:
     def write(self, candidates: Candidates) -> Delta:
         """The next token. After one with `finish` there is none."""
         token = self.last = self._sampler.sample(candidates, self._forbidden)
+        self._tally.tokens[TokenKind.GENERATED] += 1
         if token in self._end_ids and not self._job.ignore_eos:
             return Delta(self._stream.finish(), finish="stop")
         self._sampler.accept(token)
@@ -166,6 +169,11 @@ def _scored(token: int, candidates: Candidates, logprobs: int | None) -> Scored:
     return Scored(token, max(candidates.logprob(token), _LEAST_LOGPROB), top)
 
 
+def _now() -> float:
+    """Seconds of the loop's clock."""
+    return asyncio.get_running_loop().time()
+
+
 class _Run:
     """The session behind an answer. When stages of its route are lost, others take them over.
 
@@ -185,6 +193,7 @@ class _Run:
         self._feeding = False
         self._began = False
         self._avoid: set[str] = set()
+        self._interruption = Interruption(gateway.swarm.tally)
 
     async def advance(self, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """Feed the tokens that were not fed yet; candidates for each of the last `len(asks)` tokens."""
@@ -197,12 +206,14 @@ class _Run:
                 rows = await self._feed(session, asks, top)
             except RouteLost as error:
                 log.debug("%s", error)
+                self._interruption.begin(_now())
                 if error.node is not None:
                     failures += 1
                     self._avoid.add(error.node)
             else:
                 self._feeding = False
                 self._done = len(self.tokens)
+                self._interruption.end(_now())
                 return rows
         raise Unavailable(f"The answer lost its route {_FAILURES} times.")
 
@@ -211,7 +222,7 @@ class _Run:
 
         Lost stages are mended where somebody can serve just these layers; else the answer moves to a new session.
         """
-        deadline = asyncio.get_running_loop().time() + (_PATIENCE_S if self._began else 0.0)
+        deadline = _now() + (_PATIENCE_S if self._began else 0.0)
         while True:
             if self._session is not None:
                 if await self._mend(self._session):
@@ -235,16 +246,24 @@ class _Run:
         self._session, self._done = session, session.held
         if not self._began:
             self._began, self.cached, self._charged = True, session.held, session.held
+            self._count_prompt(session.held)
+        self._interruption.remedy = Remedy.REPLAYED
         return session
+
+    def _count_prompt(self, cached: int) -> None:
+        tokens = self._gateway.swarm.tally.tokens
+        tokens[TokenKind.CACHED] += cached
+        tokens[TokenKind.PROMPT] += len(self.tokens) - cached
 
     async def _mend(self, session: Session) -> bool:
         """Whether the session can go on: it was whole, or is again, or has a node that waits for an heir."""
         if session.is_whole:
             return True
+        self._interruption.begin(_now())
         self._feeding = True
         held = await session.mend(self.tokens[: self._done], self._avoid)
         if held is not None:
-            self._done = held
+            self._done, self._interruption.remedy = held, session.remedy
         return not session.is_lost
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -85,6 +86,10 @@ class Line:
         first = self._queue.first(self._clock())
         if first is not None:
             self._places[first].call()
+
+    def waiting(self) -> Counter[Rank]:
+        """How many requests of each class are in it."""
+        return self._queue.waiting()
 
     def standings(self, most: int) -> list[Standing]:
         """Of the first so many."""

@@ -37,7 +37,7 @@ _REF = "#/components/schemas/{name}"
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. answer: the type of the JSON that it gives; None: bytes.
+    """One method of one path. answer: the type of the JSON that it gives; str: text; None: bytes.
 
     body: the type of the JSON that it takes. events: what it streams, where the body asks for it.
     errors: the statuses that it answers with OpenAI's errors, besides those that every door has.
@@ -59,7 +59,7 @@ class Operation:
 
     @property
     def types(self) -> list[Any]:
-        return [kind for kind in (self.answer, self.body, self.events) if kind is not None]
+        return [kind for kind in (self.answer, self.body, self.events) if kind not in (None, str)]
 
 
 def _parameter(place: str, name: str, meaning: str, schema: Json) -> Json:
@@ -80,6 +80,7 @@ OPERATIONS = (
     Operation("get", "/openapi.json", "This document", dict[str, Any]),
     Operation("get", "/health", "Whether the coordinator is there", Health, public=True),
     Operation("get", "/status", "Who serves which layers, and who waits", Status),
+    Operation("get", "/metrics", "The same and more, as numbers for Prometheus", str),
     Operation(
         "get",
         "/trace",
@@ -173,17 +174,23 @@ def _operation(operation: Operation) -> Json:
 
 
 def _responses(operation: Operation) -> Json:
-    content: Json = {"application/octet-stream": {}} if operation.answer is None else _json_of(operation.answer)
+    content = _content_of(operation.answer)
     if operation.events is not None:
         content["text/event-stream"] = {"schema": _event_of(operation.events)}
     told = [
         (200, content),
         *([(206, content)] if operation.answer is None else []),
         *((status, _json_of(Error)) for status in (*operation.errors, *(() if operation.public else _DOOR))),
-        *((status, {"text/plain": {"schema": {"type": "string"}}}) for status in operation.plain),
+        *((status, _content_of(str)) for status in operation.plain),
         *((status, {}) for status in operation.bare),
     ]
     return {str(status): {"description": HTTPStatus(status).phrase, "content": content} for status, content in told}
+
+
+def _content_of(answer: Any) -> Json:
+    if answer is None:
+        return {"application/octet-stream": {}}
+    return {"text/plain": {"schema": {"type": "string"}}} if answer is str else _json_of(answer)
 
 
 def _json_of(kind: Any) -> Json:

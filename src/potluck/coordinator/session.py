@@ -14,6 +14,7 @@ import numpy as np
 from potluck.coordinator.admission import Grant
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.steps import Steps
+from potluck.coordinator.tally import Remedy
 from potluck.errors import RebuildFailed
 from potluck.types import MAX_STEP_ROWS, Span
 from potluck.wire.messages import Step
@@ -44,6 +45,8 @@ class Session:
         self._sessions = sessions
         self._runner = steps
         self._steps = grant.steps
+        self.remedy = Remedy.REPLAYED
+        """What its latest mending took."""
         self._lacking: dict[str, int] = {}
         """Nodes of the route that do not hold all of the session yet, and how many positions each does."""
 
@@ -90,10 +93,12 @@ class Session:
         known = {stage.node for stage in self.route} - new
         self._lacking = {node: held for node, held in self._lacking.items() if node in known} | dict.fromkeys(new, 0)
         await self._bring_states(states, len(tokens))
+        self.remedy = Remedy.REBUILT if self._lacking else Remedy.MOVED
         try:
             while self._lacking:
                 await self._rebuild(tokens)
         except RebuildFailed:
+            self.remedy = Remedy.REPLAYED
             self._lacking.clear()
             return 0
         return len(tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -79,6 +80,10 @@ class Sessions:
         return len(self._line)
 
     @property
+    def waiting_by_class(self) -> Counter[Rank]:
+        return self._line.waiting()
+
+    @property
     def queue(self) -> list[Standing]:
         """The first of them, in their order."""
         return self._line.standings(_MOST_SHOWN)
@@ -142,7 +147,10 @@ class Sessions:
     def _session(self, grant: Grant, positions: int, prompt: int, account: str) -> Session:
         for number in grant.evicted:
             self._send(*self._relay.close(number))
-        if not self._relay.is_open(grant.number):  # one that was parked still is
+        if self._relay.is_open(grant.number):  # it was parked
+            self._swarm.tally.resumed += 1
+        else:
+            self._swarm.tally.opened += 1
             self._relay.open(grant.number, grant.route, version=1)
             self._on_open(grant.number, grant.route, prompt)
         return Session(grant, positions, account, self, self._steps)

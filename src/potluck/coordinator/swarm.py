@@ -31,6 +31,7 @@ from potluck.coordinator.events import (
 )
 from potluck.coordinator.linkprobe import UNKNOWN, LinkSpeed
 from potluck.coordinator.measure import Measure
+from potluck.coordinator.tally import Incident, Tally
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import HOP_S, Footprint
 from potluck.planning.machine import Machine, Placed
@@ -141,6 +142,7 @@ class Swarm:
         self._footprint = footprint
         self.layers = len(footprint.layers)
         self.nodes: dict[str, Node] = {}
+        self.tally = Tally()
         self._wish: Move | None = None
         self._looks = 0
         self._tainted: set[str] = set()
@@ -183,6 +185,7 @@ class Swarm:
             return [
                 Refuse(event.node, f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
             ]
+        self.tally.incidents[Incident.JOINED] += 1
         self.nodes[event.node] = Node(
             hello.name,
             hello.software,
@@ -233,6 +236,8 @@ class Swarm:
         node = self.nodes.pop(event.node, None)
         if node is None:
             return []
+        left = node.state in (NodeState.LEAVING, NodeState.QUARANTINED)
+        self.tally.incidents[Incident.LEFT if left else Incident.LOST] += 1
         reason = f"Node {node.name}, which served layers {node.span}, has left."
         return [*self._lose_all(node, reason), *self._keep_needed(), Changed()]
 
@@ -254,6 +259,7 @@ class Swarm:
         node = self.nodes[event.node]
         if node.state in (NodeState.READY, NodeState.MOVING):
             node.state, node.destination = NodeState.STALLED, None
+            self.tally.incidents[Incident.STALLED] += 1
         reason = f"Node {node.name}, which serves layers {node.span}, is passed over: {event.reason}."
         told = Tell(event.node, f"The coordinator passes this node over: {event.reason}.")
         return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go()]
@@ -271,6 +277,7 @@ class Swarm:
         if node is None:
             return []
         self._caught[node.key] = event.reason
+        self.tally.incidents[Incident.QUARANTINED] += 1
         node.state, node.destination, node.reason = NodeState.QUARANTINED, None, event.reason
         reason = f"Node {node.name}, which served layers {node.span}, is in quarantine: {event.reason}."
         told = Tell(event.node, f"The coordinator does not use this node any more: {event.reason}.")
@@ -323,6 +330,7 @@ class Swarm:
     def _move(self, name: str, span: Span) -> Admit:
         node = self.nodes[name]
         node.span, node.destination = span, None
+        self.tally.incidents[Incident.MOVED] += 1
         node.state, node.fraction, node.ready = NodeState.LOADING, 0.0, _NOT_READY
         return Admit(name, span)
 
