@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
+from msgspec import structs
+
 from potluck.coordinator.door import STRANGER, Entry
 from potluck.coordinator.events import (
     Action,
@@ -31,12 +33,13 @@ from potluck.coordinator.events import (
 )
 from potluck.coordinator.linkprobe import UNKNOWN, LinkSpeed
 from potluck.coordinator.measure import Measure
+from potluck.coordinator.mover import Mover
 from potluck.coordinator.tally import Incident, Tally
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import HOP_S, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
-from potluck.planning.rebalancing import Move, choose_move
+from potluck.planning.rebalancing import Move
 from potluck.planning.routing import Server, choose_route, missing_layers
 from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, spans_of
 from potluck.wire.messages import MOST_STATE, Ready
@@ -53,8 +56,6 @@ _SLOWEST, _QUICKEST = 1e6, 1e13
 """Bytes a second."""
 _MOST_THREADS = 1024
 _GOING = (NodeState.LEAVING, NodeState.MOVING)
-_LOOKS = 3
-"""So many times in a row a move must look right: whoever restarts shall find its place again."""
 _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
 
@@ -143,8 +144,7 @@ class Swarm:
         self.layers = len(footprint.layers)
         self.nodes: dict[str, Node] = {}
         self.tally = Tally()
-        self._wish: Move | None = None
-        self._looks = 0
+        self._mover = Mover(footprint)
         self._tainted: set[str] = set()
         """Nodes that were caught, whether they are still here or not."""
         self._caught: dict[bytes, str] = {}
@@ -292,9 +292,7 @@ class Swarm:
     def _rebalance(self, _: Rebalance) -> list[Action]:
         """Make before break: a node moves once its sessions are with others, and only while others serve its layers."""
         wish = self._wanted_move()
-        self._looks = self._looks + 1 if wish == self._wish else 1
-        self._wish = wish
-        if wish is None or self._looks < _LOOKS:
+        if wish is None:
             return []
         node = self.nodes[wish.name]
         node.state, node.destination = NodeState.MOVING, wish.span
@@ -303,14 +301,15 @@ class Swarm:
         return [told, *dropped, *self.let_go(), Changed()]
 
     def _wanted_move(self) -> Move | None:
-        """None while somebody loads, leaves or moves: what the swarm will be is not known yet."""
+        """None while somebody loads, leaves or moves."""
         settled = (NodeState.READY, NodeState.STALLED, NodeState.QUARANTINED)
         if any(node.state not in settled for node in self.nodes.values()):
+            self._mover.reset()
             return None
-        ready = {name: node.movable for name, node in self._ready_nodes()}
-        placed = [one for one in self._placed() if one.machine.name in ready]
-        movable = {name for name, moves in ready.items() if moves}
-        return choose_move(self._footprint, placed, movable) if movable else None
+        ready = self._ready_nodes()
+        # Without round trips, which change all the time and do not matter here.
+        placed = [Placed(structs.replace(node.machine(name), round_trip_s=0.0), node.span) for name, node in ready]
+        return self._mover.look(placed, {name for name, node in ready if node.movable})
 
     def _keep_needed(self) -> list[Action]:
         """A node that has become the only one at some layer does not move."""
