@@ -134,6 +134,7 @@ class Proxy:
         self.told = bytearray()
         self._pace = pace
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(int(url.rpartition(":")[2])))
+        self._server.daemon_threads = True  # where a test fails, its nodes end after the proxy
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,12 +107,14 @@ def test_a_node_that_has_the_model_fetches_nothing(fetches, tiny, tmp_path):
 
 def test_a_node_fetches_from_another_one_when_the_coordinator_is_slow(tmp_path):
     model = write_tiny_gguf(tmp_path / "wide.gguf", layers=6, hidden=512, feed_forward=1024, heads=8, tokenizer="bpe")
-    with LocalSwarm(model, [Span(0, 5)], serve=LOCAL, join=ONE_THREAD) as swarm:
+    caches = [tmp_path / "first", tmp_path / "second"]  # other tests' models have layers 0-5 in the common one
+    with LocalSwarm(model, [], serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.add_node("0-5", POTLUCK_CACHE=str(caches[0]))
         swarm.wait_covered()
         with Proxy(swarm.url, pace=4e6).running() as proxy:
-            node = swarm.add_node("0-5", url=proxy.url, POTLUCK_CACHE=str(tmp_path / "cache"))
+            node = swarm.add_node("0-5", url=proxy.url, POTLUCK_CACHE=str(caches[1]))
             node.wait_for("Serving layers 0-5")
-            [first, second] = [*Path(os.environ["POTLUCK_CACHE"]).rglob("0-5.gguf"), *tmp_path.rglob("0-5.gguf")]
+            [first, second] = [file for cache in caches for file in cache.rglob("0-5.gguf")]
             assert second.read_bytes() == first.read_bytes()
             assert len(proxy.told) < second.stat().st_size / 2
             assert node.stop() == 0
