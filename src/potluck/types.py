@@ -24,6 +24,14 @@ SMALL_ROWS = 16
 many rows on the thread that listens, so it hears nothing meanwhile."""
 
 
+LONGEST_LABEL = 64
+
+
+def is_label(text: str) -> bool:
+    """Whether it is short and printable: what strangers say of themselves is shown in tables and logs."""
+    return text.isprintable() and len(text) <= LONGEST_LABEL
+
+
 class Attention(StrEnum):
     """How a swarm keeps its KV caches; one choice for all nodes of a swarm.
 

@@ -25,10 +25,14 @@ class Cutter:
 
     def __init__(self) -> None:
         self.cuts: list[bytes] = []
+        self.pardoned: list[bytes] = []
 
     def cut(self, key: bytes, reason: str) -> None:
         assert "revoked" in reason
         self.cuts.append(key)
+
+    def pardon(self, key: bytes) -> None:
+        self.pardoned.append(key)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -198,3 +199,24 @@ def test_one_that_always_lies_is_caught_by_its_first_audit(liar: Holder, seed: i
     swarm = Swarm([A, B, C], lambda holder: LIE if holder is liar else TRUE, seed)
     swarm.audit(liar)
     assert swarm.caught == {liar.node}
+
+
+def test_a_liar_that_hangs_up_before_the_verdict_is_shut_out_all_the_same() -> None:
+    swarm = Swarm([B, C], lambda holder: LIE if holder.key == A.key else TRUE)
+    swarm.audit(A)
+    assert swarm.caught == set()  # a retest was not possible: it is suspected
+    back = replace(A, node="n99")
+    swarm.holders.append(back)
+    swarm.audit(A)
+    assert [action.key for action in swarm.actions if isinstance(action, Quarantine)] == [A.key]
+
+
+def test_whoever_has_passed_its_first_audits_is_credible_until_a_case_is_open() -> None:
+    swarm = Swarm([A, B], lambda _: TRUE)
+    for _ in range(3):
+        assert not swarm.audits.is_credible(A.key)
+        swarm.audit(A)
+    assert swarm.audits.is_credible(A.key)
+    assert Audits(0.0, lambda *_: True).is_credible(B.key)
+    swarm.audits.collected(Evidence(1, Stage(A.node, Span(0, 1)), 3, (b"x",), TRUE, (None,)), A)
+    assert not swarm.audits.is_credible(A.key)

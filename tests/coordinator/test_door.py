@@ -4,7 +4,7 @@ import pytest
 
 from potluck.coordinator.door import STRANGER, Entry, OpenDoor, StoreDoor
 from potluck.coordinator.invites import Invites
-from potluck.coordinator.members import Members
+from potluck.coordinator.members import QUARANTINE_S, Members
 from potluck.coordinator.store import Store
 from potluck.errors import Refused, RequestError
 from potluck.wire.identity import fingerprint
@@ -88,11 +88,18 @@ def test_a_public_swarm_takes_everyone_but_the_revoked(store: Store, members: Me
 
 def test_a_quarantined_node_waits_outside(door: StoreDoor, invites: Invites, members: Members, clock) -> None:
     door.admit(ANNA, "anna", invites.create()[0])
-    member = members.quarantine(ANNA.hex(), "Its rows were wrong.", 60)
-    assert member.quarantined_until == clock.now + 60
+    members.quarantine(ANNA.hex(), "Its rows were wrong.")
+    members.quarantine("unknown", "Its rows were wrong.")
     with pytest.raises(Refused, match="quarantine: Its rows were wrong"):
         door.admit(ANNA, "anna", "")
-    clock.now += 60
+    clock.now += QUARANTINE_S
+    door.admit(ANNA, "anna", "")
+
+
+def test_the_owner_ends_a_quarantine(door: StoreDoor, invites: Invites, members: Members) -> None:
+    door.admit(ANNA, "anna", invites.create()[0])
+    members.quarantine(ANNA.hex(), "Its rows were wrong.")
+    assert members.mark(ANNA.hex(), revoked=False).quarantine == ""
     door.admit(ANNA, "anna", "")
 
 

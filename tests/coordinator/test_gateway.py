@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from newcomer import GREETING, answer, introduce, reception
+from newcomer import GREETING, NODE, answer, introduce, reception
 from potluck.coordinator import fair, line
 from potluck.coordinator import gateway as module
 from potluck.coordinator.audits import Audits, no_audits
@@ -37,6 +37,7 @@ from potluck.wire.messages import (
     Loading,
     Message,
     PeerToken,
+    Ping,
     Pong,
     Ready,
     Refusal,
@@ -1144,5 +1145,37 @@ def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it_if_ther
         payer.close(computed=2)
         assert gateway.ledger.balance("anna") == done - 2 * LAYERS
         await node.leave()
+
+    run(test())
+
+
+def test_a_node_that_is_revoked_while_it_is_at_the_door_stays_outside() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = Node(gateway)
+        await node.introduce(movable=True)
+        ping = await node.receive()  # the door has let it in, and its link is looked at
+        assert isinstance(ping, Ping)
+        gateway.cut(NODE.public, "revoked")
+        await node.send(Pong(ping.number, 0))
+        for _ in range(2):
+            frame = await node.link.receive()
+            message, payload = decode_from_coordinator(frame)
+            if isinstance(message, Ping):
+                await node.send(Pong(message.number, 0), bytes(payload))
+        assert "revoked" in await node.dropped()
+
+    run(test())
+
+
+def test_a_node_that_does_not_get_on_with_loading_loses_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        monkeypatch.setattr(module, "_LONGEST_LOADING_S", -1.0)
+        node = Node(gateway)
+        await node.introduce()
+        assert isinstance(await node.receive(), Welcome)
+        gateway._end_idle_loading()
+        assert "loading" in await node.dropped()
 
     run(test())

@@ -50,7 +50,7 @@ def test_long_audits_are_paid_for_by_steps(seed: int) -> None:
     lottery, audits, paid = seasoned(seed=seed), list[int](), 0.0
     for _ in range(1000):
         lottery.stepped(b"a", 2)
-        paid += 2 * RATE / 2
+        paid += 20 * RATE
         audits.append(max(0, lottery.draw(b"a", 0) - FREE_ROWS))
         assert sum(audits) - max(audits) <= paid
 
@@ -75,6 +75,24 @@ def test_a_last_stage_behind_a_long_prompt_is_audited_again_once_that_is_paid_ba
     for _ in range(1000):
         lottery.stepped(b"a", 1000)
     assert lottery.draw(b"a", 900) > 0
+
+
+@pytest.mark.parametrize(("prompt", "steps"), [(20, 100), (60, 200), (200, 300)])
+def test_a_last_stage_behind_a_prompt_is_audited_again_and_again(prompt: int, steps: int) -> None:
+    """Once in about so many of its steps."""
+    lottery, audits = seasoned(), 0
+    for _ in range(1000):
+        audits += lottery.draw(b"a", prompt - 1) > 0
+        lottery.stepped(b"a", prompt)
+        for _ in range(50):
+            lottery.stepped(b"a", 1)
+    assert 0.5 < audits * steps / 50_000 < 2
+
+
+def test_a_newcomers_first_sessions_are_audited_however_long_their_prompts_are() -> None:
+    lottery = Lottery(RATE, random.Random(0).random)
+    assert all(lottery.draw(b"a", 800) > 0 for _ in range(FIRST_SESSIONS))
+    assert lottery.draw(b"a", 800) == 0
 
 
 def test_a_suspects_next_sessions_are_all_audited() -> None:

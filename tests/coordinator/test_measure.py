@@ -46,3 +46,10 @@ def test_a_long_computation_is_remembered_for_a_while() -> None:
     for _ in range(100):
         measure.note(hop(0.01), SPAN, 1)
     assert measure.forward_s < 0.02
+
+
+def test_a_node_cannot_have_taken_longer_than_it_took() -> None:
+    claimed = Hop(1, 0, 0, 1, "n1", SPAN, 1, 0, 0.0, 0.3, 1e9, 1e9)
+    measure = measured(claimed)
+    assert (measure.token_s, measure.hop_s) == pytest.approx((0.3, 0.0), abs=1e-6)
+    assert measure.forward_s <= 0.3

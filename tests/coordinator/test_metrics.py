@@ -97,7 +97,8 @@ def test_no_more_nodes_are_shown_one_by_one_than_a_database_bears(swarm: Swarm, 
 def test_what_happens_to_nodes_is_counted(swarm: Swarm) -> None:
     for node in "abcd":
         join(swarm, node, "0-3")
-    for event in (Stalled("a", "silent"), Left("a"), Leaves("b"), Left("b"), Quarantined("c", "lies"), Left("nobody")):
+    quarantined = Quarantined("c", b"c", "lies")
+    for event in (Stalled("a", "silent"), Left("a"), Leaves("b"), Left("b"), quarantined, Left("nobody")):
         swarm.handle(event)
     found = scrape(swarm)
     happened = {name: found[key("node_incidents_total", incident=name)] for name in ("joined", "left", "lost")}

@@ -90,7 +90,7 @@ class Life(RuleBasedStateMachine):
         if node := self.pick(data, *set(NodeState) - {NodeState.QUARANTINED, NodeState.LEAVING}):
             key = self.swarm.nodes[node].key
             self.caught.add(node)
-            self.take(self.swarm.handle(Quarantined(node, "it lies")))
+            self.take(self.swarm.handle(Quarantined(node, key, "it lies")))
             again = Hello("anna", "0.1", "", None, RESERVE_BYTES + 2, 1, key=key)
             [refusal] = self.swarm.handle(Joined("again", again))
             assert refusal == Refuse("again", "This node is in quarantine: it lies.")

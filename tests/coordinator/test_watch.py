@@ -113,3 +113,32 @@ def test_a_node_that_went_is_forgotten() -> None:
     assert stalls(room.pass_time(2.0, room.step()))
     room.watch.forget("n1")
     assert room.pass_time(1.0) == []
+
+
+def test_what_a_node_says_of_its_computations_buys_it_half_a_minute_of_silence() -> None:
+    room = Room(Measure(token_s=1e9, row_s=1e9, forward_s=1e9))
+    assert not stalls(room.pass_time(30.0, room.step()))
+    assert stalls(room.pass_time(3.0, room.step()))
+
+
+def test_a_node_that_cannot_run_steps_is_passed_over() -> None:
+    room = Room()
+    for _ in range(4):
+        room.watch.ran("n1", room.now, failed=True)
+    room.watch.ran("n1", room.now, failed=False)
+    for _ in range(4):
+        room.watch.ran("n1", room.now, failed=True)
+    assert not stalls(room.pass_time(1.0, talking=True))
+    room.watch.ran("n1", room.now, failed=True)
+    assert stalls(room.pass_time(1.0, talking=True)) == ["it could not run 5 steps in a row"]
+
+
+def test_a_node_that_did_well_for_long_is_as_good_as_new() -> None:
+    room = Room()
+    for _ in range(6):
+        room.pass_time(8.0)
+        room.pass_time(62.0, talking=True)
+    room.pass_time(130.0, talking=True)
+    room.pass_time(8.0)
+    [revived] = room.pass_time(1.5, talking=True)
+    assert isinstance(revived, Revived)

@@ -116,3 +116,11 @@ def test_the_version_is_checked_before_the_rest() -> None:
 def test_a_first_frame_that_is_no_greeting_is_refused(header: object) -> None:
     with pytest.raises(WireError, match="first frame is not a greeting"):
         check_version(raw(header))
+
+
+def test_what_an_error_quotes_is_short_and_harmless() -> None:
+    header = msgspec.msgpack.encode({"kind": "greeting", "protocol": 3, "nonce": b"", "\x1b[2J\n" + "x" * 10_000: 1})
+    with pytest.raises(WireError) as raised:
+        decode_from_node(struct.pack("<I", len(header)) + header)
+    assert len(str(raised.value)) < 300
+    assert str(raised.value).isprintable()

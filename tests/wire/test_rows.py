@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from potluck.errors import WireError
 from potluck.types import RowFormat
 from potluck.wire.rows import (
     Rows,
+    check_finite,
     pack_ids,
     pack_rows,
     pack_scores,
@@ -133,3 +136,11 @@ def test_scores_come_back_to_the_bit(rows: list) -> None:
 def test_scores_that_do_not_fit_their_counts_are_malformed(size: int, counts: tuple[int, ...]) -> None:
     with pytest.raises(WireError, match="are not the candidates"):
         unpack_scores(memoryview(bytes(size)), counts)
+
+
+@pytest.mark.parametrize(("exponent", "good"), [(112, True), (113, False), (127, False), (-128, True)])
+def test_a_scale_that_f32_cannot_hold_is_malformed(exponent: int, good: bool) -> None:
+    payload = memoryview(np.array([exponent], np.int8).tobytes() + np.array([65504.0], "<f2").tobytes())
+    with nullcontext() if good else pytest.raises(WireError):
+        check_finite(payload, 1, RowFormat.F16)
+    assert np.isfinite(unpack_rows(payload, 1, 1, RowFormat.F16)).all() == good

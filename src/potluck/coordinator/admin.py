@@ -147,6 +147,8 @@ class Admin:
         member = await asyncio.to_thread(self.office.members.mark, key, trusted=marks.trusted, revoked=marks.revoked)
         if member.revoked:
             self.gateway.cut(bytes.fromhex(key), "The swarm's owner has revoked this node.")
+        elif marks.revoked is False:
+            self.gateway.pardon(bytes.fromhex(key))
         return member
 
 

@@ -29,7 +29,6 @@ from potluck.coordinator.admin import Admin
 from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway
-from potluck.coordinator.members import Members
 from potluck.coordinator.metrics import Metrics, RequestCount
 from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
@@ -55,7 +54,6 @@ from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
 DEFAULT_AUDIT = 0.02
-QUARANTINE_S = 30 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     judge = Judge(manifest.hidden_size, config.rows, tolerance(engine, config.rows))
     audits = Audits(config.audit, judge.agree)
     gateway = Gateway(swarm, relay, terms, office.reception, ledger, audits)
-    gateway.on_quarantined = lambda key, reason: _shut_out(office.members, key, reason)
+    gateway.on_quarantined = office.books.shut_out
     tokenizer = open_tokenizer(config.model.path)
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
     service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
@@ -169,11 +167,6 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     )
     app.state.gateway = gateway
     return app
-
-
-def _shut_out(members: Members, key: bytes, reason: str) -> None:
-    """The node stays outside when the coordinator starts again, too."""
-    members.quarantine(key.hex(), reason, QUARANTINE_S)
 
 
 _QUANTIZE = {

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_EVIDENCE_BYTES = 4 << 20
+_EVIDENCE_BYTES = 16 << 20
 """Of one stage of one session, at most."""
+
+_ANSWER_S = 60.0
+"""How long an auditor may take for one: it must not keep others from being audited."""
 
 _ROOM_S = 30.0
 """How long an auditor may be without room."""
@@ -60,6 +63,11 @@ class Auditor:
         """A stage has computed a step."""
         if hop.session not in self._numbers and hop.node in self._nodes:
             self._act(self.audits.stepped(self._nodes[hop.node].key, hop.rows))
+
+    def is_credible(self, node: str) -> bool:
+        """Whether what this node has computed may be taken as it is: it is trusted, or was audited often enough."""
+        known = self._nodes[node]
+        return known.entry.trusted or self.audits.is_credible(known.key)
 
     @property
     def busy(self) -> bool:
@@ -103,8 +111,9 @@ class Auditor:
 
     async def _run(self, assignment: Assignment) -> None:
         try:
-            answer = await self._answer(assignment.holder.node, assignment.case.evidence)
-        except Unavailable as error:
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await self._answer(assignment.holder.node, assignment.case.evidence)
+        except (Unavailable, TimeoutError) as error:
             log.debug("An audit could not be run: %s", error)
             answer = None
         self._act(self.audits.answered(assignment, answer))
@@ -146,7 +155,7 @@ class Auditor:
                     self._ledger.settle(key)
                 case Forfeit(key):
                     self._ledger.forfeit(key)
-                case Quarantine(node, reason):
-                    self._gateway.quarantine(node, reason)
+                case Quarantine(node, key, reason):
+                    self._gateway.quarantine(node, key, reason)
                 case Suspect(nodes, reason):
                     self._gateway.note_suspects(nodes, reason)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import SystemRandom
 
 from potluck.coordinator.case import Agree, Case, Convicted, Dropped, Holder, Outcome, Passed, Slipped, Undecided
-from potluck.coordinator.lottery import MOST_KNOWN, Lottery
+from potluck.coordinator.lottery import FIRST_SESSIONS, MOST_KNOWN, Lottery
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.witness import Answer, Evidence
 
@@ -61,9 +61,10 @@ class Forfeit:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The node is not used any more, for this reason."""
+    """The node is not used any more, and nobody else who has its key, for this reason."""
 
     node: str
+    key: bytes
     reason: str
 
 
@@ -105,6 +106,11 @@ class Audits:
     def record(self, key: bytes) -> Record:
         """Of the node with this key."""
         return self._records[key]
+
+    def is_credible(self, key: bytes) -> bool:
+        """Whether the node with this key has passed its first audits, and no case is open; without audits all are."""
+        open_cases = any(case.audited.key == key for case in self._cases)
+        return not self._rate or (self.record(key).passed >= FIRST_SESSIONS and not open_cases)
 
     def opened(self, keys: Sequence[bytes], prompt: int, most: int) -> dict[int, int]:
         """A session opens on a route of these nodes (an empty key: one that nobody could audit).
@@ -207,7 +213,7 @@ class Audits:
 
     def _convict(self, holder: Holder, reason: str) -> list[Action]:
         self._cases = [case for case in self._cases if case.audited.key != holder.key]
-        return [Quarantine(holder.node, reason), Forfeit(holder.key)]
+        return [Quarantine(holder.node, holder.key, reason), Forfeit(holder.key)]
 
 
 def _told(case: Case) -> str:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy import select, update
 
 from potluck.coordinator.accounts import Account, Changes, Ledger, Pending
+from potluck.coordinator.members import Members
 from potluck.coordinator.store import AccountRow, NodeRow, Store
 from potluck.errors import StoreError
 
@@ -24,6 +25,8 @@ class Books:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._members = Members(store)
+        self._caught: dict[bytes, str] = {}
         self.ledger = self._load()
 
     def _load(self) -> Ledger:
@@ -32,8 +35,15 @@ class Books:
             rows = session.scalars(select(NodeRow).where(NodeRow.pending > 0))
             return Ledger(accounts, {bytes.fromhex(row.key): Pending(row.account, row.pending) for row in rows})
 
+    def shut_out(self, key: bytes, reason: str) -> None:
+        """The node was caught lying: it is put down with the next changes, and so stays outside in later runs, too."""
+        self._caught[key] = reason
+
     async def write(self) -> None:
         """Store what has changed. Raises StoreError; it will be tried again with the next changes."""
+        for key, reason in list(self._caught.items()):
+            await asyncio.to_thread(self._members.quarantine, key.hex(), reason)
+            del self._caught[key]
         changes = self.ledger.changes()
         if not changes:
             return

@@ -86,7 +86,7 @@ class Case:
     def choose(self, holders: Iterable[Holder], chance: Callable[[], float]) -> Holder | None:
         """Who computes next: the suspect again, or else a trusted node before twins before others; None: nobody."""
         if self.suspect is not None:
-            return next((holder for holder in holders if holder.node == self.suspect.node), None)
+            return next((holder for holder in holders if holder.key == self.suspect.key), None)
         free = [holder for holder in holders if holder.key not in self._tried]
         best = min((self._rank(holder) for holder in free), default=0)
         equals = [holder for holder in free if self._rank(holder) == best]

@@ -69,9 +69,10 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Audits have caught the node: nothing that it computes is to be used."""
+    """Audits have caught the node, here or gone: nothing that it computes is to be used, and its key stays outside."""
 
     node: str
+    key: bytes
     reason: str
 
 

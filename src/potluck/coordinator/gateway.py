@@ -89,6 +89,13 @@ _HELLO_S = 30.0
 """How long a new socket may take to say who it is."""
 
 _FAREWELL_S = 2.0
+_LONGEST_REASON = 500
+
+_LONGEST_LOADING_S = 1800.0
+"""Without getting on: a large span is read from a slow disk in less."""
+
+_MOST_STRANGERS = 64
+"""Sockets that may be at the door at once: each may have sent a frame of full length."""
 
 _CHATTER_PER_MINUTE = 600
 """Frames of a node that answer no step: honest ones send two or three a second, and states of sessions in a few."""
@@ -123,6 +130,12 @@ class Gateway:
         self.ledger = ledger or Ledger()
         self.tickets = Tickets()
         self._stays: dict[str, asyncio.Task[Any]] = {}
+        self._progress: dict[str, float] = {}
+        """When nodes last got on with loading."""
+        self._strangers = 0
+        """Sockets of those who have not been admitted yet."""
+        self._shut: set[bytes] = set()
+        """Keys that were revoked since the coordinator started."""
         self._cut: dict[str, str] = {}
         """Nodes whose stay was ended here, and why."""
         self._reception = reception
@@ -150,6 +163,7 @@ class Gateway:
             self._send_to,
             self._act,
             self.auditor.opened,
+            self.auditor.is_credible,
         )
         self.on_quarantined: Callable[[bytes, str], None] = lambda *_: None
         """Is given a node's key and what it did: whoever keeps lists of nodes."""
@@ -160,6 +174,9 @@ class Gateway:
         """The route `/node`, as an ASGI application."""
         link = ServerLink(receive, send)
         await link.accept()
+        if self._strangers >= _MOST_STRANGERS:
+            await link.close()  # without a word: whoever is honest tries again
+            return
         host, _ = scope["client"] or ("", 0)
         await self.serve(link, host)
 
@@ -198,6 +215,7 @@ class Gateway:
             del self._outboxes[node], self._hosts[node], self._stays[node]
             self.tickets.cancel(node)
             self._watch.forget(node)
+            self._progress.pop(node, None)
             self._relay.forget(node)
             self.sessions.handover.lost(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
@@ -206,12 +224,13 @@ class Gateway:
     def cut(self, key: bytes, reason: str) -> None:
         """Nodes with this public key go now, with the reason; their sessions go on without them.
 
-        What they know of the others' tokens is worth nothing then.
+        What they know of the others' tokens is worth nothing then. Those that the door let in a moment ago, and that
+        are not admitted yet, stay outside.
         """
+        self._shut.add(key)
         named = {name for name, known in self.swarm.nodes.items() if known.key == key}
         for node in named - self._cut.keys():
-            self._cut[node] = reason
-            self._stays[node].cancel()
+            self._end_stay(node, reason)
         self._renew_peer_token()
 
     def _renew_peer_token(self) -> None:
@@ -219,6 +238,11 @@ class Gateway:
         self._peer_token = secrets.token_urlsafe(32)
         frame = encode(PeerToken(self._peer_token))
         self._send_to(*((node, frame) for node in self.swarm.nodes.keys() - self._cut.keys()))
+
+    def pardon(self, key: bytes) -> None:
+        """The owner lets nodes with this key in again, from the next time that they come."""
+        self._shut.discard(key)
+        self.swarm.pardon(key)
 
     def _check_chatter(self, node: str) -> None:
         """Raises WireError when a node sends too many frames that answer no step."""
@@ -230,6 +254,7 @@ class Gateway:
         return f"Node {known.name} ({node})" if known else f"Node {node}"
 
     async def _admit(self, node: str, link: Link) -> None:
+        self._strangers += 1
         try:
             async with asyncio.timeout(_HELLO_S):
                 hello, entry = await self._reception.meet(link)
@@ -237,6 +262,10 @@ class Gateway:
                 speed = await probe_link(link, self._relay.clock) if hello.movable else UNKNOWN
         except TimeoutError as error:
             raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
+        finally:
+            self._strangers -= 1
+        if hello.key in self._shut:
+            raise Refused("The swarm's owner has revoked this node.")
         self._apply(Joined(node, hello, entry, speed))
 
     async def _part(self, link: Link, reason: str | None) -> None:
@@ -244,7 +273,7 @@ class Gateway:
         try:
             async with asyncio.timeout(_FAREWELL_S):
                 if reason is not None:
-                    await link.send(encode(Refusal(reason)))
+                    await link.send(encode(Refusal(reason[:_LONGEST_REASON])))
                 await link.close()
         except (LinkClosed, TimeoutError):
             log.debug("The node did not wait for our farewell.")
@@ -272,7 +301,10 @@ class Gateway:
             case Leaving():
                 self._apply(Leaves(node))
             case Loading(fraction):
+                before = self.swarm.nodes[node].fraction
                 self._apply(Progressed(node, fraction))
+                if self.swarm.nodes[node].fraction > before:
+                    self._progress[node] = self._relay.clock()
             case Ready():
                 shares = message.shares if may_share(message.shares, self._hosts[node]) else ""
                 self._apply(BecameReady(node, structs.replace(message, shares=shares)))
@@ -287,6 +319,7 @@ class Gateway:
         step = self._relay.failed(node, message)
         if step is None:
             return
+        self._watch.ran(node, self._relay.clock(), failed=not step.keep)  # a journal may be short without any fault
         reason = f"{self._name(node)} could not run a step: {message.reason}"
         if step.keep:
             self._relay.restart(message.session)
@@ -298,7 +331,8 @@ class Gateway:
 
     def _measure(self, hop: Hop) -> None:
         node = self.swarm.nodes.get(hop.node)
-        if node is not None and hop.compute_s:  # what comes from a journal took none
+        self._watch.ran(hop.node, self._relay.clock(), failed=False)
+        if node is not None:
             node.measure.note(hop, node.span, node.open_sessions)
             self.swarm.tally.rows += hop.rows
             self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
@@ -324,8 +358,21 @@ class Gateway:
                     log.info("%s is used again.", self._name(node))
                     self._apply(found)
         if next(self._looks) % _REBALANCE_LOOKS == 0:
+            self._end_idle_loading()
             self._apply(Rebalance())
         self._watch_on()
+
+    def _end_idle_loading(self) -> None:
+        """Layers are not kept for ever for nodes that do not get on with loading them."""
+        now = self._relay.clock()
+        for name, node in self.swarm.nodes.items():
+            idle_s = now - self._progress.setdefault(name, now)
+            if node.state is NodeState.LOADING and idle_s > _LONGEST_LOADING_S and name not in self._cut:
+                self._end_stay(name, f"This node has not got on with loading for {idle_s / 60:.0f} minutes.")
+
+    def _end_stay(self, node: str, reason: str) -> None:
+        self._cut[node] = reason
+        self._stays[node].cancel()
 
     def _apply(self, event: Event) -> None:
         actions = self.swarm.handle(event)
@@ -357,15 +404,13 @@ class Gateway:
             if item is not None and item[0] in self._outboxes:
                 self._outboxes[item[0]].put(item[1])
 
-    def quarantine(self, node: str, reason: str) -> None:
-        """The node is not used any more, nor are others that have its key."""
+    def quarantine(self, node: str, key: bytes, reason: str) -> None:
+        """The node is not used any more, nor are others that have its key, nor whoever comes with it later."""
         log.warning("%s is put in quarantine: %s.", self._name(node), reason)
-        known = self.swarm.nodes.get(node)
-        mates = [name for name, other in self.swarm.nodes.items() if known is not None and other.key == known.key]
-        for name in {node, *mates}:
-            self._apply(Quarantined(name, reason))
-        if known is not None:
-            self.on_quarantined(known.key, reason)
+        mates = {name for name, other in self.swarm.nodes.items() if other.key == key}
+        for name in sorted({node, *mates}):
+            self._apply(Quarantined(name, key, reason))
+        self.on_quarantined(key, reason)
 
     def note_suspects(self, nodes: Iterable[str], reason: str) -> None:
         log.warning("%s: %s.", ", ".join(map(self._name, nodes)), reason)

@@ -34,13 +34,17 @@ class Measure:
 
     def note(self, hop: Hop, span: Span, sessions: int) -> None:
         """One step on a node that serves `span` and has so many sessions."""
+        # What the node says of itself cannot be more than what it took.
+        there_s = max(0.0, hop.received - hop.sent)
+        compute_s = min(hop.compute_s, there_s)
+        queue_s = min(hop.queue_s, there_s - compute_s)
         whole = len(span) / len(hop.span)
         if hop.rows == 1:
-            self.token_s += _WEIGHT * ((hop.queue_s + hop.compute_s) * whole / max(1, sessions) - self.token_s)
+            self.token_s += _WEIGHT * ((queue_s + compute_s) * whole / max(1, sessions) - self.token_s)
         else:
-            self.row_s += _WEIGHT * (hop.compute_s * whole / hop.rows - self.row_s)
-        wire_s = max(0.0, hop.received - hop.sent - hop.queue_s - hop.compute_s)
+            self.row_s += _WEIGHT * (compute_s * whole / hop.rows - self.row_s)
+        wire_s = there_s - queue_s - compute_s
         self.hop_s += _WEIGHT * (wire_s - self.hop_s)
         # Longer batches run beside the node's event loop: it answers pings meanwhile.
-        blocked_s = hop.compute_s * min(1.0, SMALL_ROWS / hop.rows)
+        blocked_s = compute_s * min(1.0, SMALL_ROWS / hop.rows)
         self.forward_s = max(blocked_s, _DECAY * self.forward_s)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from potluck.coordinator.store import NodeRow, Store
 from potluck.errors import RequestError
+
+QUARANTINE_S = 30 * 86400.0
+"""How long a node that was caught stays outside, unless the owner lets it in again."""
 
 
 class Member(Struct, frozen=True):
@@ -53,14 +56,16 @@ class Members:
             row = _existing(session, key)
             row.trusted = row.trusted if trusted is None else trusted
             row.revoked = row.revoked if revoked is None else revoked
+            if revoked is False:  # the owner lets it come again: out of quarantine, too
+                row.quarantine, row.quarantined_until = "", 0.0
         return _member(row)
 
-    def quarantine(self, key: str, reason: str, seconds: float) -> Member:
-        """The door is shut for the node so long."""
+    def quarantine(self, key: str, reason: str) -> None:
+        """The door is shut for the node from now on, also when the coordinator starts again."""
+        until = self._clock() + QUARANTINE_S
         with self._store.begin() as session:
-            row = _existing(session, key)
-            row.quarantine, row.quarantined_until = reason, self._clock() + seconds
-        return _member(row)
+            caught = update(NodeRow).values(quarantine=reason, quarantined_until=until).where(NodeRow.key == key)
+            session.execute(caught)
 
 
 def _existing(session: Session, key: str) -> NodeRow:

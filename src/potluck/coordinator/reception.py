@@ -7,14 +7,13 @@ import secrets
 
 from potluck.coordinator.door import Door, Entry
 from potluck.errors import Refused, WireError
+from potluck.types import LONGEST_LABEL, is_label
 from potluck.wire import handshake
 from potluck.wire.codec import check_version, decode_from_node, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import Link
 from potluck.wire.messages import Greeting, Hello
 from potluck.wire.origin import origin
-
-_LONGEST_NAME = 64
 
 
 class Reception:
@@ -41,8 +40,8 @@ class Reception:
             raise WireError(f"The challenge was answered with {type(hello).__name__}.")
         handshake.check_hello(hello, greeting, answer)
         self._check_url(hello.url)
-        if not hello.name.isprintable() or len(hello.name) > _LONGEST_NAME:  # before the door, which keeps it
-            raise Refused(f"A node's name is up to {_LONGEST_NAME} printable characters.")
+        if not all(map(is_label, (hello.name, hello.software, hello.model))):  # before the door, which keeps the name
+            raise Refused(f"A node's name is up to {LONGEST_LABEL} printable characters, and so are its marks.")
         return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite)
 
     def _check_url(self, dialled: str) -> None:

@@ -26,6 +26,7 @@ Outgoing = tuple[str, bytes]
 
 class _Leg(NamedTuple):
     """A step under way: the place in the route that it is at, when it was sent there, and where it ends.
+    recalled: its stage only gives what it has in its journal.
 
     A tuple, because one is made for every frame.
     """
@@ -34,6 +35,7 @@ class _Leg(NamedTuple):
     place: int
     sent: float
     goal: int
+    recalled: bool = False
 
 
 @dataclass(slots=True)
@@ -154,7 +156,7 @@ class Relay:
         flight = self._flights[step.session]
         if first == 0:
             return self._to_stage(flight, self._leg(flight, step, 0, goal), tokens)
-        flight.legs[step.step] = self._leg(flight, step, first - 1, goal)
+        flight.legs[step.step] = self._leg(flight, step, first - 1, goal)._replace(recalled=True)
         self._owed[flight.route[first - 1].node] += 1
         recall = Recall(step.session, flight.version, step.step, step.position, step.rows)
         return flight.route[first - 1].node, encode(recall)
@@ -266,7 +268,8 @@ class Relay:
         )
         self._owed[stage.node] -= 1
         self.trace.add(hop)
-        self.on_hop(hop)
+        if not leg.recalled:
+            self.on_hop(hop)
 
     def failed(self, node: str, message: Failed) -> Step | None:
         """The step that this failure ends; None for one that is not awaited any more."""

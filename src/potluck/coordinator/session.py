@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from potluck.coordinator.admission import Grant
+from potluck.coordinator.claim import Claim
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.steps import Steps
 from potluck.coordinator.tally import Remedy
@@ -33,15 +34,15 @@ class Session:
     """`step` runs positions through the route. Close or park it, or its room stays taken.
 
     held: how many tokens of the request that opened it the nodes hold already, so that they need not be fed.
-    positions: the room that it has on every stage. account: whose it is.
+    positions: the room that it has on every stage. claim: whose it is.
     """
 
-    def __init__(self, grant: Grant, positions: int, account: str, sessions: Sessions, steps: Steps) -> None:
+    def __init__(self, grant: Grant, positions: int, claim: Claim, sessions: Sessions, steps: Steps) -> None:
         self.number = grant.number
         self.route = grant.route
         self.held = grant.held
         self.positions = positions
-        self.account = account
+        self.claim = claim
         self._sessions = sessions
         self._runner = steps
         self._steps = grant.steps

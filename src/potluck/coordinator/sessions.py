@@ -40,7 +40,7 @@ class Sessions:
     """numbers: of the sessions. context: the most positions of one. ledger: where accounts pay for what they asked.
 
     send: puts frames into outboxes. act: does what the swarm says. on_open: is given each session that is new, its
-    route, and the length of its prompt.
+    route, and the length of its prompt. is_credible: whether keys and values of this node may go into another.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Sessions:
         send: Callable[..., None],
         act: Callable[[Action], None],
         on_open: Callable[[int, Sequence[Stage], int], None],
+        is_credible: Callable[[str], bool],
     ) -> None:
         self._swarm = swarm
         self._relay = relay
@@ -64,6 +65,7 @@ class Sessions:
         self._send = send
         self._act = act
         self._on_open = on_open
+        self._is_credible = is_credible
         self.handover = Handover(lambda node, frame: send((node, frame)))
         self._turns = Turns(_MENDED_AT_ONCE)
         self._changed = asyncio.Event()
@@ -124,7 +126,7 @@ class Sessions:
                     if grant is not None:
                         self._line.start(place)
                         self._places[grant.number] = place
-                        return self._session(grant, positions, len(prompt), claim.account)
+                        return self._session(grant, positions, len(prompt), claim)
                 await place.wait()
                 if self._stopping:
                     raise stopped()
@@ -144,7 +146,7 @@ class Sessions:
             spare = 0
         return self._admission.grant(number, positions, prompt, avoid, spare, place.turn.claim.account)
 
-    def _session(self, grant: Grant, positions: int, prompt: int, account: str) -> Session:
+    def _session(self, grant: Grant, positions: int, prompt: int, claim: Claim) -> Session:
         for number in grant.evicted:
             self._send(*self._relay.close(number))
         if self._relay.is_open(grant.number):  # it was parked
@@ -153,7 +155,7 @@ class Sessions:
             self._swarm.tally.opened += 1
             self._relay.open(grant.number, grant.route, version=1)
             self._on_open(grant.number, grant.route, prompt)
-        return Session(grant, positions, account, self, self._steps)
+        return Session(grant, positions, claim, self, self._steps)
 
     def is_open(self, session: Session) -> bool:
         """Whether steps of it can run."""
@@ -171,7 +173,7 @@ class Sessions:
         route, positions = session.route, session.positions
         if not self.is_open(session) or not self._swarm.can_mend_without_parked(session.number, route, positions):
             return []
-        return self._swarm.going(session.number, route)
+        return [stage for stage in self._swarm.going(session.number, route) if self._is_credible(stage.node)]
 
     async def fetch_state(self, session: int, node: str) -> bytes:
         """What the node holds of the session, or nothing where computing it anew is quicker than sending it."""
@@ -234,8 +236,9 @@ class Sessions:
     def park(self, session: Session, tokens: Sequence[int], steps: int) -> None:
         """Keep what the nodes hold for a while; a session that lost its route, or is not worth it, is closed."""
         now, number = asyncio.get_running_loop().time(), session.number
-        parked = Parked(number, session.route, np.array(tokens, np.int32), steps, now, session.account)
-        if self._stopping or not self._relay.is_open(number) or not self._admission.park(parked):
+        parked = Parked(number, session.route, np.array(tokens, np.int32), steps, now, session.claim.account)
+        shared = session.claim.rank is Rank.ANONYMOUS  # by many who do not know each other
+        if self._stopping or shared or not self._relay.is_open(number) or not self._admission.park(parked):
             self.close(number)
             return
         self._relay.witness.close(number)

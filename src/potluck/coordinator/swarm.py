@@ -41,7 +41,7 @@ from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
 from potluck.planning.rebalancing import Move
 from potluck.planning.routing import Server, choose_route, missing_layers
-from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, spans_of
+from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, is_label, spans_of
 from potluck.wire.messages import MOST_STATE, Ready
 
 
@@ -54,6 +54,7 @@ class Mended(NamedTuple):
 
 _SLOWEST, _QUICKEST = 1e6, 1e13
 """Bytes a second."""
+_SLOWEST_TOKEN_S = 60.0
 _MOST_THREADS = 1024
 _GOING = (NodeState.LEAVING, NodeState.MOVING)
 _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
@@ -131,6 +132,10 @@ def _check_ready(ready: Ready) -> None:
     speed, capacity = ready.speed, ready.capacity
     if not all(math.isfinite(seconds) and seconds > 0 for seconds in (speed.decode_s, speed.prefill_s)):
         raise WireError("A node's speed must be positive numbers of seconds.")
+    if not speed.prefill_s <= speed.decode_s <= _SLOWEST_TOKEN_S:
+        raise WireError("A node's speed is none that a computer has.")
+    if not all(map(is_label, (ready.twin, ready.layout))):
+        raise WireError("A node's marks must be short and printable.")
     if min(capacity.sessions, capacity.positions) < 1 or capacity.rows < MAX_STEP_ROWS:
         raise WireError(f"A node must hold at least one session, and {MAX_STEP_ROWS} rows a batch.")
 
@@ -211,7 +216,8 @@ class Swarm:
     def _progressed(self, event: Progressed) -> list[Action]:
         if not 0 <= event.fraction <= 1:
             raise WireError(f"{event.fraction} is no fraction of the work of loading.")
-        self.nodes[event.node].fraction = event.fraction
+        node = self.nodes[event.node]
+        node.fraction = max(node.fraction, event.fraction)
         return []
 
     def _ready(self, event: BecameReady) -> list[Action]:
@@ -274,14 +280,18 @@ class Swarm:
     def _quarantined(self, event: Quarantined) -> list[Action]:
         node = self.nodes.get(event.node)
         self._tainted.add(event.node)
+        self._caught[event.key] = event.reason
         if node is None:
             return []
-        self._caught[node.key] = event.reason
         self.tally.incidents[Incident.QUARANTINED] += 1
         node.state, node.destination, node.reason = NodeState.QUARANTINED, None, event.reason
         reason = f"Node {node.name}, which served layers {node.span}, is in quarantine: {event.reason}."
         told = Tell(event.node, f"The coordinator does not use this node any more: {event.reason}.")
         return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go(), Changed()]
+
+    def pardon(self, key: bytes) -> None:
+        """Nodes with this key may come again."""
+        self._caught.pop(key, None)
 
     def _leaves(self, event: Leaves) -> list[Action]:
         node = self.nodes[event.node]

@@ -16,6 +16,9 @@ _SILENCE_S = 1.25
 _SILENCE_FORWARDS = 4.0
 """A node may be silent so long, and so many of its longest computations, while an answer of it is due."""
 
+_LONGEST_SILENCE_S = 30.0
+"""Whatever its computations take: what they take is also what a node says of itself."""
+
 _LATE_S = 10.0
 _LATE_FACTOR = 10.0
 """A step may take so long, and so many times what it should."""
@@ -25,6 +28,7 @@ _ASK_S = 0.4
 
 _IDLE_ASK_S = 5.0
 _LONGEST_PENALTY_S = 60.0
+_MOST_FAILURES = 5
 _FORGIVEN_S = 120.0
 """After so long without another stall a node is as good as new."""
 
@@ -38,11 +42,16 @@ class Ask:
 
 @dataclass(slots=True)
 class _Record:
-    """Of one node. asked: since when a ping is out. stalled: since when it is passed over."""
+    """Of one node. asked: since when a ping is out. stalled: since when it is passed over. struck: when it last was.
+
+    failures: steps in a row that it could not run.
+    """
 
     heard: float
     asked: float | None = None
     stalled: float | None = None
+    struck: float | None = None
+    failures: int = 0
     strikes: int = 0
 
     @property
@@ -59,6 +68,11 @@ class Watch:
         """A frame of the node came in."""
         record = self._records.setdefault(node, _Record(now))
         record.heard, record.asked = now, None
+
+    def ran(self, node: str, now: float, *, failed: bool) -> None:
+        """A step of the node has ended."""
+        record = self._records.setdefault(node, _Record(now))
+        record.failures = record.failures + 1 if failed else 0
 
     def forget(self, node: str) -> None:
         self._records.pop(node, None)
@@ -89,9 +103,9 @@ class Watch:
                 record.stalled = None
                 found.append(Revived(node))
         elif reason := _complaint(record, steps, measure, now):
-            forgiven = now - record.heard > _FORGIVEN_S
+            forgiven = record.struck is None or now - record.struck > _FORGIVEN_S
             record.strikes = 1 if forgiven else record.strikes + 1
-            record.stalled = now
+            record.stalled = record.struck = now
             found.append(Stalled(node, reason))
         pause_s = _ASK_S if steps or record.stalled is not None else _IDLE_ASK_S
         if record.asked is None and now - record.heard >= pause_s:
@@ -102,9 +116,12 @@ class Watch:
 
 def _complaint(record: _Record, steps: list[Awaited], measure: Measure, now: float) -> str | None:
     """Why the node is to be passed over, or None."""
+    if record.failures >= _MOST_FAILURES:
+        record.failures = 0
+        return f"it could not run {_MOST_FAILURES} steps in a row"
     due = min([step.sent for step in steps] + ([record.asked] if record.asked is not None else []), default=now)
     silent_s = now - max(record.heard, due)
-    if silent_s > _SILENCE_S + _SILENCE_FORWARDS * measure.forward_s:
+    if silent_s > _SILENCE_S + min(_SILENCE_FORWARDS * measure.forward_s, _LONGEST_SILENCE_S):
         return f"it has been silent for {silent_s:.1f} s"
     expected_s = sum(measure.forward_s if step.rows == 1 else step.rows * measure.row_s for step in steps)
     late_s = now - min((step.sent for step in steps), default=now)

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
@@ -28,6 +27,8 @@ from starlette.types import Receive, Scope, Send
 from potluck.models.files import LocalSource
 
 log = logging.getLogger(__name__)
+
+_PEER = re.compile(r"http://(?:\[([0-9a-f:]+)\]|([0-9.]+)):[0-9]{1,5}")
 
 _AT_ONCE = 2
 """Replies that run at the same time: they must not slow what the node is there for."""
@@ -167,8 +168,14 @@ def usable_peers(peers: Sequence[str], host: str) -> tuple[str, ...]:
 
     A loopback address is another machine for each who asks, so only those who came that way may ask there.
     """
-    return tuple(url for url in peers if ip_address(host).is_loopback or not _is_loopback(url))
+    local = ip_address(host).is_loopback
+    return tuple(url for url in peers if (loopback := _is_loopback(url)) is not None and (local or not loopback))
 
 
-def _is_loopback(url: str) -> bool:
-    return ip_address(urlsplit(url).hostname or "").is_loopback
+def _is_loopback(url: str) -> bool | None:
+    """None for what is no plain address and port: the coordinator may not send this node anywhere else."""
+    match = _PEER.fullmatch(url)
+    try:
+        return None if match is None else ip_address(match[1] or match[2]).is_loopback
+    except ValueError:
+        return None

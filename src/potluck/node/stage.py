@@ -352,6 +352,8 @@ class Stage:
         step, output = task.step, task.output()
         queue_s = max(0.0, time.perf_counter() - task.arrived - task.compute_s)
         goes_on = step.last < self._engine.layers - 1
+        if not np.isfinite(output).all():
+            return _failure(step, "The model gave numbers that are not finite.")
         if goes_on:
             self._journal.note(step.session, step.position, output)
         if step.keep:
@@ -359,8 +361,6 @@ class Stage:
         if goes_on:
             message = Hidden(step.session, step.route, step.step, step.rows, queue_s, task.compute_s)
             return encode(message, pack_rows(output, self._form))
-        if not np.isfinite(output).all():
-            return _failure(step, "The model gave logits that are not finite numbers.")
         rows = [best_candidates(logits, step.top, ask) for logits, ask in zip(output, step.asks, strict=True)]
         counts = tuple(len(ids) for ids, _, _ in rows)
         scores = Scores(step.session, step.route, step.step, counts, queue_s, task.compute_s)

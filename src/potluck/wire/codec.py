@@ -20,6 +20,8 @@ _LENGTH = struct.Struct("<I")
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SpanError)
 """What decoding raises for bytes that are no message: SpanError comes from a span's own check."""
 
+_MOST_QUOTED = 200
+
 _encoder = msgspec.msgpack.Encoder()
 _from_node: msgspec.msgpack.Decoder[FromNode] = msgspec.msgpack.Decoder(FromNode)
 _from_coordinator: msgspec.msgpack.Decoder[FromCoordinator] = msgspec.msgpack.Decoder(FromCoordinator)
@@ -78,7 +80,8 @@ def _decode(frame: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> tuple[Any, m
     try:
         return decoder.decode(header), payload
     except _MALFORMED as error:
-        raise WireError(f"A frame's header is malformed: {error}.") from error
+        # It quotes what came: a stranger may have made that long, or made it to upset a terminal.
+        raise WireError(f"A frame's header is malformed: {ascii(str(error))[1:-1][:_MOST_QUOTED]}.") from error
 
 
 def _split(frame: bytes) -> tuple[memoryview, memoryview]:

@@ -51,10 +51,15 @@ def unpack_rows(payload: memoryview, rows: int, width: int, form: RowFormat) -> 
         return np.ldexp(scaled, exponents[:, None])
 
 
+_MOST_EXPONENT = 112
+"""Of a scale: with it the largest f16 number, a little less than 2 ** 16, is still one in f32."""
+
+
 def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
     """Raises WireError unless these hidden rows hold finite numbers only."""
     values = np.frombuffer(payload, "<f4") if form is RowFormat.F32 else np.frombuffer(payload[rows:], "<f2")
-    if not np.isfinite(values).all():
+    beyond = form is RowFormat.F16 and (np.frombuffer(payload[:rows], np.int8) > _MOST_EXPONENT).any()
+    if beyond or not np.isfinite(values).all():
         raise WireError("Hidden rows hold values that are not finite numbers.")
 
 
