@@ -144,6 +144,21 @@ class Completion(Struct, frozen=True):
     usage: UsageReport | None = None
 
 
+class TokenPiece(Struct, frozen=True):
+    """piece: the token's text, or its bytes where these are no whole characters."""
+
+    id: int
+    piece: str | list[int]
+
+
+class Tokens(Struct, frozen=True):
+    tokens: list[int | TokenPiece]
+
+
+class Text(Struct, frozen=True):
+    content: str
+
+
 class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):
     """Perfetto's trace event format, with a sentence, and how many hops there were so far."""
 

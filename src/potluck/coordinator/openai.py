@@ -61,7 +61,7 @@ class Service:
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/{model}"""
-        self._check_model(request.path_params["model"])
+        self.check_model(request.path_params["model"])
         return JSONResponse(self._model())
 
     def _model(self) -> Json:
@@ -69,8 +69,8 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        asked = parse(await _body(request), ChatRequest)
-        self._check_model(asked.model)
+        asked = parse(await body_of(request), ChatRequest)
+        self.check_model(asked.model)
         stops = (*asked.stops, *self.template.stops)
         options = {"tools": asked.tools, **(asked.chat_template_kwargs or {})}
         if taken := _TEMPLATE_OWN & options.keys():
@@ -98,8 +98,8 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
-        asked = parse(await _body(request), CompletionRequest)
-        self._check_model(asked.model)
+        asked = parse(await body_of(request), CompletionRequest)
+        self.check_model(asked.model)
         prompts = [await self._tokens(prompt) for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
             raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
@@ -108,7 +108,7 @@ class Service:
             self._completion(asked, prompt, choice, claim)
             for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
         ]
-        echoes = [self._text(job.prompt) if asked.echo else "" for job in jobs]
+        echoes = [text_of(job.prompt, self.tokenizer) if asked.echo else "" for job in jobs]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
         return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
 
@@ -130,12 +130,7 @@ class Service:
     async def _tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
             return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
-        if not all(0 <= token < self.tokenizer.vocabulary for token in prompt):
-            raise RequestError(f"prompt names a token outside 0-{self.tokenizer.vocabulary - 1}.", param="prompt")
-        return prompt
-
-    def _text(self, tokens: list[int]) -> str:
-        return b"".join(self.tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+        return checked_tokens(prompt, self.tokenizer, "prompt")
 
     def _sampling(self, asked: Common, choice: int) -> SamplingParams:
         params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary
@@ -143,7 +138,8 @@ class Service:
             raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
         return params
 
-    def _check_model(self, model: str) -> None:
+    def check_model(self, model: str) -> None:
+        """Raises RequestError when another one is served."""
         if model != self.model:
             message = f"The model {model!r} is not served here; {self.model!r} is."
             raise RequestError(message, status=404, param="model", code="model_not_found")
@@ -180,11 +176,24 @@ class Service:
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
+def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
+    """Raises RequestError, naming the field, when one is outside the vocabulary."""
+    if not all(0 <= token < tokenizer.vocabulary for token in tokens):
+        raise RequestError(f"{param} names a token outside 0-{tokenizer.vocabulary - 1}.", param=param)
+    return tokens
+
+
+def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What they stand for, control tokens and all."""
+    return b"".join(tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+
+
 class ClientGone(Exception):
     """The client closed the connection before its answer began."""
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
+    """Raises RequestError when it is too long."""
     parts, size = [], 0
     try:
         async for part in request.stream():

@@ -22,11 +22,13 @@ from potluck.coordinator.answers import (
     Model,
     Models,
     NodeList,
+    Text,
     Timeline,
+    Tokens,
 )
 from potluck.coordinator.keys import Key
 from potluck.coordinator.members import Member
-from potluck.coordinator.requests import ChatRequest, CompletionRequest
+from potluck.coordinator.requests import ChatRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from potluck.coordinator.status import AccountStatus, Status
 from potluck.models.manifest import Manifest
 
@@ -116,6 +118,8 @@ OPERATIONS = (
     ),
     Operation("post", "/v1/chat/completions", "Answer a chat", ChatCompletion, ChatRequest, ChatChunk, errors=_ASKED),
     Operation("post", "/v1/completions", "Continue a text", Completion, CompletionRequest, Completion, errors=_ASKED),
+    Operation("post", "/tokenize", "The tokens of a text", Tokens, TokenizeRequest, errors=_TOLD),
+    Operation("post", "/detokenize", "The text of tokens", Text, DetokenizeRequest, errors=_TOLD),
     Operation("get", "/v1/account", "What the caller's account has earned and spent", AccountStatus),
     Operation("get", "/v1/admin/invites", "Who may join", InviteList),
     Operation("post", "/v1/admin/invites", "Make an invite", MadeInvite, NewInvite, errors=_TOLD),

@@ -173,6 +173,18 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
         return prompts
 
 
+class TokenizeRequest(Struct, frozen=True, kw_only=True):
+    """As llama.cpp's server takes it. add_special: begin as a sequence does. with_pieces: each token's text as well."""
+
+    content: str
+    add_special: bool = False
+    with_pieces: bool = False
+
+
+class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    tokens: list[_Token]
+
+
 def checked_logprobs(count: int, param: str) -> int:
     if not 0 <= count <= _MAX_LOGPROBS:
         raise RequestError(f"{param} must lie between 0 and {_MAX_LOGPROBS}, not {count}.", param=param)
