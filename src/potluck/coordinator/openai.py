@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from potluck.coordinator.claim import Claim, Rank
+from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, generate
 from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
@@ -80,6 +82,7 @@ class Service:
         text = self.template.render(asked.messages, **options)
         prompt = await asyncio.to_thread(self.tokenizer.encode, text, special=True, bos=True)
         limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
+        grammar = await self._grammar(asked)
         jobs = [
             Job(
                 prompt,
@@ -90,6 +93,7 @@ class Service:
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
                 claim=claim,
+                grammar=grammar,
             )
             for choice in range(asked.choices)
         ]
@@ -103,16 +107,18 @@ class Service:
         prompts = [await self._tokens(prompt) for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
             raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
-        claim = self.claim(request, asked.urgency)
+        claim, grammar = self.claim(request, asked.urgency), await self._grammar(asked)
         jobs = [
-            self._completion(asked, prompt, choice, claim)
+            self._completion(asked, prompt, choice, claim, grammar)
             for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
         ]
         echoes = [text_of(job.prompt, self.tokenizer) if asked.echo else "" for job in jobs]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
         return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
 
-    def _completion(self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim) -> Job:
+    def _completion(
+        self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim, grammar: Grammar | None
+    ) -> Job:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt, least=0)
         return Job(
@@ -125,12 +131,22 @@ class Service:
             asked.ignore_eos,
             asked.least(limit),
             claim,
+            grammar,
         )
 
     async def _tokens(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
             return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
         return checked_tokens(prompt, self.tokenizer, "prompt")
+
+    async def _grammar(self, asked: Common) -> Grammar | None:
+        """What the answer must keep to. On a thread: it takes a while."""
+        schema = asked.schema
+        return None if schema is None else await asyncio.to_thread(self.grammars.of_schema, schema)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        return Grammars(self.tokenizer)
 
     def _sampling(self, asked: Common, choice: int) -> SamplingParams:
         params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -50,6 +50,21 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool = False
 
 
+class JsonSchema(Struct, frozen=True, rename={"definition": "schema"}):
+    """name and strict are OpenAI's; the answer keeps to the schema whatever they say."""
+
+    definition: dict[str, Any]
+    name: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True):
+    """What the answer must look like: any text, a JSON object, or JSON that a schema describes."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
 class Common(Struct, frozen=True, kw_only=True):
     """Of both kinds of request."""
 
@@ -72,6 +87,22 @@ class Common(Struct, frozen=True, kw_only=True):
     min_tokens: Annotated[int, described(minimum=0)] = 0
     priority: Priority | None = None
     service_tier: str | None = None
+    response_format: ResponseFormat | None = None
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """What the answer must keep to, as a JSON schema; None: any text will do."""
+        form = self.response_format
+        if form is None or form.type == "text":
+            return None
+        if self.ignore_eos or self.min_tokens:
+            message = "response_format says where the answer ends: leave ignore_eos and min_tokens out."
+            raise RequestError(message, param="response_format")
+        if form.type == "json_object":
+            return {"type": "object"}
+        if form.json_schema is None:
+            raise RequestError("response_format.json_schema is missing.", param="response_format")
+        return form.json_schema.definition
 
     @property
     def urgency(self) -> Priority:
