@@ -172,7 +172,7 @@ def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
 def _wrong_words(code: list[str]) -> Iterator[str]:
     """`make` targets, endpoints and environment variables."""
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    servers = (SOURCE / "coordinator" / name for name in ("app.py", "admin.py"))
+    servers = (SOURCE / "coordinator" / name for name in ("app.py", "admin.py", "research.py"))
     routes = [route for file in servers for route in re.findall(r'Route\("(/[^"]*)"', file.read_text("utf-8"))]
     sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
     for snippet in code:

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 _MAX_BODY = 32 << 20
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
-_CLIENT_GONE = 499
+CLIENT_GONE = 499
 """nginx's word for "the client did not wait"; nobody reads this reply."""
 
 
@@ -104,7 +104,7 @@ class Service:
         """POST /v1/completions"""
         asked = parse(await body_of(request), CompletionRequest)
         self.check_model(asked.model)
-        prompts = [await self._tokens(prompt) for prompt in asked.prompts]
+        prompts = [await self.tokens_of(prompt, "prompt") for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
             raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
         claim, grammar = self.claim(request, asked.urgency), await self._grammar(asked)
@@ -134,10 +134,11 @@ class Service:
             grammar,
         )
 
-    async def _tokens(self, prompt: str | list[int]) -> list[int]:
+    async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
+        """param: the field that holds it."""
         if isinstance(prompt, str):
             return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
-        return checked_tokens(prompt, self.tokenizer, "prompt")
+        return checked_tokens(prompt, self.tokenizer, param)
 
     async def _grammar(self, asked: Common) -> Grammar | None:
         """What the answer must keep to. On a thread: it takes a while."""
@@ -184,10 +185,10 @@ class Service:
         deltas = merge([generate(self.gateway, self.tokenizer, job) for job in jobs])
         try:
             if not asked.stream:
-                return await _while_connected(request, _whole(form, deltas, len(jobs), usage))
-            first = await _while_connected(request, anext(deltas))
+                return await while_connected(request, _whole(form, deltas, len(jobs), usage))
+            first = await while_connected(request, anext(deltas))
         except ClientGone:
-            return Response(status_code=_CLIENT_GONE)
+            return Response(status_code=CLIENT_GONE)
         events = _events(form, first, deltas, len(jobs), usage, asked.include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
@@ -218,11 +219,11 @@ async def body_of(request: Request) -> bytes:
                 raise RequestError(f"The request is longer than {_MAX_BODY} bytes.", status=413)
             parts.append(part)
     except ClientDisconnect as error:
-        raise RequestError("The client hung up while it was asking.", status=_CLIENT_GONE) from error
+        raise RequestError("The client hung up while it was asking.", status=CLIENT_GONE) from error
     return b"".join(parts)
 
 
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
     """The work's result; it is cancelled, and ClientGone raised, when the client disconnects first."""
     task = asyncio.ensure_future(work)
     watch = asyncio.create_task(_disconnected(request))

@@ -216,6 +216,26 @@ class DetokenizeRequest(Struct, frozen=True, kw_only=True):
     tokens: list[_Token]
 
 
+class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
+    """Of the prompt, as text or as token ids. layer: after which the rows are taken; the model's last has none."""
+
+    model: str
+    layer: Annotated[int, described(minimum=0)]
+    prompt: _Words | None = None
+    tokens: Annotated[list[_Token], described(minItems=1)] | None = None
+    priority: Priority = Priority.INTERACTIVE
+
+    @property
+    def given(self) -> str | list[int]:
+        """Raises RequestError unless there is one or the other."""
+        if (self.prompt is None) == (self.tokens is None):
+            raise RequestError("Give either a prompt or tokens.", param="prompt")
+        given = self.tokens if self.prompt is None else self.prompt
+        if not given:
+            raise RequestError("The prompt is empty.", param="tokens" if self.prompt is None else "prompt")
+        return given
+
+
 def checked_logprobs(count: int, param: str) -> int:
     if not 0 <= count <= _MAX_LOGPROBS:
         raise RequestError(f"{param} must lie between 0 and {_MAX_LOGPROBS}, not {count}.", param=param)
