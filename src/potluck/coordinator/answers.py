@@ -86,12 +86,15 @@ class ChatChoice(Struct, frozen=True):
 
 
 class ChatCompletion(Struct, frozen=True):
+    """sessions: the numbers by which `/trace` knows those in which the choices were generated."""
+
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
     choices: list[ChatChoice]
     usage: UsageReport
+    sessions: list[int]
 
 
 class ChatDelta(Struct, frozen=True):
@@ -134,7 +137,10 @@ class CompletionChoice(Struct, frozen=True):
 
 
 class Completion(Struct, frozen=True):
-    """Whole, or one event of a streamed one: usage then is in the last, where it was asked for."""
+    """Whole, or one event of a streamed one: usage then is in the last, where it was asked for.
+
+    sessions: as for chats, of whole ones.
+    """
 
     id: str
     object: Literal["text_completion"]
@@ -142,6 +148,7 @@ class Completion(Struct, frozen=True):
     model: str
     choices: list[CompletionChoice]
     usage: UsageReport | None = None
+    sessions: list[int] = []
 
 
 class TokenPiece(Struct, frozen=True):

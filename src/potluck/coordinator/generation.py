@@ -71,7 +71,8 @@ class Delta:
     """What one step adds to an answer. finish: "stop" or "length" with the last one.
 
     generated: 1 where the step sampled a token, shown or not; 0 where it only scored the prompt.
-    cached: with the first one, how many tokens of the prompt the nodes held already.
+    cached: with the first that was sampled, how many tokens of the prompt the nodes held already.
+    session: with the same one, the number by which `/trace` knows its session.
     """
 
     text: str = ""
@@ -79,6 +80,7 @@ class Delta:
     finish: str | None = None
     generated: int = 1
     cached: int = 0
+    session: int | None = None
 
 
 async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGenerator[Delta, None]:
@@ -93,10 +95,10 @@ async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGen
         if job.echo:
             yield Delta(tokens=_score_prompt(job, scored), generated=0)
         if not job.max_tokens:
-            yield Delta(finish="length", generated=0, cached=run.cached)
+            yield Delta(finish="length", generated=0, cached=run.cached, session=run.number)
             return
         delta = writer.write(candidates)
-        delta.cached = run.cached
+        delta.cached, delta.session = run.cached, run.number
         yield delta
         while delta.finish is None:
             run.tokens.append(writer.last)
@@ -237,6 +239,11 @@ class _Run:
         self._began = False
         self._avoid: set[str] = set()
         self._interruption = Interruption(gateway.swarm.tally)
+
+    @property
+    def number(self) -> int | None:
+        """Of its session."""
+        return None if self._session is None else self._session.number
 
     async def advance(self, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """Feed the tokens that were not fed yet; candidates for each of the last `len(asks)` tokens."""

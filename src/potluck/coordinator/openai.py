@@ -293,7 +293,8 @@ async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: in
     made = [form.choice(number, answer) for number, answer in enumerate(answers) if answer]
     if broken is not None:
         return _unavailable(broken, {"choices": made})
-    return JSONResponse({**form.head(chunk=False), "choices": made, "usage": usage.json()})
+    sessions = [delta.session for answer in answers for delta in answer if delta.session is not None]
+    return JSONResponse({**form.head(chunk=False), "choices": made, "usage": usage.json(), "sessions": sessions})
 
 
 async def _events(
