@@ -133,3 +133,12 @@ def test_a_schema_that_is_not_understood_is_refused_in_a_sentence(schema: dict[s
     with pytest.raises(RequestError, match=r"^No answer can be made to this schema: [^\n]+\.$") as caught:
         GRAMMARS.of_schema(schema)
     assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize("depth", [300, 5000])
+def test_a_schema_without_bottom_is_refused(depth: int) -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(RequestError, match="nested too deeply"):
+        GRAMMARS.of_schema(schema)

@@ -55,6 +55,7 @@ class UsageReport(Struct, frozen=True):
 
 
 Finish = Literal["stop", "length"]
+ChatFinish = Literal["stop", "length", "tool_calls"]
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -72,17 +73,34 @@ class ChatLogprobs(Struct, frozen=True):
     refusal: None
 
 
+class FunctionCall(Struct, frozen=True):
+    """arguments: a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+class Call(Struct, frozen=True):
+    """index: of streamed ones, its place."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+    index: int = 0
+
+
 class ChatMessage(Struct, frozen=True):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[Call] = []
 
 
 class ChatChoice(Struct, frozen=True):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Finish
+    finish_reason: ChatFinish
 
 
 class ChatCompletion(Struct, frozen=True):
@@ -100,13 +118,14 @@ class ChatCompletion(Struct, frozen=True):
 class ChatDelta(Struct, frozen=True):
     role: Literal["assistant"] = "assistant"
     content: str = ""
+    tool_calls: list[Call] = []
 
 
 class ChatChunkChoice(Struct, frozen=True):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Finish | None
+    finish_reason: ChatFinish | None
 
 
 class ChatChunk(Struct, frozen=True):

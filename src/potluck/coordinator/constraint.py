@@ -85,7 +85,10 @@ class Grammars:
 
     def of_schema(self, schema: dict[str, Any]) -> Grammar:
         """Of JSON texts that this schema describes. Takes a while. Raises RequestError where it is not understood."""
-        source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": _SPACES})
+        try:
+            source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": _SPACES})
+        except (ValueError, RecursionError) as error:
+            raise RequestError("The schema is nested too deeply.", param="response_format") from error
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
             raise _unusable(matcher)

@@ -20,7 +20,7 @@ from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, generate
 from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
-from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, parse
+from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool, parse
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import Tokenizer
@@ -74,7 +74,8 @@ class Service:
         asked = parse(await body_of(request), ChatRequest)
         self.check_model(asked.model)
         stops = (*asked.stops, *self.template.stops)
-        options = {"tools": asked.tools, **(asked.chat_template_kwargs or {})}
+        tools = [_as_given(tool) for tool in asked.offered] or None
+        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
         if taken := _TEMPLATE_OWN & options.keys():
             raise RequestError(
                 f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
@@ -97,7 +98,8 @@ class Service:
             )
             for choice in range(asked.choices)
         ]
-        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs))
+        names = {tool.function.name for tool in asked.offered}
+        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
 
     async def complete(self, request: Request) -> Response:
@@ -191,6 +193,12 @@ class Service:
             return Response(status_code=CLIENT_GONE)
         events = _events(form, first, deltas, len(jobs), usage, asked.include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def _as_given(tool: Tool) -> Json:
+    """For the template; without what was not given."""
+    fields = {name: getattr(tool.function, name) for name in tool.function.__struct_fields__}
+    return {"type": tool.type, "function": {name: value for name, value in fields.items() if value is not None}}
 
 
 def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:

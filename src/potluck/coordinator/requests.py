@@ -152,13 +152,32 @@ class Common(Struct, frozen=True, kw_only=True):
             raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
 
 
+class Function(Struct, frozen=True):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(Struct, frozen=True):
+    """What the model may ask the client to do."""
+
+    type: Literal["function"]
+    function: Function
+
+
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], described(minItems=1)]
     max_completion_tokens: _Count = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
     @property
     def limit(self) -> tuple[str, int | None]:
