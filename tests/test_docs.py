@@ -17,6 +17,7 @@ from potluck.cli import app
 from potluck.coordinator.audits import no_audits
 from potluck.coordinator.events import Joined
 from potluck.coordinator.metrics import Metrics
+from potluck.coordinator.openapi import OPERATIONS
 from potluck.coordinator.swarm import Swarm
 from potluck.planning.cost import Footprint
 from potluck.types import Span
@@ -240,6 +241,12 @@ def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
 
 def test_the_table_of_metrics_has_what_a_scrape_gives() -> None:
     assert listed_metrics() == told_metrics()
+
+
+def test_every_endpoint_and_every_field_is_documented() -> None:
+    code = set(re.findall(r"[^`\s,]+", " ".join(snippets((ROOT / "docs" / "api.md").read_text("utf-8")))))
+    fields = {name for operation in OPERATIONS if operation.body for name in operation.body.__struct_fields__}
+    assert {operation.path for operation in OPERATIONS} | fields <= code
 
 
 def test_lines_are_short() -> None:
