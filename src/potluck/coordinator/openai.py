@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from potluck.coordinator.claim import Claim, Rank
 from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, generate
+from potluck.coordinator.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
 from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool, parse
 from potluck.coordinator.sampling import SamplingParams
@@ -29,12 +29,7 @@ from potluck.types import Priority
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_MAX_BODY = 32 << 20
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
-CLIENT_GONE = 499
-"""nginx's word for "the client did not wait"; nobody reads this reply."""
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
@@ -211,44 +206,6 @@ def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[
 def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
     """What they stand for, control tokens and all."""
     return b"".join(tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its answer began."""
-
-
-async def body_of(request: Request) -> bytes:
-    """Raises RequestError when it is too long."""
-    parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > _MAX_BODY:
-                raise RequestError(f"The request is longer than {_MAX_BODY} bytes.", status=413)
-            parts.append(part)
-    except ClientDisconnect as error:
-        raise RequestError("The client hung up while it was asking.", status=CLIENT_GONE) from error
-    return b"".join(parts)
-
-
-async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The work's result; it is cancelled, and ClientGone raised, when the client disconnects first."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        for one in (task, watch):
-            one.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 Numbered = tuple[int, Delta]

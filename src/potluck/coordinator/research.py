@@ -13,15 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from potluck.coordinator.hidden_states import hidden_rows
-from potluck.coordinator.openai import (
-    CLIENT_GONE,
-    ClientGone,
-    Service,
-    body_of,
-    checked_tokens,
-    text_of,
-    while_connected,
-)
+from potluck.coordinator.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
+from potluck.coordinator.openai import Service, checked_tokens, text_of
 from potluck.coordinator.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest, parse
 from potluck.errors import RequestError
 from potluck.wire.rows import Ids
