@@ -667,6 +667,32 @@ def test_only_what_the_grammar_allows_comes_however_unlikely(
     run(test())
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("after", range(1, 8))
+def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
+    lost: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "_FEW", 0)
+    monkeypatch.setattr(generation, "MAX_CANDIDATES", 1)
+    one = job(max_tokens=20, grammar=FewLetters())
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            undisturbed = await answer(gateway, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
+            victim = nodes[lost]
+
+            async def die(_: Step) -> None:
+                if len(victim.steps) == after:
+                    await victim.link.close()
+
+            victim.before = die
+            assert text(await answer(gateway, one)) == text(undisturbed)
+            assert len(victim.steps) == after
+
+    run(test())
+
+
 def test_an_empty_stop_string_is_refused_before_anything_opens() -> None:
     async def test() -> None:
         async with toy_swarm("0-3") as (gateway, [node]):

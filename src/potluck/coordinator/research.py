@@ -36,9 +36,11 @@ class Research:
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize"""
         asked = parse(await body_of(request), TokenizeRequest)
-        encode = self.service.tokenizer.encode
-        tokens = await asyncio.to_thread(encode, asked.content, special=True, bos=asked.add_special)
-        return JSONResponse({"tokens": [self._piece(token) for token in tokens] if asked.with_pieces else tokens})
+        return JSONResponse({"tokens": await asyncio.to_thread(self._tokens, asked)})
+
+    def _tokens(self, asked: TokenizeRequest) -> list[Any]:
+        tokens = self.service.tokenizer.encode(asked.content, special=True, bos=asked.add_special)
+        return [self._piece(token) for token in tokens] if asked.with_pieces else tokens
 
     def _piece(self, token: int) -> dict[str, Any]:
         piece = self.service.tokenizer.piece(token, special=True)
@@ -50,8 +52,10 @@ class Research:
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize"""
         asked = parse(await body_of(request), DetokenizeRequest)
-        tokens = checked_tokens(asked.tokens, self.service.tokenizer, "tokens")
-        return JSONResponse({"content": text_of(tokens, self.service.tokenizer)})
+        return JSONResponse({"content": await asyncio.to_thread(self._text, asked.tokens)})
+
+    def _text(self, tokens: list[int]) -> str:
+        return text_of(checked_tokens(tokens, self.service.tokenizer, "tokens"), self.service.tokenizer)
 
     async def hidden_states(self, request: Request) -> Response:
         """POST /v1/hidden_states"""
