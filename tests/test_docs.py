@@ -17,6 +17,7 @@ from potluck.cli import app
 from potluck.coordinator.audits import no_audits
 from potluck.coordinator.events import Joined
 from potluck.coordinator.metrics import Metrics
+from potluck.coordinator.openapi import OPERATIONS
 from potluck.coordinator.swarm import Swarm
 from potluck.planning.cost import Footprint
 from potluck.types import Span
@@ -172,7 +173,7 @@ def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
 def _wrong_words(code: list[str]) -> Iterator[str]:
     """`make` targets, endpoints and environment variables."""
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    servers = (SOURCE / "coordinator" / name for name in ("app.py", "admin.py"))
+    servers = (SOURCE / "coordinator" / name for name in ("app.py", "admin.py", "research.py"))
     routes = [route for file in servers for route in re.findall(r'Route\("(/[^"]*)"', file.read_text("utf-8"))]
     sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
     for snippet in code:
@@ -240,6 +241,12 @@ def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
 
 def test_the_table_of_metrics_has_what_a_scrape_gives() -> None:
     assert listed_metrics() == told_metrics()
+
+
+def test_every_endpoint_and_every_field_is_documented() -> None:
+    code = set(re.findall(r"[^`\s,]+", " ".join(snippets((ROOT / "docs" / "api.md").read_text("utf-8")))))
+    fields = {name for operation in OPERATIONS if operation.body for name in operation.body.__struct_fields__}
+    assert {operation.path for operation in OPERATIONS} | fields <= code
 
 
 def test_lines_are_short() -> None:

@@ -1,4 +1,4 @@
-"""A small client of a coordinator's HTTP API, for the command line."""
+"""A small client of a coordinator's HTTP API, for the command line and for what OpenAI's own cannot say."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from potluck.errors import PotluckError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Json = dict[str, Any]
 
@@ -65,6 +70,50 @@ class Client:
         """`GET /trace`: the latest hops of all sessions or of one, without the first `after` so far."""
         return self._known(self._ask("GET", "/trace", params=which, timeout=60.0), "traceEvents")
 
+    def chat(self, messages: list[Json], priority: str = "interactive", **options: Any) -> Json:
+        """`POST /v1/chat/completions`: the whole answer. priority: "batch" where nobody waits for it.
+
+        options: further fields of the request, such as `temperature`.
+        """
+        request = {"model": self.model, "messages": messages, "priority": priority, **options}
+        answer: Json = self._ask("POST", "/v1/chat/completions", json=request, timeout=_ANSWER_S)
+        return answer
+
+    def served_by(self, answer: Json) -> list[str]:
+        """Who computed a whole answer: each node's name and layers, in the order of the layers, for each session."""
+        found = [self.trace(session=session)["traceEvents"] for session in answer["sessions"]]
+        names = [[event["args"]["name"] for event in events if event["name"] == "process_name"] for events in found]
+        return [name for _, *nodes in names for name in nodes]
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text as a prompt."""
+        request = {"content": text, "add_special": True}
+        tokens: list[int] = self._ask("POST", "/tokenize", json=request)["tokens"]
+        return tokens
+
+    def hidden_states(self, tokens: list[int], layer: int) -> npt.NDArray[np.float32]:
+        """Rows `[n, d]`, one a token, after this layer; the model's last has none to give."""
+        from safetensors.numpy import load  # the command line need not wait for it
+
+        request = {"model": self.model, "tokens": tokens, "layer": layer}
+        rows: npt.NDArray[np.float32] = load(
+            self._send("POST", "/v1/hidden_states", json=request, timeout=_ANSWER_S).content
+        )["hidden_states"]
+        return rows
+
+    def loglikelihood(self, tokens: list[int]) -> list[float]:
+        """The log-probability of each token but the first, given those before it."""
+        request = {"model": self.model, "prompt": tokens, "max_tokens": 0, "echo": True, "logprobs": 0}
+        answer = self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
+        scores: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][1:]
+        return scores
+
+    @cached_property
+    def model(self) -> str:
+        """The name of the one that is served."""
+        name: str = self.status()["model"]
+        return name
+
     def complete(self, model: str, prompt: str, tokens: int) -> None:
         """Have the most likely so many tokens generated, and wait for their end."""
         request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
@@ -99,10 +148,14 @@ class Client:
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
 
     def _ask(self, method: str, path: str, timeout: float | httpx.Timeout = 30.0, **request: Any) -> Any:
+        with _readable_errors(self.url):
+            return self._send(method, path, timeout, **request).json()
+
+    def _send(self, method: str, path: str, timeout: float | httpx.Timeout, **request: Any) -> httpx.Response:
         with _readable_errors(self.url), self._http(timeout) as http:
             reply = http.request(method, path, **request)
             _check(reply)
-            return reply.json()
+            return reply
 
     def _known(self, answer: Any, field: str) -> Json:
         if not isinstance(answer, dict) or field not in answer:

@@ -626,6 +626,73 @@ def test_tokens_lifted_by_a_bias_come_from_beyond_the_best() -> None:
     run(test())
 
 
+class FewLetters:
+    """Stands in for a grammar, and for the constraint of an answer: `cab` in any order, four letters long."""
+
+    def __init__(self) -> None:
+        self.left = 4
+
+    def start(self) -> "FewLetters":
+        return FewLetters()
+
+    def allowed(self) -> np.ndarray:
+        return np.array([0, 1, 2], np.int32)
+
+    def accept(self, token: int) -> None:
+        self.left -= 1
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.left
+
+
+@pytest.mark.parametrize(("few", "steps"), [(256, 4), (0, 8)])
+def test_only_what_the_grammar_allows_comes_however_unlikely(
+    few: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for by name at once, or when the likeliest tokens turn out to hold none of it."""
+    monkeypatch.setattr(generation, "_FEW", few)
+    monkeypatch.setattr(generation, "MAX_CANDIDATES", 1)
+    history = TOKENIZER.encode("potluck", special=True, bos=True)
+    for _ in range(4):
+        history.append(int(toy_logits(history)[:3].argmax()))
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            deltas = await answer(gateway, job(max_tokens=20, grammar=FewLetters()))
+            assert text(deltas) == "".join(LETTERS[token] for token in history[7:])
+            assert deltas[-1].finish == "stop"
+            assert len(nodes[0].steps) == steps
+
+    run(test())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("after", range(1, 8))
+def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
+    lost: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "_FEW", 0)
+    monkeypatch.setattr(generation, "MAX_CANDIDATES", 1)
+    one = job(max_tokens=20, grammar=FewLetters())
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, _):
+            undisturbed = await answer(gateway, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
+            victim = nodes[lost]
+
+            async def die(_: Step) -> None:
+                if len(victim.steps) == after:
+                    await victim.link.close()
+
+            victim.before = die
+            assert text(await answer(gateway, one)) == text(undisturbed)
+            assert len(victim.steps) == after
+
+    run(test())
+
+
 def test_an_empty_stop_string_is_refused_before_anything_opens() -> None:
     async def test() -> None:
         async with toy_swarm("0-3") as (gateway, [node]):

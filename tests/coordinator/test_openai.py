@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from newcomer import reception
-from potluck.coordinator import openai
+from potluck.coordinator import inbound, openai
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import BecameReady, Joined
 from potluck.coordinator.gateway import Gateway
@@ -289,7 +289,7 @@ def test_too_long_a_prompt_says_how_long(script: Callable[..., Answers]) -> None
 
 
 def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_MAX_BODY", 1000)
+    monkeypatch.setattr(inbound, "_MAX_BODY", 1000)
 
     async def test() -> None:
         async with client(make_app()) as http:

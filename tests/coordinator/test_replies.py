@@ -47,6 +47,43 @@ def test_usage_adds_up() -> None:
     assert usage.json()["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
+SAID = [
+    'I look. <tool_call>{"name": "rain", ',
+    '"arguments": {}}</tool_call>',
+    ' <tool_call>{"name": "rain"}',
+    "</tool_call>",
+]
+
+
+def test_a_whole_chat_that_calls_tools() -> None:
+    form = ChatForm("tiny", Words(), False, {"rain"})
+    choice = form.choice(0, [*map(Delta, SAID), Delta(finish="stop")])
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == "I look."
+    calls = choice["message"]["tool_calls"]
+    assert [(call["type"], call["function"]) for call in calls] == [
+        ("function", {"name": "rain", "arguments": "{}"}),
+        ("function", {"name": "rain", "arguments": "{}"}),
+    ]
+    assert len({call["id"] for call in calls}) == 2
+
+
+def test_a_streamed_chat_that_calls_tools() -> None:
+    form = ChatForm("tiny", Words(), False, {"rain"})
+    chunks = [form.chunk(0, Delta(text)) for text in SAID] + [form.chunk(0, Delta(finish="stop"))]
+    assert "".join(chunk["delta"].get("content", "") for chunk in chunks) == "I look. "
+    calls = [call for chunk in chunks for call in chunk["delta"].get("tool_calls", [])]
+    assert [(call["index"], call["function"]["name"]) for call in calls] == [(0, "rain"), (1, "rain")]
+    assert [chunk["finish_reason"] for chunk in chunks] == [None] * 4 + ["tool_calls"]
+
+
+def test_without_tools_all_is_text_and_an_answer_that_was_cut_keeps_its_reason() -> None:
+    text = "".join(SAID)
+    assert chat().choice(0, [Delta(text, finish="stop")])["message"]["content"] == text
+    form = ChatForm("tiny", Words(), False, {"rain"})
+    assert form.choice(0, [Delta(text), Delta(finish="length")])["finish_reason"] == "length"
+
+
 def test_a_whole_chat() -> None:
     form = chat()
     head = form.head(chunk=False)

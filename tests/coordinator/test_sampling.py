@@ -213,6 +213,13 @@ def test_a_forbidden_token_is_never_sampled() -> None:
     assert {hot.sample(ROW, {7, 3}) for _ in range(200)} == {1, 9}
 
 
+def test_only_some_tokens_keep_their_order_and_their_log_probabilities() -> None:
+    some = ROW.only(np.array([3, 9, 50], np.int32))
+    assert some.ids.tolist() == [token for token in ROW.ids.tolist() if token in (3, 9)]
+    assert [some.logprob(token) for token in (3, 9)] == [ROW.logprob(token) for token in (3, 9)]
+    assert len(ROW.only(np.array([50], np.int32))) == 0
+
+
 def test_a_forbidden_token_leaves_top_k_to_the_others() -> None:
     sampler = Sampler(SamplingParams(top_k=2, seed=1), [])
     assert {sampler.sample(ROW, {7}) for _ in range(200)} == {3, 9}

@@ -88,8 +88,16 @@ def test_text_parts_become_lines() -> None:
 
 
 def test_an_assistant_that_called_tools_need_not_say_anything() -> None:
-    messages = [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]
-    assert render(ECHO + "{{ messages[0].tool_calls[0].id }}", messages) == "[assistant|]1"
+    call = {"id": "1", "function": {"name": "rain", "arguments": '{"city": "Köln"}'}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    source = ECHO + "{{ messages[0].tool_calls[0].id }} {{ messages[0].tool_calls[0].function.arguments | tojson }}"
+    assert render(source, messages) == '[assistant|]1 {"city": "Köln"}'
+
+
+@pytest.mark.parametrize("calls", [[{"id": "1"}], [5], 5, [{"function": {"name": "rain", "arguments": "{"}}]])
+def test_calls_that_are_none_are_refused(calls: object) -> None:
+    with pytest.raises(RequestError, match="tool_calls must be calls of functions"):
+        render(ECHO, [{"role": "assistant", "content": None, "tool_calls": calls}])
 
 
 def test_a_developer_is_the_system_to_templates_that_do_not_know_it() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.planning.routing import Server, choose_route, missing_layers
+from potluck.planning.routing import Server, choose_route, missing_layers, up_to
 from potluck.types import Span, Stage
 
 
@@ -141,3 +141,11 @@ def test_a_distant_node_costs_its_round_trips() -> None:
     route = choose_route(whole(6), [near, far])
     assert route is not None
     assert route[0].node == "near"
+
+
+def test_a_route_may_be_cut_after_any_layer() -> None:
+    route = (Stage("a", Span(0, 1), "twin"), Stage("b", Span(2, 5)))
+    assert up_to(0, route) == (Stage("a", Span(0, 0), "twin"),)
+    assert up_to(1, route) == route[:1]
+    assert up_to(3, route) == (route[0], Stage("b", Span(2, 3)))
+    assert up_to(5, route) == route

@@ -55,6 +55,7 @@ class UsageReport(Struct, frozen=True):
 
 
 Finish = Literal["stop", "length"]
+ChatFinish = Literal["stop", "length", "tool_calls"]
 
 
 class TokenLogprob(Struct, frozen=True):
@@ -72,38 +73,59 @@ class ChatLogprobs(Struct, frozen=True):
     refusal: None
 
 
+class FunctionCall(Struct, frozen=True):
+    """arguments: a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+class Call(Struct, frozen=True):
+    """index: of streamed ones, its place."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+    index: int = 0
+
+
 class ChatMessage(Struct, frozen=True):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: list[Call] = []
 
 
 class ChatChoice(Struct, frozen=True):
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Finish
+    finish_reason: ChatFinish
 
 
 class ChatCompletion(Struct, frozen=True):
+    """sessions: the numbers by which `/trace` knows those in which the choices were generated."""
+
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
     choices: list[ChatChoice]
     usage: UsageReport
+    sessions: list[int]
 
 
 class ChatDelta(Struct, frozen=True):
     role: Literal["assistant"] = "assistant"
     content: str = ""
+    tool_calls: list[Call] = []
 
 
 class ChatChunkChoice(Struct, frozen=True):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: Finish | None
+    finish_reason: ChatFinish | None
 
 
 class ChatChunk(Struct, frozen=True):
@@ -134,7 +156,10 @@ class CompletionChoice(Struct, frozen=True):
 
 
 class Completion(Struct, frozen=True):
-    """Whole, or one event of a streamed one: usage then is in the last, where it was asked for."""
+    """Whole, or one event of a streamed one: usage then is in the last, where it was asked for.
+
+    sessions: as for chats, of whole ones.
+    """
 
     id: str
     object: Literal["text_completion"]
@@ -142,6 +167,22 @@ class Completion(Struct, frozen=True):
     model: str
     choices: list[CompletionChoice]
     usage: UsageReport | None = None
+    sessions: list[int] = []
+
+
+class TokenPiece(Struct, frozen=True):
+    """piece: the token's text, or its bytes where these are no whole characters."""
+
+    id: int
+    piece: str | list[int]
+
+
+class Tokens(Struct, frozen=True):
+    tokens: list[int | TokenPiece]
+
+
+class Text(Struct, frozen=True):
+    content: str
 
 
 class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):

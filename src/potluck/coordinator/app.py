@@ -34,6 +34,7 @@ from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
 from potluck.coordinator.openapi import describe
 from potluck.coordinator.relay import Relay
+from potluck.coordinator.research import Research
 from potluck.coordinator.status import account_status, swarm_status
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.template import ChatTemplate
@@ -151,6 +152,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
         Route("/v1/completions", service.complete, methods=["POST"]),
         Route("/v1/account", account),
+        *Research(service).routes(),
         *Admin(office, gateway).routes(),
         WebSocketRoute("/node", gateway),
     ]

@@ -143,7 +143,7 @@ class Auditor:
         form = RowFormat.F32 if evidence.stage.span.first == 0 else self._relay.rows
         count = len(question.rows)
         step = Step(session, 0, number, question.position, count, 0, question.top, question.asks, 0)
-        rows = await self._gateway.steps.audit(step, join_rows(question.rows, form))
+        rows = await self._gateway.steps.raw(step, join_rows(question.rows, form))
         return [*[None] * (count - len(rows)), *rows]
 
     def _act(self, actions: Sequence[Action]) -> None:

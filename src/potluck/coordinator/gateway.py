@@ -168,7 +168,7 @@ class Gateway:
         self.on_quarantined: Callable[[bytes, str], None] = lambda *_: None
         """Is given a node's key and what it did: whoever keeps lists of nodes."""
         relay.on_hop = self._measure
-        relay.on_audit = self.steps.finish
+        relay.on_raw = self.steps.finish
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route `/node`, as an ASGI application."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from potluck.coordinator.claim import EVERYONE, Claim
+from potluck.coordinator.constraint import Grammar
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.sampling import Candidates, Sampler, SamplingParams
 from potluck.coordinator.session import Session, in_order, step_rows
@@ -18,6 +19,7 @@ from potluck.coordinator.stream import TextStream
 from potluck.coordinator.tally import Interruption, Remedy, Tally, TokenKind
 from potluck.coordinator.tokenizer import Tokenizer
 from potluck.errors import RouteLost, Unavailable
+from potluck.types import MAX_CANDIDATES
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ _FAILURES = 5
 """Of nodes that could not run a step, that an answer survives between two tokens. Nodes may leave as they like."""
 _PATIENCE_S = 60.0
 """How long an interrupted answer waits for the lost layers to be served again."""
+_FEW = 256
+"""Allowed tokens that are asked for by name at once. Where a grammar allows more, the likeliest tokens mostly hold some
+of them, and the row is asked for again where they do not."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Job:
     echo: score the prompt's own tokens as well (OpenAI's `echo` with `logprobs`).
     ignore_eos: go on after the model's end of text, as benchmarks want it.
     min_tokens: neither the model nor a stop string can end the answer before it has so many.
+    grammar: what the answer must look like. It says where the answer may end, so that min_tokens must be 0.
     """
 
     prompt: list[int]
@@ -48,6 +54,7 @@ class Job:
     ignore_eos: bool = False
     min_tokens: int = 0
     claim: Claim = EVERYONE
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ class Delta:
     """What one step adds to an answer. finish: "stop" or "length" with the last one.
 
     generated: 1 where the step sampled a token, shown or not; 0 where it only scored the prompt.
-    cached: with the first one, how many tokens of the prompt the nodes held already.
+    cached: with the first that was sampled, how many tokens of the prompt the nodes held already.
+    session: with the same one, the number by which `/trace` knows its session.
     """
 
     text: str = ""
@@ -72,6 +80,7 @@ class Delta:
     finish: str | None = None
     generated: int = 1
     cached: int = 0
+    session: int | None = None
 
 
 async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGenerator[Delta, None]:
@@ -82,22 +91,30 @@ async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGen
     writer, run = _Writer(tokenizer, job, gateway.swarm.tally), _Run(gateway, job)
     try:
         asks = [(token,) for token in job.prompt[1:]] if job.echo else []
-        *scored, candidates = await run.advance([*asks, writer.ids_needed()], writer.top)
+        *scored, candidates = await _next_rows(run, writer, asks)
         if job.echo:
             yield Delta(tokens=_score_prompt(job, scored), generated=0)
         if not job.max_tokens:
-            yield Delta(finish="length", generated=0, cached=run.cached)
+            yield Delta(finish="length", generated=0, cached=run.cached, session=run.number)
             return
         delta = writer.write(candidates)
-        delta.cached = run.cached
+        delta.cached, delta.session = run.cached, run.number
         yield delta
         while delta.finish is None:
             run.tokens.append(writer.last)
-            [candidates] = await run.advance([writer.ids_needed()], writer.top)
+            [candidates] = await _next_rows(run, writer)
             delta = writer.write(candidates)
             yield delta
     finally:
         run.end()
+
+
+async def _next_rows(run: _Run, writer: _Writer, asks: Sequence[tuple[int, ...]] = ()) -> list[Candidates]:
+    """Candidates for rows of the prompt, and last those for the next token, of which the writer can use one."""
+    *scored, candidates = await run.advance([*asks, writer.ids_needed()], writer.top)
+    if not writer.can_use(candidates):
+        candidates = await run.ask_again(writer.ids_allowed(), writer.top)
+    return [*scored, candidates]
 
 
 class _LateStream(TextStream):
@@ -126,6 +143,8 @@ class _Writer:
         self._stream = _LateStream(tokenizer, job.stops, job.min_tokens)
         self._end_ids = tokenizer.stop_ids
         self._written = 0
+        self._constraint = job.grammar.start() if job.grammar else None
+        self._allowed = self._constraint.allowed() if self._constraint else None
 
     @property
     def _forbidden(self) -> frozenset[int]:
@@ -134,15 +153,29 @@ class _Writer:
     @property
     def top(self) -> int:
         """How many candidates the next token takes."""
+        if self._allowed is not None:
+            return MAX_CANDIDATES
         return self._job.params.candidates_needed(self._job.logprobs or 0, len(self._forbidden))
 
     def ids_needed(self) -> tuple[int, ...]:
         """Those that must be among them, however unlikely they are."""
-        return tuple(self._sampler.ids_needed())
+        lifted = self._sampler.ids_needed()
+        if self._allowed is not None and len(self._allowed) <= _FEW:
+            return tuple(sorted({*lifted, *self._allowed.tolist()}))
+        return tuple(lifted)
+
+    def can_use(self, candidates: Candidates) -> bool:
+        """Whether one of them may come next."""
+        return self._allowed is None or len(candidates.only(self._allowed)) > 0
+
+    def ids_allowed(self) -> tuple[int, ...]:
+        """All that may come next, where not all may."""
+        return () if self._allowed is None else tuple(self._allowed.tolist())
 
     def write(self, candidates: Candidates) -> Delta:
         """The next token. After one with `finish` there is none."""
-        token = self.last = self._sampler.sample(candidates, self._forbidden)
+        usable = candidates if self._allowed is None else candidates.only(self._allowed)
+        token = self.last = self._sampler.sample(usable, self._forbidden)
         self._tally.tokens[TokenKind.GENERATED] += 1
         if token in self._end_ids and not self._job.ignore_eos:
             return Delta(self._stream.finish(), finish="stop")
@@ -151,9 +184,21 @@ class _Writer:
         text, tokens = self._stream.push(token), [_scored(token, candidates, self._job.logprobs)]
         if self._stream.stopped is not None:
             return Delta(text, tokens, finish="stop")
+        if self._is_complete_with(token):
+            return Delta(text + self._stream.finish(), tokens, finish="stop")
         if self._written == self._job.max_tokens:
             return Delta(text + self._stream.finish(), tokens, finish="length")
         return Delta(text, tokens)
+
+    def _is_complete_with(self, token: int) -> bool:
+        """Whether the grammar lets nothing follow this token."""
+        if self._constraint is None:
+            return False
+        self._constraint.accept(token)
+        if self._constraint.is_complete:
+            return True
+        self._allowed = self._constraint.allowed()
+        return False
 
 
 def _score_prompt(job: Job, rows: list[Candidates]) -> list[Scored]:
@@ -195,6 +240,11 @@ class _Run:
         self._avoid: set[str] = set()
         self._interruption = Interruption(gateway.swarm.tally)
 
+    @property
+    def number(self) -> int | None:
+        """Of its session."""
+        return None if self._session is None else self._session.number
+
     async def advance(self, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """Feed the tokens that were not fed yet; candidates for each of the last `len(asks)` tokens."""
         failures = 0
@@ -216,6 +266,12 @@ class _Run:
                 self._interruption.end(_now())
                 return rows
         raise Unavailable(f"The answer lost its route {_FAILURES} times.")
+
+    async def ask_again(self, ids: tuple[int, ...], top: int) -> Candidates:
+        """Other candidates for the latest token, which is fed once more: the nodes forget it first."""
+        self._done -= 1
+        [candidates] = await self.advance([ids], top)
+        return candidates
 
     async def _whole_session(self, tokens: list[int]) -> Session:
         """One whose stages are all there. An answer that has begun waits a while for layers that have just been lost.

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from potluck.coordinator.claim import Claim, Rank
+from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, generate
+from potluck.coordinator.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
-from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, parse
+from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool, parse
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import Tokenizer
@@ -27,12 +29,7 @@ from potluck.types import Priority
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-_MAX_BODY = 32 << 20
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
-_CLIENT_GONE = 499
-"""nginx's word for "the client did not wait"; nobody reads this reply."""
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
@@ -61,7 +58,7 @@ class Service:
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/{model}"""
-        self._check_model(request.path_params["model"])
+        self.check_model(request.path_params["model"])
         return JSONResponse(self._model())
 
     def _model(self) -> Json:
@@ -69,10 +66,11 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        asked = parse(await _body(request), ChatRequest)
-        self._check_model(asked.model)
+        asked = parse(await body_of(request), ChatRequest)
+        self.check_model(asked.model)
         stops = (*asked.stops, *self.template.stops)
-        options = {"tools": asked.tools, **(asked.chat_template_kwargs or {})}
+        tools = [_as_given(tool) for tool in asked.offered] or None
+        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
         if taken := _TEMPLATE_OWN & options.keys():
             raise RequestError(
                 f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
@@ -80,6 +78,7 @@ class Service:
         text = self.template.render(asked.messages, **options)
         prompt = await asyncio.to_thread(self.tokenizer.encode, text, special=True, bos=True)
         limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
+        grammar = await self._grammar(asked)
         jobs = [
             Job(
                 prompt,
@@ -90,29 +89,33 @@ class Service:
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
                 claim=claim,
+                grammar=grammar,
             )
             for choice in range(asked.choices)
         ]
-        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs))
+        names = {tool.function.name for tool in asked.offered}
+        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
-        asked = parse(await _body(request), CompletionRequest)
-        self._check_model(asked.model)
-        prompts = [await self._tokens(prompt) for prompt in asked.prompts]
+        asked = parse(await body_of(request), CompletionRequest)
+        self.check_model(asked.model)
+        prompts = [await self.tokens_of(prompt, "prompt") for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
             raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
-        claim = self.claim(request, asked.urgency)
+        claim, grammar = self.claim(request, asked.urgency), await self._grammar(asked)
         jobs = [
-            self._completion(asked, prompt, choice, claim)
+            self._completion(asked, prompt, choice, claim, grammar)
             for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
         ]
-        echoes = [self._text(job.prompt) if asked.echo else "" for job in jobs]
+        echoes = [text_of(job.prompt, self.tokenizer) if asked.echo else "" for job in jobs]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
         return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
 
-    def _completion(self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim) -> Job:
+    def _completion(
+        self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim, grammar: Grammar | None
+    ) -> Job:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt, least=0)
         return Job(
@@ -125,17 +128,23 @@ class Service:
             asked.ignore_eos,
             asked.least(limit),
             claim,
+            grammar,
         )
 
-    async def _tokens(self, prompt: str | list[int]) -> list[int]:
+    async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
+        """param: the field that holds it."""
         if isinstance(prompt, str):
             return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
-        if not all(0 <= token < self.tokenizer.vocabulary for token in prompt):
-            raise RequestError(f"prompt names a token outside 0-{self.tokenizer.vocabulary - 1}.", param="prompt")
-        return prompt
+        return checked_tokens(prompt, self.tokenizer, param)
 
-    def _text(self, tokens: list[int]) -> str:
-        return b"".join(self.tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
+    async def _grammar(self, asked: Common) -> Grammar | None:
+        """What the answer must keep to. On a thread: it takes a while."""
+        schema = asked.schema
+        return None if schema is None else await asyncio.to_thread(self.grammars.of_schema, schema)
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        return Grammars(self.tokenizer)
 
     def _sampling(self, asked: Common, choice: int) -> SamplingParams:
         params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary
@@ -143,7 +152,8 @@ class Service:
             raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
         return params
 
-    def _check_model(self, model: str) -> None:
+    def check_model(self, model: str) -> None:
+        """Raises RequestError when another one is served."""
         if model != self.model:
             message = f"The model {model!r} is not served here; {self.model!r} is."
             raise RequestError(message, status=404, param="model", code="model_not_found")
@@ -172,49 +182,30 @@ class Service:
         deltas = merge([generate(self.gateway, self.tokenizer, job) for job in jobs])
         try:
             if not asked.stream:
-                return await _while_connected(request, _whole(form, deltas, len(jobs), usage))
-            first = await _while_connected(request, anext(deltas))
+                return await while_connected(request, _whole(form, deltas, len(jobs), usage))
+            first = await while_connected(request, anext(deltas))
         except ClientGone:
-            return Response(status_code=_CLIENT_GONE)
+            return Response(status_code=CLIENT_GONE)
         events = _events(form, first, deltas, len(jobs), usage, asked.include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its answer began."""
+def _as_given(tool: Tool) -> Json:
+    """For the template; without what was not given."""
+    fields = {name: getattr(tool.function, name) for name in tool.function.__struct_fields__}
+    return {"type": tool.type, "function": {name: value for name, value in fields.items() if value is not None}}
 
 
-async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > _MAX_BODY:
-                raise RequestError(f"The request is longer than {_MAX_BODY} bytes.", status=413)
-            parts.append(part)
-    except ClientDisconnect as error:
-        raise RequestError("The client hung up while it was asking.", status=_CLIENT_GONE) from error
-    return b"".join(parts)
+def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
+    """Raises RequestError, naming the field, when one is outside the vocabulary."""
+    if not all(0 <= token < tokenizer.vocabulary for token in tokens):
+        raise RequestError(f"{param} names a token outside 0-{tokenizer.vocabulary - 1}.", param=param)
+    return tokens
 
 
-async def _while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The work's result; it is cancelled, and ClientGone raised, when the client disconnects first."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone
-        return task.result()
-    finally:
-        for one in (task, watch):
-            one.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What they stand for, control tokens and all."""
+    return b"".join(tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
 
 
 Numbered = tuple[int, Delta]
@@ -267,7 +258,8 @@ async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: in
     made = [form.choice(number, answer) for number, answer in enumerate(answers) if answer]
     if broken is not None:
         return _unavailable(broken, {"choices": made})
-    return JSONResponse({**form.head(chunk=False), "choices": made, "usage": usage.json()})
+    sessions = [delta.session for answer in answers for delta in answer if delta.session is not None]
+    return JSONResponse({**form.head(chunk=False), "choices": made, "usage": usage.json(), "sessions": sessions})
 
 
 async def _events(

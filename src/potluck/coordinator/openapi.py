@@ -22,11 +22,19 @@ from potluck.coordinator.answers import (
     Model,
     Models,
     NodeList,
+    Text,
     Timeline,
+    Tokens,
 )
 from potluck.coordinator.keys import Key
 from potluck.coordinator.members import Member
-from potluck.coordinator.requests import ChatRequest, CompletionRequest
+from potluck.coordinator.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    HiddenStatesRequest,
+    TokenizeRequest,
+)
 from potluck.coordinator.status import AccountStatus, Status
 from potluck.models.manifest import Manifest
 
@@ -116,6 +124,15 @@ OPERATIONS = (
     ),
     Operation("post", "/v1/chat/completions", "Answer a chat", ChatCompletion, ChatRequest, ChatChunk, errors=_ASKED),
     Operation("post", "/v1/completions", "Continue a text", Completion, CompletionRequest, Completion, errors=_ASKED),
+    Operation("post", "/tokenize", "The tokens of a text", Tokens, TokenizeRequest, errors=_TOLD),
+    Operation("post", "/detokenize", "The text of tokens", Text, DetokenizeRequest, errors=_TOLD),
+    Operation(
+        "post",
+        "/v1/hidden_states",
+        "What a layer makes of each token: a safetensors file with hidden_states [n, d] and tokens [n]",
+        body=HiddenStatesRequest,
+        errors=_ASKED,
+    ),
     Operation("get", "/v1/account", "What the caller's account has earned and spent", AccountStatus),
     Operation("get", "/v1/admin/invites", "Who may join", InviteList),
     Operation("post", "/v1/admin/invites", "Make an invite", MadeInvite, NewInvite, errors=_TOLD),
@@ -179,7 +196,7 @@ def _responses(operation: Operation) -> Json:
         content["text/event-stream"] = {"schema": _event_of(operation.events)}
     told = [
         (200, content),
-        *([(206, content)] if operation.answer is None else []),
+        *([(206, content)] if operation.answer is None and operation.body is None else []),
         *((status, _json_of(Error)) for status in (*operation.errors, *(() if operation.public else _DOOR))),
         *((status, _content_of(str)) for status in operation.plain),
         *((status, {}) for status in operation.bare),

@@ -18,7 +18,16 @@ from potluck.errors import WireError
 from potluck.types import RowFormat, Stage
 from potluck.wire.codec import encode
 from potluck.wire.messages import Close, Failed, Hidden, Kept, Recall, Scores, Step
-from potluck.wire.rows import check_finite, payload_size, split_rows, split_scores, unpack_scores
+from potluck.wire.rows import (
+    Rows,
+    check_finite,
+    join_rows,
+    payload_size,
+    split_rows,
+    split_scores,
+    unpack_rows,
+    unpack_scores,
+)
 
 Outgoing = tuple[str, bytes]
 """(node, frame)"""
@@ -43,6 +52,7 @@ class _Flight:
     """An open session: its route, and its steps under way. lost: a stage of the route is gone.
 
     audited: the session is an audit: one stage computes what this evidence says of another.
+    inner: the route ends within the model, so that a step ends with hidden rows.
     """
 
     route: tuple[Stage, ...]
@@ -50,6 +60,7 @@ class _Flight:
     legs: dict[int, _Leg] = field(default_factory=dict)
     lost: bool = False
     audited: Evidence | None = None
+    inner: bool = False
 
     @property
     def stages(self) -> int:
@@ -74,7 +85,7 @@ class Relay:
     """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed.
 
     clock: seconds, for times that are noted; nothing is decided by it here. on_hop: is given each hop when it ends.
-    on_audit: is given what a node computed for an audit (session, step, row by row).
+    on_raw: is given how a step ended, row by row, where it was an audit's or ended with hidden rows (session, step).
     """
 
     def __init__(
@@ -84,10 +95,10 @@ class Relay:
         rows: RowFormat,
         clock: Callable[[], float] = time.monotonic,
         on_hop: Callable[[Hop], None] = lambda _: None,
-        on_audit: Callable[[int, int, list[bytes]], None] = lambda *_: None,
+        on_raw: Callable[[int, int, list[bytes]], None] = lambda *_: None,
     ) -> None:
         self.on_hop = on_hop
-        self.on_audit = on_audit
+        self.on_raw = on_raw
         self.witness = Witness(rows)
         self._hidden_size = hidden_size
         self._vocabulary = vocabulary
@@ -103,12 +114,17 @@ class Relay:
         """Of one hidden row on the wire."""
         return payload_size(1, self._hidden_size, self.rows)
 
-    def open(self, session: int, route: tuple[Stage, ...], version: int) -> None:
-        self._flights[session] = _Flight(route, version)
+    def unpack(self, rows: list[bytes]) -> Rows:
+        """Hidden rows that a step ended with."""
+        return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self._hidden_size, self.rows)
+
+    def open(self, session: int, route: tuple[Stage, ...], version: int, inner: bool = False) -> None:
+        """inner: the route ends within the model: each of its steps ends with hidden rows."""
+        self._flights[session] = _Flight(route, version, inner=inner)
 
     def open_audit(self, session: int, stage: Stage, evidence: Evidence) -> None:
         """A session in which one node computes what the evidence says of another."""
-        self._flights[session] = _Flight((stage,), 1, audited=evidence)
+        self._flights[session] = _Flight((stage,), 1, audited=evidence, inner=not evidence.final)
 
     def is_open(self, session: int) -> bool:
         """Whether steps can run: it is known, and all stages of its route are there."""
@@ -181,7 +197,7 @@ class Relay:
         return stage.node, encode(msgspec.structs.replace(step, last=stage.span.last, asks=asks, keep=keep), payload)
 
     def hidden(self, node: str, message: Hidden, payload: memoryview) -> Outgoing | None:
-        """A stage's rows go on to the next stage; None when the step is not awaited any more.
+        """A stage's rows go on to the next stage; None when they are the step's end, or it is not awaited any more.
 
         Raises WireError when they are not what this node was asked for.
         """
@@ -191,19 +207,18 @@ class Relay:
         flight, leg = awaited
         step, received = leg.step, self.clock()
         _check_times(message)
-        audited = flight.audited
-        if leg.place == leg.goal and (audited is None or audited.final):
+        if leg.place == leg.goal and not flight.inner:
             raise WireError("The last stage sent hidden rows where it should not.")
         if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self.rows):
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self.rows)
         self._record(flight, leg, received, message)
-        if audited is not None:
-            del flight.legs[message.step]
-            self.on_audit(step.session, step.step, split_rows(payload, step.rows, self.rows))
-            return None
         if not step.keep:
             self.witness.gave(leg.place, step, payload)
+        if leg.place == leg.goal:
+            del flight.legs[message.step]
+            self.on_raw(step.session, step.step, split_rows(payload, step.rows, self.rows))
+            return None
         # One look at the clock a frame: our own work counts as wire.
         return self._to_stage(flight, _Leg(step, leg.place + 1, received, leg.goal), payload)
 
@@ -218,8 +233,7 @@ class Relay:
         flight, leg = awaited
         step, received = leg.step, self.clock()
         _check_times(message)
-        audited = flight.audited
-        if leg.place != len(flight.route) - 1 or step.keep or (audited is not None and not audited.final):
+        if leg.place != len(flight.route) - 1 or step.keep or flight.inner:
             raise WireError("Scores came from a stage that was not asked for them.")
         if len(message.counts) != len(step.asks):
             raise WireError(f"Scores of {len(message.counts)} rows came where {len(step.asks)} were wanted.")
@@ -231,8 +245,8 @@ class Relay:
         candidates = [Candidates.checked(ids, scores, self._vocabulary, total) for ids, scores, total in rows]
         self._record(flight, leg, received, message)
         del flight.legs[message.step]
-        if audited is not None:
-            self.on_audit(step.session, step.step, split_scores(payload, message.counts))
+        if flight.audited is not None:
+            self.on_raw(step.session, step.step, split_scores(payload, message.counts))
             return None
         self.witness.scored(leg.place, step, message.counts, payload)
         return candidates

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from potluck.coordinator.generation import Delta, Scored
 from potluck.coordinator.tokenizer import Tokenizer
+from potluck.coordinator.toolcalls import ToolCall, ToolStream
 
 Json = dict[str, Any]
 
@@ -68,6 +70,13 @@ class _Base:
 
 
 class ChatForm(_Base):
+    """tools: the names of those that the model may call; without any, all that it says is text."""
+
+    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, tools: Collection[str] = ()) -> None:
+        super().__init__(model, tokenizer, logprobs)
+        self._tools = tools
+        self._streams: dict[int, ToolStream] = {}
+
     def head(self, *, chunk: bool) -> Json:
         return self._head("chatcmpl", "chat.completion.chunk" if chunk else "chat.completion")
 
@@ -76,21 +85,39 @@ class ChatForm(_Base):
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
 
     def chunk(self, index: int, delta: Delta) -> Json:
-        content = {"content": delta.text} if delta.text else {}
+        text, calls, finish = self._told(index, delta.text, delta.finish)
+        told = [{"index": place, **call} for place, call in enumerate(calls, self._calls_before(index, calls))]
         return {
             "index": index,
-            "delta": content,
+            "delta": {**({"content": text} if text else {}), **({"tool_calls": told} if told else {})},
             "logprobs": self._logprobs(delta.tokens),
-            "finish_reason": delta.finish,
+            "finish_reason": finish,
         }
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
+        text, calls, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
+        content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
         return {
             "index": index,
-            "message": {"role": "assistant", "content": "".join(delta.text for delta in deltas), "refusal": None},
+            "message": {"role": "assistant", **content, "refusal": None},
             "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
-            "finish_reason": deltas[-1].finish,
+            "finish_reason": finish,
         }
+
+    def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[Json], str | None]:
+        """What is text, what are calls, and how the answer ends."""
+        if not self._tools:
+            return text, [], finish
+        stream = self._streams.setdefault(index, ToolStream(self._tools))
+        text, calls = stream.push(text)
+        if finish is not None:
+            rest, last = stream.finish()
+            text, calls = text + rest, [*calls, *last]
+        ended = "tool_calls" if finish == "stop" and stream.found else finish
+        return text, [_call_json(call) for call in calls], ended
+
+    def _calls_before(self, index: int, calls: list[Json]) -> int:
+        return self._streams[index].found - len(calls) if calls else 0
 
     def _logprobs(self, tokens: list[Scored]) -> Json | None:
         if not self.logprobs:
@@ -107,6 +134,11 @@ class ChatForm(_Base):
             "logprob": logprob,
             "bytes": list(self.tokenizer.piece(token, special=True)),
         }
+
+
+def _call_json(call: ToolCall) -> Json:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
 
 
 class CompletionForm(_Base):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -50,6 +50,21 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool = False
 
 
+class JsonSchema(Struct, frozen=True, rename={"definition": "schema"}):
+    """name and strict are OpenAI's; the answer keeps to the schema whatever they say."""
+
+    definition: dict[str, Any]
+    name: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True):
+    """What the answer must look like: any text, a JSON object, or JSON that a schema describes."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
 class Common(Struct, frozen=True, kw_only=True):
     """Of both kinds of request."""
 
@@ -72,6 +87,22 @@ class Common(Struct, frozen=True, kw_only=True):
     min_tokens: Annotated[int, described(minimum=0)] = 0
     priority: Priority | None = None
     service_tier: str | None = None
+    response_format: ResponseFormat | None = None
+
+    @property
+    def schema(self) -> dict[str, Any] | None:
+        """What the answer must keep to, as a JSON schema; None: any text will do."""
+        form = self.response_format
+        if form is None or form.type == "text":
+            return None
+        if self.ignore_eos or self.min_tokens:
+            message = "response_format says where the answer ends: leave ignore_eos and min_tokens out."
+            raise RequestError(message, param="response_format")
+        if form.type == "json_object":
+            return {"type": "object"}
+        if form.json_schema is None:
+            raise RequestError("response_format.json_schema is missing.", param="response_format")
+        return form.json_schema.definition
 
     @property
     def urgency(self) -> Priority:
@@ -121,13 +152,32 @@ class Common(Struct, frozen=True, kw_only=True):
             raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
 
 
+class Function(Struct, frozen=True):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(Struct, frozen=True):
+    """What the model may ask the client to do."""
+
+    type: Literal["function"]
+    function: Function
+
+
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], described(minItems=1)]
     max_completion_tokens: _Count = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model may call."""
+        return [] if self.tool_choice == "none" else self.tools or []
 
     @property
     def limit(self) -> tuple[str, int | None]:
@@ -171,6 +221,38 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
                 param="prompt",
             )
         return prompts
+
+
+class TokenizeRequest(Struct, frozen=True, kw_only=True):
+    """As llama.cpp's server takes it. add_special: begin as a sequence does. with_pieces: each token's text as well."""
+
+    content: str
+    add_special: bool = False
+    with_pieces: bool = False
+
+
+class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    tokens: list[_Token]
+
+
+class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
+    """Of the prompt, as text or as token ids. layer: after which the rows are taken; the model's last has none."""
+
+    model: str
+    layer: Annotated[int, described(minimum=0)]
+    prompt: _Words | None = None
+    tokens: Annotated[list[_Token], described(minItems=1)] | None = None
+    priority: Priority = Priority.INTERACTIVE
+
+    @property
+    def given(self) -> str | list[int]:
+        """Raises RequestError unless there is one or the other."""
+        if (self.prompt is None) == (self.tokens is None):
+            raise RequestError("Give either a prompt or tokens.", param="prompt")
+        given = self.tokens if self.prompt is None else self.prompt
+        if not given:
+            raise RequestError("The prompt is empty.", param="tokens" if self.prompt is None else "prompt")
+        return given
 
 
 def checked_logprobs(count: int, param: str) -> int:

@@ -136,6 +136,11 @@ class Candidates:
             raise WireError("All candidates for the next token are ones that would end the text too early.")
         return Candidates(self.ids[allowed], self.logprobs[allowed], self.normalizer)
 
+    def only(self, allowed: Ids) -> Candidates:
+        """Those of them that are allowed, perhaps none."""
+        kept = np.isin(self.ids, allowed)
+        return Candidates(self.ids[kept], self.logprobs[kept], self.normalizer)
+
     def __len__(self) -> int:
         return len(self.ids)
 

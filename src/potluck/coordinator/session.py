@@ -19,7 +19,7 @@ from potluck.coordinator.tally import Remedy
 from potluck.errors import RebuildFailed
 from potluck.types import MAX_STEP_ROWS, Span
 from potluck.wire.messages import Step
-from potluck.wire.rows import Ids
+from potluck.wire.rows import Ids, Rows
 
 if TYPE_CHECKING:
     from potluck.coordinator.sessions import Sessions
@@ -57,6 +57,10 @@ class Session:
         position: where it is less than what the nodes hold, they forget the rest first.
         """
         return await self._runner.run(self._next_step(position, len(tokens), top, asks), tokens)
+
+    async def hidden(self, position: int, tokens: Ids) -> Rows:
+        """The hidden rows after the last layer of a session that was opened to end there. Raises RouteLost."""
+        return await self._runner.hidden(self._next_step(position, len(tokens)), tokens)
 
     def _next_step(
         self, position: int, rows: int, top: int = 1, asks: tuple[tuple[int, ...], ...] = (), keep: bool = False

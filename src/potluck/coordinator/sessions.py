@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 import numpy as np
 from msgspec import structs
@@ -24,6 +25,7 @@ from potluck.coordinator.steps import Steps, stopped
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.turns import Turns
 from potluck.coordinator.witness import Evidence
+from potluck.planning.routing import up_to
 from potluck.types import Stage
 from potluck.wire.codec import encode
 from potluck.wire.messages import Close
@@ -107,11 +109,13 @@ class Sessions:
         *,
         claim: Claim = EVERYONE,
         urgent: bool = False,
+        last: int | None = None,
     ) -> Session:
         """A session with room for so many positions on every stage, as soon as it is its turn and there is room.
 
         tokens: what will be fed; a parked session that begins alike is taken over. Without them it is a new one.
         avoid: nodes that are taken only where there is no other way. urgent: an answer that was interrupted.
+        last: the layer after which it ends, with hidden rows; it cannot be mended. None: it gives candidates.
         Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when too many wait.
         """
         number, prompt = next(self._numbers), np.array(tokens, np.int32)
@@ -126,7 +130,9 @@ class Sessions:
                     if grant is not None:
                         self._line.start(place)
                         self._places[grant.number] = place
-                        return self._session(grant, positions, len(prompt), claim)
+                        if last is not None:
+                            grant = replace(grant, route=up_to(last, grant.route))
+                        return self._session(grant, positions, len(prompt), claim, inner=last is not None)
                 await place.wait()
                 if self._stopping:
                     raise stopped()
@@ -146,14 +152,14 @@ class Sessions:
             spare = 0
         return self._admission.grant(number, positions, prompt, avoid, spare, place.turn.claim.account)
 
-    def _session(self, grant: Grant, positions: int, prompt: int, claim: Claim) -> Session:
+    def _session(self, grant: Grant, positions: int, prompt: int, claim: Claim, inner: bool) -> Session:
         for number in grant.evicted:
             self._send(*self._relay.close(number))
         if self._relay.is_open(grant.number):  # it was parked
             self._swarm.tally.resumed += 1
         else:
             self._swarm.tally.opened += 1
-            self._relay.open(grant.number, grant.route, version=1)
+            self._relay.open(grant.number, grant.route, 1, inner)
             self._on_open(grant.number, grant.route, prompt)
         return Session(grant, positions, claim, self, self._steps)
 

@@ -10,7 +10,7 @@ from potluck.coordinator.relay import Outgoing, Relay
 from potluck.coordinator.sampling import Candidates
 from potluck.errors import PotluckError, RouteLost, Unavailable
 from potluck.wire.messages import Step
-from potluck.wire.rows import Ids, pack_ids
+from potluck.wire.rows import Ids, Rows, pack_ids
 
 
 def stopped() -> Unavailable:
@@ -40,8 +40,15 @@ class Steps:
         """A step with `keep` through the stages `first` … `goal`. Raises RouteLost or RebuildFailed."""
         await self._await(step, lambda: self._relay.rebuild(step, pack_ids(tokens), first, goal))
 
-    async def audit(self, step: Step, payload: bytes) -> list[bytes]:
-        """What the node makes of this input, row by row. Raises RouteLost when it is gone, or cannot."""
+    async def hidden(self, step: Step, tokens: Ids) -> Rows:
+        """The rows with which a route ends that ends within the model. Raises RouteLost when a stage is lost."""
+        return self._relay.unpack(await self.raw(step, pack_ids(tokens)))
+
+    async def raw(self, step: Step, payload: bytes) -> list[bytes]:
+        """What the session's route makes of this input, row by row: hidden rows, or an audit's candidates.
+
+        Raises RouteLost when a stage is lost, or cannot.
+        """
         rows: list[bytes] = await self._await(step, lambda: self._relay.start(step, payload))
         return rows
 

@@ -92,7 +92,8 @@ class ChatTemplate:
             )
         if role == "developer" and "developer" not in self.source:
             role = "system"  # OpenAI's newer name for it
-        return {**message, "role": role, "content": _content(index, message)}
+        calls = {"tool_calls": _calls(index, message)} if message.get("tool_calls") else {}
+        return {**message, "role": role, "content": _content(index, message), **calls}
 
 
 def _content(index: int, message: Mapping[str, Any]) -> str:
@@ -109,6 +110,22 @@ def _content(index: int, message: Mapping[str, Any]) -> str:
         "this model reads text only.",
         param=f"messages[{index}].content",
     )
+
+
+def _calls(index: int, message: Mapping[str, Any]) -> list[Any]:
+    """Their arguments as objects: OpenAI has them as text, and templates write them as JSON."""
+    try:
+        return [
+            {**call, "function": {**call["function"], "arguments": _parsed(call["function"].get("arguments"))}}
+            for call in message["tool_calls"]
+        ]
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        place = f"messages[{index}].tool_calls"
+        raise RequestError(f"{place} must be calls of functions, with arguments that are JSON.", param=place) from error
+
+
+def _parsed(arguments: Any) -> Any:
+    return json.loads(arguments) if isinstance(arguments, str) else arguments
 
 
 def _is_text(part: object) -> bool:

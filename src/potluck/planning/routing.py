@@ -56,6 +56,12 @@ def choose_route(part: Span, servers: Iterable[Server], twins: Collection[str] =
     return best[part.last + 1][1] if part.last + 1 in best else None
 
 
+def up_to(last: int, route: Iterable[Stage]) -> tuple[Stage, ...]:
+    """The part of the route that ends after this layer."""
+    stages = [stage for stage in route if stage.span.first <= last]
+    return tuple(Stage(stage.node, Span(stage.span.first, min(stage.span.last, last)), stage.twin) for stage in stages)
+
+
 def missing_layers(layers: int, spans: Iterable[Span]) -> list[int]:
     """Layers that no span covers. Where there are none, `choose_route` finds a route."""
     covered = {layer for span in spans for layer in range(span.first, span.last + 1)}

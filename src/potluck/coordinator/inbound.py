@@ -1,0 +1,55 @@
+"""A client's end of a request: the body that it sends, and whether it still waits for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from potluck.errors import RequestError
+
+T = TypeVar("T")
+
+_MAX_BODY = 32 << 20
+CLIENT_GONE = 499
+"""nginx's word for "the client did not wait"; nobody reads this reply."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer began."""
+
+
+async def body_of(request: Request) -> bytes:
+    """Raises RequestError when it is too long."""
+    parts, size = [], 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > _MAX_BODY:
+                raise RequestError(f"The request is longer than {_MAX_BODY} bytes.", status=413)
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise RequestError("The client hung up while it was asking.", status=CLIENT_GONE) from error
+    return b"".join(parts)
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The work's result; it is cancelled, and ClientGone raised, when the client disconnects first."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,144 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potluck.coordinator.constraint import Grammars
+from potluck.errors import RequestError
+
+END = 256
+
+
+class Bytes:
+    """A tokenizer of one token a byte, and one that ends an answer."""
+
+    vocabulary = 257
+    stop_ids: frozenset[int] = frozenset({END})
+    bos = eos = ""
+    chat_template = None
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return list(text.encode())
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        if token == END:
+            return b"<end>" if special else b""
+        return bytes([token])
+
+    def name(self, token: int) -> str:
+        return self.piece(token, special=True).decode("utf-8", "replace")
+
+
+class Endless(Bytes):
+    """No token ends an answer."""
+
+    vocabulary = 256
+    stop_ids = frozenset()
+
+
+GRAMMARS = Grammars(Bytes())
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def fits(schema: dict[str, Any], text: str, grammars: Grammars = GRAMMARS) -> bool:
+    """Whether every byte of the text is allowed where it comes, and its end too."""
+    constraint = grammars.of_schema(schema).start()
+    for byte in text.encode():
+        if byte not in constraint.allowed():
+            return False
+        constraint.accept(byte)
+    return constraint.is_complete or END in constraint.allowed()
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "object"}, '{"a": [1, null, {"b": "ü"}]}'),
+        ({"type": "object"}, json.dumps({"a": {"b": 1}}, indent=2)),
+        (PERSON, '{"name": "Ann", "age": 3}'),
+        ({"enum": ["red", "blue"]}, '"red"'),
+        ({"type": "integer"}, "12"),
+    ],
+)
+def test_what_a_schema_describes_is_allowed(schema: dict[str, Any], text: str) -> None:
+    assert fits(schema, text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "object"}, "[1]"),
+        ({"type": "object"}, '{"a": 1'),
+        ({"type": "object"}, "{" + " " * 50 + "}"),
+        (PERSON, '{"name": "Ann"}'),
+        (PERSON, '{"name": "Ann", "age": "3"}'),
+        ({"enum": ["red", "blue"]}, '"green"'),
+    ],
+)
+def test_nothing_else_is(schema: dict[str, Any], text: str) -> None:
+    assert not fits(schema, text)
+
+
+def test_tokens_that_are_no_text_are_allowed_only_as_the_end() -> None:
+    constraint = GRAMMARS.of_schema({"type": "integer"}).start()
+    assert END not in constraint.allowed()
+    constraint.accept(ord("1"))
+    assert END in constraint.allowed()
+    assert not constraint.is_complete
+
+
+def test_it_is_complete_when_nothing_can_follow() -> None:
+    constraint = GRAMMARS.of_schema({"enum": ["a"]}).start()
+    for byte in b'"a"':
+        assert not constraint.is_complete
+        assert byte in constraint.allowed()
+        constraint.accept(byte)
+    assert constraint.is_complete
+
+
+def test_answers_of_one_grammar_do_not_disturb_each_other() -> None:
+    grammar = GRAMMARS.of_schema({"enum": ["a", "b"]})
+    one, other = grammar.start(), grammar.start()
+    one.accept(ord('"'))
+    assert one.allowed().tolist() == [ord("a"), ord("b")]
+    assert other.allowed().tolist() == [ord('"')]
+
+
+def test_a_model_without_an_end_is_never_told_to_end() -> None:
+    grammars = Grammars(Endless())
+    constraint = grammars.of_schema({"type": "integer"}).start()
+    constraint.accept(ord("1"))
+    assert np.isin(constraint.allowed(), range(256)).all()
+    assert fits({"enum": ["a"]}, '"a"', grammars)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"type": "string", "pattern": "("},
+        {"$ref": "#/nowhere"},
+        {"enum": []},
+        {"not": {}},
+        {"type": "string", "minLength": 5, "maxLength": 2},
+    ],
+)
+def test_a_schema_that_is_not_understood_is_refused_in_a_sentence(schema: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"^No answer can be made to this schema: [^\n]+\.$") as caught:
+        GRAMMARS.of_schema(schema)
+    assert caught.value.param == "response_format"
+
+
+@pytest.mark.parametrize("depth", [300, 5000])
+def test_a_schema_without_bottom_is_refused(depth: int) -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(RequestError, match="nested too deeply"):
+        GRAMMARS.of_schema(schema)
