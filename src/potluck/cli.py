@@ -1,5 +1,5 @@
-"""The command line: `potluck serve | join | leave | forget | plan | convert | status | trace | chat | demo`, and the
-commands of `owner`."""
+"""The command line: `potluck serve | join | forget | plan | convert | status | trace | chat | demo`, and the commands
+of `owner` and `contributor`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from potluck import __version__, owner
+from potluck import __version__, contributor, owner
 from potluck.client import Client, checked_url, split_invite
 from potluck.errors import PotluckError, SpanError
 from potluck.terminal import Key, Url, client_of, console, say
@@ -53,6 +54,9 @@ app.add_typer(owner.invites, name="invite")
 app.add_typer(owner.keys, name="key")
 app.add_typer(owner.nodes, name="node")
 app.command()(owner.account)
+app.command()(contributor.leave)
+for command in (contributor.pause, contributor.resume, contributor.leave):
+    owner.nodes.command()(command)
 
 
 def main() -> None:
@@ -197,10 +201,15 @@ def join(
     threads: Annotated[int | None, typer.Option(help="Default: the physical cores.", min=1, max=1024)] = None,
     model: Annotated[Path | None, typer.Option(help="The same model on this machine: nothing is fetched.")] = None,
     name: Annotated[str | None, typer.Option(help="What others call this node; default: the host name.")] = None,
+    hours: Annotated[str | None, typer.Option(help="When it may work, such as 22-07; default: always.")] = None,
+    idle_only: Annotated[
+        bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
+    ] = False,
 ) -> None:
     """Be a node: serve a few layers of the coordinator's model."""
     from potluck.node.agent import Agent, NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
+    from potluck.node.permit import Hours
     from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key
     from potluck.wire.origin import is_loopback
@@ -217,28 +226,15 @@ def join(
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
         invite=invite,
+        hours=Hours.parse(hours) if hours is not None else None,
+        idle_only=idle_only,
     )
     if url.startswith("http://") and not is_loopback(url):
         say(f"The line to {url} is not encrypted: whoever carries it can read all, and could change it.")
     with ConsoleReporter() as reporter:
         agent = Agent(config, reporter)
-        _run(agent.run, agent.leave)
+        _run(agent.run, agent.leave, contributor.handlers(agent.pause, agent.resume))
     say("Stopped.")
-
-
-@app.command()
-def leave(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one node; default: all of yours.")] = None,
-) -> None:
-    """Let the nodes on this machine leave politely, as Ctrl-C does: others take over what runs on them."""
-    from potluck.node.neighbours import local_nodes
-
-    leaving = {pid: known for pid, known in local_nodes().items() if name in (None, known)}
-    if not leaving:
-        raise PotluckError("No node of yours runs here." if name is None else f"No node named {name!r} runs here.")
-    for pid, known in leaving.items():
-        os.kill(pid, signal.SIGINT)
-        say(f"{known} leaves.")
 
 
 @app.command()
@@ -351,6 +347,9 @@ def status(url: Url, key: Key = "") -> None:
         say(f"{info['waiting']} requests wait for room.")
     if info["nodes"]:
         console.print(_table(info["nodes"]))
+    for node in info["nodes"]:
+        if node["reason"]:
+            say(f"{node['name']} is {node['state']}: {node['reason']}.")
 
 
 def _table(nodes: list[dict[str, Any]]) -> Table:
@@ -473,8 +472,12 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: progress.advance(task, nbytes)
 
 
-def _run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], object] | None = None) -> None:
-    """Until it ends, or Ctrl-C or SIGTERM cancel it, or whatever `on_signal` makes of them.
+def _run(
+    main: Callable[[], Coroutine[Any, Any, None]],
+    on_signal: Callable[[], object] | None = None,
+    others: Mapping[signal.Signals, Callable[[], object]] = MappingProxyType({}),
+) -> None:
+    """Until it ends, or Ctrl-C or SIGTERM cancel it, or whatever `on_signal` makes of them. others: more signals.
 
     The loop's own handlers, because Python's would raise a second Ctrl-C wherever the program just is.
     """
@@ -483,8 +486,9 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], 
         task = asyncio.current_task()
         assert task is not None
         with suppress(NotImplementedError):  # Windows
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(sign, on_signal or task.cancel)
+            end = on_signal or task.cancel
+            for sign, act in {signal.SIGINT: end, signal.SIGTERM: end, **others}.items():
+                asyncio.get_running_loop().add_signal_handler(sign, act)
         await main()
 
     with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -25,7 +25,9 @@ NodeKey = Annotated[str, typer.Argument(metavar="NODE", help="Its key's first di
 
 invites = typer.Typer(no_args_is_help=True, help="Who may join: make, list and revoke invites.")
 keys = typer.Typer(no_args_is_help=True, help="Who may ask: make, list and revoke API keys.")
-nodes = typer.Typer(no_args_is_help=True, help="The nodes that ever joined: list, revoke and trust them.")
+nodes = typer.Typer(
+    no_args_is_help=True, help="Nodes: pause, resume and leave on this machine; list, revoke and trust all."
+)
 
 
 @invites.command("create")
