@@ -201,6 +201,7 @@ def join(
     threads: Annotated[int | None, typer.Option(help="Default: the physical cores.", min=1, max=1024)] = None,
     model: Annotated[Path | None, typer.Option(help="The same model on this machine: nothing is fetched.")] = None,
     name: Annotated[str | None, typer.Option(help="What others call this node; default: the host name.")] = None,
+    upload: Annotated[float | None, typer.Option(help="Mbit/s to send at most; default: no limit.", min=0.1)] = None,
     hours: Annotated[str | None, typer.Option(help="When it may work, such as 22-07; default: always.")] = None,
     idle_only: Annotated[
         bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
@@ -226,6 +227,7 @@ def join(
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
         invite=invite,
+        upload=upload * 1e6 / 8 if upload is not None else None,
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
     )

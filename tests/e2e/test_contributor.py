@@ -47,3 +47,11 @@ def test_what_an_owner_cannot_ask_for():
     assert complaint("join", "http://127.0.0.1:1", "--hours", "night") == (
         "'night' are no hours: write them as 22-07 or 22:30-6:15."
     )
+
+
+def test_a_node_with_a_slow_upload_answers_as_exactly(tiny, tiny_unsplit, client_of):
+    with LocalSwarm(tiny, [], serve=LOCAL) as swarm:
+        for span in ("0-2", "3-5"):
+            swarm.add_node(span, "--upload", "20", *ONE_THREAD)
+        swarm.wait_covered()
+        check_greedy(client_of(swarm), "tiny", tiny_unsplit)

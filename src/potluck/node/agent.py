@@ -28,6 +28,7 @@ from potluck.node.permit import Hours, Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.stage import Stage
+from potluck.node.upload import PacedLink, Upload
 from potluck.types import PauseReason, Span
 from potluck.wire.codec import encode
 from potluck.wire.identity import Identity
@@ -52,6 +53,7 @@ class NodeConfig:
     """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes.
 
     invite: what the coordinator's owner gave out, `SECRET.FINGERPRINT`, or empty.
+    upload: bytes a second that it sends at most; None: no limit.
     hours: when it may work; None: always. idle_only: only while nobody else uses the machine.
     """
 
@@ -63,6 +65,7 @@ class NodeConfig:
     threads: int
     identity: Identity
     invite: str = ""
+    upload: float | None = None
     hours: Hours | None = None
     idle_only: bool = False
 
@@ -104,7 +107,8 @@ class Agent:
         self._looked = asyncio.Event()
         """There is news for the permit."""
         self._serving = False
-        self._sharing = Sharing()
+        self._upload = Upload(config.upload) if config.upload is not None else None
+        self._sharing = Sharing(self._upload)
 
     async def run(self) -> None:
         """Serve until `leave`; broken lines are dialled again.
@@ -148,9 +152,10 @@ class Agent:
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                link = await WebSocketLink.dial(node_url(self._config.url))
+                dialled = await WebSocketLink.dial(node_url(self._config.url))
                 pause_s = _FIRST_PAUSE_S
-                await self._stay(link, digest)
+                link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
+                await self._stay(link, dialled.local_host, digest)
                 return
             except (LinkClosed, TicketExpired) as error:
                 if self._leaving.is_set():
@@ -169,16 +174,19 @@ class Agent:
                 told = reason
             await asyncio.sleep(_FOLLOW_S)
 
-    async def _stay(self, link: WebSocketLink, digest: str) -> None:
-        """From the greeting to the end of one link. Returns when the coordinator lets this node go."""
+    async def _stay(self, link: Link, host: str, digest: str) -> None:
+        """From the greeting to the end of one link. Returns when the coordinator lets this node go.
+
+        host: the address of this machine by which it reaches the coordinator.
+        """
         try:
             await self._introduction.make(link, self._hello(digest))
             welcome: Welcome | None = await expect(link, Welcome)
             while welcome is not None:
-                loaded = await self._load(link, welcome)
+                loaded = await self._load(link, host, welcome)
                 # Each coordinator's run has a token of its own.
                 offer = replace(loaded.offer, token=welcome.peer_token)
-                shares = self._sharing.start(link.local_host, offer)
+                shares = self._sharing.start(host, offer)
                 await link.send(encode(msgspec.structs.replace(loaded.ready, shares=shares)))
                 self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
                 welcome = await self._serve_stage(loaded, link)
@@ -260,7 +268,7 @@ class Agent:
             bytes_per_s=self._bytes_per_s,
         )
 
-    async def _load(self, link: WebSocketLink, welcome: Welcome) -> _Loaded:
+    async def _load(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
         old = self._loaded
         if old is not None and _same_work(old.welcome, welcome):
             return old
@@ -269,7 +277,7 @@ class Agent:
             await self._worker.run(old.engine.unload)
         reports = asyncio.create_task(self._report_progress(link))
         try:
-            peers = usable_peers(welcome.peers, link.local_host)
+            peers = usable_peers(welcome.peers, host)
             self._loaded = await self._worker.run(self._load_now, msgspec.structs.replace(welcome, peers=peers))
         finally:
             reports.cancel()
