@@ -18,7 +18,7 @@ from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
-from potluck.coordinator.tally import Remedy, TokenKind
+from potluck.coordinator.tally import Incident, Remedy, TokenKind
 from potluck.coordinator.terms import Terms
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
@@ -912,6 +912,7 @@ def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
             await owned.link.send(encode(Pause(PauseReason.BUSY)))
             await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.PAUSED)
             assert gateway.swarm.nodes[owned.name].reason == "its owner uses the machine"
+            assert gateway.swarm.tally.incidents[Incident.PAUSED] == 1
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
             assert not owned.cache

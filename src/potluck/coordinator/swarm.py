@@ -299,6 +299,8 @@ class Swarm:
         node = self.nodes[event.node]
         if node.state not in (NodeState.READY, NodeState.MOVING, NodeState.STALLED, NodeState.PAUSED):
             return []
+        if node.state is not NodeState.PAUSED:
+            self.tally.incidents[Incident.PAUSED] += 1
         node.state, node.destination, node.reason = NodeState.PAUSED, None, str(event.reason)
         dropped = self._drop_parked(node, f"Node {node.name} pauses.")
         return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
