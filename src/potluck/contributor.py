@@ -20,7 +20,7 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one node;
 
 
 def pause(name: Name = None) -> None:
-    """Let the nodes on this machine compute nothing until they resume; their layers stay loaded."""
+    """Let the nodes on this machine compute nothing for now."""
     _tell(name, _PAUSE, "pauses")
 
 
@@ -30,7 +30,7 @@ def resume(name: Name = None) -> None:
 
 
 def leave(name: Name = None) -> None:
-    """Let the nodes on this machine leave politely, as Ctrl-C does: others take over what runs on them."""
+    """Let the nodes on this machine leave politely, as Ctrl-C does."""
     _tell(name, signal.SIGINT, "leaves")
 
 
