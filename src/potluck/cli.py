@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
@@ -407,8 +408,11 @@ def _ask() -> str:
 
 def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) -> str:
     """Print the answer as it comes; returns all of it."""
+    answer = swarm.stream_chat(model, messages)
+    with console.status("Waiting for the first word."):  # a long question takes its time to be read
+        first = next(answer, "")
     parts = []
-    for part in swarm.stream_chat(model, messages):
+    for part in chain([first], answer):
         parts.append(part)
         console.file.write(part)
         console.file.flush()

@@ -32,6 +32,9 @@ class Terminal:
             self._shown += os.read(self._own, 1 << 16)
         return text.encode() in self._shown
 
+    def type(self, text: str) -> None:
+        os.write(self._own, text.encode())
+
     @contextmanager
     def open(self):
         try:
@@ -49,6 +52,16 @@ def test_the_status_is_watched_until_ctrl_c(tiny):
         eventually(lambda: terminal.shows("newcomer") and terminal.shows("Every layer is covered."))
         assert swarm.coordinator.stop() == 0
         eventually(lambda: terminal.shows("No coordinator can be reached"))
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(10) == 0
+        assert not terminal.shows("Traceback")
+
+
+def test_a_talk_tells_that_the_question_is_being_read(tiny_swarm):
+    with Terminal("chat", tiny_swarm.url).open() as terminal:
+        eventually(lambda: terminal.shows("> "))
+        terminal.type("hello\n")
+        eventually(lambda: terminal.shows("Waiting for the first word."))
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.process.wait(10) == 0
         assert not terminal.shows("Traceback")
