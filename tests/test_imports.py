@@ -25,7 +25,7 @@ ARROWS = {
 }
 """For each part of the package those that it may import besides itself."""
 
-FREE = {"local", "cli", "owner", "terminal", "__main__"}
+FREE = {"local", "board", "cli", "contributor", "owner", "terminal", "__main__"}
 """These may import anything, and nothing else may import them."""
 
 IMPURE = {"asyncio", "datetime", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}

@@ -1,5 +1,5 @@
-"""The command line: `potluck serve | join | leave | forget | plan | convert | status | trace | chat | demo`, and the
-commands of `owner`."""
+"""The command line: `potluck serve | join | forget | plan | convert | trace | chat | demo`, and the commands of
+`board`, `owner` and `contributor`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from itertools import chain
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -21,10 +23,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from potluck import __version__, owner
+from potluck import __version__, board, contributor, owner
 from potluck.client import Client, checked_url, split_invite
 from potluck.errors import PotluckError, SpanError
-from potluck.terminal import Key, Url, client_of, console, say
+from potluck.terminal import AsJson, Key, OneScreen, Url, client_of, console, say, say_json
 from potluck.types import Attention, Audience, EngineKind, Quantize, RowFormat, Span, even_spans
 
 if TYPE_CHECKING:
@@ -44,15 +46,17 @@ MACHINE_HELP = "Such as 8G, 16G@40 or 16G@40x3: memory, GB/s of weights that it 
 DEMO_PROMPT = "What is a potluck dinner? Answer in two sentences."
 
 app = typer.Typer(
-    add_completion=False,
+    cls=OneScreen,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Run a large language model together: each computer hosts a few of its layers.",
 )
 app.add_typer(owner.invites, name="invite")
 app.add_typer(owner.keys, name="key")
 app.add_typer(owner.nodes, name="node")
-app.command()(owner.account)
+for command in (contributor.pause, contributor.resume, contributor.leave):
+    owner.nodes.command()(command)
 
 
 def main() -> None:
@@ -70,8 +74,8 @@ def main() -> None:
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
-    if sentence:  # none where the help was shown instead
-        Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(f"potluck: {sentence}")
+    text = sentence if sentence.startswith("Usage: ") else f"potluck: {sentence}"  # the help, where nothing was asked
+    Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text)
     sys.exit(status)
 
 
@@ -99,7 +103,7 @@ def serve(
         float, typer.Option(help="The share of all work that other nodes check; 0: none.", min=0.0, max=1.0)
     ] = 0.02,
 ) -> None:
-    """Be the coordinator of a model: the OpenAI API, and the address that nodes join."""
+    """Be the coordinator of a model, which nodes join and programs ask."""
     from potluck.coordinator.app import ServeConfig, Tls, make_app, make_server
     from potluck.coordinator.office import open_office
     from potluck.coordinator.store import open_file, open_store
@@ -197,10 +201,16 @@ def join(
     threads: Annotated[int | None, typer.Option(help="Default: the physical cores.", min=1, max=1024)] = None,
     model: Annotated[Path | None, typer.Option(help="The same model on this machine: nothing is fetched.")] = None,
     name: Annotated[str | None, typer.Option(help="What others call this node; default: the host name.")] = None,
+    upload: Annotated[float | None, typer.Option(help="Mbit/s to send at most; default: no limit.", min=0.1)] = None,
+    hours: Annotated[str | None, typer.Option(help="When it may work, such as 22-07; default: always.")] = None,
+    idle_only: Annotated[
+        bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
+    ] = False,
 ) -> None:
     """Be a node: serve a few layers of the coordinator's model."""
     from potluck.node.agent import Agent, NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
+    from potluck.node.permit import Hours
     from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key
     from potluck.wire.origin import is_loopback
@@ -217,33 +227,24 @@ def join(
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
         invite=invite,
+        upload=upload * 1e6 / 8 if upload is not None else None,
+        hours=Hours.parse(hours) if hours is not None else None,
+        idle_only=idle_only,
     )
     if url.startswith("http://") and not is_loopback(url):
         say(f"The line to {url} is not encrypted: whoever carries it can read all, and could change it.")
     with ConsoleReporter() as reporter:
         agent = Agent(config, reporter)
-        _run(agent.run, agent.leave)
+        _run(agent.run, agent.leave, contributor.handlers(agent.pause, agent.resume))
     say("Stopped.")
 
 
-@app.command()
-def leave(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one node; default: all of yours.")] = None,
-) -> None:
-    """Let the nodes on this machine leave politely, as Ctrl-C does: others take over what runs on them."""
-    from potluck.node.neighbours import local_nodes
-
-    leaving = {pid: known for pid, known in local_nodes().items() if name in (None, known)}
-    if not leaving:
-        raise PotluckError("No node of yours runs here." if name is None else f"No node named {name!r} runs here.")
-    for pid, known in leaving.items():
-        os.kill(pid, signal.SIGINT)
-        say(f"{known} leaves.")
+app.command()(contributor.leave)
 
 
 @app.command()
 def forget(url: Url) -> None:
-    """Let the coordinator at this URL have another key when this machine's nodes join next."""
+    """Let the coordinator at this URL have another key next time."""
     from potluck.node.pins import Pins, pins_path
     from potluck.wire.origin import origin
 
@@ -290,11 +291,12 @@ def plan(
     engine: Annotated[EngineKind | None, typer.Option(help="Default: the first that can run the model.")] = None,
     quantize: Annotated[Quantize | None, typer.Option(help=QUANTIZE_HELP)] = None,
     context: Annotated[int | None, typer.Option(help="Most tokens of a session, prompt included.", min=16)] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """What a set of machines would give: who serves which layers, how fast, and who is the bottleneck."""
+    """What machines would give: who serves which layers, and how fast."""
     from potluck.coordinator.app import DEFAULT_CONTEXT, ServeConfig, choose_engine, footprint
     from potluck.models.sources import find_model
-    from potluck.planning.forecast import forecast, sentences
+    from potluck.planning.forecast import forecast, forecast_json, sentences
     from potluck.planning.inventory import parse_machines
     from potluck.planning.machine import Placed
     from potluck.planning.plan import place
@@ -306,16 +308,19 @@ def plan(
     kind = choose_engine(manifest, ServeConfig(found, engine, quantize))
     sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))
     spans = place(sizes, fleet)
+    placed = [Placed(machine, span) for machine, span in zip(fleet, spans, strict=True) if span is not None]
+    told = forecast(sizes, placed)
+    if as_json:
+        say_json(forecast_json(sizes, placed, told))
+        return
     table = Table("machine", "layers", "MiB", "tokens/s", box=None)
-    placed = []
     for machine, span in zip(fleet, spans, strict=True):
         if span is None:
             table.add_row(machine.name, "none", "", "")
-            continue
-        placed.append(Placed(machine, span))
-        table.add_row(machine.name, str(span), f"{sizes.of(span) >> 20}", f"{machine.rate(sizes, span):.1f}")
+        else:
+            table.add_row(machine.name, str(span), f"{sizes.of(span) >> 20}", f"{machine.rate(sizes, span):.1f}")
     console.print(table)
-    for sentence in sentences(sizes, forecast(sizes, placed)):
+    for sentence in sentences(sizes, told):
         say(sentence)
 
 
@@ -325,7 +330,7 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The GGUF file to write.")],
     quantize: Annotated[Quantize, typer.Option(help="q8_0, q4_0, f16 or bf16.")] = Quantize.Q8_0,
 ) -> None:
-    """Write a Hugging Face model as one GGUF file, which stock llama.cpp loads as well."""
+    """Write a Hugging Face model as one GGUF file, for llama.cpp too."""
     from potluck.models.convert import QUANTIZE
     from potluck.models.modelfile import write_model_file
     from potluck.models.sources import local_source, open_model
@@ -339,29 +344,7 @@ def convert(
     say(f"{out} holds {manifest.name} in {quantize}, {out.stat().st_size >> 20} MiB.")
 
 
-@app.command()
-def status(url: Url, key: Key = "") -> None:
-    """Who serves which layers, and how fast."""
-    info = client_of(url, key).status()
-    say(f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.")
-    say(f"Nodes a layer: {' '.join(map(str, info['served']))}")
-    covered = "Every layer is covered." if info["covered"] else f"No node serves layers {', '.join(info['missing'])}."
-    say(covered)
-    if info["waiting"]:
-        say(f"{info['waiting']} requests wait for room.")
-    if info["nodes"]:
-        console.print(_table(info["nodes"]))
-
-
-def _table(nodes: list[dict[str, Any]]) -> Table:
-    table = Table("node", "layers", "state", "tokens/s", "prompt tokens/s", "sessions", "threads", "layout", box=None)
-    for node in nodes:
-        state = f"loading {node['progress']:.0%}" if node["state"] == "loading" else node["state"]
-        speeds = [str(node[key] or "") for key in ("tokens_per_s", "prefill_tokens_per_s")]
-        table.add_row(
-            node["name"], node["span"], state, *speeds, str(node["sessions"]), str(node["threads"]), node["layout"]
-        )
-    return table
+app.command()(board.status)
 
 
 @app.command()
@@ -372,7 +355,7 @@ def trace(
     tokens: Annotated[int, typer.Option(help="How many to generate after the prompt.", min=1)] = 32,
     key: Key = "",
 ) -> None:
-    """Where the time of a request goes: its way through the swarm, as a timeline."""
+    """Where the time of a request goes, as a timeline."""
     swarm = client_of(url, key)
     timeline = swarm.trace() if prompt is None else _traced(swarm, prompt, tokens)
     if not timeline["traceEvents"]:
@@ -425,8 +408,11 @@ def _ask() -> str:
 
 def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) -> str:
     """Print the answer as it comes; returns all of it."""
+    answer = swarm.stream_chat(model, messages)
+    with console.status("Waiting for the first word."):  # a long question takes its time to be read
+        first = next(answer, "")
     parts = []
-    for part in swarm.stream_chat(model, messages):
+    for part in chain([first], answer):
         parts.append(part)
         console.file.write(part)
         console.file.flush()
@@ -440,7 +426,7 @@ def demo(
     prompt: Annotated[str, typer.Option(help="The first question.")] = DEMO_PROMPT,
     nodes: Annotated[int, typer.Option(help="How many nodes to start.", min=1)] = 3,
 ) -> None:
-    """A whole swarm on this machine: a coordinator and some nodes answer a question, and then yours."""
+    """A whole swarm on this machine answers a question, and then yours."""
     from potluck.local import LocalSwarm, demo_model
     from potluck.models.sources import open_model
 
@@ -465,6 +451,9 @@ def demo(
         say("The swarm is stopped.")
 
 
+app.command()(owner.account)
+
+
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar over bytes, where there is a terminal."""
@@ -473,8 +462,12 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: progress.advance(task, nbytes)
 
 
-def _run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], object] | None = None) -> None:
-    """Until it ends, or Ctrl-C or SIGTERM cancel it, or whatever `on_signal` makes of them.
+def _run(
+    main: Callable[[], Coroutine[Any, Any, None]],
+    on_signal: Callable[[], object] | None = None,
+    others: Mapping[signal.Signals, Callable[[], object]] = MappingProxyType({}),
+) -> None:
+    """Until it ends, or Ctrl-C or SIGTERM cancel it, or whatever `on_signal` makes of them. others: more signals.
 
     The loop's own handlers, because Python's would raise a second Ctrl-C wherever the program just is.
     """
@@ -483,8 +476,9 @@ def _run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], 
         task = asyncio.current_task()
         assert task is not None
         with suppress(NotImplementedError):  # Windows
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(sign, on_signal or task.cancel)
+            end = on_signal or task.cancel
+            for sign, act in {signal.SIGINT: end, signal.SIGTERM: end, **others}.items():
+                asyncio.get_running_loop().add_signal_handler(sign, act)
         await main()
 
     with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from potluck.errors import PotluckError
-from potluck.terminal import Key, Url, client_of, console, say
+from potluck.terminal import AsJson, Key, Url, client_of, console, say, say_json
 
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 _NEVER = "never"
@@ -25,7 +25,7 @@ NodeKey = Annotated[str, typer.Argument(metavar="NODE", help="Its key's first di
 
 invites = typer.Typer(no_args_is_help=True, help="Who may join: make, list and revoke invites.")
 keys = typer.Typer(no_args_is_help=True, help="Who may ask: make, list and revoke API keys.")
-nodes = typer.Typer(no_args_is_help=True, help="The nodes that ever joined: list, revoke and trust them.")
+nodes = typer.Typer(no_args_is_help=True, help="Nodes: pause, resume, leave those here; list, revoke, trust any.")
 
 
 @invites.command("create")
@@ -44,10 +44,14 @@ def create_invite(
 
 
 @invites.command("list")
-def list_invites(url: Url, key: Key = "") -> None:
+def list_invites(url: Url, as_json: AsJson = False, key: Key = "") -> None:
     """All that were made, without their secrets."""
+    listed = client_of(url, key).admin("GET", "invites")
+    if as_json:
+        say_json(listed)
+        return
     table = Table("id", "made", "uses left", "expires", "account", "state", box=None)
-    for invite in client_of(url, key).admin("GET", "invites")["invites"]:
+    for invite in listed["invites"]:
         uses = "any" if invite["uses_left"] is None else str(invite["uses_left"])
         expires = _NEVER if invite["expires"] is None else _date(invite["expires"])
         state = "revoked" if invite["revoked"] else "valid"
@@ -84,10 +88,14 @@ def create_key(
 
 
 @keys.command("list")
-def list_keys(url: Url, key: Key = "") -> None:
+def list_keys(url: Url, as_json: AsJson = False, key: Key = "") -> None:
     """All that were made, without their secrets."""
+    listed = client_of(url, key).admin("GET", "keys")
+    if as_json:
+        say_json(listed)
+        return
     table = Table("id", "made", "account", "admin", "requests a minute", "state", box=None)
-    for each in client_of(url, key).admin("GET", "keys")["keys"]:
+    for each in listed["keys"]:
         limit = "any" if each["per_minute"] is None else str(each["per_minute"])
         state = "revoked" if each["revoked"] else "valid"
         admin = "yes" if each["admin"] else "no"
@@ -103,10 +111,14 @@ def revoke_key(url: Url, id: Id, key: Key = "") -> None:
 
 
 @nodes.command("list")
-def list_nodes(url: Url, key: Key = "") -> None:
+def list_nodes(url: Url, as_json: AsJson = False, key: Key = "") -> None:
     """All that ever joined, and how many of their audits they passed."""
+    known = _nodes(url, key)
+    if as_json:
+        say_json({"nodes": known})
+        return
     table = Table("node", "name", "account", "invite", "audits", "state", box=None)
-    for node in _nodes(url, key):
+    for node in known:
         audits = f"{node['audits_passed']} of {node['audits_passed'] + node['audits_failed']}"
         state = "revoked" if node["revoked"] else "trusted" if node["trusted"] else "known"
         table.add_row(node["key"][:_SHORT], node["name"], node["account"], node["invite"] or "none", audits, state)
@@ -151,9 +163,12 @@ def _mark(url: str, digits: str, key: str, **marks: bool) -> Json:
     return client_of(url, key).admin("POST", f"nodes/{found[0]}", dict(marks))
 
 
-def account(url: Url, key: Key = "") -> None:
+def account(url: Url, as_json: AsJson = False, key: Key = "") -> None:
     """What your nodes have earned, and what you have spent."""
     info = client_of(url, key).account()
+    if as_json:
+        say_json(info)
+        return
     say(f"Account {info['account']}: {info['credits']} credits of {info['earned']} earned; {info['spent']} are spent.")
     say(f"{info['pending']} more wait until audits have covered them.")
     say(f"In the queue its requests have the weight {info['weight']}.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import psutil
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from potluck.client import Client, checked_url
 from potluck.wire.origin import is_loopback
@@ -19,10 +21,22 @@ KEY_HELP = "Your API key; default: this machine's admin.key, where the coordinat
 
 Url = Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)]
 Key = Annotated[str, typer.Option("--key", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
+
+
+class OneScreen(TyperGroup):
+    """The help of all commands is a line each, and nothing else."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        self.format_commands(ctx, formatter)
 
 
 def say(text: str) -> None:
     console.print(text)
+
+
+def say_json(value: object) -> None:
+    console.print(json.dumps(value, indent=2))
 
 
 def client_of(url: str, key: str) -> Client:

@@ -95,6 +95,7 @@ class NodeState(StrEnum):
     """stalled: it does not answer in time.
 
     leaving: it serves what runs there until others have taken that over; moving: likewise, then it gets other layers.
+    paused: its owner wants the machine for now. It keeps its layers.
     quarantined: it was caught computing something else than its layers, and is used no more.
     """
 
@@ -103,7 +104,16 @@ class NodeState(StrEnum):
     STALLED = "stalled"
     LEAVING = "leaving"
     MOVING = "moving"
+    PAUSED = "paused"
     QUARANTINED = "quarantined"
+
+
+class PauseReason(StrEnum):
+    """Why a node pauses. A closed set: a node's own words would be shown to all."""
+
+    OWNER = "its owner paused it"
+    HOURS = "it is outside its hours"
+    BUSY = "its owner uses the machine"
 
 
 class Span(Struct, frozen=True, order=True):

@@ -13,7 +13,7 @@ from newcomer import GREETING
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.session import Session
 from potluck.errors import RebuildFailed, RouteLost, Unavailable
-from potluck.types import Capacity, Speed
+from potluck.types import Capacity, PauseReason, Speed
 from potluck.wire.codec import encode
 from potluck.wire.messages import FromNode, Greeting, Hello, Refusal, Scores, Step
 
@@ -26,7 +26,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "counts": ((1,), (1,), (), (1, 1), (0,), (2**40,)),
     "queue_s": (0.0, 0.0, 0.0, -1.0, float("nan"), 1e308),
     "compute_s": (0.0, 0.1, 0.1, -1.0, float("inf"), 1e308),
-    "reason": ("", "No.", "\0\n" * 1000),
+    "reason": ("", "No.", "\0\n" * 1000, *PauseReason),
     "threads": (1, 2, 0, -1, 2**40),
     "number": (0, 1, 2**40),
     "sessions": (0, 3, -1, 2**40),

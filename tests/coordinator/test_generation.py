@@ -18,11 +18,22 @@ from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
-from potluck.coordinator.tally import Remedy, TokenKind
+from potluck.coordinator.tally import Incident, Remedy, TokenKind
 from potluck.coordinator.terms import Terms
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
-from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, NodeState, Quantize, RowFormat, Span, Speed
+from potluck.types import (
+    MAX_STEP_ROWS,
+    Attention,
+    Capacity,
+    EngineKind,
+    NodeState,
+    PauseReason,
+    Quantize,
+    RowFormat,
+    Span,
+    Speed,
+)
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
@@ -37,11 +48,13 @@ from potluck.wire.messages import (
     Imported,
     Kept,
     Leaving,
+    Pause,
     Ping,
     Pong,
     Ready,
     Recall,
     Released,
+    Resume,
     Scores,
     Step,
     Welcome,
@@ -953,5 +966,44 @@ def test_requests_wait_in_the_class_of_their_job() -> None:
             assert [standing.claim for standing in gateway.sessions.queue] == [claim]
             holder.close()
             assert text(await task) == toy_answer("potluck", 8)
+
+    run(test())
+
+
+def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            [owned] = [node for node in nodes[1:] if node.cache]
+            await owned.link.send(encode(Pause(PauseReason.BUSY)))
+            await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.PAUSED)
+            assert gateway.swarm.nodes[owned.name].reason == "its owner uses the machine"
+            assert gateway.swarm.tally.incidents[Incident.PAUSED] == 1
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert not owned.cache
+            assert not owned.released
+            await owned.link.send(encode(Resume()))
+            await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.READY)
+
+    run(test())
+
+
+def test_an_answer_whose_only_node_pauses_waits_for_it() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            await nodes[1].link.send(encode(Pause(PauseReason.OWNER)))
+            await until(lambda: gateway.swarm.nodes[nodes[1].name].state is NodeState.PAUSED)
+            nodes[1].failing = True  # as a node does within a second
+            rest = asyncio.create_task(anext(stream))
+            await until(lambda: nodes[1].closed.is_set())
+            assert gateway.swarm.missing() == [Span(2, 3)]
+            nodes[1].failing = False
+            await nodes[1].link.send(encode(Resume()))
+            deltas += [await rest, *[delta async for delta in stream]]
+            assert text(deltas) == toy_answer("potluck", 6)
 
     run(test())

@@ -13,16 +13,18 @@ from potluck.coordinator.events import (
     Leaves,
     Left,
     LetGo,
+    Pauses,
     Quarantined,
     Rebalance,
     Refuse,
+    Resumes,
     Revived,
     Stalled,
 )
 from potluck.coordinator.swarm import Mended, Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
-from potluck.types import Capacity, NodeState, Span, Speed, Stage
+from potluck.types import Capacity, NodeState, PauseReason, Span, Speed, Stage
 from potluck.wire.messages import Hello, Ready
 
 LAYERS = 4
@@ -77,13 +79,28 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def stall(self, data: st.DataObject) -> None:
-        if node := self.pick(data, NodeState.READY, NodeState.LEAVING, NodeState.MOVING):
+        if node := self.pick(data, NodeState.READY, NodeState.LEAVING, NodeState.MOVING, NodeState.PAUSED):
             self.take(self.swarm.handle(Stalled(node, "it has been silent")))
 
     @rule(data=st.data())
     def revive(self, data: st.DataObject) -> None:
         if node := self.pick(data, NodeState.STALLED):
             self.take(self.swarm.handle(Revived(node)))
+
+    @rule(data=st.data(), reason=st.sampled_from(PauseReason))
+    def pause(self, data: st.DataObject, reason: PauseReason) -> None:
+        if node := self.pick(data, *NodeState):
+            before = self.swarm.nodes[node].state
+            self.take(self.swarm.handle(Pauses(node, reason)))
+            pauses = before not in (NodeState.LOADING, NodeState.LEAVING, NodeState.QUARANTINED)
+            assert self.swarm.nodes[node].state is (NodeState.PAUSED if pauses else before)
+
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        if node := self.pick(data, *NodeState):
+            before = self.swarm.nodes[node].state
+            self.take(self.swarm.handle(Resumes(node)))
+            assert self.swarm.nodes[node].state is (NodeState.READY if before is NodeState.PAUSED else before)
 
     @rule(data=st.data())
     def catch(self, data: st.DataObject) -> None:
@@ -160,7 +177,8 @@ class Life(RuleBasedStateMachine):
             for session in node.reserved:
                 assert name in {stage.node for stage in self.routes[session]}
             assert sum(node.reserved.values()) <= node.ready.capacity.positions
-            assert node.state in (NodeState.READY, NodeState.LEAVING, NodeState.MOVING) or not node.reserved
+            computing = (NodeState.READY, NodeState.LEAVING, NodeState.MOVING, NodeState.PAUSED)
+            assert node.state in computing or not node.reserved
 
     @invariant()
     def a_session_that_is_not_lost_has_all_its_stages(self) -> None:
@@ -180,6 +198,11 @@ class Life(RuleBasedStateMachine):
                 assert node.movable
                 assert node.reserved
                 assert all(served[node.span.first : node.span.last + 1])
+
+    @invariant()
+    def nobody_pauses_without_a_reason(self) -> None:
+        for node in self.swarm.nodes.values():
+            assert bool(node.reason) == (node.state in (NodeState.PAUSED, NodeState.QUARANTINED))
 
     @invariant()
     def nobody_is_let_go_who_is_needed_and_nobody_is_kept_who_is_not(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -118,6 +119,7 @@ def test_strangers_wrong_keys_and_revoked_ones_are_refused(start):
     listed = swarm.run("key", "list", swarm.url)
     assert re.search(rf"{number} .* ben +no +600 +valid", listed)
     assert key not in listed
+    assert number in {each["id"] for each in json.loads(swarm.run("key", "list", swarm.url, "--json"))["keys"]}
     other = swarm.new_key("--account", "cleo")
     assert swarm.ask("/v1/account", other).json()["account"] == "cleo"
     for line in swarm.run("key", "list", swarm.url).splitlines():
@@ -131,6 +133,9 @@ def test_a_revoked_node_is_cut_at_once_and_stays_outside(start):
     swarm = start(*PRIVATE)
     url = swarm.invite("--account", "anna", "--expires", "1h")
     [number] = re.findall(r"^ (\w{8}) .* anna ", swarm.run("invite", "list", swarm.url), re.M)
+    invites = json.loads(swarm.run("invite", "list", swarm.url, "--json"))["invites"]
+    assert [each["id"] for each in invites if each["account"] == "anna"] == [number]
+    assert json.loads(swarm.run("node", "list", swarm.url, "--json")) == {"nodes": []}
     with swarm.join(url, "one") as one, swarm.join(url, "two") as two:
         eventually(lambda: swarm.nodes() == ["one", "two"])
         [digits] = re.findall(r"^ (\w{16}) +one ", swarm.run("node", "list", swarm.url), re.M)

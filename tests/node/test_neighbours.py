@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.node import neighbours as module
-from potluck.node.neighbours import Neighbours, follow, local_nodes
+from potluck.node.neighbours import Neighbours, follow, local_nodes, registered
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture
 def neighbours(machine: Machine, tmp_path: Path) -> Iterator[Neighbours]:
     watch = Neighbours(2, [0, 1], tmp_path)
-    with watch.registered("anna"):
+    with registered("anna", tmp_path):
         machine.clock, machine.node = 11.0, 51.0
         watch.free_cores()  # from now on the node is known
         yield watch
@@ -95,14 +95,14 @@ def ended() -> int:
 def test_marks_come_and_go_with_their_processes(tmp_path: Path, ended: int) -> None:
     (tmp_path / f"node-{ended}").touch()
     assert not psutil.pid_exists(ended)
-    watch = Neighbours(1, None, tmp_path)
-    with watch.registered("anna"):
+    Neighbours(1, None, tmp_path)
+    with registered("anna", tmp_path):
         assert [mark.name for mark in tmp_path.iterdir()] == [f"node-{os.getpid()}"]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_nodes_of_this_machine_are_known_by_name(tmp_path: Path, ended: int) -> None:
     (tmp_path / f"node-{ended}").write_text("gone")
-    with Neighbours(1, None, tmp_path).registered("anna"):
+    with registered("anna", tmp_path):
         assert local_nodes(tmp_path) == {os.getpid(): "anna"}
     assert local_nodes(tmp_path) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from potluck.models.sources import CoordinatorSource, open_model
 from potluck.node import sharing as module
 from potluck.node.loading import fetch_span, offer_span
 from potluck.node.sharing import Offer, Sharing, parse_range, usable_peers
+from potluck.node.upload import Upload
 from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
 from tiny import write_tiny_gguf
@@ -229,3 +231,12 @@ def test_loopback_addresses_are_asked_only_by_those_who_came_that_way():
     peers = ("http://127.0.0.1:1", "http://192.168.1.5:2", "http://[::1]:3", "http://[fd00::1]:4")
     assert usable_peers(peers, "127.0.0.1") == peers
     assert usable_peers(peers, "192.168.1.7") == (peers[1], peers[3])
+
+
+def test_what_is_given_fits_the_owners_rate(large):
+    with closing(Sharing(Upload(8e6))) as sharing:
+        url = sharing.start("127.0.0.1", large)
+        begin = time.monotonic()
+        reply = httpx.get(f"{url}/tensors/aa", headers=HEADERS | part(0, (4 << 20) - 1))
+        assert len(reply.content) == 4 << 20
+        assert time.monotonic() - begin > 0.25  # three of its four MiB, but for what goes at once

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from potluck.coordinator.door import STRANGER, Entry
 from potluck.coordinator.linkprobe import UNKNOWN, LinkSpeed
-from potluck.types import Span
+from potluck.types import PauseReason, Span
 from potluck.wire.messages import Hello, Ready
 
 
@@ -68,6 +68,19 @@ class Leaves:
 
 
 @dataclass(frozen=True, slots=True)
+class Pauses:
+    """The node's owner wants the machine: others are to take over its sessions, until it `Resumes`."""
+
+    node: str
+    reason: PauseReason
+
+
+@dataclass(frozen=True, slots=True)
+class Resumes:
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """Audits have caught the node, here or gone: nothing that it computes is to be used, and its key stays outside."""
 
@@ -81,7 +94,20 @@ class Rebalance:
     """It is time to see whether a node would help more with other layers. Comes at regular intervals."""
 
 
-Event = Joined | Progressed | BecameReady | Resized | Left | Stalled | Revived | Leaves | Quarantined | Rebalance
+Event = (
+    Joined
+    | Progressed
+    | BecameReady
+    | Resized
+    | Left
+    | Stalled
+    | Revived
+    | Leaves
+    | Pauses
+    | Resumes
+    | Quarantined
+    | Rebalance
+)
 
 
 @dataclass(frozen=True, slots=True)

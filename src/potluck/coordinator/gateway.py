@@ -26,11 +26,13 @@ from potluck.coordinator.events import (
     Leaves,
     Left,
     LetGo,
+    Pauses,
     Progressed,
     Quarantined,
     Rebalance,
     Refuse,
     Resized,
+    Resumes,
     Revived,
     Stalled,
     Tell,
@@ -73,12 +75,14 @@ from potluck.wire.messages import (
     Leaving,
     Loading,
     Notice,
+    Pause,
     PeerToken,
     Ping,
     Pong,
     Ready,
     Refusal,
     Released,
+    Resume,
     Scores,
     Threads,
 )
@@ -300,6 +304,12 @@ class Gateway:
                 self.sessions.handover.imported(node, message)
             case Leaving():
                 self._apply(Leaves(node))
+            case Pause(reason):
+                log.info("%s pauses: %s.", self._name(node), reason)
+                self._apply(Pauses(node, reason))
+            case Resume():
+                log.info("%s goes on.", self._name(node))
+                self._apply(Resumes(node))
             case Loading(fraction):
                 before = self.swarm.nodes[node].fraction
                 self._apply(Progressed(node, fraction))

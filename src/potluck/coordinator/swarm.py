@@ -22,11 +22,13 @@ from potluck.coordinator.events import (
     Leaves,
     Left,
     LetGo,
+    Pauses,
     Progressed,
     Quarantined,
     Rebalance,
     Refuse,
     Resized,
+    Resumes,
     Revived,
     Stalled,
     Tell,
@@ -56,7 +58,8 @@ _SLOWEST, _QUICKEST = 1e6, 1e13
 """Bytes a second."""
 _SLOWEST_TOKEN_S = 60.0
 _MOST_THREADS = 1024
-_GOING = (NodeState.LEAVING, NodeState.MOVING)
+_GOING = (NodeState.LEAVING, NodeState.MOVING, NodeState.PAUSED)
+"""Their sessions are handed over."""
 _NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
 
@@ -69,7 +72,7 @@ class Node:
     destination: the layers that a moving node is to serve next.
     key: its public one, by which it is known when it comes again; nodes of one name and machine share one.
     speed: of its link, when it came.
-    reason: why it is in quarantine.
+    reason: why it is in quarantine, or paused.
     """
 
     name: str
@@ -163,6 +166,8 @@ class Swarm:
             Stalled: self._stalled,
             Revived: self._revived,
             Leaves: self._leaves,
+            Pauses: self._pauses,
+            Resumes: self._resumes,
             Quarantined: self._quarantined,
             Rebalance: self._rebalance,
         }
@@ -206,11 +211,11 @@ class Swarm:
         return [Admit(event.node, span)]
 
     def _placed(self) -> list[Placed]:
-        """The nodes as planning sees them; those that are still loading count, those that leave do not."""
+        """The nodes as planning sees them; those that are still loading count, those that leave or pause do not."""
         return [
             Placed(node.machine(name), node.destination or node.span)
             for name, node in self.nodes.items()
-            if node.state not in (NodeState.LEAVING, NodeState.QUARANTINED)
+            if node.state not in (NodeState.LEAVING, NodeState.PAUSED, NodeState.QUARANTINED)
         ]
 
     def _progressed(self, event: Progressed) -> list[Action]:
@@ -295,9 +300,27 @@ class Swarm:
 
     def _leaves(self, event: Leaves) -> list[Action]:
         node = self.nodes[event.node]
-        node.state, node.destination = NodeState.LEAVING, None
+        node.state, node.destination, node.reason = NodeState.LEAVING, None, ""
         dropped = self._drop_parked(node, f"Node {node.name} leaves.")
         return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
+
+    def _pauses(self, event: Pauses) -> list[Action]:
+        """One that loads says so again when it is ready; one that leaves, or was caught, is passed over already."""
+        node = self.nodes[event.node]
+        if node.state not in (NodeState.READY, NodeState.MOVING, NodeState.STALLED, NodeState.PAUSED):
+            return []
+        if node.state is not NodeState.PAUSED:
+            self.tally.incidents[Incident.PAUSED] += 1
+        node.state, node.destination, node.reason = NodeState.PAUSED, None, str(event.reason)
+        dropped = self._drop_parked(node, f"Node {node.name} pauses.")
+        return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
+
+    def _resumes(self, event: Resumes) -> list[Action]:
+        node = self.nodes[event.node]
+        if node.state is not NodeState.PAUSED:
+            return []
+        node.state, node.reason = NodeState.READY, ""
+        return [Changed()]
 
     def _rebalance(self, _: Rebalance) -> list[Action]:
         """Make before break: a node moves once its sessions are with others, and only while others serve its layers."""
@@ -312,7 +335,7 @@ class Swarm:
 
     def _wanted_move(self) -> Move | None:
         """None while somebody loads, leaves or moves."""
-        settled = (NodeState.READY, NodeState.STALLED, NodeState.QUARANTINED)
+        settled = (NodeState.READY, NodeState.STALLED, NodeState.PAUSED, NodeState.QUARANTINED)
         if any(node.state not in settled for node in self.nodes.values()):
             self._mover.reset()
             return None
@@ -333,7 +356,8 @@ class Swarm:
 
     def let_go(self) -> list[Action]:
         """Those that leave or move, and hold nothing any more, may do so."""
-        free = [(name, node) for name, node in self.nodes.items() if node.state in _GOING and not node.reserved]
+        going = [(name, node) for name, node in self.nodes.items() if node.state in _GOING and not node.reserved]
+        free = [(name, node) for name, node in going if node.state is not NodeState.PAUSED]
         return [LetGo(name) if node.destination is None else self._move(name, node.destination) for name, node in free]
 
     def _move(self, name: str, span: Span) -> Admit:
@@ -396,7 +420,7 @@ class Swarm:
         return self.due(session, route) is not None
 
     def going(self, session: int, route: Iterable[Stage]) -> list[Stage]:
-        """Those of its stages whose nodes are about to leave, and still have it."""
+        """Those of its stages whose nodes are about to leave or pause, and still have it."""
         here = [(stage, self.nodes[stage.node]) for stage in route if stage.node in self.nodes]
         return [stage for stage, node in here if node.state in _GOING and session in node.reserved]
 

@@ -15,6 +15,7 @@ class Incident(StrEnum):
     LOST = "lost"
     STALLED = "stalled"
     MOVED = "moved"
+    PAUSED = "paused"
     QUARANTINED = "quarantined"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -22,15 +23,17 @@ from potluck.node.background import Worker
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
 from potluck.node.loading import fetch_span, load_span, offer_span
-from potluck.node.neighbours import Neighbours, follow
+from potluck.node.neighbours import Neighbours, follow, registered
+from potluck.node.permit import Hours, Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.stage import Stage
-from potluck.types import Span
+from potluck.node.upload import PacedLink, Upload
+from potluck.types import PauseReason, Span
 from potluck.wire.codec import encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import Link, WebSocketLink
-from potluck.wire.messages import Hello, Leaving, Loading, Ready, Threads, Welcome
+from potluck.wire.messages import Hello, Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ _LEAVE_S = 30.0
 """How long a node that leaves waits for others to take over its sessions."""
 _REPORT_S = 0.5
 _FOLLOW_S = 0.5
+_YIELD_S = 0.4
+"""From the pause to the last computation begun. The owner waits less than a second, looking included."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class NodeConfig:
     """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes.
 
     invite: what the coordinator's owner gave out, `SECRET.FINGERPRINT`, or empty.
+    upload: bytes a second that it sends at most; None: no limit.
+    hours: when it may work; None: always. idle_only: only while nobody else uses the machine.
     """
 
     url: str
@@ -58,6 +65,9 @@ class NodeConfig:
     threads: int
     identity: Identity
     invite: str = ""
+    upload: float | None = None
+    hours: Hours | None = None
+    idle_only: bool = False
 
 
 class Reporter(Protocol):
@@ -91,8 +101,14 @@ class Agent:
         self._bytes_per_s = 0.0
         self._running: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
+        self._permit = Permit(config.hours, config.idle_only)
+        self._busy = 0.0
+        """Cores that other programs use, as seen last."""
+        self._looked = asyncio.Event()
+        """There is news for the permit."""
         self._serving = False
-        self._sharing = Sharing()
+        self._upload = Upload(config.upload) if config.upload is not None else None
+        self._sharing = Sharing(self._upload)
 
     async def run(self) -> None:
         """Serve until `leave`; broken lines are dialled again.
@@ -101,7 +117,8 @@ class Agent:
         """
         self._running = asyncio.current_task()
         try:
-            await self._serve()
+            with registered(self._config.name):
+                await self._serve()
         finally:
             stop_probes()
             self._sharing.close()
@@ -113,15 +130,32 @@ class Agent:
         elif self._running is not None:
             self._running.cancel()
 
+    def pause(self) -> None:
+        """Compute nothing more from now on, until `resume`; the layers stay loaded."""
+        self._permit.paused = True
+        self._looked.set()
+
+    def resume(self) -> None:
+        """Work again, whenever the other conditions allow it."""
+        self._permit.paused = False
+        self._looked.set()
+
+    def _refusal(self) -> PauseReason | None:
+        """Why this node may not work now, or None."""
+        local = time.localtime()
+        return self._permit.refusal(local.tm_hour * 60 + local.tm_min, self._busy, time.monotonic())
+
     async def _serve(self) -> None:
+        await self._wait_for_permit()
         digest = "" if self._config.model is None else (await self._worker.run(open_model, self._config.model)).digest
         self._bytes_per_s = await self._worker.run(read_rate, self._config.threads)
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
-                link = await WebSocketLink.dial(node_url(self._config.url))
+                dialled = await WebSocketLink.dial(node_url(self._config.url))
                 pause_s = _FIRST_PAUSE_S
-                await self._stay(link, digest)
+                link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
+                await self._stay(link, dialled.local_host, digest)
                 return
             except (LinkClosed, TicketExpired) as error:
                 if self._leaving.is_set():
@@ -131,16 +165,28 @@ class Agent:
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _stay(self, link: WebSocketLink, digest: str) -> None:
-        """From the greeting to the end of one link. Returns when the coordinator lets this node go."""
+    async def _wait_for_permit(self) -> None:
+        """Before anything is fetched and loaded."""
+        told: PauseReason | None = None
+        while reason := self._refusal():
+            if reason is not told:
+                self._reporter.say(f"Waiting: {reason}.")
+                told = reason
+            await asyncio.sleep(_FOLLOW_S)
+
+    async def _stay(self, link: Link, host: str, digest: str) -> None:
+        """From the greeting to the end of one link. Returns when the coordinator lets this node go.
+
+        host: the address of this machine by which it reaches the coordinator.
+        """
         try:
             await self._introduction.make(link, self._hello(digest))
             welcome: Welcome | None = await expect(link, Welcome)
             while welcome is not None:
-                loaded = await self._load(link, welcome)
+                loaded = await self._load(link, host, welcome)
                 # Each coordinator's run has a token of its own.
                 offer = replace(loaded.offer, token=welcome.peer_token)
-                shares = self._sharing.start(link.local_host, offer)
+                shares = self._sharing.start(host, offer)
                 await link.send(encode(msgspec.structs.replace(loaded.ready, shares=shares)))
                 self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
                 welcome = await self._serve_stage(loaded, link)
@@ -154,7 +200,10 @@ class Agent:
         say, rows = self._reporter.say, loaded.welcome.rows
         on_token = self._sharing.change_token
         stage = Stage(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
-        helpers = [asyncio.create_task(self._follow_cores(link)), asyncio.create_task(self._take_leave(link))]
+        helpers = [
+            asyncio.create_task(work)
+            for work in (self._follow_cores(link), self._obey(stage, link), self._take_leave(link))
+        ]
         self._serving = True
         try:
             return await stage.run()
@@ -171,18 +220,39 @@ class Agent:
         await asyncio.sleep(_LEAVE_S)
         await link.close()
 
+    async def _obey(self, stage: Stage, link: Link) -> None:
+        """Pause and go on as the owner wants."""
+        told: PauseReason | None = None
+        pausing: asyncio.TimerHandle | None = None
+        while True:
+            reason = self._refusal()
+            if pausing is None and reason is not None:
+                # Not after the message: a slow line must not keep the machine from its owner.
+                pausing = asyncio.get_running_loop().call_later(_YIELD_S, stage.pause)
+            elif pausing is not None and reason is None:
+                pausing.cancel()
+                pausing = None
+                stage.resume()
+            if reason is not told:
+                told = reason
+                self._reporter.say(f"Pausing: {reason}." if reason else "Going on.")
+                await link.send(encode(Pause(reason) if reason else Resume()))
+            await self._looked.wait()
+            self._looked.clear()
+
     async def _follow_cores(self, link: Link) -> None:
         """Compute with as many threads as others leave cores free, and tell the coordinator."""
         neighbours, before = Neighbours(self._cores.count, self._cores.allowed), float(self._cores.count)
-        with neighbours.registered(self._config.name):
-            while True:
-                await asyncio.sleep(_FOLLOW_S)
-                latest = neighbours.free_cores()
-                threads = follow(self._cores.threads, self._config.threads, before, latest)
-                before = latest
-                if threads != self._cores.threads:
-                    self._cores.threads = threads
-                    await link.send(encode(Threads(threads)))
+        while True:
+            await asyncio.sleep(_FOLLOW_S)
+            latest = neighbours.free_cores()
+            self._busy = self._cores.count - latest
+            self._looked.set()
+            threads = follow(self._cores.threads, self._config.threads, before, latest)
+            before = latest
+            if threads != self._cores.threads:
+                self._cores.threads = threads
+                await link.send(encode(Threads(threads)))
 
     def _hello(self, digest: str) -> Hello:
         config = self._config
@@ -198,7 +268,7 @@ class Agent:
             bytes_per_s=self._bytes_per_s,
         )
 
-    async def _load(self, link: WebSocketLink, welcome: Welcome) -> _Loaded:
+    async def _load(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
         old = self._loaded
         if old is not None and _same_work(old.welcome, welcome):
             return old
@@ -207,7 +277,7 @@ class Agent:
             await self._worker.run(old.engine.unload)
         reports = asyncio.create_task(self._report_progress(link))
         try:
-            peers = usable_peers(welcome.peers, link.local_host)
+            peers = usable_peers(welcome.peers, host)
             self._loaded = await self._worker.run(self._load_now, msgspec.structs.replace(welcome, peers=peers))
         finally:
             reports.cancel()

@@ -44,6 +44,19 @@ class _Sample(NamedTuple):
     nodes: dict[int, float]
 
 
+@contextmanager
+def registered(name: str, folder: Path | None = None) -> Iterator[None]:
+    """So long other nodes know this process for one of them, and its owner can call it by this name."""
+    folder = folder or default_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    mark = folder / f"node-{os.getpid()}"
+    mark.write_text(name, encoding="utf-8")
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
 class Neighbours:
     """Measures CPU time between two calls: of the CPUs `allowed` (None: all), less that of the Potluck nodes here."""
 
@@ -52,17 +65,6 @@ class Neighbours:
         self._allowed = allowed
         self._folder = folder or default_folder()
         self._before = self._now()
-
-    @contextmanager
-    def registered(self, name: str) -> Iterator[None]:
-        """So long other nodes know this process for one of them, and its owner can call it by this name."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        mark = self._folder / f"node-{os.getpid()}"
-        mark.write_text(name, encoding="utf-8")
-        try:
-            yield
-        finally:
-            mark.unlink(missing_ok=True)
 
     def free_cores(self) -> float:
         """Cores that programs other than nodes left free since the last call."""

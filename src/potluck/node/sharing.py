@@ -25,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from potluck.models.files import LocalSource
+from potluck.node.upload import Upload
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,13 @@ class Offer:
 
 
 class Sharing:
-    """A server on a thread of its own, which long computations of the node's event loop do not hold up."""
+    """A server on a thread of its own, which long computations of the node's event loop do not hold up.
 
-    def __init__(self) -> None:
+    upload: bounds what is given; None: nothing does.
+    """
+
+    def __init__(self, upload: Upload | None = None) -> None:
+        self._upload = upload
         self._offer = Offer()
         self._host = ""
         self._url = ""
@@ -121,7 +126,14 @@ class Sharing:
             return Response(status_code=503)
         begin, end = part
         headers = {"Content-Range": f"bytes {begin}-{end - 1}/{nbytes}", "Content-Length": str(end - begin)}
-        return _Limited(_read(offer.path, offset + begin, end - begin), headers, self._slots)
+        return _Limited(self._read(offer.path, offset + begin, end - begin), headers, self._slots)
+
+    async def _read(self, path: Path, offset: int, nbytes: int) -> AsyncIterator[bytes]:
+        """Reading holds up this server's thread only."""
+        for chunk in LocalSource(path.parent).stream(path.name, offset, nbytes):
+            if self._upload is not None:
+                await self._upload.wait(len(chunk))
+            yield chunk
 
 
 class _Server(uvicorn.Server):
@@ -142,12 +154,6 @@ class _Limited(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._slots, asyncio.timeout(_LONGEST_S):
             await super().__call__(scope, receive, send)
-
-
-async def _read(path: Path, offset: int, nbytes: int) -> AsyncIterator[bytes]:
-    """Reading holds up this server's thread only."""
-    for chunk in LocalSource(path.parent).stream(path.name, offset, nbytes):
-        yield chunk
 
 
 def _may(request: Request, offer: Offer) -> bool:

@@ -124,6 +124,7 @@ class Stage:
         self._sessions: set[int] = set()
         self._pace = Pace()
         self._prompts_turn = False
+        self._paused = False
         self._arrived = asyncio.Event()
 
     async def run(self) -> Welcome | None:
@@ -146,6 +147,14 @@ class Stage:
             if isinstance(error, Exception):
                 raise error
         return receiver.result()
+
+    def pause(self) -> None:
+        """Compute nothing more until `resume`: steps fail, those that wait and those that come."""
+        self._paused = True
+        self._arrived.set()
+
+    def resume(self) -> None:
+        self._paused = False
 
     def _close_all(self) -> None:
         for session in self._sessions:
@@ -227,8 +236,15 @@ class Stage:
                 self._forget_closed()
                 while self._moves:
                     await self._move(*self._moves.pop(0))
-                if self._queue:
+                if self._paused:
+                    await self._refuse_steps()
+                elif self._queue:
                     await self._run_batch(self._take_batch())
+
+    async def _refuse_steps(self) -> None:
+        refused, self._queue = self._queue, []
+        for task in refused:
+            await self._link.send(_failure(task.step, "The node pauses."))
 
     async def _move(self, message: Export | Import, state: bytes) -> None:
         """Between two batches: give away a session's keys and values, or take those that another node had."""

@@ -50,6 +50,25 @@ def sentences(footprint: Footprint, told: Forecast) -> list[str]:
     ]
 
 
+def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast) -> dict[str, object]:
+    """The forecast for programs. memory: bytes. Machines that hold nothing are left out."""
+    return {
+        "one_stream": told.one_stream,
+        "many_streams": told.many_streams,
+        "bottleneck": told.bottleneck and told.bottleneck.machine.name,
+        "missing": [str(span) for span in told.missing],
+        "machines": [
+            {
+                "name": one.machine.name,
+                "span": str(one.span),
+                "memory": footprint.of(one.span),
+                "tokens_per_s": one.machine.rate(footprint, one.span),
+            }
+            for one in placed
+        ],
+    }
+
+
 def _token_seconds(footprint: Footprint, placed: Sequence[Placed]) -> float:
     """Of the quickest route. A stage begins where its machine's span begins, and may end before the span does."""
     layers = len(footprint.layers)

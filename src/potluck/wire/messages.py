@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize, RowFormat, Span, Speed
 
 PROTOCOL_VERSION = 3
 
@@ -155,6 +155,16 @@ class Leaving(Message, frozen=True, tag="leaving"):
     """The owner wants to go: hand over the sessions, then say Released."""
 
 
+class Pause(Message, frozen=True, tag="pause"):
+    """Hand over the sessions, and open none here until Resume. In a moment, steps that are still here fail."""
+
+    reason: PauseReason
+
+
+class Resume(Message, frozen=True, tag="resume"):
+    """The node computes again; its layers are still loaded."""
+
+
 # From the coordinator
 
 
@@ -289,6 +299,8 @@ FromNode = (
     | Exported
     | Imported
     | Leaving
+    | Pause
+    | Resume
 )
 FromCoordinator = (
     Challenge | Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | PeerToken | Released

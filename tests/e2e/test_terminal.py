@@ -1,0 +1,116 @@
+"""What a terminal shows, and what programs read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, eventually, potluck
+from potluck.local import LocalSwarm
+
+
+class Terminal:
+    """A command in a terminal of 100 columns."""
+
+    def __init__(self, *command: str) -> None:
+        self._own, theirs = pty.openpty()
+        env = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm"}
+        self.process = subprocess.Popen([*POTLUCK, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+        os.close(theirs)
+        os.set_blocking(self._own, False)
+        self._shown = b""
+
+    def shows(self, text: str) -> bool:
+        """Whether it did, at some time."""
+        with suppress(OSError):  # nothing new, or it has ended
+            self._shown += os.read(self._own, 1 << 16)
+        return text.encode() in self._shown
+
+    def type(self, text: str) -> None:
+        os.write(self._own, text.encode())
+
+    @contextmanager
+    def open(self):
+        try:
+            yield self
+        finally:
+            self.process.kill()
+            self.process.wait(10)
+            os.close(self._own)
+
+
+def test_the_status_is_watched_until_ctrl_c(tiny):
+    with LocalSwarm(tiny, [], serve=LOCAL) as swarm, Terminal("status", swarm.url, "--watch").open() as terminal:
+        eventually(lambda: terminal.shows("No node serves layers 0-5."))
+        swarm.add_node("0-5", "--name", "newcomer", *ONE_THREAD)
+        eventually(lambda: terminal.shows("newcomer") and terminal.shows("Every layer is covered."))
+        assert swarm.coordinator.stop() == 0
+        eventually(lambda: terminal.shows("No coordinator can be reached"))
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(10) == 0
+        assert not terminal.shows("Traceback")
+
+
+def test_a_talk_tells_that_the_question_is_being_read(tiny_swarm):
+    with Terminal("chat", tiny_swarm.url).open() as terminal:
+        eventually(lambda: terminal.shows("> "))
+        terminal.type("hello\n")
+        eventually(lambda: terminal.shows("Waiting for the first word."))
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(10) == 0
+        assert not terminal.shows("Traceback")
+
+
+def test_only_a_terminal_is_watched(tiny_swarm):
+    for options in ([], ["--json"]):
+        assert complaint("status", tiny_swarm.url, "--watch", *options) == (
+            "--watch is for a terminal: a program asks again with --json."
+        )
+
+
+def read(*command: object) -> dict:
+    told = potluck(*command, "--json")
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+def test_what_programs_read(tiny_swarm, tiny):
+    assert read("status", tiny_swarm.url)["served"] == [1] * 6
+    told = read("plan", tiny, "300M@40", "8M", "--context", "64")
+    assert [(one["name"], one["span"]) for one in told["machines"]] == [("1: 300M@40", "0-5")]
+    assert told["one_stream"] > 0
+    assert told["many_streams"] >= told["one_stream"]
+    assert (told["bottleneck"], told["missing"]) == ("1: 300M@40", [])
+    assert read("account", tiny_swarm.url)["account"] == "owner"
+    alone = read("plan", tiny, "8M", "--context", "64")
+    assert (alone["machines"], alone["missing"], alone["bottleneck"]) == ([], ["0-5"], None)
+
+
+@pytest.mark.parametrize("group", [(), ("node",), ("key",), ("invite",)], ids=str)
+def test_the_help_fits_on_one_screen(group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    told = potluck(*group, "--help")
+    assert told.returncode == 0
+    lines = told.stdout.splitlines()
+    assert len(lines) <= 23  # one is left for the prompt
+    assert max(map(len, lines)) <= 80
+    assert not any(line.endswith("...") for line in lines if not line.startswith("Usage: "))
+    bare = potluck(*group)
+    assert (bare.returncode, bare.stdout, bare.stderr.strip()) == (2, "", told.stdout.strip())
+
+
+def test_the_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch):
+    def complete(words: str, word: int) -> list[str]:
+        asked = {**os.environ, "_POTLUCK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(word)}
+        command = [POTLUCK[0], "-c", "import sys; sys.argv[0] = 'potluck'; from potluck.cli import main; main()"]
+        return subprocess.run(command, env=asked, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("potluck st", 1) == ["status"]
+    assert complete("potluck node pa", 2) == ["pause"]
+    assert complete("potluck join URL --id", 3) == ["--idle-only"]

@@ -1,0 +1,186 @@
+"""An owner's wishes while a node serves: a fake clock, a fake load, a toy engine."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from node.test_stage import FIRST, SPEED, ToyEngine, TwoCores, run
+from potluck.node import agent as module
+from potluck.node.agent import Agent, NodeConfig
+from potluck.node.permit import Hours
+from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize, RowFormat
+from potluck.wire.codec import decode_from_node, encode
+from potluck.wire.identity import Identity
+from potluck.wire.link import MemoryLink
+from potluck.wire.messages import Failed, FromNode, Hidden, Message, Pause, Ready, Released, Resume, Step, Welcome
+from potluck.wire.rows import pack_ids
+
+WELCOME = Welcome("n1", "d", FIRST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 64)
+STEP = encode(Step(7, 1, 0, 0, 1, 1, 1, (), 1), pack_ids(np.array([4], np.int32)))
+
+
+class Machine:
+    """Its time of day, its clock, and the cores that its owner uses."""
+
+    def __init__(self) -> None:
+        self.hour, self.now, self.used = 12, 1000.0, 0.0
+
+    def localtime(self) -> time.struct_time:
+        return time.struct_time((2026, 1, 1, self.hour, 0, 0, 3, 1, 0))
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def __call__(self, cores: int, *_: object) -> Any:
+        """In place of `Neighbours`."""
+        return type("Neighbours", (), {"free_cores": lambda _: cores - self.used})()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    machine = Machine()
+    monkeypatch.setenv("POTLUCK_DATA", str(tmp_path))
+    monkeypatch.setattr(module, "time", machine)
+    monkeypatch.setattr(module, "Neighbours", machine)
+    monkeypatch.setattr(module, "Cores", ToyCores)
+    monkeypatch.setattr(module, "_FOLLOW_S", 0.01)
+    monkeypatch.setattr(module, "_YIELD_S", 0.01)
+    return machine
+
+
+class ToyCores(TwoCores):
+    def __init__(self, threads: int) -> None:
+        self.threads, self.count, self.allowed = threads, 2, None
+
+
+class Said:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.something = asyncio.Event()
+
+    def say(self, text: str) -> None:
+        self.something.set()
+        self.lines.append(text)
+
+    def progress(self, fraction: float) -> None:
+        raise AssertionError(fraction)
+
+
+class Bench:
+    """A node that serves; the test plays the coordinator, and the owner."""
+
+    def __init__(self, hours: Hours | None = None, idle_only: bool = False) -> None:
+        self.said = Said()
+        identity = Identity.fresh()
+        config = NodeConfig("http://x", "anna", None, None, 1, 1, identity, hours=hours, idle_only=idle_only)
+        self.agent = Agent(config, self.said)
+        self.link, self._theirs = MemoryLink.pair()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        ready = Ready(Capacity(8, 64, 32), SPEED, "", "")
+        loaded = module._Loaded(WELCOME, cast(Any, ToyEngine(FIRST)), ready, cast(Any, None))
+        task = asyncio.create_task(self.agent._serve_stage(loaded, self._theirs))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def next(self, *kinds: type[FromNode]) -> Message:
+        while True:
+            message, _ = decode_from_node(await self.link.receive())
+            if isinstance(message, kinds):
+                return message
+
+    async def step(self) -> Message:
+        await self.link.send(STEP)
+        return await self.next(Hidden, Failed)
+
+    async def steps_fail(self) -> None:
+        """Soon, and then for good."""
+        for _ in range(1000):
+            if isinstance(await self.step(), Failed):
+                break
+        assert isinstance(await self.step(), Failed)
+
+
+def test_an_owner_who_comes_back_has_the_machine_until_it_was_quiet_for_a_minute(machine: Machine) -> None:
+    async def test() -> None:
+        bench = Bench(idle_only=True)
+        with bench.serving():
+            assert isinstance(await bench.step(), Hidden)
+            machine.used = 1.0
+            assert await bench.next(Pause) == Pause(PauseReason.BUSY)
+            await bench.steps_fail()
+            machine.used, machine.now = 0.0, machine.now + 59
+            await bench.steps_fail()
+            machine.now += 1
+            assert await bench.next(Resume) == Resume()
+            assert isinstance(await bench.step(), Hidden)
+        assert bench.said.lines == ["Pausing: its owner uses the machine.", "Going on."]
+
+    run(test())
+
+
+def test_outside_its_hours_a_node_computes_nothing(machine: Machine) -> None:
+    async def test() -> None:
+        bench = Bench(hours=Hours.parse("22-07"))
+        machine.hour = 6
+        with bench.serving():
+            assert isinstance(await bench.step(), Hidden)
+            machine.hour = 7
+            assert await bench.next(Pause) == Pause(PauseReason.HOURS)
+            await bench.steps_fail()
+            machine.hour = 22
+            await bench.next(Resume)
+            assert isinstance(await bench.step(), Hidden)
+
+    run(test())
+
+
+def test_outside_its_hours_a_node_does_not_even_dial(machine: Machine) -> None:
+    async def test() -> None:
+        bench = Bench(hours=Hours.parse("22-07"))
+        running = asyncio.create_task(bench.agent.run())
+        await asyncio.wait_for(bench.said.something.wait(), 5)
+        assert bench.said.lines == ["Waiting: it is outside its hours."]
+        bench.agent.leave()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    run(test())
+
+
+def test_paused_by_hand_it_stays_paused_until_it_is_resumed_by_hand(machine: Machine) -> None:
+    async def test() -> None:
+        bench = Bench()
+        with bench.serving():
+            bench.agent.pause()
+            assert await bench.next(Pause) == Pause(PauseReason.OWNER)
+            await bench.steps_fail()
+            bench.agent.resume()
+            await bench.next(Resume)
+            assert isinstance(await bench.step(), Hidden)
+            await bench.link.send(encode(Released()))
+
+    run(test())
+
+
+@pytest.mark.parametrize("used", [0.0, 3.0])
+def test_a_node_without_conditions_works_beside_its_owner(machine: Machine, used: float) -> None:
+    async def test() -> None:
+        bench = Bench()
+        machine.used = used
+        with bench.serving():
+            for _ in range(5):
+                assert isinstance(await bench.step(), Hidden)
+                await asyncio.sleep(0.02)
+        assert bench.said.lines == []
+
+    run(test())
