@@ -34,7 +34,8 @@ def forecast(footprint: Footprint, placed: Sequence[Placed]) -> Forecast:
     slowest = rates.index(min(rates))
     servers = [one for one in placed if slowest in one.span]
     bottleneck = min(servers, key=lambda one: one.machine.rate(footprint, one.span))
-    return Forecast(1 / _token_seconds(footprint, placed), min(rates), bottleneck, [])
+    token_s = sum(one.machine.seconds(footprint, one.span) for one in quickest_route(footprint, placed))
+    return Forecast(1 / token_s, min(rates), bottleneck, [])
 
 
 def sentences(footprint: Footprint, told: Forecast) -> list[str]:
@@ -69,13 +70,19 @@ def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast
     }
 
 
-def _token_seconds(footprint: Footprint, placed: Sequence[Placed]) -> float:
-    """Of the quickest route. A stage begins where its machine's span begins, and may end before the span does."""
+def quickest_route(footprint: Footprint, placed: Sequence[Placed]) -> list[Placed]:
+    """The stages of one stream's quickest token; all layers are covered.
+
+    A stage begins where its machine's span begins, and may end before the span does.
+    """
     layers = len(footprint.layers)
     best = [0.0] + [inf] * layers  # to have run all layers before this one
+    routes: list[list[Placed]] = [[] for _ in best]
     for one in sorted(placed, key=lambda one: one.span.first):
-        for last in range(one.span.first, one.span.last + 1):
-            work = footprint.work(Span(one.span.first, last))
-            seconds = best[one.span.first] + one.machine.round_trip_s + work / one.machine.bytes_per_s
-            best[last + 1] = min(best[last + 1], seconds)
-    return best[layers]
+        first = one.span.first
+        for last in range(first, one.span.last + 1):
+            stage = Span(first, last)
+            seconds = best[first] + one.machine.seconds(footprint, stage)
+            if seconds < best[last + 1]:
+                best[last + 1], routes[last + 1] = seconds, [*routes[first], Placed(one.machine, stage)]
+    return routes[layers]

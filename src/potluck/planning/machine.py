@@ -22,6 +22,10 @@ class Machine(Struct, frozen=True):
     round_trip_s: float = 0.0
     link_bytes_per_s: float = inf
 
+    def seconds(self, footprint: Footprint, span: Span) -> float:
+        """Of one token of one stream through `span`, on the way there and back too."""
+        return self.round_trip_s + footprint.work(span) / self.bytes_per_s
+
     def rate(self, footprint: Footprint, span: Span) -> float:
         """Tokens/s of many streams together that it carries through `span`."""
         return min(self.bytes_per_s / footprint.work(span), self.link_rate(footprint))

@@ -1,0 +1,62 @@
+"""What limits a swarm now, and what one more machine would change. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from potluck.planning.cost import Footprint
+from potluck.planning.forecast import Forecast, forecast, quickest_route, sentences
+from potluck.planning.machine import Placed
+
+STREAMS = 8
+"""Of which the gain is told: a handful of people who ask at once."""
+
+
+class Limit(Struct, frozen=True):
+    """slowest: the stage that takes the largest share of one stream's token. bottleneck: who limits many streams.
+
+    gain: what a second machine like the bottleneck there would add to STREAMS streams; 0.4 is 40 %.
+    """
+
+    slowest: Placed
+    share: float
+    bottleneck: Placed
+    gain: float
+
+
+def limit(footprint: Footprint, placed: Sequence[Placed]) -> Limit | None:
+    """None where layers are missing."""
+    told = forecast(footprint, placed)
+    if told.bottleneck is None:
+        return None
+    route = quickest_route(footprint, placed)
+    seconds = [one.machine.seconds(footprint, one.span) for one in route]
+    slowest = max(range(len(route)), key=seconds.__getitem__)
+    better = forecast(footprint, [*placed, told.bottleneck])
+    gain = _tokens_per_s(better) / _tokens_per_s(told) - 1
+    return Limit(route[slowest], seconds[slowest] / sum(seconds), told.bottleneck, gain)
+
+
+def limit_sentence(footprint: Footprint, placed: Sequence[Placed]) -> str:
+    """The limit for people."""
+    found = limit(footprint, placed)
+    if found is None:
+        [missing] = sentences(footprint, forecast(footprint, placed))
+        return missing
+    takes = "take" if len(found.slowest.span) > 1 else "takes"
+    share = f"{_layers(found.slowest)} {takes} {100 * found.share:.0f} % of a token's time"
+    if round(100 * found.gain) < 1:
+        return f"{share}."
+    there = "" if found.bottleneck.machine == found.slowest.machine else f" for {_layers(found.bottleneck).lower()}"
+    return f"{share}; a second holder{there} would give +{100 * found.gain:.0f} % for {STREAMS} streams."
+
+
+def _tokens_per_s(told: Forecast) -> float:
+    """Of STREAMS streams: no more than so many times one, and no more than the machines carry."""
+    return min(STREAMS * told.one_stream, told.many_streams)
+
+
+def _layers(placed: Placed) -> str:
+    return f"{'Layers' if len(placed.span) > 1 else 'Layer'} {placed.span} on {placed.machine.name}"
