@@ -281,7 +281,7 @@ def test_an_answer_ends_with_the_models_own_stop_token() -> None:
         async with toy_swarm("0-3") as (gateway, _):
             deltas = await answer(gateway, job(prompt, 20))
             assert text(deltas) == toy_answer(prompt, 20)
-            assert deltas[-1] == Delta(finish="stop")
+            assert deltas[-1] == Delta(finish="stop", nodes=("toy 0-3",))
             assert sum(delta.generated for delta in deltas) == 5
 
     run(test())

@@ -168,6 +168,7 @@ def test_a_whole_chat(script: Callable[..., Answers]) -> None:
             "completion_tokens": 3,
             "total_tokens": len(prompt) + 3,
             "prompt_tokens_details": {"cached_tokens": 0},
+            "nodes": [],
         }
         [job] = answers.jobs
         assert (bytes(job.prompt), job.max_tokens, job.params) == (prompt, 9, SamplingParams(temperature=0))

@@ -46,12 +46,13 @@ class PromptDetails(Struct, frozen=True):
 
 
 class UsageReport(Struct, frozen=True):
-    """Tokens of one request, over all its choices."""
+    """Tokens of one request, over all its choices. nodes: who computed them, each with its layers; a field of ours."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    nodes: list[str]
 
 
 Finish = Literal["stop", "length"]

@@ -73,6 +73,7 @@ class Delta:
     generated: 1 where the step sampled a token, shown or not; 0 where it only scored the prompt.
     cached: with the first that was sampled, how many tokens of the prompt the nodes held already.
     session: with the same one, the number by which `/trace` knows its session.
+    nodes: with the last one, who computed the answer, each with its layers.
     """
 
     text: str = ""
@@ -81,6 +82,7 @@ class Delta:
     generated: int = 1
     cached: int = 0
     session: int | None = None
+    nodes: tuple[str, ...] = ()
 
 
 async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGenerator[Delta, None]:
@@ -95,16 +97,17 @@ async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGen
         if job.echo:
             yield Delta(tokens=_score_prompt(job, scored), generated=0)
         if not job.max_tokens:
-            yield Delta(finish="length", generated=0, cached=run.cached, session=run.number)
+            yield Delta(finish="length", generated=0, cached=run.cached, session=run.number, nodes=run.nodes)
             return
         delta = writer.write(candidates)
         delta.cached, delta.session = run.cached, run.number
-        yield delta
         while delta.finish is None:
+            yield delta
             run.tokens.append(writer.last)
             [candidates] = await _next_rows(run, writer)
             delta = writer.write(candidates)
-            yield delta
+        delta.nodes = run.nodes
+        yield delta
     finally:
         run.end()
 
@@ -239,6 +242,18 @@ class _Run:
         self._began = False
         self._avoid: set[str] = set()
         self._interruption = Interruption(gateway.swarm.tally)
+        self._nodes: dict[str, None] = {}
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Who has computed it, each with its layers, in the order in which they came in."""
+        return tuple(self._nodes)
+
+    def _note_nodes(self, session: Session) -> None:
+        for stage in session.route:
+            node = self._gateway.swarm.nodes.get(stage.node)
+            if node is not None:
+                self._nodes[f"{node.name} {stage.span}"] = None
 
     @property
     def number(self) -> int | None:
@@ -300,6 +315,7 @@ class _Run:
             self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began
         )
         self._session, self._done = session, session.held
+        self._note_nodes(session)
         if not self._began:
             self._began, self.cached, self._charged = True, session.held, session.held
             self._count_prompt(session.held)
@@ -320,6 +336,7 @@ class _Run:
         held = await session.mend(self.tokens[: self._done], self._avoid)
         if held is not None:
             self._done, self._interruption.remedy = held, session.remedy
+            self._note_nodes(session)
         return not session.is_lost
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:

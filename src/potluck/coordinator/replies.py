@@ -17,15 +17,20 @@ Json = dict[str, Any]
 
 @dataclass
 class Usage:
-    """Tokens of one request, over all its choices. cached_tokens: of the prompt, those that the nodes held already."""
+    """Tokens of one request, over all its choices. cached_tokens: of the prompt, those that the nodes held already.
+
+    nodes: who computed them, each with its layers.
+    """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    nodes: tuple[str, ...] = ()
 
     def count(self, delta: Delta) -> None:
         self.completion_tokens += delta.generated
         self.cached_tokens += delta.cached
+        self.nodes = tuple(dict.fromkeys((*self.nodes, *delta.nodes)))
 
     def json(self) -> Json:
         """Several choices have their prompt counted once, so no more than all of it can have been held."""
@@ -35,6 +40,7 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
             "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
+            "nodes": list(self.nodes),
         }
 
 
