@@ -6,7 +6,7 @@ PIP := .venv/bin/pip
 # llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
-.PHONY: install demo test lint audit clean
+.PHONY: install demo test lint audit screenshots clean
 
 install: .venv/demo.stamp
 
@@ -26,6 +26,10 @@ audit: .venv/bin/pip
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
+# Pictures of the pages, for which it takes Chromium: apt-get install chromium.
+screenshots: .venv/test.stamp
+	.venv/bin/python benchmarks/screenshots.py
 
 clean:
 	rm -rf .venv build src/potluck.egg-info src/potluck/engine/_tap*.so

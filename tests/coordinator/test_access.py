@@ -54,7 +54,7 @@ def ask(tickets: Tickets, clock) -> Callable[..., httpx.Response]:
 
 def make_app() -> Starlette:
     told = ("/status", "/metrics", "/v1/models", "/v1/account", "/v1/admin/keys")
-    open_to_nodes = ("/health", "/manifest", "/files/a.gguf")
+    open_to_nodes = ("/health", "/", "/web/app.js", "/manifest", "/files/a.gguf")
     return Starlette(
         routes=[*(Route(path, tell_caller) for path in told), *(Route(path, ok) for path in open_to_nodes)]
     )
@@ -82,7 +82,8 @@ def refusal(reply: httpx.Response) -> tuple[int, str]:
 
 
 def test_a_private_swarm_tells_strangers_nothing_but_that_it_lives(ask, private: KeyPolicy) -> None:
-    assert ask(private, "/health").status_code == 200
+    for path in ("/health", "/", "/web/app.js"):
+        assert ask(private, path).status_code == 200
     named = ("/v1/account", "/v1/admin/keys", "/manifest", "/files/a.gguf")
     for path in ("/status", "/metrics", "/v1/models", *named, "/nowhere"):
         assert refusal(ask(private, path)) == (401, "invalid_api_key")

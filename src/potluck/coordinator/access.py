@@ -1,4 +1,5 @@
-"""Who asks over HTTP, and what they may: nothing passes here unseen but the nodes' own socket and `/health`."""
+"""Who asks over HTTP, and what they may: nothing passes here unseen but the nodes' own socket, `/health`
+and the pages."""
 
 from __future__ import annotations
 
@@ -18,8 +19,10 @@ from potluck.coordinator.tickets import Tickets
 from potluck.errors import PotluckError, RequestError
 from potluck.wire.origin import is_loopback
 
-_PUBLIC = frozenset({"/health", "/node"})
+_PUBLIC = frozenset({"/health", "/node", "/"})
 """`/node` has a door of its own."""
+_PAGES = "/web/"
+"""They hold nothing of the swarm: what they show they ask for, with a key."""
 _WEIGHTS = ("/manifest", "/files/")
 _NAMED_ONLY = (*_WEIGHTS, "/v1/account", "/v1/admin/")
 """Closed to anonymous callers."""
@@ -127,7 +130,9 @@ class Access:
     async def _check(self, connection: HTTPConnection) -> None:
         path: str = connection.scope["path"]
         self._policy.check(connection)
-        if path in _PUBLIC or (path.startswith(_WEIGHTS) and self._tickets.holds(bearer(connection))):
+        if path in _PUBLIC or path.startswith(_PAGES):
+            return
+        if path.startswith(_WEIGHTS) and self._tickets.holds(bearer(connection)):
             return
         caller = await self._policy.caller(connection)
         if caller.anonymous and path.startswith(_NAMED_ONLY):

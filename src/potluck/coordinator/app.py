@@ -1,4 +1,4 @@
-"""The coordinator as a web application: the OpenAI API, the swarm's state, the model's bytes, and the nodes' socket."""
+"""The coordinator as a web application: pages, the OpenAI API, the swarm's state, the model's bytes, and the nodes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from potluck.coordinator.admin import Admin
 from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway
+from potluck.coordinator.live import Live
 from potluck.coordinator.metrics import Metrics, RequestCount
 from potluck.coordinator.office import Office
 from potluck.coordinator.openai import Service, error_json, error_response
@@ -43,6 +44,7 @@ from potluck.coordinator.tokenizer import open_tokenizer
 from potluck.coordinator.tolerance import tolerance
 from potluck.coordinator.trace import Hop, chrome, summary
 from potluck.coordinator.verdict import Judge
+from potluck.coordinator.web import Pages
 from potluck.errors import ModelError, PotluckError, RequestError
 from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
@@ -96,13 +98,24 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     hub, files = config.model.hub, local_source(config.model.path)
     encoded, described = manifest.encode(), msgspec.json.encode(describe())
 
-    async def status(_: Request) -> Response:
-        audits = gateway.auditor.audits
+    def tell() -> bytes:
+        audits, sessions = gateway.auditor.audits, gateway.sessions
         told = swarm_status(
-            swarm, manifest.name, manifest.digest, context, audits, gateway.sessions.waiting, gateway.sessions.queue
+            swarm,
+            manifest.name,
+            manifest.digest,
+            context,
+            audits,
+            sessions.waiting,
+            sessions.queue,
+            ledger,
         )
-        body = msgspec.json.encode(told)
-        return Response(_readable(body), media_type="application/json")
+        return msgspec.json.encode(told)
+
+    live = Live(tell)
+
+    async def status(_: Request) -> Response:
+        return Response(_readable(tell()), media_type="application/json")
 
     async def give_metrics(_: Request) -> Response:
         return metrics.response()
@@ -140,10 +153,12 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         return FileResponse(files.folder / name, media_type="application/octet-stream")
 
     routes = [
+        *Pages().routes(),
         Route("/health", health),
         Route("/openapi.json", give_description),
         Route("/status", status),
         Route("/metrics", give_metrics),
+        Route("/status/events", live.events),
         Route("/trace", trace),
         Route("/manifest", give_manifest),
         Route("/files/{name:path}", give_file),
@@ -167,7 +182,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         exception_handlers=handlers,  # type: ignore[arg-type]
         lifespan=lambda _: office.books.kept(),
     )
-    app.state.gateway = gateway
+    app.state.gateway, app.state.live = gateway, live
     return app
 
 
@@ -256,6 +271,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.app.state.gateway.stop()  # type: ignore[union-attr]
+        self.config.app.state.live.stop()  # type: ignore[union-attr]
         await super().shutdown(sockets)
 
 

@@ -345,6 +345,7 @@ class Gateway:
         if node is not None:
             node.measure.note(hop, node.span, node.open_sessions)
             self.swarm.tally.rows += hop.rows
+            node.rows += hop.rows
             self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
         self.auditor.stepped(hop)
 

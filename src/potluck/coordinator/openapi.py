@@ -45,9 +45,9 @@ _REF = "#/components/schemas/{name}"
 
 @dataclass(frozen=True)
 class Operation:
-    """One method of one path. answer: the type of the JSON that it gives; str: text; None: bytes.
+    """One method of one path. answer: the type of the JSON that it gives; str: text; None: bytes of these media types.
 
-    body: the type of the JSON that it takes. events: what it streams, where the body asks for it.
+    body: the type of the JSON that it takes. events: what it streams, where a body asks for it or always.
     errors: the statuses that it answers with OpenAI's errors, besides those that every door has.
     plain: those that it answers with a line of text. bare: with nothing.
     public: whoever reaches the coordinator may ask.
@@ -64,6 +64,7 @@ class Operation:
     plain: tuple[int, ...] = ()
     bare: tuple[int, ...] = ()
     public: bool = False
+    media: tuple[str, ...] = ("application/octet-stream",)
 
     @property
     def types(self) -> list[Any]:
@@ -84,10 +85,23 @@ _TOLD = (400, 413)
 """What a request with a body may end with."""
 _ID = (_parameter("path", "id", "as it is listed", _TEXT),)
 
+_PAGE: Json = {"public": True, "bare": (304,)}
+
 OPERATIONS = (
+    Operation("get", "/", "The dashboard and the chat", media=("text/html",), **_PAGE),
+    Operation(
+        "get",
+        "/web/{name}",
+        "What these pages consist of",
+        parameters=(_parameter("path", "name", "of the file", _TEXT),),
+        errors=(404,),
+        media=("text/html", "text/css", "text/javascript", "image/svg+xml"),
+        **_PAGE,
+    ),
     Operation("get", "/openapi.json", "This document", dict[str, Any]),
     Operation("get", "/health", "Whether the coordinator is there", Health, public=True),
     Operation("get", "/status", "Who serves which layers, and who waits", Status),
+    Operation("get", "/status/events", "The same once a second, as it changes", events=Status, media=()),
     Operation("get", "/metrics", "The same and more, as numbers for Prometheus", str),
     Operation(
         "get",
@@ -191,12 +205,12 @@ def _operation(operation: Operation) -> Json:
 
 
 def _responses(operation: Operation) -> Json:
-    content = _content_of(operation.answer)
+    content = {media: {} for media in operation.media} if operation.answer is None else _content_of(operation.answer)
     if operation.events is not None:
-        content["text/event-stream"] = {"schema": _event_of(operation.events)}
+        content["text/event-stream"] = {"schema": _event_of(operation.events, ends=operation.body is not None)}
     told = [
         (200, content),
-        *([(206, content)] if operation.answer is None and operation.body is None else []),
+        *([(206, content)] if 416 in operation.plain else []),
         *((status, _json_of(Error)) for status in (*operation.errors, *(() if operation.public else _DOOR))),
         *((status, _content_of(str)) for status in operation.plain),
         *((status, {}) for status in operation.bare),
@@ -205,8 +219,6 @@ def _responses(operation: Operation) -> Json:
 
 
 def _content_of(answer: Any) -> Json:
-    if answer is None:
-        return {"application/octet-stream": {}}
     return {"text/plain": {"schema": {"type": "string"}}} if answer is str else _json_of(answer)
 
 
@@ -215,8 +227,12 @@ def _json_of(kind: Any) -> Json:
     return {"application/json": {"schema": schema}}
 
 
-def _event_of(kind: Any) -> Json:
-    """A server-sent event: a chunk, what broke the answer off, or the end."""
+def _event_of(kind: Any, *, ends: bool) -> Json:
+    """A server-sent event; of an answer, which ends: a chunk, what broke it off, or the end."""
+    if not ends:
+        [schema], _ = msgspec.json.schema_components([kind], ref_template=_REF)
+        told = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+        return {"type": "object", "properties": {"data": told}, "required": ["data"]}
     schemas, _ = msgspec.json.schema_components([kind, Error], ref_template=_REF)
     chunk = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": list(schemas)}}
     return {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, chunk]}}, "required": ["data"]}

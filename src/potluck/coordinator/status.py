@@ -6,17 +6,19 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from potluck.coordinator.accounts import Account
+from potluck.coordinator.accounts import Account, Ledger
 from potluck.coordinator.audits import Audits, Record
 from potluck.coordinator.claim import weight_of
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.members import Member
 from potluck.coordinator.swarm import Node, Swarm
+from potluck.coordinator.tally import TokenKind
 
 
 class NodeStatus(Struct, frozen=True):
     """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
 
+    rows: that it has computed since it came. credits: what its account has earned and not spent.
     parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it said last.
     round_trip_s: what a step takes besides the node. audits_passed, audits_failed: of this node.
     reason: why it is not used.
@@ -32,6 +34,8 @@ class NodeStatus(Struct, frozen=True):
     sessions: int
     parked: int
     held: int
+    rows: int
+    credits: int
     trusted: bool
     audits_passed: int
     audits_failed: int
@@ -55,6 +59,8 @@ class QueueStatus(Struct, frozen=True):
 class Status(Struct, frozen=True):
     """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line.
 
+    limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started. streams: sessions
+    that are no parked ones.
     queue: the first of these. audits_undecided: those in which nodes contradicted each other, and nobody could tell
     who was wrong.
     """
@@ -66,6 +72,9 @@ class Status(Struct, frozen=True):
     served: list[int]
     covered: bool
     missing: list[str]
+    limit: str
+    tokens: int
+    streams: int
     waiting: int
     queue: list[QueueStatus]
     audits_passed: int
@@ -82,10 +91,11 @@ def swarm_status(
     audits: Audits,
     waiting: int,
     queue: Sequence[Standing] = (),
+    ledger: Ledger | None = None,
 ) -> Status:
     missing = [str(span) for span in swarm.missing()]
     known = sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))
-    nodes = [_node_status(node, audits.record(node.key)) for node in known]
+    nodes = [_node_status(node, audits.record(node.key), ledger or Ledger()) for node in known]
     total = audits.totals
     return Status(
         model,
@@ -95,6 +105,9 @@ def swarm_status(
         swarm.served(),
         not missing,
         missing,
+        swarm.limit(),
+        swarm.tally.tokens[TokenKind.GENERATED],
+        swarm.streams,
         waiting,
         [*map(_queue_status, queue)],
         total.passed,
@@ -109,7 +122,7 @@ def _queue_status(standing: Standing) -> QueueStatus:
     return QueueStatus(claim.rank.word, claim.account, round(standing.waited_s, 1), standing.reason)
 
 
-def _node_status(node: Node, record: Record) -> NodeStatus:
+def _node_status(node: Node, record: Record, ledger: Ledger) -> NodeStatus:
     return NodeStatus(
         name=node.name,
         span=str(node.span),
@@ -121,6 +134,8 @@ def _node_status(node: Node, record: Record) -> NodeStatus:
         sessions=node.open_sessions,
         parked=len(node.parked),
         held=node.held,
+        rows=node.rows,
+        credits=ledger.balance(node.entry.account) if node.entry.account else 0,
         trusted=node.entry.trusted,
         audits_passed=record.passed,
         audits_failed=record.failed,

@@ -39,6 +39,7 @@ from potluck.coordinator.mover import Mover
 from potluck.coordinator.tally import Incident, Tally
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import HOP_S, Footprint
+from potluck.planning.limit import limit_sentence
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
 from potluck.planning.rebalancing import Move
@@ -93,6 +94,8 @@ class Node:
     measure: Measure = field(default_factory=lambda: Measure.of(_NOT_READY.speed))
     held: int = 0
     """Sessions that its engine holds, as it said last."""
+    rows: int = 0
+    """That it has computed since it came."""
     destination: Span | None = None
     reason: str = ""
 
@@ -217,6 +220,16 @@ class Swarm:
             for name, node in self.nodes.items()
             if node.state not in (NodeState.LEAVING, NodeState.PAUSED, NodeState.QUARANTINED)
         ]
+
+    @property
+    def streams(self) -> int:
+        """Sessions for which nodes hold room and that are not parked."""
+        return len({session for node in self.nodes.values() for session in node.reserved.keys() - node.parked})
+
+    def limit(self) -> str:
+        """What limits the nodes that serve now, in a sentence; empty where none does."""
+        serving = [Placed(node.machine(node.name), node.span) for _, node in self._ready_nodes()]
+        return limit_sentence(self._footprint, serving) if serving else ""
 
     def _progressed(self, event: Progressed) -> list[Action]:
         if not 0 <= event.fraction <= 1:

@@ -1,0 +1,129 @@
+"""The dashboard with many nodes: its first paint, and what a second of updates costs browser and coordinator."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import uvicorn
+from playwright.sync_api import Page, sync_playwright
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from potluck.coordinator.audits import no_audits
+from potluck.coordinator.events import BecameReady, Joined, Quarantined, Stalled
+from potluck.coordinator.live import Live
+from potluck.coordinator.status import swarm_status
+from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.tally import TokenKind
+from potluck.coordinator.web import Pages
+from potluck.planning.cost import Footprint
+from potluck.types import Capacity, Span, Speed
+from potluck.wire.messages import Hello, Ready
+
+LAYERS = 80
+
+
+class Crowd:
+    """A swarm of simulated nodes, all of them busy. spent_s: what telling of them took."""
+
+    def __init__(self, nodes: int) -> None:
+        self._chance = random.Random(1)
+        self.swarm = Swarm("d" * 64, Footprint((300 << 20,) * LAYERS, 0, 0, 8 << 20, 64 << 10))
+        self.spent_s, self.told = 0.0, 0
+        for number in range(nodes):
+            self._join(f"n{number}", number)
+
+    def _join(self, node: str, number: int) -> None:
+        length = self._chance.randint(4, 12)
+        first = min(LAYERS - length, number * length % LAYERS)
+        span, key = Span(first, first + length - 1), number.to_bytes(32, "big")
+        hello = Hello(f"node-{number:03}", "0.1.0", "", span, 64 << 30, 8, key=key)
+        self.swarm.handle(Joined(node, hello))
+        if number % 20 == 7:
+            self.swarm.nodes[node].fraction = self._chance.random()
+            return
+        speed = Speed(length * self._chance.uniform(0.002, 0.01), 0.001)
+        self.swarm.handle(BecameReady(node, Ready(Capacity(16, 65536, 576), speed, "ab12" * 8, "optimised")))
+        if number % 25 == 3:
+            self.swarm.handle(Stalled(node, "it does not answer"))
+        if number % 50 == 9:
+            self.swarm.handle(Quarantined(node, "it computed something else than its layers"))
+
+    def tell(self) -> bytes:
+        began = time.thread_time()
+        self._work()
+        status = swarm_status(self.swarm, "a-large-model", "d" * 64, 4096, no_audits(), 3)
+        told = msgspec.json.encode(status)
+        self.spent_s, self.told = self.spent_s + time.thread_time() - began, self.told + 1
+        return told
+
+    def _work(self) -> None:
+        self.swarm.tally.tokens[TokenKind.GENERATED] += self._chance.randint(90, 110)
+        for node in self.swarm.nodes.values():
+            node.rows += self._chance.randint(0, 60)
+            node.reserved = dict.fromkeys(range(self._chance.randint(0, 4)), 1)
+
+
+@contextmanager
+def served(crowd: Crowd) -> Iterator[str]:
+    """The URL of pages that show the crowd."""
+    live = Live(crowd.tell)
+    app = Starlette(routes=[*Pages().routes(), Route("/status/events", live.events)])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> None:
+    page.goto(url)
+    page.locator("tr.node").nth(nodes - 1).wait_for(state="attached")
+    whole_ms = page.evaluate("performance.now()")
+    paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    print(f"{nodes} nodes: first paint after {paint_ms:.0f} ms, all rows after {whole_ms:.0f} ms.")
+    tools = page.context.new_cdp_session(page)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    before, began = busy_s(tools), time.monotonic()
+    time.sleep(seconds)
+    share = (busy_s(tools) - before) / (time.monotonic() - began)
+    print(f"Updates take the page {100 * share:.1f} % of a core.")
+    if picture:
+        page.screenshot(path=picture)
+
+
+def busy_s(tools: object) -> float:
+    """CPU time of the page's main thread: scripts, styles, layout and painting."""
+    metrics = tools.send("Performance.getMetrics")["metrics"]  # type: ignore[attr-defined]
+    return next(float(one["value"]) for one in metrics if one["name"] == "TaskDuration")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--picture", default="", help="where to put a PNG of the page")
+    asked = parser.parse_args()
+    crowd = Crowd(asked.nodes)
+    with served(crowd) as url, sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        measure(browser.new_page(), url, asked.nodes, asked.seconds, asked.picture)
+        browser.close()
+    print(f"Telling takes the coordinator {1000 * crowd.spent_s / crowd.told:.1f} ms, once a second for all who look.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What the swarm does, told as it changes: server-sent events, made once for all who look."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from potluck.errors import RequestError
+
+_LOOK_S = 1.0
+_KEEP_LOOKS = 15
+"""After so many looks at which nothing changed it is told again, so that no proxy takes the line for dead."""
+_LONGEST_S = 600.0
+"""A listener asks again then, with a key that is still good."""
+_MOST_LISTENERS = 256
+
+
+class Live:
+    """tell: what there is to be told, as JSON on one line. It is asked once a second, while anybody listens."""
+
+    def __init__(self, tell: Callable[[], bytes]) -> None:
+        self._tell = tell
+        self._told = b""
+        self._quiet = 0
+        self._news = asyncio.Event()
+        self._listeners = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def events(self, _: Request) -> Response:
+        """GET /status/events"""
+        if self._listeners >= _MOST_LISTENERS:
+            raise RequestError("Too many look at this swarm now.", status=429, retry_s=_LOOK_S)
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self.listen(), media_type="text/event-stream", headers=headers)
+
+    async def listen(self) -> AsyncGenerator[bytes, None]:
+        """Each time what is newest: whoever reads slowly misses what lies between."""
+        self._listeners += 1
+        deadline = asyncio.get_running_loop().time() + _LONGEST_S
+        try:
+            if self._looking is None:
+                self._look()
+                self._looking = asyncio.create_task(self._keep_looking())
+            while not self._stopped and asyncio.get_running_loop().time() < deadline:
+                news = self._news
+                yield b"data: " + self._told + b"\n\n"
+                await news.wait()
+        finally:
+            self._listeners -= 1
+
+    async def _keep_looking(self) -> None:
+        try:
+            while self._listeners and not self._stopped:
+                await asyncio.sleep(_LOOK_S)
+                self._look()
+        finally:
+            self._looking = None
+
+    def _look(self) -> None:
+        told = self._tell()
+        self._quiet = 0 if told != self._told else self._quiet + 1
+        if self._quiet % _KEEP_LOOKS == 0:
+            self._told = told
+            self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def stop(self) -> None:
+        """The coordinator goes, and waits for nobody who looks."""
+        self._stopped = True
+        self._wake()

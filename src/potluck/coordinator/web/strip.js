@@ -1,0 +1,63 @@
+// What the swarm did in the last minutes: four figures, each with its curve.
+
+import { $, figure, make, setText } from "./dom.js";
+
+const KEPT_S = 300;
+const WINDOW_S = 5;
+const HEIGHT = 40;
+const SVG = "http://www.w3.org/2000/svg";
+
+const samples = [];
+const tiles = [
+  ["tokens/s", (at) => tokensPerSecond(at)],
+  ["streams", (at) => samples[at].streams],
+  ["waiting", (at) => samples[at].waiting],
+  ["ms a token", (at) => milliseconds(at)],
+].map(([unit, value]) => ({ unit, value, ...tile(unit) }));
+
+/** Once a second: the latest status, whether it is new or not. */
+export function sampleStrip(status, now) {
+  samples.push({ at: now, tokens: status.tokens, streams: status.streams, waiting: status.waiting });
+  while (samples[0].at < now - KEPT_S) samples.shift();
+  for (const { value, number, curve } of tiles) {
+    const values = samples.map((_, at) => value(at));
+    setText(number, values.at(-1) === null ? "–" : figure(values.at(-1)));
+    curve.setAttribute("d", path(values));
+  }
+}
+
+function tokensPerSecond(at) {
+  const from = Math.max(0, at - WINDOW_S);
+  const seconds = samples[at].at - samples[from].at;
+  return seconds > 0 ? Math.max(0, samples[at].tokens - samples[from].tokens) / seconds : 0;
+}
+
+/** Streams over their tokens a second, which is Little's law; null where nothing runs. */
+function milliseconds(at) {
+  const rate = tokensPerSecond(at);
+  return rate && samples[at].streams ? (1000 * samples[at].streams) / rate : null;
+}
+
+function path(values) {
+  const most = Math.max(1, ...values);
+  const x = (at) => KEPT_S - (values.length - 1 - at);
+  let pen = "M";
+  let drawn = "";
+  values.forEach((value, at) => {
+    if (value === null) pen = "M";
+    else drawn += `${pen}${x(at)} ${(HEIGHT - 2 - ((HEIGHT - 4) * value) / most).toFixed(1)}`, (pen = "L");
+  });
+  return drawn;
+}
+
+function tile(unit) {
+  const curve = document.createElementNS(SVG, "path");
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", `0 0 ${KEPT_S} ${HEIGHT}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(curve);
+  const number = make("strong", {}, "–");
+  $("strip").append(make("div", { class: "tile" }, make("p", {}, number, make("span", {}, unit)), svg));
+  return { number, curve };
+}

@@ -1,0 +1,207 @@
+"""The pages in a real browser, before real swarms."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+
+from e2e.helpers import LOCAL, ONE_THREAD
+from potluck.local import LocalSwarm, Process
+from potluck.types import Span, even_spans
+
+CHROMIUM = shutil.which("chromium")
+HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>
+
+[click](javascript:window.pwned=1) ![seen](https://evil.example/pixel.png) [data](data:text/html,<script>1</script>)
+
+**bold**, `code <b>` and *soft*
+
+- one
+  - two
+
+```html
+<iframe srcdoc="<script>parent.pwned = 1</script>"></iframe>
+```
+"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser had against the page, its policy's refusals among it."""
+    return []
+
+
+@pytest.fixture
+def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Page]]:
+    """Opens a page of its own profile; only the coordinator may be asked for anything."""
+    pages: list[Page] = []
+
+    def opened(url: str, **options: object) -> Page:
+        page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(url) else complaints.append(request.url))
+        page.goto(url)
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.context.close()
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_role("link", name="Chat").click()
+    page.get_by_label("Your message").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def limit_answers(page: Page, tokens: int) -> None:
+    page.get_by_role("link", name="Chat").click()
+    page.get_by_text("Settings").click()
+    page.get_by_label("Longest answer").fill(str(tokens))
+    page.get_by_text("Settings").click()
+
+
+def test_the_table_shows_who_serves_what(visit, tiny_swarm: LocalSwarm, complaints) -> None:
+    page = visit(tiny_swarm.url)
+    expect(page.locator("tr.node")).to_have_count(3)
+    expect(page.locator("tr.node .label")).to_have_text(["0-1", "2-3", "4-5"])
+    expect(page.locator("tr.node .state")).to_have_text(["ready"] * 3)
+    expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible()
+    expect(page.locator("#limit")).to_have_text(re.compile(r"Layers \d-\d on \S+ take \d+ % of a token's time"))
+    assert complaints == []
+
+
+def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    name = page.locator("tr.node .name").first
+    name.focus()
+    page.keyboard.press("Enter")
+    expect(name).to_have_attribute("aria-expanded", "true")
+    facts = page.locator("tr.details:visible")
+    expect(facts).to_contain_text("Round trip")
+    expect(facts).to_contain_text("Karma")
+    page.keyboard.press("Enter")
+    expect(page.locator("tr.details:visible")).to_have_count(0)
+
+
+def test_a_chat_is_streamed_signed_and_kept(visit, tiny_swarm: LocalSwarm, complaints) -> None:
+    page = visit(tiny_swarm.url)
+    limit_answers(page, 20)
+    ask(page, "the potluck")
+    note = page.locator("article.assistant .note")
+    expect(note).to_contain_text(re.compile(r"Served by \S+ 0-1 → \S+ 2-3 → \S+ 4-5 · first token .+ s · .+ tokens/s"))
+    answer = page.locator("article.assistant .text").inner_text()
+    assert answer
+    page.reload()
+    expect(page.locator("article.assistant .text")).to_have_text(answer, use_inner_text=True)
+    expect(page.get_by_label("Longest answer")).to_have_value("20")
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("article")).to_have_count(0)
+    assert complaints == []
+
+
+def test_an_answer_can_be_stopped(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    page.route("**/v1/chat/completions", lambda route: route.continue_(post_data=endless(route)))
+    ask(page, "the potluck")
+    expect(page.locator("article.assistant .text")).not_to_be_empty()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("article.assistant .note")).to_contain_text("stopped")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    tiny_swarm.wait_until(lambda status: status["streams"] == 0)
+    assert len(page.locator("article.assistant .text").inner_text()) > 0
+
+
+def endless(route: Route) -> str:
+    """The page's own request, for an answer that the model itself may not end."""
+    return json.dumps({**route.request.post_data_json, "ignore_eos": True})
+
+
+def test_a_hostile_answer_stays_text(visit, tiny_swarm: LocalSwarm, complaints) -> None:
+    page = visit(tiny_swarm.url)
+    event = json.dumps({"choices": [{"index": 0, "delta": {"content": HOSTILE}, "finish_reason": "stop"}]})
+    page.route(
+        "**/v1/chat/completions",
+        lambda route: route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\ndata: [DONE]\n\n"),
+    )
+    ask(page, "the potluck")
+    answer = page.locator("article.assistant .text")
+    expect(answer.locator("strong")).to_have_text("bold")
+    expect(answer.locator("li li")).to_have_text("two")
+    expect(answer.locator("pre")).to_contain_text('<iframe srcdoc="<script>')
+    expect(answer).to_contain_text("<img src=x onerror=")
+    assert answer.locator("img, script, iframe, b").count() == 0
+    assert [link.get_attribute("href") for link in answer.locator("a").all()] == ["https://evil.example/pixel.png"]
+    assert page.evaluate("window.pwned") is None
+    assert complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_is_wide_enough(visit, tiny_swarm: LocalSwarm, scheme: str) -> None:
+    page = visit(tiny_swarm.url, viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    page.locator("tr.node").first.click()
+    expect(page.locator("tr.details:visible")).to_have_count(1)
+    for view in ("Table", "Chat"):
+        page.get_by_role("link", name=view).click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:
+    with LocalSwarm(tiny, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        page = visit(swarm.url)
+        expect(page.locator("tr.node")).to_have_count(3)
+        swarm.nodes[1].popen.kill()
+        expect(page.locator("#coverage .missing")).to_have_text("2-3 missing")
+        expect(page.get_by_role("img", name="Layers 2-3 of 6 are served by nobody.")).to_be_visible()
+        expect(page.locator("tr.node")).to_have_count(2)
+        swarm.add_node(str(Span(2, 3)))
+        expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible(timeout=60_000)
+
+
+def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, tiny: Path, tmp_path: Path) -> None:
+    data = {"POTLUCK_DATA": str(tmp_path)}
+    with Process(["serve", str(tiny), "--port", "0", "--host", "127.0.0.1"], **data) as coordinator:
+        [url] = re.findall(r"http://\S+", coordinator.wait_for("Serving "))
+        secret = Path(coordinator.wait_for("Your own is in ")[15:-1]).read_text().strip()
+        page = visit(url)
+        expect(page.get_by_role("dialog")).to_contain_text("Your API key")
+        expect(page.get_by_role("button", name="Join with this computer")).to_be_hidden()
+        page.get_by_label("API key", exact=True).fill("pk-wrong")
+        page.get_by_role("button", name="Use it").click()
+        expect(page.get_by_role("status")).to_contain_text("wrong or was revoked")
+        page.get_by_label("API key", exact=True).fill(secret)
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator("#empty")).to_be_visible()
+        page.get_by_role("button", name="Join with this computer").click()
+        expect(page.locator("#command")).to_have_text(re.compile(rf'potluck join "{url}/#[\w.-]+"'))
+
+
+def test_pages_are_cached_by_their_tag_and_let_nothing_else_in(tiny_swarm: LocalSwarm) -> None:
+    reply = httpx.get(tiny_swarm.url)
+    assert reply.headers["content-type"].startswith("text/html")
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    again = httpx.get(tiny_swarm.url, headers={"If-None-Match": reply.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.get(f"{tiny_swarm.url}/web/..%2Fweb.py").status_code == 404
