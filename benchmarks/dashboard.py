@@ -17,6 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from common import begin, print_aim, print_json, print_table
 from potluck.coordinator.audits import no_audits
 from potluck.coordinator.events import BecameReady, Joined, Quarantined, Stalled
 from potluck.coordinator.live import Live
@@ -89,20 +90,20 @@ def served(crowd: Crowd) -> Iterator[str]:
         thread.join()
 
 
-def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> None:
+def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> dict[str, float]:
+    """paint_ms: until the first paint; table_ms: until all rows are there. share: of a core, of the page's updates."""
     page.goto(url)
     page.locator("tr.node").nth(nodes - 1).wait_for(state="attached")
-    whole_ms = page.evaluate("performance.now()")
+    table_ms = page.evaluate("performance.now()")
     paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    print(f"{nodes} nodes: first paint after {paint_ms:.0f} ms, all rows after {whole_ms:.0f} ms.")
     tools = page.context.new_cdp_session(page)
     tools.send("Performance.enable", {"timeDomain": "threadTicks"})
     before, began = busy_s(tools), time.monotonic()
     time.sleep(seconds)
     share = (busy_s(tools) - before) / (time.monotonic() - began)
-    print(f"Updates take the page {100 * share:.1f} % of a core.")
     if picture:
         page.screenshot(path=picture)
+    return {"paint_ms": paint_ms, "table_ms": table_ms, "share": share}
 
 
 def busy_s(tools: object) -> float:
@@ -117,12 +118,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--picture", default="", help="where to put a PNG of the page")
     asked = parser.parse_args()
+    begin()
     crowd = Crowd(asked.nodes)
     with served(crowd) as url, sync_playwright() as player:
         browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        measure(browser.new_page(), url, asked.nodes, asked.seconds, asked.picture)
+        page = measure(browser.new_page(), url, asked.nodes, asked.seconds, asked.picture)
         browser.close()
-    print(f"Telling takes the coordinator {1000 * crowd.spent_s / crowd.told:.1f} ms, once a second for all who look.")
+    tell_ms = 1000 * crowd.spent_s / crowd.told
+    row = [asked.nodes, round(page["table_ms"]), round(tell_ms, 1)]
+    print_table(["nodes", "ms until all rows are there", "ms a second for telling"], [row])
+    aims = {
+        "paint_ms": print_aim("ms to the first paint", page["paint_ms"], below=1000),
+        "share": print_aim("of a core for updates", page["share"], below=0.05),
+    }
+    print_json("dashboard", nodes=asked.nodes, tell_ms=tell_ms, **page, aims=aims)
 
 
 if __name__ == "__main__":

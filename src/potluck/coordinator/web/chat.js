@@ -132,6 +132,7 @@ function busy(is) {
   asking = is ? new AbortController() : null;
   $("send").hidden = is;
   $("stop").hidden = !is;
+  $("messages").setAttribute("aria-busy", String(is)); // an answer is read out when it is whole
   if (!is) $("prompt").focus({ preventScroll: true });
 }
 
