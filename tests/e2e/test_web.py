@@ -73,9 +73,11 @@ def ask(page: Page, text: str) -> None:
     page.get_by_role("button", name="Send").click()
 
 
-def limit_answers(page: Page, tokens: int) -> None:
+def set_answers(page: Page, tokens: int) -> None:
+    """So long at most, and the same every time."""
     page.get_by_role("link", name="Chat").click()
     page.get_by_text("Settings").click()
+    page.get_by_label("Temperature").fill("0")
     page.get_by_label("Longest answer").fill(str(tokens))
     page.get_by_text("Settings").click()
 
@@ -105,7 +107,7 @@ def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) ->
 
 def test_a_chat_is_streamed_signed_and_kept(visit, tiny_swarm: LocalSwarm, complaints) -> None:
     page = visit(tiny_swarm.url)
-    limit_answers(page, 20)
+    set_answers(page, 20)
     ask(page, "the potluck")
     note = page.locator("article.assistant .note")
     expect(note).to_contain_text(re.compile(r"Served by \S+ 0-1 → \S+ 2-3 → \S+ 4-5 · first token .+ s · .+ tokens/s"))
@@ -132,8 +134,8 @@ def test_an_answer_can_be_stopped(visit, tiny_swarm: LocalSwarm) -> None:
 
 
 def endless(route: Route) -> str:
-    """The page's own request, for an answer that the model itself may not end."""
-    return json.dumps({**route.request.post_data_json, "ignore_eos": True})
+    """The page's own request, for an answer that the model itself may not end, the same every time."""
+    return json.dumps({**route.request.post_data_json, "ignore_eos": True, "temperature": 0})
 
 
 def test_a_hostile_answer_stays_text(visit, tiny_swarm: LocalSwarm, complaints) -> None:
