@@ -20,6 +20,7 @@ from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.tally import Incident, Remedy, TokenKind
 from potluck.coordinator.terms import Terms
+from potluck.coordinator.watch import LOOK_S
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import (
@@ -48,6 +49,7 @@ from potluck.wire.messages import (
     Imported,
     Kept,
     Leaving,
+    Notice,
     Pause,
     Ping,
     Pong,
@@ -124,6 +126,7 @@ class Node:
         self.cache: dict[int, list[int]] = {}
         self.steps: list[int] = []
         self.recalls: list[int] = []
+        self.notices: list[str] = []
         self.forgetful = self.released = False
         self.before: Callable[[Step], Awaitable[None]] | None = None
         self.closed = asyncio.Event()
@@ -158,6 +161,8 @@ class Node:
                 await self.link.send(encode(Pong(number, len(self.cache)), payload))
             case Released():
                 self.released = True
+            case Notice(text):
+                self.notices.append(text)
             case Recall():
                 self.recalls.append(message.rows)
                 await self.link.send(self._recalled(message))
@@ -986,6 +991,28 @@ def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
             assert not owned.released
             await owned.link.send(encode(Resume()))
             await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.READY)
+
+    run(test())
+
+
+def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=2000) as (gateway, nodes):
+            [owned] = nodes
+            streams = [generate(gateway, TOKENIZER, job(max_tokens=6)) for _ in range(7)]
+            begun = [await anext(stream) for stream in streams]
+            await owned.link.send(encode(Pause(PauseReason.BUSY)))
+            await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.PAUSED)
+            owned.failing = True
+            rest = [asyncio.create_task(anext(stream)) for stream in streams]
+            await until(lambda: not gateway.swarm.nodes[owned.name].reserved)
+            await asyncio.sleep(2 * LOOK_S)  # the watch has looked
+            owned.failing = False
+            await owned.link.send(encode(Resume()))
+            for stream, first, second in zip(streams, begun, rest, strict=True):
+                deltas = [first, await second, *[delta async for delta in stream]]
+                assert text(deltas) == toy_answer("potluck", 6)
+            assert owned.notices == []
 
     run(test())
 

@@ -329,7 +329,9 @@ class Gateway:
         step = self._relay.failed(node, message)
         if step is None:
             return
-        self._watch.ran(node, self._relay.clock(), failed=not step.keep)  # a journal may be short without any fault
+        # A journal may be short without any fault, and one that pauses has said so.
+        faulty = not step.keep and self.swarm.nodes[node].state is not NodeState.PAUSED
+        self._watch.ran(node, self._relay.clock(), failed=faulty)
         reason = f"{self._name(node)} could not run a step: {message.reason}"
         if step.keep:
             self._relay.restart(message.session)
