@@ -8,6 +8,7 @@ const WORDS = {
   busy: "busy",
   leaving: "draining",
   moving: "draining",
+  paused: "paused",
   stalled: "frozen",
   quarantined: "quarantined",
 };
