@@ -53,3 +53,8 @@ def test_a_node_cannot_have_taken_longer_than_it_took() -> None:
     measure = measured(claimed)
     assert (measure.token_s, measure.hop_s) == pytest.approx((0.3, 0.0), abs=1e-6)
     assert measure.forward_s <= 0.3
+
+
+def test_a_row_of_a_prompt_is_never_taken_to_be_slower_than_a_token() -> None:
+    measured_beside_others = Measure.of(Speed(0.01, 0.05))
+    assert measured_beside_others == Measure.of(Speed(0.01, 0.01))

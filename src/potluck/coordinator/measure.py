@@ -29,8 +29,12 @@ class Measure:
 
     @classmethod
     def of(cls, speed: Speed, hop_s: float = HOP_S) -> Measure:
-        """Before the first step: what the node measured when it loaded, and a guess for its link."""
-        return cls(speed.decode_s, speed.prefill_s, max(speed.decode_s, SMALL_ROWS * speed.prefill_s), hop_s)
+        """Before the first step: what the node measured when it loaded, and a guess for its link.
+
+        Beside other programs a row of a prompt may seem to take longer than a token. It never does.
+        """
+        row_s = min(speed.prefill_s, speed.decode_s)
+        return cls(speed.decode_s, row_s, max(speed.decode_s, SMALL_ROWS * row_s), hop_s)
 
     def note(self, hop: Hop, span: Span, sessions: int) -> None:
         """One step on a node that serves `span` and has so many sessions."""
