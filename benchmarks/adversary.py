@@ -1,7 +1,7 @@
 """Nodes that lie, and honest ones that differ: who is caught, after how many tokens, and what it costs.
 
     python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--smollm2]
-        [--part attacks|honest|overhead]
+        [--prompt 20] [--part attacks|honest|overhead]
 
 Attacks: a tiny random model (with --smollm2 SmolLM2, at the default rate only) on three spans, each on two honest nodes
 and one that lies (benchmarks/hostile_node.py), until every lie was told often enough; three streams of short answers
@@ -97,13 +97,14 @@ class Traffic:
     url: str
     model: str
     prompts: Prompts
+    prompt: int = PROMPT
     answers: int = 0
     errors: list[str] = field(default_factory=list)
     _stop: bool = False
 
     async def _stream(self, client: httpx.AsyncClient, tokens: int) -> None:
         while not self._stop:
-            [prompt] = self.prompts.take(1, PROMPT)
+            [prompt] = self.prompts.take(1, self.prompt)
             body = {**request(self.model, prompt, tokens), "stream": False}
             reply = await client.post("/v1/completions", json=body)
             self.answers += 1
@@ -180,7 +181,7 @@ def run_group(
         return {key: node.stays[:] for key, node in nodes.items()}
 
 
-def attack_part(model: Path, runs: dict[float, int]) -> dict[str, Any]:
+def attack_part(model: Path, runs: dict[float, int], prompt: int) -> dict[str, Any]:
     rows, figures, everything = [], [], list[tuple[bool, int]]()
     vocabulary = open_tokenizer(model).vocabulary
     for rate, count in runs.items():
@@ -190,7 +191,7 @@ def attack_part(model: Path, runs: dict[float, int]) -> dict[str, Any]:
             name = swarm.wait_covered()["model"]
             for honest in (0, TRUSTED_STEPS):
                 for group in attack_groups():
-                    traffic = Traffic(swarm.url, name, Prompts(vocabulary, seed=time.time_ns() % 2**32))
+                    traffic = Traffic(swarm.url, name, Prompts(vocabulary, seed=time.time_ns() % 2**32), prompt)
                     stays = run_group(swarm, model, group, honest, count, traffic)
                     if traffic.errors:
                         sys.exit(f"An answer broke off: {traffic.errors[0]}")
@@ -325,6 +326,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="for the overhead")
     parser.add_argument("--quick", action="store_true", help="few of everything")
     parser.add_argument("--smollm2", action="store_true", help="attack SmolLM2 in place of a tiny model: much slower")
+    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens, for the attacks")
     parser.add_argument("--part", choices=("attacks", "honest", "overhead"))
     arguments = parser.parse_args()
     if arguments.quick:
@@ -339,8 +341,8 @@ def main() -> None:
         if arguments.part in (None, "attacks"):
             runs = {rate: arguments.runs if rate == DEFAULT_RATE else max(2, arguments.runs // 3) for rate in RATES}
             model = demo_model() if arguments.smollm2 else tiny
-            few = arguments.quick or arguments.smollm2
-            figures |= attack_part(model, {DEFAULT_RATE: arguments.runs} if few else runs)
+            few = arguments.quick or arguments.smollm2 or arguments.prompt != PROMPT
+            figures |= attack_part(model, {DEFAULT_RATE: arguments.runs} if few else runs, arguments.prompt)
         if arguments.part in (None, "honest"):
             # Q4_0: of the usual weights the ones with most layouts.
             small = write_tiny_gguf(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from potluck.coordinator.node import Node
 from potluck.coordinator.peers import MOST_PEERS, choose_peers, may_share
-from potluck.coordinator.swarm import Node
 from potluck.types import Capacity, NodeState, Span, Speed
 from potluck.wire.messages import Ready
 

@@ -125,3 +125,15 @@ def test_what_a_slow_link_carries_too_slowly_is_computed_instead(swarm: Swarm) -
     swarm.reserve(1, 10)
     assert swarm.worth_moving("slow", 1) == pytest.approx(10 * READY.speed.prefill_s * 1e6, abs=1)
     assert swarm.worth_moving("mover", 1) == MOST_STATE
+
+
+def test_a_node_that_is_much_slower_than_it_said_is_planned_with_as_it_is(swarm: Swarm) -> None:
+    """Or else others would leave its layers to it."""
+    join(swarm, "late", "3-5")
+    late = swarm.nodes["late"]
+    late.bytes_per_s = 1e12
+    assert look(swarm) == []
+    late.measure.token_s = 3.0
+    swarm.nodes["mover"].bytes_per_s = swarm.nodes["fixed"].bytes_per_s = 100.0
+    told, *_ = look(swarm)
+    assert told == Tell("mover", "Layers 3-5 need this node more: it moves there.")

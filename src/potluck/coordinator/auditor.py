@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
 from potluck.coordinator.case import Holder
+from potluck.coordinator.node import Node
 from potluck.coordinator.relay import Relay
-from potluck.coordinator.swarm import Node
 from potluck.coordinator.trace import Hop
 from potluck.coordinator.witness import Answer, Evidence, Question
 from potluck.errors import Unavailable

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from potluck import __version__
 from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Rank
-from potluck.coordinator.swarm import Node, Swarm
+from potluck.coordinator.node import Node
+from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.tally import Incident, Remedy, Tally, TokenKind
 from potluck.types import NodeState
 

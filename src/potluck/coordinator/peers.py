@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from potluck.coordinator.swarm import Node
+from potluck.coordinator.node import Node
 from potluck.types import NodeState, Span
 
 MOST_PEERS = 8

@@ -11,7 +11,8 @@ from potluck.coordinator.audits import Audits, Record
 from potluck.coordinator.claim import weight_of
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.members import Member
-from potluck.coordinator.swarm import Node, Swarm
+from potluck.coordinator.node import Node
+from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.tally import TokenKind
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
 from msgspec import structs
 
-from potluck.coordinator.door import STRANGER, Entry
 from potluck.coordinator.events import (
     Action,
     Admit,
@@ -33,9 +31,9 @@ from potluck.coordinator.events import (
     Stalled,
     Tell,
 )
-from potluck.coordinator.linkprobe import UNKNOWN, LinkSpeed
 from potluck.coordinator.measure import Measure
 from potluck.coordinator.mover import Mover
+from potluck.coordinator.node import NOT_READY, Node, check_ready, plausible_rate
 from potluck.coordinator.tally import Incident, Tally
 from potluck.errors import Unavailable, WireError
 from potluck.planning.cost import HOP_S, Footprint
@@ -44,8 +42,8 @@ from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
 from potluck.planning.rebalancing import Move
 from potluck.planning.routing import Server, choose_route, missing_layers
-from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, Stage, is_label, spans_of
-from potluck.wire.messages import MOST_STATE, Ready
+from potluck.types import NodeState, Span, Stage, spans_of
+from potluck.wire.messages import MOST_STATE
 
 
 class Mended(NamedTuple):
@@ -55,95 +53,11 @@ class Mended(NamedTuple):
     runs: tuple[tuple[int, int], ...]
 
 
-_SLOWEST, _QUICKEST = 1e6, 1e13
-"""Bytes a second."""
-_SLOWEST_TOKEN_S = 60.0
-_MOST_THREADS = 1024
 _GOING = (NodeState.LEAVING, NodeState.MOVING, NodeState.PAUSED)
 """Their sessions are handed over."""
-_NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
-
-
-@dataclass(slots=True)
-class Node:
-    """One admitted node. `reserved` counts the positions promised to each session on it.
-
-    bytes_per_s: of weights that it reads in decoding. movable: its owner did not choose the layers.
-    parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
-    destination: the layers that a moving node is to serve next.
-    key: its public one, by which it is known when it comes again; nodes of one name and machine share one.
-    speed: of its link, when it came.
-    reason: why it is in quarantine, or paused.
-    """
-
-    name: str
-    software: str
-    span: Span
-    threads: int
-    memory: int
-    bytes_per_s: float
-    movable: bool = False
-    key: bytes = b""
-    entry: Entry = STRANGER
-    speed: LinkSpeed = UNKNOWN
-    state: NodeState = NodeState.LOADING
-    fraction: float = 0.0
-    ready: Ready = _NOT_READY
-    reserved: dict[int, int] = field(default_factory=dict)
-    parked: set[int] = field(default_factory=set)
-    measure: Measure = field(default_factory=lambda: Measure.of(_NOT_READY.speed))
-    held: int = 0
-    """Sessions that its engine holds, as it said last."""
-    rows: int = 0
-    """That it has computed since it came."""
-    destination: Span | None = None
-    reason: str = ""
-
-    @property
-    def open_sessions(self) -> int:
-        return len(self.reserved) - len(self.parked)
-
-    def machine(self, name: str) -> Machine:
-        """As planning sees it."""
-        return Machine(name, self.memory, self.bytes_per_s, self.measure.hop_s, self.speed.bytes_per_s)
-
-    def has_room(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> bool:
-        """Whether this session, new or not, may have so many. evicting: as if the parked ones were gone.
-
-        spare: of one more session that must find room beside it then, for which the parked ones would go.
-        """
-        fits = self._fits(session, positions, 1, evicting)
-        return fits and (not spare or self._fits(session, positions + spare, 2, evicting=True))
-
-    def _fits(self, session: int, positions: int, sessions: int, evicting: bool) -> bool:
-        gone = {session, *self.parked} if evicting else {session}
-        others = [promised for other, promised in self.reserved.items() if other not in gone]
-        capacity = self.ready.capacity
-        return positions + sum(others) <= capacity.positions and len(others) + sessions <= capacity.sessions
-
-    def forget(self, session: int) -> None:
-        self.reserved.pop(session, None)
-        self.parked.discard(session)
-
-
-def _plausible_rate(bytes_per_s: float) -> float:
-    """What a node says of its speed, within what machines have. Raises WireError when it is no number."""
-    if not math.isfinite(bytes_per_s):
-        raise WireError("A node's speed must be a number of bytes a second.")
-    return min(max(bytes_per_s, _SLOWEST), _QUICKEST)
-
-
-def _check_ready(ready: Ready) -> None:
-    """What a node says of itself decides over routes, so it must make sense. Raises WireError."""
-    speed, capacity = ready.speed, ready.capacity
-    if not all(math.isfinite(seconds) and seconds > 0 for seconds in (speed.decode_s, speed.prefill_s)):
-        raise WireError("A node's speed must be positive numbers of seconds.")
-    if speed.decode_s > _SLOWEST_TOKEN_S:
-        raise WireError("A node's speed is none that a computer has.")
-    if not all(map(is_label, (ready.twin, ready.layout))):
-        raise WireError("A node's marks must be short and printable.")
-    if min(capacity.sessions, capacity.positions) < 1 or capacity.rows < MAX_STEP_ROWS:
-        raise WireError(f"A node must hold at least one session, and {MAX_STEP_ROWS} rows a batch.")
+_MOST_THREADS = 1024
+_DOUBTED = 8.0
+"""A node that is slower by such a factor than it said when it loaded is taken to be as slow as it is."""
 
 
 class Swarm:
@@ -191,7 +105,7 @@ class Swarm:
         if hello.span is not None and (needed := self._footprint.of(hello.span)) > hello.memory:
             reason = f"Layers {hello.span} need {needed >> 20} MiB of memory; you offer {hello.memory >> 20}."
             return [Refuse(event.node, f"{reason} Serve fewer layers, or offer more with --memory.")]
-        machine = Machine(event.node, hello.memory, _plausible_rate(hello.bytes_per_s), *event.speed)
+        machine = Machine(event.node, hello.memory, plausible_rate(hello.bytes_per_s), *event.speed)
         span = hello.span or best_span(self._footprint, self._placed(), machine)
         if span is None:
             needed = min(self._footprint.of(Span(layer, layer)) for layer in range(self.layers))
@@ -213,10 +127,19 @@ class Swarm:
         )
         return [Admit(event.node, span)]
 
+    def _rate(self, node: Node) -> float:
+        """Bytes of weights a second: what it said when it loaded, unless its steps show it to be much slower.
+
+        Then in powers of two, so that plans do not change with every step.
+        """
+        seen = self._footprint.work(node.span) / max(node.measure.token_s, 1e-9)
+        doubted = node.state is not NodeState.LOADING and seen * _DOUBTED < node.bytes_per_s
+        return 2.0 ** round(math.log2(seen)) if doubted else node.bytes_per_s
+
     def _placed(self) -> list[Placed]:
         """The nodes as planning sees them; those that are still loading count, those that leave or pause do not."""
         return [
-            Placed(node.machine(name), node.destination or node.span)
+            Placed(node.machine(name, self._rate(node)), node.destination or node.span)
             for name, node in self.nodes.items()
             if node.state not in (NodeState.LEAVING, NodeState.PAUSED, NodeState.QUARANTINED)
         ]
@@ -228,7 +151,7 @@ class Swarm:
 
     def limit(self) -> str:
         """What limits the nodes that serve now, in a sentence; empty where none does."""
-        serving = [Placed(node.machine(node.name), node.span) for _, node in self._ready_nodes()]
+        serving = [Placed(node.machine(node.name, self._rate(node)), node.span) for _, node in self._ready_nodes()]
         return limit_sentence(self._footprint, serving) if serving else ""
 
     def _progressed(self, event: Progressed) -> list[Action]:
@@ -239,7 +162,7 @@ class Swarm:
         return []
 
     def _ready(self, event: BecameReady) -> list[Action]:
-        _check_ready(event.ready)
+        check_ready(event.ready)
         node = self.nodes[event.node]
         if node.state is not NodeState.LOADING:
             raise WireError("A node that serves already says that it is ready.")
@@ -247,7 +170,7 @@ class Swarm:
         # A newcomer's link is taken to be as good as the best one, so that it gets sessions and is measured.
         others = [other.measure.hop_s for name, other in self._ready_nodes() if name != event.node]
         node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S))
-        node.bytes_per_s = _plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
+        node.bytes_per_s = plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
         return [Changed()]
 
     def _resized(self, event: Resized) -> list[Action]:
@@ -354,7 +277,10 @@ class Swarm:
             return None
         ready = self._ready_nodes()
         # Without round trips, which change all the time and do not matter here.
-        placed = [Placed(structs.replace(node.machine(name), round_trip_s=0.0), node.span) for name, node in ready]
+        placed = [
+            Placed(structs.replace(node.machine(name, self._rate(node)), round_trip_s=0.0), node.span)
+            for name, node in ready
+        ]
         return self._mover.look(placed, {name for name, node in ready if node.movable})
 
     def _keep_needed(self) -> list[Action]:
@@ -377,7 +303,7 @@ class Swarm:
         node = self.nodes[name]
         node.span, node.destination = span, None
         self.tally.incidents[Incident.MOVED] += 1
-        node.state, node.fraction, node.ready = NodeState.LOADING, 0.0, _NOT_READY
+        node.state, node.fraction, node.ready = NodeState.LOADING, 0.0, NOT_READY
         return Admit(name, span)
 
     def served(self, at_least: NodeState = NodeState.READY) -> list[int]:
