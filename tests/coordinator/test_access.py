@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from potluck.coordinator.access import Access, KeyPolicy, LocalPolicy, Policy, caller_of
+from potluck.coordinator.access import Access, KeyPolicy, LocalPolicy, Policy, _household, caller_of
 from potluck.coordinator.keys import Keys
 from potluck.coordinator.store import Store
 from potluck.coordinator.tickets import Tickets
@@ -214,3 +214,16 @@ def test_sockets_pass_to_their_own_door_but_not_from_a_web_page(private: KeyPoli
     assert socket_of(LocalPolicy(), [host]) == [{"type": "websocket.accept"}]
     page = (b"origin", b"https://evil.example")
     assert socket_of(LocalPolicy(), [host, page]) == [{"type": "websocket.close"}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("", "", True),
+    ],
+)
+def test_addresses_of_one_household_share_a_limit(one: str, other: str, same: bool) -> None:
+    assert (_household(one) == _household(other)) == same

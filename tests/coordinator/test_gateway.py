@@ -1179,3 +1179,21 @@ def test_a_node_that_does_not_get_on_with_loading_loses_its_layers(monkeypatch: 
         assert "loading" in await node.dropped()
 
     run(test())
+
+
+def test_whoever_works_for_themselves_earns_nothing() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        node = await join(gateway)
+        gateway.swarm.nodes[node.name].entry = Entry("anna", trusted=False)
+        for account, earned in (("anna", 0), ("ben", len(IDS) * LAYERS)):
+            session = await gateway.sessions.open(10, claim=Claim(account))
+            step, asked = one_step(session), await node.step()
+            await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
+            await step
+            assert gateway.ledger.pending("anna") + gateway.ledger.balance("anna") == earned
+            session.close()
+            await node.receive()  # it shall forget the session
+        await node.leave()
+
+    run(test())

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
@@ -165,7 +166,16 @@ def bearer(connection: HTTPConnection) -> str:
 
 def _anonymous(connection: HTTPConnection) -> Caller:
     address = connection.client.host if connection.client is not None else ""
-    return Caller("", f"address {address}", anonymous=True, per_minute=_STRANGERS)
+    return Caller("", f"address {_household(address)}", anonymous=True, per_minute=_STRANGERS)
+
+
+def _household(address: str) -> str:
+    """Whom an address stands for: with IPv6 everybody has 2 ** 64 of them."""
+    try:
+        known = ip_address(address)
+    except ValueError:  # a socket without one
+        return address
+    return str(known) if known.version == 4 else str(ip_network((known, 64), strict=False))
 
 
 def _is_local(url: str) -> bool:

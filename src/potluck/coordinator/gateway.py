@@ -348,7 +348,10 @@ class Gateway:
             node.measure.note(hop, node.span, node.open_sessions)
             self.swarm.tally.rows += hop.rows
             node.rows += hop.rows
-            self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
+            if (
+                self.sessions.account_of(hop.session) != node.entry.account
+            ):  # whoever works for themselves earns nothing
+                self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
         self.auditor.stepped(hop)
 
     def _watch_on(self) -> None:

@@ -233,6 +233,11 @@ class Sessions:
             self._line.end(place, tokens * self._swarm.layers)
             self._ledger.spend(place.turn.claim.account, tokens * self._swarm.layers)
 
+    def account_of(self, number: int) -> str | None:
+        """Who pays for what the nodes compute in this session now; None for an audit's, or one that has ended."""
+        place = self._places.get(number)
+        return None if place is None else place.turn.claim.account
+
     def close(self, number: int) -> None:
         self._admission.drop(number)
         self._send(*self._relay.close(number))
