@@ -348,9 +348,8 @@ class Gateway:
             node.measure.note(hop, node.span, node.open_sessions)
             self.swarm.tally.rows += hop.rows
             node.rows += hop.rows
-            if (
-                self.sessions.account_of(hop.session) != node.entry.account
-            ):  # whoever works for themselves earns nothing
+            asker = self.sessions.account_of(hop.session)
+            if asker != node.entry.account:  # whoever works for themselves earns nothing
                 self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
         self.auditor.stepped(hop)
 
