@@ -33,7 +33,7 @@ from potluck.coordinator.verdict import Judge, Tolerance
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span
 from potluck.wire.codec import decode_from_node, encode
-from potluck.wire.messages import Hidden, Notice, Scores, Step
+from potluck.wire.messages import Hidden, Scores, Step
 
 RATE = 0.2
 
@@ -47,18 +47,9 @@ def make_gateway() -> Gateway:
 
 
 class Liar(Node):
-    """Answers another row than it should once it has been honest for so many steps; keeps what it is told."""
+    """Answers another row than it should once it has been honest for so many steps."""
 
     honest = 0
-
-    def __init__(self, gateway: Gateway, span: Span, positions: int = 1000) -> None:
-        self.notices: list[str] = []
-        super().__init__(gateway, span, positions)
-
-    async def _handle(self, message: object, payload: memoryview) -> None:
-        if isinstance(message, Notice):
-            self.notices.append(message.text)
-        await super()._handle(message, payload)
 
     def _answer(self, step: Step, payload: memoryview) -> bytes:
         frame = super()._answer(step, payload)
