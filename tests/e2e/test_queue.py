@@ -10,8 +10,8 @@ import httpx
 from potluck.local import LocalSwarm
 
 BATCHES, RUNNING = 100, 7
-STAGES = 3
 """Nodes hold eight sessions of full length, and one must find room beside those of batch requests."""
+STAGES = 3
 
 Json = dict[str, Any]
 
