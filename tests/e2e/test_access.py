@@ -85,11 +85,12 @@ def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
     if os.name == "posix":
         assert stat.S_IMODE((tmp_path / "admin.key").stat().st_mode) == 0o600
     invite, key = swarm.invite("--uses", 1, "--account", "anna"), swarm.new_key("--account", "anna")
+    bens = swarm.new_key("--account", "ben")  # what anna asks her own node earns nothing
     with swarm.join(invite, "anna") as node:
         node.wait_for("Serving layers 0-5 ")
         assert "private: ask its owner for an invite" in complaint("join", swarm.url)
         assert "This invite is used up" in complaint("join", invite, "--name", "other")
-        with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=key, max_retries=0) as client:
+        with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=bens, max_retries=0) as client:
             answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8)
         assert answer.usage.completion_tokens > 0
         status = swarm.ask("/status", key).text
@@ -100,7 +101,7 @@ def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
     assert [each["name"] for each in account["nodes"]] == ["anna"]
     swarm.coordinator.stop()
     told = "\n".join([*swarm.coordinator.lines, *node.lines, status]).replace(printed, "")
-    secrets = [*(re.split("[#.]", url)[-2] for url in (printed, invite)), key, swarm.admin_key, PROMPT]
+    secrets = [*(re.split("[#.]", url)[-2] for url in (printed, invite)), key, bens, swarm.admin_key, PROMPT]
     assert not [secret for secret in secrets if secret in told]
     stored = b"".join(file.read_bytes() for file in tmp_path.glob("potluck.db*"))
     assert b"anna" in stored
