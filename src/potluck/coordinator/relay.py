@@ -159,10 +159,10 @@ class Relay:
         flight = self._flights[step.session]
         return self._to_stage(flight, self._leg(flight, step, 0, len(flight.route) - 1), payload)
 
-    def _leg(self, flight: _Flight, step: Step, index: int, goal: int) -> _Leg:
+    def _leg(self, flight: _Flight, step: Step, place: int, goal: int) -> _Leg:
         """The first of a step, now."""
         step = msgspec.structs.replace(step, route=flight.version, stages=flight.stages)
-        return _Leg(step, index, self.clock(), goal)
+        return _Leg(step, place, self.clock(), goal)
 
     def rebuild(self, step: Step, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone: they shall hold what lost ones held.
