@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from potluck.coordinator.verdict import Judge, Tolerance
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span
 from potluck.wire.codec import decode_from_node, encode
+from potluck.wire.identity import Identity
 from potluck.wire.messages import Hidden, Scores, Step
 
 RATE = 0.2
@@ -263,5 +265,120 @@ def test_an_audits_frames_look_like_the_sessions_that_it_is_about() -> None:
         assert {step.last for step in seen} == {1}
         assert not any(step.keep or step.asks for step in seen)
         await leave(*nodes)
+
+    run(test())
+
+
+class LateLiar(Liar):
+    """Is honest where a session begins, up to this position."""
+
+    position = 20
+
+    def _answer(self, step: Step, payload: memoryview) -> bytes:
+        self.honest = int(step.position < self.position)
+        return super()._answer(step, payload)
+
+
+@pytest.mark.parametrize(("lying", "other"), [("0-1", "2-3"), ("2-3", "0-1")])
+def test_a_node_that_lies_in_a_chats_next_turns_alone_is_caught(lying: str, other: str) -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        liar = LateLiar(gateway, Span.parse(lying))
+        await join(gateway, liar)
+        others = [Node(gateway, Span.parse(span)) for span in (lying, lying, other)]
+        await join(gateway, *others)
+        for number in range(40):
+            first = job(("potluck" * 3)[number % 7 :][:14], 5, ignore_eos=True)  # 19 positions at most
+            said = [delta.tokens[0].token for delta in await answer(gateway, first)]
+            second = replace(job("", 20, ignore_eos=True), prompt=[*first.prompt, *said, 1])
+            await answer(gateway, second)
+            await settled(gateway)
+            if states(gateway, liar) == [NodeState.QUARANTINED]:
+                break
+        assert gateway.swarm.tally.resumed > 0
+        assert states(gateway, liar, *others) == [NodeState.QUARANTINED] + [NodeState.READY] * 3
+        await leave(liar, *others)
+
+    run(test())
+
+
+class LyingHeir(Liar):
+    """Is honest in all sessions but those that it has taken over from others."""
+
+    def __init__(self, gateway: Gateway, span: Span) -> None:
+        super().__init__(gateway, span)
+        self.inherited: set[int] = set()
+
+    def _answer(self, step: Step, payload: memoryview) -> bytes:
+        if step.keep:
+            self.inherited.add(step.session)
+        self.honest = int(step.session not in self.inherited)
+        return super()._answer(step, payload)
+
+
+@pytest.mark.parametrize(("lying", "other"), [("0-1", "2-3"), ("2-3", "0-1")])
+def test_a_node_that_lies_in_place_of_lost_ones_alone_is_caught(lying: str, other: str) -> None:
+    """Those that stay on the route are watched as before, and none of them is accused."""
+
+    async def test() -> None:
+        gateway, identity = make_gateway(), Identity.fresh()
+        last = Node(gateway, Span.parse(other))
+        await join(gateway, last)
+
+        async def close(node: Node, step: Step) -> None:
+            if step.position == 9:
+                await node.link.close()
+
+        for number in range(4):
+            served = Node(gateway, Span.parse(lying))
+            served.before = bind(close, served)
+            await join(gateway, served)  # the first one gets the session, and the next one is its heir
+            liar = LyingHeir(gateway, Span.parse(lying))
+            liar.identity = identity
+            await until(lambda liar=liar: liar.name or liar.gone)  # type: ignore[misc]
+            if liar.gone:
+                break
+            others = [Node(gateway, Span.parse(lying)) for _ in range(2)]
+            await join(gateway, *others)
+            deltas = await answer(gateway, job("potluck"[number:], 20, ignore_eos=True))
+            assert len(deltas) == 20
+            assert served.gone
+            assert liar.inherited
+            await settled(gateway)
+            await leave(served, liar, *others)
+        assert liar.gone
+        assert not liar.name  # it is not let in again
+        assert gateway.auditor.audits.totals.failed == gateway.auditor.audits.record(identity.public).failed > 0
+        await leave(served, liar, last)
+
+    run(test())
+
+
+def test_a_liar_that_hangs_up_before_its_audit_is_remembered_by_its_key() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        identity = Identity.fresh()
+
+        async def hang_up(node: Node, step: Step) -> None:
+            if step.position > 10:
+                await node.link.close()
+
+        for _ in range(2):
+            liar = Liar(gateway, Span(0, 1))
+            liar.identity = identity
+            await join(gateway, liar)  # the first one gets the session
+            others = [Node(gateway, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
+            await join(gateway, *others)
+            liar.before = bind(hang_up, liar)
+            await answer(gateway, job("potluck", 10, ignore_eos=True))
+            assert liar.gone
+            await settled(gateway)
+            await leave(liar, *others)
+        assert gateway.auditor.audits.record(identity.public).failed == 2
+        again = Liar(gateway, Span(0, 1))
+        again.identity = identity
+        await until(lambda: again.gone)
+        assert not again.name  # it is not let in
+        await leave(again)
 
     run(test())

@@ -84,7 +84,7 @@ def test_bad_luck_is_retested_and_only_its_return_is_punished() -> None:
     swarm.audit(A)
     assert isinstance(swarm.actions[-1], Suspect)
     assert swarm.caught == set()
-    assert swarm.audits.opened([A.key], 1, 100)  # its next sessions are all audited
+    assert swarm.audits.opened([A.key], [0], 100)  # its next sessions are all audited
     swarm.audit(A)
     assert swarm.caught == {A.node}
 
@@ -101,24 +101,24 @@ def test_bad_luck_is_forgotten_after_many_audits() -> None:
 def test_two_that_contradict_each_other_are_both_watched() -> None:
     swarm = Swarm([A, B], lambda holder: LIE if holder is A else TRUE)
     for key in (A.key, B.key) * 3:
-        swarm.audits.opened([key], 1, 100)
-    assert not swarm.audits.opened([A.key, B.key], 1, 100)
+        swarm.audits.opened([key], [0], 100)
+    assert not swarm.audits.opened([A.key, B.key], [0, 0], 100)
     swarm.audit(A)
     [suspect] = swarm.actions
     assert isinstance(suspect, Suspect)
     assert set(suspect.nodes) == {A.node, B.node}
-    assert set(swarm.audits.opened([A.key, B.key], 1, 100)) == {0, 1}
+    assert set(swarm.audits.opened([A.key, B.key], [0, 0], 100)) == {0, 1}
     assert swarm.audits.undecided == 1
 
 
 def test_an_audit_without_an_auditor_is_drawn_again() -> None:
     swarm = Swarm([A], lambda _: TRUE)
     for _ in range(3):
-        swarm.audits.opened([A.key], 1, 100)
-    assert not swarm.audits.opened([A.key], 1, 100)
+        swarm.audits.opened([A.key], [0], 100)
+    assert not swarm.audits.opened([A.key], [0], 100)
     swarm.audit(A)
     assert swarm.actions == []
-    assert swarm.audits.opened([A.key], 1, 100)
+    assert swarm.audits.opened([A.key], [0], 100)
 
 
 def test_few_audits_run_at_once_and_one_on_each_node() -> None:
@@ -139,7 +139,7 @@ def test_few_audits_run_at_once_and_one_on_each_node() -> None:
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_a_stage_that_nobody_else_holds_is_not_drawn(rate: float) -> None:
     audits = Audits(rate, lambda *_: True, random.Random(0).random)
-    assert set(audits.opened([b"", b"x", b""], 5, 100)) == ({1} if rate else set())
+    assert set(audits.opened([b"", b"x", b""], [0, 0, 4], 100)) == ({1} if rate else set())
 
 
 def test_where_nobody_audits_work_is_settled_at_once() -> None:
@@ -163,10 +163,10 @@ def test_nodes_that_were_not_seen_for_long_are_forgotten_but_not_their_share_of_
 
 def test_no_audit_takes_more_than_may_be_kept() -> None:
     audits = Audits(0.02, lambda *_: True, random.Random(0).random)
-    drawn = audits.opened([b"x", b"y"], 8, 10)
+    drawn = audits.opened([b"x", b"y"], [0, 7], 10)
     assert drawn[0] == 10
     assert drawn[1] == 3  # behind the seven rows before the prompt's last
-    assert 1 not in audits.opened([b"x", b"y"], 50, 10)
+    assert 1 not in audits.opened([b"x", b"y"], [0, 49], 10)
 
 
 @given(

@@ -152,3 +152,65 @@ def test_whatever_is_fed_evidence_is_whole_and_in_order(steps: list[tuple[int, i
         assert [row for question in questions for row in question.rows] == list(evidence.given)
         if not evidence.final:
             assert None not in evidence.gave
+
+
+def test_the_watch_goes_on_in_a_chats_next_turn() -> None:
+    session = Session({1: 8, 2: 3})
+    session.run(step(0, 5, 1))
+    session.witness.pause(7)
+    session.witness.pause(7)  # shows nothing twice
+    session.run(step(5, 1, 1))
+    session.run(step(6, 4, 1))
+    middle = [len(evidence.given) for evidence in session.found if not evidence.final]
+    final = [len(evidence.given) for evidence in session.found if evidence.final]
+    assert (middle, final) == ([5, 8], [5, 10])
+    session.witness.close(7)
+    assert (len(session.found), session.witness.nbytes) == (4, 0)
+
+
+def test_stages_that_stay_on_a_route_are_watched_further_and_others_shown() -> None:
+    session = Session({0: 8, 1: 8, 2: 9})
+    session.run(step(0, 5, 1))
+    session.witness.reroute(7, (ROUTE[0], Stage("x", Span(2, 2)), Stage("y", Span(3, 3)), ROUTE[2]))
+    assert [(evidence.stage.node, len(evidence.given)) for evidence in session.found] == [("b", 5)]
+    one = step(5, 3, 1)
+    payload = pack_rows(rows_of(range(5, 8), 1), RowFormat.F32)
+    session.witness.given(0, one, pack_ids(np.arange(5, 8, dtype=np.int32)))
+    session.witness.gave(0, one, payload)
+    session.witness.given(3, one, payload)
+    session.witness.scored(3, one, (2,), pack_scores(scores_of(7)))
+    session.witness.close(7)
+    assert [(evidence.stage.node, evidence.stages, len(evidence.given)) for evidence in session.found[1:]] == [
+        ("a", 4, 8),
+        ("c", 4, 8),
+    ]
+    assert session.witness.nbytes == 0
+
+
+def test_what_an_heir_computes_first_is_no_answer_but_what_an_auditor_needs() -> None:
+    session = Session({})
+    session.witness.watch(7, ROUTE, {1: 2}, before=6)
+    for position, rows in ((0, 4), (4, 2)):
+        one = step(position, rows, keep=True)
+        session.witness.given(1, one, pack_rows(rows_of(range(position, position + rows), 1), RowFormat.F32))
+        session.witness.kept(1, one)
+    session.run(step(6, 3, 1))
+    [evidence] = session.found
+    assert [row is None for row in evidence.gave] == [True] * 6 + [False] * 2
+    [question] = evidence.questions()
+    assert (question.position, len(question.rows), session.witness.nbytes) == (0, 8, 0)
+
+
+def test_a_stage_that_computes_anew_what_it_had_from_a_liar_is_judged_by_what_it_was_given_then() -> None:
+    session = Session({2: 3})
+    session.run(step(0, 5, 1))
+    session.run(step(5, 1, 1))
+    session.witness.reroute(7, (ROUTE[0], Stage("x", Span(2, 3)), ROUTE[2]))
+    again = step(0, 6, keep=True)
+    session.witness.given(2, again, pack_rows(rows_of(range(6), 9), RowFormat.F32))
+    session.witness.kept(2, again)
+    for position in range(6, 9):
+        session.run(step(position, 1, 1))
+    [evidence] = session.found
+    assert b"".join(evidence.given[:6]) == pack_rows(rows_of(range(6), 9), RowFormat.F32)
+    assert {position for position, row in enumerate(evidence.gave) if row is not None} == {6, 7, 8}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
 from potluck.coordinator.case import Holder
+from potluck.coordinator.lottery import MOST_KNOWN
 from potluck.coordinator.node import Node
+from potluck.coordinator.recent import Recent
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.trace import Hop
 from potluck.coordinator.witness import Answer, Evidence, Question
@@ -44,6 +46,8 @@ class Auditor:
         self._relay = relay
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers: set[int] = set()
+        self._seen = Recent[str, Holder](lambda: Holder("", b""), MOST_KNOWN)
+        """The nodes of watched stages: whoever lied and hung up is judged all the same."""
         relay.witness.on_evidence = self._collected
 
     @property
@@ -55,9 +59,27 @@ class Auditor:
 
         Which of its stages are audited is drawn now: the nodes cannot know.
         """
-        keys = [self._nodes[stage.node].key if self._is_auditable(stage) else b"" for stage in route]
+        before = [0] * (len(route) - 1) + [max(0, prompt - 1)]
+        self._relay.witness.watch(session, route, self._drawn(route, range(len(route)), before))
+
+    def mended(self, session: int, route: Sequence[Stage], places: Collection[int], held: int) -> None:
+        """The nodes at these places of the route stand in for others, and compute first what those held: so many rows.
+
+        How they answer while they do so is not seen of all, so that they are judged by what comes then.
+        """
+        drawn = self._drawn(route, places, [held] * len(route))
+        self._relay.witness.watch(session, route, drawn, held)
+
+    def _drawn(self, route: Sequence[Stage], places: Collection[int], before: Sequence[int]) -> dict[int, int]:
+        """How many rows to judge of which of these places. before: as in `Audits.opened`."""
+        keys = [self._key(stage) if place in places else b"" for place, stage in enumerate(route)]
         most = max(1, _EVIDENCE_BYTES // (2 * self._relay.row_bytes))
-        self._relay.witness.watch(session, route, self.audits.opened(keys, prompt, most))
+        return self.audits.opened(keys, before, most)
+
+    def _key(self, stage: Stage) -> bytes:
+        """Of the stage's node; empty where there is nobody else to audit it."""
+        holder = self._seen[stage.node] = self._holder(stage.node)
+        return holder.key if self._is_auditable(stage) else b""
 
     def stepped(self, hop: Hop) -> None:
         """A stage has computed a step."""
@@ -97,8 +119,9 @@ class Auditor:
         return Holder(name, node.key, node.ready.twin, node.entry.trusted)
 
     def _collected(self, evidence: Evidence) -> None:
-        if evidence.stage.node in self._nodes:  # whoever has left is no use to anybody, honest or not
-            self.audits.collected(evidence, self._holder(evidence.stage.node))
+        audited = self._seen.get(evidence.stage.node)
+        if audited is not None:
+            self.audits.collected(evidence, audited)
             self._assign()
 
     def _assign(self) -> None:

@@ -112,13 +112,12 @@ class Audits:
         open_cases = any(case.audited.key == key for case in self._cases)
         return not self._rate or (self.record(key).passed >= FIRST_SESSIONS and not open_cases)
 
-    def opened(self, keys: Sequence[bytes], prompt: int, most: int) -> dict[int, int]:
-        """A session opens on a route of these nodes (an empty key: one that nobody could audit).
+    def opened(self, keys: Sequence[bytes], before: Sequence[int], most: int) -> dict[int, int]:
+        """A session begins on a route of these nodes (an empty key: one that nobody could audit, or where none begins).
 
-        prompt: its tokens; of the last stage no row before the last of them can be judged.
+        before: of each of them, the rows before the first that can be judged.
         Returns how many rows to judge of which of its stages; no audit takes more than `most`.
         """
-        before = [0] * (len(keys) - 1) + [max(0, prompt - 1)]
         drawn = {
             place: min(self._lottery.draw(key, skipped), most - skipped)
             for place, (key, skipped) in enumerate(zip(keys, before, strict=True))

@@ -102,7 +102,7 @@ _MOST_STRANGERS = 64
 """Sockets that may be at the door at once: each may have sent a frame of full length."""
 
 _CHATTER_PER_MINUTE = 600
-"""Frames of a node that answer no step: honest ones send two or three a second, and states of sessions in a few."""
+"""Frames of a node that answer nothing: honest ones send two or three a second."""
 
 _REBALANCE_LOOKS = 16
 """Looks at the nodes from one thought about their layers to the next."""
@@ -166,8 +166,7 @@ class Gateway:
             self._numbers,
             self._send_to,
             self._act,
-            self.auditor.opened,
-            self.auditor.is_credible,
+            self.auditor,
         )
         self.on_quarantined: Callable[[bytes, str], None] = lambda *_: None
         """Is given a node's key and what it did: whoever keeps lists of nodes."""
@@ -198,7 +197,7 @@ class Gateway:
             while True:
                 message, payload = decode_from_node(await link.receive())
                 self._watch.heard(node, self._relay.clock())
-                if not isinstance(message, Hidden | Scores | Kept | Failed):
+                if not isinstance(message, Hidden | Scores | Kept | Failed | Exported):
                     self._check_chatter(node)
                 self._take(node, message, payload)
         except LinkClosed as error:
@@ -299,7 +298,8 @@ class Gateway:
             case Pong():
                 self.swarm.nodes[node].held = message.sessions
             case Exported():
-                self.sessions.handover.part(node, message, payload)
+                if not self.sessions.handover.part(node, message, payload):
+                    self._check_chatter(node)
             case Imported():
                 self.sessions.handover.imported(node, message)
             case Leaving():

@@ -62,14 +62,15 @@ class Handover:
         finally:
             self._pending.pop((node, session), None)
 
-    def part(self, node: str, message: Exported, payload: memoryview) -> None:
-        """Raises WireError for a part that does not follow; ignored where none is awaited any more."""
+    def part(self, node: str, message: Exported, payload: memoryview) -> bool:
+        """Whether it was awaited; if not it is ignored. Raises WireError for a part that does not follow."""
         pending = self._pending.get((node, message.session))
         if pending is None or pending.state.done():
-            return
+            return False
         state = pending.parts.add(message.left, payload)
         if state is not None:
             pending.state.set_result(state)
+        return True
 
     def imported(self, node: str, message: Imported) -> None:
         pending = self._pending.get((node, message.session))

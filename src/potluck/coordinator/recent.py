@@ -20,11 +20,19 @@ class Recent(Generic[K, V]):
 
     def __getitem__(self, key: K) -> V:
         """The key's value; it is seen now."""
-        value = self._values.pop(key) if key in self._values else self._make()
+        value = self._values[key] if key in self._values else self._make()
+        self[key] = value
+        return value
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._values.pop(key, None)
         self._values[key] = value
         if len(self._values) > self._most:
             del self._values[next(iter(self._values))]
-        return value
+
+    def get(self, key: K) -> V | None:
+        """The key's value, where it has one; it is not seen by that."""
+        return self._values.get(key)
 
     def __len__(self) -> int:
         return len(self._values)

@@ -138,7 +138,6 @@ class Relay:
             flight.version += 1
             flight.legs.clear()
             flight.lost = True
-            self.witness.close(session)
 
     def restart(self, session: int) -> None:
         """What is under way is not awaited any more; the route stays."""
@@ -151,7 +150,7 @@ class Relay:
         frame = encode(Close(session))
         left = [(stage.node, frame) for stage in flight.route if stage.node not in kept]
         self._flights[session] = _Flight(route, flight.version + 1)
-        self.witness.close(session)
+        self.witness.reroute(session, route)
         return left
 
     def start(self, step: Step, payload: bytes) -> Outgoing:
@@ -192,8 +191,7 @@ class Relay:
         self._owed[stage.node] += 1
         asks = step.asks if leg.place == len(flight.route) - 1 else ()
         keep = step.keep and leg.place == leg.goal
-        if not step.keep:
-            self.witness.given(leg.place, step, payload)
+        self.witness.given(leg.place, step, payload)
         return stage.node, encode(msgspec.structs.replace(step, last=stage.span.last, asks=asks, keep=keep), payload)
 
     def hidden(self, node: str, message: Hidden, payload: memoryview) -> Outgoing | None:
@@ -213,7 +211,7 @@ class Relay:
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self.rows)
         self._record(flight, leg, received, message)
-        if not step.keep:
+        if not leg.recalled:
             self.witness.gave(leg.place, step, payload)
         if leg.place == leg.goal:
             del flight.legs[message.step]
@@ -262,6 +260,7 @@ class Relay:
             raise WireError("A stage says that it keeps a step which it should have answered.")
         self._record(flight, leg, self.clock(), message)
         del flight.legs[message.step]
+        self.witness.kept(leg.place, leg.step)
         return True
 
     def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> None:

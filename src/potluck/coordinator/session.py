@@ -98,6 +98,8 @@ class Session:
         known = {stage.node for stage in self.route} - new
         self._lacking = {node: held for node, held in self._lacking.items() if node in known} | dict.fromkeys(new, 0)
         await self._bring_states(states, len(tokens))
+        heirs = [place for place, stage in enumerate(self.route) if self._lacking.get(stage.node) == 0]
+        self._sessions.note_heirs(self, heirs, len(tokens))
         self.remedy = Remedy.REBUILT if self._lacking else Remedy.MOVED
         try:
             while self._lacking:

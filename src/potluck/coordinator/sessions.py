@@ -13,6 +13,7 @@ from msgspec import structs
 
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.admission import Admission, Grant
+from potluck.coordinator.auditor import Auditor
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import Action
 from potluck.coordinator.fair import Standing
@@ -41,8 +42,8 @@ _MOST_SHOWN = 100
 class Sessions:
     """numbers: of the sessions. context: the most positions of one. ledger: where accounts pay for what they asked.
 
-    send: puts frames into outboxes. act: does what the swarm says. on_open: is given each session that is new, its
-    route, and the length of its prompt. is_credible: whether keys and values of this node may go into another.
+    send: puts frames into outboxes. act: does what the swarm says. auditor: is told of each session that
+    begins on some node, and whose keys and values may go into another.
     """
 
     def __init__(
@@ -55,8 +56,7 @@ class Sessions:
         numbers: Iterator[int],
         send: Callable[..., None],
         act: Callable[[Action], None],
-        on_open: Callable[[int, Sequence[Stage], int], None],
-        is_credible: Callable[[str], bool],
+        auditor: Auditor,
     ) -> None:
         self._swarm = swarm
         self._relay = relay
@@ -66,8 +66,7 @@ class Sessions:
         self._numbers = numbers
         self._send = send
         self._act = act
-        self._on_open = on_open
-        self._is_credible = is_credible
+        self._auditor = auditor
         self.handover = Handover(lambda node, frame: send((node, frame)))
         self._turns = Turns(_MENDED_AT_ONCE)
         self._changed = asyncio.Event()
@@ -160,7 +159,7 @@ class Sessions:
         else:
             self._swarm.tally.opened += 1
             self._relay.open(grant.number, grant.route, 1, inner)
-            self._on_open(grant.number, grant.route, prompt)
+            self._auditor.opened(grant.number, grant.route, prompt)
         return Session(grant, positions, claim, self, self._steps)
 
     def is_open(self, session: Session) -> bool:
@@ -179,7 +178,7 @@ class Sessions:
         route, positions = session.route, session.positions
         if not self.is_open(session) or not self._swarm.can_mend_without_parked(session.number, route, positions):
             return []
-        return [stage for stage in self._swarm.going(session.number, route) if self._is_credible(stage.node)]
+        return [stage for stage in self._swarm.going(session.number, route) if self._auditor.is_credible(stage.node)]
 
     async def fetch_state(self, session: int, node: str) -> bytes:
         """What the node holds of the session, or nothing where computing it anew is quicker than sending it."""
@@ -207,6 +206,10 @@ class Sessions:
         for action in self._swarm.let_go():
             self._act(action)
         return mended.runs
+
+    def note_heirs(self, session: Session, places: Collection[int], held: int) -> None:
+        """The stages at these places are about to compute so many positions in place of those that did."""
+        self._auditor.mended(session.number, session.route, places, held)
 
     def _give_up(self, session: Session) -> None:
         frame = encode(Close(session.number))
@@ -252,7 +255,7 @@ class Sessions:
         if self._stopping or shared or not self._relay.is_open(number) or not self._admission.park(parked):
             self.close(number)
             return
-        self._relay.witness.close(number)
+        self._relay.witness.pause(number)
         if self._expiry is None:
             self._set_expiry()
         self.changed()

@@ -91,24 +91,35 @@ class Evidence:
 
 @dataclass(slots=True)
 class _Record:
-    """Of one stage of one session. want: rows to be judged. final: they are candidates."""
+    """Of one stage of one session, from position 0 on. want: rows to be judged, of those from `before` on.
+
+    final: they are candidates. told: rows that could be judged when it was last shown.
+    """
 
     stage: Stage
     stages: int
     want: int
     final: bool
+    before: int = 0
+    told: int = 0
     given: list[bytes] = field(default_factory=list)
     asks: list[Asked | None] = field(default_factory=list)
     gave: list[bytes | None] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        return sum(row is not None for row in self.gave) >= self.want
+        return _judged(self.gave[self.before :]) >= self.want
+
+    @property
+    def room(self) -> int:
+        """How many more rows are of use: a last stage is asked about few of them, and nobody knows which."""
+        return MAX_STEP_ROWS if self.final else self.before + self.want - len(self.given)
 
     def truncate(self, length: int) -> int:
         """Forget positions from `length` on; the bytes that it frees."""
         freed = self._size(length)
         del self.given[length:], self.asks[length:], self.gave[length:]
+        self.told = min(self.told, _judged(self.gave))
         return freed
 
     def _size(self, start: int = 0) -> int:
@@ -119,11 +130,11 @@ class _Record:
         return self._size()
 
     def evidence(self, session: int) -> Evidence | None:
-        """Up to the last row that can be judged; None where there is none."""
+        """Up to the last row that can be judged; None where there is none that was not shown before."""
         judged = [position for position, row in enumerate(self.gave) if row is not None]
-        if not judged:
+        if len(judged) <= self.told:
             return None
-        end = judged[-1] + 1
+        self.told, end = len(judged), judged[-1] + 1
         return Evidence(
             session,
             self.stage,
@@ -134,10 +145,14 @@ class _Record:
         )
 
 
+def _judged(rows: Sequence[bytes | None]) -> int:
+    return sum(row is not None for row in rows)
+
+
 class Witness:
     """Keeps records of the sessions it is told to watch, at most `limit` bytes; the oldest ones go.
 
-    on_evidence: is given each record that is complete, or as far as it came when its session ends or is re-routed.
+    on_evidence: is given each record that is complete, or as far as it came when an answer ends or its stage is lost.
     """
 
     def __init__(
@@ -154,12 +169,17 @@ class Witness:
         """Of the rows that it keeps."""
         return self._nbytes
 
-    def watch(self, session: int, route: Sequence[Stage], wants: Mapping[int, int]) -> None:
-        """Keep so many rows of these stages (their places in the route) of a session that begins now."""
-        if wants:
-            self._records[session] = {
-                place: _Record(route[place], len(route), want, place == len(route) - 1) for place, want in wants.items()
-            }
+    def watch(self, session: int, route: Sequence[Stage], wants: Mapping[int, int], before: int = 0) -> None:
+        """Keep so many rows of these stages (their places in the route), that are given the session from 0 on now.
+
+        before: rows that are not counted: those that stages compute in place of lost ones, mostly without an answer.
+        """
+        records = {
+            place: _Record(route[place], len(route), want, place == len(route) - 1, before)
+            for place, want in wants.items()
+        }
+        if records:
+            self._records[session] = self._records.get(session, {}) | records
 
     def given(self, place: int, step: Step, payload: Payload) -> None:
         """A step goes to a stage."""
@@ -168,7 +188,7 @@ class Witness:
             return
         if step.position < len(record.given):
             self._nbytes -= record.truncate(step.position)
-        count = step.rows if record.final else min(step.rows, record.want - len(record.given))
+        count = min(step.rows, record.room)
         if step.position != len(record.given) or count < 1:
             return
         form = RowFormat.F32 if place == 0 else self._form
@@ -190,8 +210,31 @@ class Witness:
         if record is not None:
             self._note(step, place, record, [*[None] * (step.rows - len(counts)), *split_scores(payload, counts)])
 
+    def kept(self, place: int, step: Step) -> None:
+        """A stage keeps a step, and answers nothing that could be judged."""
+        record = self._record(step.session, place)
+        if record is not None:
+            self._note(step, place, record, [None] * step.rows)
+
+    def pause(self, session: int) -> None:
+        """The answer has ended, and the next turn of the chat may go on in the same session: so does the watch."""
+        for record in self._records.get(session, {}).values():
+            self._show(session, record)
+
+    def reroute(self, session: int, route: Sequence[Stage]) -> None:
+        """The session goes on by this route: of stages that are not on it any more nothing comes."""
+        places = {stage: place for place, stage in enumerate(route)}
+        kept: dict[int, _Record] = {}
+        for record in self._records.pop(session, {}).values():
+            if record.stage in places:
+                kept[places[record.stage]], record.stages = record, len(route)
+            else:
+                self._finish(session, record)
+        if kept:
+            self._records[session] = kept
+
     def close(self, session: int) -> None:
-        """Nothing more comes: the session has ended, or goes on by another route."""
+        """Nothing more comes: the session has ended."""
         for record in self._records.pop(session, {}).values():
             self._finish(session, record)
 
@@ -211,6 +254,9 @@ class Witness:
 
     def _finish(self, session: int, record: _Record) -> None:
         self._nbytes -= record.nbytes
+        self._show(session, record)
+
+    def _show(self, session: int, record: _Record) -> None:
         evidence = record.evidence(session)
         if evidence is not None:
             self.on_evidence(evidence)
