@@ -26,6 +26,7 @@ from potluck.wire.messages import Hello
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
 TABLE = ROOT / "docs" / "options.md"
+TREE = ROOT / "ARCHITECTURE.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 
 _FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -35,7 +36,7 @@ _BENCHMARK = re.compile(r"python (benchmarks/\w+\.py)([^#\n]*)")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|deploy|\.ci)/[\w./-]*")
-_LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+_LINK = re.compile(r"(?:\]\(|src(?:set)?=\")(?!https?://)([^)#\"]+)")
 _ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
 _TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
@@ -228,13 +229,13 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_the_file_tree_has_a_line_for_every_source() -> None:
-    tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
+    tree = set(tree_paths(TREE.read_text("utf-8")))
     assert {path for path in tree if path.startswith("src/") and not path.endswith("/")} == listed_sources()
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "docs", "deploy"])
 def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
-    tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
+    tree = set(tree_paths(TREE.read_text("utf-8")))
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
     assert {path for path in tree if path.startswith(f"{folder}/")} - {f"{folder}/"} == files
 
@@ -309,6 +310,5 @@ def test_the_check_lets_what_exists_pass(text: str) -> None:
 def test_a_missing_row_and_a_missing_file_would_be_seen() -> None:
     table = TABLE.read_text("utf-8")
     assert rows(table.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
-    readme = (ROOT / "README.md").read_text("utf-8")
-    without = set(tree_paths(readme.replace("    relay.py ", "    relay.pyc ")))
+    without = set(tree_paths(TREE.read_text("utf-8").replace("    relay.py ", "    relay.pyc ")))
     assert "src/potluck/coordinator/relay.py" not in without
