@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,6 +249,19 @@ def test_every_endpoint_and_every_field_is_documented() -> None:
     code = set(re.findall(r"[^`\s,]+", " ".join(snippets((ROOT / "docs" / "api.md").read_text("utf-8")))))
     fields = {name for operation in OPERATIONS if operation.body for name in operation.body.__struct_fields__}
     assert {operation.path for operation in OPERATIONS} | fields <= code
+
+
+def test_the_protocol_is_the_one_of_the_messages() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_protocol.py"))
+    text = made["PAGE"].read_text("utf-8")
+    assert made["page"](text) == text, "The messages have changed: run make docs."
+    assert made["page"](text.replace("### Greeting", "### Dance")) == text
+
+
+def test_every_setting_is_documented() -> None:
+    sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
+    documented = {name for document in DOCUMENTS for name in _SETTING.findall(document.read_text("utf-8"))}
+    assert set(_SETTING.findall(sources)) == documented
 
 
 def test_lines_are_short() -> None:
