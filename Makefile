@@ -6,7 +6,7 @@ PIP := .venv/bin/pip
 # llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
-.PHONY: install demo test lint audit screenshots clean
+.PHONY: install demo test lint audit docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -17,8 +17,8 @@ test: .venv/test.stamp
 	.venv/bin/python -m pytest
 
 lint: .venv/test.stamp
-	.venv/bin/ruff check src tests benchmarks
-	.venv/bin/ruff format --check src tests benchmarks
+	.venv/bin/ruff check src tests benchmarks docs
+	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
 
 # Asks the vulnerability service of PyPI about every pin; it takes the network, so `make test` does not.
@@ -26,6 +26,10 @@ audit: .venv/bin/pip
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
+# The page about the protocol, of the message types.
+docs: .venv/test.stamp
+	.venv/bin/python docs/make_protocol.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.
 screenshots: .venv/test.stamp

@@ -45,7 +45,7 @@ def main() -> None:
             swarm.add_node(str(span), "--name", name)
         swarm.wait_covered()
         browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for scheme, width in (("light", 1280), ("dark", 320)):
+        for scheme, width in (("light", 1280), ("dark", 1280), ("dark", 320)):
             draw(browser, swarm.url, scheme, width)
         browser.close()
 

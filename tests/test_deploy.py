@@ -19,7 +19,7 @@ DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
 TASK = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
 LEAVE_S = 30
-"""How long a polite node may take, as README says."""
+"""How long a polite node may take, as docs/recovery.md says."""
 
 
 def unit(path: Path) -> RawConfigParser:

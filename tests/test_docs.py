@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from potluck.wire.messages import Hello
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
 TABLE = ROOT / "docs" / "options.md"
+TREE = ROOT / "ARCHITECTURE.md"
 DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 
 _FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -35,7 +37,7 @@ _BENCHMARK = re.compile(r"python (benchmarks/\w+\.py)([^#\n]*)")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|deploy|\.ci)/[\w./-]*")
-_LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+_LINK = re.compile(r"(?:\]\(|src(?:set)?=\")(?!https?://)([^)#\"]+)")
 _ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
 _TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
@@ -228,13 +230,13 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_the_file_tree_has_a_line_for_every_source() -> None:
-    tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
+    tree = set(tree_paths(TREE.read_text("utf-8")))
     assert {path for path in tree if path.startswith("src/") and not path.endswith("/")} == listed_sources()
 
 
 @pytest.mark.parametrize("folder", ["benchmarks", "docs", "deploy"])
 def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
-    tree = set(tree_paths((ROOT / "README.md").read_text("utf-8")))
+    tree = set(tree_paths(TREE.read_text("utf-8")))
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
     assert {path for path in tree if path.startswith(f"{folder}/")} - {f"{folder}/"} == files
 
@@ -247,6 +249,19 @@ def test_every_endpoint_and_every_field_is_documented() -> None:
     code = set(re.findall(r"[^`\s,]+", " ".join(snippets((ROOT / "docs" / "api.md").read_text("utf-8")))))
     fields = {name for operation in OPERATIONS if operation.body for name in operation.body.__struct_fields__}
     assert {operation.path for operation in OPERATIONS} | fields <= code
+
+
+def test_the_protocol_is_the_one_of_the_messages() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_protocol.py"))
+    text = made["PAGE"].read_text("utf-8")
+    assert made["page"](text) == text, "The messages have changed: run make docs."
+    assert made["page"](text.replace("### Greeting", "### Dance")) == text
+
+
+def test_every_setting_is_documented() -> None:
+    sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
+    documented = {name for document in DOCUMENTS for name in _SETTING.findall(document.read_text("utf-8"))}
+    assert set(_SETTING.findall(sources)) == documented
 
 
 def test_lines_are_short() -> None:
@@ -309,6 +324,5 @@ def test_the_check_lets_what_exists_pass(text: str) -> None:
 def test_a_missing_row_and_a_missing_file_would_be_seen() -> None:
     table = TABLE.read_text("utf-8")
     assert rows(table.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
-    readme = (ROOT / "README.md").read_text("utf-8")
-    without = set(tree_paths(readme.replace("    relay.py ", "    relay.pyc ")))
+    without = set(tree_paths(TREE.read_text("utf-8").replace("    relay.py ", "    relay.pyc ")))
     assert "src/potluck/coordinator/relay.py" not in without
