@@ -25,7 +25,8 @@ ARROWS = {
 }
 """For each part of the package those that it may import besides itself."""
 
-FREE = {"local", "board", "cli", "contributor", "owner", "terminal", "__main__"}
+COMMANDS = {"board", "cli", "contributor", "hosting", "owner", "planner", "progress", "running", "talk", "terminal"}
+FREE = COMMANDS | {"local", "__main__"}
 """These may import anything, and nothing else may import them."""
 
 IMPURE = {"asyncio", "datetime", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}

@@ -12,15 +12,25 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from potluck.client import Client, checked_url
+from potluck.types import EngineKind, Quantize
 from potluck.wire.origin import is_loopback
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
 URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
+MODEL_HELP = "A GGUF file, a Hugging Face directory, or a repository on the hub such as EleutherAI/gpt-neox-20b."
+QUANTIZE_HELP = (
+    "Of a Hugging Face model's weights: q8_0 (default), q4_0, f16 or bf16 with llamacpp; none (default), int8 or int4 "
+    "with transformers."
+)
 KEY_HELP = "Your API key; default: this machine's admin.key, where the coordinator runs here."
 
 Url = Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)]
 Key = Annotated[str, typer.Option("--key", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Engine = Annotated[EngineKind | None, typer.Option(help="Default: the first that can run the model.")]
+QuantizeTo = Annotated[Quantize | None, typer.Option(help=QUANTIZE_HELP)]
+Context = Annotated[int | None, typer.Option(help="Most tokens of a session, prompt included.", min=16)]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
 
 
