@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,9 +119,11 @@ class Client:
         request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
         self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
 
-    def stream_chat(self, model: str, messages: list[Json]) -> Iterator[str]:
-        """The answer's text, piece by piece."""
-        request = {"model": model, "messages": messages, "stream": True}
+    def stream_chat(
+        self, model: str, messages: list[Json], on_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[str]:
+        """The answer's text, piece by piece. on_progress is told the prompt's tokens that are read, and all of them."""
+        request = {"model": model, "messages": messages, "stream": True, "return_progress": on_progress is not None}
         with (
             _readable_errors(self.url),
             self._http(_ANSWER_S) as http,
@@ -131,8 +133,13 @@ class Client:
                 reply.read()
             _check(reply)
             for line in reply.iter_lines():
-                if line.startswith("data: {"):
-                    yield _text(json.loads(line.removeprefix("data: ")))
+                if not line.startswith("data: {"):
+                    continue
+                event = json.loads(line.removeprefix("data: "))
+                if on_progress is not None and (progress := event.get("prompt_progress")):
+                    on_progress(progress["processed"], progress["total"])
+                if text := _text(event):
+                    yield text
 
     def account(self) -> Json:
         """`GET /v1/account`"""

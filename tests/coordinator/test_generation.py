@@ -365,6 +365,60 @@ def test_a_long_prompt_travels_in_steps_of_bounded_size() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("echo", [False, True])
+def test_how_far_the_prompt_is_read_is_told_as_it_comes_through_the_route(echo: bool) -> None:
+    prompt = (LETTERS * 12)[:300]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            gates = [asyncio.Event() for _ in range(5)]
+
+            async def wait(step: Step) -> None:
+                await gates[min(step.position // 64, 4)].wait()
+
+            nodes[1].before = wait
+            told, words = [], []
+            async for delta in generate(gateway, TOKENIZER, job(prompt, 3, progress=True, echo=echo)):
+                if delta.progress is None:
+                    words.append(delta)
+                else:
+                    assert (delta.text, delta.tokens, delta.finish, delta.generated) == ("", [], None, 0)
+                    told.append(delta.progress)
+                    gates[min(len(told), 5) - 1].set()
+            assert [progress.processed for progress in told] == [0, 64, 128, 192, 256, 300]
+            assert {(progress.total, progress.cached) for progress in told} == {(300, 0)}
+            assert [progress.elapsed_s for progress in told] == sorted(progress.elapsed_s for progress in told)
+            assert text(words) == toy_answer(prompt, 3)
+            nodes[1].before = None
+            again = await answer(gateway, job(prompt, 3, progress=True))
+            held = [(delta.progress.cached, delta.progress.processed) for delta in again if delta.progress]
+            assert held == [(299, 299), (299, 300)]
+            assert text(again) == toy_answer(prompt, 3)
+
+    run(test())
+
+
+def test_a_prompt_that_nobody_waits_for_any_more_is_read_no_further() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+            never = asyncio.Event()
+
+            async def wait(step: Step) -> None:
+                if step.position:
+                    await never.wait()
+
+            nodes[1].before = wait
+            async with aclosing(generate(gateway, TOKENIZER, job(LETTERS * 20, 3, progress=True))) as deltas:
+                async for delta in deltas:
+                    assert delta.progress is not None
+                    if delta.progress.processed:
+                        break
+            assert gateway.swarm.streams == 0
+            never.set()
+
+    run(test())
+
+
 @pytest.mark.parametrize(("row_bytes", "rows"), [(4, 64), (8192, 64), (2**16, 64), (2**17, 32), (2**23, 1)])
 def test_a_step_is_bounded_in_rows_and_bytes(row_bytes: int, rows: int) -> None:
     assert step_rows(row_bytes) == rows

@@ -17,6 +17,7 @@ from potluck.coordinator.events import BecameReady, Joined
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, Scored
 from potluck.coordinator.openai import Service, claim_of_all, error_response, merge
+from potluck.coordinator.progress import Progress
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.swarm import Swarm
@@ -188,6 +189,25 @@ def test_a_streamed_chat(script: Callable[..., Answers]) -> None:
         assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
         assert all(chunk["usage"] is None for chunk in chunks)
         assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 3)
+
+    run(test())
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+def test_how_far_the_prompt_is_read(script: Callable[..., Answers], path: str) -> None:
+    async def test() -> None:
+        read = [Delta(generated=0, progress=Progress(10, 4, done, done / 100)) for done in (4, 10)]
+        answers = script(*read, *DELTAS)
+        body = {**(chat() if path == CHAT else completion()), "stream": True, "return_progress": True}
+        async with client(make_app()) as http:
+            chunks = events((await http.post(path, json=body)).text)
+            await http.post(path, json={**body, "stream": False})
+        told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+        assert told == [{"total": 10, "cache": 4, "processed": done, "time_ms": 10 * done} for done in (4, 10)]
+        silent = [chunk["choices"][0] for chunk in chunks if "prompt_progress" in chunk]
+        assert all(choice.get("delta") == {} or choice.get("text") == "" for choice in silent)
+        assert all(choice["index"] == 0 and choice["finish_reason"] is None for choice in silent)
+        assert [job.progress for job in answers.jobs] == [True, False]
 
     run(test())
 

@@ -36,6 +36,16 @@ def test_a_chat_and_who_served_it(connected: Client) -> None:
     assert connected.served_by(answer) == [f"{name}: layers {span}" for name, span in zip(names, spans, strict=True)]
 
 
+def test_a_streamed_chat_and_how_far_its_prompt_is_read(connected: Client) -> None:
+    told: list[tuple[int, int]] = []
+    messages = [{"role": "user", "content": "the potluck " * 60}]
+    answer = connected.stream_chat(connected.model, messages, lambda done, total: told.append((done, total)))
+    assert next(answer)
+    assert told == sorted(set(told))
+    assert told[-1][0] == told[-1][1] > 64
+    answer.close()
+
+
 def test_loglikelihoods_are_those_of_the_unsplit_model(connected: Client, tiny_unsplit: Unsplit) -> None:
     assert connected.loglikelihood(TOKENS) == tiny_unsplit.score(TOKENS)
 

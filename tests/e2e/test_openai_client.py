@@ -83,6 +83,24 @@ def test_a_streamed_chat_is_the_same_text(chat):
     assert len(chunks) > 6
 
 
+LONG = [{"role": "user", "content": f"What is the capital of France, again? {'Again, please. ' * 60}"}]
+
+
+def test_how_far_a_long_prompt_is_read(chat):
+    options = {"messages": LONG, "stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(chat(**options, extra_body={"return_progress": True}))
+    told = [chunk.prompt_progress for chunk in chunks if hasattr(chunk, "prompt_progress")]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.prompt_progress for chunk in chunks[1 : len(told) + 1]] == told  # before any text
+    done = [progress["processed"] for progress in told]
+    assert done[0] == told[0]["cache"]
+    assert done == sorted(set(done))
+    assert len(done) > 3
+    assert {progress["total"] for progress in told} == {done[-1]} == {chunks[-1].usage.prompt_tokens}
+    assert joined(chunks) == chat(messages=LONG).choices[0].message.content
+    assert not any(hasattr(chunk, "prompt_progress") for chunk in chat(**options))
+
+
 def test_a_streamed_completion_is_the_same_text(complete):
     chunks = list(complete(stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == complete().choices[0].text

@@ -133,6 +133,29 @@ def test_an_answer_can_be_stopped(visit, tiny_swarm: LocalSwarm) -> None:
     assert len(page.locator("article.assistant .text").inner_text()) > 0
 
 
+def test_a_long_message_is_seen_being_read(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    set_answers(page, 8)
+    # The bar is there for a moment only: note what it says each time.
+    page.evaluate(
+        """() => {
+          window.said = [];
+          new MutationObserver(() => {
+            const label = document.querySelector(".reading:not([hidden])");
+            if (label) window.said.push([label.innerText, label.querySelector("progress").value]);
+          }).observe(document.getElementById("messages"), { subtree: true, childList: true, attributes: true });
+        }"""
+    )
+    ask(page, "the potluck " * 120)
+    expect(page.locator("article.assistant .note")).to_contain_text("tokens/s")
+    said = page.evaluate("window.said")
+    done = [value for _, value in said]
+    assert done == sorted(done)
+    assert len(set(done)) > 3
+    assert all(f"Reading: {value:,} of " in words for words, value in said)
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+
+
 def endless(route: Route) -> str:
     """The page's own request, for an answer that the model itself may not end, the same every time."""
     return json.dumps({**route.request.post_data_json, "ignore_eos": True, "temperature": 0})

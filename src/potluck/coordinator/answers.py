@@ -116,6 +116,15 @@ class ChatCompletion(Struct, frozen=True):
     sessions: list[int]
 
 
+class PromptProgress(Struct, frozen=True):
+    """In tokens, as llama.cpp's server tells it: the nodes held `cache` of them before, and `processed` are done."""
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: int
+
+
 class ChatDelta(Struct, frozen=True):
     role: Literal["assistant"] = "assistant"
     content: str = ""
@@ -130,7 +139,10 @@ class ChatChunkChoice(Struct, frozen=True):
 
 
 class ChatChunk(Struct, frozen=True):
-    """One event of a streamed chat. usage: in the last one, where it was asked for."""
+    """One event of a streamed chat. usage: in the last one, where it was asked for.
+
+    prompt_progress: before the choice's first token, where it was asked for.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -138,6 +150,7 @@ class ChatChunk(Struct, frozen=True):
     model: str
     choices: list[ChatChunkChoice]
     usage: UsageReport | None = None
+    prompt_progress: PromptProgress | None = None
 
 
 class CompletionLogprobs(Struct, frozen=True):
@@ -159,7 +172,7 @@ class CompletionChoice(Struct, frozen=True):
 class Completion(Struct, frozen=True):
     """Whole, or one event of a streamed one: usage then is in the last, where it was asked for.
 
-    sessions: as for chats, of whole ones.
+    sessions: as for chats, of whole ones. prompt_progress: as for chats, of streamed ones.
     """
 
     id: str
@@ -169,6 +182,7 @@ class Completion(Struct, frozen=True):
     choices: list[CompletionChoice]
     usage: UsageReport | None = None
     sessions: list[int] = []
+    prompt_progress: PromptProgress | None = None
 
 
 class TokenPiece(Struct, frozen=True):

@@ -13,6 +13,7 @@ import numpy as np
 from potluck.coordinator.claim import EVERYONE, Claim
 from potluck.coordinator.constraint import Grammar
 from potluck.coordinator.gateway import Gateway
+from potluck.coordinator.progress import Progress, Reading, under_way
 from potluck.coordinator.sampling import Candidates, Sampler, SamplingParams
 from potluck.coordinator.session import Session, in_order, step_rows
 from potluck.coordinator.stream import TextStream
@@ -43,6 +44,7 @@ class Job:
     ignore_eos: go on after the model's end of text, as benchmarks want it.
     min_tokens: neither the model nor a stop string can end the answer before it has so many.
     grammar: what the answer must look like. It says where the answer may end, so that min_tokens must be 0.
+    progress: tell how far the prompt has been read, too.
     """
 
     prompt: list[int]
@@ -55,6 +57,7 @@ class Job:
     min_tokens: int = 0
     claim: Claim = EVERYONE
     grammar: Grammar | None = None
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Delta:
     """What one step adds to an answer. finish: "stop" or "length" with the last one.
 
     generated: 1 where the step sampled a token, shown or not; 0 where it only scored the prompt.
+    progress: before the first token, if it was asked for: how far the prompt has been read. Then there is nothing else.
     cached: with the first that was sampled, how many tokens of the prompt the nodes held already.
     session: with the same one, the number by which `/trace` knows its session.
     nodes: with the last one, who computed the answer, each with its layers.
@@ -80,6 +84,7 @@ class Delta:
     tokens: list[Scored] = field(default_factory=list)
     finish: str | None = None
     generated: int = 1
+    progress: Progress | None = None
     cached: int = 0
     session: int | None = None
     nodes: tuple[str, ...] = ()
@@ -93,7 +98,12 @@ async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGen
     writer, run = _Writer(tokenizer, job, gateway.swarm.tally), _Run(gateway, job)
     try:
         asks = [(token,) for token in job.prompt[1:]] if job.echo else []
-        *scored, candidates = await _next_rows(run, writer, asks)
+        async with under_way(_next_rows(run, writer, asks)) as read:
+            if job.progress:
+                async with aclosing(run.reading.during(read)) as told:
+                    async for progress in told:
+                        yield Delta(generated=0, progress=progress)
+            *scored, candidates = await read
         if job.echo:
             yield Delta(tokens=_score_prompt(job, scored), generated=0)
         if not job.max_tokens:
@@ -225,12 +235,13 @@ def _now() -> float:
 class _Run:
     """The session behind an answer. When stages of its route are lost, others take them over.
 
-    cached: how many of the prompt's tokens the nodes held when it began.
+    cached: how many of the prompt's tokens the nodes held when it began. reading: of the prompt.
     """
 
     def __init__(self, gateway: Gateway, job: Job) -> None:
         self.tokens = list(job.prompt)
         self.cached = 0
+        self.reading = Reading(len(job.prompt))
         self._gateway = gateway
         # The last token is sampled but never fed, so it needs no position.
         self._positions = len(job.prompt) + max(0, job.max_tokens - 1)
@@ -316,6 +327,7 @@ class _Run:
         )
         self._session, self._done = session, session.held
         self._note_nodes(session)
+        self.reading.begin(session.held, _now())
         if not self._began:
             self._began, self.cached, self._charged = True, session.held, session.held
             self._count_prompt(session.held)
@@ -360,7 +372,10 @@ class _Run:
         """Feed `tokens[start:end]`; of the asks, which belong to the last tokens of all, those for these tokens."""
         unasked = len(self.tokens) - len(asks)
         own = tuple(asks[max(0, start - unasked) : max(0, end - unasked)])
-        return await session.step(start, np.array(self.tokens[start:end], np.int32), top, own)
+        rows = await session.step(start, np.array(self.tokens[start:end], np.int32), top, own)
+        if start < self.reading.total:
+            self.reading.reach(end, _now())
+        return rows
 
     def end(self) -> None:
         """Of the session. It is parked only between steps: with one under way, nodes may hold different lengths."""

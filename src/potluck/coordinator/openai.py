@@ -19,7 +19,7 @@ from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import Delta, Job, generate
 from potluck.coordinator.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
-from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage
+from potluck.coordinator.replies import ChatForm, CompletionForm, Form, Json, Usage, progress_json
 from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool, parse
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.template import ChatTemplate
@@ -90,6 +90,7 @@ class Service:
                 min_tokens=asked.least(limit),
                 claim=claim,
                 grammar=grammar,
+                progress=asked.tells_progress,
             )
             for choice in range(asked.choices)
         ]
@@ -129,6 +130,7 @@ class Service:
             asked.least(limit),
             claim,
             grammar,
+            asked.tells_progress,
         )
 
     async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
@@ -275,7 +277,8 @@ async def _events(
         async with aclosing(_after(first, deltas)) as rest:
             async for number, delta in rest:
                 usage.count(delta)
-                yield _event({**head, "choices": [form.chunk(number, delta)], **extra})
+                progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
+                yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
         if include_usage:
             yield _event({**head, "choices": [], "usage": usage.json()})
     except PotluckError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from potluck.coordinator.generation import Delta, Scored
+from potluck.coordinator.progress import Progress
 from potluck.coordinator.tokenizer import Tokenizer
 from potluck.coordinator.toolcalls import ToolCall, ToolStream
 
@@ -42,6 +43,16 @@ class Usage:
             "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
             "nodes": list(self.nodes),
         }
+
+
+def progress_json(progress: Progress) -> Json:
+    """As llama.cpp's server words it."""
+    return {
+        "total": progress.total,
+        "cache": progress.cached,
+        "processed": progress.processed,
+        "time_ms": round(1000 * progress.elapsed_s),
+    }
 
 
 class Form(Protocol):

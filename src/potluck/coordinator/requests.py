@@ -71,6 +71,7 @@ class Common(Struct, frozen=True, kw_only=True):
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
+    return_progress: bool = False
     max_tokens: _Count = None
     n: Annotated[int | None, described(minimum=1, maximum=MAX_CHOICES)] = None
     stop: _Words | Annotated[list[_Words], described(maxItems=_MAX_STOPS)] | None = None
@@ -130,6 +131,10 @@ class Common(Struct, frozen=True, kw_only=True):
             message = f"min_tokens must lie between 0 and the answer's limit of {limit}, not {self.min_tokens}."
             raise RequestError(message, param="min_tokens")
         return self.min_tokens
+
+    @property
+    def tells_progress(self) -> bool:
+        return self.stream and self.return_progress
 
     @property
     def include_usage(self) -> bool:

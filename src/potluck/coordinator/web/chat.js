@@ -6,6 +6,7 @@ import { $, figure, make, setText } from "./dom.js";
 import { markdown } from "./markdown.js";
 
 const KNOBS = ["temperature", "top_p", "max_tokens", "seed"];
+const LONG = 128; // tokens; what is shorter is read in no time
 
 let current;
 let modelName;
@@ -100,6 +101,7 @@ async function body({ settings: { system, ...knobs }, messages }) {
     model: await modelName(),
     stream: true,
     stream_options: { include_usage: true },
+    return_progress: true,
     messages: system ? [{ role: "system", content: system }, ...told] : told,
     ...knobs,
   };
@@ -114,6 +116,7 @@ async function stream(asked, answer, shown) {
       if (data === "[DONE]") break;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
+      if (chunk.prompt_progress) shown.reading(chunk.prompt_progress);
       const text = chunk.choices[0]?.delta.content ?? "";
       if (text) first ??= performance.now();
       answer.content += text;
@@ -136,14 +139,18 @@ function busy(is) {
   if (!is) $("prompt").focus({ preventScroll: true });
 }
 
-/** A message on the page. later: it has grown, and is drawn with the next picture. */
+/** A message on the page. later: it has grown, and is drawn with the next picture. reading: before its first word. */
 function bubble(message) {
   const text = make("div", { class: "text" });
   const note = make("p", { class: "note" });
-  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "The table" }, text, note);
+  const read = make("span");
+  const bar = make("progress");
+  const wait = make("label", { class: "reading", hidden: true }, read, bar);
+  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "The table" }, wait, text, note);
   let due = false;
   const show = () => {
     due = false;
+    wait.hidden = true;
     const pane = $("messages");
     const below = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 80;
     text.replaceChildren(message.role === "user" ? message.content : markdown(message.content));
@@ -154,8 +161,13 @@ function bubble(message) {
     if (!due) requestAnimationFrame(show);
     due = true;
   };
+  const reading = ({ total, cache, processed }) => {
+    wait.hidden = total - cache < LONG;
+    setText(read, `Reading: ${figure(processed)} of ${figure(total)} tokens`);
+    Object.assign(bar, { max: total, value: processed });
+  };
   show();
-  return { element, show, later };
+  return { element, show, later, reading };
 }
 
 function noteOf({ served, first_s, tokens, stream_s, stopped }) {
