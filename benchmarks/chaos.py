@@ -1,11 +1,12 @@
 """Nodes die, freeze and lose their sockets while many streams run: does every answer stay what it is?
 
-    python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0] [--plain]
+    python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0] [--audit 0.02] [--plain]
 
 SmolLM2 on six nodes, every layer twice. Every few seconds one of them, chosen at random, is killed with SIGKILL and
 started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same again and again. Ends with
-an error when an answer breaks off, or differs by a byte from the same answer before the chaos. With --plain each
-layer's second node has the plain weight layout, which may compute other bits: answers that differ are counted then.
+an error when an answer breaks off, or differs by a byte from the same answer before the chaos, or when an audit finds
+fault with a node: all are honest. With --plain the weights are Q4_0 and each layer's second node has the plain layout,
+which computes other bits: answers that differ are counted then.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import socket
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from calibrate import KINDS, requantized
 from common import (
     Prompt,
     Prompts,
@@ -152,14 +154,17 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--every", type=float, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--audit", type=float, default=0.02, help="as of potluck serve")
     parser.add_argument("--plain", action="store_true", help="half of the nodes without optimised weight layouts")
     arguments = parser.parse_args()
     begin()
-    path = demo_model()
     lengths = random.Random(arguments.seed)
-    source = Prompts(open_tokenizer(path).vocabulary, arguments.seed)
+    source = Prompts(open_tokenizer(demo_model()).vocabulary, arguments.seed)
     prompts = [source.take(1, lengths.randint(LEAST_PROMPT, MOST_PROMPT))[0] for _ in range(arguments.streams)]
-    with TemporaryDirectory() as cache, LocalSwarm(path, [], serve=["--local"]) as local:
+    with ExitStack() as stack:
+        cache = stack.enter_context(TemporaryDirectory())
+        path = requantized(demo_model(), KINDS["Q4_0"], Path(cache)) if arguments.plain else demo_model()
+        local = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--audit", str(arguments.audit)]))
         swarm, done = Swarm(local, path), Counter[str]()
         forbid_optimised(path, SPANS, Path(cache))
         for copy, env in (("a", {}), ("b", {"POTLUCK_CACHE": cache} if arguments.plain else {})):
@@ -173,12 +178,16 @@ def main() -> None:
             sys.exit(f"{differ} answers were not those of a quiet swarm.")
         local.wait_covered()
         status = local.wait_until(lambda status: leaked(status) == 0, timeout=30)
+    faults = status["audits_failed"] + status["audits_undecided"]
+    if faults:
+        sys.exit(f"{faults} audits found fault with honest nodes.")
     streams = [stream for asked in answers for stream in asked]
     gaps = [gap for stream in streams for gap in stream.gaps]
     figures = {
         "answers": len(streams),
         "differ": differ,
         "leaked": leaked(status),
+        "audits": status["audits_passed"],
         **{what: done[what] for what in ("kill", "freeze", "cut")},
         "tokens_per_s": sum(len(stream.moments) for stream in streams) / arguments.seconds,
         "gap_p50_s": percentile(gaps, 0.5),

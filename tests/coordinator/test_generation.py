@@ -413,7 +413,7 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_read_no_further() -> None:
                     assert delta.progress is not None
                     if delta.progress.processed:
                         break
-            assert gateway.swarm.streams == 0
+            assert gateway.swarm.room.streams == 0
             never.set()
 
     run(test())

@@ -77,7 +77,7 @@ def test_nodes_and_layers_are_counted(swarm: Swarm) -> None:
 def test_each_node_has_figures_of_its_own_also_where_names_are_alike_or_odd(swarm: Swarm) -> None:
     join(swarm, "a", "0-3", name='an"na\n\\')
     join(swarm, "b", "0-3", name='an"na\n\\')
-    swarm.reserve(7, 10)
+    swarm.room.reserve(7, 10)
     found = scrape(swarm)
     alike = {"node": 'an"na\n\\', "layers": "0-3"}
     assert sorted(found[key("node_sessions", **alike, copy=copy)] for copy in "12") == [0, 1]

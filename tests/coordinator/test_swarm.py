@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from potluck.coordinator.audits import no_audits
 from potluck.coordinator.events import Admit, BecameReady, Break, Changed, Joined, Left, Progressed, Refuse
+from potluck.coordinator.room import Mended
 from potluck.coordinator.status import swarm_status
-from potluck.coordinator.swarm import Mended, Swarm
+from potluck.coordinator.swarm import Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, Span, Speed, Stage
@@ -80,33 +81,33 @@ def test_uncovered_layers_are_named() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 1, 2)
     with pytest.raises(Unavailable, match=r"No node serves layers 0, 3-5 now\."):
-        swarm.reserve(1, 10)
+        swarm.room.reserve(1, 10)
 
 
 def test_a_session_has_its_positions_on_every_stage() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 2)
     join(swarm, "n2", 3, 5)
-    assert swarm.reserve(1, 60) == (Stage("n1", Span(0, 2), "twin"), Stage("n2", Span(3, 5), "twin"))
+    assert swarm.room.reserve(1, 60) == (Stage("n1", Span(0, 2), "twin"), Stage("n2", Span(3, 5), "twin"))
     assert [node.reserved for node in swarm.nodes.values()] == [{1: 60}, {1: 60}]
-    assert swarm.reserve(2, 60) is None
+    assert swarm.room.reserve(2, 60) is None
     assert [node.reserved for node in swarm.nodes.values()] == [{1: 60}, {1: 60}]
     assert swarm.release(1) == [Changed()]
-    assert swarm.reserve(2, 60) is not None
+    assert swarm.room.reserve(2, 60) is not None
 
 
 def test_a_full_table_of_sessions_is_no_room_either() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 5, sessions=1)
-    assert swarm.reserve(1, 1) is not None
-    assert swarm.reserve(2, 1) is None
+    assert swarm.room.reserve(1, 1) is not None
+    assert swarm.room.reserve(2, 1) is None
 
 
 def test_a_second_node_takes_what_the_first_has_no_room_for() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 5)
     join(swarm, "n2", 0, 5)
-    routes = [swarm.reserve(session, 80) for session in (1, 2, 3)]
+    routes = [swarm.room.reserve(session, 80) for session in (1, 2, 3)]
     assert [route and route[0].node for route in routes] == ["n1", "n2", None]
 
 
@@ -114,7 +115,7 @@ def test_what_no_node_could_ever_hold_is_refused_at_once() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 5, positions=99)
     with pytest.raises(Unavailable, match="can hold 100 positions"):
-        swarm.reserve(1, 100)
+        swarm.room.reserve(1, 100)
 
 
 def test_a_node_that_leaves_breaks_its_sessions_and_no_others() -> None:
@@ -122,7 +123,7 @@ def test_a_node_that_leaves_breaks_its_sessions_and_no_others() -> None:
     join(swarm, "n1", 0, 2)
     join(swarm, "n2", 3, 5)
     join(swarm, "n3", 3, 5)
-    routes = {session: swarm.reserve(session, 60) for session in (1,)}
+    routes = {session: swarm.room.reserve(session, 60) for session in (1,)}
     assert routes[1] is not None
     gone = routes[1][1].node
     reason = f"Node {gone.upper()}, which served layers 3-5, has left."
@@ -131,16 +132,16 @@ def test_a_node_that_leaves_breaks_its_sessions_and_no_others() -> None:
     # The session keeps its room on the other stage: there it goes on.
     assert swarm.nodes["n1"].reserved == {1: 60}
     [heir] = swarm.nodes.keys() - {"n1"}
-    assert swarm.mend(1, routes[1], 60) == Mended((routes[1][0], Stage(heir, Span(3, 5), "twin")), ((1, 1),))
+    assert swarm.room.mend(1, routes[1], 60) == Mended((routes[1][0], Stage(heir, Span(3, 5), "twin")), ((1, 1),))
     assert swarm.release(1) == [Changed()]
-    assert swarm.reserve(2, 100) is not None
+    assert swarm.room.reserve(2, 100) is not None
 
 
 def test_a_session_that_is_released_twice_frees_nothing_else() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 5)
-    swarm.reserve(1, 40)
-    swarm.reserve(2, 40)
+    swarm.room.reserve(1, 40)
+    swarm.room.reserve(2, 40)
     swarm.release(1)
     swarm.release(1)
     assert swarm.nodes["n1"].reserved == {2: 40}
@@ -150,14 +151,14 @@ def test_a_parked_session_keeps_what_it_holds_and_is_no_load() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 2)
     join(swarm, "n2", 3, 5)
-    swarm.reserve(1, 60)
-    swarm.park(1, 20)
+    swarm.room.reserve(1, 60)
+    swarm.room.park(1, 20)
     assert [node.reserved for node in swarm.nodes.values()] == [{1: 20}, {1: 20}]
     assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes] == [0, 0]
-    assert swarm.reserve(2, 81) is None
-    assert swarm.has_route_without_parked(2, 100)
-    assert swarm.reserve(2, 80) is not None
-    assert not swarm.has_route_without_parked(3, 21)
+    assert swarm.room.reserve(2, 81) is None
+    assert swarm.room.has_route_without_parked(2, 100)
+    assert swarm.room.reserve(2, 80) is not None
+    assert not swarm.room.has_route_without_parked(3, 21)
     assert [node.sessions for node in swarm_status(swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes] == [1, 1]
 
 
@@ -165,14 +166,14 @@ def test_a_parked_session_is_resumed_on_every_stage_or_none() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 2, positions=50)
     join(swarm, "n2", 3, 5)
-    swarm.reserve(1, 40)
-    swarm.park(1, 20)
-    assert swarm.can_resume(1, 50)
-    assert not swarm.resume(1, 51)
+    swarm.room.reserve(1, 40)
+    swarm.room.park(1, 20)
+    assert swarm.room.can_resume(1, 50)
+    assert not swarm.room.resume(1, 51)
     assert [(node.reserved, node.parked) for node in swarm.nodes.values()] == [({1: 20}, {1})] * 2
-    assert swarm.resume(1, 50)
+    assert swarm.room.resume(1, 50)
     assert [(node.reserved, node.parked) for node in swarm.nodes.values()] == [({1: 50}, set())] * 2
-    swarm.park(1, 30)
+    swarm.room.park(1, 30)
     swarm.release(1)
     assert [(node.reserved, node.parked) for node in swarm.nodes.values()] == [({}, set())] * 2
 
@@ -181,19 +182,19 @@ def test_other_parked_sessions_are_in_the_way_of_growth_until_they_are_evicted()
     swarm = make_swarm()
     join(swarm, "n1", 0, 5)
     for session in (1, 2):
-        swarm.reserve(session, 40)
-        swarm.park(session, 40)
-    assert not swarm.can_resume(1, 61)
-    assert swarm.can_resume(1, 100, evicting=True)
-    assert not swarm.can_resume(1, 101, evicting=True)
+        swarm.room.reserve(session, 40)
+        swarm.room.park(session, 40)
+    assert not swarm.room.can_resume(1, 61)
+    assert swarm.room.can_resume(1, 100, evicting=True)
+    assert not swarm.room.can_resume(1, 101, evicting=True)
 
 
 def test_a_parked_session_breaks_with_its_node() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 2)
     join(swarm, "n2", 3, 5)
-    swarm.reserve(1, 40)
-    swarm.park(1, 40)
+    swarm.room.reserve(1, 40)
+    swarm.room.park(1, 40)
     assert swarm.handle(Left("n1"))[0] == Break(1, "Node N1, which served layers 0-2, has left.")
     assert (swarm.nodes["n2"].reserved, swarm.nodes["n2"].parked) == ({}, set())
 
@@ -202,11 +203,11 @@ def test_new_sessions_go_where_no_answer_is_under_way() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 5)
     join(swarm, "n2", 0, 5)
-    first = swarm.reserve(1, 10)
+    first = swarm.room.reserve(1, 10)
     assert first is not None
-    swarm.park(1, 10)
-    assert swarm.reserve(2, 10) == first
-    assert swarm.reserve(3, 10) != first
+    swarm.room.park(1, 10)
+    assert swarm.room.reserve(2, 10) == first
+    assert swarm.room.reserve(3, 10) != first
 
 
 @given(st.lists(st.one_of(st.integers(1, 60), st.just(None)), max_size=30))
@@ -221,7 +222,7 @@ def test_promises_never_exceed_the_capacity(requests: list[int | None]) -> None:
         if positions is None:
             if opened:
                 swarm.release(opened.pop(0))
-        elif swarm.reserve(session, positions) is not None:
+        elif swarm.room.reserve(session, positions) is not None:
             opened.append(session)
         for node in swarm.nodes.values():
             assert sum(node.reserved.values()) <= node.ready.capacity.positions

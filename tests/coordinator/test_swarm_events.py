@@ -21,7 +21,8 @@ from potluck.coordinator.events import (
     Revived,
     Stalled,
 )
-from potluck.coordinator.swarm import Mended, Swarm
+from potluck.coordinator.room import Mended
+from potluck.coordinator.swarm import Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.types import Capacity, NodeState, PauseReason, Span, Speed, Stage
@@ -128,7 +129,7 @@ class Life(RuleBasedStateMachine):
     def open(self) -> None:
         self.count += 1
         try:
-            route = self.swarm.reserve(self.count, POSITIONS)
+            route = self.swarm.room.reserve(self.count, POSITIONS)
         except Unavailable:
             return
         if route is not None:
@@ -138,8 +139,8 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def mend(self, data: st.DataObject) -> None:
         session = data.draw(st.sampled_from(sorted(self.routes)))
-        wanted = self.swarm.wants_mending(session, self.routes[session])
-        mended = self.swarm.mend(session, self.routes[session], POSITIONS)
+        wanted = self.swarm.room.wants_mending(session, self.routes[session])
+        mended = self.swarm.room.mend(session, self.routes[session], POSITIONS)
         if mended is None:
             assert wanted
             return

@@ -63,15 +63,15 @@ def test_a_replica_moves_to_layers_that_nobody_serves(swarm: Swarm) -> None:
 
 def test_sessions_are_handed_over_first(swarm: Swarm) -> None:
     join(swarm, "late", "3-5")
-    route = swarm.reserve(1, 10)
+    route = swarm.room.reserve(1, 10)
     assert route is not None
     assert route[0].node == "mover"
     swarm.handle(Left("late"))
     assert not [action for action in look(swarm) if isinstance(action, Admit)]
     assert swarm.nodes["mover"].state is NodeState.MOVING
-    assert swarm.wants_mending(1, route)
-    assert swarm.mend(1, route, 10) is None  # it waits for layers 3-5, which the mover shall bring
-    assert swarm.give_up(1, route) == ["mover"]
+    assert swarm.room.wants_mending(1, route)
+    assert swarm.room.mend(1, route, 10) is None  # it waits for layers 3-5, which the mover shall bring
+    assert swarm.room.give_up(1, route) == ["mover"]
     assert swarm.let_go() == [Admit("mover", Span(3, 5))]
 
 
@@ -84,7 +84,7 @@ def test_whoever_is_back_in_time_finds_its_place_again(swarm: Swarm) -> None:
 @pytest.mark.parametrize("event", [Left("fixed"), Leaves("fixed"), Stalled("fixed", "it is silent")])
 def test_a_node_that_has_become_the_only_one_stays(swarm: Swarm, event: Left | Leaves | Stalled) -> None:
     join(swarm, "late", "3-5")
-    swarm.reserve(1, 10)
+    swarm.room.reserve(1, 10)
     swarm.handle(Left("late"))
     look(swarm)
     assert Tell("mover", "Layers 0-2 need this node again: it stays.") in swarm.handle(event)
@@ -106,7 +106,7 @@ def test_whose_owner_chose_the_layers_stays(swarm: Swarm) -> None:
 
 def test_a_node_that_moves_may_leave(swarm: Swarm) -> None:
     join(swarm, "late", "3-5")
-    swarm.reserve(1, 10)
+    swarm.room.reserve(1, 10)
     swarm.handle(Left("late"))
     look(swarm)
     swarm.handle(Leaves("mover"))
@@ -122,9 +122,9 @@ def test_what_a_slow_link_carries_too_slowly_is_computed_instead(swarm: Swarm) -
     hello = Hello("slow", "0.1", "", None, RESERVE_BYTES + 3, 1, movable=True)
     assert swarm.handle(Joined("slow", hello, speed=LinkSpeed(0.03, 1e6))) == [Admit("slow", Span(3, 5))]
     swarm.handle(BecameReady("slow", READY))
-    swarm.reserve(1, 10)
-    assert swarm.worth_moving("slow", 1) == pytest.approx(10 * READY.speed.prefill_s * 1e6, abs=1)
-    assert swarm.worth_moving("mover", 1) == MOST_STATE
+    swarm.room.reserve(1, 10)
+    assert swarm.room.worth_moving("slow", 1) == pytest.approx(10 * READY.speed.prefill_s * 1e6, abs=1)
+    assert swarm.room.worth_moving("mover", 1) == MOST_STATE
 
 
 def test_a_node_that_is_much_slower_than_it_said_is_planned_with_as_it_is(swarm: Swarm) -> None:

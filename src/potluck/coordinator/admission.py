@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from potluck.coordinator.parked import KEEP_S, Match, Parked, ParkedSessions
-from potluck.coordinator.swarm import Mended, Swarm
+from potluck.coordinator.room import Mended
+from potluck.coordinator.swarm import Swarm
 from potluck.types import Stage
 from potluck.wire.rows import Ids
 
@@ -30,6 +31,7 @@ class Admission:
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
+        self._room = swarm.room
         self._parked = ParkedSessions()
 
     def grant(
@@ -48,22 +50,22 @@ class Admission:
         session = match.session
         # What the nodes hold beyond the prefix goes with the first step only.
         positions = max(positions, len(session.tokens))
-        if not self._swarm.can_resume(session.number, positions, evicting=True, spare=spare):
+        if not self._room.can_resume(session.number, positions, evicting=True, spare=spare):
             return None
         self._parked.drop(session.number)
         evicted, nodes = [], {stage.node for stage in session.route}
-        while not self._swarm.resume(session.number, positions):
+        while not self._room.resume(session.number, positions):
             evicted.append(self._evict(self._parked.oldest_on(nodes)))
         return Grant(session.number, session.route, match.held, session.steps, tuple(evicted))
 
     def _reserve(self, number: int, positions: int, avoid: Collection[str], spare: int) -> Grant | None:
-        route = self._swarm.reserve(number, positions, avoid, spare)
-        if route is None and not self._swarm.has_route_without_parked(number, positions, spare):
+        route = self._room.reserve(number, positions, avoid, spare)
+        if route is None and not self._room.has_route_without_parked(number, positions, spare):
             return None
         evicted = []
         while route is None:
             evicted.append(self._evict(self._parked.oldest))
-            route = self._swarm.reserve(number, positions, avoid, spare)
+            route = self._room.reserve(number, positions, avoid, spare)
         return Grant(number, route, evicted=tuple(evicted))
 
     def _evict(self, oldest: Parked | None) -> int:
@@ -75,8 +77,8 @@ class Admission:
     def reserve_on(self, node: str, number: int, positions: int) -> tuple[int, ...] | None:
         """Room for a session on this node alone, and the sessions that had to give way; None when there is none."""
         evicted = []
-        while not self._swarm.reserve_on(node, number, positions):
-            if not self._swarm.has_room_without_parked(node, number, positions):
+        while not self._room.reserve_on(node, number, positions):
+            if not self._room.has_room_without_parked(node, number, positions):
                 return None
             evicted.append(self._evict(self._parked.oldest_on({node})))
         return tuple(evicted)
@@ -89,8 +91,8 @@ class Admission:
         As `Swarm.mend`, but parked sessions give way where that makes room.
         """
         evicted = []
-        while (mended := self._swarm.mend(number, route, positions, avoid)) is None:
-            if self._parked.oldest is None or not self._swarm.can_mend_without_parked(number, route, positions):
+        while (mended := self._room.mend(number, route, positions, avoid)) is None:
+            if self._parked.oldest is None or not self._room.can_mend_without_parked(number, route, positions):
                 return None
             evicted.append(self._evict(self._parked.oldest))
         return mended, tuple(evicted)
@@ -99,7 +101,7 @@ class Admission:
         """Keep a session whose answer has ended; False for one that is not worth it."""
         if not self._parked.park(session):
             return False
-        self._swarm.park(session.number, len(session.tokens))
+        self._room.park(session.number, len(session.tokens))
         return True
 
     def drop(self, number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from potluck.coordinator.door import STRANGER, Entry
@@ -86,6 +87,11 @@ def plausible_rate(bytes_per_s: float) -> float:
     if not math.isfinite(bytes_per_s):
         raise WireError("A node's speed must be a number of bytes a second.")
     return min(max(bytes_per_s, _SLOWEST), _QUICKEST)
+
+
+def ready_nodes(nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """Those that serve now, in their order."""
+    return {name: node for name, node in nodes.items() if node.state is NodeState.READY}
 
 
 def check_ready(ready: Ready) -> None:

@@ -59,6 +59,7 @@ class Sessions:
         auditor: Auditor,
     ) -> None:
         self._swarm = swarm
+        self._room = swarm.room
         self._relay = relay
         self._steps = steps
         self._ledger = ledger
@@ -120,7 +121,7 @@ class Sessions:
         number, prompt = next(self._numbers), np.array(tokens, np.int32)
         if self._stopping:
             raise stopped()
-        self._swarm.check(positions)  # whoever cannot be served at all shall not wait to learn it
+        self._room.check(positions)  # whoever cannot be served at all shall not wait to learn it
         place = self._line.join(claim, positions * self._swarm.layers, urgent=urgent)
         try:
             while True:
@@ -145,7 +146,7 @@ class Sessions:
         it would be first).
         """
         spare = self._context if self._line.yields(place) else 0
-        if spare and not self._swarm.could_hold(positions + spare, sessions=2):
+        if spare and not self._room.could_hold(positions + spare, sessions=2):
             if self._line.runs(Rank.INTERACTIVE):
                 return None
             spare = 0
@@ -167,22 +168,22 @@ class Sessions:
         return self._relay.is_open(session.number)
 
     def wants_mending(self, session: Session) -> bool:
-        return not self.is_open(session) or self._swarm.wants_mending(session.number, session.route)
+        return not self.is_open(session) or self._room.wants_mending(session.number, session.route)
 
     def turn(self, session: Session, rank: int) -> AbstractAsyncContextManager[None]:
         """Wait until it is the session's turn to be mended; the lowest rank comes first."""
-        return self._turns.turn(self._swarm.due(session.number, session.route) or "", rank)
+        return self._turns.turn(self._room.due(session.number, session.route) or "", rank)
 
     def going(self, session: Session) -> list[Stage]:
         """The stages that are about to leave and may hand over what they hold, if there are heirs."""
         route, positions = session.route, session.positions
-        if not self.is_open(session) or not self._swarm.can_mend_without_parked(session.number, route, positions):
+        if not self.is_open(session) or not self._room.can_mend_without_parked(session.number, route, positions):
             return []
-        return [stage for stage in self._swarm.going(session.number, route) if self._auditor.is_credible(stage.node)]
+        return [stage for stage in self._room.going(session.number, route) if self._auditor.is_credible(stage.node)]
 
     async def fetch_state(self, session: int, node: str) -> bytes:
         """What the node holds of the session, or nothing where computing it anew is quicker than sending it."""
-        return await self.handover.fetch(node, session, self._swarm.worth_moving(node, session))
+        return await self.handover.fetch(node, session, self._room.worth_moving(node, session))
 
     async def bring_state(self, session: int, node: str, state: bytes) -> int:
         """How many positions of the session the node holds then."""
@@ -213,7 +214,7 @@ class Sessions:
 
     def _give_up(self, session: Session) -> None:
         frame = encode(Close(session.number))
-        self._send(*((node, frame) for node in self._swarm.give_up(session.number, session.route)))
+        self._send(*((node, frame) for node in self._room.give_up(session.number, session.route)))
         for action in self._swarm.let_go():
             self._act(action)
 

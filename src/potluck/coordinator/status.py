@@ -108,7 +108,7 @@ def swarm_status(
         missing,
         swarm.limit(),
         swarm.tally.tokens[TokenKind.GENERATED],
-        swarm.streams,
+        swarm.room.streams,
         waiting,
         [*map(_queue_status, queue)],
         total.passed,
