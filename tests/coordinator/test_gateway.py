@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from newcomer import GREETING, NODE, answer, introduce, reception
-from potluck.coordinator import fair, line
+from potluck.coordinator import fair, line, lookout
 from potluck.coordinator import gateway as module
 from potluck.coordinator.audits import Audits, no_audits
 from potluck.coordinator.claim import Claim, Rank
@@ -1171,11 +1171,11 @@ def test_a_node_that_is_revoked_while_it_is_at_the_door_stays_outside() -> None:
 def test_a_node_that_does_not_get_on_with_loading_loses_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         gateway = make_gateway()
-        monkeypatch.setattr(module, "_LONGEST_LOADING_S", -1.0)
+        monkeypatch.setattr(lookout, "_LONGEST_LOADING_S", -1.0)
         node = Node(gateway)
         await node.introduce()
         assert isinstance(await node.receive(), Welcome)
-        gateway._end_idle_loading()
+        gateway._lookout._end_idle_loading()
         assert "loading" in await node.dropped()
 
     run(test())

@@ -148,7 +148,7 @@ def leaks(gateway: Gateway) -> dict[str, object]:
         "cut": gateway._cut,
         "places": gateway.sessions._places,
         "handover": gateway.sessions.handover._pending,
-        "watch": gateway._watch._records,
+        "watch": range(gateway._lookout.watched),
         "tickets": gateway.tickets._digests,
         "line": range(gateway.sessions.waiting),
     }

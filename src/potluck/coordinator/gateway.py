@@ -29,7 +29,6 @@ from potluck.coordinator.events import (
     Pauses,
     Progressed,
     Quarantined,
-    Rebalance,
     Refuse,
     Resized,
     Resumes,
@@ -39,6 +38,7 @@ from potluck.coordinator.events import (
 )
 from potluck.coordinator.limits import Limits
 from potluck.coordinator.linkprobe import UNKNOWN, probe_link
+from potluck.coordinator.lookout import Lookout
 from potluck.coordinator.outbox import Outbox
 from potluck.coordinator.peers import choose_peers, may_share
 from potluck.coordinator.reception import Reception
@@ -50,7 +50,6 @@ from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.terms import Terms
 from potluck.coordinator.tickets import Tickets
 from potluck.coordinator.trace import Hop
-from potluck.coordinator.watch import LOOK_S, Ask, Watch
 from potluck.errors import (
     IdentityError,
     LinkClosed,
@@ -77,7 +76,6 @@ from potluck.wire.messages import (
     Notice,
     Pause,
     PeerToken,
-    Ping,
     Pong,
     Ready,
     Refusal,
@@ -95,17 +93,11 @@ _HELLO_S = 30.0
 _FAREWELL_S = 2.0
 _LONGEST_REASON = 500
 
-_LONGEST_LOADING_S = 1800.0
-"""Without getting on: a large span is read from a slow disk in less."""
-
 _MOST_STRANGERS = 64
 """Sockets that may be at the door at once: each may have sent a frame of full length."""
 
 _CHATTER_PER_MINUTE = 600
 """Frames of a node that answer nothing: honest ones send two or three a second."""
-
-_REBALANCE_LOOKS = 16
-"""Looks at the nodes from one thought about their layers to the next."""
 
 
 def _current_task() -> asyncio.Task[Any]:
@@ -134,8 +126,6 @@ class Gateway:
         self.ledger = ledger or Ledger()
         self.tickets = Tickets()
         self._stays: dict[str, asyncio.Task[Any]] = {}
-        self._progress: dict[str, float] = {}
-        """When nodes last got on with loading."""
         self._strangers = 0
         """Sockets of those who have not been admitted yet."""
         self._shut: set[bytes] = set()
@@ -147,14 +137,10 @@ class Gateway:
         self._terms = terms
         self._outboxes: dict[str, Outbox] = {}
         self._numbers = itertools.count(1)
-        self._stopping = False
-        self._watch = Watch()
         self._chatter = Limits()
-        self._looking: asyncio.TimerHandle | None = None
-        self._pings = itertools.count(1)
-        self._looks = itertools.count(1)
         self._hosts: dict[str, str] = {}
         self._peer_token = secrets.token_urlsafe(32)
+        self._lookout = Lookout(swarm, relay, self._apply, self._send_to, self._end_stay)
         self.steps = Steps(relay, self._send_to)
         self.auditor = Auditor(self, relay, audits or no_audits(), self.ledger)
         self.sessions = Sessions(
@@ -193,10 +179,10 @@ class Gateway:
         reason = None
         try:
             await self._admit(node, link)
-            self._watch_on()
+            self._lookout.heard(node)
             while True:
                 message, payload = decode_from_node(await link.receive())
-                self._watch.heard(node, self._relay.clock())
+                self._lookout.heard(node)
                 if not isinstance(message, Hidden | Scores | Kept | Failed | Exported):
                     self._check_chatter(node)
                 self._take(node, message, payload)
@@ -217,10 +203,8 @@ class Gateway:
             sender.cancel()
             del self._outboxes[node], self._hosts[node], self._stays[node]
             self.tickets.cancel(node)
-            self._watch.forget(node)
-            self._progress.pop(node, None)
+            self._lookout.forget(node)
             self._relay.forget(node)
-            self.sessions.handover.lost(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
             await self._part(link, reason)
 
@@ -231,9 +215,9 @@ class Gateway:
         are not admitted yet, stay outside.
         """
         self._shut.add(key)
-        named = {name for name, known in self.swarm.nodes.items() if known.key == key}
-        for node in named - self._cut.keys():
-            self._end_stay(node, reason)
+        for name, known in self.swarm.nodes.items():
+            if known.key == key:
+                self._end_stay(name, reason)
         self._renew_peer_token()
 
     def _renew_peer_token(self) -> None:
@@ -305,16 +289,14 @@ class Gateway:
             case Leaving():
                 self._apply(Leaves(node))
             case Pause(reason):
-                log.info("%s pauses: %s.", self._name(node), reason)
                 self._apply(Pauses(node, reason))
             case Resume():
-                log.info("%s goes on.", self._name(node))
                 self._apply(Resumes(node))
             case Loading(fraction):
                 before = self.swarm.nodes[node].fraction
                 self._apply(Progressed(node, fraction))
                 if self.swarm.nodes[node].fraction > before:
-                    self._progress[node] = self._relay.clock()
+                    self._lookout.got_on(node)
             case Ready():
                 shares = message.shares if may_share(message.shares, self._hosts[node]) else ""
                 self._apply(BecameReady(node, structs.replace(message, shares=shares)))
@@ -331,7 +313,7 @@ class Gateway:
             return
         # A journal may be short without any fault, and one that pauses has said so.
         faulty = not step.keep and self.swarm.nodes[node].state is not NodeState.PAUSED
-        self._watch.ran(node, self._relay.clock(), failed=faulty)
+        self._lookout.ran(node, failed=faulty)
         reason = f"{self._name(node)} could not run a step: {message.reason}"
         if step.keep:
             self._relay.restart(message.session)
@@ -343,7 +325,7 @@ class Gateway:
 
     def _measure(self, hop: Hop) -> None:
         node = self.swarm.nodes.get(hop.node)
-        self._watch.ran(hop.node, self._relay.clock(), failed=False)
+        self._lookout.ran(hop.node, failed=False)
         if node is not None:
             node.measure.note(hop, node.span, node.open_sessions)
             self.swarm.tally.rows += hop.rows
@@ -353,48 +335,33 @@ class Gateway:
                 self.ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
         self.auditor.stepped(hop)
 
-    def _watch_on(self) -> None:
-        """Look after the nodes, as long as there are any."""
-        if self._looking is None and self._outboxes and not self._stopping:
-            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
-
-    def _look(self) -> None:
-        self._looking = None
-        serving = {name: node.measure for name, node in self.swarm.nodes.items() if node.state is not NodeState.LOADING}
-        for found in self._watch.look(self._relay.clock(), self._relay.awaited(), serving):
-            match found:
-                case Ask(node):
-                    self._send_to((node, encode(Ping(next(self._pings)))))
-                case Stalled(node, reason):
-                    self.sessions.handover.lost(node)
-                    log.warning("%s is passed over: %s.", self._name(node), reason)
-                    self._apply(found)
-                case Revived(node):
-                    log.info("%s is used again.", self._name(node))
-                    self._apply(found)
-        if next(self._looks) % _REBALANCE_LOOKS == 0:
-            self._end_idle_loading()
-            self._apply(Rebalance())
-        self._watch_on()
-
-    def _end_idle_loading(self) -> None:
-        """Layers are not kept for ever for nodes that do not get on with loading them."""
-        now = self._relay.clock()
-        for name, node in self.swarm.nodes.items():
-            idle_s = now - self._progress.setdefault(name, now)
-            if node.state is NodeState.LOADING and idle_s > _LONGEST_LOADING_S and name not in self._cut:
-                self._end_stay(name, f"This node has not got on with loading for {idle_s / 60:.0f} minutes.")
-
     def _end_stay(self, node: str, reason: str) -> None:
-        self._cut[node] = reason
-        self._stays[node].cancel()
+        if node not in self._cut:
+            self._cut[node] = reason
+            self._stays[node].cancel()
 
     def _apply(self, event: Event) -> None:
+        self._note(event)
         actions = self.swarm.handle(event)
         if broken := [action for action in actions if isinstance(action, Break)]:
             log.warning("%s Others take over its sessions (%d).", broken[0].reason, len(broken))
         for action in actions:
             self._act(action)
+
+    def _note(self, event: Event) -> None:
+        """What others than the swarm have to know of it."""
+        match event:
+            case Left(node):
+                self.sessions.handover.lost(node)
+            case Stalled(node, reason):
+                self.sessions.handover.lost(node)
+                log.warning("%s is passed over: %s.", self._name(node), reason)
+            case Revived(node):
+                log.info("%s is used again.", self._name(node))
+            case Pauses(node, reason):
+                log.info("%s pauses: %s.", self._name(node), reason)
+            case Resumes(node):
+                log.info("%s goes on.", self._name(node))
 
     def _act(self, action: Action) -> None:
         match action:
@@ -432,9 +399,7 @@ class Gateway:
 
     def stop(self) -> None:
         """The coordinator goes: answers under way end with an error now, and none begins."""
-        self._stopping = True
         self.steps.stop()
         self.auditor.stop()
-        if self._looking is not None:
-            self._looking.cancel()
+        self._lookout.stop()
         self.sessions.stop()

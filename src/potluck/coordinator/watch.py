@@ -64,6 +64,9 @@ class Watch:
         self._records: dict[str, _Record] = {}
         self._looked: float | None = None
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def heard(self, node: str, now: float) -> None:
         """A frame of the node came in."""
         record = self._records.setdefault(node, _Record(now))
