@@ -56,7 +56,7 @@ def _transcript(block: str) -> Iterator[Command]:
 def filled(text: str, substitutions: Mapping[str, str]) -> str:
     """The text with what differs from machine to machine in place of what the document shows: patterns to strings."""
     for pattern, value in substitutions.items():
-        text = re.sub(pattern, lambda _, value=value: value, text)  # type: ignore[misc]
+        text = re.sub(pattern, value.replace("\\", r"\\"), text)
     return text
 
 
@@ -71,7 +71,7 @@ def finish(command: Command, folder: Path, env: Mapping[str, str], timeout: floa
         call, cwd=folder, env=env, input=command.typed, stdout=-1, stderr=-2, text=True, timeout=timeout, check=False
     )
     assert done.returncode == 0, f"{command.text}\n{done.stdout}"
-    assert done.stdout.startswith(_FIRST_WORD.match(command.shown)[0]), done.stdout  # type: ignore[index]
+    assert done.stdout.startswith(_FIRST_WORD.match(command.shown)[0]), done.stdout
     return done.stdout
 
 

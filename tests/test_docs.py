@@ -37,7 +37,8 @@ _BENCHMARK = re.compile(r"python (benchmarks/\w+\.py)([^#\n]*)")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|deploy|\.ci)/[\w./-]*")
-_LINK = re.compile(r"(?:\]\(|src(?:set)?=\")(?!https?://)([^)#\"]+)")
+_LINK = re.compile(r"(?:\]\(|src(?:set)?=\")(?!https?://)([^)#\"]*)(?:#([^)]+))?")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
 _TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
@@ -89,6 +90,11 @@ def definitions(source: str) -> set[str]:
 def find(name: str, document: Path) -> Path | None:
     """The file or folder that a document means: from the root, from the package, or from its own folder."""
     return next((base / name for base in (ROOT, SOURCE, document.parent) if (base / name).exists()), None)
+
+
+def anchors(text: str) -> set[str]:
+    """What links may name of a document: its headings, as GitHub makes names of them."""
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in _HEADING.findall(text)}
 
 
 def tree_paths(text: str) -> Iterator[str]:
@@ -167,9 +173,13 @@ def _wrong_functions(code: list[str], document: Path) -> Iterator[str]:
 def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
     named = [snippet for snippet in code if _FILE.fullmatch(snippet)]
     benchmarks = [file for snippet in code for file, _ in _BENCHMARK.findall(snippet)]
-    links = [link for link in _LINK.findall(text) if not (document.parent / link).exists()]
     yield from (name for name in [*named, *benchmarks, *tree_paths(text)] if find(name, document) is None)
-    yield from links
+    for file, anchor in _LINK.findall(text):
+        target = document.parent / file if file else document
+        if not target.exists():
+            yield file
+        elif anchor and anchor not in anchors(target.read_text("utf-8")):
+            yield f"{file}#{anchor}"
 
 
 def _wrong_words(code: list[str]) -> Iterator[str]:
@@ -296,6 +306,9 @@ def test_the_check_looks_at_something() -> None:
         ("See `docs/none.md`.", "docs/none.md"),
         ("See `wire/none.py`.", "wire/none.py"),
         ("See [there](docs/none.md).", "docs/none.md"),
+        ("See [there](docs/models.md#none).", "docs/models.md#none"),
+        ("See [below](#none).", "#none"),
+        ('<img src="docs/none.png" alt="none">', "docs/none.png"),
         ("```\nsrc/potluck/\n  wire/\n    none.py    a line\n```\n", "src/potluck/wire/none.py"),
         ("```sh\nmake dance\n```\n", "make dance"),
         ("`GET`, then `/v1/dance`", "/v1/dance"),
