@@ -62,13 +62,17 @@ def filled(text: str, substitutions: Mapping[str, str]) -> str:
 
 def finish(command: Command, folder: Path, env: Mapping[str, str], timeout: float = 60.0) -> str:
     """Run it to its end, which must be a good one, and give what it said: it begins with the word that is shown."""
-    call = (
-        ["python3", "-c", command.text]
-        if command.language == "python"
-        else ["bash", "-o", "pipefail", "-c", command.text]
-    )
+    interpreter = ["python3"] if command.language == "python" else ["bash", "-o", "pipefail"]
     done = subprocess.run(
-        call, cwd=folder, env=env, input=command.typed, stdout=-1, stderr=-2, text=True, timeout=timeout, check=False
+        [*interpreter, "-c", command.text],
+        cwd=folder,
+        env=env,
+        input=command.typed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     assert done.returncode == 0, f"{command.text}\n{done.stdout}"
     assert done.stdout.startswith(_FIRST_WORD.match(command.shown)[0]), done.stdout
