@@ -19,6 +19,7 @@ import numpy as np
 
 from potluck.engine.base import Engine, Output, Segment
 from potluck.node import agent, loading
+from potluck.node.config import NodeConfig
 from potluck.node.hardware import free_memory
 from potluck.types import Span
 from potluck.wire.identity import Identity
@@ -118,11 +119,11 @@ class Told:
         if "does not use this node any more" in text:
             self.caught.set()
 
-    def progress(self, fraction: float) -> None:
+    def progress(self, what: str, fraction: float | None) -> None:
         pass
 
 
-async def stay(config: agent.NodeConfig, liar: list[Liar], most: int, loaded: Any) -> Any:
+async def stay(config: NodeConfig, liar: list[Liar], most: int, loaded: Any) -> Any:
     """One stay under one name, until it is caught or has lied enough. Returns the loaded span for the next."""
     told = Told()
     node = agent.Agent(config, told)
@@ -149,8 +150,8 @@ async def run(arguments: argparse.Namespace) -> None:
 
     agent.load_span = load_liar
     if arguments.plain:
-        loading._is_safe = lambda _: False
-    config = agent.NodeConfig(
+        loading._is_safe = lambda *_: False
+    config = NodeConfig(
         arguments.url,
         arguments.name,
         Span.parse(arguments.span),
@@ -163,7 +164,7 @@ async def run(arguments: argparse.Namespace) -> None:
     for number in range(1_000_000):
         if liar:
             liar[0].told, liar[0].honest = 0, arguments.honest
-        named = agent.NodeConfig(**{**vars(config), "name": f"{arguments.name}-{number}", "identity": Identity.fresh()})
+        named = NodeConfig(**{**vars(config), "name": f"{arguments.name}-{number}", "identity": Identity.fresh()})
         loaded = await stay(named, liar, arguments.most, loaded)
 
 

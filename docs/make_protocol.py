@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
@@ -82,9 +82,16 @@ def value(kind: type[Struct] | type[StrEnum]) -> str:
 
 
 def values() -> list[type[Struct] | type[StrEnum]]:
-    """Those of `types` that some message holds."""
-    notes = " ".join(note for kind in get_args(FromNode | FromCoordinator) for note in kind.__annotations__.values())
-    return [getattr(types, name) for name in sorted(set(re.findall(r"[A-Z]\w+", notes)) - {"None"})]
+    """Those of `types` that some message holds, or that one of these holds."""
+    named = _named(get_args(FromNode | FromCoordinator))
+    within = _named(kind for kind in named.values() if issubclass(kind, Struct))
+    return [kind for _, kind in sorted((named | within).items())]
+
+
+def _named(kinds: Iterable[type[Struct]]) -> dict[str, type[Struct] | type[StrEnum]]:
+    """The types of their fields, by name."""
+    notes = " ".join(note for kind in kinds for note in kind.__annotations__.values())
+    return {name: getattr(types, name) for name in re.findall(r"[A-Z]\w+", notes) if name != "None"}
 
 
 def generated() -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from potluck import board, contributor, hosting, owner, planner, talk
 from potluck.client import Client
 from potluck.errors import PotluckError
-from potluck.progress import bar, size
+from potluck.progress import bar, checking
 from potluck.terminal import Key, OneScreen, Url, client_of, console, say
 from potluck.types import Quantize
 
@@ -71,13 +71,13 @@ def convert(
     """Write a Hugging Face model as one GGUF file, for llama.cpp too."""
     from potluck.models.convert import QUANTIZE
     from potluck.models.modelfile import write_model_file
-    from potluck.models.sources import local_source, open_model
+    from potluck.models.sources import local_source, open_model, weights_size
 
     if quantize not in QUANTIZE:
         raise PotluckError(f"A GGUF file can be quantized to {', '.join(QUANTIZE)}, not {quantize}.")
-    with bar("Checking the model", size(model)) as advance:
+    with checking(model) as advance:
         manifest = open_model(model, advance)
-    with bar("Converting", size(model)) as advance:
+    with bar("Converting", weights_size(model)) as advance:
         write_model_file(manifest, out, quantize, local_source(model), advance)
     say(f"{out} holds {manifest.name} in {quantize}, {out.stat().st_size >> 20} MiB.")
 

@@ -37,10 +37,13 @@ def join(
     idle_only: Annotated[
         bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would do, and do not join.")] = False,
 ) -> None:
     """Be a node: serve a few layers of the coordinator's model."""
-    from potluck.node.agent import Agent, NodeConfig
+    from potluck.node.agent import Agent
+    from potluck.node.config import NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
+    from potluck.node.inquiry import inquire
     from potluck.node.permit import Hours
     from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key
@@ -65,6 +68,9 @@ def join(
     if url.startswith("http://") and not is_loopback(url):
         say(f"The line to {url} is not encrypted: whoever carries it can read all, and could change it.")
     with ConsoleReporter() as reporter:
+        if dry_run:
+            run(lambda: inquire(config, reporter))
+            return
         agent = Agent(config, reporter)
         run(agent.run, agent.leave, _handlers(agent.pause, agent.resume))
     say("Stopped.")

@@ -12,7 +12,7 @@ import typer
 from potluck import owner
 from potluck.client import checked_url
 from potluck.errors import PotluckError
-from potluck.progress import bar, size
+from potluck.progress import checking
 from potluck.running import log_to_console, run
 from potluck.terminal import Context, Engine, Model, QuantizeTo, say
 from potluck.types import Attention, Audience, RowFormat
@@ -65,7 +65,7 @@ def serve(
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(model)
-        with bar("Checking the model", size(found.path)) as advance:
+        with checking(found.path) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
         office = open_office(store, audience, identity, url, proven_url)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from potluck.progress import bar, size
+from potluck.progress import checking
 from potluck.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json
 
 MACHINE_HELP = "Such as 8G, 16G@40 or 16G@40x3: memory, GB/s of weights that it reads (default 10), how many."
@@ -34,7 +34,7 @@ def plan(
 
     fleet = parse_machines(machines, round_trip / 1e3, inf if bandwidth is None else bandwidth * 1e6 / 8)
     found = find_model(model)
-    with bar("Checking the model", size(found.path)) as advance:
+    with checking(found.path) as advance:
         manifest = found.manifest(advance)
     kind = choose_engine(manifest, ServeConfig(found, engine, quantize))
     sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))

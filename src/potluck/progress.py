@@ -1,7 +1,8 @@
-"""Bars for what takes its time: where there is a terminal they move, elsewhere a node tells each tenth."""
+"""Bars for what takes its time."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 from rich.progress import Progress
 
 from potluck.terminal import console, say
+
+_QUIET_S = 1.0
 
 
 @contextmanager
@@ -19,19 +22,29 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: progress.advance(task, nbytes)
 
 
-def size(model: Path) -> int:
-    files = [file for file in (model.iterdir() if model.is_dir() else [model]) if file.is_file()]
-    weights = {file.suffix for file in files} & {".gguf", ".safetensors"} or {".bin"}
-    return sum(file.stat().st_size for file in files if file.suffix in weights)
+@contextmanager
+def checking(model: Path) -> Iterator[Callable[[int], None]]:
+    """The bar of reading a model through, which is done once for each state of its files."""
+    from potluck.models.sources import weights_size  # it takes a while
+
+    with bar("Checking the model", weights_size(model)) as advance:
+        yield advance
 
 
 class ConsoleReporter:
-    """What a node tells its owner: sentences, and a bar while it fetches (a line each tenth where no terminal is)."""
+    """What a node tells its owner: sentences, and a bar for what takes its time.
 
-    def __init__(self) -> None:
+    Where no terminal is, a line a tenth, of what takes longer than a second.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._progress = Progress(console=console, transient=True)
-        self._task = self._progress.add_task("Fetching", total=1.0, visible=False)
+        self._known = self._progress.add_task("", total=1.0, visible=False)
+        self._unknown = self._progress.add_task("", total=None, visible=False)
+        self._what = ""
         self._tenth = 0
+        self._told_s = 0.0
 
     def __enter__(self) -> ConsoleReporter:
         if console.is_terminal:
@@ -45,9 +58,19 @@ class ConsoleReporter:
     def say(self, text: str) -> None:
         say(text)
 
-    def progress(self, fraction: float) -> None:
+    def progress(self, what: str, fraction: float | None) -> None:
+        if what != self._what:
+            self._what, self._tenth, self._told_s = what, 0, self._clock()
+            self._progress.reset(self._known, description=what)
         if console.is_terminal:
-            self._progress.update(self._task, completed=fraction, visible=fraction < 1)
-        elif int(fraction * 10) > self._tenth:
-            say(f"Fetched {fraction:.0%}.")
-        self._tenth = int(fraction * 10)
+            ended = fraction is not None and fraction >= 1
+            self._progress.update(self._unknown, description=what, visible=fraction is None)
+            self._progress.update(self._known, completed=fraction or 0.0, visible=fraction is not None and not ended)
+        elif fraction is not None:
+            self._tell(fraction)
+
+    def _tell(self, fraction: float) -> None:
+        now, tenth = self._clock(), int(fraction * 10)
+        if self._tenth < tenth < 10 and now - self._told_s >= _QUIET_S:
+            say(f"{self._what}: {fraction:.0%}.")
+            self._tenth, self._told_s = tenth, now

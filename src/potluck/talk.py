@@ -13,7 +13,7 @@ import typer
 from potluck import __version__
 from potluck.client import Client
 from potluck.errors import PotluckError, SpanError
-from potluck.progress import bar, size
+from potluck.progress import checking
 from potluck.terminal import Key, Url, client_of, console, say
 from potluck.types import even_spans
 
@@ -74,7 +74,7 @@ def demo(
 
     path = model or demo_model()
     say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
-    with bar("Checking the model", size(path)) as advance:
+    with checking(path) as advance:
         layers = open_model(path, advance).layers
     if nodes > layers:
         raise SpanError(f"The model has {layers} layers: at most as many nodes can share them.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from itertools import pairwise
+from math import inf
 
 from msgspec import Struct
 
-from potluck.errors import SpanError
+from potluck.errors import SpanError, WireError
 
 MAX_CANDIDATES = 256
 """The most candidate tokens a last stage returns for one row, besides the ids it was asked for."""
@@ -183,6 +184,29 @@ class Speed(Struct, frozen=True):
 
     decode_s: float
     prefill_s: float
+
+
+class Outlook(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a swarm of certain nodes gives. missing: the layers that nobody serves.
+
+    one_stream, many_streams: tokens/s, estimated, of one answer alone, and of as many as all nodes together carry; 0
+    where layers are missing.
+    """
+
+    missing: tuple[Span, ...]
+    one_stream: float
+    many_streams: float
+
+    def __post_init__(self) -> None:
+        if not all(0 <= rate < inf for rate in (self.one_stream, self.many_streams)):
+            raise WireError("A swarm's outlook must be numbers of tokens a second.")
+
+
+class Prospect(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a node adds: the swarm without it, and with it."""
+
+    without: Outlook
+    joined: Outlook
 
 
 class Stage(Struct, frozen=True):

@@ -110,3 +110,16 @@ def test_a_node_that_never_was_here_cannot_be_marked(members: Members) -> None:
 
 def test_the_open_door_remembers_nobody() -> None:
     assert OpenDoor().admit(ANNA, "anna", "") == STRANGER
+
+
+def test_whoever_only_asks_uses_nothing_up(door: StoreDoor, invites: Invites, members: Members) -> None:
+    text, _ = invites.create(uses=1)
+    for _ in range(2):
+        assert door.admit(ANNA, "anna", text, joins=False) == Entry(fingerprint(ANNA), trusted=False)
+    assert (invites.all()[0].uses_left, members.all()) == (1, [])
+    with pytest.raises(Refused, match="not known here"):
+        door.admit(ANNA, "anna", "guessed", joins=False)
+    door.admit(ANNA, "anna", text)
+    [before] = members.all()
+    door.admit(ANNA, "another name", "", joins=False)
+    assert members.all() == [before]

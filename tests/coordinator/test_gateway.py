@@ -134,6 +134,63 @@ async def welcome(gateway: Gateway, first: int, last: int) -> Welcome:
     return message
 
 
+def test_whoever_only_asks_is_told_and_leaves_no_trace() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        half = await join(gateway, 0, 1)
+        before = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0)
+        incidents = gateway.swarm.tally.incidents.copy()
+        guest = Node(gateway)
+        await guest.introduce(2, 3, joins=False)
+        told = await guest.receive()
+        assert isinstance(told, Welcome)
+        assert told.prospect is not None
+        assert told.span == Span(2, 3)
+        assert (told.prospect.without.missing, told.prospect.joined.missing) == ((Span(2, 3),), ())
+        assert told.prospect.without.many_streams == 0.0 < told.prospect.joined.many_streams
+        assert told.peer_token == ""
+        assert gateway.tickets.holds(told.ticket)
+        assert swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0) == before
+        await guest.leave()
+        assert not gateway.tickets.holds(told.ticket)
+        assert (gateway.swarm.nodes.keys(), gateway.swarm.tally.incidents) == ({half.name}, incidents)
+        await half.leave()
+
+    run(test())
+
+
+def test_whoever_only_asks_cannot_work() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        guest = Node(gateway)
+        await guest.introduce(joins=False)
+        await guest.receive()
+        await guest.send(READY)
+        await guest.serving
+        assert gateway.swarm.nodes == {}
+
+    run(test())
+
+
+def test_whoever_only_asks_is_refused_like_others() -> None:
+    async def test() -> None:
+        guest = Node(make_gateway())
+        await guest.introduce(0, LAYERS, joins=False)
+        assert "outside the model" in await guest.dropped()
+
+    run(test())
+
+
+def test_the_welcome_tells_what_a_node_adds() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        told = await welcome(gateway, 0, 2)
+        assert told.prospect is not None
+        assert (told.prospect.without.missing, told.prospect.joined.missing) == ((Span(0, 3),), (Span(3, 3),))
+
+    run(test())
+
+
 def one_step(session: Session, asks: tuple[tuple[int, ...], ...] = ((),)) -> asyncio.Task[Any]:
     return asyncio.create_task(session.step(0, IDS, 1, asks))
 

@@ -22,7 +22,7 @@ class GuardedDoor:
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, str, str]] = []
 
-    def admit(self, key: bytes, name: str, invite: str) -> Entry:
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         self.asked.append((key, name, invite))
         if invite != "secret":
             raise Refused("You are not invited.")

@@ -78,6 +78,29 @@ def start(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         process.stop()
 
 
+def test_a_dry_run_tells_what_a_node_would_add_and_uses_nothing_up(start):
+    swarm = start(*PRIVATE)
+    invite = swarm.invite("--uses", 1)
+    assert "private: ask its owner for an invite" in complaint("join", swarm.url, "--dry-run")
+    empty = swarm.ask("/status", swarm.admin_key).json()
+    for _ in range(2):
+        told = swarm.run("join", invite, "0-2", "--memory", "400M", "--dry-run").splitlines()
+        assert re.fullmatch(r"Layers 0-2: \d+ of the 400 MiB of memory that you give\.", told[0])
+        assert re.fullmatch(rf"To fetch: \d\.\d MiB from {swarm.url}\.", told[1])
+        assert told[2] == "Without this node the swarm lacks layers 0-5, with it layers 3-5."
+        assert told[3:] == ["This was a dry run: nothing is fetched, and the swarm is as it was."]
+    assert "need" in complaint("join", invite, "0-2", "--memory", "1M", "--dry-run")
+    eventually(lambda: swarm.ask("/status", swarm.admin_key).json() == empty)
+    assert json.loads(swarm.run("invite", "list", swarm.url, "--json"))["invites"][-1]["uses_left"] == 1
+    assert json.loads(swarm.run("node", "list", swarm.url, "--json")) == {"nodes": []}
+    with swarm.join(invite, "anna") as node:
+        node.wait_for("Serving layers 0-5 ")
+        assert node.wait_for("Without this node").endswith("lacks layers 0-5, with it none.")
+        told = swarm.run("join", swarm.invite(), "--dry-run")
+        assert "Without this node the swarm makes " in told
+        assert swarm.nodes() == ["anna"]
+
+
 def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
     swarm = start(*PRIVATE)
     [printed] = re.findall(r'join "(\S+)"', swarm.coordinator.wait_for("On each machine"))

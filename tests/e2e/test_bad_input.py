@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from e2e.helpers import LOCAL, check_greedy, complaint, eventually
 from newcomer import GREETING, answer
 from potluck.local import LocalSwarm, Process
-from potluck.node.agent import node_url
+from potluck.node.config import node_url
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.messages import (

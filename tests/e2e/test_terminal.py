@@ -6,7 +6,10 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
+import sys
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -16,12 +19,12 @@ from potluck.local import LocalSwarm
 
 
 class Terminal:
-    """A command in a terminal of 100 columns."""
+    """A command in a terminal of 100 columns; program: other than `potluck`."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, program: Sequence[str] = POTLUCK) -> None:
         self._own, theirs = pty.openpty()
         env = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm"}
-        self.process = subprocess.Popen([*POTLUCK, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+        self.process = subprocess.Popen([*program, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
         os.close(theirs)
         os.set_blocking(self._own, False)
         self._shown = b""
@@ -65,6 +68,33 @@ def test_a_talk_tells_that_the_question_is_being_read(tiny_swarm):
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.process.wait(10) == 0
         assert not terminal.shows("Traceback")
+
+
+REPORT = """
+import sys
+from potluck.progress import ConsoleReporter
+with ConsoleReporter() as reporter:
+    for line in sys.stdin:
+        what, fraction = line.split()
+        reporter.progress(what, float(fraction))
+"""
+
+
+def test_a_node_shows_each_phase_as_a_bar():
+    with Terminal("-c", REPORT, program=[sys.executable]).open() as terminal:
+        for phase in ("Fetching", "Loading"):
+            terminal.type(f"{phase} 0.4\n")
+            eventually(lambda phase=phase: terminal.shows(f"{phase} \x1b") and terminal.shows(" 40%"))
+
+
+def test_a_node_shows_that_it_waits_for_a_coordinator_that_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with Terminal("join", url, *ONE_THREAD).open() as terminal:
+            eventually(lambda: terminal.shows(f"Waiting for {url}"))
+            terminal.process.send_signal(signal.SIGINT)
+            assert terminal.process.wait(10) == 0
+            assert not terminal.shows("Traceback")
 
 
 def test_only_a_terminal_is_watched(tiny_swarm):

@@ -247,7 +247,9 @@ def test_twins_have_one_mark_and_other_spans_another(tmp_path):
     assert mark
     assert measure(twin)[1] == mark
     assert measure(whole)[1] not in ("", mark)
-    assert measure(twin, "another layout")[1] not in ("", mark)
+    told: list[float] = []
+    assert measure(twin, "another layout", told.append)[1] not in ("", mark)
+    assert (told, told[-1]) == (sorted(told), 1.0)
     assert one.length(-1) == 0
     for engine in (one, twin, whole):
         engine.unload()
@@ -260,7 +262,9 @@ def test_an_engine_whose_bits_depend_on_the_batch_has_no_twins(whole, middle):
 
 def test_a_child_tells_whether_a_span_survives(model, tmp_path):
     path = str(span_file(model, Span(1, 2)))
-    assert survives(Trial(path, Span(1, 2), LAYERS, Attention.EXACT, 1, True))
+    told: list[float] = []
+    assert survives(Trial(path, Span(1, 2), LAYERS, Attention.EXACT, 1, True), told.append)
+    assert (told, told[-1]) == (sorted(told), 1.0)
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF, but no more")
     assert not survives(Trial(str(broken), Span(1, 2), LAYERS, Attention.EXACT, 1, True))

@@ -12,7 +12,8 @@ import pytest
 
 from node.test_stage import FIRST, SPEED, ToyEngine, TwoCores, run
 from potluck.node import agent as module
-from potluck.node.agent import Agent, NodeConfig
+from potluck.node.agent import Agent
+from potluck.node.config import NodeConfig
 from potluck.node.permit import Hours
 from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize, RowFormat
 from potluck.wire.codec import decode_from_node, encode
@@ -68,8 +69,8 @@ class Said:
         self.something.set()
         self.lines.append(text)
 
-    def progress(self, fraction: float) -> None:
-        raise AssertionError(fraction)
+    def progress(self, what: str, fraction: float | None) -> None:
+        raise AssertionError(what)
 
 
 class Bench:

@@ -11,6 +11,7 @@ from potluck.errors import EngineError, ModelError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
 from potluck.node import loading
+from potluck.node.progress import Phase
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
 from tiny import write_tiny_gguf
@@ -39,7 +40,14 @@ def welcome(manifest: Manifest) -> Welcome:
 
 def fetch(model: Path) -> tuple[Manifest, Path, list[float]]:
     fractions: list[float] = []
-    manifest, path = loading.fetch_span("http://unused", model, welcome(open_model(model)), fractions.append)
+
+    def report(phase: Phase, fraction: float) -> None:
+        assert phase is Phase.FETCH
+        fractions.append(fraction)
+
+    terms = welcome(open_model(model))
+    with loading.opened("http://unused", model, terms) as (manifest, source):
+        path = loading.fetch_span(manifest, source, terms, report)
     return manifest, path, fractions
 
 
@@ -53,18 +61,21 @@ def test_a_model_on_disk_becomes_a_span_file_in_the_cache(model, tmp_path):
 
 def test_a_model_of_another_hash_is_refused(model, tmp_path):
     other = write_tiny_gguf(tmp_path / "other.gguf", "llama", layers=4, seed=1)
-    with pytest.raises(ModelError, match="hash"):
-        loading.fetch_span("http://unused", model, welcome(open_model(other)), lambda _: None)
+    with (
+        pytest.raises(ModelError, match="hash"),
+        loading.opened("http://unused", model, welcome(open_model(other))),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("verdicts", "layout"), [([True], "optimised"), ([False, True], "plain")])
 def test_a_layout_that_crashes_is_not_used_and_tried_once_only(model, monkeypatch, caplog, verdicts, layout):
     manifest, path, _ = fetch(model)
     asked = iter(verdicts)
-    monkeypatch.setattr(loading, "survives", lambda _trial: next(asked))
+    monkeypatch.setattr(loading, "survives", lambda *_: next(asked))
     for _ in range(2):
         with caplog.at_level(logging.WARNING):
-            engine, used = loading.load_span(manifest, path, welcome(manifest), GIB, 1)
+            engine, used = loading.load_span(manifest, path, welcome(manifest), GIB, 1, lambda *_: None)
         engine.unload()
         assert used == layout
     assert ("plain one is used" in caplog.text) == (layout == "plain")
@@ -72,9 +83,9 @@ def test_a_layout_that_crashes_is_not_used_and_tried_once_only(model, monkeypatc
 
 def test_a_span_that_no_layout_can_run_is_an_error(model, monkeypatch):
     manifest, path, _ = fetch(model)
-    monkeypatch.setattr(loading, "survives", lambda _trial: False)
+    monkeypatch.setattr(loading, "survives", lambda *_: False)
     with pytest.raises(EngineError, match="dies on layers 1-2"):
-        loading.load_span(manifest, path, welcome(manifest), GIB, 1)
+        loading.load_span(manifest, path, welcome(manifest), GIB, 1, lambda *_: None)
 
 
 def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(model):
@@ -90,3 +101,49 @@ def test_a_span_that_does_not_fit_says_what_it_needs(model):
     manifest = open_model(model)
     with pytest.raises(EngineError, match="MiB of memory"):
         loading.plan_capacity(manifest, welcome(manifest), 1 << 20)
+
+
+def test_what_a_span_needs_is_known_before_it_is_fetched(model):
+    manifest = open_model(model)
+    terms = welcome(manifest)
+    needed = loading.needs(manifest, terms, GIB)
+    sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
+    assert needed.memory == loading._OVERHEAD_BYTES + sizes + int(8 * 128 * 2 * manifest.kv_width * 34 / 32)
+    assert 0 < needed.download < model.stat().st_size
+    fetch(model)
+    assert loading.needs(manifest, terms, GIB) == (needed.memory, 0)
+    with pytest.raises(EngineError, match="MiB of memory"):
+        loading.needs(manifest, terms, 1 << 20)
+
+
+def test_every_phase_of_loading_is_told_to_its_end(model):
+    manifest, path, _ = fetch(model)
+    told: dict[Phase, list[float]] = {}
+    engine, _ = loading.load_span(
+        manifest, path, welcome(manifest), GIB, 1, lambda phase, fraction: told.setdefault(phase, []).append(fraction)
+    )
+    engine.unload()
+    assert list(told) == [Phase.TRY, Phase.LOAD]
+    for fractions in told.values():
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1
+        assert len(fractions) > 1
+
+
+def test_the_hashing_of_a_model_is_told(model):
+    class Told:
+        def __init__(self) -> None:
+            self.fractions: list[float | None] = []
+
+        def say(self, text: str) -> None:
+            raise AssertionError(text)
+
+        def progress(self, what: str, fraction: float | None) -> None:
+            assert what == "Checking the model"
+            self.fractions.append(fraction)
+
+    told = Told()
+    assert loading.model_digest(model, told) == open_model(model).digest
+    assert told.fractions[-1] == 1
+    assert len(told.fractions) > 2
+    assert loading.model_digest(None, told) == ""

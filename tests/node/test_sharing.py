@@ -18,7 +18,7 @@ from potluck.models.manifest import Manifest
 from potluck.models.peers import PeerSource
 from potluck.models.sources import CoordinatorSource, open_model
 from potluck.node import sharing as module
-from potluck.node.loading import fetch_span, offer_span
+from potluck.node.loading import fetch_span, offer_span, opened
 from potluck.node.sharing import Offer, Sharing, parse_range, usable_peers
 from potluck.node.upload import Upload
 from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
@@ -47,7 +47,8 @@ def welcome(manifest: Manifest, engine: EngineKind) -> Welcome:
 
 def offer_of(model: Path, engine: EngineKind) -> Offer:
     terms = welcome(open_model(model), engine)
-    manifest, path = fetch_span("http://unused", model, terms, lambda _: None)
+    with opened("http://unused", model, terms) as (manifest, source):
+        path = fetch_span(manifest, source, terms, lambda *_: None)
     return offer_span(manifest, path, terms)
 
 

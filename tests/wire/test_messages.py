@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.errors import WireError
-from potluck.types import Span
+from potluck.types import Attention, EngineKind, Outlook, Prospect, Quantize, RowFormat, Span
 from potluck.wire.codec import decode_from_coordinator, decode_from_node, encode
-from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Message
+from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Message, Welcome
 
 integers = st.integers(-(2**63), 2**64 - 1)
 spans = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)).map(lambda pair: Span(min(pair), max(pair)))
@@ -17,6 +17,8 @@ floats = st.floats(allow_nan=False)
 st.register_type_strategy(int, integers)
 st.register_type_strategy(float, floats)
 st.register_type_strategy(Span, spans)
+rates = st.floats(0.0, allow_infinity=False)
+st.register_type_strategy(Outlook, st.builds(Outlook, st.lists(spans, max_size=3).map(tuple), rates, rates))
 
 
 def values(kind: type[Message]) -> st.SearchStrategy[Message]:
@@ -83,3 +85,26 @@ def test_a_field_of_another_type_is_refused(wrong: object) -> None:
         decode_from_node(frame({"kind": "hidden", "session": wrong, "route": 1, "step": 1, "rows": 1}))
     with pytest.raises(WireError):
         decode_from_node(frame({"kind": "scores", "session": 1, "route": 1, "step": 1, "counts": [1, wrong]}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"one_stream": -1.0},
+        {"one_stream": float("nan")},
+        {"many_streams": float("inf")},
+        {"many_streams": "fast"},
+        {"missing": [{"first": 3, "last": 1}]},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_an_outlook_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    kinds = EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32
+    outlook = Outlook((Span(0, 1),), 1.0, 2.0)
+    welcome = Welcome("n", "d", Span(0, 1), *kinds, 64, prospect=Prospect(outlook, outlook))
+    header = msgspec.msgpack.decode(msgspec.msgpack.encode(welcome))
+    assert decode_from_coordinator(frame(header))[0] == welcome
+    header["prospect"]["joined"].update(change)
+    with pytest.raises(WireError):
+        decode_from_coordinator(frame(header))

@@ -28,17 +28,17 @@ STRANGER = Entry("", trusted=False)
 
 
 class Door(Protocol):
-    def admit(self, key: bytes, name: str, invite: str) -> Entry:
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         """For a node that has proven this public key. Called on a thread: a database may be asked.
 
-        Raises Refused, with a sentence for the node's owner.
+        joins: False where it only asks, so that nothing may change. Raises Refused, with a sentence for its owner.
         """
 
 
 class OpenDoor:
     """Everybody may join, and nobody is known."""
 
-    def admit(self, key: bytes, name: str, invite: str) -> Entry:
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         return STRANGER
 
 
@@ -56,7 +56,7 @@ class StoreDoor:
         self._lock = threading.Lock()
         """Nodes of one key may come at once, and only one is new."""
 
-    def admit(self, key: bytes, name: str, invite: str) -> Entry:
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         now = self._clock()
         with self._lock, self._store.begin() as session:
             row = session.get(NodeRow, key.hex(), with_for_update=True) or self._newcomer(session, key, invite)
@@ -65,7 +65,10 @@ class StoreDoor:
             if row.quarantined_until > now:
                 raise Refused(f"This node is in quarantine: {row.quarantine}")
             row.name, row.last_seen = name, now
-            return Entry(row.account, row.trusted)
+            entry = Entry(row.account, row.trusted)
+            if not joins:
+                session.rollback()
+            return entry
 
     def _newcomer(self, session: Session, key: bytes, text: str) -> NodeRow:
         account, number = fingerprint(key), None

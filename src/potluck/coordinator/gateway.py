@@ -7,6 +7,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from msgspec import structs
@@ -39,6 +40,7 @@ from potluck.coordinator.events import (
 from potluck.coordinator.limits import Limits
 from potluck.coordinator.linkprobe import UNKNOWN, probe_link
 from potluck.coordinator.lookout import Lookout
+from potluck.coordinator.node import Node
 from potluck.coordinator.outbox import Outbox
 from potluck.coordinator.peers import choose_peers, may_share
 from potluck.coordinator.reception import Reception
@@ -179,6 +181,8 @@ class Gateway:
         reason = None
         try:
             await self._admit(node, link)
+            if node not in self.swarm.nodes:  # it only asked
+                return
             self._lookout.heard(node)
             while True:
                 message, payload = decode_from_node(await link.receive())
@@ -253,7 +257,24 @@ class Gateway:
             self._strangers -= 1
         if hello.key in self._shut:
             raise Refused("The swarm's owner has revoked this node.")
-        self._apply(Joined(node, hello, entry, speed))
+        joined = Joined(node, hello, entry, speed)
+        if hello.joins:
+            self._apply(joined)
+        else:
+            await self._show(joined, link)
+
+    async def _show(self, joined: Joined, link: Link) -> None:
+        """What the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
+        self._welcome(joined.node, self.swarm.newcomer(joined), peer_token="")
+        with suppress(LinkClosed, TimeoutError):
+            async with asyncio.timeout(_HELLO_S):
+                await link.receive()
+
+    def _welcome(self, name: str, node: Node, peer_token: str) -> None:
+        """To the span that it has now, or would have."""
+        peers, ticket = choose_peers(node.span, self.swarm.nodes.values()), self.tickets.issue(name)
+        prospect = self.swarm.prospect(name, node)
+        self._outboxes[name].put(encode(self._terms.welcome(name, node.span, ticket, peers, peer_token, prospect)))
 
     async def _part(self, link: Link, reason: str | None) -> None:
         """Close the link, with the reason for a refusal."""
@@ -366,8 +387,7 @@ class Gateway:
     def _act(self, action: Action) -> None:
         match action:
             case Admit(node, span):
-                peers, ticket = choose_peers(span, self.swarm.nodes.values()), self.tickets.issue(node)
-                self._outboxes[node].put(encode(self._terms.welcome(node, span, ticket, peers, self._peer_token)))
+                self._welcome(node, self.swarm.nodes[node], self._peer_token)
                 log.info("%s joins for layers %s.", self._name(node), span)
             case Refuse(_, reason):
                 raise Refused(reason)

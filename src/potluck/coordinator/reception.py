@@ -42,7 +42,7 @@ class Reception:
         self._check_url(hello.url)
         if not all(map(is_label, (hello.name, hello.software, hello.model))):  # before the door, which keeps the name
             raise Refused(f"A node's name is up to {LONGEST_LABEL} printable characters, and so are its marks.")
-        return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite)
+        return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
 
     def _check_url(self, dialled: str) -> None:
         """A proof made for another server must not open this one."""

@@ -34,13 +34,14 @@ from potluck.coordinator.mover import Mover
 from potluck.coordinator.node import NOT_READY, Node, check_ready, plausible_rate, ready_nodes
 from potluck.coordinator.room import GOING, Room, missing_spans
 from potluck.coordinator.tally import Incident, Tally
-from potluck.errors import WireError
+from potluck.errors import Refused, WireError
 from potluck.planning.cost import HOP_S, Footprint
 from potluck.planning.limit import limit_sentence
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
+from potluck.planning.prospect import prospect
 from potluck.planning.rebalancing import Move
-from potluck.types import NodeState, Span
+from potluck.types import NodeState, Prospect, Span
 
 _MOST_THREADS = 1024
 _DOUBTED = 8.0
@@ -81,27 +82,32 @@ class Swarm:
         return self._handlers[type(event)](event)
 
     def _joined(self, event: Joined) -> list[Action]:
+        try:
+            node = self.newcomer(event)
+        except Refused as error:
+            return [Refuse(event.node, str(error))]
+        self.tally.incidents[Incident.JOINED] += 1
+        self.nodes[event.node] = node
+        return [Admit(event.node, node.span)]
+
+    def newcomer(self, event: Joined) -> Node:
+        """The node, with the span that it would serve; nothing is changed. Raises Refused with the reason."""
         hello = event.hello
         if hello.key in self._caught:
-            return [Refuse(event.node, f"This node is in quarantine: {self._caught[hello.key]}.")]
+            raise Refused(f"This node is in quarantine: {self._caught[hello.key]}.")
         if hello.model and hello.model != self._digest:
-            reason = f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}."
-            return [Refuse(event.node, reason)]
+            raise Refused(f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}.")
         if hello.span is not None and hello.span.last >= self.layers:
-            reason = f"Span {hello.span} is outside the model: its layers are 0-{self.layers - 1}."
-            return [Refuse(event.node, reason)]
+            raise Refused(f"Span {hello.span} is outside the model: its layers are 0-{self.layers - 1}.")
         if hello.span is not None and (needed := self._footprint.of(hello.span)) > hello.memory:
             reason = f"Layers {hello.span} need {needed >> 20} MiB of memory; you offer {hello.memory >> 20}."
-            return [Refuse(event.node, f"{reason} Serve fewer layers, or offer more with --memory.")]
+            raise Refused(f"{reason} Serve fewer layers, or offer more with --memory.")
         machine = Machine(event.node, hello.memory, plausible_rate(hello.bytes_per_s), *event.speed)
         span = hello.span or best_span(self._footprint, self._placed(), machine)
         if span is None:
             needed = min(self._footprint.of(Span(layer, layer)) for layer in range(self.layers))
-            return [
-                Refuse(event.node, f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
-            ]
-        self.tally.incidents[Incident.JOINED] += 1
-        self.nodes[event.node] = Node(
+            raise Refused(f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
+        return Node(
             hello.name,
             hello.software,
             span,
@@ -113,7 +119,12 @@ class Swarm:
             entry=event.entry,
             speed=event.speed,
         )
-        return [Admit(event.node, span)]
+
+    def prospect(self, name: str, node: Node) -> Prospect:
+        """What this node adds to all others, here or not yet."""
+        others = [one for one in self._placed() if one.machine.name != name]
+        machine = Machine(name, node.memory, node.bytes_per_s, *node.speed)
+        return prospect(self._footprint, others, Placed(machine, node.span))
 
     def _rate(self, node: Node) -> float:
         """Bytes of weights a second: what it said when it loaded, unless its steps show it to be much slower.

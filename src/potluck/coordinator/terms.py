@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
+from potluck.types import Attention, EngineKind, Prospect, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
 
 
@@ -19,8 +19,20 @@ class Terms:
     rows: RowFormat
     context: int
 
-    def welcome(self, node: str, span: Span, ticket: str, peers: tuple[str, ...] = (), peer_token: str = "") -> Welcome:
-        engine, quantize, attention, rows = self.engine, self.quantize, self.attention, self.rows
+    def welcome(
+        self, node: str, span: Span, ticket: str, peers: tuple[str, ...], peer_token: str, prospect: Prospect
+    ) -> Welcome:
         return Welcome(
-            node, self.digest, span, engine, quantize, attention, rows, self.context, ticket, peers, peer_token
+            node,
+            self.digest,
+            span,
+            self.engine,
+            self.quantize,
+            self.attention,
+            self.rows,
+            self.context,
+            ticket,
+            peers,
+            peer_token,
+            prospect,
         )

@@ -5,7 +5,7 @@ Shapes: n rows of one segment, w of them wanted, d the hidden size, V the vocabu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,12 @@ from potluck.types import Capacity, Span
 
 Tokens = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.float32]
+Progress = Callable[[float], None]
+"""Is told the fraction, 0 … 1, that is done."""
+
+
+def ignore(_fraction: float) -> None:
+    """Progress that nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ import ctypes
 import hashlib
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import llama_cpp.llama_cpp as c
 import numpy as np
 
 from potluck.engine import cells, openmp
-from potluck.engine.base import Output, Segment, check_batch
+from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
 from potluck.types import Attention, Capacity, Span
@@ -48,6 +48,20 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
 _LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its address
 
 
+def _telling(progress: Progress) -> Callable[[float, object], bool]:
+    """llama.cpp's callback while it loads, for every tensor. True: go on. It is told no more than a thousandth."""
+    told = -1.0
+
+    def tell(fraction: float, _user_data: object) -> bool:
+        nonlocal told
+        if fraction - told >= 0.001 or fraction >= 1.0:
+            told = fraction
+            progress(fraction)
+        return True
+
+    return tell
+
+
 def start_library() -> None:
     """Initialise llama.cpp once a process, its chatter going to `logging`."""
     c.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
@@ -72,6 +86,7 @@ class LlamaCppEngine:
         capacity: Capacity,
         threads: int,
         extra_buffers: bool = True,
+        progress: Progress = ignore,
     ) -> None:
         start_library()
         self.span = span
@@ -85,7 +100,7 @@ class LlamaCppEngine:
         self._free = list(range(capacity.sessions))
         self._ended: list[int] = []
         self._ended_cells = 0
-        self._model = self._load(path, extra_buffers)
+        self._model = self._load(path, extra_buffers, progress)
         self.hidden_size: int = c.llama_model_n_embd(self._model)
         self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
         self._tap = make_tap(capacity.rows * self.hidden_size)
@@ -95,8 +110,9 @@ class LlamaCppEngine:
         self._layout: cells.Layout | None = None
         self._allocate_batch()
 
-    def _load(self, path: Path, extra_buffers: bool) -> Any:
+    def _load(self, path: Path, extra_buffers: bool, progress: Progress) -> Any:
         params = c.llama_model_default_params()
+        params.progress_callback = c.llama_progress_callback(_telling(progress))
         params.use_extra_bufts = extra_buffers
         # Repacked weights are copies: with the file mapped as well, a node would hold its span twice.
         params.load_mode = c.LLAMA_LOAD_MODE_NONE if extra_buffers else c.LLAMA_LOAD_MODE_MMAP

@@ -7,6 +7,7 @@ with AMX), so the first forwards run in a child process: `python -m potluck.engi
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -15,13 +16,18 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from potluck.engine.base import Engine, Rows, Segment, Tokens
+from potluck.engine.base import Engine, Progress, Rows, Segment, Tokens, ignore
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.types import Attention, Capacity, Span, Speed
 
 _SESSION = -1
 _MANY = 64
 _REPEATS = 5
+_MANY_SHARE = 0.5
+"""Of the time that measuring takes, for the progress that is told."""
+_LOAD_SHARE = 0.7
+"""Of a trial's time."""
+_FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -34,7 +40,7 @@ class Trial(msgspec.Struct, frozen=True):
     threads: int
     extra_buffers: bool
 
-    def load(self, capacity: Capacity) -> LlamaCppEngine:
+    def load(self, capacity: Capacity, progress: Progress = ignore) -> LlamaCppEngine:
         return LlamaCppEngine(
             Path(self.path),
             span=self.span,
@@ -43,22 +49,28 @@ class Trial(msgspec.Struct, frozen=True):
             capacity=capacity,
             threads=self.threads,
             extra_buffers=self.extra_buffers,
+            progress=progress,
         )
 
 
 _running: set[subprocess.Popen[bytes]] = set()
 
 
-def survives(trial: Trial) -> bool:
+def survives(trial: Trial, progress: Progress = ignore) -> bool:
     """Whether a child process lives through a one-row and a many-row batch of this trial."""
     child = subprocess.Popen(
         [sys.executable, "-m", "potluck.engine.probe", msgspec.json.encode(trial).decode()],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    assert child.stdout is not None
     _running.add(child)
     try:
+        with child.stdout as told:
+            for line in told:
+                if _FRACTION.fullmatch(line):  # a library may print as well
+                    progress(float(line))
         return child.wait() == 0
     finally:
         _running.discard(child)
@@ -70,7 +82,7 @@ def stop_probes() -> None:
         child.kill()
 
 
-def measure(engine: Engine, build: str = "") -> tuple[Speed, str]:
+def measure(engine: Engine, build: str = "", progress: Progress = ignore) -> tuple[Speed, str]:
     """The engine's speed, and the hash of what it makes of a fixed input (its "twin" mark).
 
     build: what else decides over bits. Kernels that differ in the last bit of one row in a thousand may make the same
@@ -79,6 +91,7 @@ def measure(engine: Engine, build: str = "") -> tuple[Speed, str]:
     """
     data = probe_input(engine, _MANY + _REPEATS)
     prefill_s, output = _timed(engine, 0, data[:_MANY])
+    progress(_MANY_SHARE)
     digest = hashlib.sha256(build.encode() + output.tobytes())
     decode, alone = [], []
     for position in range(_MANY, _MANY + _REPEATS):
@@ -86,9 +99,11 @@ def measure(engine: Engine, build: str = "") -> tuple[Speed, str]:
         decode.append(seconds)
         alone.append(output)
         digest.update(output.tobytes())
+        progress(_MANY_SHARE + (1 - _MANY_SHARE) * len(alone) / (_REPEATS + 1))
     engine.truncate(_SESSION, _REPEATS)
     _, together = _timed(engine, _REPEATS, data[_REPEATS:], wanted=_REPEATS)
     engine.close(_SESSION)
+    progress(1.0)
     exact = together[-_REPEATS:].tobytes() == np.concatenate(alone).tobytes()
     speed = Speed(decode_s=sorted(decode)[_REPEATS // 2], prefill_s=prefill_s / _MANY)
     return speed, digest.hexdigest()[:16] if exact else ""
@@ -109,5 +124,16 @@ def probe_input(engine: Engine, rows: int) -> Tokens | Rows:
     return ((grid - 510) / 256).astype(np.float32).reshape(rows, engine.hidden_size)
 
 
+def _try(trial: Trial) -> None:
+    """In the child: tell the progress as lines of stdout."""
+
+    def tell(fraction: float) -> None:
+        sys.stdout.write(f"{fraction:.3f}\n")
+        sys.stdout.flush()
+
+    engine = trial.load(Capacity(2, 512, 128), lambda fraction: tell(_LOAD_SHARE * fraction))
+    measure(engine, progress=lambda fraction: tell(_LOAD_SHARE + (1 - _LOAD_SHARE) * fraction))
+
+
 if __name__ == "__main__":
-    measure(msgspec.json.decode(sys.argv[1], type=Trial).load(Capacity(2, 512, 128)))
+    _try(msgspec.json.decode(sys.argv[1], type=Trial))

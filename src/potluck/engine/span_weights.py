@@ -22,6 +22,7 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
+from potluck.engine.base import Progress
 from potluck.engine.quantize import Quantize, quantize_linears
 from potluck.errors import EngineError
 from potluck.types import Span
@@ -93,7 +94,7 @@ class SpanWeights:
     def _has_head(self) -> bool:
         return self._span.last == len(self._layers) - 1
 
-    def load(self, weights: Mapping[str, torch.Tensor], quantize: Quantize | None) -> None:
+    def load(self, weights: Mapping[str, torch.Tensor], quantize: Quantize | None, progress: Progress) -> None:
         """Assign the needed tensors, reading one layer's at a time so that memory stays near its final size.
 
         weights: by the checkpoint's names; it may hold more. Raises EngineError when one is missing or of a wrong
@@ -106,6 +107,7 @@ class SpanWeights:
             self._check_loaded(self._of_layer(layer))
             if quantize is not None:
                 quantize_linears(self._layers[layer], quantize)
+            progress((layer - self._span.first + 1) / len(self._span))
         self._tie()
         self._check_loaded(self._ends() | (self._beside if self._has_head() else set()))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from potluck.engine.base import Output, Segment, check_batch
+from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
 from potluck.engine.kvcache import KvCache
 from potluck.engine.quantize import Quantize
 from potluck.engine.ragged_attention import RaggedBatch
@@ -46,6 +46,7 @@ class TransformersEngine:
         dtype: torch.dtype | None = None,
         quantize: Quantize | None = None,
         device: torch.device | None = None,
+        progress: Progress = ignore,
     ) -> None:
         self.span = span
         self.capacity = capacity
@@ -54,7 +55,7 @@ class TransformersEngine:
         self.layers = self._model.layers
         self.hidden_size = self._model.hidden_size
         self.vocabulary = self._model.vocabulary
-        self._model.weights.load(weights, quantize)
+        self._model.weights.load(weights, quantize, progress)
         self._cache = KvCache(capacity)
 
     def use_cores(self, cores: Sequence[int]) -> None:

@@ -88,6 +88,13 @@ def find_model(text: str) -> Found:
     return Found(folder, hub)
 
 
+def weights_size(model: Path) -> int:
+    """Bytes of a model's weights on this machine; 0 where they lie elsewhere."""
+    files = [file for file in (model.iterdir() if model.is_dir() else [model]) if file.is_file()]
+    weights = {file.suffix for file in files} & {".gguf", ".safetensors"} or {".bin"}
+    return sum(file.stat().st_size for file in files if file.suffix in weights)
+
+
 def local_source(path: Path) -> LocalSource:
     """The files of the model that `open_model` opens at this path."""
     return LocalSource(path if path.is_dir() else path.parent)

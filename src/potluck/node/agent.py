@@ -7,33 +7,31 @@ import logging
 import random
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
-from urllib.parse import urlsplit
+from functools import partial
 
 import msgspec
 
-import potluck
 from potluck.engine.base import Engine
 from potluck.engine.llamacpp import build_mark
 from potluck.engine.probe import measure, stop_probes
 from potluck.errors import LinkClosed, TicketExpired
-from potluck.models.sources import open_model
+from potluck.node.announcement import announcement
 from potluck.node.background import Worker
+from potluck.node.config import NodeConfig, node_url
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
-from potluck.node.loading import fetch_span, load_span, offer_span
+from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
 from potluck.node.neighbours import Neighbours, follow, registered
-from potluck.node.permit import Hours, Permit
+from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
+from potluck.node.progress import Phase, Reporter, overall
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.stage import Stage
 from potluck.node.upload import PacedLink, Upload
-from potluck.types import PauseReason, Span
+from potluck.types import PauseReason
 from potluck.wire.codec import encode
-from potluck.wire.identity import Identity
 from potluck.wire.link import Link, WebSocketLink
-from potluck.wire.messages import Hello, Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
+from potluck.wire.messages import Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -46,36 +44,6 @@ _REPORT_S = 0.5
 _FOLLOW_S = 0.5
 _YIELD_S = 0.4
 """From the pause to the last computation begun. The owner waits less than a second, looking included."""
-
-
-@dataclass(frozen=True)
-class NodeConfig:
-    """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes.
-
-    invite: what the coordinator's owner gave out, `SECRET.FINGERPRINT`, or empty.
-    upload: bytes a second that it sends at most; None: no limit.
-    hours: when it may work; None: always. idle_only: only while nobody else uses the machine.
-    """
-
-    url: str
-    name: str
-    span: Span | None
-    model: Path | None
-    memory: int
-    threads: int
-    identity: Identity
-    invite: str = ""
-    upload: float | None = None
-    hours: Hours | None = None
-    idle_only: bool = False
-
-
-class Reporter(Protocol):
-    """Who is told what the node does: the command line shows it."""
-
-    def say(self, text: str) -> None: ...
-
-    def progress(self, fraction: float) -> None: ...
 
 
 @dataclass
@@ -147,11 +115,12 @@ class Agent:
 
     async def _serve(self) -> None:
         await self._wait_for_permit()
-        digest = "" if self._config.model is None else (await self._worker.run(open_model, self._config.model)).digest
+        digest = await self._worker.run(model_digest, self._config.model, self._reporter)
         self._bytes_per_s = await self._worker.run(read_rate, self._config.threads)
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
+                self._reporter.progress(f"Waiting for {self._config.url}", None)
                 dialled = await WebSocketLink.dial(node_url(self._config.url))
                 pause_s = _FIRST_PAUSE_S
                 link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
@@ -180,8 +149,11 @@ class Agent:
         host: the address of this machine by which it reaches the coordinator.
         """
         try:
-            await self._introduction.make(link, self._hello(digest))
+            # A node that comes back asks for what it still holds.
+            held = self._loaded.welcome.span if self._loaded else None
+            await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
             welcome: Welcome | None = await expect(link, Welcome)
+            self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:
                 loaded = await self._load(link, host, welcome)
                 # Each coordinator's run has a token of its own.
@@ -254,20 +226,6 @@ class Agent:
                 self._cores.threads = threads
                 await link.send(encode(Threads(threads)))
 
-    def _hello(self, digest: str) -> Hello:
-        config = self._config
-        return Hello(
-            config.name,
-            potluck.__version__,
-            digest,
-            # A node that comes back asks for what it still holds.
-            span=self._loaded.welcome.span if self._loaded else config.span,
-            movable=config.span is None,
-            memory=config.memory,
-            threads=config.threads,
-            bytes_per_s=self._bytes_per_s,
-        )
-
     async def _load(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
         old = self._loaded
         if old is not None and _same_work(old.welcome, welcome):
@@ -275,6 +233,7 @@ class Agent:
         if old is not None:
             self._loaded = None
             await self._worker.run(old.engine.unload)
+        self._fraction = 0.0
         reports = asyncio.create_task(self._report_progress(link))
         try:
             peers = usable_peers(welcome.peers, host)
@@ -286,20 +245,23 @@ class Agent:
     def _load_now(self, welcome: Welcome) -> _Loaded:
         """Blocking; on the worker's thread."""
         config = self._config
-        self._reporter.say(f"Fetching layers {welcome.span}.")
-        manifest, path = fetch_span(config.url, config.model, welcome, self._note)
+        with opened(config.url, config.model, welcome) as (manifest, source):
+            needed = needs(manifest, welcome, config.memory)
+            for sentence in announcement(welcome, needed, config.memory, config.url, config.model):
+                self._reporter.say(sentence)
+            path = fetch_span(manifest, source, welcome, self._note)
         self._reporter.say(f"Loading layers {welcome.span}.")
-        engine, layout = load_span(manifest, path, welcome, config.memory, config.threads)
+        engine, layout = load_span(manifest, path, welcome, config.memory, config.threads, self._note)
         with self._cores.share() as cores:
             engine.use_cores(cores)
-            speed, twin = measure(engine, f"{layout} {build_mark()}")
+            speed, twin = measure(engine, f"{layout} {build_mark()}", partial(self._note, Phase.MEASURE))
             engine.rest()
         offer = offer_span(manifest, path, welcome)
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)
 
-    def _note(self, fraction: float) -> None:
-        self._fraction = fraction
-        self._reporter.progress(fraction)
+    def _note(self, phase: Phase, fraction: float) -> None:
+        self._fraction = overall(phase, fraction)
+        self._reporter.progress(phase, fraction)
 
     async def _report_progress(self, link: Link) -> None:
         while True:
@@ -308,12 +270,5 @@ class Agent:
 
 
 def _same_work(one: Welcome, other: Welcome) -> bool:
-    same = {name: getattr(other, name) for name in ("node", "rows", "ticket", "peers", "peer_token")}
+    same = {name: getattr(other, name) for name in ("node", "rows", "ticket", "peers", "peer_token", "prospect")}
     return msgspec.structs.replace(one, **same) == other
-
-
-def node_url(url: str) -> str:
-    """The web-socket that nodes dial, from the coordinator's URL."""
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}[parts.scheme]
-    return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/node"

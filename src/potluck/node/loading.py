@@ -6,7 +6,9 @@ import logging
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from potluck.engine.base import Engine
 from potluck.engine.llamacpp import library_version
@@ -15,10 +17,11 @@ from potluck.errors import EngineError, ModelError
 from potluck.models.files import Source
 from potluck.models.manifest import Manifest
 from potluck.models.peers import PeerSource
-from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model
+from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
 from potluck.models.spanfile import Header, Piece, download_size, write_span_file
 from potluck.models.spans import copied_ranges, part_sizes, plan_raw_span, plan_span, span_file_name
 from potluck.node.pages import collapse_large_mappings
+from potluck.node.progress import Phase, Report, Reporter
 from potluck.node.sharing import Offer
 from potluck.types import CACHE_BYTES, MAX_STEP_ROWS, Capacity, EngineKind, Quantize
 from potluck.wire.messages import Welcome
@@ -32,27 +35,63 @@ _FULL_SESSIONS = 8
 _OVERHEAD_BYTES = 256 << 20
 
 
-def fetch_span(
-    url: str, model: Path | None, welcome: Welcome, progress: Callable[[float], None]
-) -> tuple[Manifest, Path]:
-    """The manifest, and the span file in this machine's cache; `progress` is told the fraction that is there.
+class Needs(NamedTuple):
+    """memory: bytes that the span takes with its sessions. download: bytes of the model's files, 0 where all is here.
 
-    Raises ModelError when the bytes cannot be had or do not verify, TicketExpired when its link is gone.
+    What an interrupted run has left is counted, because it has yet to be verified.
+    """
+
+    memory: int
+    download: int
+
+
+def model_digest(model: Path | None, reporter: Reporter) -> str:
+    """Of the model on this machine, which is read through the first time; empty where there is none."""
+    if model is None:
+        return ""
+    what = "Checking the model"
+    progress = Fraction(weights_size(model), partial(reporter.progress, what))
+    digest = open_model(model, progress).digest
+    reporter.progress(what, 1.0)
+    return digest
+
+
+@contextmanager
+def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Manifest, Source]]:
+    """The manifest of the welcome's model, and where the tensors come from.
+
+    Raises ModelError when it cannot be had or is another, TicketExpired when the node's link is gone.
     """
     with _opened(url, model, welcome) as (manifest, source):
         if manifest.digest != welcome.model:
             raise ModelError(
                 f"The manifest has the hash {manifest.digest[:16]}, the coordinator said {welcome.model[:16]}."
             )
-        header, pieces = _plan(manifest, welcome)
-        path = span_path(manifest, welcome)
-        write_span_file(path, header, pieces, source, _Fraction(download_size(pieces), progress))
-    return manifest, path
+        yield manifest, source
+
+
+def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
+    """What the welcome's layers take of `memory` bytes and of the line. Raises EngineError when they do not fit."""
+    cells = plan_capacity(manifest, welcome, memory).positions
+    taken = _weights(manifest, welcome) + int(cells * _cell(manifest, welcome))
+    here = span_path(manifest, welcome).exists()
+    return Needs(taken, 0 if here else download_size(_plan(manifest, welcome)[1]))
+
+
+def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Report) -> Path:
+    """The span file in this machine's cache.
+
+    Raises ModelError when the bytes cannot be had or do not verify, TicketExpired when the node's link is gone.
+    """
+    header, pieces = _plan(manifest, welcome)
+    path = span_path(manifest, welcome)
+    progress = Fraction(download_size(pieces), partial(report, Phase.FETCH))
+    write_span_file(path, header, pieces, source, progress)
+    return path
 
 
 @contextmanager
 def _opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Manifest, Source]]:
-    """The manifest, and where the tensors come from."""
     if model is not None:
         yield open_model(model), local_source(model)
         return
@@ -82,7 +121,7 @@ def span_path(manifest: Manifest, welcome: Welcome) -> Path:
     return cache_folder() / span_file_name(manifest, welcome.span, quantize)
 
 
-class _Fraction:
+class Fraction:
     """Turns numbers of bytes into the fraction of all of them."""
 
     def __init__(self, total: int, report: Callable[[float], None]) -> None:
@@ -95,22 +134,25 @@ class _Fraction:
         self._report(min(1.0, self._done / max(1, self._total)))
 
 
-def load_span(manifest: Manifest, path: Path, welcome: Welcome, memory: int, threads: int) -> tuple[Engine, str]:
+def load_span(
+    manifest: Manifest, path: Path, welcome: Welcome, memory: int, threads: int, report: Report
+) -> tuple[Engine, str]:
     """The engine, and the weight layout it uses ("optimised" or "plain"; the device for transformers).
 
     Raises EngineError when the span does not fit `memory` bytes or cannot be run here.
     """
     capacity = plan_capacity(manifest, welcome, memory)
     if welcome.engine is EngineKind.TRANSFORMERS:
-        return _load_transformers(manifest, path, welcome, capacity, threads)
-    optimised = _is_safe(_trial(manifest, path, welcome, threads, extra_buffers=True))
-    engine = _trial(manifest, path, welcome, threads, extra_buffers=optimised).load(capacity)
+        return _load_transformers(manifest, path, welcome, capacity, threads, report)
+    optimised = _is_safe(_trial(manifest, path, welcome, threads, extra_buffers=True), report)
+    trial = _trial(manifest, path, welcome, threads, extra_buffers=optimised)
+    engine = trial.load(capacity, partial(report, Phase.LOAD))
     collapse_large_mappings()
     return engine, "optimised" if optimised else "plain"
 
 
 def _load_transformers(
-    manifest: Manifest, path: Path, welcome: Welcome, capacity: Capacity, threads: int
+    manifest: Manifest, path: Path, welcome: Welcome, capacity: Capacity, threads: int, report: Report
 ) -> tuple[Engine, str]:
     try:
         from potluck.engine.transformers import TransformersEngine, best_device
@@ -125,6 +167,7 @@ def _load_transformers(
         capacity=capacity,
         threads=threads,
         quantize=quantize,  # type: ignore[arg-type]
+        progress=partial(report, Phase.LOAD),
     )
     return engine, str(best_device())
 
@@ -133,15 +176,17 @@ def _trial(manifest: Manifest, path: Path, welcome: Welcome, threads: int, *, ex
     return Trial(str(path), welcome.span, manifest.layers, welcome.attention, threads, extra_buffers)
 
 
-def _is_safe(trial: Trial) -> bool:
+def _is_safe(trial: Trial, report: Report) -> bool:
     """Whether this machine's optimised weight layout survives; proved once for each span file and library."""
     verdict = verdict_path(Path(trial.path))
     if verdict.exists():
         return verdict.read_text() == "optimised"
-    safe = survives(trial)
+    progress = partial(report, Phase.TRY)
+    safe = survives(trial, progress)
     if not safe:
         log.warning("llama.cpp's optimised weight layout crashes on this machine; the plain one is used, slower.")
-        if not survives(Trial(trial.path, trial.span, trial.layers, trial.attention, trial.threads, False)):
+        plain = Trial(trial.path, trial.span, trial.layers, trial.attention, trial.threads, False)
+        if not survives(plain, progress):
             raise EngineError(f"llama.cpp dies on layers {trial.span} on this machine, whatever the weight layout.")
     verdict.write_text("optimised" if safe else "plain")
     return safe
@@ -158,8 +203,7 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
     Raises EngineError when not even one session fits.
     """
     span, context = welcome.span, welcome.context
-    taken = part_sizes(manifest, welcome.engine, welcome.quantize).of(span) + _OVERHEAD_BYTES
-    cell = len(span) * manifest.kv_width * CACHE_BYTES[welcome.engine]
+    taken, cell = _weights(manifest, welcome), _cell(manifest, welcome)
     cells = int((memory - taken) / cell)
     if cells < context:
         needed = taken + int(context * cell)
@@ -168,3 +212,13 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
             "serve fewer layers, or offer more with --memory."
         )
     return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context), MAX_STEP_ROWS)
+
+
+def _weights(manifest: Manifest, welcome: Welcome) -> int:
+    """Bytes of memory that the span takes before it has sessions."""
+    return part_sizes(manifest, welcome.engine, welcome.quantize).of(welcome.span) + _OVERHEAD_BYTES
+
+
+def _cell(manifest: Manifest, welcome: Welcome) -> float:
+    """Bytes of one position in the span's KV cache."""
+    return len(welcome.span) * manifest.kv_width * CACHE_BYTES[welcome.engine]

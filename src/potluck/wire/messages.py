@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize, RowFormat, Span, Speed
+from potluck.types import Attention, Capacity, EngineKind, PauseReason, Prospect, Quantize, RowFormat, Span, Speed
 
 PROTOCOL_VERSION = 3
 
@@ -53,6 +53,7 @@ class Hello(Message, frozen=True, tag="hello"):
     bytes_per_s: that its cores read from memory: a first guess of its speed, until a span is loaded and measured.
     url: of the coordinator, as this node was given it. invite: what admits it, where that takes one.
     key: the node's public key. proof: its signature.
+    joins: False where its owner only asks what it would be given: it is welcomed, and not admitted.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Hello(Message, frozen=True, tag="hello"):
     invite: str = ""
     key: bytes = b""
     proof: bytes = b""
+    joins: bool = True
 
 
 class Loading(Message, frozen=True, tag="loading"):
@@ -218,6 +220,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     context: positions that a session may have.
     ticket: what to show when it fetches weights over HTTP, as long as this link lasts.
     peers: URLs of nodes that hold some of these layers. peer_token: with it nodes fetch tensors from each other.
+    prospect: what the node adds with this span.
     """
 
     node: str
@@ -231,6 +234,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     ticket: str = ""
     peers: tuple[str, ...] = ()
     peer_token: str = ""
+    prospect: Prospect | None = None
 
 
 class Refusal(Message, frozen=True, tag="refusal"):

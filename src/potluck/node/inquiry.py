@@ -1,0 +1,47 @@
+"""What a node would be given, and what the swarm would have of it: asked without joining."""
+
+from __future__ import annotations
+
+import asyncio
+
+from potluck.errors import LinkClosed
+from potluck.node.announcement import announcement
+from potluck.node.config import NodeConfig, node_url
+from potluck.node.hardware import read_rate
+from potluck.node.introduction import Introduction, expect
+from potluck.node.loading import model_digest, needs, opened
+from potluck.node.pins import Pins, pins_path
+from potluck.node.progress import Reporter
+from potluck.wire.link import WebSocketLink
+from potluck.wire.messages import Welcome
+
+
+async def inquire(config: NodeConfig, reporter: Reporter) -> None:
+    """Nothing but the model's manifest is fetched, and nothing changes at the coordinator.
+
+    Raises PotluckError: nobody answers there, it refuses this node, or the layers would not fit.
+    """
+    digest = await asyncio.to_thread(model_digest, config.model, reporter)
+    bytes_per_s = await asyncio.to_thread(read_rate, config.threads)
+    waiting = f"Waiting for {config.url}"
+    reporter.progress(waiting, None)
+    try:
+        link = await WebSocketLink.dial(node_url(config.url))
+    except LinkClosed as error:
+        raise LinkClosed(f"There is no line to {config.url} ({error}).") from error
+    try:
+        introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
+        await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))
+        told = await asyncio.to_thread(announce, config, await expect(link, Welcome))
+        reporter.progress(waiting, 1.0)
+        for sentence in told:
+            reporter.say(sentence)
+        reporter.say("This was a dry run: nothing is fetched, and the swarm is as it was.")
+    finally:
+        await link.close()
+
+
+def announce(config: NodeConfig, welcome: Welcome) -> list[str]:
+    """Blocking: the manifest tells what the layers need."""
+    with opened(config.url, config.model, welcome) as (manifest, _):
+        return announcement(welcome, needs(manifest, welcome, config.memory), config.memory, config.url, config.model)
