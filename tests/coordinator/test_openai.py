@@ -328,12 +328,14 @@ def test_too_long_a_prompt_says_how_long(script: Callable[..., Answers]) -> None
     run(test())
 
 
-def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbound, "_MAX_BODY", 1000)
+@pytest.mark.parametrize(("most", "limit"), [(2000, 2000), (1000, 16 * CONTEXT)])
+def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, most: int, limit: int) -> None:
+    monkeypatch.setattr(inbound, "_MAX_BODY", most)
 
     async def test() -> None:
         async with client(make_app()) as http:
-            reply = await http.post(CHAT, content=b"x" * 1001)
+            assert (await http.post(CHAT, content=b"x" * limit)).status_code == 400
+            reply = await http.post(CHAT, content=b"x" * (limit + 1))
             assert reply.status_code == 413
             assert reply.json()["error"]["type"] == "invalid_request_error"
 

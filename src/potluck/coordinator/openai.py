@@ -67,7 +67,7 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        asked = parse(await body_of(request), ChatRequest)
+        asked = parse(await body_of(request, self.context), ChatRequest)
         self.check_model(asked.model)
         stops = (*asked.stops, *self.template.stops)
         tools = [_as_given(tool) for tool in asked.offered] or None
@@ -104,7 +104,7 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
-        asked = parse(await body_of(request), CompletionRequest)
+        asked = parse(await body_of(request, self.context), CompletionRequest)
         self.check_model(asked.model)
         prompts = [await self.tokens_of(prompt, "prompt") for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
