@@ -47,13 +47,14 @@ def write_tiny_gguf(
     tied: bool = False,
     parallel_residual: bool = True,
     tokenizer: Tokenizer = "no_vocab",
+    template: str = CHAT_TEMPLATE,
     dtype: GGMLQuantizationType = GGMLQuantizationType.F16,
     seed: int = 0,
 ) -> Path:
     """A random model of this geometry at `path`; its matrices are of `dtype`.
 
     kv_heads, tied: for "llama" only. parallel_residual: for "gptneox" only.
-    With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`, whatever `vocabulary` says.
+    With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`, whatever `vocabulary` says; template: its chats'.
     """
     writer = GGUFWriter(path, architecture)
     writer.add_name(path.stem)
@@ -62,7 +63,7 @@ def write_tiny_gguf(
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(heads)
-    rows = _add_tokenizer(writer, tokenizer, vocabulary)
+    rows = _add_tokenizer(writer, tokenizer, vocabulary, template)
     writer.add_vocab_size(rows)
     random = np.random.default_rng(seed)
     if architecture == "gptneox":
@@ -84,7 +85,7 @@ def write_tiny_gguf(
     return path
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int) -> int:
+def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str) -> int:
     """Returns the number of tokens."""
     if tokenizer == "no_vocab":
         writer.add_tokenizer_model("no_vocab")
@@ -98,7 +99,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int) ->
     writer.add_bos_token_id(tokens.index("<|endoftext|>"))
     writer.add_eos_token_id(tokens.index("<|im_end|>"))
     writer.add_add_bos_token(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_chat_template(template)
     return len(tokens)
 
 

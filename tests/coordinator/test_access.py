@@ -159,6 +159,21 @@ def test_strangers_are_limited_by_their_address(ask, public: KeyPolicy, keys: Ke
     assert ask(public, "/status", keys.create("owner", admin=True, per_minute=None)[0]).status_code == 200
 
 
+def test_guesses_are_limited_by_their_address_but_right_keys_are_not(
+    ask, private: KeyPolicy, public: KeyPolicy, keys: Keys, clock
+) -> None:
+    secret, _ = keys.create("anna")
+    for policy in (private, public):
+        codes = [ask(policy, "/status", f"pk-guess-{number}").status_code for number in range(40)]
+        assert codes == [401] * 30 + [429] * 10
+        reply = ask(policy, "/status", "pk-guess")
+        assert refusal(reply) == (429, "rate_limit_exceeded")
+        assert ask(policy, "/status", secret).status_code == 200
+        assert ask(policy, "/status").status_code == (401 if policy is private else 200)  # no key is no guess
+        clock.now += int(reply.headers["retry-after"])
+        assert ask(policy, "/status", "pk-guess").status_code == 401
+
+
 @pytest.mark.parametrize("base", [LOCAL, "http://localhost", "http://[::1]:8470", "http://127.1.2.3"])
 def test_on_ones_own_machine_no_key_is_needed(ask, base: str) -> None:
     policy = LocalPolicy()

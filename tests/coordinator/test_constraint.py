@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potluck.coordinator.constraint import Grammars
+from potluck.coordinator.callform import CallForm
+from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.errors import RequestError
 
 END = 256
@@ -48,7 +49,11 @@ PERSON = {
 
 def fits(schema: dict[str, Any], text: str, grammars: Grammars = GRAMMARS) -> bool:
     """Whether every byte of the text is allowed where it comes, and its end too."""
-    constraint = grammars.of_schema(schema).start()
+    return is_allowed(grammars.of_schema(schema), text)
+
+
+def is_allowed(grammar: Grammar, text: str) -> bool:
+    constraint = grammar.start()
     for byte in text.encode():
         if byte not in constraint.allowed():
             return False
@@ -142,3 +147,42 @@ def test_a_schema_without_bottom_is_refused(depth: int) -> None:
         schema = {"type": "array", "items": schema}
     with pytest.raises(RequestError, match="nested too deeply"):
         GRAMMARS.of_schema(schema)
+
+
+TOOLS = {
+    "rain": {
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/city"}},
+        "required": ["city"],
+        "additionalProperties": False,
+        "$defs": {"city": {"enum": ["Köln", "Rom"]}},
+    },
+    'a "b"': {"type": "object", "additionalProperties": False},
+}
+RAIN = '<tool_call>\n{"name": "rain", "arguments": {"city": "Köln"}}\n</tool_call>'
+ODD = '<tool_call>\n{"name": "a \\"b\\"", "arguments": {}}\n</tool_call>'
+LLAMA = '{"name": "rain", "parameters": {"city": "Rom"}}'
+
+
+@pytest.mark.parametrize(
+    ("form", "several", "fits"),
+    [
+        (CallForm.HERMES, False, {RAIN: True, ODD: True, f"{RAIN}\n{ODD}": False, RAIN.replace("Köln", "Bonn"): False}),
+        (CallForm.HERMES, True, {RAIN: True, f"{RAIN}\n{ODD}": True, "": False, "I look.": False, LLAMA: False}),
+        (CallForm.LLAMA, True, {LLAMA: True, f"{LLAMA}\n{LLAMA}": False, LLAMA.replace("rain", "snow"): False}),
+    ],
+)
+def test_calls_keep_to_the_form_and_to_the_parameters(form: CallForm, several: bool, fits: dict[str, bool]) -> None:
+    grammar = GRAMMARS.of_calls(form, TOOLS, several=several)
+    assert {text: is_allowed(grammar, text) for text in fits} == fits
+
+
+def test_parameters_that_are_not_understood_are_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        GRAMMARS.of_calls(CallForm.HERMES, {"rain": {"type": "object", "$ref": "#/nowhere"}}, several=False)
+    assert caught.value.param == "tools"
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    with pytest.raises(RequestError, match="nested too deeply"):
+        GRAMMARS.of_calls(CallForm.HERMES, {"rain": deep}, several=False)

@@ -212,6 +212,25 @@ def test_how_far_the_prompt_is_read(script: Callable[..., Answers], path: str) -
     run(test())
 
 
+@pytest.mark.parametrize(
+    ("fields", "once"), [({}, False), ({"parallel_tool_calls": False}, True), ({"tool_choice": "none"}, False)]
+)
+def test_an_answer_with_one_call_at_most_ends_with_it(
+    script: Callable[..., Answers], fields: dict[str, Any], once: bool
+) -> None:
+    async def test() -> None:
+        call = '<tool_call>{"name": "rain", "arguments": {"city": "Rome"}}'
+        answers = script(Delta(call), Delta(finish="stop"))
+        tools = [{"type": "function", "function": {"name": "rain"}}]
+        async with client(make_app()) as http:
+            [choice] = (await http.post(CHAT, json=chat(tools=tools, **fields))).json()["choices"]
+        assert ("</tool_call>" in answers.jobs[0].stops) is once
+        told = [call["function"] for call in choice["message"].get("tool_calls", [])]
+        assert told == ([] if "tool_choice" in fields else [{"name": "rain", "arguments": '{"city": "Rome"}'}])
+
+    run(test())
+
+
 def test_several_prompts_and_choices_are_numbered(script: Callable[..., Answers]) -> None:
     async def test() -> None:
         answers = script(*DELTAS)
@@ -309,12 +328,14 @@ def test_too_long_a_prompt_says_how_long(script: Callable[..., Answers]) -> None
     run(test())
 
 
-def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbound, "_MAX_BODY", 1000)
+@pytest.mark.parametrize(("most", "limit"), [(2000, 2000), (1000, 16 * CONTEXT)])
+def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, most: int, limit: int) -> None:
+    monkeypatch.setattr(inbound, "_MAX_BODY", most)
 
     async def test() -> None:
         async with client(make_app()) as http:
-            reply = await http.post(CHAT, content=b"x" * 1001)
+            assert (await http.post(CHAT, content=b"x" * limit)).status_code == 400
+            reply = await http.post(CHAT, content=b"x" * (limit + 1))
             assert reply.status_code == 413
             assert reply.json()["error"]["type"] == "invalid_request_error"
 

@@ -181,6 +181,8 @@ def test_values_out_of_range_name_their_field(fields: dict[str, Any], param: str
         ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ({"logprobs": 3}, "logprobs"),
         ({"tools": {}}, "tools"),
+        ({"tool_choice": "always"}, "tool_choice"),
+        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
     ],
 )
@@ -188,6 +190,49 @@ def test_values_of_a_chat_out_of_range_name_their_field(fields: dict[str, Any], 
     with pytest.raises(RequestError) as caught:
         use(chat(**fields))
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+RAIN = {"type": "function", "function": {"name": "rain", "parameters": {"properties": {}}}}
+SUN = {"type": "function", "function": {"name": "sun"}}
+ONE = {"type": "function", "function": {"name": "sun"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "offered", "demanded"),
+    [
+        (None, ["rain", "sun"], []),
+        ("auto", ["rain", "sun"], []),
+        ("none", [], []),
+        ("required", ["rain", "sun"], ["rain", "sun"]),
+        (ONE, ["rain", "sun"], ["sun"]),
+    ],
+)
+def test_tools_that_may_and_that_must_be_called(choice: object, offered: list[str], demanded: list[str]) -> None:
+    asked = chat(tools=[RAIN, SUN], tool_choice=choice)
+    assert [tool.function.name for tool in asked.offered] == offered
+    assert [tool.function.name for tool in asked.demanded] == demanded
+    assert asked.calls_once is (choice == ONE)
+    assert chat(tools=[RAIN], parallel_tool_calls=False).calls_once
+
+
+def test_arguments_are_objects() -> None:
+    schemas = [tool.function.schema for tool in chat(tools=[RAIN, SUN]).offered]
+    assert schemas == [{"type": "object", "properties": {}}, {"type": "object", "additionalProperties": False}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tool_choice": "required"},
+        {"tool_choice": ONE, "tools": [RAIN]},
+        {"tool_choice": "required", "tools": [RAIN], "ignore_eos": True},
+        {"tool_choice": "required", "tools": [RAIN], "min_tokens": 1},
+    ],
+)
+def test_a_call_that_cannot_be_demanded(fields: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        _ = chat(**fields).demanded
+    assert (caught.value.status, caught.value.param) == (400, "tool_choice")
 
 
 def test_a_missing_field_is_named() -> None:

@@ -1,10 +1,18 @@
 import json
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.toolcalls import ToolCall, ToolStream
+from potluck.coordinator.toolcalls import CallPiece, ToolStream
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    name: str
+    arguments: str
+
 
 RAIN = ToolCall("rain", '{"city": "Köln"}')
 HERMES = '<tool_call>\n{"name": "rain", "arguments": {"city": "Köln"}}\n</tool_call>'
@@ -17,6 +25,14 @@ CASES = {
     f"I look. {HERMES}\n{HERMES}\n": ("I look. ", [RAIN, RAIN]),
     HERMES.removesuffix("</tool_call>"): ("", [RAIN]),
     '<tool_call>{"name": "rain"}</tool_call>': ("", [ToolCall("rain", "{}")]),
+    '<tool_call>{"arguments": {"city": "Köln"}, "name": "rain"}</tool_call> Done': ("Done", [RAIN]),
+    '{"name":"rain","arguments":{"a":["}\\"",{}]}} Done': ("Done", [ToolCall("rain", '{"a":["}\\"",{}]}')]),
+    '{"name": "rain", "arguments": {"city": "Kö': ("", [ToolCall("rain", '{"city": "Kö')]),
+    f'{{"name": "rain", "arguments": {{"city": "{"</tool_call>"}"}}}}': (
+        "",
+        [ToolCall("rain", '{"city": "</tool_call>"}')],
+    ),
+    f"{LLAMA}\n{HERMES}": ("", [RAIN, RAIN]),
     "Hello <tool>": ("Hello <tool>", []),
     "It is <tool_cal": ("It is <tool_cal", []),
     "<tool_call>rain!</tool_call> Done": ("<tool_call>rain!</tool_call> Done", []),
@@ -33,9 +49,14 @@ CASES = {
 
 
 def read(pieces: list[str]) -> tuple[str, list[ToolCall]]:
-    stream = ToolStream(["rain"])
+    """The text and the calls that a client puts together."""
+    stream, calls = ToolStream({"rain"}), list[ToolCall]()
     told = [*(stream.push(piece) for piece in pieces), stream.finish()]
-    calls = [call for _, calls in told for call in calls]
+    for piece in (piece for _, pieces in told for piece in pieces):
+        if piece.name is not None:
+            calls.append(ToolCall(piece.name, ""))
+        assert piece.index == len(calls) - 1
+        calls[-1] = replace(calls[-1], arguments=calls[-1].arguments + piece.arguments)
     assert stream.found == len(calls)
     return "".join(text for text, _ in told), calls
 
@@ -50,6 +71,16 @@ def test_it_does_not_matter_how_the_text_is_cut(text: str, data: st.DataObject) 
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)))))
     pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert read(pieces) == CASES[text]
+
+
+def test_a_call_grows_piece_by_piece() -> None:
+    stream = ToolStream(["rain"])
+    said = ['<tool_call>\n{"name": "rain", "argu', 'ments": ', '{"city"', ': "Kö', 'ln"}', "}\n</tool_call> Done"]
+    told = [stream.push(piece) for piece in said]
+    begun = [CallPiece(0, "rain", ""), CallPiece(0, None, '{"city"')]
+    more = [[CallPiece(0, None, piece)] for piece in said[3:5]]
+    assert [pieces for _, pieces in told] == [[], [], begun, *more, []]
+    assert [text for text, _ in told] == ["", "", "", "", "", "Done"]
 
 
 def test_text_is_not_held_back_without_need() -> None:

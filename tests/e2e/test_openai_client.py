@@ -79,6 +79,9 @@ def test_a_streamed_chat_is_the_same_text(chat):
     assert usage.completion_tokens == whole.usage.completion_tokens
     assert usage.prompt_tokens == whole.usage.prompt_tokens
     assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens - 1  # it was asked before
+    assert usage.nodes == whole.usage.nodes
+    assert len(usage.nodes) == 3
+    assert chunks[-1].sessions == whole.sessions  # parked, and taken over
     assert not chunks[-1].choices
     assert len(chunks) > 6
 

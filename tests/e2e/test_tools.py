@@ -1,15 +1,18 @@
-"""Tool calls by the official client, against SmolLM2 on three nodes."""
+"""Tool calls by the official client, against SmolLM2 and against a model that is taught tools, on three nodes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
 import pytest
 
+from e2e.helpers import EXACT, LOCAL, ONE_THREAD
 from potluck.local import LocalSwarm
+from potluck.types import even_spans
+from tiny import CHAT_TEMPLATE, bpe_tokens, write_tiny_gguf
 
 QUESTION = {"role": "user", "content": "Will it rain in Cologne?"}
 CITY = {"type": "object", "properties": {"city": {"enum": ["Cologne", "Rome"]}}, "required": ["city"]}
@@ -38,8 +41,12 @@ def test_a_call_whole_and_streamed_and_its_answer(chat: Callable[..., Any], clie
     assert call.function.name == "rain"
     assert json.loads(call.function.arguments).keys() == {"city"}
     chunks = [choice for chunk in chat(stream=True) for choice in chunk.choices]
-    [streamed] = [call for choice in chunks for call in choice.delta.tool_calls or []]
-    assert (streamed.index, streamed.function.arguments) == (0, call.function.arguments)
+    first, *more = [call for choice in chunks for call in choice.delta.tool_calls or []]
+    assert (first.index, first.function.name, first.type) == (0, "rain", "function")
+    assert first.id.startswith("call_")
+    assert {(piece.index, piece.id, piece.function.name) for piece in more} == {(0, None, None)}
+    assert len(more) > 3
+    assert "".join(piece.function.arguments for piece in [first, *more]) == call.function.arguments
     assert chunks[-1].finish_reason == "tool_calls"
     told = {"role": "tool", "tool_call_id": call.id, "content": "No."}
     messages = [QUESTION, choice.message.model_dump(exclude_none=True), told]
@@ -56,7 +63,14 @@ def test_where_no_tool_may_be_called_all_is_text(chat: Callable[..., Any], chang
 
 @pytest.mark.parametrize(
     ("changes", "param"),
-    [({"tools": [{"type": "magic"}]}, "tools"), ({"tool_choice": "required"}, "tool_choice")],
+    [
+        ({"tools": [{"type": "magic"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),  # its template knows no tools
+        ({"tool_choice": {"type": "function", "function": {"name": "snow"}}}, "tool_choice"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"tool_choice": "never"}, "tool_choice"),
+        ({"tool_choice": "required", "extra_body": {"min_tokens": 5}}, "tool_choice"),
+    ],
 )
 def test_what_is_no_tool_or_cannot_be_promised_is_refused(
     chat: Callable[..., Any], changes: dict[str, Any], param: str, smol: LocalSwarm
@@ -64,3 +78,89 @@ def test_what_is_no_tool_or_cannot_be_promised_is_refused(
     with pytest.raises(openai.BadRequestError) as caught:
         chat(**changes)
     assert caught.value.param == param
+
+
+TEMPLATES = {
+    "hermes": '{% if tools %}<tool_call>{"name": …, "arguments": …}</tool_call>{{ tools | tojson }}{% endif %}',
+    "llama": '{% if tools %}{{ \'{"name": …, "parameters": …}\' }} {{ tools | tojson }}{# tool_calls #}{% endif %}',
+}
+CLOSED = {**CITY, "additionalProperties": False}
+NOTHING = {"type": "function", "function": {"name": "sun", "strict": True}}
+STRICT = {"type": "function", "function": {**TOOL["function"], "parameters": CLOSED, "strict": True}}
+TOOLS = [STRICT, NOTHING]
+RAIN = {"type": "function", "function": {"name": "rain"}}
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSwarm]:
+    """A random model whose template has tools."""
+    path = tmp_path_factory.mktemp("taught") / f"{request.param}.gguf"
+    write_tiny_gguf(path, tokenizer="bpe", context=2048, dtype=EXACT, template=TEMPLATES[request.param] + CHAT_TEMPLATE)
+    with LocalSwarm(path, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        yield swarm
+
+
+@pytest.fixture
+def asked(taught: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]) -> Callable[..., Any]:
+    """The whole answer, which is the same streamed, as the client puts it together."""
+    client = client_of(taught)
+    model = client.models.list().data[0].id
+
+    def ask(**changes: Any) -> Any:
+        options = {"model": model, "messages": [QUESTION], "tools": TOOLS, "temperature": 0, "max_tokens": 300}
+        whole = client.chat.completions.create(**options | changes)
+        with client.chat.completions.stream(**options | changes) as stream:
+            put_together = stream.get_final_completion()
+        for one, other in zip(whole.choices, put_together.choices, strict=True):
+            assert one.finish_reason == other.finish_reason
+            assert (one.message.content or "") == (other.message.content or "")
+            assert calls_of(one) == calls_of(other)
+        return whole
+
+    return ask
+
+
+def calls_of(choice: Any) -> list[tuple[str, str]]:
+    return [(call.function.name, call.function.arguments) for call in choice.message.tool_calls or []]
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1, "seed": 1, "n": 3}])
+def test_a_call_can_be_demanded(asked: Callable[..., Any], options: dict[str, Any]) -> None:
+    for choice in asked(tool_choice="required", parallel_tool_calls=False, **options).choices:
+        [(name, arguments)] = calls_of(choice)
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.content is None
+        if name == "rain":
+            assert json.loads(arguments)["city"] in ("Cologne", "Rome")
+        else:
+            assert (name, json.loads(arguments)) == ("sun", {})
+
+
+def test_a_call_of_one_function_can_be_demanded(asked: Callable[..., Any]) -> None:
+    names = {
+        name
+        for seed in range(3)
+        for choice in asked(tool_choice=RAIN, temperature=1, seed=seed).choices
+        for name, _ in calls_of(choice)
+    }
+    assert names == {"rain"}
+
+
+def test_calls_may_be_several_where_the_form_allows_it(
+    taught: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]
+) -> None:
+    client, model = client_of(taught), taught.status()["model"]
+    newline = bpe_tokens().index("Ċ")  # after which there must be another call
+    options = {"model": model, "messages": [QUESTION], "tools": [NOTHING], "tool_choice": "required", "max_tokens": 150}
+    [choice] = client.chat.completions.create(**options, logit_bias={str(newline): 50}).choices
+    assert {name for name, _ in calls_of(choice)} == {"sun"}
+    count = len({call.id for call in choice.message.tool_calls})
+    assert count == 1 if model == "llama" else count > 1
+
+
+def test_parameters_that_cannot_be_kept_to_are_refused(asked: Callable[..., Any]) -> None:
+    wrong = {"type": "function", "function": {"name": "rain", "strict": True, "parameters": {"$ref": "#/nowhere"}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        asked(tools=[wrong], tool_choice="required")
+    assert caught.value.param == "tools"

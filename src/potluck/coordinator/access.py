@@ -33,6 +33,9 @@ _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forw
 _STRANGERS = 60
 """Requests a minute from one address without a key."""
 
+_GUESSES = 30
+"""Requests a minute with wrong keys from one address."""
+
 _NO_KEY = "none"
 """What people write where OpenAI's client insists on a key."""
 
@@ -135,13 +138,25 @@ class Access:
             return
         if path.startswith(_WEIGHTS) and self._tickets.holds(bearer(connection)):
             return
-        caller = await self._policy.caller(connection)
+        caller = await self._caller(connection)
         if caller.anonymous and path.startswith(_NAMED_ONLY):
             raise _unauthorized("This takes an API key: send it as in 'Authorization: Bearer pk-…'.")
         if path.startswith(_ADMIN) and not caller.admin:
             raise _forbidden("This takes an admin key.")
         self._count(caller)
         connection.state.caller = caller
+
+    async def _caller(self, connection: HTTPConnection) -> Caller:
+        """Wrong keys are counted, and only they: behind a proxy many share an address."""
+        try:
+            return await self._policy.caller(connection)
+        except RequestError as error:
+            guesser = f"guesses from {_address(connection)}"
+            wait_s = self._limits.wait_s(guesser, _GUESSES, self._clock()) if bearer(connection) else 0.0
+            if not wait_s:
+                raise
+            message = f"More than {_GUESSES} requests a minute came with wrong keys from this address."
+            raise RequestError(message, status=429, code="rate_limit_exceeded", retry_s=wait_s) from error
 
     def _count(self, caller: Caller) -> None:
         if caller.per_minute is None:
@@ -165,8 +180,11 @@ def bearer(connection: HTTPConnection) -> str:
 
 
 def _anonymous(connection: HTTPConnection) -> Caller:
-    address = connection.client.host if connection.client is not None else ""
-    return Caller("", f"address {_household(address)}", anonymous=True, per_minute=_STRANGERS)
+    return Caller("", f"address {_address(connection)}", anonymous=True, per_minute=_STRANGERS)
+
+
+def _address(connection: HTTPConnection) -> str:
+    return _household(connection.client.host) if connection.client is not None else ""
 
 
 def _household(address: str) -> str:

@@ -82,12 +82,25 @@ class FunctionCall(Struct, frozen=True):
 
 
 class Call(Struct, frozen=True):
-    """index: of streamed ones, its place."""
-
     id: str
     type: Literal["function"]
     function: FunctionCall
-    index: int = 0
+
+
+class FunctionPiece(Struct, frozen=True):
+    """arguments: so much more of the JSON. name: in a call's first piece."""
+
+    arguments: str
+    name: str = ""
+
+
+class CallPiece(Struct, frozen=True):
+    """Of a streamed call. index: its place. id, type: in its first piece."""
+
+    index: int
+    function: FunctionPiece
+    id: str = ""
+    type: Literal["function"] = "function"
 
 
 class ChatMessage(Struct, frozen=True):
@@ -128,7 +141,7 @@ class PromptProgress(Struct, frozen=True):
 class ChatDelta(Struct, frozen=True):
     role: Literal["assistant"] = "assistant"
     content: str = ""
-    tool_calls: list[Call] = []
+    tool_calls: list[CallPiece] = []
 
 
 class ChatChunkChoice(Struct, frozen=True):
@@ -139,7 +152,7 @@ class ChatChunkChoice(Struct, frozen=True):
 
 
 class ChatChunk(Struct, frozen=True):
-    """One event of a streamed chat. usage: in the last one, where it was asked for.
+    """One event of a streamed chat. usage, sessions: in the last one, where usage was asked for.
 
     prompt_progress: before the choice's first token, where it was asked for.
     """
@@ -150,6 +163,7 @@ class ChatChunk(Struct, frozen=True):
     model: str
     choices: list[ChatChunkChoice]
     usage: UsageReport | None = None
+    sessions: list[int] = []
     prompt_progress: PromptProgress | None = None
 
 
@@ -170,9 +184,9 @@ class CompletionChoice(Struct, frozen=True):
 
 
 class Completion(Struct, frozen=True):
-    """Whole, or one event of a streamed one: usage then is in the last, where it was asked for.
+    """Whole, or one event of a streamed one: usage and sessions then are in the last, where usage was asked for.
 
-    sessions: as for chats, of whole ones. prompt_progress: as for chats, of streamed ones.
+    sessions: as for chats. prompt_progress: as for chats, of streamed ones.
     """
 
     id: str

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from potluck.coordinator.callform import SPACES, CallForm
 from potluck.coordinator.sampling import Ids
 from potluck.coordinator.tokenizer import Tokenizer
 from potluck.errors import RequestError
-
-_SPACES = r" |\n{1,2}[ \t]{0,20}"
-"""Between the parts of a JSON text; as many as it liked, a small model would never end."""
 
 
 class _Vocabulary:
@@ -37,9 +36,10 @@ class _Vocabulary:
 class Constraint:
     """Of one answer. `accept` every token of it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
+        self._param = param
 
     def allowed(self) -> Ids:
         """The tokens that may come next, ascending; those that end an answer among them where it may end.
@@ -48,7 +48,7 @@ class Constraint:
         """
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         if self._matcher.is_error():
-            raise _unusable(self._matcher)
+            raise _unusable(self._matcher, self._param)
         return np.flatnonzero(bits[: self._vocabulary]).astype(np.int32)
 
     def accept(self, token: int) -> None:
@@ -61,15 +61,16 @@ class Constraint:
 
 
 class Grammar:
-    """A form that answers can have."""
+    """A form that answers can have. param: the field of the request that asked for it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
+        self._param = param
 
     def start(self) -> Constraint:
         """For a new answer."""
-        return Constraint(self._matcher.deep_copy(), self._vocabulary)
+        return Constraint(self._matcher.deep_copy(), self._vocabulary, self._param)
 
 
 class Grammars:
@@ -86,15 +87,26 @@ class Grammars:
     def of_schema(self, schema: dict[str, Any]) -> Grammar:
         """Of JSON texts that this schema describes. Takes a while. Raises RequestError where it is not understood."""
         try:
-            source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": _SPACES})
+            source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": SPACES})
         except (ValueError, RecursionError) as error:
             raise RequestError("The schema is nested too deeply.", param="response_format") from error
+        return self._of(source, "response_format")
+
+    def of_calls(self, form: CallForm, tools: Mapping[str, dict[str, Any]], *, several: bool) -> Grammar:
+        """Of a call, or several, of these tools, each with a schema of its arguments. As `of_schema`."""
+        try:
+            source = LLMatcher.grammar_from_lark(form.grammar(tools, several=several))
+        except (ValueError, RecursionError) as error:
+            raise RequestError("The parameters are nested too deeply.", param="tools") from error
+        return self._of(source, "tools")
+
+    def _of(self, source: str, param: str) -> Grammar:
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
-            raise _unusable(matcher)
-        return Grammar(matcher, self._tokenizer.vocabulary)
+            raise _unusable(matcher, param)
+        return Grammar(matcher, self._tokenizer.vocabulary, param)
 
 
-def _unusable(matcher: LLMatcher) -> RequestError:
+def _unusable(matcher: LLMatcher, param: str) -> RequestError:
     reason = " ".join(matcher.get_error().split()).rstrip(".")
-    return RequestError(f"No answer can be made to this schema: {reason}.", param="response_format")
+    return RequestError(f"No answer can be made to this schema: {reason}.", param=param)

@@ -24,6 +24,7 @@ from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, Common, Compl
 from potluck.coordinator.sampling import SamplingParams
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.tokenizer import Tokenizer
+from potluck.coordinator.toolcalls import CALL_END
 from potluck.errors import Busy, PotluckError, RequestError, Unavailable
 from potluck.types import Priority
 
@@ -66,7 +67,7 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        asked = parse(await body_of(request), ChatRequest)
+        asked = parse(await body_of(request, self.context), ChatRequest)
         self.check_model(asked.model)
         stops = (*asked.stops, *self.template.stops)
         tools = [_as_given(tool) for tool in asked.offered] or None
@@ -78,7 +79,10 @@ class Service:
         text = self.template.render(asked.messages, **options)
         prompt = await asyncio.to_thread(self.tokenizer.encode, text, special=True, bos=True)
         limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
-        grammar = await self._grammar(asked)
+        demanded = asked.demanded
+        grammar = await self._calls(asked, demanded) if demanded else await self._grammar(asked)
+        if asked.offered and asked.calls_once and not demanded:
+            stops = (*stops, CALL_END)
         jobs = [
             Job(
                 prompt,
@@ -100,7 +104,7 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
-        asked = parse(await body_of(request), CompletionRequest)
+        asked = parse(await body_of(request, self.context), CompletionRequest)
         self.check_model(asked.model)
         prompts = [await self.tokens_of(prompt, "prompt") for prompt in asked.prompts]
         if len(prompts) * asked.choices > MAX_CHOICES:
@@ -143,6 +147,14 @@ class Service:
         """What the answer must keep to. On a thread: it takes a while."""
         schema = asked.schema
         return None if schema is None else await asyncio.to_thread(self.grammars.of_schema, schema)
+
+    async def _calls(self, asked: ChatRequest, demanded: list[Tool]) -> Grammar:
+        """That of an answer which must be a call."""
+        if self.template.calls is None:
+            message = "tool_choice cannot be kept to: the model's chat template knows no tools, or in an unknown form."
+            raise RequestError(message, param="tool_choice")
+        tools = {tool.function.name: tool.function.schema for tool in demanded}
+        return await asyncio.to_thread(self.grammars.of_calls, self.template.calls, tools, several=not asked.calls_once)
 
     @cached_property
     def grammars(self) -> Grammars:
@@ -260,8 +272,7 @@ async def _whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: in
     made = [form.choice(number, answer) for number, answer in enumerate(answers) if answer]
     if broken is not None:
         return _unavailable(broken, {"choices": made})
-    sessions = [delta.session for answer in answers for delta in answer if delta.session is not None]
-    return JSONResponse({**form.head(chunk=False), "choices": made, "usage": usage.json(), "sessions": sessions})
+    return JSONResponse({**form.head(chunk=False), "choices": made, **_told(usage)})
 
 
 async def _events(
@@ -280,11 +291,16 @@ async def _events(
                 progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
                 yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
         if include_usage:
-            yield _event({**head, "choices": [], "usage": usage.json()})
+            yield _event({**head, "choices": [], **_told(usage)})
     except PotluckError as error:
         log.warning("An answer broke off: %s", error)
         yield _event(error_json(error))
     yield b"data: [DONE]\n\n"
+
+
+def _told(usage: Usage) -> Json:
+    """What an answer tells at its end, streamed or not."""
+    return {"usage": usage.json(), "sessions": usage.sessions}
 
 
 async def _after(first: Numbered, deltas: AsyncGenerator[Numbered, None]) -> AsyncGenerator[Numbered, None]:

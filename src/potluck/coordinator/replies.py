@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from potluck.coordinator.generation import Delta, Scored
 from potluck.coordinator.progress import Progress
 from potluck.coordinator.tokenizer import Tokenizer
-from potluck.coordinator.toolcalls import ToolCall, ToolStream
+from potluck.coordinator.toolcalls import CallPiece, ToolStream
 
 Json = dict[str, Any]
 
@@ -20,18 +20,21 @@ Json = dict[str, Any]
 class Usage:
     """Tokens of one request, over all its choices. cached_tokens: of the prompt, those that the nodes held already.
 
-    nodes: who computed them, each with its layers.
+    nodes: who computed them, each with its layers. sessions: the numbers by which `/trace` knows where that was.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     nodes: tuple[str, ...] = ()
+    sessions: tuple[int, ...] = ()
 
     def count(self, delta: Delta) -> None:
         self.completion_tokens += delta.generated
         self.cached_tokens += delta.cached
         self.nodes = tuple(dict.fromkeys((*self.nodes, *delta.nodes)))
+        if delta.session is not None:
+            self.sessions += (delta.session,)
 
     def json(self) -> Json:
         """Several choices have their prompt counted once, so no more than all of it can have been held."""
@@ -102,17 +105,18 @@ class ChatForm(_Base):
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
 
     def chunk(self, index: int, delta: Delta) -> Json:
-        text, calls, finish = self._told(index, delta.text, delta.finish)
-        told = [{"index": place, **call} for place, call in enumerate(calls, self._calls_before(index, calls))]
+        text, pieces, finish = self._told(index, delta.text, delta.finish)
+        calls = [{"index": place, **call} for place, call in _calls(pieces).items()]
         return {
             "index": index,
-            "delta": {**({"content": text} if text else {}), **({"tool_calls": told} if told else {})},
+            "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
             "logprobs": self._logprobs(delta.tokens),
             "finish_reason": finish,
         }
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
-        text, calls, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
+        text, pieces, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
+        calls = list(_calls(pieces).values())
         content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
         return {
             "index": index,
@@ -121,20 +125,17 @@ class ChatForm(_Base):
             "finish_reason": finish,
         }
 
-    def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[Json], str | None]:
-        """What is text, what are calls, and how the answer ends."""
+    def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
+        """What is text, what belongs to calls, and how the answer ends."""
         if not self._tools:
             return text, [], finish
         stream = self._streams.setdefault(index, ToolStream(self._tools))
-        text, calls = stream.push(text)
+        text, pieces = stream.push(text)
         if finish is not None:
             rest, last = stream.finish()
-            text, calls = text + rest, [*calls, *last]
+            text, pieces = text + rest, [*pieces, *last]
         ended = "tool_calls" if finish == "stop" and stream.found else finish
-        return text, [_call_json(call) for call in calls], ended
-
-    def _calls_before(self, index: int, calls: list[Json]) -> int:
-        return self._streams[index].found - len(calls) if calls else 0
+        return text, pieces, ended
 
     def _logprobs(self, tokens: list[Scored]) -> Json | None:
         if not self.logprobs:
@@ -153,9 +154,16 @@ class ChatForm(_Base):
         }
 
 
-def _call_json(call: ToolCall) -> Json:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
+    """By their numbers. Each begins with its id and name; what comes later brings more of its arguments."""
+    calls: dict[int, Json] = {}
+    for piece in pieces:
+        if piece.name is not None:
+            function = {"name": piece.name, "arguments": ""}
+            calls[piece.index] = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+        call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
+        call["function"]["arguments"] += piece.arguments
+    return calls
 
 
 class CompletionForm(_Base):

@@ -162,6 +162,13 @@ class Function(Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Of its arguments, which are an object in any case."""
+        if self.parameters is None:
+            return {"type": "object", "additionalProperties": False}
+        return {**self.parameters, "type": "object"}
+
 
 class Tool(Struct, frozen=True):
     """What the model may ask the client to do."""
@@ -170,19 +177,50 @@ class Tool(Struct, frozen=True):
     function: Function
 
 
+class NamedFunction(Struct, frozen=True):
+    name: str
+
+
+class NamedTool(Struct, frozen=True):
+    """The one that the answer must call."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], described(minItems=1)]
     max_completion_tokens: _Count = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
 
     @property
     def offered(self) -> list[Tool]:
         """The tools that the model may call."""
         return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def demanded(self) -> list[Tool]:
+        """Those of which the answer must call one; none where it may be text."""
+        if self.tool_choice in (None, "auto", "none"):
+            return []
+        if self.ignore_eos or self.min_tokens:
+            message = "tool_choice says where the answer ends: leave ignore_eos and min_tokens out."
+            raise RequestError(message, param="tool_choice")
+        name = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
+        demanded = [tool for tool in self.offered if name in (None, tool.function.name)]
+        if not demanded:
+            raise RequestError("tool_choice demands a tool that is not among tools.", param="tool_choice")
+        return demanded
+
+    @property
+    def calls_once(self) -> bool:
+        """Whether the answer may hold no more than one call."""
+        return not self.parallel_tool_calls or isinstance(self.tool_choice, NamedTool)
 
     @property
     def limit(self) -> tuple[str, int | None]:
@@ -268,23 +306,24 @@ def checked_logprobs(count: int, param: str) -> int:
 
 R = TypeVar("R", bound=Struct)
 
+_NULL = msgspec.Raw(b"null")
+"""OpenAI's word for "not given"."""
+
 
 def parse(body: bytes, kind: type[R]) -> R:
     """Raises RequestError when the body is no JSON, or not of this kind."""
     try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The request's body is not valid JSON: {error}.") from error
-    if isinstance(raw, dict):  # null is OpenAI's word for "not given"
-        known = kind.__struct_fields__
-        raw = {name: value for name, value in raw.items() if value is not None or name not in known}
-    try:
-        return msgspec.convert(raw, kind)
+        # Values stay text here: this thread has no time for those that nobody asked for.
+        given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        known = {name: given[name] for name in kind.__struct_encode_fields__ if given.get(name, _NULL) != _NULL}
+        return msgspec.json.decode(msgspec.json.encode(known), type=kind)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         field = place.rstrip("`").split("[")[0] or _missing(text)
         where = f"{field}: " if place else ""
         raise RequestError(f"{where}{text}.", param=field or None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The request's body is not valid JSON: {error}.") from error
 
 
 def _missing(text: str) -> str:

@@ -13,6 +13,7 @@ from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from potluck.coordinator.callform import CallForm
 from potluck.errors import ModelError, RequestError
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -50,6 +51,7 @@ class ChatTemplate:
 
     def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
         self.source = PLAIN if source is None else source
+        self.calls = CallForm.of(self.source)
         self.stops = PLAIN_STOPS if source is None else ()
         """Stop strings that an answer needs besides the model's own stop tokens."""
         try:
