@@ -102,7 +102,10 @@ def _tell_who_may(office: Office, audience: Audience, key: str) -> None:
         say(f"On this machine: potluck join {url}")
         return
     keep_admin_key(office.keys, admin_key())
-    if audience is Audience.PRIVATE:
+    if audience is Audience.PRIVATE and office.members.all():
+        say(f"Nodes that came before may come again: potluck join {url}")
+        say(f"Others need an invite: potluck invite create {url}. Requests need a key:")
+    elif audience is Audience.PRIVATE:
         invite, _ = office.invites.create(lifetime_s=owner.parse_lifetime(owner.LIFETIME))
         say(f'On each machine: potluck join "{url}/#{invite}"')
         say(f"The invite is good for {owner.LIFETIME}; potluck invite makes others. Requests need a key:")

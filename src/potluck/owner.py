@@ -146,7 +146,7 @@ def trust_node(
     off: Annotated[bool, typer.Option("--off", help="Do not trust it any more.")] = False,
     key: Key = "",
 ) -> None:
-    """Take its word when nodes disagree; counts when it joins next."""
+    """Take its word when nodes disagree."""
     marked = _mark(url, node, key, trusted=not off)
     say(f"Node {marked['name']} is {'not trusted any more' if off else 'trusted'}.")
 

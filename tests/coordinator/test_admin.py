@@ -26,6 +26,7 @@ class Cutter:
     def __init__(self) -> None:
         self.cuts: list[bytes] = []
         self.pardoned: list[bytes] = []
+        self.trusted: dict[bytes, bool] = {}
 
     def cut(self, key: bytes, reason: str) -> None:
         assert "revoked" in reason
@@ -33,6 +34,9 @@ class Cutter:
 
     def pardon(self, key: bytes) -> None:
         self.pardoned.append(key)
+
+    def trust(self, key: bytes, *, trusted: bool) -> None:
+        self.trusted[key] = trusted
 
 
 @pytest.fixture
@@ -96,7 +100,7 @@ def test_a_node_is_trusted_revoked_and_restored(ask, office: Office, gateway: Cu
     assert (known["name"], known["trusted"], known["revoked"]) == ("node", False, False)
     path = f"nodes/{known['key']}"
     assert ask("POST", path, json={"trusted": True}) == {**known, "trusted": True}
-    assert gateway.cuts == []
+    assert (gateway.cuts, gateway.trusted) == ([], {NODE.public: True})
     assert ask("POST", path, json={"revoked": True}) == {**known, "trusted": True, "revoked": True}
     assert gateway.cuts == [NODE.public]
     assert ask("POST", path, json={"revoked": False})["revoked"] is False

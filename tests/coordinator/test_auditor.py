@@ -23,7 +23,6 @@ from coordinator.test_generation import (
 )
 from newcomer import reception
 from potluck.coordinator.audits import Audits
-from potluck.coordinator.door import Entry
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.generation import generate
 from potluck.coordinator.relay import Relay
@@ -184,7 +183,7 @@ def test_of_two_that_contradict_each_other_neither_is_convicted_but_both_are_wat
         await settled(gateway)
         assert gateway.auditor.audits.undecided > 0
         assert states(gateway, liar, honest, last) == [NodeState.READY] * 3
-        gateway.swarm.nodes[honest.name].entry = Entry("", trusted=True)
+        gateway.trust(honest.identity.public, trusted=True)
         for _ in range(5):
             await answer(gateway, job("potluck", 5))
         await settled(gateway)

@@ -214,6 +214,8 @@ def test_a_node_comes_back_to_the_next_coordinator_without_using_its_invite_agai
         assert again.admin_key == first
         eventually(lambda: again.nodes() == ["anna"])
         assert sum("Loading layers" in line for line in node.lines) == 1
+        again.coordinator.wait_for(f"Others need an invite: potluck invite create {swarm.url}")
+        assert len(json.loads(again.run("invite", "list", again.url, "--json"))["invites"]) == 2  # no third one
 
 
 def test_an_expired_invite_is_refused(start, tmp_path):

@@ -149,6 +149,8 @@ class Admin:
             self.gateway.cut(bytes.fromhex(key), "The swarm's owner has revoked this node.")
         elif marks.revoked is False:
             self.gateway.pardon(bytes.fromhex(key))
+        if marks.trusted is not None:
+            self.gateway.trust(bytes.fromhex(key), trusted=member.trusted)
         return member
 
 

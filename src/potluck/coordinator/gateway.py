@@ -7,6 +7,7 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from contextlib import suppress
 from typing import Any
 
@@ -234,6 +235,12 @@ class Gateway:
         """The owner lets nodes with this key in again, from the next time that they come."""
         self._shut.discard(key)
         self.swarm.pardon(key)
+
+    def trust(self, key: bytes, *, trusted: bool) -> None:
+        """The owner vouches for nodes with this key, from the next audit on, or does not any more."""
+        for node in self.swarm.nodes.values():
+            if node.key == key:
+                node.entry = replace(node.entry, trusted=trusted)
 
     def _check_chatter(self, node: str) -> None:
         """Raises WireError when a node sends too many frames that answer no step."""
