@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +27,7 @@ def status(url: Url, watch: Watch = False, as_json: AsJson = False, key: Key = "
     if watch and (as_json or not console.is_terminal):
         raise PotluckError("--watch is for a terminal: a program asks again with --json.")
     if watch:
-        _watch(swarm)
+        _watch(replace(swarm, waiting=nullcontext))
     elif as_json:
         say_json(swarm.status())
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -56,11 +56,13 @@ def split_invite(text: str) -> tuple[str, str]:
 class Client:
     """url: of the coordinator, as `checked_url` gives it. key: the API key to show it, or "".
 
+    waiting: what is shown while an answer is waited for that is not streamed.
     Every call raises PotluckError: with the server's reason, or because none is there.
     """
 
     url: str
     key: str = ""
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def status(self) -> Json:
         """`GET /status`"""
@@ -159,7 +161,7 @@ class Client:
             return self._send(method, path, timeout, **request).json()
 
     def _send(self, method: str, path: str, timeout: float | httpx.Timeout, **request: Any) -> httpx.Response:
-        with _readable_errors(self.url), self._http(timeout) as http:
+        with self.waiting(), _readable_errors(self.url), self._http(timeout) as http:
             reply = http.request(method, path, **request)
             _check(reply)
             return reply

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from potluck.progress import checking
-from potluck.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json
+from potluck.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json, waiting
 
 MACHINE_HELP = "Such as 8G, 16G@40 or 16G@40x3: memory, GB/s of weights that it reads (default 10), how many."
 
@@ -29,6 +29,7 @@ def plan(
     from potluck.models.sources import find_model
     from potluck.planning.forecast import forecast, forecast_json, sentences
     from potluck.planning.inventory import parse_machines
+    from potluck.planning.limit import limit_sentence
     from potluck.planning.machine import Placed
     from potluck.planning.plan import place
 
@@ -38,11 +39,12 @@ def plan(
         manifest = found.manifest(advance)
     kind = choose_engine(manifest, ServeConfig(found, engine, quantize))
     sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))
-    spans = place(sizes, fleet)
+    with waiting("Placing the layers"):
+        spans = place(sizes, fleet)
     placed = [Placed(machine, span) for machine, span in zip(fleet, spans, strict=True) if span is not None]
     told = forecast(sizes, placed)
     if as_json:
-        say_json(forecast_json(sizes, placed, told))
+        say_json({**forecast_json(sizes, placed, told), "limit": limit_sentence(sizes, placed)})
         return
     table = Table("machine", "layers", "MiB", "tokens/s", box=None)
     for machine, span in zip(fleet, spans, strict=True):
@@ -53,3 +55,5 @@ def plan(
     console.print(table)
     for sentence in sentences(sizes, told):
         say(sentence)
+    if told.bottleneck is not None:
+        say(limit_sentence(sizes, placed))

@@ -13,9 +13,11 @@ import typer
 from potluck import __version__
 from potluck.client import Client
 from potluck.errors import PotluckError, SpanError
-from potluck.progress import checking
+from potluck.progress import Bar, checking
 from potluck.terminal import Key, Url, client_of, console, say
 from potluck.types import even_spans
+
+_WAITING = "Waiting for the first word"
 
 DEMO_PROMPT = "What is a potluck dinner? Answer in two sentences."
 
@@ -51,8 +53,9 @@ def _ask() -> str:
 
 def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) -> str:
     """Print the answer as it comes; returns all of it."""
-    answer = swarm.stream_chat(model, messages)
-    with console.status("Waiting for the first word."):  # a long question takes its time to be read
+    with Bar() as bar:  # a long question takes its time to be read
+        bar.show(_WAITING, None)
+        answer = swarm.stream_chat(model, messages, lambda read, total: _show_reading(bar, read / total))
         first = next(answer, "")
     parts = []
     for part in chain([first], answer):
@@ -61,6 +64,13 @@ def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) ->
         console.file.flush()
     say("")
     return "".join(parts)
+
+
+def _show_reading(bar: Bar, fraction: float) -> None:
+    if fraction < 1:
+        bar.show("Reading the question", fraction)
+    else:
+        bar.show(_WAITING, None)
 
 
 def demo(

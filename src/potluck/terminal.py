@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +20,9 @@ from potluck.types import EngineKind, Quantize
 from potluck.wire.origin import is_loopback
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
+
+QUIET_S = 1.0
+"""What is over sooner needs no bar."""
 
 URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
 MODEL_HELP = "A GGUF file, a Hugging Face directory, or a repository on the hub such as EleutherAI/gpt-neox-20b."
@@ -49,10 +56,25 @@ def say_json(value: object) -> None:
     console.print(json.dumps(value, indent=2))
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """A spinner, once this has taken a second."""
+    spinner = console.status(f"{what}.")
+    timer = threading.Timer(QUIET_S, spinner.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        spinner.stop()
+
+
 def client_of(url: str, key: str) -> Client:
     """Of the coordinator at this URL. Raises PotluckError when it is no URL."""
     url = checked_url(url)
-    return Client(url, key or _own_key(url))
+    return Client(url, key or _own_key(url), partial(waiting, f"Waiting for {url}"))
 
 
 def _own_key(url: str) -> str:

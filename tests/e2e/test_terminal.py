@@ -60,11 +60,12 @@ def test_the_status_is_watched_until_ctrl_c(tiny):
         assert not terminal.shows("Traceback")
 
 
-def test_a_talk_tells_that_the_question_is_being_read(tiny_swarm):
+def test_a_talk_tells_how_far_the_question_is_read(tiny_swarm):
     with Terminal("chat", tiny_swarm.url).open() as terminal:
         eventually(lambda: terminal.shows("> "))
-        terminal.type("hello\n")
-        eventually(lambda: terminal.shows("Waiting for the first word."))
+        terminal.type("hello " * 300 + "\n")
+        eventually(lambda: terminal.shows("Waiting for the first word"))
+        eventually(lambda: terminal.shows("Reading the question"))
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.process.wait(10) == 0
         assert not terminal.shows("Traceback")
@@ -87,10 +88,13 @@ def test_a_node_shows_each_phase_as_a_bar():
             eventually(lambda phase=phase: terminal.shows(f"{phase} \x1b") and terminal.shows(" 40%"))
 
 
-def test_a_node_shows_that_it_waits_for_a_coordinator_that_does_not_answer():
+@pytest.mark.parametrize(
+    "command", [("join", "{}", *ONE_THREAD), ("join", "{}", "--dry-run"), ("status", "{}")], ids=str
+)
+def test_who_waits_for_a_coordinator_is_told(command: tuple[str, ...]):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        with Terminal("join", url, *ONE_THREAD).open() as terminal:
+        with Terminal(*(word.format(url) for word in command)).open() as terminal:
             eventually(lambda: terminal.shows(f"Waiting for {url}"))
             terminal.process.send_signal(signal.SIGINT)
             assert terminal.process.wait(10) == 0
@@ -117,6 +121,7 @@ def test_what_programs_read(tiny_swarm, tiny):
     assert told["one_stream"] > 0
     assert told["many_streams"] >= told["one_stream"]
     assert (told["bottleneck"], told["missing"]) == ("1: 300M@40", [])
+    assert told["limit"].startswith("Layers 0-5 on 1: 300M@40 take 100 % of a token's time")
     assert read("account", tiny_swarm.url)["account"] == "owner"
     alone = read("plan", tiny, "8M", "--context", "64")
     assert (alone["machines"], alone["missing"], alone["bottleneck"]) == ([], ["0-5"], None)

@@ -171,6 +171,12 @@ RAGGED = [{0: 9, 1: 3}, {0: 1, 1: 5, 2: 12}, {2: 1, 1: 1, 0: 1}, {3: 1, 2: 4, 0:
 """Rows of each session in each of five passes: prefill, decode and both at once, in changing order."""
 
 
+def test_loading_is_told_layer_by_layer(llama: Checkpoint) -> None:
+    told: list[float] = []
+    llama.engine(Span(1, 3), progress=told.append).unload()
+    assert told == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
+
+
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: "+".join(map(str, cut)))
 def test_split_model_is_the_model(checkpoint: Checkpoint, cut: list[Span]) -> None:
     chain = [checkpoint.engine(span) for span in cut]

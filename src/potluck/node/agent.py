@@ -188,6 +188,7 @@ class Agent:
     async def _take_leave(self, link: Link) -> None:
         await self._leaving.wait()
         self._reporter.say("Leaving: others take over what runs here. Ctrl-C once more goes at once.")
+        self._reporter.progress("Leaving", None)
         await link.send(encode(Leaving()))
         await asyncio.sleep(_LEAVE_S)
         await link.close()
