@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from potluck import board, contributor, hosting, owner, planner, talk
+from potluck import __version__, board, contributor, hosting, owner, planner, talk
 from potluck.client import Client
 from potluck.errors import PotluckError
 from potluck.progress import bar, checking
@@ -31,6 +31,21 @@ app = typer.Typer(
 app.add_typer(owner.invites, name="invite")
 app.add_typer(owner.keys, name="key")
 app.add_typer(owner.nodes, name="node")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which this is.")] = False,
+) -> None:
+    """What stands before a command."""
+
+
 for command in (contributor.pause, contributor.resume, contributor.leave):
     owner.nodes.command()(command)
 
@@ -66,7 +81,7 @@ app.command()(planner.plan)
 def convert(
     model: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="A Hugging Face directory.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.gguf", help="The GGUF file to write.")],
-    quantize: Annotated[Quantize, typer.Option(help="q8_0, q4_0, f16 or bf16.")] = Quantize.Q8_0,
+    quantize: Annotated[Quantize, typer.Option(metavar="TYPE", help="q8_0, q4_0, f16 or bf16.")] = Quantize.Q8_0,
 ) -> None:
     """Write a Hugging Face model as one GGUF file, for llama.cpp too."""
     from potluck.models.convert import QUANTIZE
@@ -89,8 +104,10 @@ app.command()(board.status)
 def trace(
     url: Url,
     out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The timeline to write.")],
-    prompt: Annotated[str | None, typer.Option(help="Ask this first, and trace it; default: all lately.")] = None,
-    tokens: Annotated[int, typer.Option(help="How many to generate after the prompt.", min=1)] = 32,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Ask this first, and trace it; default: all lately.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", help="How many to generate after the prompt.", min=1)] = 32,
     key: Key = "",
 ) -> None:
     """Where the time of a request goes, as a timeline."""

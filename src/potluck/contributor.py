@@ -28,12 +28,24 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one node;
 def join(
     url: Url,
     span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help="Layers, as 12 or 12-15, from 0.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Such as 6G or 800M; default: what is free now.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Default: the physical cores.", min=1, max=1024)] = None,
-    model: Annotated[Path | None, typer.Option(help="The same model on this machine: nothing is fetched.")] = None,
-    name: Annotated[str | None, typer.Option(help="What others call this node; default: the host name.")] = None,
-    upload: Annotated[float | None, typer.Option(help="Mbit/s to send at most; default: no limit.", min=0.1)] = None,
-    hours: Annotated[str | None, typer.Option(help="When it may work, such as 22-07; default: always.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="Such as 6G or 800M; default: what is free now.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Default: the physical cores.", min=1, max=1024)
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The same model on this machine: nothing is fetched.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What others call this node; default: the host name.")
+    ] = None,
+    upload: Annotated[
+        float | None, typer.Option(metavar="MBIT/S", help="To send at most; default: no limit.", min=0.1)
+    ] = None,
+    hours: Annotated[
+        str | None, typer.Option(metavar="HOURS", help="When it may work, such as 22-07; default: always.")
+    ] = None,
     idle_only: Annotated[
         bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
     ] = False,

@@ -22,31 +22,35 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8470
 
-DATABASE_HELP = "Of keys, invites and credits, as postgresql://anna@host/potluck; default: a file in POTLUCK_DATA."
+DATABASE_HELP = "Such as postgresql://anna@host/potluck; default: a file."
 
 
 def serve(
     model: Model,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; default: all.")] = None,
-    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="To listen on; default: all.")] = None,
+    port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one.", min=0, max=65535)] = DEFAULT_PORT,
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,
     attention: Annotated[
-        Attention, typer.Option(help="exact: the same bits always. fast: quicker long prompts, bits may vary.")
+        Attention,
+        typer.Option(metavar="KIND", show_default=False, help="exact (default): the same bits always; fast: quicker."),
     ] = Attention.EXACT,
     rows: Annotated[
-        RowFormat, typer.Option(help="Hidden states on the wire: f32 is exact, f16 half the bytes.")
+        RowFormat,
+        typer.Option(
+            metavar="TYPE", show_default=False, help="On the wire. f32 (default): exact; f16: half the bytes."
+        ),
     ] = RowFormat.F32,
-    url: Annotated[str | None, typer.Option(help="Where all reach it; nodes that dialled another are refused.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Speak TLS with this certificate (PEM).")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="Where all reach it; no other is served.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Speak TLS with this certificate (PEM).")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key (PEM).")] = None,
     local: Annotated[bool, typer.Option("--local", help="For this machine alone: without keys and invites.")] = False,
     public: Annotated[bool, typer.Option("--open", help="For everybody: whoever comes may join, and ask.")] = False,
-    database: Annotated[str | None, typer.Option(help=DATABASE_HELP)] = None,
-    audit: Annotated[
-        float, typer.Option(help="The share of all work that other nodes check; 0: none.", min=0.0, max=1.0)
-    ] = 0.02,
+    database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
+    audit: Annotated[float, typer.Option(metavar="SHARE", help="Of all work, to be checked.", min=0.0, max=1.0)] = 0.02,
 ) -> None:
     """Be the coordinator of a model, which nodes join and programs ask."""
     from potluck.coordinator.app import ServeConfig, Tls, make_app, make_server

@@ -31,14 +31,22 @@ nodes = typer.Typer(no_args_is_help=True, help="Nodes: pause, resume, leave thos
 @invites.command("create")
 def create_invite(
     url: Url,
-    uses: Annotated[int | None, typer.Option(help="How many nodes may come by it; default: any number.", min=1)] = None,
-    expires: Annotated[str, typer.Option(help="After 30m, 12h or 7d, or never.")] = LIFETIME,
-    account: Annotated[str | None, typer.Option(help="Whose credits they earn; default: each its own.")] = None,
+    uses: Annotated[
+        int | None, typer.Option(metavar="N", help="How many nodes may come by it; default: any.", min=1)
+    ] = None,
+    expires: Annotated[str, typer.Option(metavar="TIME", help="After 30m, 12h or 7d, or never.")] = LIFETIME,
+    account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose credits they earn; default: each its own.")
+    ] = None,
+    as_json: AsJson = False,
     key: Key = "",
 ) -> None:
     """Print the command that joins."""
     body = {"uses": uses, "lifetime_s": parse_lifetime(expires), "account": account}
     made = client_of(url, key).admin("POST", "invites", body)
+    if as_json:
+        say_json(made)
+        return
     say(f'potluck join "{made["url"]}/#{made["text"]}"')
     say(f"This is shown once. To take it back: potluck invite revoke {url} {made['invite']['id']}")
 
@@ -76,13 +84,17 @@ def revoke_invite(
 @keys.command("create")
 def create_key(
     url: Url,
-    account: Annotated[str, typer.Option(help="Whose credits its requests spend.")],
+    account: Annotated[str, typer.Option(metavar="NAME", help="Whose credits its requests spend.")],
     admin: Annotated[bool, typer.Option("--admin", help="It may do all that the owner may.")] = False,
-    per_minute: Annotated[int, typer.Option(help="Requests a minute; 0: any number.", min=0)] = 600,
+    per_minute: Annotated[int, typer.Option(metavar="N", help="Requests a minute; 0: any number.", min=0)] = 600,
+    as_json: AsJson = False,
     key: Key = "",
 ) -> None:
     """Print a new API key."""
     made = client_of(url, key).admin("POST", "keys", {"account": account, "admin": admin, "per_minute": per_minute})
+    if as_json:
+        say_json(made)
+        return
     say(made["secret"])
     say(f"This is shown once. To take it back: potluck key revoke {url} {made['key']['id']}")
 

@@ -11,14 +11,16 @@ from rich.table import Table
 from potluck.progress import checking
 from potluck.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json, waiting
 
-MACHINE_HELP = "Such as 8G, 16G@40 or 16G@40x3: memory, GB/s of weights that it reads (default 10), how many."
+MACHINE_HELP = "8G, or 16G@40x3: memory, GB/s it reads, how many."
 
 
 def plan(
     model: Model,
-    machines: Annotated[list[str], typer.Argument(metavar="MEMORY[@SPEED][xCOUNT]...", help=MACHINE_HELP)],
-    round_trip: Annotated[float, typer.Option(help="Of a link to the coordinator, in milliseconds.", min=0)] = 1.0,
-    bandwidth: Annotated[float | None, typer.Option(help="Of a link, in Mbit/s; default: no limit.", min=0.001)] = None,
+    machines: Annotated[list[str], typer.Argument(metavar="MACHINE...", help=MACHINE_HELP)],
+    round_trip: Annotated[float, typer.Option(metavar="MS", help="Of a link to the coordinator.", min=0)] = 1.0,
+    bandwidth: Annotated[
+        float | None, typer.Option(metavar="MBIT/S", help="Of a link; default: no limit.", min=0.001)
+    ] = None,
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,

@@ -75,8 +75,8 @@ def _show_reading(bar: Bar, fraction: float) -> None:
 
 def demo(
     model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Default: SmolLM2-135M-Instruct.")] = None,
-    prompt: Annotated[str, typer.Option(help="The first question.")] = DEMO_PROMPT,
-    nodes: Annotated[int, typer.Option(help="How many nodes to start.", min=1)] = 3,
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="The first question.")] = DEMO_PROMPT,
+    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes to start.", min=1)] = 3,
 ) -> None:
     """A whole swarm on this machine answers a question, and then yours."""
     from potluck.local import LocalSwarm, demo_model

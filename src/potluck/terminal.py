@@ -25,19 +25,18 @@ QUIET_S = 1.0
 """What is over sooner needs no bar."""
 
 URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
-MODEL_HELP = "A GGUF file, a Hugging Face directory, or a repository on the hub such as EleutherAI/gpt-neox-20b."
-QUANTIZE_HELP = (
-    "Of a Hugging Face model's weights: q8_0 (default), q4_0, f16 or bf16 with llamacpp; none (default), int8 or int4 "
-    "with transformers."
-)
-KEY_HELP = "Your API key; default: this machine's admin.key, where the coordinator runs here."
+MODEL_HELP = "A GGUF file; a Hugging Face folder or repository."
+QUANTIZE_HELP = "Weights to q8_0, q4_0, f16, bf16, or int8, int4; see docs."
+KEY_HELP = "Your API key; default: the owner's, where that is you."
 
 Url = Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)]
-Key = Annotated[str, typer.Option("--key", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
+Key = Annotated[str, typer.Option("--key", metavar="KEY", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
-Engine = Annotated[EngineKind | None, typer.Option(help="Default: the first that can run the model.")]
-QuantizeTo = Annotated[Quantize | None, typer.Option(help=QUANTIZE_HELP)]
-Context = Annotated[int | None, typer.Option(help="Most tokens of a session, prompt included.", min=16)]
+Engine = Annotated[
+    EngineKind | None, typer.Option(metavar="NAME", help="llamacpp or transformers; default: the first that can.")
+]
+QuantizeTo = Annotated[Quantize | None, typer.Option(metavar="TYPE", help=QUANTIZE_HELP)]
+Context = Annotated[int | None, typer.Option(metavar="N", help="Most tokens of a session.", min=16)]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
 
 

@@ -9,12 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
 from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, eventually, potluck
+from potluck import __version__
+from potluck.cli import app
 from potluck.local import LocalSwarm
 
 
@@ -127,17 +132,35 @@ def test_what_programs_read(tiny_swarm, tiny):
     assert (alone["machines"], alone["missing"], alone["bottleneck"]) == ([], ["0-5"], None)
 
 
-@pytest.mark.parametrize("group", [(), ("node",), ("key",), ("invite",)], ids=str)
-def test_the_help_fits_on_one_screen(group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    told = potluck(*group, "--help")
+GROUPS = [(), ("node",), ("key",), ("invite",)]
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=str)
+def test_where_nothing_is_asked_there_is_the_help(group: tuple[str, ...]):
+    told, bare = potluck(*group, "--help"), potluck(*group)
     assert told.returncode == 0
-    lines = told.stdout.splitlines()
+    assert (bare.returncode, bare.stdout, bare.stderr.strip()) == (2, "", told.stdout.strip())
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, part in getattr(command, "commands", {}).items():
+        yield from commands(part, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_help_fits_on_one_screen(path: tuple[str, ...]):
+    told = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "80"}, prog_name="potluck")
+    assert told.exit_code == 0
+    lines = told.output.splitlines()
     assert len(lines) <= 23  # one is left for the prompt
     assert max(map(len, lines)) <= 80
     assert not any(line.endswith("...") for line in lines if not line.startswith("Usage: "))
-    bare = potluck(*group)
-    assert (bare.returncode, bare.stdout, bare.stderr.strip()) == (2, "", told.stdout.strip())
+
+
+def test_the_version_is_told():
+    told = potluck("--version")
+    assert (told.returncode, told.stdout) == (0, f"{__version__}\n")
 
 
 def test_the_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch):
