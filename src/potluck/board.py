@@ -54,6 +54,8 @@ def board(info: dict[str, Any]) -> Group:
         f"Nodes a layer: {' '.join(map(str, info['served']))}",
         "Every layer is covered." if info["covered"] else f"No node serves layers {missing}.",
     ]
+    if info["covered"]:
+        lines.append(info["limit"])
     if info["waiting"]:
         lines.append(f"{info['waiting']} requests wait for room.")
     table = [_table(info["nodes"])] if info["nodes"] else []

@@ -14,7 +14,7 @@ from potluck.client import checked_url
 from potluck.errors import PotluckError
 from potluck.progress import checking
 from potluck.running import log_to_console, run
-from potluck.terminal import Context, Engine, Model, QuantizeTo, say
+from potluck.terminal import Context, Engine, Model, QuantizeTo, say, waiting
 from potluck.types import Attention, Audience, RowFormat
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def serve(
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
         office = open_office(store, audience, identity, url, proven_url)
         config = ServeConfig(found, engine, quantize, attention, rows, context, audit)
-        server = make_server(make_app(config, manifest, office), tls)
+        with waiting("Reading the tokenizer"):
+            app = make_app(config, manifest, office)
+        server = make_server(app, tls)
         say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
         _tell_who_may(office, audience, fingerprint(identity.public))
         run(lambda: server.serve([listener]))

@@ -23,9 +23,9 @@ def test_status_tells_who_serves_what(tiny_swarm):
     assert "Model tiny" in told.stdout
     assert "6 layers, context 4096." in told.stdout
     assert "Nodes a layer: 1 1 1 1 1 1\n" in told.stdout
-    assert "Every layer is covered." in told.stdout
+    assert re.search(r"\nEvery layer is covered\.\nLayers \d-\d on .+ take \d+ % of a token's time", told.stdout)
     for span in even_spans(6, 3):
-        [line] = [line for line in told.stdout.splitlines() if f" {span} " in line]
+        [line] = [line for line in told.stdout.splitlines() if f"  {span} " in line]
         assert "ready" in line
 
 
