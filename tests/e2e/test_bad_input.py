@@ -98,6 +98,10 @@ def test_an_amount_of_memory_that_is_none():
     assert "is not an amount of memory" in complaint("join", "http://127.0.0.1:1", "--memory", "lots")
 
 
+def test_a_dry_run_where_nobody_answers():
+    assert complaint("join", "http://127.0.0.1:1", "--dry-run").startswith("There is no line to http://127.0.0.1:1 (")
+
+
 def test_a_dead_url_is_tried_again_until_ctrl_c():
     with Process(["join", "http://127.0.0.1:1"]) as node:
         eventually(lambda: len(node.lines) >= 3)

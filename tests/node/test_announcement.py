@@ -65,3 +65,8 @@ def test_what_the_swarm_has_of_it(prospect: Prospect, told: list[str]) -> None:
 def test_many_gaps_are_counted() -> None:
     gaps = Outlook(tuple(Span(layer, layer) for layer in range(0, 200, 2)), 0.0, 0.0)
     assert tell(Prospect(gaps, gaps))[2] == "Without this node the swarm lacks 100 layers, with it 100 layers."
+
+
+def test_a_span_as_no_model_has_it_is_told_all_the_same() -> None:
+    endless = Outlook((Span(0, 2**64 - 1),), 0.0, 0.0)
+    assert tell(Prospect(endless, endless))[2].startswith("Without this node the swarm lacks layers 0-1844674407370955")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from potluck.errors import EngineError, ModelError
+from potluck.errors import EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
 from potluck.node import loading
@@ -65,6 +66,13 @@ def test_a_model_of_another_hash_is_refused(model, tmp_path):
         pytest.raises(ModelError, match="hash"),
         loading.opened("http://unused", model, welcome(open_model(other))),
     ):
+        pass
+
+
+def test_a_span_outside_the_model_is_refused(model):
+    manifest = open_model(model)
+    terms = msgspec.structs.replace(welcome(manifest), span=Span(0, 2**64 - 1))
+    with pytest.raises(SpanError, match="outside the model"), loading.opened("http://unused", model, terms):
         pass
 
 

@@ -44,7 +44,7 @@ def _rates(outlook: Outlook) -> str:
 
 
 def _layers(spans: tuple[Span, ...]) -> str:
-    count = sum(map(len, spans))
+    count = sum(span.last - span.first + 1 for span in spans)  # len() would fail for what a liar sends
     if not count:
         return "none"
     if len(spans) > _MOST_SPANS:

@@ -60,13 +60,15 @@ def model_digest(model: Path | None, reporter: Reporter) -> str:
 def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Manifest, Source]]:
     """The manifest of the welcome's model, and where the tensors come from.
 
-    Raises ModelError when it cannot be had or is another, TicketExpired when the node's link is gone.
+    Raises ModelError when it cannot be had or is another, SpanError when it has fewer layers, TicketExpired when the
+    node's link is gone.
     """
     with _opened(url, model, welcome) as (manifest, source):
         if manifest.digest != welcome.model:
             raise ModelError(
                 f"The manifest has the hash {manifest.digest[:16]}, the coordinator said {welcome.model[:16]}."
             )
+        welcome.span.within(manifest.layers)
         yield manifest, source
 
 
