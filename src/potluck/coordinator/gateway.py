@@ -7,8 +7,8 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from msgspec import structs
