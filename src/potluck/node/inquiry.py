@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from potluck.errors import LinkClosed
 from potluck.node.announcement import announcement
+from potluck.node.background import Worker
 from potluck.node.config import NodeConfig, node_url
 from potluck.node.hardware import read_rate
 from potluck.node.introduction import Introduction, expect
@@ -21,8 +20,9 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
 
     Raises PotluckError: nobody answers there, it refuses this node, or the layers would not fit.
     """
-    digest = await asyncio.to_thread(model_digest, config.model, reporter)
-    bytes_per_s = await asyncio.to_thread(read_rate, config.threads)
+    worker = Worker()
+    digest = await worker.run(model_digest, config.model, reporter)
+    bytes_per_s = await worker.run(read_rate, config.threads)
     waiting = f"Waiting for {config.url}"
     reporter.progress(waiting, None)
     try:
@@ -32,7 +32,7 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
     try:
         introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
         await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))
-        told = await asyncio.to_thread(announce, config, await expect(link, Welcome))
+        told = await worker.run(announce, config, await expect(link, Welcome))
         reporter.progress(waiting, 1.0)
         for sentence in told:
             reporter.say(sentence)

@@ -50,7 +50,7 @@ def model_digest(model: Path | None, reporter: Reporter) -> str:
     if model is None:
         return ""
     what = "Checking the model"
-    progress = Fraction(weights_size(model), partial(reporter.progress, what))
+    progress = _Fraction(weights_size(model), partial(reporter.progress, what))
     digest = open_model(model, progress).digest
     reporter.progress(what, 1.0)
     return digest
@@ -87,7 +87,7 @@ def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Rep
     """
     header, pieces = _plan(manifest, welcome)
     path = span_path(manifest, welcome)
-    progress = Fraction(download_size(pieces), partial(report, Phase.FETCH))
+    progress = _Fraction(download_size(pieces), partial(report, Phase.FETCH))
     write_span_file(path, header, pieces, source, progress)
     return path
 
@@ -123,7 +123,7 @@ def span_path(manifest: Manifest, welcome: Welcome) -> Path:
     return cache_folder() / span_file_name(manifest, welcome.span, quantize)
 
 
-class Fraction:
+class _Fraction:
     """Turns numbers of bytes into the fraction of all of them."""
 
     def __init__(self, total: int, report: Callable[[float], None]) -> None:
