@@ -108,7 +108,7 @@ def _tell_who_may(office: Office, audience: Audience, key: str) -> None:
         say(f"On this machine: potluck join {url}")
         return
     keep_admin_key(office.keys, admin_key())
-    if audience is Audience.PRIVATE and office.members.all():
+    if audience is Audience.PRIVATE and any(member.invite for member in office.members.all()):
         say(f"Nodes that came before may come again: potluck join {url}")
         say(f"Others need an invite: potluck invite create {url}. Requests need a key:")
     elif audience is Audience.PRIVATE:
