@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from e2e.helpers import LOCAL, ONE_THREAD, eventually
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span, even_spans
 
@@ -100,9 +100,18 @@ def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) ->
     expect(name).to_have_attribute("aria-expanded", "true")
     facts = page.locator("tr.details:visible")
     expect(facts).to_contain_text("Round trip")
-    expect(facts).to_contain_text("Karma")
+    for word in ("Machine", "Memory offered", "Tokens served", "Karma", "Last audit"):
+        expect(facts.get_by_text(word, exact=True)).to_be_visible()
+    expect(facts).to_contain_text("llama.cpp, ")
+    expect(facts).to_contain_text("none since it came")
     page.keyboard.press("Enter")
     expect(page.locator("tr.details:visible")).to_have_count(0)
+
+
+def test_the_curves_begin_before_the_page_was_opened(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    curve = page.locator(".tile path").nth(1)
+    eventually(lambda: (curve.get_attribute("d") or "").count("L") > 2 + page.evaluate("performance.now()") / 1000)
 
 
 def test_a_chat_is_streamed_signed_and_kept(visit, tiny_swarm: LocalSwarm, complaints) -> None:
