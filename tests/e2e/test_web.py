@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from e2e.helpers import LOCAL, ONE_THREAD, eventually
@@ -197,6 +198,66 @@ def test_a_phone_is_wide_enough(visit, tiny_swarm: LocalSwarm, scheme: str) -> N
     for view in ("Table", "Chat"):
         page.get_by_role("link", name=view).click()
         assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+@pytest.mark.parametrize("width", [1280, 320])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_anybody_out(visit, tiny_swarm: LocalSwarm, scheme: str, width: int) -> None:
+    """Names, roles, contrasts and the rest that axe knows of, in every state of the page."""
+    page = visit(tiny_swarm.url, viewport={"width": width, "height": 800}, color_scheme=scheme)
+
+    def check() -> None:
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+    page.locator("tr.node .name").first.click()
+    check()
+    set_answers(page, 8)
+    ask(page, "the potluck")
+    expect(page.locator("article.assistant .note")).to_contain_text("tokens/s")
+    page.get_by_text("Settings").click()
+    check()
+    for button, close in (("Join with this computer", "Close"), ("API key", "Cancel")):
+        page.get_by_role("button", name=button).click()
+        check()
+        page.get_by_role("button", name=close).click()
+
+
+def test_all_can_be_done_by_keyboard_and_the_focus_is_never_lost(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    set_answers(page, 8)
+    press, focused = page.keyboard.press, page.locator(":focus")
+    for button in ("Join with this computer", "API key"):
+        page.get_by_role("button", name=button).focus()
+        press("Enter")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(focused).to_have_text(button)
+    page.get_by_label("Your message").focus()
+    page.keyboard.type("the potluck")
+    press("Tab")
+    expect(focused).to_have_text("Send")
+    press("Enter")
+    note = page.locator("article.assistant .note")
+    expect(note).to_contain_text("tokens/s")
+    expect(focused).to_have_id("prompt")  # from Stop, which is gone
+    page.get_by_role("button", name="New conversation").focus()
+    press("Enter")
+    page.get_by_role("button", name="the potluck", exact=True).focus()
+    press("Enter")
+    expect(focused).to_have_text("the potluck")
+    page.get_by_role("button", name="Delete the potluck").focus()
+    press("Enter")
+    expect(page.locator("article")).to_have_count(0)
+    expect(focused).to_have_count(1)
+
+
+def test_nothing_moves_for_those_who_do_not_want_it(visit, tiny_swarm: LocalSwarm) -> None:
+    for motion, moving in (("no-preference", True), ("reduce", False)):
+        page = visit(tiny_swarm.url, reduced_motion=motion)
+        bar = page.locator("tr.node .bar").first
+        assert bar.evaluate("bar => getComputedStyle(bar).transitionProperty !== 'none'") is moving
 
 
 def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:

@@ -17,6 +17,7 @@ const UNITS = [["h", 3600], ["min", 60], ["s", 1]];
 const WINDOW_S = 5;
 const NARROW = 0.07;
 const rows = new Map();
+let made = 0;
 
 export function showTable(status, now) {
   showCoverage(status);
@@ -67,7 +68,8 @@ class Row {
       this.rate,
     );
     this.facts = make("dl");
-    this.details = make("tr", { class: "details", hidden: true }, make("td", { colSpan: 4 }, this.facts));
+    this.details = make("tr", { class: "details", id: `details-${++made}`, hidden: true }, make("td", { colSpan: 4 }, this.facts));
+    this.name.setAttribute("aria-controls", this.details.id);
     this.line.addEventListener("click", () => this.#toggle());
   }
 
