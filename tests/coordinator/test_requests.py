@@ -218,6 +218,10 @@ def test_tools_that_may_and_that_must_be_called(choice: object, offered: list[st
 def test_arguments_are_objects() -> None:
     schemas = [tool.function.schema for tool in chat(tools=[RAIN, SUN]).offered]
     assert schemas == [{"type": "object", "properties": {}}, {"type": "object", "additionalProperties": False}]
+    text = {"type": "function", "function": {"name": "rain", "parameters": {"type": "string"}}}
+    [tool] = chat(tools=[text]).offered
+    with pytest.raises(RequestError, match="must be an object, not 'string'"):
+        _ = tool.function.schema
 
 
 @pytest.mark.parametrize(

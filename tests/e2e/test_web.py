@@ -143,6 +143,27 @@ def test_an_answer_can_be_stopped(visit, tiny_swarm: LocalSwarm) -> None:
     assert len(page.locator("article.assistant .text").inner_text()) > 0
 
 
+def test_the_settings_go_with_every_question_and_conversations_are_apart(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    set_answers(page, 4)
+    page.get_by_text("Settings").click()
+    page.get_by_label("System prompt").fill("Be brief.")
+    page.get_by_label("Seed").fill("7")
+    sent: list[dict[str, object]] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
+    for text in ("the potluck", "the dinner"):
+        ask(page, text)
+        expect(page.locator("article.assistant .note")).to_contain_text("Served by")
+        page.get_by_role("button", name="New conversation").click()
+    assert [(body["temperature"], body["max_tokens"], body["seed"]) for body in sent] == [(0, 4, 7)] * 2
+    system = {"role": "system", "content": "Be brief."}
+    assert [body["messages"] for body in sent] == [
+        [system, {"role": "user", "content": text}] for text in ("the potluck", "the dinner")
+    ]
+    page.get_by_role("button", name="the potluck", exact=True).click()
+    expect(page.locator("article.user")).to_have_text("the potluck")
+
+
 def test_a_long_message_is_seen_being_read(visit, tiny_swarm: LocalSwarm) -> None:
     page = visit(tiny_swarm.url)
     set_answers(page, 8)

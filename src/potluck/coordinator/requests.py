@@ -164,9 +164,12 @@ class Function(Struct, frozen=True):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Of its arguments, which are an object in any case."""
+        """Of its arguments. Raises RequestError where they are no object."""
         if self.parameters is None:
             return {"type": "object", "additionalProperties": False}
+        kind = self.parameters.get("type", "object")
+        if kind != "object":
+            raise RequestError(f"The parameters of {self.name} must be an object, not {kind!r}.", param="tools")
         return {**self.parameters, "type": "object"}
 
 
