@@ -244,6 +244,35 @@ def test_nothing_keeps_anybody_out(visit, tiny_swarm: LocalSwarm, scheme: str, w
         page.get_by_role("button", name=close).click()
 
 
+STATES = [
+    ({"state": "loading", "progress": 0.5}, "loading 50 %"),
+    ({"state": "ready"}, "ready"),
+    *(({"state": "ready", "sessions": count}, f"busy, {count} stream{'s' * (count > 1)}") for count in (1, 2, 3, 4)),
+    ({"state": "leaving"}, "draining"),
+    ({"state": "moving"}, "draining"),
+    ({"state": "paused", "reason": "its owner uses the machine"}, "paused"),
+    ({"state": "stalled", "reason": "it does not answer"}, "frozen"),
+    ({"state": "quarantined", "reason": "it was wrong twice"}, "quarantined"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_state_can_be_read(visit, tiny_swarm: LocalSwarm, scheme: str) -> None:
+    told = tiny_swarm.status()
+    nodes = [{**told["nodes"][0], **changes, "name": f"node {number}"} for number, (changes, _) in enumerate(STATES)]
+    event = json.dumps({**told, "nodes": nodes, "served": [2, 2, 3, 0, 1, 4], "missing": ["3"], "covered": False})
+    page = visit(tiny_swarm.url, color_scheme=scheme)
+    page.route(
+        "**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\n")
+    )
+    page.reload()
+    expect(page.locator("tr.node .state")).to_have_text([words for _, words in STATES])
+    for name in page.locator("tr.node .name").all():
+        name.click()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
 def test_all_can_be_done_by_keyboard_and_the_focus_is_never_lost(visit, tiny_swarm: LocalSwarm) -> None:
     page = visit(tiny_swarm.url)
     set_answers(page, 8)
