@@ -58,7 +58,7 @@ class Crowd:
         if number % 25 == 3:
             self.swarm.handle(Stalled(node, "it does not answer"))
         if number % 50 == 9:
-            self.swarm.handle(Quarantined(node, "it computed something else than its layers"))
+            self.swarm.handle(Quarantined(node, key, "it computed something else than its layers"))
 
     def tell(self) -> bytes:
         began = time.thread_time()
