@@ -20,6 +20,7 @@ from starlette.routing import Route
 from common import begin, print_aim, print_json, print_table
 from potluck.coordinator.audits import no_audits
 from potluck.coordinator.events import BecameReady, Joined, Quarantined, Stalled
+from potluck.coordinator.history import History
 from potluck.coordinator.live import Live
 from potluck.coordinator.status import swarm_status
 from potluck.coordinator.swarm import Swarm
@@ -39,6 +40,7 @@ class Crowd:
         self._chance = random.Random(1)
         self.swarm = Swarm("d" * 64, Footprint((300 << 20,) * LAYERS, 0, 0, 8 << 20, 64 << 10))
         self.spent_s, self.told = 0.0, 0
+        self.history = History(lambda: (self.swarm.tally.tokens[TokenKind.GENERATED], 3, 3))
         for number in range(nodes):
             self._join(f"n{number}", number)
 
@@ -56,11 +58,12 @@ class Crowd:
         if number % 25 == 3:
             self.swarm.handle(Stalled(node, "it does not answer"))
         if number % 50 == 9:
-            self.swarm.handle(Quarantined(node, "it computed something else than its layers"))
+            self.swarm.handle(Quarantined(node, key, "it computed something else than its layers"))
 
     def tell(self) -> bytes:
         began = time.thread_time()
         self._work()
+        self.history.note()
         status = swarm_status(self.swarm, "a-large-model", "d" * 64, 4096, no_audits(), 3)
         told = msgspec.json.encode(status)
         self.spent_s, self.told = self.spent_s + time.thread_time() - began, self.told + 1
@@ -76,7 +79,7 @@ class Crowd:
 @contextmanager
 def served(crowd: Crowd) -> Iterator[str]:
     """The URL of pages that show the crowd."""
-    live = Live(crowd.tell)
+    live = Live(crowd.tell, crowd.history.beside)
     app = Starlette(routes=[*Pages().routes(), Route("/status/events", live.events)])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))

@@ -1,6 +1,7 @@
 """Audits over a gateway with nodes in this process, some of which lie about a toy model."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -125,6 +126,9 @@ def test_each_audit_is_noted_for_the_store() -> None:
         changes = gateway.ledger.changes()
         assert changes.passed.total() == gateway.auditor.audits.totals.passed > 0
         assert not changes.failed
+        for node in shown(gateway):
+            assert (node.audited_at is not None) == (node.audits_passed > 0)
+            assert node.audited_at is None or 0 <= time.time() - node.audited_at < 60
         await leave(*nodes)
 
     run(test())

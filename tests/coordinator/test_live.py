@@ -50,6 +50,20 @@ def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
     asyncio.run(test())
 
 
+def test_those_who_come_are_greeted() -> None:
+    async def test() -> None:
+        told = Told()
+        live = Live(told, lambda news: b"hello " + news)
+        async with aclosing(live.listen()) as one:
+            assert await anext(one) == b"data: hello 1\n\n"
+            async with aclosing(live.listen()) as other:
+                assert await anext(other) == b"data: hello 1\n\n"
+            told.text = b"2"
+            assert await anext(one) == b"data: 2\n\n"
+
+    asyncio.run(test())
+
+
 def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
     async def test() -> None:
         told = Told()

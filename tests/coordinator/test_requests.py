@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.coordinator.admin import NewInvite
 from potluck.coordinator.requests import MAX_CHOICES, ChatRequest, CompletionRequest, parse
 from potluck.errors import RequestError
 from potluck.types import Priority
@@ -32,6 +33,12 @@ def test_defaults_are_those_of_openai() -> None:
 
 def test_fields_unknown_to_us_are_ignored() -> None:
     assert chat(user="me", metadata={"a": [1]}, response_format=None).model == "m"
+
+
+def test_a_request_may_take_no_other_fields_than_its_own() -> None:
+    assert parse(b'{"uses": null}', NewInvite) == NewInvite()
+    with pytest.raises(RequestError, match="unknown field `others`"):
+        parse(b'{"uses": 1, "others": null}', NewInvite)
 
 
 def test_nulls_are_defaults() -> None:
@@ -218,6 +225,10 @@ def test_tools_that_may_and_that_must_be_called(choice: object, offered: list[st
 def test_arguments_are_objects() -> None:
     schemas = [tool.function.schema for tool in chat(tools=[RAIN, SUN]).offered]
     assert schemas == [{"type": "object", "properties": {}}, {"type": "object", "additionalProperties": False}]
+    text = {"type": "function", "function": {"name": "rain", "parameters": {"type": "string"}}}
+    [tool] = chat(tools=[text]).offered
+    with pytest.raises(RequestError, match="must be an object, not 'string'"):
+        _ = tool.function.schema
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import httpx
+import numpy as np
 import openai
 import pytest
 
+from e2e.helpers import Unsplit
 from potluck.coordinator.template import ChatTemplate
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -192,3 +195,124 @@ def test_an_emoji_split_over_tokens_comes_out_whole(complete, unsplit):
     deltas = [chunk.choices[0].text for chunk in complete(stream=True, **options)]
     assert "".join(deltas) == complete(**options).choices[0].text == "🥘🥘🥘🥘"
     assert [delta for delta in deltas if delta] == ["🥘"] * 4
+
+
+def bent_greedy(
+    unsplit: Unsplit,
+    count: int,
+    bias: dict[int, float] | None = None,
+    frequency: float = 0.0,
+    presence: float = 0.0,
+    repetition: float = 1.0,
+) -> str:
+    """What the story's unsplit continuation is when all logits are bent as OpenAI says, and as Hugging Face does."""
+    tokens, answer = unsplit.encode(STORY), list[int]()
+    unsplit._engine.close(1)
+    [logits] = unsplit._feed(0, tokens)
+    while len(answer) < count:
+        bent, seen = logits.astype(np.float64), Counter(answer)
+        for token, addend in (bias or {}).items():
+            bent[token] += addend
+        for token in {*unsplit.encode(STORY), *answer}:
+            bent[token] = bent[token] / repetition if bent[token] > 0 else bent[token] * repetition
+        for token, times in seen.items():
+            bent[token] -= frequency * times + presence
+        answer.append(int(bent.argmax()))
+        [logits] = unsplit._feed(len(tokens) + len(answer) - 1, [answer[-1]])
+    return b"".join(map(unsplit.tokenizer.piece, answer)).decode("utf-8", "replace")
+
+
+def test_penalties_and_biases_bend_the_logits_as_they_should(complete, unsplit):
+    [first] = unsplit.greedy(unsplit.encode(STORY), 1)
+    other = unsplit.encode(" the")[0]
+    cases = [
+        ({}, {}),
+        ({"frequency_penalty": 2}, {"frequency": 2.0}),
+        ({"presence_penalty": 2}, {"presence": 2.0}),
+        ({"extra_body": {"repetition_penalty": 1.5}}, {"repetition": 1.5}),
+        ({"logit_bias": {str(first): -100, str(other): 3}}, {"bias": {first: -100.0, other: 3.0}}),
+    ]
+    texts = []
+    for asked, bent in cases:
+        extra = {"ignore_eos": True, **asked.get("extra_body", {})}
+        texts.append(complete(max_tokens=40, **asked | {"extra_body": extra}).choices[0].text)
+        assert texts[-1] == bent_greedy(unsplit, 40, **bent)
+    assert texts[0] not in texts[1:]
+
+
+@pytest.mark.parametrize("field", [{"top_p": 0}, {"extra_body": {"top_k": 1}}, {"extra_body": {"min_p": 1}}])
+def test_the_narrowest_choice_is_greedy(complete, field):
+    assert complete(temperature=1.5, **field).choices[0].text == complete().choices[0].text
+
+
+def test_a_stop_string_may_begin_and_end_within_tokens(complete, unsplit):
+    pieces = [unsplit.tokenizer.piece(token).decode() for token in unsplit.greedy(unsplit.encode(STORY), TOKENS)]
+    whole = "".join(pieces)
+    start = len("".join(pieces[:4])) - 1  # the last letter of one token, the next, and the first of the one after
+    stop = whole[start : start + len(pieces[4]) + 2]
+    assert whole.index(stop) == start
+    for stops in (stop, ["nowhere", stop]):
+        answer = complete(stop=stops).choices[0]
+        assert (answer.text, answer.finish_reason) == (whole[:start], "stop")
+        chunks = list(complete(stop=stops, stream=True))
+        assert "".join(chunk.choices[0].text for chunk in chunks) == whole[:start]
+        assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def test_the_prompt_is_echoed_with_its_log_probabilities(complete, unsplit):
+    tokens = unsplit.encode(STORY)
+    whole = complete(echo=True, logprobs=2, max_tokens=0).choices[0]
+    assert whole.text == STORY
+    assert whole.logprobs.token_logprobs == [None, *unsplit.score(tokens)]
+    assert whole.logprobs.top_logprobs[0] is None
+    assert [len(top) for top in whole.logprobs.top_logprobs[1:]] == [2] * (len(tokens) - 1)
+    answer = complete(echo=True, logprobs=2, max_tokens=4).choices[0]
+    assert answer.text == STORY + complete(max_tokens=4).choices[0].text
+    chunks = [
+        choice for chunk in complete(echo=True, logprobs=2, max_tokens=4, stream=True) for choice in chunk.choices
+    ]
+    assert "".join(choice.text for choice in chunks) == answer.text
+    for field in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        told = [value for choice in chunks if choice.logprobs for value in getattr(choice.logprobs, field)]
+        assert told == getattr(answer.logprobs, field)
+
+
+def test_several_prompts_as_texts_and_as_tokens(complete, unsplit):
+    prompts = [STORY, "The capital of France is"]
+    alone = [complete(prompt=prompt, max_tokens=4).choices[0].text for prompt in prompts]
+    for batch in (prompts, [unsplit.encode(prompt) for prompt in prompts]):
+        answer = complete(prompt=batch, max_tokens=4)
+        assert [choice.index for choice in answer.choices] == [0, 1]
+        assert [choice.text for choice in answer.choices] == alone
+        assert answer.usage.prompt_tokens == sum(len(unsplit.encode(prompt)) for prompt in prompts)
+    texts = {0: "", 1: ""}
+    chunks = list(complete(prompt=prompts, max_tokens=4, stream=True, stream_options={"include_usage": True}))
+    for choice in (choice for chunk in chunks for choice in chunk.choices):
+        texts[choice.index] += choice.text
+    assert list(texts.values()) == alone
+    assert chunks[-1].usage.completion_tokens == 8
+
+
+def test_what_is_not_known_here_is_ignored(chat):
+    asked = {"user": "me", "metadata": {"a": "b"}, "store": False, "extra_body": {"colour": ["blue"]}}
+    assert chat(max_tokens=3, **asked).choices[0].message.content == chat(max_tokens=3).choices[0].message.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "kind", "param"),
+    [
+        ({"temperature": "hot"}, openai.BadRequestError, "temperature"),
+        ({"n": 1.5}, openai.BadRequestError, "n"),
+        ({"stop": [1]}, openai.BadRequestError, "stop"),
+        ({"max_tokens": 1 << 20}, openai.BadRequestError, "max_tokens"),
+        ({"messages": []}, openai.BadRequestError, "messages"),
+        ({"model": "another"}, openai.NotFoundError, "model"),
+    ],
+)
+def test_errors_are_the_clients_own(chat, stream, wrong, kind, param):
+    with pytest.raises(kind) as caught:
+        chat(stream=stream, **wrong)
+    assert caught.value.param == param
+    assert caught.value.type == "invalid_request_error"
+    assert str(caught.value.body["message"]).endswith(".")

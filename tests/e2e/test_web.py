@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from e2e.helpers import LOCAL, ONE_THREAD, eventually
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span, even_spans
 
@@ -100,9 +101,18 @@ def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) ->
     expect(name).to_have_attribute("aria-expanded", "true")
     facts = page.locator("tr.details:visible")
     expect(facts).to_contain_text("Round trip")
-    expect(facts).to_contain_text("Karma")
+    for word in ("Machine", "Memory offered", "Tokens served", "Karma", "Last audit"):
+        expect(facts.get_by_text(word, exact=True)).to_be_visible()
+    expect(facts).to_contain_text("llama.cpp, ")
+    expect(facts).to_contain_text("none since it came")
     page.keyboard.press("Enter")
     expect(page.locator("tr.details:visible")).to_have_count(0)
+
+
+def test_the_curves_begin_before_the_page_was_opened(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    curve = page.locator(".tile path").nth(1)
+    eventually(lambda: (curve.get_attribute("d") or "").count("L") > 2 + page.evaluate("performance.now()") / 1000)
 
 
 def test_a_chat_is_streamed_signed_and_kept(visit, tiny_swarm: LocalSwarm, complaints) -> None:
@@ -131,6 +141,27 @@ def test_an_answer_can_be_stopped(visit, tiny_swarm: LocalSwarm) -> None:
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     tiny_swarm.wait_until(lambda status: status["streams"] == 0)
     assert len(page.locator("article.assistant .text").inner_text()) > 0
+
+
+def test_the_settings_go_with_every_question_and_conversations_are_apart(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    set_answers(page, 4)
+    page.get_by_text("Settings").click()
+    page.get_by_label("System prompt").fill("Be brief.")
+    page.get_by_label("Seed").fill("7")
+    sent: list[dict[str, object]] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.method == "POST" else None)
+    for text in ("the potluck", "the dinner"):
+        ask(page, text)
+        expect(page.locator("article.assistant .note")).to_contain_text("Served by")
+        page.get_by_role("button", name="New conversation").click()
+    assert [(body["temperature"], body["max_tokens"], body["seed"]) for body in sent] == [(0, 4, 7)] * 2
+    system = {"role": "system", "content": "Be brief."}
+    assert [body["messages"] for body in sent] == [
+        [system, {"role": "user", "content": text}] for text in ("the potluck", "the dinner")
+    ]
+    page.get_by_role("button", name="the potluck", exact=True).click()
+    expect(page.locator("article.user")).to_have_text("the potluck")
 
 
 def test_a_long_message_is_seen_being_read(visit, tiny_swarm: LocalSwarm) -> None:
@@ -188,6 +219,95 @@ def test_a_phone_is_wide_enough(visit, tiny_swarm: LocalSwarm, scheme: str) -> N
     for view in ("Table", "Chat"):
         page.get_by_role("link", name=view).click()
         assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+@pytest.mark.parametrize("width", [1280, 320])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_keeps_anybody_out(visit, tiny_swarm: LocalSwarm, scheme: str, width: int) -> None:
+    """Names, roles, contrasts and the rest that axe knows of, in every state of the page."""
+    page = visit(tiny_swarm.url, viewport={"width": width, "height": 800}, color_scheme=scheme)
+
+    def check() -> None:
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+    page.locator("tr.node .name").first.click()
+    check()
+    set_answers(page, 8)
+    ask(page, "the potluck")
+    expect(page.locator("article.assistant .note")).to_contain_text("tokens/s")
+    page.get_by_text("Settings").click()
+    check()
+    for button, close in (("Join with this computer", "Close"), ("API key", "Cancel")):
+        page.get_by_role("button", name=button).click()
+        check()
+        page.get_by_role("button", name=close).click()
+
+
+STATES = [
+    ({"state": "loading", "progress": 0.5}, "loading 50 %"),
+    ({"state": "ready"}, "ready"),
+    *(({"state": "ready", "sessions": count}, f"busy, {count} stream{'s' * (count > 1)}") for count in (1, 2, 3, 4)),
+    ({"state": "leaving"}, "draining"),
+    ({"state": "moving"}, "draining"),
+    ({"state": "paused", "reason": "its owner uses the machine"}, "paused"),
+    ({"state": "stalled", "reason": "it does not answer"}, "frozen"),
+    ({"state": "quarantined", "reason": "it was wrong twice"}, "quarantined"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_state_can_be_read(visit, tiny_swarm: LocalSwarm, scheme: str) -> None:
+    told = tiny_swarm.status()
+    nodes = [{**told["nodes"][0], **changes, "name": f"node {number}"} for number, (changes, _) in enumerate(STATES)]
+    event = json.dumps({**told, "nodes": nodes, "served": [2, 2, 3, 0, 1, 4], "missing": ["3"], "covered": False})
+    page = visit(tiny_swarm.url, color_scheme=scheme)
+    page.route(
+        "**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\n")
+    )
+    page.reload()
+    expect(page.locator("tr.node .state")).to_have_text([words for _, words in STATES])
+    for name in page.locator("tr.node .name").all():
+        name.click()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_all_can_be_done_by_keyboard_and_the_focus_is_never_lost(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    set_answers(page, 8)
+    press, focused = page.keyboard.press, page.locator(":focus")
+    for button in ("Join with this computer", "API key"):
+        page.get_by_role("button", name=button).focus()
+        press("Enter")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(focused).to_have_text(button)
+    page.get_by_label("Your message").focus()
+    page.keyboard.type("the potluck")
+    press("Tab")
+    expect(focused).to_have_text("Send")
+    press("Enter")
+    note = page.locator("article.assistant .note")
+    expect(note).to_contain_text("tokens/s")
+    expect(focused).to_have_id("prompt")  # from Stop, which is gone
+    page.get_by_role("button", name="New conversation").focus()
+    press("Enter")
+    page.get_by_role("button", name="the potluck", exact=True).focus()
+    press("Enter")
+    expect(focused).to_have_text("the potluck")
+    page.get_by_role("button", name="Delete the potluck").focus()
+    press("Enter")
+    expect(page.locator("article")).to_have_count(0)
+    expect(focused).to_have_count(1)
+
+
+def test_nothing_moves_for_those_who_do_not_want_it(visit, tiny_swarm: LocalSwarm) -> None:
+    for motion, moving in (("no-preference", True), ("reduce", False)):
+        page = visit(tiny_swarm.url, reduced_motion=motion)
+        bar = page.locator("tr.node .bar").first
+        assert bar.evaluate("bar => getComputedStyle(bar).transitionProperty !== 'none'") is moving
 
 
 def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:

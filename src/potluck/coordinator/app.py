@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from potluck.coordinator.admin import Admin
 from potluck.coordinator.audits import Audits
 from potluck.coordinator.claim import Claim, Rank, weight_of
 from potluck.coordinator.gateway import Gateway
+from potluck.coordinator.history import History
 from potluck.coordinator.live import Live
 from potluck.coordinator.metrics import Metrics, RequestCount
 from potluck.coordinator.office import Office
@@ -38,6 +39,7 @@ from potluck.coordinator.relay import Relay
 from potluck.coordinator.research import Research
 from potluck.coordinator.status import account_status, swarm_status
 from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.tally import TokenKind
 from potluck.coordinator.template import ChatTemplate
 from potluck.coordinator.terms import Terms
 from potluck.coordinator.tokenizer import open_tokenizer
@@ -109,10 +111,20 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
             sessions.waiting,
             sessions.queue,
             ledger,
+            engine,
         )
         return msgspec.json.encode(told)
 
-    live = Live(tell)
+    def figures() -> tuple[int, int, int]:
+        return swarm.tally.tokens[TokenKind.GENERATED], swarm.room.streams, gateway.sessions.waiting
+
+    history = History(figures)
+    live = Live(tell, history.beside)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with office.books.kept(), history.kept():
+            yield
 
     async def status(_: Request) -> Response:
         return Response(_readable(tell()), media_type="application/json")
@@ -180,7 +192,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         routes=routes,
         middleware=middleware,
         exception_handlers=handlers,  # type: ignore[arg-type]
-        lifespan=lambda _: office.books.kept(),
+        lifespan=lifespan,
     )
     app.state.gateway, app.state.live = gateway, live
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
@@ -174,6 +175,7 @@ class Auditor:
             match action:
                 case Audited(key, passed):
                     self._ledger.audited(key, passed=passed)
+                    self._note_time(key)
                 case Settle(key):
                     self._ledger.settle(key)
                 case Forfeit(key):
@@ -182,3 +184,9 @@ class Auditor:
                     self._gateway.quarantine(node, key, reason)
                 case Suspect(nodes, reason):
                     self._gateway.note_suspects(nodes, reason)
+
+    def _note_time(self, key: bytes) -> None:
+        """Of an audit of the nodes with this key."""
+        for node in self._nodes.values():
+            if node.key == key:
+                node.audited_at = int(time.time())

@@ -19,10 +19,14 @@ _MOST_LISTENERS = 256
 
 
 class Live:
-    """tell: what there is to be told, as JSON on one line. It is asked once a second, while anybody listens."""
+    """tell: what there is to be told, as JSON on one line. It is asked once a second, while anybody listens.
 
-    def __init__(self, tell: Callable[[], bytes]) -> None:
+    greet: makes of it what those who have just come are told.
+    """
+
+    def __init__(self, tell: Callable[[], bytes], greet: Callable[[bytes], bytes] = bytes) -> None:
         self._tell = tell
+        self._greet = greet
         self._told = b""
         self._quiet = 0
         self._news = asyncio.Event()
@@ -45,10 +49,11 @@ class Live:
             if self._looking is None:
                 self._look()
                 self._looking = asyncio.create_task(self._keep_looking())
+            news, event = self._news, self._greet(self._told)
             while not self._stopped and asyncio.get_running_loop().time() < deadline:
-                news = self._news
-                yield b"data: " + self._told + b"\n\n"
+                yield b"data: " + event + b"\n\n"
                 await news.wait()
+                news, event = self._news, self._told
         finally:
             self._listeners -= 1
 

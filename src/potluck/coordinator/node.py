@@ -52,6 +52,8 @@ class Node:
     """Sessions that its engine holds, as it said last."""
     rows: int = 0
     """That it has computed since it came."""
+    audited_at: int | None = None
+    """Unix time."""
     destination: Span | None = None
     reason: str = ""
 

@@ -69,20 +69,9 @@ class Service:
         """POST /v1/chat/completions"""
         asked = parse(await body_of(request, self.context), ChatRequest)
         self.check_model(asked.model)
-        stops = (*asked.stops, *self.template.stops)
-        tools = [_as_given(tool) for tool in asked.offered] or None
-        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
-        if taken := _TEMPLATE_OWN & options.keys():
-            raise RequestError(
-                f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
-            )
-        text = self.template.render(asked.messages, **options)
-        prompt = await asyncio.to_thread(self.tokenizer.encode, text, special=True, bos=True)
+        prompt = await asyncio.to_thread(self.tokenizer.encode, self._rendered(asked), special=True, bos=True)
         limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
-        demanded = asked.demanded
-        grammar = await self._calls(asked, demanded) if demanded else await self._grammar(asked)
-        if asked.offered and asked.calls_once and not demanded:
-            stops = (*stops, CALL_END)
+        grammar, stops = await self._chat_grammar(asked), self._stops(asked)
         jobs = [
             Job(
                 prompt,
@@ -101,6 +90,21 @@ class Service:
         names = {tool.function.name for tool in asked.offered}
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
+
+    def _rendered(self, asked: ChatRequest) -> str:
+        """The prompt's text."""
+        tools = [_as_given(tool) for tool in asked.offered] or None
+        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
+        if taken := _TEMPLATE_OWN & options.keys():
+            raise RequestError(
+                f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
+            )
+        return self.template.render(asked.messages, **options)
+
+    def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
+        """What ends the answer; where it may hold one call only, the call's end."""
+        last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
+        return (*asked.stops, *self.template.stops, *last_call)
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
@@ -148,12 +152,14 @@ class Service:
         schema = asked.schema
         return None if schema is None else await asyncio.to_thread(self.grammars.of_schema, schema)
 
-    async def _calls(self, asked: ChatRequest, demanded: list[Tool]) -> Grammar:
-        """That of an answer which must be a call."""
+    async def _chat_grammar(self, asked: ChatRequest) -> Grammar | None:
+        """As `_grammar`; where the answer must call a tool, that of the call."""
+        tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
+        if not tools:
+            return await self._grammar(asked)
         if self.template.calls is None:
             message = "tool_choice cannot be kept to: the model's chat template knows no tools, or in an unknown form."
             raise RequestError(message, param="tool_choice")
-        tools = {tool.function.name: tool.function.schema for tool in demanded}
         return await asyncio.to_thread(self.grammars.of_calls, self.template.calls, tools, several=not asked.calls_once)
 
     @cached_property

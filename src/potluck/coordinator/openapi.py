@@ -35,7 +35,7 @@ from potluck.coordinator.requests import (
     HiddenStatesRequest,
     TokenizeRequest,
 )
-from potluck.coordinator.status import AccountStatus, Status
+from potluck.coordinator.status import AccountStatus, Status, StatusEvent
 from potluck.models.manifest import Manifest
 
 Json = dict[str, Any]
@@ -101,7 +101,7 @@ OPERATIONS = (
     Operation("get", "/openapi.json", "This document", dict[str, Any]),
     Operation("get", "/health", "Whether the coordinator is there", Health, public=True),
     Operation("get", "/status", "Who serves which layers, and who waits", Status),
-    Operation("get", "/status/events", "The same once a second, as it changes", events=Status, media=()),
+    Operation("get", "/status/events", "The same once a second, as it changes", events=StatusEvent, media=()),
     Operation("get", "/metrics", "The same and more, as numbers for Prometheus", str),
     Operation(
         "get",

@@ -164,9 +164,12 @@ class Function(Struct, frozen=True):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Of its arguments, which are an object in any case."""
+        """Of its arguments. Raises RequestError where they are no object."""
         if self.parameters is None:
             return {"type": "object", "additionalProperties": False}
+        kind = self.parameters.get("type", "object")
+        if kind != "object":
+            raise RequestError(f"The parameters of {self.name} must be an object, not {kind!r}.", param="tools")
         return {**self.parameters, "type": "object"}
 
 
@@ -313,10 +316,10 @@ _NULL = msgspec.Raw(b"null")
 def parse(body: bytes, kind: type[R]) -> R:
     """Raises RequestError when the body is no JSON, or not of this kind."""
     try:
-        # Values stay text here: this thread has no time for those that nobody asked for.
-        given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        known = {name: given[name] for name in kind.__struct_encode_fields__ if given.get(name, _NULL) != _NULL}
-        return msgspec.json.decode(msgspec.json.encode(known), type=kind)
+        # Values stay text here: making objects of those that are not known would hold up all nodes.
+        fields, known = msgspec.json.decode(body, type=dict[str, msgspec.Raw]), kind.__struct_encode_fields__
+        given = {name: value for name, value in fields.items() if value != _NULL or name not in known}
+        return msgspec.json.decode(msgspec.json.encode(given), type=kind)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         field = place.rstrip("`").split("[")[0] or _missing(text)

@@ -10,10 +10,12 @@ from potluck.coordinator.accounts import Account, Ledger
 from potluck.coordinator.audits import Audits, Record
 from potluck.coordinator.claim import weight_of
 from potluck.coordinator.fair import Standing
+from potluck.coordinator.history import Sample
 from potluck.coordinator.members import Member
 from potluck.coordinator.node import Node
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.tally import TokenKind
+from potluck.types import EngineKind
 
 
 class NodeStatus(Struct, frozen=True):
@@ -22,6 +24,7 @@ class NodeStatus(Struct, frozen=True):
     rows: that it has computed since it came. credits: what its account has earned and not spent.
     parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it said last.
     round_trip_s: what a step takes besides the node. audits_passed, audits_failed: of this node.
+    audited_at: Unix time of its latest audit since it came; null: there was none.
     reason: why it is not used.
     """
 
@@ -40,6 +43,7 @@ class NodeStatus(Struct, frozen=True):
     trusted: bool
     audits_passed: int
     audits_failed: int
+    audited_at: int | None
     round_trip_s: float
     threads: int
     memory: int
@@ -68,6 +72,7 @@ class Status(Struct, frozen=True):
 
     model: str
     digest: str
+    engine: EngineKind
     layers: int
     context: int
     served: list[int]
@@ -84,6 +89,12 @@ class Status(Struct, frozen=True):
     nodes: list[NodeStatus]
 
 
+class StatusEvent(Status, frozen=True):
+    """One of `/status/events`. history: in the first one, a sample a second of the last five minutes."""
+
+    history: list[Sample] = []
+
+
 def swarm_status(
     swarm: Swarm,
     model: str,
@@ -93,6 +104,7 @@ def swarm_status(
     waiting: int,
     queue: Sequence[Standing] = (),
     ledger: Ledger | None = None,
+    engine: EngineKind = EngineKind.LLAMACPP,
 ) -> Status:
     missing = [str(span) for span in swarm.missing()]
     known = sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))
@@ -101,6 +113,7 @@ def swarm_status(
     return Status(
         model,
         digest,
+        engine,
         swarm.layers,
         context,
         swarm.served(),
@@ -140,6 +153,7 @@ def _node_status(node: Node, record: Record, ledger: Ledger) -> NodeStatus:
         trusted=node.entry.trusted,
         audits_passed=record.passed,
         audits_failed=record.failed,
+        audited_at=node.audited_at,
         round_trip_s=round(node.measure.hop_s, 5),
         threads=node.threads,
         memory=node.memory,

@@ -4,7 +4,7 @@ import { Refused, events, json, key, request, setKey } from "./api.js";
 import { startChat } from "./chat.js";
 import { $, setText } from "./dom.js";
 import { offerJoin } from "./join.js";
-import { sampleStrip } from "./strip.js";
+import { recallStrip, sampleStrip } from "./strip.js";
 import { ageTable, showTable } from "./table.js";
 
 const AGAIN_MS = 2000;
@@ -35,6 +35,7 @@ function take(told) {
   setText($("line"), "");
   setText($("model"), `${told.model} · ${told.layers} layers · context ${told.context}`);
   showTable(told, seconds());
+  if (told.history) recallStrip(told.history, seconds());
   if (first) sampleStrip(told, seconds());
 }
 

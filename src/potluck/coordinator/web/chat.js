@@ -47,7 +47,10 @@ function list() {
     away.onclick = () => drop(one);
     return make("li", {}, button, away);
   });
+  const buttons = () => [...$("conversations").querySelectorAll("button")];
+  const focused = buttons().indexOf(document.activeElement);
   $("conversations").replaceChildren(...items);
+  if (focused >= 0) (buttons()[focused] ?? $("fresh")).focus();
 }
 
 function drop(conversation) {
@@ -131,12 +134,15 @@ async function stream(asked, answer, shown) {
   }
 }
 
+/** The focus stays where it is, unless it is on the button that goes. */
 function busy(is) {
+  const focused = document.activeElement;
   asking = is ? new AbortController() : null;
   $("send").hidden = is;
   $("stop").hidden = !is;
   $("messages").setAttribute("aria-busy", String(is)); // an answer is read out when it is whole
-  if (!is) $("prompt").focus({ preventScroll: true });
+  if (is && focused === $("send")) $("stop").focus();
+  if (!is && focused === $("stop")) $("prompt").focus({ preventScroll: true });
 }
 
 /** A message on the page. later: it has grown, and is drawn with the next picture. reading: before its first word. */

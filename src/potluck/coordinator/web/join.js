@@ -24,6 +24,7 @@ async function allowed(path) {
 
 async function show(owner) {
   setText($("command"), "");
+  setText($("copied"), "");
   setText($("join-text"), "Run this where Potluck is installed:");
   $("join-dialog").showModal();
   try {
@@ -42,4 +43,5 @@ async function invited() {
 $("copy").addEventListener("click", async () => {
   getSelection().selectAllChildren($("command")); // where the clipboard is closed, the text is marked at least
   await navigator.clipboard?.writeText($("command").textContent);
+  setText($("copied"), navigator.clipboard ? "Copied." : "Marked: copy it yourself.");
 });

@@ -15,6 +15,11 @@ const tiles = [
   ["ms a token", (at) => milliseconds(at)],
 ].map(([unit, value]) => ({ unit, value, ...tile(unit) }));
 
+/** What was before this page was opened, or while it heard nothing. */
+export function recallStrip(history, now) {
+  samples.splice(0, samples.length, ...history.map(({ ago_s, ...figures }) => ({ at: now - ago_s, ...figures })));
+}
+
 /** Once a second: the latest status, whether it is new or not. */
 export function sampleStrip(status, now) {
   samples.push({ at: now, tokens: status.tokens, streams: status.streams, waiting: status.waiting });

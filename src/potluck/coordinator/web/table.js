@@ -12,9 +12,12 @@ const WORDS = {
   stalled: "frozen",
   quarantined: "quarantined",
 };
+const ENGINES = { llamacpp: "llama.cpp", transformers: "transformers" };
+const UNITS = [["h", 3600], ["min", 60], ["s", 1]];
 const WINDOW_S = 5;
 const NARROW = 0.07;
 const rows = new Map();
+let made = 0;
 
 export function showTable(status, now) {
   showCoverage(status);
@@ -29,7 +32,7 @@ export function showTable(status, now) {
     seen.add(id);
     if (!rows.has(id)) rows.set(id, new Row());
     const row = rows.get(id);
-    row.show(node, status.layers, now);
+    row.show(node, status, now);
     const body = $("nodes");
     if (body.children[2 * index] !== row.line) body.insertBefore(row.line, body.children[2 * index] ?? null);
     if (body.children[2 * index + 1] !== row.details) row.line.after(row.details);
@@ -39,11 +42,12 @@ export function showTable(status, now) {
 
 /** Rates fall to nothing when nothing comes: rows are counted over the last seconds. */
 export function ageTable(now) {
-  for (const row of rows.values()) row.showRate(now);
+  for (const row of rows.values()) row.age(now);
 }
 
 class Row {
   #told = "";
+  #facts = "";
   #samples = [];
   #node;
 
@@ -64,17 +68,18 @@ class Row {
       this.rate,
     );
     this.facts = make("dl");
-    this.details = make("tr", { class: "details", hidden: true }, make("td", { colSpan: 4 }, this.facts));
+    this.details = make("tr", { class: "details", id: `details-${++made}`, hidden: true }, make("td", { colSpan: 4 }, this.facts));
+    this.name.setAttribute("aria-controls", this.details.id);
     this.line.addEventListener("click", () => this.#toggle());
   }
 
-  show(node, layers, now) {
-    this.#node = node;
+  show(node, { layers, engine }, now) {
+    this.#node = { ...node, engine };
     this.#count(now);
-    const told = JSON.stringify(node);
+    const told = JSON.stringify(this.#node);
     if (told !== this.#told) {
       this.#told = told;
-      this.#draw(node, layers);
+      this.#draw(this.#node, layers);
     }
   }
 
@@ -97,7 +102,12 @@ class Row {
     this.#samples.push({ at: now, rows: this.#node.rows });
   }
 
-  showRate(now) {
+  age(now) {
+    this.#showRate(now);
+    if (!this.details.hidden) this.#tell();
+  }
+
+  #showRate(now) {
     while (this.#samples.length > 1 && this.#samples[1].at <= now - WINDOW_S) this.#samples.shift();
     const gained = this.#samples.at(-1).rows - this.#samples[0].rows;
     setText(this.rate, gained ? figure(gained / Math.max(1, Math.min(WINDOW_S, now - this.#samples[0].at))) : "–");
@@ -110,9 +120,10 @@ class Row {
   }
 
   #tell() {
-    this.facts.replaceChildren(
-      ...facts(this.#node).map(([word, text]) => make("div", {}, make("dt", {}, word), make("dd", {}, text))),
-    );
+    const told = facts(this.#node);
+    if (String(told) === this.#facts) return; // what somebody reads, or has marked, stays
+    this.#facts = String(told);
+    this.facts.replaceChildren(...told.map(([word, text]) => make("div", {}, make("dt", {}, word), make("dd", {}, text))));
   }
 
   remove() {
@@ -131,22 +142,27 @@ function facts(node) {
   return [
     ...(node.reason ? [["Why", node.reason]] : []),
     ["Layers", node.span],
-    ["Potluck", node.software || "unknown"],
-    ["Engine", [node.layout, node.twin && `twin mark ${node.twin.slice(0, 12)}`].filter(Boolean).join(", ") || "loading"],
+    ["Machine", `${node.threads} ${node.threads > 1 ? "threads" : "thread"}, Potluck ${node.software || "unknown"}`],
+    ["Engine", [ENGINES[node.engine], node.layout, node.twin && `twin mark ${node.twin.slice(0, 12)}`].filter(Boolean).join(", ")],
     ["Memory offered", `${figure(node.memory / 2 ** 30)} GiB`],
-    ["Threads", String(node.threads)],
     ["Alone", node.tokens_per_s ? `${figure(node.tokens_per_s)} tokens/s, ${figure(node.prefill_tokens_per_s)} in prompts` : "not measured yet"],
     ["Round trip", `${figure(1000 * node.round_trip_s)} ms`],
-    ["Rows served", figure(node.rows)],
+    ["Tokens served", figure(node.rows)],
     ["Sessions", `${node.sessions} running, ${node.parked} kept`],
     ["Karma", `${figure(node.credits)} credits of its account`],
     ["Audits", audits(node)],
+    ["Last audit", node.audited_at ? `${ago(Date.now() / 1000 - node.audited_at)} ago` : "none since it came"],
   ];
 }
 
 function audits(node) {
   const trust = node.trusted ? "; its owner is trusted" : "";
   return node.audits_passed + node.audits_failed ? `${node.audits_passed} passed, ${node.audits_failed} failed${trust}` : `none yet${trust}`;
+}
+
+function ago(seconds) {
+  const [unit, length] = UNITS.find(([, length]) => seconds >= length) ?? UNITS.at(-1);
+  return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
 }
 
 function bounds(span) {
