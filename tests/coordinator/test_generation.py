@@ -286,8 +286,24 @@ def test_an_answer_ends_with_the_models_own_stop_token() -> None:
         async with toy_swarm("0-3") as (gateway, _):
             deltas = await answer(gateway, job(prompt, 20))
             assert text(deltas) == toy_answer(prompt, 20)
-            assert deltas[-1] == Delta(finish="stop", nodes=("toy 0-3",))
+            assert deltas[-1] == Delta(tokens=[Scored(END, None)], finish="stop", nodes=("toy 0-3",))
             assert sum(delta.generated for delta in deltas) == 5
+
+    run(test())
+
+
+def test_the_token_that_ends_an_answer_has_its_log_probability_too() -> None:
+    """Else a client that scores a prompt, and leaves out the last token as the answer's, would lose one of its own."""
+    prompt = next(a + b for a in LETTERS for b in LETTERS if not toy_answer(a + b, 1))
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (gateway, _):
+            echoed, ended = await answer(gateway, job(prompt, 1, logprobs=1, echo=True))
+            assert len(echoed.tokens) == len(prompt)
+            [scored] = ended.tokens
+            exact = toy_logprobs(TOKENIZER.encode(prompt, special=True, bos=True))[END]
+            assert (scored.token, scored.top) == (END, ((END, scored.logprob),))
+            assert scored.logprob == pytest.approx(exact, abs=1e-5)
 
     run(test())
 

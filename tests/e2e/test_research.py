@@ -25,7 +25,7 @@ def post(swarm: LocalSwarm, path: str, body: dict[str, Any], status: int = 200) 
 def test_a_text_is_its_tokens_and_back(tiny_swarm: LocalSwarm, tiny_unsplit: Unsplit, text: str) -> None:
     tokens = post(tiny_swarm, "/tokenize", {"content": text}).json()["tokens"]
     assert tokens == tiny_unsplit.tokenizer.encode(text, special=True, bos=False)
-    assert post(tiny_swarm, "/detokenize", {"tokens": tokens}).json() == {"content": text}
+    assert post(tiny_swarm, "/detokenize", {"tokens": tokens}).json() == {"content": text, "prompt": text}
 
 
 def test_pieces_are_text_or_the_bytes_of_half_characters(tiny_swarm: LocalSwarm) -> None:
@@ -40,11 +40,25 @@ def test_a_sequence_begins_as_the_model_was_trained(smol: LocalSwarm, unsplit: U
     assert post(smol, "/tokenize", body).json()["tokens"] == unsplit.encode("Once")
 
 
+def test_a_text_as_vllm_asks_for_it(smol: LocalSwarm, unsplit: Unsplit) -> None:
+    tokens = post(smol, "/tokenize", {"prompt": "Once"}).json()["tokens"]
+    assert tokens == unsplit.encode("Once")
+    bare = post(smol, "/tokenize", {"prompt": "<|im_end|>Once", "add_special_tokens": False}).json()["tokens"]
+    assert bare == unsplit.tokenizer.encode("<|im_end|>Once", special=True, bos=False)
+
+
+def test_how_sequences_begin_and_end(smol: LocalSwarm, unsplit: Unsplit) -> None:
+    told = httpx.get(f"{smol.url}/tokenizer_info").json()
+    assert (told["bos_token"], told["eos_token"]) == ("<|im_start|>", "<|im_end|>")
+    assert told["chat_template"] == unsplit.tokenizer.chat_template
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
         ("/tokenize", {}, "content"),
         ("/tokenize", {"content": 5}, "content"),
+        ("/tokenize", {"content": "a", "prompt": "a"}, "content"),
         ("/detokenize", {"tokens": [1 << 20]}, "tokens"),
         ("/detokenize", {"tokens": [-1]}, "tokens"),
     ],

@@ -211,7 +211,18 @@ class Tokens(Struct, frozen=True):
 
 
 class Text(Struct, frozen=True):
+    """The same twice, as llama.cpp's server names it and as vLLM's does."""
+
     content: str
+    prompt: str
+
+
+class TokenizerInfo(Struct, frozen=True):
+    """The tokens that begin and end a sequence, as text, and the Jinja source of chats; null where there is none."""
+
+    bos_token: str | None
+    eos_token: str | None
+    chat_template: str | None
 
 
 class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):

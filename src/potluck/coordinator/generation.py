@@ -190,11 +190,12 @@ class _Writer:
         usable = candidates if self._allowed is None else candidates.only(self._allowed)
         token = self.last = self._sampler.sample(usable, self._forbidden)
         self._tally.tokens[TokenKind.GENERATED] += 1
+        tokens = [_scored(token, candidates, self._job.logprobs)]
         if token in self._end_ids and not self._job.ignore_eos:
-            return Delta(self._stream.finish(), finish="stop")
+            return Delta(self._stream.finish(), tokens, finish="stop")
         self._sampler.accept(token)
         self._written += 1
-        text, tokens = self._stream.push(token), [_scored(token, candidates, self._job.logprobs)]
+        text = self._stream.push(token)
         if self._stream.stopped is not None:
             return Delta(text, tokens, finish="stop")
         if self._is_complete_with(token):

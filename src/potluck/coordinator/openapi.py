@@ -24,6 +24,7 @@ from potluck.coordinator.answers import (
     NodeList,
     Text,
     Timeline,
+    TokenizerInfo,
     Tokens,
 )
 from potluck.coordinator.keys import Key
@@ -138,6 +139,7 @@ OPERATIONS = (
     ),
     Operation("post", "/v1/chat/completions", "Answer a chat", ChatCompletion, ChatRequest, ChatChunk, errors=_ASKED),
     Operation("post", "/v1/completions", "Continue a text", Completion, CompletionRequest, Completion, errors=_ASKED),
+    Operation("get", "/tokenizer_info", "How sequences begin and end, and the template of chats", TokenizerInfo),
     Operation("post", "/tokenize", "The tokens of a text", Tokens, TokenizeRequest, errors=_TOLD),
     Operation("post", "/detokenize", "The text of tokens", Text, DetokenizeRequest, errors=_TOLD),
     Operation(

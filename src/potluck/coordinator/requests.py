@@ -270,11 +270,26 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
-    """As llama.cpp's server takes it. add_special: begin as a sequence does. with_pieces: each token's text as well."""
+    """As llama.cpp's server takes it, a `content`; or as vLLM's does, a `prompt`.
 
-    content: str
+    add_special: begin as a sequence does; vLLM's word for it is add_special_tokens, and its default the other one.
+    with_pieces: each token's text as well.
+    """
+
+    content: str | None = None
     add_special: bool = False
     with_pieces: bool = False
+    prompt: str | None = None
+    add_special_tokens: bool = True
+
+    @property
+    def given(self) -> tuple[str, bool]:
+        """The text, and whether to begin as a sequence does. Raises RequestError unless it is given in one way."""
+        if self.content is not None and self.prompt is None:
+            return self.content, self.add_special
+        if self.prompt is not None and self.content is None:
+            return self.prompt, self.add_special_tokens
+        raise RequestError("Give either content or a prompt.", param="content")
 
 
 class DetokenizeRequest(Struct, frozen=True, kw_only=True):

@@ -28,10 +28,17 @@ class Research:
 
     def routes(self) -> list[Route]:
         return [
+            Route("/tokenizer_info", self.tokenizer_info, methods=["GET"]),
             Route("/tokenize", self.tokenize, methods=["POST"]),
             Route("/detokenize", self.detokenize, methods=["POST"]),
             Route("/v1/hidden_states", self.hidden_states, methods=["POST"]),
         ]
+
+    async def tokenizer_info(self, _: Request) -> Response:
+        """GET /tokenizer_info"""
+        tokenizer = self.service.tokenizer
+        named = {"bos_token": tokenizer.bos or None, "eos_token": tokenizer.eos or None}
+        return JSONResponse({**named, "chat_template": tokenizer.chat_template})
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize"""
@@ -39,7 +46,8 @@ class Research:
         return JSONResponse({"tokens": await asyncio.to_thread(self._tokens, asked)})
 
     def _tokens(self, asked: TokenizeRequest) -> list[Any]:
-        tokens = self.service.tokenizer.encode(asked.content, special=True, bos=asked.add_special)
+        text, begins = asked.given
+        tokens = self.service.tokenizer.encode(text, special=True, bos=begins)
         return [self._piece(token) for token in tokens] if asked.with_pieces else tokens
 
     def _piece(self, token: int) -> dict[str, Any]:
@@ -52,7 +60,8 @@ class Research:
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize"""
         asked = parse(await body_of(request), DetokenizeRequest)
-        return JSONResponse({"content": await asyncio.to_thread(self._text, asked.tokens)})
+        text = await asyncio.to_thread(self._text, asked.tokens)
+        return JSONResponse({"content": text, "prompt": text})
 
     def _text(self, tokens: list[int]) -> str:
         return text_of(checked_tokens(tokens, self.service.tokenizer, "tokens"), self.service.tokenizer)
