@@ -31,6 +31,7 @@ NOT_HERE = {
     r"hf download|potluck serve EleutherAI/": "41 GB from the Hugging Face hub",
     r"python3 -m venv /opt/|PATH=/opt/": "it writes where only root may",
     r".*\bsudo |journalctl": "it is for services of systemd: test_deploy checks their files",
+    r"pip install .lm_eval|lm_eval ": "test_lm_eval runs it",
     r"docker ": "it takes a Docker engine: test_dockerfile checks the image",
     r"launchctl|cp deploy/org\.": "it is for macOS: test_deploy checks the file",
     r"schtasks": "it is for Windows: test_deploy checks the file",

@@ -45,17 +45,13 @@ class Samples:
         self.results = results
         self.quiz = {number: [_score(choice) for [choice] in given] for number, given in answers["quiz"].items()}
         self.spoken = {number: text for number, [[text]] in answers.get("quiz_spoken", {}).items()}
-        self.alice = {number: float(_alone(total)) for number, [[total]] in answers.get("alice", {}).items()}
+        self.alice = {number: float(total) for number, [[total]] in answers.get("alice", {}).items()}
 
 
 def _score(choice: Any) -> Score:
     """Files hold what Python prints of it, which names every bit."""
     loglikelihood, greedy = choice
     return float(loglikelihood), str(greedy) == "True"
-
-
-def _alone(value: Any) -> Any:
-    return value[0] if isinstance(value, list | tuple) else value
 
 
 def evaluate(swarm: LocalSwarm, model: str, tasks: str, *options: str, folder: Path, concurrent: int) -> Samples:
