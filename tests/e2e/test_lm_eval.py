@@ -56,9 +56,9 @@ def _score(choice: Any) -> Score:
 
 def evaluate(swarm: LocalSwarm, model: str, tasks: str, *options: str, folder: Path, concurrent: int) -> Samples:
     """What `lm_eval` tells of the swarm, which it knows by its address alone."""
-    arguments = f"model={model},base_url={swarm.url}/v1/completions,num_concurrent={concurrent}"
-    command = [Path(sys.executable).parent / "lm_eval", "--model", "local-completions", "--model_args", arguments]
-    command += ["--tasks", tasks, "--include_path", TASKS, "--log_samples", "--output_path", folder, *options]
+    command = [Path(sys.executable).parent / "lm_eval", "--model", "local-completions", "--tasks", tasks, *options]
+    command += ["--include_path", TASKS, "--log_samples", "--output_path", folder, "--model_args", f"model={model}"]
+    command += [f"base_url={swarm.url}/v1/completions", f"num_concurrent={concurrent}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     [results] = folder.glob("*/results_*.json")
