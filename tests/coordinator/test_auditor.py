@@ -35,7 +35,7 @@ from potluck.planning.cost import Footprint
 from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.identity import Identity
-from potluck.wire.messages import Hidden, Scores, Step
+from potluck.wire.messages import Hidden, Recall, Scores, Step
 
 RATE = 0.2
 
@@ -353,6 +353,44 @@ def test_a_node_that_lies_in_place_of_lost_ones_alone_is_caught(lying: str, othe
         assert not liar.name  # it is not let in again
         assert gateway.auditor.audits.totals.failed == gateway.auditor.audits.record(identity.public).failed > 0
         await leave(served, liar, last)
+
+    run(test())
+
+
+class LyingJournal(Node):
+    """Is honest but for the rows that it sends once more, for the heir of a lost node."""
+
+    def _recalled(self, recall: Recall) -> bytes:
+        message, told = decode_from_node(super()._recalled(recall))
+        return encode(message, ((np.frombuffer(told, "<f4") + 1) % 20).astype("<f4").tobytes())
+
+
+def test_a_node_that_lies_to_heirs_alone_is_caught_where_it_is_watched() -> None:
+    async def test() -> None:
+        gateway = make_gateway()
+        liar = LyingJournal(gateway, Span(0, 1))
+        await join(gateway, liar)  # the first one gets the sessions
+        others = [Node(gateway, Span(0, 1)) for _ in range(2)]
+        await join(gateway, *others)
+        lost = []
+
+        async def close(node: Node, step: Step) -> None:
+            if step.position == 9:
+                await node.link.close()
+
+        for number in range(2):
+            lost.append(Node(gateway, Span(2, 3)))
+            lost[-1].before = bind(close, lost[-1])
+            await join(gateway, lost[-1])
+            heir = Node(gateway, Span(2, 3))
+            await join(gateway, heir)
+            assert len(await answer(gateway, job("potluck"[number:], 20, ignore_eos=True))) == 20
+            await settled(gateway)
+            await leave(heir, lost[-1])
+        assert gateway.auditor.audits.record(liar.identity.public).failed == 2  # right when asked again, but twice
+        assert [node.gone for node in others] == [False, False]
+        assert states(gateway, liar, *others) == [NodeState.QUARANTINED, NodeState.READY, NodeState.READY]
+        await leave(liar, *others)
 
     run(test())
 

@@ -119,6 +119,7 @@ class Node:
         self.link, theirs = MemoryLink.pair()
         self.twin = twin
         self.gives = self.takes = True
+        self.fragile = False
         self.span = span
         self.identity = Identity.fresh()
         self.capacity = Capacity(8, positions, MAX_STEP_ROWS)
@@ -150,6 +151,8 @@ class Node:
             case Export(session):
                 state = pack_ids(np.array(self.cache[session], np.int32)) if self.gives else b""
                 await self.link.send(encode(Exported(session, 0), state))
+            case Import() if self.fragile:
+                await self.link.close()
             case Import(session):
                 if self.takes:
                     self.cache[session] = unpack_ids(payload, len(payload) // 4).tolist()
@@ -571,6 +574,23 @@ def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, 
             assert gateway.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
 
     asyncio.run(scenario())
+
+
+def test_an_heir_that_is_lost_with_what_it_was_given_is_replaced() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3", "2-3", twin="same") as (gateway, nodes):
+            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+            deltas = [await anext(stream)]
+            [leaver] = [node for node in nodes[1:] if node.cache]
+            heirs = [node for node in nodes[1:] if node is not leaver]
+            for heir in heirs:
+                heir.fragile = True
+            await leaver.link.send(encode(Leaving()))
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert [heir.gone for heir in heirs].count(True) == 1
+
+    run(test())
 
 
 def test_a_node_that_leaves_without_an_heir_serves_to_the_end() -> None:

@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.witness import Evidence, Witness
+from potluck.coordinator import witness as module
+from potluck.coordinator.witness import Asked, Evidence, Witness
 from potluck.types import RowFormat, Span, Stage
+from potluck.wire.codec import MAX_FRAME, encode
 from potluck.wire.messages import Step
 from potluck.wire.rows import join_rows, pack_ids, pack_rows, pack_scores, split_rows, split_scores
 
@@ -214,3 +216,67 @@ def test_a_stage_that_computes_anew_what_it_had_from_a_liar_is_judged_by_what_it
     [evidence] = session.found
     assert b"".join(evidence.given[:6]) == pack_rows(rows_of(range(6), 9), RowFormat.F32)
     assert {position for position, row in enumerate(evidence.gave) if row is not None} == {6, 7, 8}
+
+
+def test_a_stage_that_is_its_own_heir_is_watched_anew_and_leaves_no_bytes_behind() -> None:
+    session = Session({1: 9})
+    session.run(step(0, 5, 1))
+    session.witness.reroute(7, ROUTE)
+    session.witness.watch(7, ROUTE, {1: 2}, before=5)
+    assert [len(evidence.given) for evidence in session.found] == [5]
+    assert session.witness.nbytes == 0
+    again = step(0, 5, keep=True)
+    session.witness.given(1, again, pack_rows(rows_of(range(5), 1), RowFormat.F32))
+    session.witness.kept(1, again)
+    session.run(step(5, 2, 1))
+    assert [len(evidence.given) for evidence in session.found] == [5, 7]
+    assert session.witness.nbytes == 0
+
+
+def test_what_was_shown_is_shown_again_once_it_has_doubled() -> None:
+    session = Session({1: 50})
+    for position in range(20):
+        session.run(step(position, 1, 1))
+        session.witness.pause(7)
+    session.witness.close(7)
+    assert [len(evidence.given) for evidence in session.found] == [1, 2, 4, 8, 16, 20]
+
+
+def test_rows_that_are_sent_once_more_are_what_the_stage_answers_for() -> None:
+    session = Session({1: 9})
+    session.run(step(0, 6, 1))
+    before = session.witness.nbytes
+    session.witness.recalled(1, step(0, 6, keep=True), pack_rows(rows_of(range(6), 2), RowFormat.F32))
+    session.witness.recalled(0, step(0, 6, keep=True), pack_rows(rows_of(range(6), 2), RowFormat.F32))
+    session.witness.pause(7)
+    session.witness.recalled(1, step(2, 9, keep=True), pack_rows(rows_of(range(2, 11), 9), RowFormat.F32))
+    assert session.witness.nbytes == before
+    session.witness.close(7)
+    honest, told = session.found
+    assert honest.gave == tuple(split_rows(pack_rows(rows_of(range(6), 2), RowFormat.F32), 6, RowFormat.F32))
+    assert told.gave[:2] == honest.gave[:2]
+    assert told.gave[2:] == tuple(split_rows(pack_rows(rows_of(range(2, 6), 9), RowFormat.F32), 4, RowFormat.F32))
+
+
+def test_where_many_candidates_were_named_questions_are_short() -> None:
+    """All candidates of a large vocabulary are asked for where a form lets few of the likely ones come."""
+    ids = np.arange(100_000, dtype=np.int32)
+    row = pack_scores([(ids, np.full(len(ids), -9, np.float32), 1.0)])
+    asked = Asked(1, ())
+    evidence = Evidence(7, ROUTE[2], 3, (b"given",) * 20, (None, *[row] * 19), (None, *[asked] * 19))
+    questions = evidence.questions()
+    assert [row for question in questions for row in question.rows] == list(evidence.given)
+    assert max(len(encode(Step(7, 1, 0, 0, 20, 5, 1, question.asks, 3))) for question in questions) < MAX_FRAME / 4
+    assert all(8 * sum(map(len, question.asks)) <= 4 << 20 for question in questions)
+    assert len(questions) == 4
+
+
+def test_a_record_that_is_long_grows_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVIDENCE_BYTES", 1000)
+    session = Session({2: 9})
+    for turn in range(5):
+        session.run(step(64 * turn, 64, 1))
+    session.witness.close(7)
+    [evidence] = session.found
+    assert len(evidence.given) == 64
+    assert session.witness.nbytes == 0

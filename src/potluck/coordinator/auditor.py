@@ -16,8 +16,8 @@ from potluck.coordinator.node import Node
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.trace import Hop
-from potluck.coordinator.witness import Answer, Evidence, Question
-from potluck.errors import Unavailable
+from potluck.coordinator.witness import EVIDENCE_BYTES, Answer, Evidence, Question
+from potluck.errors import PotluckError, Unavailable
 from potluck.types import NodeState, RowFormat, Stage
 from potluck.wire.messages import Step
 from potluck.wire.rows import join_rows
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from potluck.coordinator.gateway import Gateway
 
 log = logging.getLogger(__name__)
-
-_EVIDENCE_BYTES = 16 << 20
-"""Of one stage of one session, at most."""
 
 _ANSWER_S = 60.0
 """How long an auditor may take for one: it must not keep others from being audited."""
@@ -74,11 +71,13 @@ class Auditor:
     def _drawn(self, route: Sequence[Stage], places: Collection[int], before: Sequence[int]) -> dict[int, int]:
         """How many rows to judge of which of these places. before: as in `Audits.opened`."""
         keys = [self._key(stage) if place in places else b"" for place, stage in enumerate(route)]
-        most = max(1, _EVIDENCE_BYTES // (2 * self._relay.row_bytes))
+        most = max(1, EVIDENCE_BYTES // self._relay.row_bytes)
         return self.audits.opened(keys, before, most)
 
     def _key(self, stage: Stage) -> bytes:
-        """Of the stage's node; empty where there is nobody else to audit it."""
+        """Of the stage's node; empty where it has just left, or there is nobody else to audit it."""
+        if stage.node not in self._nodes:
+            return b""
         holder = self._seen[stage.node] = self._holder(stage.node)
         return holder.key if self._is_auditable(stage) else b""
 
@@ -137,7 +136,7 @@ class Auditor:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 answer = await self._answer(assignment.holder.node, assignment.case.evidence)
-        except (Unavailable, TimeoutError) as error:
+        except (PotluckError, TimeoutError) as error:
             log.debug("An audit could not be run: %s", error)
             answer = None
         self._act(self.audits.answered(assignment, answer))

@@ -211,8 +211,8 @@ class Relay:
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self.rows)
         self._record(flight, leg, received, message)
-        if not leg.recalled:
-            self.witness.gave(leg.place, step, payload)
+        note = self.witness.recalled if leg.recalled else self.witness.gave
+        note(leg.place, step, payload)
         if leg.place == leg.goal:
             del flight.legs[message.step]
             self.on_raw(step.session, step.step, split_rows(payload, step.rows, self.rows))

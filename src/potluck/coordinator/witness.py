@@ -17,6 +17,12 @@ from potluck.wire.rows import split_rows, split_scores
 
 Payload = bytes | memoryview
 
+EVIDENCE_BYTES = 32 << 20
+"""Of one stage of one session: a record that is so long grows no further."""
+
+_STEP_BYTES = 4 << 20
+"""Of an auditor's answers to one question. Where a form lets few tokens come, thousands are asked for by name."""
+
 Answer = tuple[bytes | None, ...]
 """What a stage makes of its input, position by position: a hidden row, or candidates; None where none are wanted."""
 
@@ -56,6 +62,11 @@ class Evidence:
         """Whether it ends the model: what it passed on are candidates."""
         return any(self.asks)
 
+    @property
+    def nbytes(self) -> int:
+        """Of its rows."""
+        return _size(self.given) + _size(self.gave)
+
     def questions(self) -> list[Question]:
         """The same computation in as few steps as may be: it costs an auditor much less than it cost the stage.
 
@@ -65,13 +76,13 @@ class Evidence:
         return [self._question(start, end) for start, end in self._pieces()]
 
     def _pieces(self) -> list[tuple[int, int]]:
-        """Of at most MAX_STEP_ROWS positions each, and with one `top`."""
-        pieces, start, top = list[tuple[int, int]](), 0, 0
-        for position, asked in enumerate(self.asks):
-            changed = asked is not None and top not in (0, asked.top)
-            if changed or position - start == MAX_STEP_ROWS:
+        """Of at most MAX_STEP_ROWS positions and _STEP_BYTES of answers each, and with one `top`."""
+        pieces, start, top, size = list[tuple[int, int]](), 0, 0, 0
+        for position, (asked, row) in enumerate(zip(self.asks, self.gave, strict=True)):
+            changed, size = asked is not None and top not in (0, asked.top), size + len(row or b"")
+            if changed or position - start == MAX_STEP_ROWS or (size > _STEP_BYTES and position > start):
                 pieces.append((start, position))
-                start, top = position, 0
+                start, top, size = position, 0, len(row or b"")
             if asked is not None:
                 top = asked.top
         return [*pieces, (start, len(self.given))]
@@ -93,7 +104,8 @@ class Evidence:
 class _Record:
     """Of one stage of one session, from position 0 on. want: rows to be judged, of those from `before` on.
 
-    final: they are candidates. told: rows that could be judged when it was last shown.
+    final: they are candidates. told: rows that could be judged when it was last shown. shown: its length then.
+    nbytes: of all its rows.
     """
 
     stage: Stage
@@ -102,6 +114,8 @@ class _Record:
     final: bool
     before: int = 0
     told: int = 0
+    shown: int = 0
+    nbytes: int = 0
     given: list[bytes] = field(default_factory=list)
     asks: list[Asked | None] = field(default_factory=list)
     gave: list[bytes | None] = field(default_factory=list)
@@ -113,28 +127,24 @@ class _Record:
     @property
     def room(self) -> int:
         """How many more rows are of use: a last stage is asked about few of them, and nobody knows which."""
+        if self.nbytes >= EVIDENCE_BYTES:
+            return 0
         return MAX_STEP_ROWS if self.final else self.before + self.want - len(self.given)
 
     def truncate(self, length: int) -> int:
         """Forget positions from `length` on; the bytes that it frees."""
-        freed = self._size(length)
+        freed = _size(self.given[length:]) + _size(self.gave[length:])
         del self.given[length:], self.asks[length:], self.gave[length:]
         self.told = min(self.told, _judged(self.gave))
         return freed
-
-    def _size(self, start: int = 0) -> int:
-        return sum(map(len, self.given[start:])) + sum(len(row) for row in self.gave[start:] if row is not None)
-
-    @property
-    def nbytes(self) -> int:
-        return self._size()
 
     def evidence(self, session: int) -> Evidence | None:
         """Up to the last row that can be judged; None where there is none that was not shown before."""
         judged = [position for position, row in enumerate(self.gave) if row is not None]
         if len(judged) <= self.told:
             return None
-        self.told, end = len(judged), judged[-1] + 1
+        self.told = len(judged)
+        self.shown = end = judged[-1] + 1
         return Evidence(
             session,
             self.stage,
@@ -147,6 +157,10 @@ class _Record:
 
 def _judged(rows: Sequence[bytes | None]) -> int:
     return sum(row is not None for row in rows)
+
+
+def _size(rows: Sequence[bytes | None]) -> int:
+    return sum(len(row) for row in rows if row is not None)
 
 
 class Witness:
@@ -178,8 +192,11 @@ class Witness:
             place: _Record(route[place], len(route), want, place == len(route) - 1, before)
             for place, want in wants.items()
         }
-        if records:
-            self._records[session] = self._records.get(session, {}) | records
+        for place, record in records.items():
+            watched = self._records.setdefault(session, {})
+            if place in watched:  # the stage is its own heir, or computes anew what it had from a liar
+                self._finish(session, watched[place])
+            watched[place] = record
 
     def given(self, place: int, step: Step, payload: Payload) -> None:
         """A step goes to a stage."""
@@ -187,7 +204,7 @@ class Witness:
         if record is None:
             return
         if step.position < len(record.given):
-            self._nbytes -= record.truncate(step.position)
+            self._count(record, -record.truncate(step.position))
         count = min(step.rows, record.room)
         if step.position != len(record.given) or count < 1:
             return
@@ -196,13 +213,25 @@ class Witness:
         record.given += rows
         asks = [Asked(step.top, ask) for ask in step.asks] if record.final else []
         record.asks += [*[None] * (step.rows - len(asks)), *asks][:count]
-        self._add(sum(map(len, rows)))
+        self._count(record, _size(rows))
 
     def gave(self, place: int, step: Step, payload: Payload) -> None:
         """A stage passed hidden rows on."""
         record = self._record(step.session, place)
         if record is not None:
             self._note(step, place, record, list(split_rows(payload, step.rows, self._form)))
+
+    def recalled(self, place: int, step: Step, payload: Payload) -> None:
+        """A stage sent rows once more, for an heir of the next one: it answers for these instead."""
+        record = self._record(step.session, place)
+        if record is None:
+            return
+        held = record.gave[step.position : step.position + step.rows]
+        rows = split_rows(payload, step.rows, self._form)[: len(held)]
+        if rows != held:
+            record.gave[step.position : step.position + len(held)] = rows
+            record.told = 0
+            self._count(record, _size(rows) - _size(held))
 
     def scored(self, place: int, step: Step, counts: Sequence[int], payload: Payload) -> None:
         """The last stage gave candidates."""
@@ -217,9 +246,13 @@ class Witness:
             self._note(step, place, record, [None] * step.rows)
 
     def pause(self, session: int) -> None:
-        """The answer has ended, and the next turn of the chat may go on in the same session: so does the watch."""
+        """The answer has ended, and the next turn of the chat may go on in the same session: so does the watch.
+
+        An auditor computes all from position 0 on each time: shown again is only what has doubled.
+        """
         for record in self._records.get(session, {}).values():
-            self._show(session, record)
+            if len(record.gave) >= 2 * record.shown:
+                self._show(session, record)
 
     def reroute(self, session: int, route: Sequence[Stage]) -> None:
         """The session goes on by this route: of stages that are not on it any more nothing comes."""
@@ -247,7 +280,7 @@ class Witness:
             return
         rows = rows[: len(record.given) - len(record.gave)]
         record.gave += rows
-        self._add(sum(len(row) for row in rows if row is not None))
+        self._count(record, _size(rows))
         if record.done and self._record(step.session, place) is record:
             del self._records[step.session][place]
             self._finish(step.session, record)
@@ -261,7 +294,9 @@ class Witness:
         if evidence is not None:
             self.on_evidence(evidence)
 
-    def _add(self, nbytes: int) -> None:
+    def _count(self, record: _Record, nbytes: int) -> None:
+        """The record has grown by so much, or become smaller."""
+        record.nbytes += nbytes
         self._nbytes += nbytes
         while self._nbytes > self._limit:
             records = self._records.pop(next(iter(self._records)))
