@@ -220,3 +220,14 @@ def test_whoever_has_passed_its_first_audits_is_credible_until_a_case_is_open() 
     assert Audits(0.0, lambda *_: True).is_credible(B.key)
     swarm.audits.collected(Evidence(1, Stage(A.node, Span(0, 1)), 3, (b"x",), TRUE, (None,)), A)
     assert not swarm.audits.is_credible(A.key)
+
+
+def test_evidence_that_is_too_much_at_once_is_not_kept_but_drawn_again(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    audits = Audits(0.02, lambda _, one, other, __: one == other, random.Random(0).random)
+    while audits.opened([A.key], [0], 100):
+        pass
+    for rows in (30, 30):
+        audits.collected(Evidence(1, Stage("a", Span(0, 1)), 3, (b"x",) * rows, (b"y",) * rows, (None,)), A)
+    assert len(audits.assign(lambda _: [A, B])[0]) == 1
+    assert audits.opened([A.key], [0], 100)

@@ -17,6 +17,9 @@ _secret = SystemRandom().random
 _MOST_CASES = 32
 """That wait: more evidence than auditors can look at is not kept."""
 
+_MOST_BYTES = 128 << 20
+"""Of their evidence."""
+
 _MOST_AT_ONCE = 2
 """Audits are the last thing that nodes shall be busy with."""
 
@@ -132,9 +135,11 @@ class Audits:
 
     def collected(self, evidence: Evidence, audited: Holder) -> None:
         """What was drawn is there, or as much of it as there will be."""
-        if len(self._cases) >= _MOST_CASES:
+        waiting = sum(case.evidence.nbytes for case in self._cases)
+        if len(self._cases) >= _MOST_CASES or waiting + evidence.nbytes > _MOST_BYTES:
             self._lottery.redraw(audited.key)
             return
+        self._lottery.audited(audited.key, len(evidence.given))
         self._cases.append(Case(evidence, audited, self._agree))
 
     def assign(self, holders: Callable[[Evidence], Sequence[Holder]]) -> tuple[list[Assignment], list[Action]]:

@@ -81,8 +81,11 @@ class Lottery:
         rows = min(rows, free) if ticket.owed and free >= 1 else rows
         ticket.close = max(0, ticket.close - 1)
         ticket.steps, ticket.due = 0, self._interval()
-        ticket.owed += max(0, rows - free)
         return rows
+
+    def audited(self, key: bytes, rows: int) -> None:
+        """An audit of the node begins, in which so many rows are computed, judged or not."""
+        self._tickets[key].owed += max(0, rows - FREE_ROWS)
 
     def redraw(self, key: bytes) -> None:
         """The audit came to nothing: the node's next session takes its place."""
