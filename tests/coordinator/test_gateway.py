@@ -172,6 +172,35 @@ def test_whoever_only_asks_cannot_work() -> None:
     run(test())
 
 
+def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_STRANGERS", 1)
+
+    async def is_heard(gateway: Gateway) -> bool:
+        """Whether the coordinator listens to a new socket, which is closed when it does."""
+        received = []
+
+        async def receive() -> dict[str, str]:
+            received.append("websocket.disconnect" if received else "websocket.connect")
+            return {"type": received[-1]}
+
+        async def send(message: object) -> None:
+            pass
+
+        await gateway({"type": "websocket", "client": ("127.0.0.1", 1)}, receive, send)
+        return len(received) == 2
+
+    async def test() -> None:
+        gateway = make_gateway()
+        guest = Node(gateway)
+        await guest.introduce(joins=False)
+        await guest.receive()
+        assert not await is_heard(gateway)
+        await guest.leave()
+        assert await is_heard(gateway)
+
+    run(test())
+
+
 def test_whoever_only_asks_is_refused_like_others() -> None:
     async def test() -> None:
         guest = Node(make_gateway())

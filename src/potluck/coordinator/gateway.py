@@ -97,7 +97,7 @@ _FAREWELL_S = 2.0
 _LONGEST_REASON = 500
 
 _MOST_STRANGERS = 64
-"""Sockets that may be at the door at once: each may have sent a frame of full length."""
+"""Sockets that may be at the door at once, those that only ask included: each may have sent a frame of full length."""
 
 _CHATTER_PER_MINUTE = 600
 """Frames of a node that answer nothing: honest ones send two or three a second."""
@@ -254,21 +254,25 @@ class Gateway:
     async def _admit(self, node: str, link: Link) -> None:
         self._strangers += 1
         try:
+            joined = await self._introduced(node, link)
+            if joined.hello.joins:
+                self._apply(joined)
+            else:
+                await self._show(joined, link)
+        finally:
+            self._strangers -= 1
+
+    async def _introduced(self, node: str, link: Link) -> Joined:
+        try:
             async with asyncio.timeout(_HELLO_S):
                 hello, entry = await self._reception.meet(link)
                 # Whose owner chose the layers has them whatever its link is like.
                 speed = await probe_link(link, self._relay.clock) if hello.movable else UNKNOWN
         except TimeoutError as error:
             raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
-        finally:
-            self._strangers -= 1
         if hello.key in self._shut:
             raise Refused("The swarm's owner has revoked this node.")
-        joined = Joined(node, hello, entry, speed)
-        if hello.joins:
-            self._apply(joined)
-        else:
-            await self._show(joined, link)
+        return Joined(node, hello, entry, speed)
 
     async def _show(self, joined: Joined, link: Link) -> None:
         """What the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
