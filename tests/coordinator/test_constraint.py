@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from potluck.coordinator import trial
 from potluck.coordinator.callform import CallForm
 from potluck.coordinator.constraint import Grammar, Grammars
 from potluck.errors import RequestError
@@ -138,6 +139,27 @@ def test_a_schema_that_is_not_understood_is_refused_in_a_sentence(schema: dict[s
     with pytest.raises(RequestError, match=r"^No answer can be made to this schema: [^\n]+\.$") as caught:
         GRAMMARS.of_schema(schema)
     assert caught.value.param == "response_format"
+
+
+MEETING = {"allOf": [{"type": "string", "pattern": f"^.*x{number}.*$"} for number in range(30)]}
+
+
+@pytest.mark.parametrize("schema", [MEETING, {"type": "integer", "multipleOf": 9999991}])
+def test_a_schema_that_would_take_all_memory_is_refused_in_time(
+    schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "LONGEST_S", 1.0)
+    for make in (GRAMMARS.of_schema, lambda one: GRAMMARS.of_calls(CallForm.HERMES, {"rain": one}, several=False)):
+        with pytest.raises(RequestError, match="takes too long"):
+            make(schema)
+
+
+def test_what_was_made_in_time_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    GRAMMARS.of_schema({"enum": ["known"]})
+    monkeypatch.setattr(trial, "LONGEST_S", 0.0)
+    assert fits({"enum": ["known"]}, '"known"')
+    with pytest.raises(RequestError, match="takes too long"):
+        GRAMMARS.of_schema({"enum": ["unknown"]})
 
 
 @pytest.mark.parametrize("depth", [300, 5000])

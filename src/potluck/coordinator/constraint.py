@@ -1,19 +1,25 @@
-"""Answers in a prescribed form: which tokens a JSON schema lets come next. Without I/O; llguidance knows how."""
+"""Answers in a prescribed form: which tokens a JSON schema lets come next. llguidance knows how."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from potluck.coordinator.callform import SPACES, CallForm
+from potluck.coordinator.recent import Recent
 from potluck.coordinator.sampling import Ids
 from potluck.coordinator.tokenizer import Tokenizer
+from potluck.coordinator.trial import is_quick
 from potluck.errors import RequestError
+
+_MOST_KNOWN = 1000
 
 
 class _Vocabulary:
@@ -74,10 +80,13 @@ class Grammar:
 
 
 class Grammars:
-    """Makes them for one tokenizer."""
+    """Makes them for one tokenizer. thread: where; nothing else shall wait for those that take long."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self.thread = ThreadPoolExecutor(1, "grammars")
         self._tokenizer = tokenizer
+        self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
+        """Sources, by their hash, that were made in time before."""
 
     @cached_property
     def _tokens(self) -> LLTokenizer:
@@ -101,6 +110,11 @@ class Grammars:
         return self._of(source, "tools")
 
     def _of(self, source: str, param: str) -> Grammar:
+        digest = sha256(source.encode()).digest()
+        if not self._quick.get(digest):
+            if not is_quick(source):
+                raise RequestError("The schema takes too long to understand: use fewer patterns.", param=param)
+            self._quick[digest] = True
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
             raise _unusable(matcher, param)

@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import msgspec
 from starlette.requests import Request
@@ -150,7 +150,10 @@ class Service:
     async def _grammar(self, asked: Common) -> Grammar | None:
         """What the answer must keep to. On a thread: it takes a while."""
         schema = asked.schema
-        return None if schema is None else await asyncio.to_thread(self.grammars.of_schema, schema)
+        return None if schema is None else await self._made(partial(self.grammars.of_schema, schema))
+
+    async def _made(self, make: Callable[[], Grammar]) -> Grammar:
+        return await asyncio.get_running_loop().run_in_executor(self.grammars.thread, make)
 
     async def _chat_grammar(self, asked: ChatRequest) -> Grammar | None:
         """As `_grammar`; where the answer must call a tool, that of the call."""
@@ -160,7 +163,8 @@ class Service:
         if self.template.calls is None:
             message = "tool_choice cannot be kept to: the model's chat template knows no tools, or in an unknown form."
             raise RequestError(message, param="tool_choice")
-        return await asyncio.to_thread(self.grammars.of_calls, self.template.calls, tools, several=not asked.calls_once)
+        several = not asked.calls_once
+        return await self._made(partial(self.grammars.of_calls, self.template.calls, tools, several=several))
 
     @cached_property
     def grammars(self) -> Grammars:
