@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from potluck.coordinator import audits as module
 from potluck.coordinator.audits import Action, Audited, Audits, Forfeit, Quarantine, Record, Settle, Suspect
 from potluck.coordinator.case import Holder
-from potluck.coordinator.witness import Answer, Evidence
+from potluck.coordinator.evidence import Answer, Evidence
 from potluck.types import Span, Stage
 
 A, B, C, D = (Holder(node, f"key {node}".encode(), "twin") for node in "abcd")

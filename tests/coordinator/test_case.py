@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.coordinator.case import Case, Convicted, Dropped, Holder, Outcome, Passed, Slipped, Undecided
-from potluck.coordinator.witness import Answer, Evidence
+from potluck.coordinator.evidence import Answer, Evidence
 from potluck.types import Span, Stage
 
 A, B, C, D = (Holder(node, f"key {node}".encode(), "twin") for node in "abcd")

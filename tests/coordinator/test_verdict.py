@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from potluck.coordinator.evidence import Asked, Evidence
 from potluck.coordinator.verdict import Judge, Tolerance, rows_error, scores_error
-from potluck.coordinator.witness import Asked, Evidence
 from potluck.types import RowFormat, Span, Stage
 from potluck.wire.rows import Rows, Scored, pack_rows, pack_scores, split_rows
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.coordinator import witness as module
-from potluck.coordinator.witness import Asked, Evidence, Witness
+from potluck.coordinator.evidence import Asked, Evidence
+from potluck.coordinator.witness import Witness
 from potluck.types import RowFormat, Span, Stage
 from potluck.wire.codec import MAX_FRAME, encode
 from potluck.wire.messages import Step

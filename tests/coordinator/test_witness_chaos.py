@@ -15,8 +15,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from potluck.coordinator.evidence import Answer, Evidence
 from potluck.coordinator.relay import Relay
-from potluck.coordinator.witness import Answer, Evidence, Witness
+from potluck.coordinator.witness import Witness
 from potluck.node.candidates import best_candidates
 from potluck.types import RowFormat, Span, Stage
 from potluck.wire.codec import decode_from_coordinator, decode_from_node, encode

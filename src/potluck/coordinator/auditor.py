@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from potluck.coordinator.accounts import Ledger
 from potluck.coordinator.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
 from potluck.coordinator.case import Holder
+from potluck.coordinator.evidence import EVIDENCE_BYTES, Answer, Evidence, Question
 from potluck.coordinator.lottery import MOST_KNOWN
 from potluck.coordinator.node import Node
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.trace import Hop
-from potluck.coordinator.witness import EVIDENCE_BYTES, Answer, Evidence, Question
 from potluck.errors import PotluckError, Unavailable
 from potluck.types import NodeState, RowFormat, Stage
 from potluck.wire.messages import Step

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from random import SystemRandom
 
 from potluck.coordinator.case import Agree, Case, Convicted, Dropped, Holder, Outcome, Passed, Slipped, Undecided
+from potluck.coordinator.evidence import Answer, Evidence
 from potluck.coordinator.lottery import FIRST_SESSIONS, MOST_KNOWN, Lottery
 from potluck.coordinator.recent import Recent
-from potluck.coordinator.witness import Answer, Evidence
 
 _secret = SystemRandom().random
 """Nobody can foretell it from what they see."""

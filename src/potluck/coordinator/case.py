@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from potluck.coordinator.witness import Answer, Evidence
+from potluck.coordinator.evidence import Answer, Evidence
 
 
 @dataclass(frozen=True, slots=True)

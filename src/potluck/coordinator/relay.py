@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from potluck.coordinator.evidence import Evidence
 from potluck.coordinator.sampling import Candidates
 from potluck.coordinator.trace import Hop, Trace
-from potluck.coordinator.witness import Evidence, Witness
+from potluck.coordinator.witness import Witness
 from potluck.errors import WireError
 from potluck.types import RowFormat, Stage
 from potluck.wire.codec import encode

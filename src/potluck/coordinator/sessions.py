@@ -16,6 +16,7 @@ from potluck.coordinator.admission import Admission, Grant
 from potluck.coordinator.auditor import Auditor
 from potluck.coordinator.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.events import Action
+from potluck.coordinator.evidence import Evidence
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.handover import Handover
 from potluck.coordinator.line import Line, Place
@@ -25,7 +26,6 @@ from potluck.coordinator.session import Session
 from potluck.coordinator.steps import Steps, stopped
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.turns import Turns
-from potluck.coordinator.witness import Evidence
 from potluck.planning.routing import up_to
 from potluck.types import Stage
 from potluck.wire.codec import encode

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from msgspec import Struct
 
-from potluck.coordinator.witness import Answer, Evidence
+from potluck.coordinator.evidence import Answer, Evidence
 from potluck.types import RowFormat
 from potluck.wire.rows import Rows, Scored, join_rows, unpack_rows, unpack_scores
 

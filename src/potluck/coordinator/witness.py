@@ -7,97 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import numpy as np
-
+from potluck.coordinator.evidence import EVIDENCE_BYTES, Asked, Evidence, size_of
 from potluck.types import MAX_STEP_ROWS, RowFormat, Stage
 from potluck.wire.messages import Step
 from potluck.wire.rows import split_rows, split_scores
 
 Payload = bytes | memoryview
-
-EVIDENCE_BYTES = 32 << 20
-"""Of one stage of one session: a record that is so long grows no further."""
-
-_STEP_BYTES = 4 << 20
-"""Of an auditor's answers to one question. Where a form lets few tokens come, thousands are asked for by name."""
-
-Answer = tuple[bytes | None, ...]
-"""What a stage makes of its input, position by position: a hidden row, or candidates; None where none are wanted."""
-
-
-class Asked(NamedTuple):
-    """Candidates that are wanted of one row: so many of the most likely, and these."""
-
-    top: int
-    ids: tuple[int, ...]
-
-
-class Question(NamedTuple):
-    """A step for an auditor: these rows from `position` on. asks: as in Step."""
-
-    position: int
-    rows: tuple[bytes, ...]
-    top: int
-    asks: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What one stage was given and what it passed on, from position 0 of a session on.
-
-    stages: of the session's route. asks: of the last stage, what it was asked of each position; None: nothing.
-    """
-
-    session: int
-    stage: Stage
-    stages: int
-    given: tuple[bytes, ...]
-    gave: Answer
-    asks: tuple[Asked | None, ...]
-
-    @property
-    def final(self) -> bool:
-        """Whether it ends the model: what it passed on are candidates."""
-        return any(self.asks)
-
-    @property
-    def nbytes(self) -> int:
-        """Of its rows."""
-        return _size(self.given) + _size(self.gave)
-
-    def questions(self) -> list[Question]:
-        """The same computation in as few steps as may be: it costs an auditor much less than it cost the stage.
-
-        Of each row the audited one's own candidates are asked for by name, so that there is something to compare
-        where the most likely ones are others.
-        """
-        return [self._question(start, end) for start, end in self._pieces()]
-
-    def _pieces(self) -> list[tuple[int, int]]:
-        """Of at most MAX_STEP_ROWS positions and _STEP_BYTES of answers each, and with one `top`."""
-        pieces, start, top, size = list[tuple[int, int]](), 0, 0, 0
-        for position, (asked, row) in enumerate(zip(self.asks, self.gave, strict=True)):
-            changed, size = asked is not None and top not in (0, asked.top), size + len(row or b"")
-            if changed or position - start == MAX_STEP_ROWS or (size > _STEP_BYTES and position > start):
-                pieces.append((start, position))
-                start, top, size = position, 0, len(row or b"")
-            if asked is not None:
-                top = asked.top
-        return [*pieces, (start, len(self.given))]
-
-    def _question(self, start: int, end: int) -> Question:
-        wanted = [position for position in range(start, end) if self.asks[position] is not None]
-        asks = [self._ids(position) for position in range(wanted[0], end)] if wanted else []
-        top = next((asked.top for asked in self.asks[start:end] if asked is not None), 1)
-        return Question(start, self.given[start:end], top, tuple(asks))
-
-    def _ids(self, position: int) -> tuple[int, ...]:
-        row = self.gave[position]
-        if row is None:
-            return ()
-        return tuple(np.frombuffer(row, "<i4", (len(row) - 4) // 8, 4).tolist())
 
 
 @dataclass(slots=True)
@@ -133,7 +49,7 @@ class _Record:
 
     def truncate(self, length: int) -> int:
         """Forget positions from `length` on; the bytes that it frees."""
-        freed = _size(self.given[length:]) + _size(self.gave[length:])
+        freed = size_of(self.given[length:]) + size_of(self.gave[length:])
         del self.given[length:], self.asks[length:], self.gave[length:]
         self.told = min(self.told, _judged(self.gave))
         return freed
@@ -157,10 +73,6 @@ class _Record:
 
 def _judged(rows: Sequence[bytes | None]) -> int:
     return sum(row is not None for row in rows)
-
-
-def _size(rows: Sequence[bytes | None]) -> int:
-    return sum(len(row) for row in rows if row is not None)
 
 
 class Witness:
@@ -213,7 +125,7 @@ class Witness:
         record.given += rows
         asks = [Asked(step.top, ask) for ask in step.asks] if record.final else []
         record.asks += [*[None] * (step.rows - len(asks)), *asks][:count]
-        self._count(record, _size(rows))
+        self._count(record, size_of(rows))
 
     def gave(self, place: int, step: Step, payload: Payload) -> None:
         """A stage passed hidden rows on."""
@@ -231,7 +143,7 @@ class Witness:
         if rows != held:
             record.gave[step.position : step.position + len(held)] = rows
             record.told = 0
-            self._count(record, _size(rows) - _size(held))
+            self._count(record, size_of(rows) - size_of(held))
 
     def scored(self, place: int, step: Step, counts: Sequence[int], payload: Payload) -> None:
         """The last stage gave candidates."""
@@ -280,7 +192,7 @@ class Witness:
             return
         rows = rows[: len(record.given) - len(record.gave)]
         record.gave += rows
-        self._count(record, _size(rows))
+        self._count(record, size_of(rows))
         if record.done and self._record(step.session, place) is record:
             del self._records[step.session][place]
             self._finish(step.session, record)
