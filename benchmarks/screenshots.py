@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from potluck.client import Client
 from potluck.local import LocalSwarm, demo_model
 from potluck.types import even_spans
 
 FOLDER = Path(__file__).parent.parent / "docs" / "screenshots"
-QUESTION = "What is a potluck dinner? Answer with a short list."
+QUESTION = "What is a potluck dinner? Answer in two sentences."
+MINUTE_S = 60.0
+
+
+@contextmanager
+def company(url: str) -> Iterator[None]:
+    """Two others ask now and then while the block runs, which begins when the curves have a minute of them."""
+    over = threading.Event()
+    others = [threading.Thread(target=ask_now_and_then, args=(Client(url), seed, over)) for seed in range(2)]
+    for other in others:
+        other.start()
+    try:
+        time.sleep(MINUTE_S)
+        yield
+    finally:
+        over.set()
+        for other in others:
+            other.join()
+
+
+def ask_now_and_then(swarm: Client, seed: int, over: threading.Event) -> None:
+    chance = random.Random(seed)
+    while not over.wait(chance.uniform(0, 4)):
+        swarm.complete(swarm.model, "A potluck is", chance.randint(20, 150))
 
 
 @contextmanager
@@ -29,6 +56,9 @@ def page_of(browser: Browser, url: str, scheme: str, width: int) -> Iterator[Pag
 def draw(browser: Browser, url: str, scheme: str, width: int) -> None:
     with page_of(browser, url, scheme, width) as page:
         page.get_by_role("link", name="Chat").click()
+        page.get_by_text("Settings").click()
+        page.get_by_label("Temperature").fill("0")  # the same answer in every picture
+        page.get_by_text("Settings").click()
         page.get_by_label("Your message").fill(QUESTION)
         page.get_by_role("button", name="Send").click()
         page.get_by_text("Served by").wait_for(timeout=60_000)
@@ -45,8 +75,9 @@ def main() -> None:
             swarm.add_node(str(span), "--name", name)
         swarm.wait_covered()
         browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for scheme, width in (("light", 1280), ("dark", 1280), ("dark", 320)):
-            draw(browser, swarm.url, scheme, width)
+        with company(swarm.url):
+            for scheme, width in (("light", 1280), ("dark", 1280), ("dark", 320)):
+                draw(browser, swarm.url, scheme, width)
         browser.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,8 +26,10 @@ def chat(url: Url, key: Key = "") -> None:
     swarm = client_of(url, key)
     model = swarm.status()["model"]
     say(f"Talking to {model}. An empty line or Ctrl-D ends.")
-    with suppress(KeyboardInterrupt):
+    try:
         _converse(swarm, model, [])
+    except KeyboardInterrupt:
+        say("")  # the terminal has written ^C
 
 
 def _converse(swarm: Client, model: str, messages: list[dict[str, Any]]) -> None:
@@ -58,10 +59,14 @@ def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) ->
         answer = swarm.stream_chat(model, messages, lambda read, total: _show_reading(bar, read / total))
         first = next(answer, "")
     parts = []
-    for part in chain([first], answer):
-        parts.append(part)
-        console.file.write(part)
-        console.file.flush()
+    try:
+        for part in chain([first], answer):
+            parts.append(part)
+            console.file.write(part)
+            console.file.flush()
+    except PotluckError:
+        say("")  # what is told of it begins on a line of its own
+        raise
     say("")
     return "".join(parts)
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def ready(positions: int = 100, sessions: int = 8, decode_s: float = 0.01) -> Re
     return Ready(Capacity(sessions, positions, 576), Speed(decode_s, decode_s / 10), "twin", "plain")
 
 
-def join(swarm: Swarm, node: str, first: int, last: int, **capacity: int) -> None:
+def join(swarm: Swarm, node: str, first: int, last: int, **capacity: Any) -> None:
     swarm.handle(Joined(node, hello(Span(first, last), name=node.upper())))
     swarm.handle(BecameReady(node, ready(**capacity)))
 
@@ -243,3 +245,13 @@ def test_the_status_names_nodes_speeds_and_what_is_missing() -> None:
     assert (loading.name, loading.state, loading.progress, loading.tokens_per_s) == ("bert", "loading", 0.25, None)
     assert (serving.name, serving.span, serving.state, serving.tokens_per_s) == ("N2", "2-3", "ready", 100.0)
     assert msgspec.json.decode(msgspec.json.encode(status))["layers"] == LAYERS
+
+
+def test_what_limits_follows_from_what_steps_take_not_from_what_nodes_said() -> None:
+    swarm = make_swarm()
+    join(swarm, "a", 0, 2)
+    join(swarm, "b", 3, 5, decode_s=0.03)
+    assert swarm.limit().startswith("Layers 3-5 on B take 7")
+    swarm.nodes["b"].measure.token_s = 0.01  # it loaded beside others
+    swarm.nodes["a"].measure.token_s = 0.02
+    assert swarm.limit().startswith("Layers 0-2 on A take 6")

@@ -27,10 +27,10 @@ def test_a_second_holder_of_the_slowest_stage_helps_as_far_as_the_others_carry_i
 
 
 def test_who_limits_many_streams_may_be_another_than_who_is_slow_for_one() -> None:
-    swarm = [placed("far", "0-2", 3000.0, round_trip_s=0.9), placed("small", "3", 200.0)]
+    swarm = [placed("far", "0-2", 3000.0, round_trip_s=0.9), placed("Small", "3", 200.0)]
     assert limit_sentence(FOOTPRINT, swarm) == (
         "Layers 0-2 on far take 67 % of a token's time; "
-        "a second holder for layer 3 on small would give +100 % for 8 streams."
+        "a second holder for layer 3 on Small would give +100 % for 8 streams."
     )
 
 

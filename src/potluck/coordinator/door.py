@@ -74,7 +74,10 @@ class StoreDoor:
         account, number = fingerprint(key), None
         if self._invites is not None:
             if not text:
-                raise Refused("This swarm is private: ask its owner for an invite, and join with its URL.")
+                raise Refused(
+                    "This swarm is private: ask its owner for an invite, and join with its URL. "
+                    "If this machine has joined before, use the --name of then: a node's key belongs to its name."
+                )
             invite = self._invites.redeem(session, text)
             account, number = invite.account or account, invite.id
         row = NodeRow(key=key.hex(), account=account, invite=number, first_seen=self._clock(), revoked=False)

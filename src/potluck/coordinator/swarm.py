@@ -131,9 +131,13 @@ class Swarm:
 
         Then in powers of two, so that plans do not change with every step.
         """
-        seen = self._footprint.work(node.span) / max(node.measure.token_s, 1e-9)
+        seen = self._seen_rate(node)
         doubted = node.state is not NodeState.LOADING and seen * _DOUBTED < node.bytes_per_s
         return 2.0 ** round(math.log2(seen)) if doubted else node.bytes_per_s
+
+    def _seen_rate(self, node: Node) -> float:
+        """The same, as its latest steps show it; what it said when it loaded, until there are any."""
+        return self._footprint.work(node.span) / max(node.measure.token_s, 1e-9)
 
     def _placed(self) -> list[Placed]:
         """The nodes as planning sees them; those that are still loading count, those that leave or pause do not."""
@@ -146,7 +150,7 @@ class Swarm:
     def limit(self) -> str:
         """What limits the nodes that serve now, in a sentence; empty where none does."""
         ready = ready_nodes(self.nodes).values()
-        serving = [Placed(node.machine(node.name, self._rate(node)), node.span) for node in ready]
+        serving = [Placed(node.machine(node.name, self._seen_rate(node)), node.span) for node in ready]
         return limit_sentence(self._footprint, serving) if serving else ""
 
     def _progressed(self, event: Progressed) -> list[Action]:

@@ -49,7 +49,8 @@ def limit_sentence(footprint: Footprint, placed: Sequence[Placed]) -> str:
     share = f"{_layers(found.slowest)} {takes} {100 * found.share:.0f} % of a token's time"
     if round(100 * found.gain) < 1:
         return f"{share}."
-    there = "" if found.bottleneck.machine == found.slowest.machine else f" for {_layers(found.bottleneck).lower()}"
+    elsewhere = found.bottleneck.machine != found.slowest.machine
+    there = f" for {_layers(found.bottleneck, first=False)}" if elsewhere else ""
     return f"{share}; a second holder{there} would give +{100 * found.gain:.0f} % for {STREAMS} streams."
 
 
@@ -58,5 +59,7 @@ def _tokens_per_s(told: Forecast) -> float:
     return min(STREAMS * told.one_stream, told.many_streams)
 
 
-def _layers(placed: Placed) -> str:
-    return f"{'Layers' if len(placed.span) > 1 else 'Layer'} {placed.span} on {placed.machine.name}"
+def _layers(placed: Placed, first: bool = True) -> str:
+    """first: in its sentence."""
+    word = "Layers" if len(placed.span) > 1 else "Layer"
+    return f"{word if first else word.lower()} {placed.span} on {placed.machine.name}"

@@ -3,6 +3,7 @@
 import { $, figure, make, setText } from "./dom.js";
 
 const KEPT_S = 300;
+const LEAST_S = 60;
 const WINDOW_S = 5;
 const HEIGHT = 40;
 const SVG = "http://www.w3.org/2000/svg";
@@ -10,10 +11,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const samples = [];
 const tiles = [
   ["tokens/s", (at) => tokensPerSecond(at)],
-  ["streams", (at) => samples[at].streams],
+  ["streams", (at) => samples[at].streams, "stream"],
   ["waiting", (at) => samples[at].waiting],
   ["ms a token", (at) => milliseconds(at)],
-].map(([unit, value]) => ({ unit, value, ...tile(unit) }));
+].map(([unit, value, one = unit]) => ({ unit, value, one, ...tile(unit) }));
 
 /** What was before this page was opened, or while it heard nothing. */
 export function recallStrip(history, now) {
@@ -24,9 +25,10 @@ export function recallStrip(history, now) {
 export function sampleStrip(status, now) {
   samples.push({ at: now, tokens: status.tokens, streams: status.streams, waiting: status.waiting });
   while (samples[0].at < now - KEPT_S) samples.shift();
-  for (const { value, number, curve } of tiles) {
+  for (const { unit, value, one, number, word, curve } of tiles) {
     const values = samples.map((_, at) => value(at));
     setText(number, values.at(-1) === null ? "–" : figure(values.at(-1)));
+    setText(word, values.at(-1) === 1 ? one : unit);
     curve.setAttribute("d", path(values));
   }
 }
@@ -43,9 +45,11 @@ function milliseconds(at) {
   return rate && samples[at].streams ? (1000 * samples[at].streams) / rate : null;
 }
 
+/** As wide as there are samples, but for the first minute. */
 function path(values) {
   const most = Math.max(1, ...values);
-  const x = (at) => KEPT_S - (values.length - 1 - at);
+  const step = KEPT_S / Math.max(LEAST_S, values.length - 1);
+  const x = (at) => (KEPT_S - step * (values.length - 1 - at)).toFixed(1);
   let pen = "M";
   let drawn = "";
   values.forEach((value, at) => {
@@ -63,6 +67,7 @@ function tile(unit) {
   svg.setAttribute("aria-hidden", "true");
   svg.append(curve);
   const number = make("strong", {}, "–");
-  $("strip").append(make("div", { class: "tile" }, make("p", {}, number, make("span", {}, unit)), svg));
-  return { number, curve };
+  const word = make("span", {}, unit);
+  $("strip").append(make("div", { class: "tile" }, make("p", {}, number, word), svg));
+  return { number, word, curve };
 }

@@ -15,7 +15,7 @@ const WORDS = {
 const ENGINES = { llamacpp: "llama.cpp", transformers: "transformers" };
 const UNITS = [["h", 3600], ["min", 60], ["s", 1]];
 const WINDOW_S = 5;
-const NARROW = 0.07;
+const NARROW = 0.1;
 const rows = new Map();
 let made = 0;
 
