@@ -27,6 +27,12 @@ HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</scr
 - one
   - two
 
+Who brings what:
+| dish | *who* |
+|:---|---|
+| <b>soup</b> | a \\| b | nobody |
+| bread
+
 ```html
 <iframe srcdoc="<script>parent.pwned = 1</script>"></iframe>
 ```
@@ -203,6 +209,8 @@ def test_a_hostile_answer_stays_text(visit, tiny_swarm: LocalSwarm, complaints) 
     answer = page.locator("article.assistant .text")
     expect(answer.locator("strong")).to_have_text("bold")
     expect(answer.locator("li li")).to_have_text("two")
+    expect(answer.locator("th")).to_have_text(["dish", "who"])
+    expect(answer.locator("td")).to_have_text(["<b>soup</b>", "a | b", "bread"])
     expect(answer.locator("pre")).to_contain_text('<iframe srcdoc="<script>')
     expect(answer).to_contain_text("<img src=x onerror=")
     assert answer.locator("img, script, iframe, b").count() == 0

@@ -36,6 +36,7 @@ function block(lines, depth) {
   if (/^\s*([-*_])(\s*\1){2,}\s*$/.test(line)) return lines.shift(), [make("hr")];
   if (/^\s*>/.test(line)) return [make("blockquote", {}, markdown(quoted(lines), depth + 1))];
   if (item(line)) return [list(lines, depth)];
+  if (tabular(lines)) return [table(lines)];
   return [paragraph(lines)];
 }
 
@@ -69,9 +70,26 @@ function list(lines, depth) {
   return made;
 }
 
+/** A line of names over one of dashes. */
+const tabular = ([names, rule = ""]) => names.includes("|") && /^\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?)?$/.test(rule.trim());
+
+const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
+
+/** Rows may be too short; filled up, a little text could make very many cells. */
+function table(lines) {
+  const [names] = lines.splice(0, 2).map(cells);
+  const end = lines.findIndex((line) => !line.includes("|"));
+  const rows = lines.splice(0, end < 0 ? lines.length : end).map(cells);
+  const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, ...inline(name))));
+  const body = rows.map((row) => make("tr", {}, ...row.slice(0, names.length).map((text) => make("td", {}, ...inline(text)))));
+  return make("div", { class: "wide", tabIndex: 0 }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+}
+
+const begins = (lines) => /^\s*(```|~~~|#{1,6}\s|>)/.test(lines[0]) || item(lines[0]) || tabular(lines);
+
 function paragraph(lines) {
   const own = [lines.shift()];
-  while (lines.length && lines[0].trim() && !/^\s*(```|~~~|#{1,6}\s|>)/.test(lines[0]) && !item(lines[0])) own.push(lines.shift());
+  while (lines.length && lines[0].trim() && !begins(lines)) own.push(lines.shift());
   return make("p", {}, ...inline(own.join("\n")));
 }
 
