@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ from potluck import __version__
 from potluck.client import Client
 from potluck.errors import PotluckError, SpanError
 from potluck.progress import Bar, checking
-from potluck.terminal import Key, Url, client_of, console, say
+from potluck.terminal import Key, Url, client_of, console, hint, say
 from potluck.types import even_spans
 
 _WAITING = "Waiting for the first word"
@@ -58,12 +57,14 @@ def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) ->
         bar.show(_WAITING, None)
         answer = swarm.stream_chat(model, messages, lambda read, total: _show_reading(bar, read / total))
         first = next(answer, "")
-    parts = []
+    parts, part = [], first
     try:
-        for part in chain([first], answer):
+        while part:
             parts.append(part)
             console.file.write(part)
             console.file.flush()
+            with hint("Waiting for the nodes"):
+                part = next(answer, "")
     except PotluckError:
         say("")  # what is told of it begins on a line of its own
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -23,6 +23,8 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 
 QUIET_S = 1.0
 """What is over sooner needs no bar."""
+
+_SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8\x1b[J"
 
 URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
 MODEL_HELP = "A GGUF file; a Hugging Face folder or repository."
@@ -59,7 +61,34 @@ def say_json(value: object) -> None:
 def waiting(what: str) -> Iterator[None]:
     """A spinner, once this has taken a second."""
     spinner = console.status(f"{what}.")
-    timer = threading.Timer(QUIET_S, spinner.start)
+    try:
+        with _after_a_second(spinner.start):
+            yield
+    finally:
+        spinner.stop()
+
+
+@contextmanager
+def hint(what: str) -> Iterator[None]:
+    """The same within a line, which goes on where it was."""
+    shown = []
+
+    def show() -> None:
+        shown.append(what)
+        _write(f"{_SAVE_CURSOR} ({what})")
+
+    try:
+        with _after_a_second(show if console.is_terminal else lambda: None):
+            yield
+    finally:
+        if shown:
+            _write(_RESTORE_CURSOR)
+
+
+@contextmanager
+def _after_a_second(call: Callable[[], None]) -> Iterator[None]:
+    """Calls it on a thread of its own, unless what is within is over by then."""
+    timer = threading.Timer(QUIET_S, call)
     timer.daemon = True
     timer.start()
     try:
@@ -67,7 +96,11 @@ def waiting(what: str) -> Iterator[None]:
     finally:
         timer.cancel()
         timer.join()
-        spinner.stop()
+
+
+def _write(text: str) -> None:
+    console.file.write(text)
+    console.file.flush()
 
 
 def client_of(url: str, key: str) -> Client:

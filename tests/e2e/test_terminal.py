@@ -76,6 +76,24 @@ def test_a_talk_tells_how_far_the_question_is_read(tiny_swarm):
         assert not terminal.shows("Traceback")
 
 
+def test_a_talk_tells_that_it_waits_for_the_nodes(smol):
+    frozen = smol.nodes[1].popen
+    with Terminal("chat", smol.url).open() as terminal:
+        eventually(lambda: terminal.shows("> "))
+        before = smol.status()["tokens"]
+        terminal.type("Write a long story about a dog.\n")
+        eventually(lambda: smol.status()["tokens"] > before + 5)
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: terminal.shows("\x1b7 (Waiting for the nodes)"))
+        finally:
+            frozen.send_signal(signal.SIGCONT)
+        eventually(lambda: terminal.shows("\x1b8\x1b[J"))
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(10) == 0
+        assert not terminal.shows("Traceback")
+
+
 REPORT = """
 import sys
 from potluck.progress import ConsoleReporter

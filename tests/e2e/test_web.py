@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -329,6 +330,19 @@ def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:
         expect(page.locator("tr.node")).to_have_count(2)
         swarm.add_node(str(Span(2, 3)))
         expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible(timeout=60_000)
+
+
+def test_an_answer_that_waits_for_lost_layers_says_so(visit, tiny: Path) -> None:
+    with LocalSwarm(tiny, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        page = visit(swarm.url)
+        set_answers(page, 8)
+        swarm.nodes[1].popen.send_signal(signal.SIGSTOP)
+        ask(page, "potluck")
+        note = page.locator("article.assistant .note")
+        expect(note).to_have_text("No node serves layers 2-3 now: waiting for one.", timeout=20_000)
+        swarm.nodes[1].popen.send_signal(signal.SIGCONT)
+        expect(note).to_contain_text("Served by", timeout=20_000)
 
 
 def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, tiny: Path, tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ def test_who_limits_many_streams_may_be_another_than_who_is_slow_for_one() -> No
     )
 
 
+def test_layers_that_several_hold_get_one_more_holder() -> None:
+    swarm = [placed("quick", "0-1", 6000.0), placed("attic-pc", "2-3", 400.0), placed("cellar", "2-3", 400.0)]
+    assert "; one more holder would give +" in limit_sentence(FOOTPRINT, swarm)
+
+
 def test_where_another_machine_changes_nothing_only_the_share_is_told() -> None:
     swarm = [placed("far", "0-3", 1e6, round_trip_s=1.0)]
     assert limit_sentence(FOOTPRINT, swarm) == "Layers 0-3 on far take 100 % of a token's time."

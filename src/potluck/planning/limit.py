@@ -51,12 +51,18 @@ def limit_sentence(footprint: Footprint, placed: Sequence[Placed]) -> str:
         return f"{share}."
     elsewhere = found.bottleneck.machine != found.slowest.machine
     there = f" for {_layers(found.bottleneck, first=False)}" if elsewhere else ""
-    return f"{share}; a second holder{there} would give +{100 * found.gain:.0f} % for {STREAMS} streams."
+    shared = any(_overlap(one, found.bottleneck) for one in placed if one is not found.bottleneck)
+    holder = "one more holder" if shared else "a second holder"
+    return f"{share}; {holder}{there} would give +{100 * found.gain:.0f} % for {STREAMS} streams."
 
 
 def _tokens_per_s(told: Forecast) -> float:
     """Of STREAMS streams: no more than so many times one, and no more than the machines carry."""
     return min(STREAMS * told.one_stream, told.many_streams)
+
+
+def _overlap(one: Placed, other: Placed) -> bool:
+    return one.span.first <= other.span.last and other.span.first <= one.span.last
 
 
 def _layers(placed: Placed, first: bool = True) -> str:

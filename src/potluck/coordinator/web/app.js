@@ -1,7 +1,7 @@
 // Puts the page together: the live status, the two views, and who is asking.
 
 import { Refused, events, json, key, request, setKey } from "./api.js";
-import { startChat } from "./chat.js";
+import { ageChat, startChat } from "./chat.js";
 import { $, setText } from "./dom.js";
 import { offerJoin } from "./join.js";
 import { recallStrip, sampleStrip } from "./strip.js";
@@ -43,6 +43,7 @@ setInterval(() => {
   if (status === null) return;
   sampleStrip(status, seconds());
   ageTable(seconds());
+  ageChat(status.missing);
 }, 1000);
 
 function showView() {

@@ -7,10 +7,13 @@ import { markdown } from "./markdown.js";
 
 const KNOBS = ["temperature", "top_p", "max_tokens", "seed"];
 const LONG = 128; // tokens; what is shorter is read in no time
+const QUIET_MS = 2000;
 
 let current;
 let modelName;
 let asking = null;
+let growing = null; // the message that an answer fills
+let heard = 0; // when something last came of it
 
 /** model: a function that tells the model's name. */
 export function startChat(model) {
@@ -26,6 +29,12 @@ export function startChat(model) {
   });
   $("settings").addEventListener("change", noteSettings);
   open(conversations()[0] ?? begin());
+}
+
+/** Once a second: whoever waits is told for what. missing: layers that no node serves. */
+export function ageChat(missing) {
+  if (!asking || performance.now() - heard < QUIET_MS) return;
+  growing.wait(missing.length ? `No node serves layers ${missing.join(", ")} now: waiting for one.` : "Waiting for the nodes…");
 }
 
 function open(conversation) {
@@ -79,6 +88,8 @@ async function send() {
   const shown = bubble(answer);
   $("messages").append(bubble(question).element, shown.element);
   list();
+  growing = shown;
+  heard = performance.now();
   busy(true);
   try {
     await stream(await asked, answer, shown);
@@ -117,6 +128,7 @@ async function stream(asked, answer, shown) {
   try {
     for await (const data of events(reply)) {
       if (data === "[DONE]") break;
+      heard = performance.now();
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
       if (chunk.prompt_progress) shown.reading(chunk.prompt_progress);
@@ -145,18 +157,21 @@ function busy(is) {
   if (!is && focused === $("stop")) $("prompt").focus({ preventScroll: true });
 }
 
-/** A message on the page. later: it has grown, and is drawn with the next picture. reading: before its first word. */
+/**
+ * A message on the page. later: it has grown, and is drawn with the next picture. reading: before its first word.
+ * wait: nothing comes, and why.
+ */
 function bubble(message) {
   const text = make("div", { class: "text" });
   const note = make("p", { class: "note" });
   const read = make("span");
   const bar = make("progress");
-  const wait = make("label", { class: "reading", hidden: true }, read, bar);
-  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "The table" }, wait, text, note);
+  const progress = make("label", { class: "reading", hidden: true }, read, bar);
+  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "The table" }, progress, text, note);
   let due = false;
   const show = () => {
     due = false;
-    wait.hidden = true;
+    progress.hidden = true;
     const pane = $("messages");
     const below = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 80;
     text.replaceChildren(message.role === "user" ? message.content : markdown(message.content));
@@ -168,12 +183,14 @@ function bubble(message) {
     due = true;
   };
   const reading = ({ total, cache, processed }) => {
-    wait.hidden = total - cache < LONG;
+    progress.hidden = total - cache < LONG;
+    setText(note, "");
     setText(read, `Reading: ${figure(processed)} of ${figure(total)} tokens`);
     Object.assign(bar, { max: total, value: processed });
   };
+  const wait = (why) => setText(note, why);
   show();
-  return { element, show, later, reading };
+  return { element, show, later, reading, wait };
 }
 
 function noteOf({ served, first_s, tokens, stream_s, stopped }) {
