@@ -430,7 +430,6 @@ def test_unloading_frees_the_model(llama: Checkpoint) -> None:
 @pytest.mark.parametrize(("quantize", "error"), [("int8", 0.05), ("int4", 0.5)])
 def test_quantized_layers_stay_near(llama: Checkpoint, quantize: str, error: float) -> None:
     """The relative error of the logits, over all of them, is that of the weights: 1/127 or 1/7 of a row's largest."""
-    pytest.importorskip("torchao")
     chain = [llama.engine(span, quantize=quantize) for span in CUTS[1]]
     [logits] = step(chain, [(0, tokens(0, 12))])
     expected = llama.logits(tokens(0, 12))
