@@ -208,6 +208,15 @@ class Node:
         counts = tuple(len(ids) for ids, _, _ in scored)
         return encode(Scores(step.session, step.route, step.step, counts, 0.0, 0.0), pack_scores(scored))
 
+    def die_with(self, step: int) -> Callable[[Step], Awaitable[None]]:
+        """As `before`: the node is gone instead of answering this step, counted from 1."""
+
+        async def die(_: Step) -> None:
+            if len(self.steps) == step:
+                await self.link.close()
+
+        return die
+
     async def leave(self) -> None:
         await self.link.close()
         await asyncio.gather(*self.tasks)
@@ -456,12 +465,7 @@ def test_a_node_lost_in_mid_answer_changes_nothing(lost: int, after: int, seed: 
             undisturbed = await answer(gateway, one)
         async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
             victim = nodes[lost]
-
-            async def die(_: Step) -> None:
-                if len(victim.steps) == after:
-                    await victim.link.close()
-
-            victim.before = die
+            victim.before = victim.die_with(after)
             deltas = await answer(gateway, one)
             assert len(victim.steps) == min(after, len(undisturbed))
             assert text(deltas) == text(undisturbed)
@@ -789,12 +793,7 @@ def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
             undisturbed = await answer(gateway, one)
         async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
             victim = nodes[lost]
-
-            async def die(_: Step) -> None:
-                if len(victim.steps) == after:
-                    await victim.link.close()
-
-            victim.before = die
+            victim.before = victim.die_with(after)
             assert text(await answer(gateway, one)) == text(undisturbed)
             assert len(victim.steps) == after
 

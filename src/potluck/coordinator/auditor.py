@@ -13,12 +13,12 @@ from potluck.coordinator.audits import Action, Assignment, Audited, Audits, Forf
 from potluck.coordinator.case import Holder
 from potluck.coordinator.evidence import EVIDENCE_BYTES, Answer, Evidence, Question
 from potluck.coordinator.lottery import MOST_KNOWN
-from potluck.coordinator.node import Node
+from potluck.coordinator.node import Node, ready_nodes
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.relay import Relay
 from potluck.coordinator.trace import Hop
 from potluck.errors import PotluckError, Unavailable
-from potluck.types import NodeState, RowFormat, Stage
+from potluck.types import RowFormat, Stage
 from potluck.wire.messages import Step
 from potluck.wire.rows import join_rows
 
@@ -108,10 +108,8 @@ class Auditor:
         """Nodes that serve, begin where the stage begins, and reach its end: the stage's own among them."""
         return [
             self._holder(name)
-            for name, node in self._nodes.items()
-            if node.state is NodeState.READY
-            and node.span.first == stage.span.first
-            and node.span.last >= stage.span.last
+            for name, node in ready_nodes(self._nodes).items()
+            if node.span.first == stage.span.first and node.span.last >= stage.span.last
         ]
 
     def _holder(self, name: str) -> Holder:
