@@ -12,7 +12,7 @@ from potluck import __version__
 from potluck.client import Client
 from potluck.errors import PotluckError, SpanError
 from potluck.progress import Bar, checking
-from potluck.terminal import Key, Url, client_of, console, hint, say
+from potluck.terminal import Key, Url, client_of, hint, say, write
 from potluck.types import even_spans
 
 _WAITING = "Waiting for the first word"
@@ -61,8 +61,7 @@ def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) ->
     try:
         while part:
             parts.append(part)
-            console.file.write(part)
-            console.file.flush()
+            write(part)
             with hint("Waiting for the nodes"):
                 part = next(answer, "")
     except PotluckError:

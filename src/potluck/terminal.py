@@ -75,14 +75,14 @@ def hint(what: str) -> Iterator[None]:
 
     def show() -> None:
         shown.append(what)
-        _write(f"{_SAVE_CURSOR} ({what})")
+        write(f"{_SAVE_CURSOR} ({what})")
 
     try:
         with _after_a_second(show if console.is_terminal else lambda: None):
             yield
     finally:
         if shown:
-            _write(_RESTORE_CURSOR)
+            write(_RESTORE_CURSOR)
 
 
 @contextmanager
@@ -98,7 +98,8 @@ def _after_a_second(call: Callable[[], None]) -> Iterator[None]:
         timer.join()
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Within a line, as it is, at once."""
     console.file.write(text)
     console.file.flush()
 
