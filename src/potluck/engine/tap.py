@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from pathlib import Path
 from typing import Any, Protocol
 
-import llama_cpp
 import llama_cpp.llama_cpp as c
 import numpy as np
 
 from potluck.engine.base import Rows
+from potluck.engine.library import library_folder
 from potluck.errors import EngineError
 
 _NAME_BYTES = 64  # GGML_MAX_NAME
 
 
 def _load_ggml() -> ctypes.CDLL:
-    folder = Path(llama_cpp.__file__).parent / "lib"
+    folder = library_folder()
     for pattern in ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.*"):
         for file in folder.glob(pattern):
             return ctypes.CDLL(str(file))
