@@ -70,7 +70,13 @@ def cpu_flags() -> frozenset[str]:
 def _compile(kernels: KernelSet, source: Path, build: Path) -> None:
     chosen = [f"-DGGML_{feature}={'ON' if feature in kernels.features else 'OFF'}" for feature in _FEATURES]
     without = [f"-DLLAMA_BUILD_{part}=OFF" for part in ("COMMON", "EXAMPLES", "SERVER", "TESTS", "TOOLS")]
-    options = ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_C_FLAGS=-w", "-DGGML_NATIVE=OFF", "-DBUILD_SHARED_LIBS=ON", "-DLLAMA_CURL=OFF"]
+    options = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DCMAKE_C_FLAGS=-w",
+        "-DGGML_NATIVE=OFF",
+        "-DBUILD_SHARED_LIBS=ON",
+        "-DLLAMA_CURL=OFF",
+    ]
     options += [f"-DCMAKE_CXX_FLAGS=-w -include {ROOT / 'native' / 'amx.h'}", *chosen, *without]
     subprocess.run(["cmake", "-S", source, "-B", build, *options], check=True, stdout=subprocess.DEVNULL)
     command = ["cmake", "--build", build, "--target", "ggml-cpu", "--parallel", str(os.cpu_count())]
