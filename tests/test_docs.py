@@ -15,11 +15,11 @@ import typer.main
 from prometheus_client.parser import text_string_to_metric_families
 
 from potluck.cli import app
-from potluck.coordinator.audits import no_audits
-from potluck.coordinator.events import Joined
-from potluck.coordinator.metrics import Metrics
-from potluck.coordinator.openapi import OPERATIONS
-from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.audits.audits import no_audits
+from potluck.coordinator.http.openapi import OPERATIONS
+from potluck.coordinator.swarm.events import Joined
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.watching.metrics import Metrics
 from potluck.planning.cost import Footprint
 from potluck.types import Span
 from potluck.wire.messages import Hello
