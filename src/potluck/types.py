@@ -1,4 +1,4 @@
-"""Frozen values that every part of Potluck speaks."""
+"""Frozen values that all parts of Potluck share."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from msgspec import Struct
 from potluck.errors import SpanError, WireError
 
 MAX_CANDIDATES = 256
-"""The most candidate tokens a last stage returns for one row, besides the ids it was asked for."""
+"""The most candidate tokens that a last stage returns for one row, besides the ids that it was asked for."""
 
 
 MAX_STEP_ROWS = 64
-"""The most positions of a step, and of a node's batch. A longer prompt is several steps: they follow each other
-through the stages. Larger ones are hardly faster, and let the next stage wait."""
+"""The most positions of a step, and of a node's batch. A longer prompt becomes several steps, which follow each other
+through the stages. Larger steps are hardly faster, and make the next stage wait."""
 
 
 SMALL_ROWS = 16
-"""Steps up to this size are tokens being generated: someone watches them appear. A node computes batches of up to so
-many rows on the thread that listens, so it hears nothing meanwhile."""
+"""Steps up to this size are tokens that are being generated: someone watches them appear. A node computes batches of up
+to this many rows on the thread that listens, and hears nothing in the meantime."""
 
 
 LONGEST_LABEL = 64
 
 
 def is_label(text: str) -> bool:
-    """Whether it is short and printable: what strangers say of themselves is shown in tables and logs."""
+    """Whether the text is short and printable, because what strangers say of themselves is shown in tables and logs."""
     return text.isprintable() and len(text) <= LONGEST_LABEL
 
 
@@ -59,7 +59,7 @@ class EngineKind(StrEnum):
 
 
 CACHE_BYTES = {EngineKind.LLAMACPP: 34 / 32, EngineKind.TRANSFORMERS: 4.0}
-"""Of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
+"""The bytes of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
 
 
 class Quantize(StrEnum):
@@ -78,14 +78,14 @@ class Quantize(StrEnum):
 
 
 class Priority(StrEnum):
-    """What a request asks for. interactive: someone waits for it. batch: whenever there is room to spare."""
+    """The urgency of a request. interactive: someone waits for it. batch: it runs whenever there is room to spare."""
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
 
 
 class Audience(StrEnum):
-    """For whom a swarm is: this machine alone, those who have keys and invites, or everybody."""
+    """The people for whom a swarm is: those on this machine, those who have keys and invites, or everybody."""
 
     LOCAL = "local"
     PRIVATE = "private"
@@ -93,11 +93,12 @@ class Audience(StrEnum):
 
 
 class NodeState(StrEnum):
-    """stalled: it does not answer in time.
+    """The state of a node at the coordinator; docs/internals/states.md draws the transitions.
 
-    leaving: it serves what runs there until others have taken that over; moving: likewise, then it gets other layers.
-    paused: its owner wants the machine for now. It keeps its layers.
-    quarantined: it was caught computing something else than its layers, and is used no more.
+    stalled: it does not answer in time.
+    leaving: it serves its sessions until others have taken them over. moving: likewise, and then it gets other layers.
+    paused: its owner needs the machine for now. It keeps its layers.
+    quarantined: it was caught computing something else than its layers, and is no longer used.
     """
 
     LOADING = "loading"
@@ -129,7 +130,7 @@ class Span(Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> Span:
-        """`"12"` or `"12-15"` to a Span. Raises SpanError for anything else."""
+        """Parse `"12"` or `"12-15"`. Raises SpanError for anything else."""
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
         if match is None:
             raise SpanError(f"{text!r} is not a span: write it as 12 or 12-15, counted from 0.")
@@ -137,7 +138,7 @@ class Span(Struct, frozen=True, order=True):
         return cls(first, int(match[2]) if match[2] else first)
 
     def within(self, layers: int) -> Span:
-        """This span, or SpanError when a model of so many layers does not contain it."""
+        """This span. Raises SpanError when a model with this many layers does not contain it."""
         if self.last >= layers:
             raise SpanError(f"Span {self} is outside the model: its layers are 0-{layers - 1}.")
         return self
@@ -161,7 +162,7 @@ def even_spans(layers: int, parts: int) -> list[Span]:
 
 
 def spans_of(layers: list[int]) -> list[Span]:
-    """Ascending layer numbers as the fewest spans: `[0, 1, 5]` becomes 0-1 and 5."""
+    """Combine ascending layer numbers into the fewest spans: `[0, 1, 5]` becomes 0-1 and 5."""
     spans: list[Span] = []
     for layer in layers:
         if spans and spans[-1].last == layer - 1:
@@ -212,7 +213,7 @@ class Prospect(Struct, frozen=True, forbid_unknown_fields=True):
 class Stage(Struct, frozen=True):
     """One hop of a route: `node` runs the layers of `span` (a prefix of the span that it serves).
 
-    twin: the node's mark: who replaces it should compute the same bits.
+    twin: the node's mark. A node that replaces it should compute the same bits.
     """
 
     node: str

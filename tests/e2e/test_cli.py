@@ -22,7 +22,7 @@ def test_status_tells_who_serves_what(tiny_swarm):
     assert told.returncode == 0
     assert "Model tiny" in told.stdout
     assert "6 layers, context 4096." in told.stdout
-    assert "Nodes a layer: 1 1 1 1 1 1\n" in told.stdout
+    assert "Nodes per layer: 1 1 1 1 1 1\n" in told.stdout
     assert re.search(r"\nEvery layer is covered\.\nLayers \d-\d on .+ take \d+ % of a token's time", told.stdout)
     for span in even_spans(6, 3):
         [line] = [line for line in told.stdout.splitlines() if f"  {span} " in line]
@@ -90,14 +90,14 @@ def test_demo_answers_and_ends(tiny):
     assert told.returncode == 0, told.stderr
     assert "tiny.gguf on 2 nodes" in told.stdout
     assert "> hello\n" in told.stdout
-    assert told.stdout.endswith("The swarm is stopped.\n")
+    assert told.stdout.endswith("The swarm has stopped.\n")
     assert "Traceback" not in told.stdout + told.stderr
 
 
 def test_a_demo_with_more_nodes_than_layers_is_refused(tiny):
     told = potluck("demo", tiny, "--nodes", "7")
     assert told.returncode == 1
-    assert told.stderr == "potluck: The model has 6 layers: at most as many nodes can share them.\n"
+    assert told.stderr == "potluck: The model has 6 layers: at most 6 nodes can share them.\n"
 
 
 @contextmanager

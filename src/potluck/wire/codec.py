@@ -68,7 +68,7 @@ def check_version(frame: bytes) -> None:
         raise WireError("The first frame is not a greeting.") from error
     if first.kind in ("greeting", "hello") and first.protocol != PROTOCOL_VERSION:
         raise WireError(
-            f"The node speaks protocol {first.protocol}, the coordinator {PROTOCOL_VERSION}: "
+            f"The node speaks protocol {first.protocol} and the coordinator speaks protocol {PROTOCOL_VERSION}: "
             "install the same version of Potluck on both."
         )
     if first.kind != "greeting":

@@ -31,7 +31,9 @@ def check_challenge(greeting: Greeting, answer: Challenge) -> None:
     """Raises IdentityError unless it answers this greeting, and the coordinator has the key that it shows."""
     _check_nonce(answer.nonce)
     if not verify(answer.key, answer.proof, _of_coordinator(greeting.nonce, answer.nonce, answer.key)):
-        raise IdentityError("The coordinator does not prove the key that it shows: somebody else may be in its place.")
+        raise IdentityError(
+            "The coordinator does not prove the key that it shows: another machine may be impersonating it."
+        )
 
 
 def sign_hello(hello: Hello, identity: Identity, greeting: Greeting, answer: Challenge) -> Hello:

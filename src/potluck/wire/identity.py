@@ -69,10 +69,10 @@ class Identity:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _make(path)
             if os.name == "posix" and path.stat().st_mode & _OTHERS:
-                raise IdentityError(f"Others can read the key in {path}: have it replaced, or run chmod 600 on it.")
+                raise IdentityError(f"Others can read the key in {path}: replace it, or run chmod 600 on it.")
             return cls(_private_key(path))
         except OSError as error:
-            raise IdentityError(f"No key can be kept in {path}: {error.strerror or error}.") from error
+            raise IdentityError(f"The key cannot be kept in {path}: {error.strerror or error}.") from error
 
     def sign(self, message: bytes) -> bytes:
         return self._private.sign(message)
@@ -112,7 +112,11 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
-        raise IdentityError(f"{path} holds no Ed25519 key; if you delete it, a new one is made.") from error
+        raise IdentityError(
+            f"{path} does not contain an Ed25519 key. If you delete the file, Potluck makes a new key."
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise IdentityError(f"{path} holds a key of another kind than Ed25519; if you delete it, a new one is made.")
+        raise IdentityError(
+            f"{path} contains a key of another kind than Ed25519. If you delete the file, Potluck makes a new key."
+        )
     return key

@@ -16,9 +16,9 @@ def origin(url: str) -> str:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # brackets that do not match, a port that is no number
-        raise WireError(f"{url[:200]!r} is no URL.") from error
+        raise WireError(f"{url[:200]!r} is not a URL.") from error
     if parts.scheme not in _PORTS or not host:
-        raise WireError(f"{url[:200]!r} is no URL of a coordinator.")
+        raise WireError(f"{url[:200]!r} is not the URL of a coordinator.")
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[parts.scheme]}"
 
 
