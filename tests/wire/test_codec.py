@@ -96,7 +96,7 @@ def test_the_version_is_checked_before_the_rest() -> None:
     check_version(encode(Greeting(PROTOCOL_VERSION, bytes(32))))
     for kind, version in (("greeting", 999), ("hello", 2)):  # up to version 2 the hello came first
         with pytest.raises(
-            WireError, match=rf"protocol {version} and the coordinator speaks protocol {PROTOCOL_VERSION}: install"
+            WireError, match=rf"protocol {version} and the coordinator speaks protocol {PROTOCOL_VERSION}: install the"
         ):
             check_version(raw({"kind": kind, "protocol": version, "whatever": [1, {"later": None}]}))
 

@@ -130,7 +130,7 @@ class Agent:
                 if self._leaving.is_set():
                     return
                 self._reporter.say(
-                    f"There is no connection to {self._config.url} ({error}). The node tries again in {pause_s:.1f} s."
+                    f"There is no connection to {self._config.url} ({error}); trying again in {pause_s:.1f} s."
                 )
             # Each node waits a little differently, so that they do not all come back in the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
