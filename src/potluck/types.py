@@ -34,7 +34,7 @@ def is_label(text: str) -> bool:
 
 
 class Attention(StrEnum):
-    """How a swarm keeps its KV caches; one choice for all nodes of a swarm.
+    """The kind of a swarm's KV caches, the same for all of its nodes.
 
     `exact`: results do not depend on batch mix, chunking or threads (q8_0 or bf16 cache).
     `fast`: an f16 cache with tiled kernels; long prompts are faster, bits may differ from run to run.
@@ -45,14 +45,17 @@ class Attention(StrEnum):
 
 
 class RowFormat(StrEnum):
-    """How hidden rows travel: `f32` is exact; `f16` halves the bytes, with a power-of-two scale per row."""
+    """The format of hidden rows on the wire.
+
+    `f32` is exact. `f16` halves the bytes, with a power-of-two scale for each row.
+    """
 
     F32 = "f32"
     F16 = "f16"
 
 
 class EngineKind(StrEnum):
-    """What runs the layers, the same for all nodes of a swarm."""
+    """The engine that runs the layers, the same for all nodes of a swarm."""
 
     LLAMACPP = "llamacpp"
     TRANSFORMERS = "transformers"
@@ -63,7 +66,7 @@ CACHE_BYTES = {EngineKind.LLAMACPP: 34 / 32, EngineKind.TRANSFORMERS: 4.0}
 
 
 class Quantize(StrEnum):
-    """What the matrices of a Hugging Face model become when a node loads them.
+    """The type that the matrices of a Hugging Face model get when a node loads them.
 
     The llama.cpp engine knows the GGUF types, the transformers engine weight-only int8 and int4, or none.
     """
@@ -111,7 +114,7 @@ class NodeState(StrEnum):
 
 
 class PauseReason(StrEnum):
-    """Why a node pauses. A closed set: a node's own words would be shown to all."""
+    """The reason why a node pauses. The set is closed, because a node's own words would be shown to everybody."""
 
     OWNER = "its owner paused it"
     HOURS = "it is outside its hours"
@@ -173,7 +176,7 @@ def spans_of(layers: list[int]) -> list[Span]:
 
 
 class Capacity(Struct, frozen=True):
-    """What one engine can hold at once: `sessions`, `positions` (KV cells over all sessions), `rows` a batch."""
+    """The most that one engine can hold: `sessions`, `positions` (KV cells over all sessions), `rows` of a batch."""
 
     sessions: int
     positions: int
@@ -181,17 +184,17 @@ class Capacity(Struct, frozen=True):
 
 
 class Speed(Struct, frozen=True):
-    """Measured on the loaded span: seconds for one row through it, and per row in a large batch."""
+    """The speed measured on the loaded span: seconds for one row through it, and per row in a large batch."""
 
     decode_s: float
     prefill_s: float
 
 
 class Outlook(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a swarm of certain nodes gives. missing: the layers that nobody serves.
+    """The rates that a swarm of certain nodes would give. missing: the layers that nobody serves.
 
-    one_stream, many_streams: tokens/s, estimated, of one answer alone, and of as many as all nodes together carry; 0
-    where layers are missing.
+    one_stream, many_streams: estimated tokens/s of one answer alone, and of as many as all nodes together carry; 0 if
+    layers are missing.
     """
 
     missing: tuple[Span, ...]
@@ -204,7 +207,7 @@ class Outlook(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prospect(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node adds: the swarm without it, and with it."""
+    """The outlook of a swarm without a node, and with it."""
 
     without: Outlook
     joined: Outlook

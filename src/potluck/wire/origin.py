@@ -1,4 +1,4 @@
-"""What a coordinator's URL says of where it is."""
+"""Reads from a coordinator's URL where the coordinator is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def origin(url: str) -> str:
-    """`scheme://host:port`, the same for every spelling of an http(s) URL. Raises WireError when it is none."""
+    """`scheme://host:port`, the same for every spelling of an http(s) URL. Raises WireError when the text is no URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -23,7 +23,7 @@ def origin(url: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether it names this very machine."""
+    """Whether the URL names this very machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
