@@ -51,8 +51,8 @@ def test_plan_tells_what_machines_would_give(tiny):
     assert first.split()[:3] == ["1:", "300M@40", "0-5"]
     assert second.split()[:3] == ["2:", "300M@40", "0-5"]
     assert third.split() == ["3:", "8M", "none"]
-    assert re.fullmatch(r"One stream: 19\d\.\d tokens/s\.", words[0])  # a round trip, and reading a tiny model
-    assert words[1].startswith("Many streams together: ")
+    assert re.fullmatch(r"One stream runs at 19\d\.\d tokens/s\.", words[0])  # a round trip, and reading a tiny model
+    assert words[1].startswith("Many streams together run at ")
     assert words[2] == "The bottleneck is machine 1: 300M@40, with layers 0-5."
     assert words[3:] == ["Layers 0-5 on 1: 300M@40 take 100 % of a token's time."]
 

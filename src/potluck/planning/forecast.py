@@ -44,10 +44,10 @@ def sentences(footprint: Footprint, told: Forecast) -> list[str]:
     if told.bottleneck is None:
         needed = sum(map(footprint.of, told.missing)) / (1 << 20)
         spans = ", ".join(map(str, told.missing))
-        return [f"Nobody can hold layers {spans}: machines with {needed:,.0f} MiB more are missing."]
+        return [f"No machine can hold layers {spans}: the swarm needs {needed:,.0f} MiB more memory."]
     return [
-        f"One stream: {told.one_stream:.1f} tokens/s.",
-        f"Many streams together: {told.many_streams:.1f} tokens/s.",
+        f"One stream runs at {told.one_stream:.1f} tokens/s.",
+        f"Many streams together run at {told.many_streams:.1f} tokens/s.",
         f"The bottleneck is machine {told.bottleneck.machine.name}, with layers {told.bottleneck.span}.",
     ]
 

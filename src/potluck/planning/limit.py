@@ -54,8 +54,8 @@ def limit_sentence(footprint: Footprint, placed: Sequence[Placed]) -> str:
     elsewhere = found.bottleneck.machine != found.slowest.machine
     there = f" for {_layers(found.bottleneck, first=False)}" if elsewhere else ""
     shared = any(_overlap(one, found.bottleneck) for one in placed if one is not found.bottleneck)
-    holder = "one more holder" if shared else "a second holder"
-    return f"{share}; {holder}{there} would give +{100 * found.gain:.0f} % for {STREAMS} streams."
+    helper = "one more machine" if shared else "a second machine"
+    return f"{share}; {helper}{there} would make {STREAMS} streams {100 * found.gain:.0f} % faster."
 
 
 def _tokens_per_s(told: Forecast) -> float:
