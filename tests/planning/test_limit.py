@@ -46,4 +46,4 @@ def test_where_another_machine_changes_nothing_only_the_share_is_told() -> None:
 
 def test_what_is_missing_comes_first() -> None:
     assert limit(FOOTPRINT, [placed("a", "0-1", 600.0)]) is None
-    assert limit_sentence(FOOTPRINT, [placed("a", "0-1", 600.0)]).startswith("Nobody can hold layers 2-3")
+    assert limit_sentence(FOOTPRINT, [placed("a", "0-1", 600.0)]).startswith("No machine can hold layers 2-3")
