@@ -244,4 +244,4 @@ def test_a_swarm_for_this_machine_wants_no_key_and_no_proxy(tiny_swarm):
         assert httpx.get(f"{tiny_swarm.url}/status", headers=header).status_code == 403
     assert "leave --host out" in complaint("serve", "x", "--local", "--host", "0.0.0.0")
     assert "exclude each other" in complaint("serve", "x", "--local", "--open")
-    assert "--database is no URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")
+    assert "--database must be the URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")

@@ -136,7 +136,7 @@ def read_json(files: Files, file: str) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{files.location}/{file} is not valid JSON; fetch it again.") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{files.location}/{file} holds no JSON object; fetch it again.")
+        raise ModelError(f"{files.location}/{file} does not contain a JSON object; fetch it again.")
     return value
 
 
