@@ -7,7 +7,7 @@ from potluck.coordinator import books as module
 from potluck.coordinator.accounts import Account
 from potluck.coordinator.books import Books
 from potluck.coordinator.door import StoreDoor
-from potluck.coordinator.members import Members
+from potluck.coordinator.members.members import Members
 from potluck.coordinator.store import Store, open_store
 from potluck.errors import StoreError
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from potluck.coordinator.gateway import Gateway
 from potluck.coordinator.invites import Invite
 from potluck.coordinator.keys import PER_MINUTE, Key
-from potluck.coordinator.members import Member
+from potluck.coordinator.members.members import Member
 from potluck.coordinator.office import Office
 from potluck.coordinator.requests import described, parse
 from potluck.errors import RequestError

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from potluck.coordinator.invites import Invite
 from potluck.coordinator.keys import Key
-from potluck.coordinator.members import Member
+from potluck.coordinator.members.members import Member
 
 
 class ErrorBody(Struct, frozen=True):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from sqlalchemy import select, update
 
 from potluck.coordinator.accounts import Account, Changes, Ledger, Pending
-from potluck.coordinator.members import Members
+from potluck.coordinator.members.members import Members
 from potluck.coordinator.store import AccountRow, NodeRow, Store
 from potluck.errors import StoreError
 

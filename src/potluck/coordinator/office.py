@@ -10,7 +10,7 @@ from potluck.coordinator.books import Books
 from potluck.coordinator.door import StoreDoor
 from potluck.coordinator.invites import Invites
 from potluck.coordinator.keys import OWNER_ACCOUNT, Keys
-from potluck.coordinator.members import Members
+from potluck.coordinator.members.members import Members
 from potluck.coordinator.reception import Reception
 from potluck.coordinator.store import Store
 from potluck.errors import StoreError

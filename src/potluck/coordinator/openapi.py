@@ -28,7 +28,7 @@ from potluck.coordinator.answers import (
     Tokens,
 )
 from potluck.coordinator.keys import Key
-from potluck.coordinator.members import Member
+from potluck.coordinator.members.members import Member
 from potluck.coordinator.requests import (
     ChatRequest,
     CompletionRequest,

@@ -11,7 +11,7 @@ from potluck.coordinator.audits import Audits, Record
 from potluck.coordinator.claim import weight_of
 from potluck.coordinator.fair import Standing
 from potluck.coordinator.history import Sample
-from potluck.coordinator.members import Member
+from potluck.coordinator.members.members import Member
 from potluck.coordinator.node import Node
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.tally import TokenKind
