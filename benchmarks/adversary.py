@@ -36,7 +36,7 @@ from gguf import GGMLQuantizationType
 from calibrate import KINDS, requantized
 from common import Prompts, ask_together, begin, print_aim, print_json, print_table, request
 from hostile_node import LIES
-from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.sources import open_model
 from potluck.types import Span, even_spans

@@ -40,7 +40,7 @@ from common import (
     print_json,
     print_table,
 )
-from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, Process, demo_model
 from potluck.models.sources import open_model
 from potluck.types import Span, even_spans

@@ -27,7 +27,7 @@ import psutil
 from msgspec import inspect
 
 from common import print_json
-from potluck.coordinator.sampling import Candidates
+from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import RowFormat
 from potluck.wire.codec import check_version, decode_from_coordinator, decode_from_node, encode

@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, inspect
 
 from potluck.coordinator.members.schema import FIRST, MIGRATIONS, revision_of, upgrade
-from potluck.coordinator.store import AccountRow, Base, InviteRow, KeyRow, NodeRow, open_store
+from potluck.coordinator.members.store import AccountRow, Base, InviteRow, KeyRow, NodeRow, open_store
 from potluck.errors import StoreError
 
 FIRST_SCHEMA = (Path(__file__).parents[2] / "data" / "first_schema.sql").read_text("utf-8")
@@ -40,7 +40,7 @@ def upgrade():
 FAILING = SECOND + "    raise RuntimeError('halfway')\n"
 LOSING = SECOND + "    op.execute('DELETE FROM invites')\n"
 
-START = "import sys; from potluck.coordinator.store import open_store; open_store(sys.argv[1]).close()"
+START = "import sys; from potluck.coordinator.members.store import open_store; open_store(sys.argv[1]).close()"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from potluck.coordinator.store import NodeRow, Store
+from potluck.coordinator.members.store import NodeRow, Store
 from potluck.errors import RequestError
 
 QUARANTINE_S = 30 * 86400.0
