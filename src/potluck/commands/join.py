@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,9 @@ from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Url, say
 from potluck.errors import PotluckError
 from potluck.types import Span
+
+if TYPE_CHECKING:
+    from potluck.node.config import NodeConfig
 
 _PAUSE: signal.Signals | None = getattr(signal, "SIGUSR1", None)
 _RESUME: signal.Signals | None = getattr(signal, "SIGUSR2", None)
@@ -52,7 +55,6 @@ def join(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would do, and do not join.")] = False,
 ) -> None:
     """Be a node: serve a few layers of the coordinator's model."""
-    from potluck.node.agent import Agent
     from potluck.node.config import NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
     from potluck.node.inquiry import inquire
@@ -79,10 +81,17 @@ def join(
     )
     if url.startswith("http://") and not is_loopback(url):
         say(f"The line to {url} is not encrypted: whoever carries it can read all, and could change it.")
-    with ConsoleReporter() as reporter:
-        if dry_run:
+    if dry_run:
+        with ConsoleReporter() as reporter:
             run(lambda: inquire(config, reporter))
-            return
+        return
+    _serve(config)
+
+
+def _serve(config: NodeConfig) -> None:
+    from potluck.node.agent import Agent
+
+    with ConsoleReporter() as reporter:
         agent = Agent(config, reporter)
         run(agent.run, agent.leave, _handlers(agent.pause, agent.resume))
     say("Stopped.")

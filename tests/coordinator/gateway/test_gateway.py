@@ -10,8 +10,7 @@ import pytest
 
 from newcomer import GREETING, NODE, answer, introduce, reception
 from potluck.coordinator.audits.audits import Audits, no_audits
-from potluck.coordinator.gateway import gateway as module
-from potluck.coordinator.gateway import lookout
+from potluck.coordinator.gateway import entrance, lookout
 from potluck.coordinator.gateway.gateway import Gateway
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.members.door import Entry
@@ -174,7 +173,7 @@ def test_whoever_only_asks_cannot_work() -> None:
 
 
 def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_STRANGERS", 1)
+    monkeypatch.setattr(entrance, "_MOST_STRANGERS", 1)
 
     async def is_heard(gateway: Gateway) -> bool:
         """Whether the coordinator listens to a new socket, which is closed when it does."""
@@ -329,7 +328,7 @@ def test_a_node_that_cannot_be_admitted_is_told_why(second: Callable[[bytes], by
 
 @pytest.mark.parametrize("greets", [False, True])
 def test_a_silent_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, greets: bool) -> None:
-    monkeypatch.setattr(module, "_HELLO_S", 0.05)
+    monkeypatch.setattr(entrance, "_HELLO_S", 0.05)
 
     async def test() -> None:
         node = Node(make_gateway())

@@ -7,7 +7,6 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.coordinator.audits.auditor import Auditor
 from potluck.coordinator.audits.audits import Audits, no_audits
-from potluck.coordinator.gateway.linkprobe import probe_link
+from potluck.coordinator.gateway.entrance import Entrance
 from potluck.coordinator.gateway.lookout import Lookout
 from potluck.coordinator.gateway.peers import choose_peers, may_share
 from potluck.coordinator.gateway.reception import Reception
-from potluck.coordinator.gateway.socket import Outbox, ServerLink
+from potluck.coordinator.gateway.socket import Outbox, ServerLink, farewell
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.members.ledger import Ledger
@@ -50,7 +49,6 @@ from potluck.coordinator.swarm.events import (
     Stalled,
     Tell,
 )
-from potluck.coordinator.swarm.linkspeed import UNKNOWN
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.errors import (
@@ -81,7 +79,6 @@ from potluck.wire.messages import (
     PeerToken,
     Pong,
     Ready,
-    Refusal,
     Released,
     Resume,
     Scores,
@@ -89,15 +86,6 @@ from potluck.wire.messages import (
 )
 
 log = logging.getLogger(__name__)
-
-_HELLO_S = 30.0
-"""How long a new socket may take to say who it is."""
-
-_FAREWELL_S = 2.0
-_LONGEST_REASON = 500
-
-_MOST_STRANGERS = 64
-"""Sockets that may be at the door at once, those that only ask included: each may have sent a frame of full length."""
 
 _CHATTER_PER_MINUTE = 600
 """Frames of a node that answer nothing: honest ones send two or three a second."""
@@ -129,13 +117,9 @@ class Gateway:
         self.ledger = ledger or Ledger()
         self.tickets = Tickets()
         self._stays: dict[str, asyncio.Task[Any]] = {}
-        self._strangers = 0
-        """Sockets of those who have not been admitted yet."""
-        self._shut: set[bytes] = set()
-        """Keys that were revoked since the coordinator started."""
         self._cut: dict[str, str] = {}
         """Nodes whose stay was ended here, and why."""
-        self._reception = reception
+        self._entrance = Entrance(reception, relay.clock)
         self._relay = relay
         self._terms = terms
         self._outboxes: dict[str, Outbox] = {}
@@ -166,7 +150,7 @@ class Gateway:
         """The route `/node`, as an ASGI application."""
         link = ServerLink(receive, send)
         await link.accept()
-        if self._strangers >= _MOST_STRANGERS:
+        if self._entrance.is_full:
             await link.close()  # without a word: whoever is honest tries again
             return
         host, _ = scope["client"] or ("", 0)
@@ -211,7 +195,7 @@ class Gateway:
             self._lookout.forget(node)
             self._relay.forget(node)
             self._apply(Left(node))  # before the farewell, which a node that does not read would hold up
-            await self._part(link, reason)
+            await farewell(link, reason)
 
     def cut(self, key: bytes, reason: str) -> None:
         """Nodes with this public key go now, with the reason; their sessions go on without them.
@@ -219,7 +203,7 @@ class Gateway:
         What they know of the others' tokens is worth nothing then. Those that the door let in a moment ago, and that
         are not admitted yet, stay outside.
         """
-        self._shut.add(key)
+        self._entrance.shut(key)
         for name, known in self.swarm.nodes.items():
             if known.key == key:
                 self._end_stay(name, reason)
@@ -233,7 +217,7 @@ class Gateway:
 
     def pardon(self, key: bytes) -> None:
         """The owner lets nodes with this key in again, from the next time that they come."""
-        self._shut.discard(key)
+        self._entrance.reopen(key)
         self.swarm.pardon(key)
 
     def trust(self, key: bytes, *, trusted: bool) -> None:
@@ -252,50 +236,23 @@ class Gateway:
         return f"Node {known.name} ({node})" if known else f"Node {node}"
 
     async def _admit(self, node: str, link: Link) -> None:
-        self._strangers += 1
-        try:
-            joined = await self._introduced(node, link)
+        with self._entrance.stranger():
+            joined = await self._entrance.introduce(node, link)
             if joined.hello.joins:
                 self._apply(joined)
             else:
                 await self._show(joined, link)
-        finally:
-            self._strangers -= 1
-
-    async def _introduced(self, node: str, link: Link) -> Joined:
-        try:
-            async with asyncio.timeout(_HELLO_S):
-                hello, entry = await self._reception.meet(link)
-                # Whose owner chose the layers has them whatever its link is like.
-                speed = await probe_link(link, self._relay.clock) if hello.movable else UNKNOWN
-        except TimeoutError as error:
-            raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
-        if hello.key in self._shut:
-            raise Refused("The swarm's owner has revoked this node.")
-        return Joined(node, hello, entry, speed)
 
     async def _show(self, joined: Joined, link: Link) -> None:
         """What the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
         self._welcome(joined.node, self.swarm.newcomer(joined), peer_token="")
-        with suppress(LinkClosed, TimeoutError):
-            async with asyncio.timeout(_HELLO_S):
-                await link.receive()
+        await self._entrance.linger(link)
 
     def _welcome(self, name: str, node: Node, peer_token: str) -> None:
         """To the span that it has now, or would have."""
         peers, ticket = choose_peers(node.span, self.swarm.nodes.values()), self.tickets.issue(name)
         prospect = self.swarm.prospect(name, node)
         self._outboxes[name].put(encode(self._terms.welcome(name, node.span, ticket, peers, peer_token, prospect)))
-
-    async def _part(self, link: Link, reason: str | None) -> None:
-        """Close the link, with the reason for a refusal."""
-        try:
-            async with asyncio.timeout(_FAREWELL_S):
-                if reason is not None:
-                    await link.send(encode(Refusal(reason[:_LONGEST_REASON])))
-                await link.close()
-        except (LinkClosed, TimeoutError):
-            log.debug("The node did not wait for our farewell.")
 
     def _take(self, node: str, message: FromNode, payload: memoryview) -> None:
         """One frame of an admitted node."""

@@ -1,4 +1,4 @@
-"""A node's web-socket at the coordinator's end."""
+"""A node's web-socket at the coordinator's end, and what is to be sent through it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from collections import deque
 from starlette.types import Receive, Send
 
 from potluck.errors import LinkClosed, WireError
+from potluck.wire.codec import encode
 from potluck.wire.link import Link
+from potluck.wire.messages import Refusal
 
 log = logging.getLogger(__name__)
+
+_FAREWELL_S = 2.0
+_LONGEST_REASON = 500
 
 
 class ServerLink:
@@ -45,6 +50,17 @@ class ServerLink:
             await self._send({"type": "websocket.close"})
         except (OSError, RuntimeError):  # RuntimeError: it was closed already
             log.debug("The socket was closed already.")
+
+
+async def farewell(link: Link, reason: str | None) -> None:
+    """Close the link, with the reason for a refusal."""
+    try:
+        async with asyncio.timeout(_FAREWELL_S):
+            if reason is not None:
+                await link.send(encode(Refusal(reason[:_LONGEST_REASON])))
+            await link.close()
+    except (LinkClosed, TimeoutError):
+        log.debug("The node did not wait for our farewell.")
 
 
 class Outbox:
