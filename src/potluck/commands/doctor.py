@@ -15,7 +15,7 @@ from potluck.commands.terminal import URL_HELP, AsJson, Key, console, say, say_j
 
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "bold red"}
 
-MaybeUrl = Annotated[str | None, typer.Argument(metavar="[URL]", help=URL_HELP)]
+MaybeUrl = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP)]
 
 
 def doctor(url: MaybeUrl = None, as_json: AsJson = False, key: Key = "") -> None:
