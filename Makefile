@@ -6,7 +6,7 @@ PIP := .venv/bin/pip
 # llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
-.PHONY: install demo test lint audit docs screenshots clean
+.PHONY: install demo test lint fix audit docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -20,6 +20,11 @@ lint: .venv/test.stamp
 	.venv/bin/ruff check src tests benchmarks docs
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
+
+# Formats, and mends what ruff can mend by itself.
+fix: .venv/test.stamp
+	.venv/bin/ruff check --fix src tests benchmarks docs
+	.venv/bin/ruff format src tests benchmarks docs
 
 # Asks the vulnerability service of PyPI about every pin; it takes the network, so `make test` does not.
 audit: .venv/bin/pip
