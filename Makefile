@@ -32,9 +32,10 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-# The page about the protocol, of the message types.
+# The pages that are generated: the protocol from the message types, the list of files from their docstrings.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
+	.venv/bin/python docs/make_files.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.
 screenshots: .venv/test.stamp

@@ -31,7 +31,11 @@ def test_the_answer_is_where_the_page_says(question: str, file: str, word: str) 
 
 SNIPPETS = {
     "coordinator/members/schema.py": ["def revision_of(", "if unknown := set(stamps).difference(known):"],
-    "commands/findings.py": ["Finding = Ok | Note | Wrong", "case Library() as library:", "case BrokenLibrary(reason):"],
+    "commands/findings.py": [
+        "Finding = Ok | Note | Wrong",
+        "case Library() as library:",
+        "case BrokenLibrary(reason):",
+    ],
     "commands/serve.py": [
         'raise PotluckError("TLS takes a certificate and its key: give both --tls-cert and --tls-key.")',
         "listener = _listen(host, port)  # before the model is read: a port in use is known at once",

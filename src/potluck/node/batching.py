@@ -1,4 +1,4 @@
-"""Which waiting steps to run in the next forward. Pure."""
+"""Which waiting steps run in the next batch. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a welcome to an engine: fetch the span's bytes into a span file, prove it, load it."""
+"""From a welcome to an engine: fetch the span's weights into a span file, prove it, load it."""
 
 from __future__ import annotations
 

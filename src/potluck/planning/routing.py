@@ -1,4 +1,4 @@
-"""Which nodes a session runs through. Pure."""
+"""The route of a session: which nodes it runs through. Pure."""
 
 from __future__ import annotations
 

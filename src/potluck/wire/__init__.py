@@ -1,0 +1,1 @@
+"""What nodes and the coordinator say to each other: messages, the bytes that they become, and the links they take."""

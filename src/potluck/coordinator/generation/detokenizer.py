@@ -1,4 +1,4 @@
-"""Incremental text: tokens in, and out the text that no later token can change."""
+"""The detokenizer: tokens in, and out the text that no later token can change."""
 
 from __future__ import annotations
 

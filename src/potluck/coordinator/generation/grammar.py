@@ -1,4 +1,4 @@
-"""Answers in a prescribed form: which tokens a JSON schema lets come next. llguidance knows how."""
+"""The grammar of an answer: which tokens a JSON schema lets come next. llguidance knows how."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Who asks over HTTP, and what they may: nothing passes here unseen but the nodes' own socket, `/health`
-and the pages."""
+"""Authentication: who asks over HTTP, and what they may.
+
+Nothing passes unseen but the nodes' own socket, `/health` and the pages.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions whose answer has ended, and whose keys and values the nodes keep for a request that begins alike. Pure."""
+"""The prefix cache: ended sessions whose keys and values the nodes keep for a request that begins alike. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which nodes are late: those that say nothing, and those that say much but answer no step. Pure: times come in."""
+"""The heartbeat: which nodes are late, because they say nothing or answer no step. Pure: times come in."""
 
 from __future__ import annotations
 

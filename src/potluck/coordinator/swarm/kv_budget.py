@@ -1,4 +1,4 @@
-"""Which sessions hold room on which nodes: routes are reserved, mended, parked and given back. Without I/O."""
+"""The KV budget: which sessions hold room on which nodes. Routes are reserved, mended, parked and given back. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How Alembic runs the migrations: on the connection that `schema.py` gives it, within its transaction."""
+"""How Alembic runs the migrations: on the connection that it is given, within its transaction."""
 
 from alembic import context
 
