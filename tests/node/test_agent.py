@@ -87,7 +87,7 @@ class Bench:
     def serving(self) -> Iterator[None]:
         ready = Ready(Capacity(8, 64, 32), SPEED, "", "")
         loaded = module._Loaded(WELCOME, cast(Any, ToyEngine(FIRST)), ready, cast(Any, None))
-        task = asyncio.create_task(self.agent._serve_stage(loaded, self._theirs))
+        task = asyncio.create_task(self.agent._serve_span(loaded, self._theirs))
         try:
             yield
         finally:

@@ -17,7 +17,6 @@ from potluck.errors import PotluckError, Unavailable
 
 log = logging.getLogger(__name__)
 
-
 Numbered = tuple[int, Delta]
 
 
