@@ -21,7 +21,7 @@ lint: .venv/test.stamp
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
 
-# Formats, and mends what ruff can mend by itself.
+# Formats the code, and fixes what ruff can fix by itself.
 fix: .venv/test.stamp
 	.venv/bin/ruff check --fix src tests benchmarks docs
 	.venv/bin/ruff format src tests benchmarks docs

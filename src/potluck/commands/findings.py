@@ -48,7 +48,7 @@ class Note(Struct, frozen=True, tag="note", tag_field="level"):
 
 
 class Wrong(Struct, frozen=True, tag="wrong", tag_field="level"):
-    """It does not work until this is mended. advice: a sentence that says what to do."""
+    """It does not work until this is fixed. advice: a sentence that says what to do."""
 
     subject: str
     says: str
