@@ -21,7 +21,7 @@ from potluck.commands import findings as check
 from potluck.commands.contact import Contact, Coordinator, NoUrl, Stranger, Unreachable, ahead, contact
 from potluck.commands.findings import Finding, Note, Ok, Wrong, findings
 from potluck.commands.readings import Folder, Memory, Processor, Readings, Software, read_folder, without_home
-from potluck.engine.library import BrokenLibrary, Gpu, Library, parse_kernels, read_library
+from potluck.engine.library_report import BrokenLibrary, Gpu, Library, parse_kernels, read_library
 
 GIB = 1 << 30
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from potluck.commands.contact import Contact, Coordinator, NoUrl, Stranger, Unreachable
 from potluck.commands.readings import Folder, Memory, Processor, Readings, Software
-from potluck.engine.library import BrokenLibrary, Library
+from potluck.engine.library_report import BrokenLibrary, Library
 
 _GIB = 1 << 30
 _SCARCE_DISK, _SPARSE_DISK = 1 * _GIB, 10 * _GIB

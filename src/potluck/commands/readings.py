@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from potluck import __version__
 from potluck.commands.contact import Contact, contact
-from potluck.engine.library import BrokenLibrary, Library, read_library
+from potluck.engine.library_report import BrokenLibrary, Library, read_library
 from potluck.models.sources import cache_folder
 from potluck.node.hardware import free_memory, usable_cores
 from potluck.wire.identity import data_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import llama_cpp
 
-from potluck.engine.library import Gpu
+from potluck.engine.library_report import Gpu
 from potluck.errors import EngineError
 
 _GPU, _INTEGRATED_GPU = 1, 2  # of `enum ggml_backend_dev_type`; the others are the CPU and what helps it
