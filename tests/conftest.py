@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from kit import apart
+from kit.groups import groups
 from potluck.local import demo_model
 
 settings.register_profile("shared", deadline=None)  # other programs of the machine decide how long an example takes
 settings.load_profile("shared")
 
-SLOW = ("test_transformers.py", "test_families.py", "test_exactness.py", "e2e")
+SLOW = ("test_transformers.py", "test_families.py", "test_exactness.py", "test_real_weights.py", "e2e")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    apart.register(config, groups())
+    if apart.CHILD not in os.environ:
+        config.pluginmanager.import_plugin("kit.report")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

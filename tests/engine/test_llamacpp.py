@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType
 
 from potluck.engine import tap
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
-from potluck.engine.probe import Trial, measure, survives
+from potluck.engine.probe import Trial, survives
 from potluck.errors import CapacityError, EngineError
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
@@ -236,28 +235,6 @@ def test_threads_do_not_change_a_bit(whole):
     assert np.array_equal(run(whole, 2, 0, TOKENS), expected)
     whole.rest()
     assert np.array_equal(run(whole, 3, 0, TOKENS), expected)
-
-
-def test_twins_have_one_mark_and_other_spans_another(tmp_path):
-    exact = write_tiny_gguf(tmp_path / "exact.gguf", "llama", layers=LAYERS, dtype=GGMLQuantizationType.Q8_0)
-    one, twin, whole = (load(exact, span) for span in (Span(1, 2), Span(1, 2), Span(0, LAYERS - 1)))
-    speed, mark = measure(one)
-    assert speed.decode_s > 0
-    assert speed.prefill_s > 0
-    assert mark
-    assert measure(twin)[1] == mark
-    assert measure(whole)[1] not in ("", mark)
-    told: list[float] = []
-    assert measure(twin, "another layout", told.append)[1] not in ("", mark)
-    assert (told, told[-1]) == (sorted(told), 1.0)
-    assert one.length(-1) == 0
-    for engine in (one, twin, whole):
-        engine.unload()
-
-
-def test_an_engine_whose_bits_depend_on_the_batch_has_no_twins(whole, middle):
-    """llama.cpp multiplies float matrices with other kernels for one row than for many."""
-    assert measure(whole)[1] == measure(middle)[1] == ""
 
 
 def test_a_child_tells_whether_a_span_survives(model, tmp_path):

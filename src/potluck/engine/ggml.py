@@ -5,10 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
-import llama_cpp
-
+from potluck.engine.library import library_folder
 from potluck.engine.library_report import Gpu
 from potluck.errors import EngineError
 
@@ -16,8 +14,8 @@ _GPU, _INTEGRATED_GPU = 1, 2  # of `enum ggml_backend_dev_type`; the others are 
 
 
 def load(name: str) -> ctypes.CDLL:
-    """One of the libraries that came with llama-cpp-python, such as `ggml-base`; EngineError where it is missing."""
-    folder = Path(llama_cpp.__file__).parent / "lib"
+    """One of the libraries that llama-cpp-python loads, such as `ggml-base`; EngineError where it is missing."""
+    folder = library_folder()
     for pattern in (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll", f"lib{name}.*"):
         for file in folder.glob(pattern):
             return ctypes.CDLL(str(file))

@@ -9,9 +9,12 @@ import llama_cpp.llama_cpp as c
 import msgspec
 
 from potluck.engine import ggml
+from potluck.engine.library import kernels_digest
 from potluck.engine.library_report import Library, parse_kernels
 from potluck.engine.llamacpp import start_library
 from potluck.engine.tap import compiled_library
+
+_DIGITS = 16
 
 
 def report() -> Library:
@@ -19,6 +22,7 @@ def report() -> Library:
     return Library(
         package=llama_cpp.__version__,
         ggml=ggml.version(),
+        digest=kernels_digest()[:_DIGITS],
         kernels=parse_kernels(c.llama_print_system_info().decode()),
         for_gpus=bool(c.llama_supports_gpu_offload()),
         gpus=tuple(ggml.gpus()),

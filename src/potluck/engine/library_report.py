@@ -26,12 +26,14 @@ class Gpu(Struct, frozen=True):
 class Library(Struct, frozen=True, tag="loads", tag_field="library"):
     """What the library says of itself. package: the version of llama-cpp-python. ggml: that of ggml inside.
 
-    kernels: what was built into it, in its own words, such as `AVX2`. for_gpus: whether it was built for GPUs.
-    gpus: those that it can compute on. compiled_tap: whether Potluck's own C code beside it was compiled.
+    digest: the first hex digits of the kernels' SHA-256, on which last bits depend. kernels: what was built in, in its
+    own words, such as `AVX2`. for_gpus: whether it was built for GPUs. gpus: those that it can compute on.
+    compiled_tap: whether Potluck's own C code beside it was compiled.
     """
 
     package: str
     ggml: str
+    digest: str
     kernels: tuple[str, ...]
     for_gpus: bool
     gpus: tuple[Gpu, ...]

@@ -8,11 +8,8 @@ Sessions are llama.cpp sequences, so that one `llama_decode` serves many of them
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,8 @@ import numpy as np
 
 from potluck.engine import cells, openmp
 from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
+from potluck.engine.exclusive import claim_process
+from potluck.engine.library import kernels_digest
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
 from potluck.types import Attention, Capacity, Span
@@ -88,7 +87,9 @@ class LlamaCppEngine:
         extra_buffers: bool = True,
         progress: Progress = ignore,
     ) -> None:
+        claim_process("llama.cpp")
         start_library()
+        self.build = _build(extra_buffers)
         self.span = span
         self.layers = layers
         self.capacity = capacity
@@ -398,19 +399,7 @@ def _split(rows: Output, counts: list[int]) -> list[Output]:
     return np.split(rows, np.cumsum(counts[:-1])) if len(counts) > 1 else [rows]
 
 
-def library_version() -> str:
-    """Of llama-cpp-python and of the kernels it was built with, for probe verdicts and bug reports."""
-    import llama_cpp
-
-    library = Path(llama_cpp.__file__).parent / "lib"
-    stamp = max((int(file.stat().st_mtime) for file in library.iterdir()), default=0)
-    return f"{llama_cpp.__version__}-{stamp}-{sys.platform}"
-
-
-@cache
-def build_mark() -> str:
-    """What decides over last bits besides the weights: the compiled kernels, and what they found this CPU to have."""
-    digest = hashlib.sha256(c.llama_print_system_info())
-    for library in sorted((Path(c.__file__).parent / "lib").glob("*ggml-cpu*")):
-        digest.update(library.read_bytes())
-    return digest.hexdigest()
+def _build(extra_buffers: bool) -> str:
+    """The kernels, what they found this CPU to have, and the weight layout, which selects among them."""
+    system: bytes = c.llama_print_system_info()
+    return f"{kernels_digest()} {system.decode()} {'optimised' if extra_buffers else 'plain'}"

@@ -19,7 +19,6 @@ from potluck.errors import EngineError
 
 _NAME_BYTES = 64  # GGML_MAX_NAME
 
-
 _ggml = ggml.base()
 
 
