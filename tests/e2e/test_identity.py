@@ -133,7 +133,7 @@ def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tm
         port = coordinator.wait_for("potluck join").rpartition(":")[2]
         url = f"http://0.0.0.0:{port}"
         with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
-            node.wait_for(f"The line to {url} is not encrypted")
+            node.wait_for(f"The connection to {url} is not encrypted")
             node.wait_for(f"{url} has the key ")
             node.wait_for("Serving layers 0 ")
         coordinator.stop()
@@ -150,4 +150,6 @@ def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tm
 
 
 def test_whoever_is_not_known_cannot_be_forgotten():
-    assert complaint("forget", "http://192.0.2.1:1/") == "No coordinator at http://192.0.2.1:1 is known here."
+    assert complaint("forget", "http://192.0.2.1:1/") == (
+        "This machine does not know a coordinator at http://192.0.2.1:1."
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kit.pipeline import CHUNK, Pipeline, Unsplit, closing, greedy
-from potluck.coordinator.tokenizer import GgufTokenizer
+from potluck.coordinator.text.gguf_tokenizer import GgufTokenizer
 from potluck.engine.base import Segment
 from potluck.local import demo_model
 from potluck.types import RowFormat, Span, even_spans

@@ -1,7 +1,7 @@
-"""Before a span serves: does it survive, how fast is it, and which other nodes compute the same bits?
+"""Examines a span before it serves: does it survive, how fast is it, and which other nodes compute the same bits?
 
-A native library can kill its process (a compiler's bug once crashed every batch of two or more tokens on CPUs
-with AMX), so the first forwards run in a child process: `python -m potluck.engine.probe`.
+A native library can kill its process (a compiler's bug once crashed every batch of two or more tokens on CPUs with
+AMX), so the first forwards run in a child process: `python -m potluck.engine.probe`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _BATCHES = (2, 3, 4, 7, 17, 33, _MANY)
 _MANY_SHARE = 0.35
 """The part of the measurement's time that the first batch takes, for the progress that is told."""
 _LOAD_SHARE = 0.7
-"""Of a trial's time."""
+"""The share of loading in the time of a trial."""
 _FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A span file and how to load it."""
+    """A span file, and how to load it."""
 
     path: str
     span: Span
@@ -141,7 +141,7 @@ def probe_input(engine: Engine, rows: int) -> Tokens | Rows:
 
 
 def _try(trial: Trial) -> None:
-    """In the child: tell the progress as lines of stdout."""
+    """Run a trial in the child process, and print the progress as lines."""
 
     def tell(fraction: float) -> None:
         sys.stdout.write(f"{fraction:.3f}\n")

@@ -1,1 +1,1 @@
-"""What a model is on disk: its manifest, its file formats, and where its bytes come from."""
+"""A model on disk: its manifest, its file formats, and the places where its bytes come from."""

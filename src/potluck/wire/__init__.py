@@ -1,1 +1,1 @@
-"""What nodes and the coordinator say to each other: messages, the bytes that they become, and the links they take."""
+"""The messages between nodes and the coordinator, the bytes that they become, and the links that carry them."""
