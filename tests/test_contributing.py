@@ -37,7 +37,7 @@ SNIPPETS = {
         "case BrokenLibrary(reason):",
     ],
     "commands/serve.py": [
-        'raise PotluckError("TLS takes a certificate and its key: give both --tls-cert and --tls-key.")',
+        'raise PotluckError("TLS needs a certificate and its key: give both --tls-cert and --tls-key.")',
         "listener = _listen(host, port)  # before the model is read: a port in use is known at once",
     ],
 }
