@@ -9,7 +9,7 @@ export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/
 # Python keeps what it has compiled: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-random lint audit docs screenshots clean
+.PHONY: install demo test test-random lint fix audit docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -27,6 +27,11 @@ lint: .venv/test.stamp
 	.venv/bin/ruff check src tests benchmarks docs
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
+
+# Formats the code, and fixes what ruff can fix by itself.
+fix: .venv/test.stamp
+	.venv/bin/ruff check --fix src tests benchmarks docs
+	.venv/bin/ruff format src tests benchmarks docs
 
 # Asks the vulnerability service of PyPI about every pin; it takes the network, so `make test` does not.
 audit: .venv/bin/pip

@@ -31,7 +31,7 @@ TABLE = ROOT / "docs" / "options.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 FILES = ROOT / "docs" / "internals" / "files.md"
 DECISIONS = ROOT / "docs" / "decisions"
-DOCUMENTS = [ROOT / "README.md", ARCHITECTURE, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 _FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`]+)`")

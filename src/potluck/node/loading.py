@@ -1,4 +1,4 @@
-"""Leads from a welcome to an engine: it downloads the span's bytes into a span file, tries the file, and loads it."""
+"""Leads from a welcome to an engine: it downloads the span's weights into a span file, tries the file, and loads it."""
 
 from __future__ import annotations
 
