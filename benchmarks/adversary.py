@@ -39,7 +39,7 @@ from bench.tables import print_table
 from bench.traffic import Traffic, wait_until
 from calibrate import KINDS, requantized
 from hostile_node import LIES
-from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.sources import open_model
 from potluck.types import Span, even_spans

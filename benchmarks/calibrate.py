@@ -1,4 +1,4 @@
-"""How far honest nodes differ that are no twins: the figures behind src/potluck/coordinator/tolerance.py.
+"""How far honest nodes differ that are no twins: the figures behind src/potluck/coordinator/audits/verdict.py.
 
     python benchmarks/calibrate.py [--tokens 1500] [--model FILE]
 
@@ -21,8 +21,8 @@ import numpy as np
 
 from bench.record import Figure, Measure
 from bench.report import Report, options_parser
-from potluck.coordinator.tokenizer import open_tokenizer
-from potluck.coordinator.verdict import rows_error, scores_error
+from potluck.coordinator.audits.verdict import rows_error, scores_error
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine, start_library
 from potluck.local import demo_model

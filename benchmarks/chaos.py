@@ -33,7 +33,7 @@ from bench.rounds import percentile
 from bench.streams import Stream, all_gaps, ask, ask_in_turn, open_client
 from bench.swarms import forbid_optimised
 from calibrate import KINDS, requantized
-from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, Process, demo_model
 from potluck.models.sources import open_model
 from potluck.types import Span, even_spans

@@ -18,14 +18,14 @@ from starlette.routing import Route
 
 from bench.record import Figure, Measure, below
 from bench.report import Report, options_parser
-from potluck.coordinator.audits import no_audits
-from potluck.coordinator.events import BecameReady, Joined, Quarantined, Stalled
-from potluck.coordinator.history import History
-from potluck.coordinator.live import Live
-from potluck.coordinator.status import swarm_status
-from potluck.coordinator.swarm import Swarm
-from potluck.coordinator.tally import TokenKind
-from potluck.coordinator.web import Pages
+from potluck.coordinator.audits.audits import no_audits
+from potluck.coordinator.http.pages import Pages
+from potluck.coordinator.swarm.events import BecameReady, Joined, Quarantined, Stalled
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.swarm.tally import TokenKind
+from potluck.coordinator.watching.history import History
+from potluck.coordinator.watching.live import Live
+from potluck.coordinator.watching.status import swarm_status
 from potluck.planning.cost import Footprint
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.messages import Hello, Ready

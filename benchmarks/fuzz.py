@@ -27,7 +27,7 @@ from msgspec import inspect
 
 from bench.record import Measure, below
 from bench.report import Report, options_parser
-from potluck.coordinator.sampling import Candidates
+from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import RowFormat
 from potluck.wire.codec import check_version, decode_from_coordinator, decode_from_node, encode

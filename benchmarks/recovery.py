@@ -28,7 +28,7 @@ from bench.record import Figure, Measure, below, rounded
 from bench.report import Report, options_parser
 from bench.streams import ask, ask_whole, check_answers, open_client
 from bench.tables import print_table
-from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, Process, demo_model
 from potluck.models.sources import open_model
 from potluck.types import MAX_STEP_ROWS, Span, even_spans

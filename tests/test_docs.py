@@ -15,11 +15,11 @@ import typer.main
 from prometheus_client.parser import text_string_to_metric_families
 
 from potluck.cli import app
-from potluck.coordinator.audits import no_audits
-from potluck.coordinator.events import Joined
-from potluck.coordinator.metrics import Metrics
-from potluck.coordinator.openapi import OPERATIONS
-from potluck.coordinator.swarm import Swarm
+from potluck.coordinator.audits.audits import no_audits
+from potluck.coordinator.http.openapi import OPERATIONS
+from potluck.coordinator.swarm.events import Joined
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.watching.metrics import Metrics
 from potluck.planning.cost import Footprint
 from potluck.types import Span
 from potluck.wire.messages import Hello
@@ -185,9 +185,8 @@ def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
 def _wrong_words(code: list[str]) -> Iterator[str]:
     """`make` targets, endpoints and environment variables."""
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    servers = (SOURCE / "coordinator" / name for name in ("app.py", "admin.py", "research.py"))
-    routes = [route for file in servers for route in re.findall(r'Route\("(/[^"]*)"', file.read_text("utf-8"))]
     sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
+    routes = re.findall(r'Route\("(/[^"]*)"', sources)
     for snippet in code:
         yield from (f"make {t}" for t in re.findall(r"^make ([\w./-]+)", snippet, re.MULTILINE) if t not in targets)
         yield from (name for name in _SETTING.findall(snippet) if name not in sources)
@@ -299,9 +298,9 @@ def test_the_check_looks_at_something() -> None:
         ("`--colour` makes it red.", "--colour"),
         ("`python benchmarks/tax.py --colour`", "benchmarks/tax.py --colour"),
         ("`python benchmarks/none.py`", "benchmarks/none.py"),
-        ("`node/stage.py: Stage.dance` runs.", "node/stage.py: Stage.dance"),
+        ("`node/engine_loop.py: EngineLoop.dance` runs.", "node/engine_loop.py: EngineLoop.dance"),
         ("`node/none.py: Stage` runs.", "node/none.py: Stage"),
-        ("`node/stage.py:\nStage.sing` runs.", "node/stage.py: Stage.sing"),
+        ("`node/engine_loop.py:\nEngineLoop.sing` runs.", "node/engine_loop.py: EngineLoop.sing"),
         ("`engine/_tap.c: potluck_cap`", "engine/_tap.c: potluck_cap"),
         ("See `docs/none.md`.", "docs/none.md"),
         ("See `wire/none.py`.", "wire/none.py"),
@@ -324,7 +323,7 @@ def test_the_check_finds_a_mistake(text: str, mistake: str) -> None:
     [
         "`potluck serve MODEL --host 127.0.0.1`, `potluck join URL 12`, `--port 0`, and `pip install --upgrade pip`",
         "```\n$ potluck status http://192.168.1.5:8470 | sort --unique\nA potluck dinner is fun.\n```\n",
-        "`node/stage.py: Stage.run`, `types.py: SMALL_ROWS`, `engine/_tap.c: potluck_tap`, `wire/rows.py`",
+        "`node/engine_loop.py: EngineLoop.run`, `types.py: SMALL_ROWS`, `engine/_tap.c: potluck_tap`, `wire/rows.py`",
         "`make test`, `/status`, `/v1/chat/completions`, `POTLUCK_CACHE`, `config.json`, [it](docs/models.md)",
         "`python benchmarks/tax.py` (or with `--plain`)",
         "`potluck invite` makes them, `potluck invite revoke URL ID --nodes` takes them back: `/v1/admin/invites`",
@@ -337,5 +336,5 @@ def test_the_check_lets_what_exists_pass(text: str) -> None:
 def test_a_missing_row_and_a_missing_file_would_be_seen() -> None:
     table = TABLE.read_text("utf-8")
     assert rows(table.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
-    without = set(tree_paths(TREE.read_text("utf-8").replace("    relay.py ", "    relay.pyc ")))
-    assert "src/potluck/coordinator/relay.py" not in without
+    without = set(tree_paths(TREE.read_text("utf-8").replace("      relay.py ", "      relay.pyc ")))
+    assert "src/potluck/coordinator/relay/relay.py" not in without

@@ -79,7 +79,7 @@ def _load(model: Path, spans: list[Span], threads: int, sessions: int, extra_buf
     process = psutil.Process()
     if hasattr(process, "cpu_affinity"):
         process.cpu_affinity(pinned)
-    from potluck.coordinator.tokenizer import GgufTokenizer
+    from potluck.coordinator.text.gguf_tokenizer import GgufTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
         _loaded["engines"] = [_load_span(model, span, threads, sessions, extra_buffers, Path(folder)) for span in spans]
@@ -167,7 +167,7 @@ def _forward(batch: list[tuple[int, int, Any, int]]) -> list[Any]:
 
 
 def _text(ids: list[int]) -> str:
-    from potluck.coordinator.stream import TextStream
+    from potluck.coordinator.generation.detokenizer import Detokenizer
 
-    stream = TextStream(_loaded["tokenizer"])
+    stream = Detokenizer(_loaded["tokenizer"])
     return "".join(map(stream.push, ids)) + stream.finish()

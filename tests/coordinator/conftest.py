@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 
 import postgres
-from potluck.coordinator.store import Base, Store, open_store
+from potluck.coordinator.members.store import Base, Store, open_store
 
 
 class Clock:

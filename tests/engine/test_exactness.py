@@ -12,7 +12,7 @@ import llama_cpp.llama_cpp as c
 import numpy as np
 import pytest
 
-from potluck.coordinator.tokenizer import GgufTokenizer
+from potluck.coordinator.text.gguf_tokenizer import GgufTokenizer
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine, start_library
 from potluck.local import demo_model

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from node.test_stage import FIRST, SPEED, ToyEngine, TwoCores, run
+from node.test_engine_loop import FIRST, SPEED, ToyEngine, TwoCores, run
 from potluck.node import agent as module
 from potluck.node.agent import Agent
 from potluck.node.config import NodeConfig

@@ -15,7 +15,7 @@ import pytest
 from e2e.helpers import eventually
 from fileserver import FileServer
 from potluck.models.manifest import Manifest
-from potluck.models.peers import PeerSource
+from potluck.models.peer_source import PeerSource
 from potluck.models.sources import CoordinatorSource, open_model
 from potluck.node import sharing as module
 from potluck.node.loading import fetch_span, offer_span, opened

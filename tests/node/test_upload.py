@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.test_stage import run
+from node.test_engine_loop import run
 from potluck.node.upload import Bucket, PacedLink, Upload
 from potluck.wire.link import MemoryLink
 

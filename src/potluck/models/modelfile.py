@@ -9,7 +9,7 @@ from potluck.models.files import LocalSource, Progress
 from potluck.models.manifest import Manifest
 from potluck.models.spanfile import Header, write_span_file
 from potluck.models.spans import plan_model
-from potluck.models.tokenizer import tokenizer_entries
+from potluck.models.tokenizer_metadata import tokenizer_entries
 from potluck.types import Quantize
 
 

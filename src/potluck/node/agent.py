@@ -18,6 +18,7 @@ from potluck.errors import LinkClosed, TicketExpired
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig, node_url
+from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
@@ -26,7 +27,6 @@ from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Phase, Reporter, overall
 from potluck.node.sharing import Offer, Sharing, usable_peers
-from potluck.node.stage import Stage
 from potluck.node.upload import PacedLink, Upload
 from potluck.types import PauseReason
 from potluck.wire.codec import encode
@@ -171,7 +171,7 @@ class Agent:
         """Until the coordinator gives other layers (its welcome to them), or lets this node go (None)."""
         say, rows = self._reporter.say, loaded.welcome.rows
         on_token = self._sharing.change_token
-        stage = Stage(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
+        stage = EngineLoop(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
         helpers = [
             asyncio.create_task(work)
             for work in (self._follow_cores(link), self._obey(stage, link), self._take_leave(link))
@@ -193,7 +193,7 @@ class Agent:
         await asyncio.sleep(_LEAVE_S)
         await link.close()
 
-    async def _obey(self, stage: Stage, link: Link) -> None:
+    async def _obey(self, stage: EngineLoop, link: Link) -> None:
         """Pause and go on as the owner wants."""
         told: PauseReason | None = None
         pausing: asyncio.TimerHandle | None = None

@@ -16,7 +16,7 @@ from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
 from potluck.models.files import Source
 from potluck.models.manifest import Manifest
-from potluck.models.peers import PeerSource
+from potluck.models.peer_source import PeerSource
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
 from potluck.models.spanfile import Header, Piece, download_size, write_span_file
 from potluck.models.spans import copied_ranges, part_sizes, plan_raw_span, plan_span, span_file_name

@@ -1,0 +1,1 @@
+"""The commands, one module each; the seam between the command line and every other part."""

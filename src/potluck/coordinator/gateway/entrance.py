@@ -1,0 +1,71 @@
+"""The way in for nodes: who has dialled and is not admitted yet, how many may be there at once, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from potluck.coordinator.gateway.linkprobe import probe_link
+from potluck.coordinator.gateway.reception import Reception
+from potluck.coordinator.swarm.events import Joined
+from potluck.coordinator.swarm.linkspeed import UNKNOWN
+from potluck.errors import LinkClosed, Refused, WireError
+from potluck.wire.link import Link
+
+_HELLO_S = 30.0
+"""How long a new socket may take to say who it is."""
+
+_MOST_STRANGERS = 64
+"""Sockets that may be at the door at once, those that only ask included: each may have sent a frame of full length."""
+
+
+class Entrance:
+    """clock: seconds, for the speed of a newcomer's link."""
+
+    def __init__(self, reception: Reception, clock: Callable[[], float]) -> None:
+        self._reception = reception
+        self._clock = clock
+        self._strangers = 0
+        """Sockets of those who have not been admitted yet."""
+        self._shut: set[bytes] = set()
+        """Keys that were revoked since the coordinator started."""
+
+    @property
+    def is_full(self) -> bool:
+        return self._strangers >= _MOST_STRANGERS
+
+    @contextmanager
+    def stranger(self) -> Iterator[None]:
+        """Somebody who is not admitted is here while the block runs."""
+        self._strangers += 1
+        try:
+            yield
+        finally:
+            self._strangers -= 1
+
+    async def introduce(self, node: str, link: Link) -> Joined:
+        """The node at the other end, proven and measured. Raises WireError, IdentityError, Refused or StoreError."""
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                hello, entry = await self._reception.meet(link)
+                # Whose owner chose the layers has them whatever its link is like.
+                speed = await probe_link(link, self._clock) if hello.movable else UNKNOWN
+        except TimeoutError as error:
+            raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
+        if hello.key in self._shut:
+            raise Refused("The swarm's owner has revoked this node.")
+        return Joined(node, hello, entry, speed)
+
+    async def linger(self, link: Link) -> None:
+        """Until whoever only asked hangs up, or for a while."""
+        with suppress(LinkClosed, TimeoutError):
+            async with asyncio.timeout(_HELLO_S):
+                await link.receive()
+
+    def shut(self, key: bytes) -> None:
+        """Nodes with this key stay outside, those too that the door has let in a moment ago."""
+        self._shut.add(key)
+
+    def reopen(self, key: bytes) -> None:
+        self._shut.discard(key)

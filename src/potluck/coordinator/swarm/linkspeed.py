@@ -1,0 +1,18 @@
+"""What a node's link is like, in two figures."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+from potluck.planning.cost import HOP_S
+
+
+class LinkSpeed(NamedTuple):
+    """round_trip_s: of an empty frame. bytes_per_s: that go to the node and come back, counted both ways."""
+
+    round_trip_s: float
+    bytes_per_s: float
+
+
+UNKNOWN = LinkSpeed(HOP_S, inf)

@@ -1,0 +1,1 @@
+"""What the swarm tells about itself: status, metrics, live updates and history; the seam to whoever watches it."""
