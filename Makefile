@@ -27,9 +27,10 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-# The page about the protocol, of the message types.
+# The page about the protocol, from the message types; and the tables of figures, from the records in docs/figures.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
+	.venv/bin/python benchmarks/make_figures.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.
 screenshots: .venv/test.stamp

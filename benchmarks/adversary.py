@@ -32,7 +32,7 @@ from gguf import GGMLQuantizationType
 
 from bench.hostile import HostileNode
 from bench.prompts import Prompts
-from bench.record import Figure, Measure, at_least, below, rounded
+from bench.record import Aim, Figure, Measure, at_least, below
 from bench.report import Report, options_parser
 from bench.streams import ask_together
 from bench.tables import print_table
@@ -59,8 +59,8 @@ OVERHEAD_RATES = ("0", str(DEFAULT_RATE))
 ATTACKS = tuple(name for name in LIES if name != "none")
 
 RUNS, CAUGHT = Measure("runs", "count"), Measure("caught", "%")
-WITHIN = Measure(f"caught within {AIM_TOKENS} tokens", "%")
-MEDIAN, MOST = Measure("tokens until caught, median", "count"), Measure("most", "count")
+WITHIN = Measure(f"within {AIM_TOKENS} tokens", "%")
+MEDIAN, MOST = Measure("median tokens until caught", "count"), Measure("most tokens", "count")
 AUDITS, ACCUSED = Measure("audits", "count"), Measure("accusations", "count")
 OVERHEAD = Measure("processor time added to a token", "%")
 
@@ -149,14 +149,14 @@ def within(stays: Sequence[tuple[bool, int]]) -> float:
     return 100 * sum(caught and lies <= AIM_TOKENS for caught, lies in stays) / len(stays)
 
 
-def stay_figures(case: str, endings: Sequence[Ending]) -> list[Figure]:
+def stay_figures(case: str, endings: Sequence[Ending], aim: Aim | None = None) -> list[Figure]:
     stays = [stay for one in endings for stay in one.stays]
     told = [lies for one in endings for lies in one.told]
     return [
         RUNS.of(case, len(stays)),
         CAUGHT.of(case, 100 * len(told) / len(stays)),
-        WITHIN.of(case, within(stays)),
-        *([MEDIAN.of(case, rounded(median(told))), MOST.of(case, max(told))] if told else []),
+        WITHIN.of(case, within(stays), aim),
+        *([MEDIAN.of(case, median(told)), MOST.of(case, max(told))] if told else []),
     ]
 
 
@@ -181,10 +181,9 @@ def attack_part(report: Report, model: Path, runs: dict[float, int], prompt: int
     for rate, (honest, begin) in product(runs, begins.items()):
         chosen = [one for one in endings if (one.rate, one.honest) == (rate, honest)]
         figures += stay_figures(f"{rate:.0%}, {begin}", chosen)
-    default = [stay for one in endings if one.rate == DEFAULT_RATE for stay in one.stays]
-    all_of = "all at the default rate"
-    together = [RUNS.of(all_of, len(default)), WITHIN.of(all_of, within(default), at_least(99))]
-    report.add({"audits, and when the lies begin": figures, "together": together}, part)
+    default = [one for one in endings if one.rate == DEFAULT_RATE]
+    figures += stay_figures("all at the default rate", default, at_least(99))
+    report.add({"audits, and when the lies begin": figures}, part)
     return {"attacks": [asdict(one) for one in endings]}
 
 

@@ -90,7 +90,7 @@ def figures_of(rounds: Rounds, options: argparse.Namespace) -> list[Figure]:
     cases: dict[str, tuple[str, Unit, float]] = {
         "prefill_s": (f"prompt of {options.prompt:,} tokens", "s", 1),
         "one_stream_s": (f"token of one stream that holds {options.prompt:,}", "ms", 1e3),
-        "streams_s": (f"token of each of {options.streams} streams that hold as many together", "ms", 1e3),
+        "streams_s": (f"token of {options.streams} streams that together hold as many", "ms", 1e3),
     }
     exact, fast = (medians(rounds[attention]) for attention in (Attention.EXACT, Attention.FAST))
     return [

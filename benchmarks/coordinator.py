@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 import httpx
 import psutil
 
-from bench.record import Aim, Figure, Measure, at_least, below
+from bench.record import Aim, Figure, Measure, Unit, at_least, below
 from bench.report import Report, options_parser
 from bench.rounds import Values
 from bench.streams import ask, check_answers, open_client
@@ -37,15 +37,15 @@ ANSWER = 48
 WARM_S = 1.0
 MIB = 1 << 20
 
-COLUMNS = {
-    "frames_per_s": (Measure("frames/s", "frames/s"), 1),
-    "mb_per_s": (Measure("MB/s", "MB/s"), 1),
-    "frames_per_cpu_s": (Measure("frames per CPU second", "frames/CPU s"), 1),
-    "coordinator_cores": (Measure("cores used", "count"), 1),
-    "latency_p50_s": (Measure("latency p50", "ms"), 1e3),
-    "latency_p99_s": (Measure("latency p99", "ms"), 1e3),
+SHOWN: dict[str, tuple[str, Unit, float]] = {
+    "frames_per_s": ("frames relayed", "frames/s", 1),
+    "mb_per_s": ("bytes relayed", "MB/s", 1),
+    "frames_per_cpu_s": ("frames in a CPU second", "count", 1),
+    "coordinator_cores": ("cores that the coordinator used", "count", 1),
+    "latency_p50_s": ("latency p50", "ms", 1e3),
+    "latency_p99_s": ("latency p99", "ms", 1e3),
 }
-"""The measure of each value, and what the value is multiplied by for it."""
+"""The case and unit of each value, and what the value is multiplied by for it."""
 
 AIMS: dict[tuple[str, str], Aim] = {
     ("full load", "frames_per_s"): at_least(20_000),
@@ -169,9 +169,9 @@ def measure(options: argparse.Namespace) -> Measured:
 
 def load_figures(loads: dict[str, list[Values]]) -> list[Figure]:
     return [
-        column.of(load, [scale * one[name] for one in rounds], AIMS.get((load, name)))
+        Measure(load, unit).of(case, [scale * one[name] for one in rounds], AIMS.get((load, name)))
+        for name, (case, unit, scale) in SHOWN.items()
         for load, rounds in loads.items()
-        for name, (column, scale) in COLUMNS.items()
     ]
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     measured = measure(options)
     report.add(
         {
-            "load": load_figures(measured.loads),
+            f"{options.layers} nodes": load_figures(measured.loads),
             "memory of the coordinator": [MEMORY.of(moment, mib) for moment, mib in measured.memory.items()],
         }
     )

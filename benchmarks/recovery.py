@@ -186,8 +186,8 @@ def print_losses(losses: dict[signal.Signals, list[Loss]]) -> None:
 def pause_figures(killed: list[float], frozen: list[float], restart_s: float, away_s: float) -> list[Figure]:
     """Of killed nodes the median counts, of frozen ones the longest: most of it is how long silence is put up with."""
     return [
-        PAUSE.of(f"node killed, median of {len(killed)}", killed, below(1)),
-        replace(PAUSE.of(f"node frozen, longest of {len(frozen)}", frozen, below(3)), value=rounded(max(frozen))),
+        PAUSE.of("node killed (median)", killed, below(1)),
+        replace(PAUSE.of("node frozen (longest)", frozen, below(3)), value=rounded(max(frozen))),
         PAUSE.of(f"coordinator killed for {away_s:g} s, until all is served again", restart_s, below(5)),
     ]
 

@@ -13,9 +13,7 @@ from msgspec import Meta, Struct
 
 from bench.hardware import Hardware
 
-Unit = Literal[
-    "tokens/s", "requests/s", "frames/s", "frames/CPU s", "MB/s", "s", "ms", "ms/s", "GB", "MiB", "%", "ratio", "count"
-]
+Unit = Literal["tokens/s", "requests/s", "frames/s", "MB/s", "s", "ms", "ms/s", "GB", "MiB", "%", "ratio", "count"]
 DIGITS = 3
 """Figures are rounded to so many before anything is made of them, so that pages show what aims are judged by."""
 
@@ -97,6 +95,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     name: also that of its file. command: what was run. commit: of the source that ran; with "-dirty", of changed
     source. copied: the figures were not recorded by the benchmark itself but taken from the page that `commit` wrote.
     settings: the benchmark's options, defaults included. tables: figures by the heading of their first column.
+    Raises ValueError, as decoding does with msgspec.ValidationError, where two figures claim one cell of a table.
     """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
@@ -107,6 +106,11 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     hardware: Hardware
     settings: dict[str, Setting | list[Setting]] = {}
     tables: Annotated[dict[str, Annotated[tuple[Figure, ...], Meta(min_length=1)]], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        for heading, figures in self.tables.items():
+            if len({(one.case, one.measure) for one in figures}) < len(figures):
+                raise ValueError(f"Two figures of {heading!r} have the same case and measure.")
 
     def figure(self, case: str, measure: str) -> Figure:
         """Raises LookupError where the record does not have exactly one such figure."""

@@ -13,8 +13,8 @@ Grid = Sequence[Sequence[str]]
 BARE = {"ratio", "count"}
 """Units that are not written."""
 
-TO = "\N{EN DASH}"
-"""Between the ends of a range."""
+SIGNS = {"at least": "≥", "below": "<"}
+"""Of the rules that aims have."""
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -34,7 +34,7 @@ def markdown(grid: Grid) -> str:
 def grid(heading: str, figures: Sequence[Figure]) -> Grid:
     """A row for each case and a column for each measure, in the order in which the figures name them.
 
-    A unit that a whole column shares stands in the header, as does none but "%" otherwise.
+    A unit that a whole column shares stands in the header, unless it is "%".
     """
     measures = {measure: _shared_unit(measure, figures) for measure in dict.fromkeys(one.measure for one in figures)}
     cells = {(one.case, one.measure): cell(one, with_unit=not measures[one.measure]) for one in figures}
@@ -54,9 +54,9 @@ def _header(measure: str, unit: str) -> str:
 
 
 def cell(figure: Figure, *, with_unit: bool) -> str:
-    """The figure with its range and its aim, such as "2.56 s (aim: below 3 s)"."""
+    """The figure with its range and its aim, such as "2.56 s (aim < 3 s)"."""
     notes = [] if figure.value is None or figure.least is None else [_range(figure, with_unit)]
-    notes += [f"aim: {aim(figure, with_unit=with_unit)}"] if figure.aim else []
+    notes += [f"aim {aim(figure, with_unit=with_unit)}"] if figure.aim else []
     return amount(figure, with_unit=with_unit) + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -68,15 +68,15 @@ def amount(figure: Figure, *, with_unit: bool) -> str:
 def _range(figure: Figure, with_unit: bool) -> str:
     assert figure.least is not None
     assert figure.most is not None
-    return f"{number(figure.least, figure.unit, False)}{TO}{number(figure.most, figure.unit, with_unit)}"
+    return f"{number(figure.least, figure.unit, False)}–{number(figure.most, figure.unit, with_unit)}"
 
 
 def aim(figure: Figure, *, with_unit: bool) -> str:
-    """Such as "at least 0.85, missed"; empty for a figure without an aim."""
+    """Such as "≥ 0.85, missed"; empty for a figure without an aim."""
     if figure.aim is None:
         return ""
     bound = number(figure.aim.bound, figure.unit, with_unit)
-    return f"{figure.aim.rule} {bound}{', missed' if figure.missed else ''}"
+    return f"{SIGNS[figure.aim.rule]} {bound}{', missed' if figure.missed else ''}"
 
 
 def number(value: float, unit: str, with_unit: bool) -> str:
