@@ -35,7 +35,7 @@ from bench.prompts import Prompts
 from bench.record import Aim, Figure, Measure, at_least, below
 from bench.report import Report, options_parser
 from bench.streams import ask_together
-from bench.tables import print_table
+from bench.tables import counted, print_table
 from bench.traffic import Traffic, wait_until
 from calibrate import KINDS, requantized
 from hostile_node import LIES
@@ -249,8 +249,7 @@ class Overhead:
 
     def figure(self) -> Figure:
         without, with_audits = (sum(self.spent[rate]) for rate in OVERHEAD_RATES)
-        case = f"{self.streams} stream{'s' if self.streams > 1 else ''}"
-        return OVERHEAD.of(case, 100 * (with_audits / without - 1), below(4))
+        return OVERHEAD.of(counted(self.streams, "stream"), 100 * (with_audits / without - 1), below(4))
 
 
 def measure_overhead(rounds: int, streams: int) -> Overhead:

@@ -53,6 +53,9 @@ class Swarm:
     def _start(self, span: Span, name: str) -> Process:
         return self.local.add_node(str(span), "--name", name)
 
+    def holders(self, span: Span) -> set[str]:
+        return {f"{span}{copy}" for copy in COPIES}
+
     def serving(self, span: Span) -> str:
         nodes = self.local.status()["nodes"]
         return next(str(node["name"]) for node in nodes if node["sessions"] and node["span"] == str(span))
@@ -91,28 +94,15 @@ class Swarm:
 class Loss:
     """A node that was lost under an answer. pause_s: the longest from the loss to a next token.
 
-    rows: what each node computed from the loss to the end of the answer.
+    rows: what each node computed from the loss to the end of the answer. heir_rows: the node's that took over;
+    other_rows: those of the nodes with other layers.
     """
 
     span: Span
-    victim: str
     pause_s: float
     rows: dict[str, int]
-
-    @property
-    def _holders(self) -> set[str]:
-        return {f"{self.span}{copy}" for copy in COPIES}
-
-    @property
-    def heir_rows(self) -> int:
-        """Of the node that took over: the other one with these layers."""
-        [heir] = self._holders - {self.victim}
-        return self.rows.get(heir, 0)
-
-    @property
-    def other_rows(self) -> list[int]:
-        """Of the nodes with other layers that computed anything."""
-        return [rows for name, rows in self.rows.items() if name not in self._holders]
+    heir_rows: int
+    other_rows: list[int]
 
 
 async def lose(swarm: Swarm, span: Span, sign: signal.Signals, prompt: Prompt, text: str) -> Loss:
@@ -128,7 +118,10 @@ async def lose(swarm: Swarm, span: Span, sign: signal.Signals, prompt: Prompt, t
     pauses = [later - max(sooner, lost) for sooner, later in pairwise(stream.moments) if later > lost]
     if not pauses:
         sys.exit("The answer ended before the node was lost: ask for more tokens.")
-    return Loss(span, victim, max(pauses), swarm.rows(count))
+    rows = swarm.rows(count)
+    [heir] = swarm.holders(span) - {victim}
+    others = swarm.nodes.keys() & rows.keys() - swarm.holders(span)
+    return Loss(span, max(pauses), rows, rows[heir], [rows[name] for name in others])
 
 
 def bring_back(swarm: Swarm, sign: signal.Signals, span: Span) -> None:

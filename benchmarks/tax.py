@@ -19,6 +19,7 @@ from bench.record import Figure, Measure, at_least
 from bench.report import Report, options_parser
 from bench.streams import ask_in_turn, ask_whole, check_answers
 from bench.swarms import forbid_optimised, temporary_cache
+from bench.tables import counted
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import cache_folder, open_model
@@ -85,7 +86,7 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> list[Round]:
 
 def figures_of(rounds: list[Round]) -> list[Figure]:
     """Those of one number of nodes."""
-    case = f"{rounds[0].nodes} node{'s' if rounds[0].nodes > 1 else ''}"
+    case = counted(rounds[0].nodes, "node")
     return [
         UNSPLIT.of(case, [1 / one.unsplit_s for one in rounds]),
         SWARM.of(case, [1 / one.split_s for one in rounds]),

@@ -25,6 +25,7 @@ from bench.report import Report, options_parser
 from bench.rounds import Values, medians, percentile
 from bench.streams import Stream, all_gaps, ask_in_turn, ask_together, check_answers, tokens_per_s
 from bench.swarms import add_pinned_nodes, balanced_spans, temporary_cache
+from bench.tables import counted
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -97,19 +98,15 @@ def one_round(
         alone = unsplit.alone(asked, tokens)
         streams = ask_together(swarm.url, model, asked, tokens)
         check_answers([stream.text for stream in streams], alone, f"{count} streams")
-        values[together(count)] = of_streams(streams)
+        values[counted(count, "stream")] = of_streams(streams)
 
     asked = prompts.take(most, options.prompt)
     alone = unsplit.alone(asked, tokens)
     for name, engine in (("convoy", convoy), ("unsplit", unsplit)):
         answers = engine.answer(asked, tokens)
         check_answers(answers.texts, alone, name)
-        values[f"{name}, {together(most)}"] = of_engine(answers)
+        values[f"{name}, {counted(most, 'stream')}"] = of_engine(answers)
     return values
-
-
-def together(streams: int) -> str:
-    return f"{streams} stream{'s' if streams > 1 else ''}"
 
 
 def measure(manifest: Manifest, options: argparse.Namespace) -> list[dict[str, Values]]:
@@ -165,7 +162,7 @@ def main() -> None:
     manifest = open_model(options.model)
     report = Report("throughput", options)
     rounds = measure(manifest, options)
-    swarmed = together(max(options.streams))
+    swarmed = counted(max(options.streams), "stream")
     report.add({"streams": figures_of(rounds), f"{swarmed} relative to": ratios_of(rounds, swarmed)})
     report.finish(
         model=manifest.name,

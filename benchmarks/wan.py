@@ -22,6 +22,7 @@ from bench.report import Report, options_parser
 from bench.rounds import Values, medians, percentile
 from bench.streams import Stream, all_gaps, ask_together, check_answers, tokens_per_s
 from bench.swarms import add_pinned_nodes, balanced_spans, temporary_cache
+from bench.tables import counted
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -56,7 +57,7 @@ def values_of(streams: list[Stream]) -> Values:
 
 
 def case(place: str, streams: int) -> str:
-    return f"{place}, {streams} stream{'s' if streams > 1 else ''}"
+    return f"{place}, {counted(streams, 'stream')}"
 
 
 def put(links: list[SlowLink], place: str, options: argparse.Namespace) -> None:
@@ -135,7 +136,7 @@ def main() -> None:
     bound = min(options.streams / predicted, medians(rounds[case("near", options.streams)])["tokens_per_s"])
     report.add(
         {
-            "two nodes" if options.nodes == 2 else f"{options.nodes} nodes": stream_figures(rounds),
+            counted(options.nodes, "node"): stream_figures(rounds),
             "a token of one far stream": [
                 MEASURED.of("time per token", 1e3 * far),
                 PREDICTED.of("time per token", 1e3 * predicted),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from bench.hardware import Hardware
 
@@ -79,9 +79,9 @@ class Measure(NamedTuple):
     def of(self, case: str, values: float | Sequence[float], aim: Aim | None = None) -> Figure:
         """The figure of one case: a number, or the median and the range of the rounds' numbers."""
         rounds = [values] if isinstance(values, (int, float)) else values
-        ends = (rounded(min(rounds)), rounded(max(rounds))) if len(rounds) > 1 else (None, None)
-        value = rounded(statistics.median(rounds))
-        return Figure(case=case, measure=self.name, unit=self.unit, value=value, least=ends[0], most=ends[1], aim=aim)
+        value, least, most = (rounded(of(rounds)) for of in (statistics.median, min, max))
+        figure = Figure(case=case, measure=self.name, unit=self.unit, value=value, aim=aim)
+        return structs.replace(figure, least=least, most=most) if least < most else figure
 
 
 def rounded(value: float) -> float:

@@ -79,6 +79,11 @@ def aim(figure: Figure, *, with_unit: bool) -> str:
     return f"{SIGNS[figure.aim.rule]} {bound}{', missed' if figure.missed else ''}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as "1 node" and "3 nodes"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def number(value: float, unit: str, with_unit: bool) -> str:
     """Such as "1,517 ms", "98.9%" and "0.74"."""
     digits = f"{value:,.10g}"
