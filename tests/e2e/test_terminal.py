@@ -96,7 +96,7 @@ def test_a_talk_tells_that_it_waits_for_the_nodes(smol):
 
 REPORT = """
 import sys
-from potluck.progress import ConsoleReporter
+from potluck.commands.bars import ConsoleReporter
 with ConsoleReporter() as reporter:
     for line in sys.stdin:
         what, fraction = line.split()

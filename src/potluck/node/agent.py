@@ -161,29 +161,29 @@ class Agent:
                 shares = self._sharing.start(host, offer)
                 await link.send(encode(msgspec.structs.replace(loaded.ready, shares=shares)))
                 self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
-                welcome = await self._serve_stage(loaded, link)
+                welcome = await self._serve_span(loaded, link)
                 self._sharing.withdraw()  # nobody listens for new tokens while other layers are loaded
         finally:
             self._sharing.withdraw()
             await link.close()
 
-    async def _serve_stage(self, loaded: _Loaded, link: Link) -> Welcome | None:
+    async def _serve_span(self, loaded: _Loaded, link: Link) -> Welcome | None:
         """Until the coordinator gives other layers (its welcome to them), or lets this node go (None)."""
         say, rows = self._reporter.say, loaded.welcome.rows
         on_token = self._sharing.change_token
-        stage = EngineLoop(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
+        loop = EngineLoop(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
         helpers = [
             asyncio.create_task(work)
-            for work in (self._follow_cores(link), self._obey(stage, link), self._take_leave(link))
+            for work in (self._follow_cores(link), self._obey(loop, link), self._take_leave(link))
         ]
         self._serving = True
         try:
-            return await stage.run()
+            return await loop.run()
         finally:
             self._serving = False
             for helper in helpers:
                 helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)  # their link is the stage's, which tells its end
+            await asyncio.gather(*helpers, return_exceptions=True)  # their link is the loop's, which tells its end
 
     async def _take_leave(self, link: Link) -> None:
         await self._leaving.wait()
@@ -193,7 +193,7 @@ class Agent:
         await asyncio.sleep(_LEAVE_S)
         await link.close()
 
-    async def _obey(self, stage: EngineLoop, link: Link) -> None:
+    async def _obey(self, loop: EngineLoop, link: Link) -> None:
         """Pause and go on as the owner wants."""
         told: PauseReason | None = None
         pausing: asyncio.TimerHandle | None = None
@@ -201,11 +201,11 @@ class Agent:
             reason = self._refusal()
             if pausing is None and reason is not None:
                 # Not after the message: a slow line must not keep the machine from its owner.
-                pausing = asyncio.get_running_loop().call_later(_YIELD_S, stage.pause)
+                pausing = asyncio.get_running_loop().call_later(_YIELD_S, loop.pause)
             elif pausing is not None and reason is None:
                 pausing.cancel()
                 pausing = None
-                stage.resume()
+                loop.resume()
             if reason is not told:
                 told = reason
                 self._reporter.say(f"Pausing: {reason}." if reason else "Going on.")

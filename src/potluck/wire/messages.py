@@ -211,7 +211,7 @@ class Challenge(Message, frozen=True, tag="challenge"):
     proof: bytes
 
 
-class Welcome(Message, frozen=True, tag="welcome"):
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The node is admitted, and serves these layers from now on.
 
     One that serves already gets another welcome when it shall serve other layers.
@@ -243,7 +243,7 @@ class Refusal(Message, frozen=True, tag="refusal"):
     reason: str
 
 
-class Step(Message, frozen=True, tag="step"):
+class Step(Message, frozen=True, kw_only=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
     position: where it is less than what the node holds of the session, what lies behind is forgotten first.

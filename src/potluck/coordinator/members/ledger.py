@@ -1,6 +1,7 @@
-"""Credits: what accounts earned by computing, and spent by asking; and how nodes' audits ended. No clock, no I/O.
+"""Credits: what accounts earned by computing, and spent by asking; and how nodes' audits ended.
 
-A credit is a layer-token: one position through one layer.
+A credit is a layer-token: one position through one layer. The ledger has no clock and no I/O; the books read it from
+the store, and write what has changed every few seconds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from sqlalchemy import select, update
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import AccountRow, NodeRow, Store
 from potluck.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 5.0
+"""What a coordinator that dies may forget."""
 
 
 @dataclass(slots=True)
@@ -127,13 +133,6 @@ class Ledger:
         self._changes.pending.update(changes.pending)
         self._changes.passed.update(changes.passed)
         self._changes.failed.update(changes.failed)
-
-
-log = logging.getLogger(__name__)
-
-
-_EVERY_S = 5.0
-"""What a coordinator that dies may forget."""
 
 
 class Books:

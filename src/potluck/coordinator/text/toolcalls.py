@@ -1,4 +1,4 @@
-"""Tool calls in a model's own words: text in, and out the text beside them and the calls, in pieces. Without I/O.
+"""Tool calls in a model's own words: found in its text, piece by piece, or asked for by a grammar. Without I/O.
 
 Two ways of writing them: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, anywhere and several (Hermes, Qwen),
 and an answer that begins with `{"name": …, "parameters": {…}}` (Llama 3).
@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+Schema = dict[str, Any]
+
 _OPEN = "<tool_call>"
 CALL_END = "</tool_call>"
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)', re.DOTALL)
 """Of a call, as models are taught to write it: up to the object of its arguments."""
-
-
-Schema = dict[str, Any]
-
 
 SPACES = r" |\n{1,2}[ \t]{0,20}"
 """What may stand between the parts of a JSON text; as much as it liked, a small model would never end."""

@@ -18,7 +18,7 @@ from potluck.coordinator.watching.history import Sample
 from potluck.types import EngineKind
 
 
-class NodeStatus(Struct, frozen=True):
+class NodeStatus(Struct, frozen=True, kw_only=True):
     """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
 
     rows: that it has computed since it came. credits: what its account has earned and not spent.
@@ -61,7 +61,7 @@ class QueueStatus(Struct, frozen=True):
     reason: str
 
 
-class Status(Struct, frozen=True):
+class Status(Struct, frozen=True, kw_only=True):
     """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line.
 
     limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started. streams: sessions
@@ -89,7 +89,7 @@ class Status(Struct, frozen=True):
     nodes: list[NodeStatus]
 
 
-class StatusEvent(Status, frozen=True):
+class StatusEvent(Status, frozen=True, kw_only=True):
     """One of `/status/events`. history: in the first one, a sample a second of the last five minutes."""
 
     history: list[Sample] = []
@@ -111,23 +111,23 @@ def swarm_status(
     nodes = [_node_status(node, audits.record(node.key), ledger or Ledger()) for node in known]
     total = audits.totals
     return Status(
-        model,
-        digest,
-        engine,
-        swarm.layers,
-        context,
-        swarm.served(),
-        not missing,
-        missing,
-        swarm.limit(),
-        swarm.tally.tokens[TokenKind.GENERATED],
-        swarm.kv_budget.streams,
-        waiting,
-        [*map(_queue_status, queue)],
-        total.passed,
-        total.failed,
-        audits.undecided,
-        nodes,
+        model=model,
+        digest=digest,
+        engine=engine,
+        layers=swarm.layers,
+        context=context,
+        served=swarm.served(),
+        covered=not missing,
+        missing=missing,
+        limit=swarm.limit(),
+        tokens=swarm.tally.tokens[TokenKind.GENERATED],
+        streams=swarm.kv_budget.streams,
+        waiting=waiting,
+        queue=[*map(_queue_status, queue)],
+        audits_passed=total.passed,
+        audits_failed=total.failed,
+        audits_undecided=audits.undecided,
+        nodes=nodes,
     )
 
 
