@@ -9,7 +9,7 @@ export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/
 # Python keeps what it has compiled: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-random lint fix audit docs screenshots clean
+.PHONY: install demo check test test-random nightly lint fix audit docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -18,6 +18,18 @@ demo: .venv/demo.stamp
 
 test: .venv/test.stamp
 	.venv/bin/python -m pytest
+
+# What to run before a commit: format, lint, types, and all tests that start no processes and take no many seconds.
+check: .venv/test.stamp
+	.venv/bin/ruff format --check src tests benchmarks docs
+	.venv/bin/ruff check src tests benchmarks docs
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q -n auto --dist worksteal --ignore tests/e2e \
+		-m "not e2e and not slow and not torch and not browser and not postgres"
+
+# The long tests in full: a million hostile frames, two minutes of chaos.
+nightly: .venv/test.stamp
+	.venv/bin/python -m pytest --nightly tests/test_fuzz.py tests/test_life.py
 
 # The same tests in random order. The run prints its seed; `make test-random SEED=123` repeats the order.
 test-random: .venv/test.stamp

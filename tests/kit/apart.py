@@ -82,23 +82,23 @@ class Group:
     ) -> None:
         self.name = name
         self.missing = missing
-        self._files = frozenset(files)
+        self.files = frozenset(files)
         self._environment = {**(environment or {}), CHILD: name}
-        self._shared = shared
+        self.shared = shared
         self._child: Child | None = None
         self._events: Iterator[dict[str, Any]] = iter(())
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ApartFile | None:
-        return self._file(file_path, parent) if self._shared else None
+        return self._file(file_path, parent) if self.shared else None
 
     def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> ApartFile | None:
-        return None if self._shared else self._file(module_path, parent)
+        return None if self.shared else self._file(module_path, parent)
 
     def _file(self, path: Path, parent: pytest.Collector) -> ApartFile | None:
         name = path.relative_to(parent.config.rootpath).as_posix()
-        if name not in self._files:
+        if name not in self.files:
             return None
-        nodeid = f"{name}@{self.name}" if self._shared else name
+        nodeid = f"{name}@{self.name}" if self.shared else name
         file: ApartFile = ApartFile.from_parent(parent, path=path, nodeid=nodeid)
         file.group = self
         return file
@@ -210,10 +210,22 @@ class Teller:
         self._tell(nodeid=nodeid)
 
 
+class LeftOut:
+    """A plugin for the workers of a parallel run: what runs apart is left to runs that are not parallel."""
+
+    def __init__(self, groups: Iterable[Group]) -> None:
+        self._files = frozenset(name for group in groups if not group.shared for name in group.files)
+
+    def pytest_ignore_collect(self, collection_path: Path, config: pytest.Config) -> bool | None:
+        return collection_path.relative_to(config.rootpath).as_posix() in self._files or None
+
+
 def register(config: pytest.Config, groups: Iterable[Group]) -> None:
     """In a child: tell the parent. In the parent: leave the groups' files to children."""
     if CHILD in os.environ:
         config.pluginmanager.register(Teller(config), "apart")
-        return
-    for group in groups:
-        config.pluginmanager.register(group, f"apart-{group.name}")
+    elif hasattr(config, "workerinput"):
+        config.pluginmanager.register(LeftOut(groups), "apart")
+    else:
+        for group in groups:
+            config.pluginmanager.register(group, f"apart-{group.name}")
