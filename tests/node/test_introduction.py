@@ -97,7 +97,7 @@ def test_an_invite_that_names_another_key_is_not_shown(owner: Owner, url: str) -
     run(test())
 
 
-@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"])
+@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"], ids=["without a key", "with the key"])
 def test_an_invite_arrives(owner: Owner, invite: str) -> None:
     async def test() -> None:
         assert (await owner.meet(invite=invite)).invite == invite
