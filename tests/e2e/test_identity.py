@@ -121,7 +121,10 @@ def test_a_node_that_dialled_another_url_is_refused(tiny):
         assert coordinator.wait_for("potluck join").endswith("potluck join https://swarm.example")
         [listener] = psutil.Process(coordinator.popen.pid).net_connections()  # its URL does not tell the port
         url = f"http://127.0.0.1:{listener.laddr.port}"
-        assert complaint("join", url) == f"You dialled {url}, this coordinator is https://swarm.example: join that."
+        assert (
+            complaint("join", url)
+            == f"You dialled {url}, but this coordinator is https://swarm.example: join with that URL."
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere 0.0.0.0 does not lead to this machine.")

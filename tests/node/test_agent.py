@@ -22,8 +22,20 @@ from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Failed, FromNode, Hidden, Message, Pause, Ready, Released, Resume, Step, Welcome
 from potluck.wire.rows import pack_ids
 
-WELCOME = Welcome("n1", "d", FIRST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 64)
-STEP = encode(Step(7, 1, 0, 0, 1, 1, 1, (), 1), pack_ids(np.array([4], np.int32)))
+WELCOME = Welcome(
+    node="n1",
+    model="d",
+    span=FIRST,
+    engine=EngineKind.LLAMACPP,
+    quantize=Quantize.NONE,
+    attention=Attention.EXACT,
+    rows=RowFormat.F32,
+    context=64,
+)
+STEP = encode(
+    Step(session=7, route=1, step=0, position=0, rows=1, last=1, top=1, asks=(), stages=1),
+    pack_ids(np.array([4], np.int32)),
+)
 
 
 class Machine:

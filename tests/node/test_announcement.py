@@ -25,8 +25,18 @@ def tell(
     peers: tuple[str, ...] = (),
     last: int = 4,
 ) -> list[str]:
-    kinds = EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32
-    welcome = Welcome("n1", "d", Span(0, last), *kinds, 64, peers=peers, prospect=prospect)
+    welcome = Welcome(
+        node="n1",
+        model="d",
+        span=Span(0, last),
+        engine=EngineKind.LLAMACPP,
+        quantize=Quantize.NONE,
+        attention=Attention.EXACT,
+        rows=RowFormat.F32,
+        context=64,
+        peers=peers,
+        prospect=prospect,
+    )
     return announcement(welcome, Needs(5000 << 20, download), 8192 << 20, URL, model)
 
 

@@ -140,11 +140,15 @@ class Bench:
         await self.link.send(encode(message, payload))
 
     async def tokens(self, session: int, ids: Sequence[int], position: int = 0, last: int = 1, number: int = 0) -> None:
-        step = Step(session, 1, number, position, len(ids), last, 1, (), 1)
+        step = Step(
+            session=session, route=1, step=number, position=position, rows=len(ids), last=last, top=1, asks=(), stages=1
+        )
         await self.send(step, pack_ids(np.array(ids, np.int32)))
 
     async def rows(self, session: int, rows: Sequence[Sequence[float]], asks: tuple[tuple[int, ...], ...]) -> None:
-        step = Step(session, 1, 0, 0, len(rows), LAYERS - 1, 2, asks, 1)
+        step = Step(
+            session=session, route=1, step=0, position=0, rows=len(rows), last=LAYERS - 1, top=2, asks=asks, stages=1
+        )
         await self.send(step, pack_rows(np.array(rows, np.float32), RowFormat.F32))
 
     async def receive(self) -> tuple[FromNode, memoryview]:
@@ -187,7 +191,10 @@ def test_tokens_become_hidden_rows_for_the_next_stage(form: RowFormat) -> None:
     async def test() -> None:
         bench = Bench(FIRST, form)
         with serving(bench):
-            await bench.send(Step(7, 3, 5, 0, 2, 1, 1, (), 1), pack_ids(np.array([4, 9], np.int32)))
+            await bench.send(
+                Step(session=7, route=3, step=5, position=0, rows=2, last=1, top=1, asks=(), stages=1),
+                pack_ids(np.array([4, 9], np.int32)),
+            )
             message, payload = await bench.receive()
             assert message == Hidden(7, 3, 5, 2, 0.0, 0.0)
             assert unpack_rows(payload, 2, WIDTH, form).tolist() == [[5] * WIDTH, [10] * WIDTH]
@@ -338,7 +345,7 @@ def test_on_a_route_of_two_stages_half_of_those_that_generate_run_at_once() -> N
     async def test() -> None:
         bench = Bench(FIRST)
         for session in range(4):
-            step = Step(session, 1, 0, 0, 1, 1, 1, (), 2)
+            step = Step(session=session, route=1, step=0, position=0, rows=1, last=1, top=1, asks=(), stages=2)
             await bench.send(step, pack_ids(np.array([session], np.int32)))
         with serving(bench):
             await bench.receive_all(4)
@@ -359,19 +366,43 @@ def test_steps_that_end_at_different_layers_do_not_share_a_batch() -> None:
     run(test())
 
 
-WELCOME = Welcome("n1", "", FIRST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1)
+WELCOME = Welcome(
+    node="n1",
+    model="",
+    span=FIRST,
+    engine=EngineKind.LLAMACPP,
+    quantize=Quantize.NONE,
+    attention=Attention.EXACT,
+    rows=RowFormat.F32,
+    context=1,
+)
 MALFORMED = {
-    "no rows": (Step(1, 1, 0, 0, 0, 1, 1, (), 1), b""),
-    "negative rows": (Step(1, 1, 0, 0, -1, 1, 1, (), 1), b""),
-    "fewer tokens": (Step(1, 1, 0, 0, 2, 1, 1, (), 1), bytes(4)),
-    "more tokens": (Step(1, 1, 0, 0, 1, 1, 1, (), 1), bytes(8)),
-    "half a token": (Step(1, 1, 0, 0, 1, 1, 1, (), 1), bytes(3)),
-    "asks for more rows": (Step(1, 1, 0, 0, 1, 1, 1, ((), ()), 1), bytes(4)),
-    "asks for nothing": (Step(1, 1, 0, 0, 1, 1, 0, ((),), 1), bytes(4)),
-    "asks for too much": (Step(1, 1, 0, 0, 1, 1, 257, ((),), 1), bytes(4)),
-    "more rows than a batch": (Step(1, 1, 0, 0, 33, 1, 1, (), 1), bytes(4 * 33)),
-    "before the first position": (Step(1, 1, 0, -1, 1, 1, 1, (), 1), bytes(4)),
-    "no stages": (Step(1, 1, 0, 0, 1, 1, 1, (), 0), bytes(4)),
+    "no rows": (Step(session=1, route=1, step=0, position=0, rows=0, last=1, top=1, asks=(), stages=1), b""),
+    "negative rows": (Step(session=1, route=1, step=0, position=0, rows=-1, last=1, top=1, asks=(), stages=1), b""),
+    "fewer tokens": (Step(session=1, route=1, step=0, position=0, rows=2, last=1, top=1, asks=(), stages=1), bytes(4)),
+    "more tokens": (Step(session=1, route=1, step=0, position=0, rows=1, last=1, top=1, asks=(), stages=1), bytes(8)),
+    "half a token": (Step(session=1, route=1, step=0, position=0, rows=1, last=1, top=1, asks=(), stages=1), bytes(3)),
+    "asks for more rows": (
+        Step(session=1, route=1, step=0, position=0, rows=1, last=1, top=1, asks=((), ()), stages=1),
+        bytes(4),
+    ),
+    "asks for nothing": (
+        Step(session=1, route=1, step=0, position=0, rows=1, last=1, top=0, asks=((),), stages=1),
+        bytes(4),
+    ),
+    "asks for too much": (
+        Step(session=1, route=1, step=0, position=0, rows=1, last=1, top=257, asks=((),), stages=1),
+        bytes(4),
+    ),
+    "more rows than a batch": (
+        Step(session=1, route=1, step=0, position=0, rows=33, last=1, top=1, asks=(), stages=1),
+        bytes(4 * 33),
+    ),
+    "before the first position": (
+        Step(session=1, route=1, step=0, position=-1, rows=1, last=1, top=1, asks=(), stages=1),
+        bytes(4),
+    ),
+    "no stages": (Step(session=1, route=1, step=0, position=0, rows=1, last=1, top=1, asks=(), stages=0), bytes(4)),
 }
 
 
@@ -390,7 +421,9 @@ def test_a_malformed_step_is_a_wire_error(message: Message, payload: bytes) -> N
 def test_hidden_rows_of_another_size_are_a_wire_error(size: int) -> None:
     async def test() -> None:
         bench = Bench(LAST)
-        await bench.send(Step(1, 1, 0, 0, 1, LAYERS - 1, 1, (), 1), bytes(size))
+        await bench.send(
+            Step(session=1, route=1, step=0, position=0, rows=1, last=LAYERS - 1, top=1, asks=(), stages=1), bytes(size)
+        )
         with pytest.raises(WireError):
             await bench.serve()
 
@@ -506,7 +539,9 @@ def test_what_the_journal_does_not_hold_is_a_failure() -> None:
 def test_a_step_to_keep_is_computed_and_journalled_but_not_sent_on(span: Span) -> None:
     async def test() -> None:
         async with watched(span) as (bench, _, _):
-            step = Step(7, 5, 9, 0, 2, span.last, 1, (), 2, keep=True)
+            step = Step(
+                session=7, route=5, step=9, position=0, rows=2, last=span.last, top=1, asks=(), stages=2, keep=True
+            )
             data = np.ones((2, WIDTH), np.float32)
             ids = np.array([1, 1], np.int32)
             await bench.send(step, pack_ids(ids) if span is FIRST else pack_rows(data, RowFormat.F32))

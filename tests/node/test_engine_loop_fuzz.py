@@ -48,7 +48,18 @@ PAYLOADS = (
 KINDS = [kind for kind in get_args(FromCoordinator) if kind not in (Challenge, Welcome, Released)]
 ENDS = (
     encode(Released()),
-    encode(Welcome("n", "d", Span(0, 1), EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 64)),
+    encode(
+        Welcome(
+            node="n",
+            model="d",
+            span=Span(0, 1),
+            engine=EngineKind.LLAMACPP,
+            quantize=Quantize.NONE,
+            attention=Attention.EXACT,
+            rows=RowFormat.F32,
+            context=64,
+        )
+    ),
     encode(Challenge(b"", b"", b"")),
     b"\0",
 )

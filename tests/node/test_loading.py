@@ -28,14 +28,14 @@ def model(tmp_path, monkeypatch) -> Path:
 
 def welcome(manifest: Manifest) -> Welcome:
     return Welcome(
-        "n1",
-        manifest.digest,
-        Span(1, 2),
-        EngineKind.LLAMACPP,
-        Quantize.NONE,
-        Attention.EXACT,
-        RowFormat.F32,
-        128,
+        node="n1",
+        model=manifest.digest,
+        span=Span(1, 2),
+        engine=EngineKind.LLAMACPP,
+        quantize=Quantize.NONE,
+        attention=Attention.EXACT,
+        rows=RowFormat.F32,
+        context=128,
     )
 
 

@@ -33,14 +33,14 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 def welcome(manifest: Manifest, engine: EngineKind) -> Welcome:
     quantize = Quantize.NONE if manifest.format == "gguf" or engine is EngineKind.TRANSFORMERS else Quantize.Q8_0
     return Welcome(
-        "n1",
-        manifest.digest,
-        Span(1, 2),
-        engine,
-        quantize,
-        Attention.EXACT,
-        RowFormat.F32,
-        128,
+        node="n1",
+        model=manifest.digest,
+        span=Span(1, 2),
+        engine=engine,
+        quantize=quantize,
+        attention=Attention.EXACT,
+        rows=RowFormat.F32,
+        context=128,
         peer_token=TOKEN,
     )
 

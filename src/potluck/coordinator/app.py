@@ -18,9 +18,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from potluck.coordinator.audits.audits import Audits
-from potluck.coordinator.audits.verdict import Judge, tolerance
-from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.compose import compose_model
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth, caller_of
@@ -31,18 +29,13 @@ from potluck.coordinator.http.openapi import describe
 from potluck.coordinator.http.pages import Pages
 from potluck.coordinator.http.research import Research
 from potluck.coordinator.members.ledger import Ledger
-from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine, footprint
-from potluck.coordinator.relay.relay import Relay
+from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine
 from potluck.coordinator.relay.trace import Hop, chrome, summary
 from potluck.coordinator.sessions.claim import Claim, Rank, weight_of
-from potluck.coordinator.swarm.swarm import Swarm
-from potluck.coordinator.swarm.tally import TokenKind
-from potluck.coordinator.text.opening import open_tokenizer
-from potluck.coordinator.text.template import ChatTemplate
 from potluck.coordinator.watching.history import History
 from potluck.coordinator.watching.live import Live
 from potluck.coordinator.watching.metrics import Metrics, RequestCount
-from potluck.coordinator.watching.status import account_status, swarm_status
+from potluck.coordinator.watching.status import account_status
 from potluck.errors import PotluckError, RequestError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found, local_source
@@ -76,40 +69,24 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     context = min(manifest.context, config.context or DEFAULT_CONTEXT)
     engine, quantize = choose_engine(manifest, config.engine, config.quantize)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
-    swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context, config.rows))
-    relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
-    ledger = office.books.ledger
-    judge = Judge(manifest.hidden_size, config.rows, tolerance(engine, config.rows))
-    audits = Audits(config.audit, judge.agree)
-    gateway = Gateway(swarm, relay, terms, office.reception, ledger, audits)
-    gateway.on_quarantined = office.books.shut_out
-    tokenizer = open_tokenizer(config.model.path)
-    template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
-    service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
-    metrics = Metrics(manifest.name, manifest.digest, swarm, audits, lambda: gateway.sessions.waiting_by_class)
+    model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books)
+    running, ledger = model.running, office.books.ledger
+    swarm, relay = running.swarm, running.relay
+    service = Service(
+        model.generation.answer,
+        model.tokenizer,
+        model.template,
+        manifest.name,
+        context,
+        int(time.time()),
+        partial(_claim, ledger),
+    )
+    metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     hub, files = config.model.hub, local_source(config.model.path)
     encoded, described = manifest.encode(), msgspec.json.encode(describe())
 
-    def tell() -> bytes:
-        audits, sessions = gateway.auditor.audits, gateway.sessions
-        told = swarm_status(
-            swarm,
-            manifest.name,
-            manifest.digest,
-            context,
-            audits,
-            sessions.waiting,
-            sessions.queue,
-            ledger,
-            engine,
-        )
-        return msgspec.json.encode(told)
-
-    def figures() -> tuple[int, int, int]:
-        return swarm.tally.tokens[TokenKind.GENERATED], swarm.kv_budget.streams, gateway.sessions.waiting
-
-    history = History(figures)
-    live = Live(tell, history.beside)
+    history = History(model.figures)
+    live = Live(model.status, history.beside)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -117,7 +94,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
             yield
 
     async def status(_: Request) -> Response:
-        return Response(_readable(tell()), media_type="application/json")
+        return Response(_readable(model.status()), media_type="application/json")
 
     async def give_metrics(_: Request) -> Response:
         return metrics.response()
@@ -169,13 +146,13 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
         Route("/v1/completions", service.complete, methods=["POST"]),
         Route("/v1/account", account),
-        *Research(service).routes(),
-        *Admin(office, gateway).routes(),
-        WebSocketRoute("/node", gateway),
+        *Research(service, model.hidden_states).routes(),
+        *Admin(office, running.moderation).routes(),
+        WebSocketRoute("/node", running.gateway),
     ]
     middleware = [
         Middleware(RequestCount, tally=swarm.tally),
-        Middleware(Auth, policy=office.policy, tickets=gateway.tickets),
+        Middleware(Auth, policy=office.policy, tickets=running.tickets),
     ]
     handlers = {PotluckError: error_response, HTTPException: _http_error}
     app = Starlette(
@@ -184,7 +161,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         exception_handlers=handlers,  # type: ignore[arg-type]
         lifespan=lifespan,
     )
-    app.state.gateway, app.state.live = gateway, live
+    app.state.stops = (running.stop, live.stop)
     return app
 
 

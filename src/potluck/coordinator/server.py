@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,14 @@ from potluck.wire.codec import MAX_FRAME
 
 
 class _Server(uvicorn.Server):
-    """A server that Ctrl-C and SIGTERM end cleanly: answers first, then sockets, and no signal is raised again."""
+    """A server that Ctrl-C and SIGTERM end cleanly: answers first, then sockets, and no signal is raised again.
+
+    stops: functions that end what would hold up the end of the sockets.
+    """
+
+    def __init__(self, config: uvicorn.Config, stops: Sequence[Callable[[], None]]) -> None:
+        super().__init__(config)
+        self._stops = stops
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -34,8 +41,8 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(sign)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.gateway.stop()  # type: ignore[union-attr]
-        self.config.app.state.live.stop()  # type: ignore[union-attr]
+        for stop in self._stops:
+            stop()
         await super().shutdown(sockets)
 
 
@@ -71,4 +78,4 @@ def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
         config.load()
     except OSError as error:  # OpenSSL's errors are OSErrors
         raise PotluckError(f"TLS cannot be spoken with these files: {error.strerror or error}.") from error
-    return _Server(config)
+    return _Server(config, app.state.stops)

@@ -214,7 +214,7 @@ class Challenge(Message, frozen=True, tag="challenge"):
     proof: bytes
 
 
-class Welcome(Message, frozen=True, tag="welcome"):
+class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The node is admitted, and serves these layers from now on.
 
     A node that already serves gets another welcome when it should serve other layers.
@@ -247,7 +247,7 @@ class Refusal(Message, frozen=True, tag="refusal"):
     reason: str
 
 
-class Step(Message, frozen=True, tag="step"):
+class Step(Message, frozen=True, kw_only=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
     position: if it is less than the number of positions that the node holds of the session, the node first forgets

@@ -10,11 +10,10 @@ import pytest
 
 from newcomer import GREETING, NODE, answer, introduce, reception
 from potluck.coordinator.audits.audits import Audits, no_audits
+from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway import entrance, lookout
-from potluck.coordinator.gateway.gateway import Gateway
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.members.door import Entry
-from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.sessions import fair_queue, line
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.sessions.session import Session
@@ -57,10 +56,10 @@ ROWS = pack_rows(np.ones((3, WIDTH), np.float32), RowFormat.F32)
 SCORES = pack_scores([(np.array([4], np.int32), np.array([-0.5], np.float32), 2.0)])
 
 
-def make_gateway(audit: float = 0.0) -> Gateway:
+def make_service(audit: float = 0.0) -> SwarmService:
     swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
-    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
-    return Gateway(swarm, relay, TERMS, reception(), audits=Audits(audit, lambda *_: True))
+    audits = Audits(audit, lambda *_: True)
+    return compose_swarm(TERMS, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits)
 
 
 def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
@@ -71,10 +70,10 @@ def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
 class Node:
     """The test's end of a link that the gateway serves."""
 
-    def __init__(self, gateway: Gateway, host: str = "") -> None:
+    def __init__(self, service: SwarmService, host: str = "") -> None:
         self.link, theirs = MemoryLink.pair()
-        self.gateway = gateway
-        self.serving = asyncio.create_task(gateway.serve(theirs, host))
+        self.service = service
+        self.serving = asyncio.create_task(service.gateway.serve(theirs, host))
         self.name = ""
 
     async def send(self, message: Message, payload: bytes = b"") -> None:
@@ -103,7 +102,7 @@ class Node:
         with pytest.raises(LinkClosed):
             await self.receive()
         await self.serving
-        assert self.name not in self.gateway.swarm.nodes
+        assert self.name not in self.service.swarm.nodes
         return message.reason
 
     async def leave(self) -> None:
@@ -111,22 +110,22 @@ class Node:
         await self.serving
 
 
-async def join(gateway: Gateway, first: int = 0, last: int = 3, ready: Ready = READY, host: str = "") -> Node:
-    node = Node(gateway, host)
+async def join(service: SwarmService, first: int = 0, last: int = 3, ready: Ready = READY, host: str = "") -> Node:
+    node = Node(service, host)
     await node.introduce(first, last)
     welcome = await node.receive()
     assert isinstance(welcome, Welcome)
     node.name = welcome.node
-    changed = asyncio.create_task(gateway.sessions.changed_before(asyncio.get_running_loop().time() + 10))
+    changed = asyncio.create_task(service.changes.before(asyncio.get_running_loop().time() + 10))
     await asyncio.sleep(0)  # it waits now
     await node.send(ready)
     assert await changed
     return node
 
 
-async def welcome(gateway: Gateway, first: int, last: int) -> Welcome:
+async def welcome(service: SwarmService, first: int, last: int) -> Welcome:
     """What a newcomer is told."""
-    node = Node(gateway)
+    node = Node(service)
     await node.introduce(first, last)
     message = await node.receive()
     assert isinstance(message, Welcome)
@@ -136,11 +135,11 @@ async def welcome(gateway: Gateway, first: int, last: int) -> Welcome:
 
 def test_whoever_only_asks_is_told_and_leaves_no_trace() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        half = await join(gateway, 0, 1)
-        before = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0)
-        incidents = gateway.swarm.tally.incidents.copy()
-        guest = Node(gateway)
+        service = make_service()
+        half = await join(service, 0, 1)
+        before = swarm_status(service.swarm, "tiny", DIGEST, 512, no_audits(), 0)
+        incidents = service.swarm.tally.incidents.copy()
+        guest = Node(service)
         await guest.introduce(2, 3, joins=False)
         told = await guest.receive()
         assert isinstance(told, Welcome)
@@ -149,11 +148,11 @@ def test_whoever_only_asks_is_told_and_leaves_no_trace() -> None:
         assert (told.prospect.without.missing, told.prospect.joined.missing) == ((Span(2, 3),), ())
         assert told.prospect.without.many_streams == 0.0 < told.prospect.joined.many_streams
         assert told.peer_token == ""
-        assert gateway.tickets.holds(told.ticket)
-        assert swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0) == before
+        assert service.tickets.holds(told.ticket)
+        assert swarm_status(service.swarm, "tiny", DIGEST, 512, no_audits(), 0) == before
         await guest.leave()
-        assert not gateway.tickets.holds(told.ticket)
-        assert (gateway.swarm.nodes.keys(), gateway.swarm.tally.incidents) == ({half.name}, incidents)
+        assert not service.tickets.holds(told.ticket)
+        assert (service.swarm.nodes.keys(), service.swarm.tally.incidents) == ({half.name}, incidents)
         await half.leave()
 
     run(test())
@@ -161,13 +160,13 @@ def test_whoever_only_asks_is_told_and_leaves_no_trace() -> None:
 
 def test_whoever_only_asks_cannot_work() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        guest = Node(gateway)
+        service = make_service()
+        guest = Node(service)
         await guest.introduce(joins=False)
         await guest.receive()
         await guest.send(READY)
         await guest.serving
-        assert gateway.swarm.nodes == {}
+        assert service.swarm.nodes == {}
 
     run(test())
 
@@ -175,7 +174,7 @@ def test_whoever_only_asks_cannot_work() -> None:
 def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entrance, "_MOST_STRANGERS", 1)
 
-    async def is_heard(gateway: Gateway) -> bool:
+    async def is_heard(service: SwarmService) -> bool:
         """Whether the coordinator listens to a new socket, which is closed when it does."""
         received = []
 
@@ -186,24 +185,24 @@ def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pyt
         async def send(message: object) -> None:
             pass
 
-        await gateway({"type": "websocket", "client": ("127.0.0.1", 1)}, receive, send)
+        await service.gateway({"type": "websocket", "client": ("127.0.0.1", 1)}, receive, send)
         return len(received) == 2
 
     async def test() -> None:
-        gateway = make_gateway()
-        guest = Node(gateway)
+        service = make_service()
+        guest = Node(service)
         await guest.introduce(joins=False)
         await guest.receive()
-        assert not await is_heard(gateway)
+        assert not await is_heard(service)
         await guest.leave()
-        assert await is_heard(gateway)
+        assert await is_heard(service)
 
     run(test())
 
 
 def test_whoever_only_asks_is_refused_like_others() -> None:
     async def test() -> None:
-        guest = Node(make_gateway())
+        guest = Node(make_service())
         await guest.introduce(0, LAYERS, joins=False)
         assert "outside the model" in await guest.dropped()
 
@@ -212,8 +211,8 @@ def test_whoever_only_asks_is_refused_like_others() -> None:
 
 def test_the_welcome_tells_what_a_node_adds() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        told = await welcome(gateway, 0, 2)
+        service = make_service()
+        told = await welcome(service, 0, 2)
         assert told.prospect is not None
         assert (told.prospect.without.missing, told.prospect.joined.missing) == ((Span(0, 3),), (Span(3, 3),))
 
@@ -248,18 +247,18 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 def test_a_node_is_admitted_with_all_it_must_know() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = Node(gateway)
+        service = make_service()
+        node = Node(service)
         await node.introduce(1, 2, model=DIGEST)
         welcome = await node.receive()
-        [(name, known)] = gateway.swarm.nodes.items()
+        [(name, known)] = service.swarm.nodes.items()
         assert isinstance(welcome, Welcome)
         assert (welcome.node, welcome.model, welcome.span, welcome.context) == (name, DIGEST, Span(1, 2), 512)
         assert (welcome.engine, welcome.quantize) == (TERMS.engine, TERMS.quantize)
         assert (welcome.attention, welcome.rows) == (TERMS.attention, TERMS.rows)
         assert known.name == "anna"
         await node.leave()
-        assert gateway.swarm.nodes == {}
+        assert service.swarm.nodes == {}
 
     run(test())
 
@@ -283,7 +282,7 @@ FIRST_FRAMES = {
 @pytest.mark.parametrize(("frame", "reason"), FIRST_FRAMES.values(), ids=FIRST_FRAMES)
 def test_a_node_that_does_not_greet_is_told_why(frame: bytes, reason: str) -> None:
     async def test() -> None:
-        node = Node(make_gateway())
+        node = Node(make_service())
         await node.link.send(frame)
         assert reason in await node.dropped()
 
@@ -318,7 +317,7 @@ SECOND_FRAMES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize(("second", "reason"), SECOND_FRAMES.values(), ids=SECOND_FRAMES)
 def test_a_node_that_cannot_be_admitted_is_told_why(second: Callable[[bytes], bytes], reason: str) -> None:
     async def test() -> None:
-        node = Node(make_gateway())
+        node = Node(make_service())
         await node.link.send(GREETING)
         await node.link.send(second(await node.link.receive()))
         assert reason in await node.dropped()
@@ -331,7 +330,7 @@ def test_a_silent_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, greets
     monkeypatch.setattr(entrance, "_HELLO_S", 0.05)
 
     async def test() -> None:
-        node = Node(make_gateway())
+        node = Node(make_service())
         if greets:
             await node.link.send(GREETING)
             assert isinstance(await node.receive(), Challenge)
@@ -343,21 +342,21 @@ def test_a_silent_node_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, greets
 @pytest.mark.parametrize("already", [False, True])
 def test_a_socket_that_closes_before_its_hello_leaves_nothing(already: bool) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = Node(gateway)
+        service = make_service()
+        node = Node(service)
         if not already:
             await asyncio.sleep(0)
         await node.leave()
-        assert gateway.swarm.nodes == {}
+        assert service.swarm.nodes == {}
 
     run(test())
 
 
 def test_steps_run_through_all_stages_and_closing_tells_each() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        first, last = await join(service, 0, 1), await join(service, 2, 3)
+        session = await service.sessions.open(10)
         assert [stage.node for stage in session.route] == [first.name, last.name]
         result = one_step(session)
         step = await first.step()
@@ -368,7 +367,7 @@ def test_steps_run_through_all_stages_and_closing_tells_each() -> None:
         session.close()
         session.close()
         assert [await node.receive() for node in (first, last)] == [Close(session.number)] * 2
-        assert all(node.reserved == {} for node in gateway.swarm.nodes.values())
+        assert all(node.reserved == {} for node in service.swarm.nodes.values())
         await first.leave()
         await last.leave()
 
@@ -401,9 +400,9 @@ MALFORMED = {
 @pytest.mark.parametrize("frame", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        bad, good = await join(gateway), await join(gateway)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        bad, good = await join(service), await join(service)
+        session = await service.sessions.open(10)
         assert (session.number, session.route[0].node) == (3, bad.name)
         result = one_step(session)
         await bad.step()
@@ -412,7 +411,7 @@ def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes
         with pytest.raises(RouteLost):
             await result
         session.close()
-        other = await gateway.sessions.open(10)
+        other = await service.sessions.open(10)
         result = one_step(other)
         await good.answer()
         assert len(await result) == 1
@@ -436,9 +435,9 @@ HOSTILE = {
 @pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_stage_is_cut_and_its_session_can_be_mended(sent: list[tuple[int, bytes]]) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        bad, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        bad, last = await join(service, 0, 1), await join(service, 2, 3)
+        session = await service.sessions.open(10)
         results = [one_step(session), asyncio.create_task(session.step(3, IDS, 1, ((),)))]
         for _ in results:
             await bad.step()
@@ -448,8 +447,8 @@ def test_a_hostile_stage_is_cut_and_its_session_can_be_mended(sent: list[tuple[i
         for result in results:
             with pytest.raises(RouteLost):
                 await result
-        assert list(gateway.swarm.nodes) == [last.name]
-        good = await join(gateway, 0, 1)
+        assert list(service.swarm.nodes) == [last.name]
+        good = await join(service, 0, 1)
         assert await session.mend([]) == 0
         assert [stage.node for stage in session.route] == [good.name, last.name]
         session.close()
@@ -462,12 +461,12 @@ def test_a_hostile_stage_is_cut_and_its_session_can_be_mended(sent: list[tuple[i
 @pytest.mark.parametrize("message", [Pong(1, 0), Loading(0.5), Threads(1)], ids=lambda message: type(message).__name__)
 def test_a_node_that_floods_is_cut(message: Message) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        bad, good = await join(gateway), await join(gateway)
+        service = make_service()
+        bad, good = await join(service), await join(service)
         for _ in range(1000):
             await bad.send(message)
         assert "floods the coordinator" in await bad.dropped()
-        session = await gateway.sessions.open(10)
+        session = await service.sessions.open(10)
         result = one_step(session)
         await good.answer()
         assert len(await result) == 1
@@ -479,9 +478,9 @@ def test_a_node_that_floods_is_cut(message: Message) -> None:
 
 def test_a_node_cannot_answer_for_the_session_of_another() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        good, bad = await join(gateway), await join(gateway)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        good, bad = await join(service), await join(service)
+        session = await service.sessions.open(10)
         assert session.route[0].node == good.name
         result = one_step(session)
         await asyncio.sleep(0)
@@ -514,8 +513,8 @@ def test_a_node_cannot_answer_for_the_session_of_another() -> None:
 )
 def test_a_node_with_an_absurd_capacity_or_speed_is_dropped(ready: Ready) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = Node(gateway)
+        service = make_service()
+        node = Node(service)
         await node.introduce()
         assert isinstance(await node.receive(), Welcome)
         await node.send(ready)
@@ -529,14 +528,14 @@ def test_a_node_with_an_absurd_capacity_or_speed_is_dropped(ready: Ready) -> Non
 @pytest.mark.parametrize("fraction", [float("nan"), float("inf"), -float("inf"), 1e9, -1.0])
 def test_the_progress_shown_is_a_fraction_whatever_a_node_says(fraction: float) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = Node(gateway)
+        service = make_service()
+        node = Node(service)
         await node.introduce()
         await node.receive()
         await node.send(Loading(fraction))
         for _ in range(5):
             await asyncio.sleep(0)
-        status = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0)
+        status = swarm_status(service.swarm, "tiny", DIGEST, 512, no_audits(), 0)
         assert all(0 <= shown.progress <= 1 for shown in status.nodes)
         await node.leave()
 
@@ -545,9 +544,9 @@ def test_the_progress_shown_is_a_fraction_whatever_a_node_says(fraction: float) 
 
 def test_a_lost_node_breaks_its_sessions_which_keep_their_room_until_they_are_closed() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        first, last = await join(service, 0, 1), await join(service, 2, 3)
+        session = await service.sessions.open(10)
         steps = [one_step(session) for _ in range(2)]
         await first.step()
         await last.leave()
@@ -557,12 +556,12 @@ def test_a_lost_node_breaks_its_sessions_which_keep_their_room_until_they_are_cl
         with pytest.raises(RouteLost):
             await one_step(session)
         await first.step()
-        assert gateway.swarm.nodes[first.name].reserved == {session.number: 10}
+        assert service.swarm.nodes[first.name].reserved == {session.number: 10}
         session.close()
         assert await first.receive() == Close(session.number)
         with pytest.raises(Unavailable, match="No node serves layers 2-3 now"):
-            await gateway.sessions.open(10)
-        assert gateway.swarm.nodes[first.name].reserved == {}
+            await service.sessions.open(10)
+        assert service.swarm.nodes[first.name].reserved == {}
         await first.leave()
 
     run(test())
@@ -570,9 +569,9 @@ def test_a_lost_node_breaks_its_sessions_which_keep_their_room_until_they_are_cl
 
 def test_a_step_that_a_node_cannot_run_loses_its_route_but_not_the_node() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        node = await join(service)
+        session = await service.sessions.open(10)
         result = one_step(session)
         step = await node.step()
         await node.send(Failed(step.session, step.route, step.step, "The cache is full."))
@@ -580,7 +579,7 @@ def test_a_step_that_a_node_cannot_run_loses_its_route_but_not_the_node() -> Non
             await result
         assert await node.receive() == Close(session.number)
         session.close()
-        assert gateway.swarm.nodes[node.name].reserved == {}
+        assert service.swarm.nodes[node.name].reserved == {}
         await node.leave()
 
     run(test())
@@ -588,16 +587,16 @@ def test_a_step_that_a_node_cannot_run_loses_its_route_but_not_the_node() -> Non
 
 def test_who_finds_no_room_waits_until_there_is() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        first = await gateway.sessions.open(60)
-        waiting = [asyncio.create_task(gateway.sessions.open(60)) for _ in range(3)]
+        service = make_service()
+        node = await join(service)
+        first = await service.sessions.open(60)
+        waiting = [asyncio.create_task(service.sessions.open(60)) for _ in range(3)]
         await asyncio.sleep(0)
         waiting.pop(0).cancel()
         first.close()
         for task in waiting:
             (await task).close()
-        assert gateway.swarm.nodes[node.name].reserved == {}
+        assert service.swarm.nodes[node.name].reserved == {}
         await node.leave()
 
     run(test())
@@ -605,10 +604,10 @@ def test_who_finds_no_room_waits_until_there_is() -> None:
 
 def test_who_waits_for_room_learns_that_it_will_not_come() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        await gateway.sessions.open(60)
-        waiting = asyncio.create_task(gateway.sessions.open(60))
+        service = make_service()
+        node = await join(service)
+        await service.sessions.open(60)
+        waiting = asyncio.create_task(service.sessions.open(60))
         await asyncio.sleep(0)
         await node.leave()
         with pytest.raises(Unavailable, match="layers 0-3"):
@@ -619,17 +618,17 @@ def test_who_waits_for_room_learns_that_it_will_not_come() -> None:
 
 def test_waiting_for_a_change_ends_at_the_deadline() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        assert not await gateway.sessions.changed_before(asyncio.get_running_loop().time())
+        service = make_service()
+        assert not await service.changes.before(asyncio.get_running_loop().time())
 
     run(test())
 
 
 def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        session = await gateway.sessions.open(10)
+        service = make_service()
+        node = await join(service)
+        session = await service.sessions.open(10)
         result = one_step(session)
         step = await node.step()
         result.cancel()
@@ -638,7 +637,7 @@ def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
         session.close()
         await node.send(Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), SCORES)
         assert await node.receive() == Close(session.number)
-        other = await gateway.sessions.open(10)
+        other = await service.sessions.open(10)
         result = one_step(other)
         await node.answer()
         assert len(await result) == 1
@@ -666,9 +665,9 @@ class Faulty:
             raise LinkClosed("The line is cut.")
 
 
-async def join_faulty(gateway: Gateway, *, stuck: bool) -> tuple[MemoryLink, asyncio.Task[None]]:
+async def join_faulty(service: SwarmService, *, stuck: bool) -> tuple[MemoryLink, asyncio.Task[None]]:
     ours, theirs = MemoryLink.pair()
-    serving = asyncio.create_task(gateway.serve(Faulty(theirs, stuck=stuck)))
+    serving = asyncio.create_task(service.gateway.serve(Faulty(theirs, stuck=stuck)))
     await introduce(ours, hello())
     await ours.send(encode(READY))
     return ours, serving
@@ -676,10 +675,10 @@ async def join_faulty(gateway: Gateway, *, stuck: bool) -> tuple[MemoryLink, asy
 
 def test_a_node_that_reads_nothing_holds_up_nobody_else() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        stuck, serving = await join_faulty(gateway, stuck=True)
-        node = await join(gateway)
-        sessions = [await gateway.sessions.open(10), await gateway.sessions.open(10)]
+        service = make_service()
+        stuck, serving = await join_faulty(service, stuck=True)
+        node = await join(service)
+        sessions = [await service.sessions.open(10), await service.sessions.open(10)]
         results = {session.route[0].node: one_step(session) for session in sessions}
         assert len(results) == 2
         await node.answer()
@@ -696,14 +695,14 @@ def test_a_node_that_reads_nothing_holds_up_nobody_else() -> None:
 
 def test_a_malformed_node_that_reads_nothing_is_dropped_at_once() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        stuck, serving = await join_faulty(gateway, stuck=True)
-        await until(lambda: any(gateway.swarm.served()))
-        result = one_step(await gateway.sessions.open(10))
+        service = make_service()
+        stuck, serving = await join_faulty(service, stuck=True)
+        await until(lambda: any(service.swarm.served()))
+        result = one_step(await service.sessions.open(10))
         await stuck.send(b"garbage")
         with pytest.raises(RouteLost):
             await result
-        assert gateway.swarm.nodes == {}
+        assert service.swarm.nodes == {}
         await stuck.close()
         serving.cancel()
 
@@ -712,24 +711,24 @@ def test_a_malformed_node_that_reads_nothing_is_dropped_at_once() -> None:
 
 def test_a_line_that_breaks_while_sending_leaves_no_trace() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        broken, serving = await join_faulty(gateway, stuck=False)
-        await until(lambda: any(gateway.swarm.served()))
+        service = make_service()
+        broken, serving = await join_faulty(service, stuck=False)
+        await until(lambda: any(service.swarm.served()))
         await broken.close()
         await serving
-        assert gateway.swarm.nodes == {}
+        assert service.swarm.nodes == {}
 
     run(test())
 
 
 def test_stopping_the_server_forgets_the_node() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
+        service = make_service()
+        node = await join(service)
         node.serving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await node.serving
-        assert gateway.swarm.nodes == {}
+        assert service.swarm.nodes == {}
         with pytest.raises(LinkClosed):
             await node.receive()
 
@@ -738,25 +737,25 @@ def test_stopping_the_server_forgets_the_node() -> None:
 
 def test_nobody_overtakes_a_big_request() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        holders = [await gateway.sessions.open(40), await gateway.sessions.open(40)]
+        service = make_service()
+        node = await join(service)
+        holders = [await service.sessions.open(40), await service.sessions.open(40)]
         order: list[int] = []
 
         async def open_one(positions: int) -> None:
-            session = await gateway.sessions.open(positions)
+            session = await service.sessions.open(positions)
             order.append(positions)
             session.close()
 
         waiting = [asyncio.create_task(open_one(positions)) for positions in (90, 10, 20)]
-        await until(lambda: gateway.sessions.waiting == 3)
+        await until(lambda: len(service.queue) == 3)
         holders.pop().close()  # there is room for the small ones, but not for the first
         for _ in range(10):
             await asyncio.sleep(0)
-        assert (order, gateway.sessions.waiting) == ([], 3)
+        assert (order, len(service.queue)) == ([], 3)
         holders.pop().close()
         await asyncio.gather(*waiting)
-        assert (order, gateway.sessions.waiting) == ([90, 10, 20], 0)
+        assert (order, len(service.queue)) == ([90, 10, 20], 0)
         await node.leave()
 
     run(test())
@@ -764,14 +763,14 @@ def test_nobody_overtakes_a_big_request() -> None:
 
 def test_who_leaves_the_line_lets_the_next_try() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        holder = await gateway.sessions.open(60)
-        big, small = (asyncio.create_task(gateway.sessions.open(positions)) for positions in (90, 40))
-        await until(lambda: gateway.sessions.waiting == 2)
+        service = make_service()
+        node = await join(service)
+        holder = await service.sessions.open(60)
+        big, small = (asyncio.create_task(service.sessions.open(positions)) for positions in (90, 40))
+        await until(lambda: len(service.queue) == 2)
         big.cancel()
         (await small).close()
-        assert gateway.sessions.waiting == 0
+        assert len(service.queue) == 0
         holder.close()
         await node.leave()
 
@@ -782,22 +781,22 @@ def test_a_full_line_turns_newcomers_away_but_never_an_interrupted_answer(monkey
     monkeypatch.setattr(fair_queue, "MOST_OF_ACCOUNT", 2)
 
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        holder = await gateway.sessions.open(100)
+        service = make_service()
+        node = await join(service)
+        holder = await service.sessions.open(100)
         order: list[str] = []
 
         async def open_one(name: str, urgent: bool = False) -> None:
-            session = await gateway.sessions.open(60, urgent=urgent)
+            session = await service.sessions.open(60, urgent=urgent)
             order.append(name)
             session.close()
 
         waiting = [asyncio.create_task(open_one(name)) for name in ("first", "second")]
-        await until(lambda: gateway.sessions.waiting == 2)
-        with pytest.raises(Busy, match="2 interactive requests of this account wait already"):
-            await gateway.sessions.open(1)
+        await until(lambda: len(service.queue) == 2)
+        with pytest.raises(Busy, match="2 interactive requests of this account are already waiting"):
+            await service.sessions.open(1)
         waiting.append(asyncio.create_task(open_one("urgent", urgent=True)))
-        await until(lambda: gateway.sessions.waiting == 3)
+        await until(lambda: len(service.queue) == 3)
         holder.close()
         await asyncio.gather(*waiting)
         assert order == ["urgent", "first", "second"]
@@ -811,12 +810,12 @@ ROOMY = Ready(Capacity(4, 2000, 576), Speed(0.01, 0.001), "twin", "plain")
 """Room for three sessions of full length, and four in all."""
 
 
-async def settled(gateway: Gateway, waiting: int) -> None:
+async def settled(service: SwarmService, waiting: int) -> None:
     """So many wait, and none of them can find room now."""
-    await until(lambda: gateway.sessions.waiting == waiting)
+    await until(lambda: len(service.queue) == waiting)
     for _ in range(10):
         await asyncio.sleep(0)
-    assert gateway.sessions.waiting == waiting
+    assert len(service.queue) == waiting
 
 
 @pytest.mark.parametrize(("positions", "running"), [(500, 2), (10, 3)])
@@ -824,11 +823,11 @@ def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(p
     """Whether positions or sessions are short. Nothing ends meanwhile, and no step is run."""
 
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway, ready=ROOMY)
-        batch = [asyncio.create_task(gateway.sessions.open(positions, claim=BATCH)) for _ in range(100)]
-        await settled(gateway, 100 - running)
-        session = await gateway.sessions.open(TERMS.context, claim=Claim("ben"))
+        service = make_service()
+        node = await join(service, ready=ROOMY)
+        batch = [asyncio.create_task(service.sessions.open(positions, claim=BATCH)) for _ in range(100)]
+        await settled(service, 100 - running)
+        session = await service.sessions.open(TERMS.context, claim=Claim("ben"))
         assert [task.done() for task in batch] == [True] * running + [False] * (100 - running)
         session.close()
         for task in batch:
@@ -842,15 +841,17 @@ def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(p
 @pytest.mark.parametrize("rank", [Rank.BATCH, Rank.ANONYMOUS])
 def test_a_batch_request_that_waits_for_room_to_spare_holds_up_no_interactive_one(rank: Rank) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway, ready=ROOMY)
-        first = [await gateway.sessions.open(500) for _ in range(2)]
-        batch = asyncio.create_task(gateway.sessions.open(500, claim=Claim("anna", rank)))
-        await settled(gateway, 1)
-        assert "room for it and an interactive request" in gateway.sessions.queue[0].reason
-        third = await gateway.sessions.open(500)
+        service = make_service()
+        node = await join(service, ready=ROOMY)
+        first = [await service.sessions.open(500) for _ in range(2)]
+        batch = asyncio.create_task(service.sessions.open(500, claim=Claim("anna", rank)))
+        await settled(service, 1)
+        assert (
+            "room for it and for an interactive request" in service.queue.standings(service.relay.clock(), 1)[0].reason
+        )
+        third = await service.sessions.open(500)
         first.pop().close()
-        await settled(gateway, 1)
+        await settled(service, 1)
         third.close()
         (await batch).close()
         await node.leave()
@@ -860,14 +861,14 @@ def test_a_batch_request_that_waits_for_room_to_spare_holds_up_no_interactive_on
 
 def test_room_to_spare_may_be_what_parked_sessions_hold() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway, ready=ROOMY)
+        service = make_service()
+        node = await join(service, ready=ROOMY)
         for number in range(2):
-            session = await gateway.sessions.open(500)
+            session = await service.sessions.open(500)
             session.park(range(1000 * number, 1000 * number + 500))
-        batch = await gateway.sessions.open(500, claim=BATCH)
-        assert gateway.swarm.nodes[node.name].open_sessions == 1
-        assert len(gateway.swarm.nodes[node.name].parked) == 2
+        batch = await service.sessions.open(500, claim=BATCH)
+        assert service.swarm.nodes[node.name].open_sessions == 1
+        assert len(service.swarm.nodes[node.name].parked) == 2
         batch.close()
         await node.leave()
 
@@ -876,17 +877,17 @@ def test_room_to_spare_may_be_what_parked_sessions_hold() -> None:
 
 def test_where_there_is_never_room_to_spare_batch_runs_while_nothing_interactive_does() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)  # less room than one session of full length
-        interactive = await gateway.sessions.open(50)
-        batch = [asyncio.create_task(gateway.sessions.open(40, claim=BATCH)) for _ in range(3)]
-        await settled(gateway, 3)
+        service = make_service()
+        node = await join(service)  # less room than one session of full length
+        interactive = await service.sessions.open(50)
+        batch = [asyncio.create_task(service.sessions.open(40, claim=BATCH)) for _ in range(3)]
+        await settled(service, 3)
         interactive.close()
-        await settled(gateway, 1)
-        newcomer = asyncio.create_task(gateway.sessions.open(90))
-        await settled(gateway, 2)
+        await settled(service, 1)
+        newcomer = asyncio.create_task(service.sessions.open(90))
+        await settled(service, 2)
         (await batch[0]).close()
-        await settled(gateway, 2)
+        await settled(service, 2)
         (await batch[1]).close()
         (await newcomer).close()  # before the third
         (await batch[2]).close()
@@ -897,12 +898,12 @@ def test_where_there_is_never_room_to_spare_batch_runs_while_nothing_interactive
 
 def test_a_batch_request_that_nothing_interactive_lets_in_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway, ready=ROOMY)
-        sessions = [await gateway.sessions.open(500) for _ in range(2)]
+        service = make_service()
+        node = await join(service, ready=ROOMY)
+        sessions = [await service.sessions.open(500) for _ in range(2)]
         monkeypatch.setattr(fair_queue, "AGING_S", 0.01)
         monkeypatch.setattr(line, "AGING_S", 0.01)
-        (await gateway.sessions.open(500, claim=BATCH)).close()
+        (await service.sessions.open(500, claim=BATCH)).close()
         for session in sessions:
             session.close()
         await node.leave()
@@ -912,19 +913,19 @@ def test_a_batch_request_that_nothing_interactive_lets_in_rises(monkeypatch: pyt
 
 def test_an_account_pays_for_what_its_answers_took() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        holder = await gateway.sessions.open(100)
+        service = make_service()
+        node = await join(service)
+        holder = await service.sessions.open(100)
         order: list[str] = []
 
         async def open_one(claim: Claim, positions: int, computed: int) -> None:
-            session = await gateway.sessions.open(positions, claim=claim)
+            session = await service.sessions.open(positions, claim=claim)
             order.append(claim.account)
             session.close(computed)
 
         greedy = [asyncio.create_task(open_one(Claim("anna"), 100, 10)) for _ in range(5)]
         modest = [asyncio.create_task(open_one(Claim("ben"), 10, 10)) for _ in range(5)]
-        await settled(gateway, 10)
+        await settled(service, 10)
         holder.close()
         await asyncio.gather(*greedy, *modest)
         assert sorted(order[:6]) == ["anna"] * 3 + ["ben"] * 3
@@ -935,13 +936,13 @@ def test_an_account_pays_for_what_its_answers_took() -> None:
 
 def test_who_can_never_be_served_does_not_wait_in_line() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        holder = await gateway.sessions.open(60)
-        waiting = asyncio.create_task(gateway.sessions.open(60))
-        await until(lambda: gateway.sessions.waiting == 1)
+        service = make_service()
+        node = await join(service)
+        holder = await service.sessions.open(60)
+        waiting = asyncio.create_task(service.sessions.open(60))
+        await until(lambda: len(service.queue) == 1)
         with pytest.raises(Unavailable, match="can hold 101 positions"):
-            await gateway.sessions.open(101)
+            await service.sessions.open(101)
         waiting.cancel()
         holder.close()
         await node.leave()
@@ -952,19 +953,19 @@ def test_who_can_never_be_served_does_not_wait_in_line() -> None:
 def test_all_that_wait_learn_that_a_node_has_left_or_that_the_coordinator_stops() -> None:
     async def test() -> None:
         for stopping in (False, True):
-            gateway = make_gateway()
-            node = await join(gateway)
-            await gateway.sessions.open(60)
-            waiting = [asyncio.create_task(gateway.sessions.open(60)) for _ in range(3)]
-            await until(lambda gateway=gateway: gateway.sessions.waiting == 3)  # type: ignore[misc]
+            service = make_service()
+            node = await join(service)
+            await service.sessions.open(60)
+            waiting = [asyncio.create_task(service.sessions.open(60)) for _ in range(3)]
+            await until(lambda service=service: len(service.queue) == 3)  # type: ignore[misc]
             if stopping:
-                gateway.stop()
+                service.stop()
             else:
                 await node.leave()
             for task in waiting:
                 with pytest.raises(Unavailable, match="is stopping" if stopping else "layers 0-3"):
                     await task
-            assert gateway.sessions.waiting == 0
+            assert len(service.queue) == 0
             if stopping:
                 await node.leave()
 
@@ -974,9 +975,9 @@ def test_all_that_wait_learn_that_a_node_has_left_or_that_the_coordinator_stops(
 TOKENS = list(range(30))
 
 
-async def parked(gateway: Gateway, node: Node, positions: int = 40, tokens: list[int] = TOKENS) -> Session:
+async def parked(service: SwarmService, node: Node, positions: int = 40, tokens: list[int] = TOKENS) -> Session:
     """A session that has run one step and is parked with these tokens."""
-    session = await gateway.sessions.open(positions)
+    session = await service.sessions.open(positions)
     result = one_step(session)
     await node.answer()
     await result
@@ -986,15 +987,15 @@ async def parked(gateway: Gateway, node: Node, positions: int = 40, tokens: list
 
 def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        first = await parked(gateway, node)
-        assert gateway.swarm.nodes[node.name].reserved == {first.number: 30}
-        [shown] = swarm_status(gateway.swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes
+        service = make_service()
+        node = await join(service)
+        first = await parked(service, node)
+        assert service.swarm.nodes[node.name].reserved == {first.number: 30}
+        [shown] = swarm_status(service.swarm, "tiny", DIGEST, 512, no_audits(), 0).nodes
         assert shown.sessions == 0
-        session = await gateway.sessions.open(60, [*TOKENS, 50, 51])
+        session = await service.sessions.open(60, [*TOKENS, 50, 51])
         assert (session.number, session.route, session.held) == (first.number, first.route, 30)
-        assert gateway.swarm.nodes[node.name].reserved == {first.number: 60}
+        assert service.swarm.nodes[node.name].reserved == {first.number: 60}
         result = asyncio.create_task(session.step(30, IDS, 1, ((),)))
         step = await node.step()  # no Close came before it
         assert (step.session, step.step, step.position) == (first.number, 1, 30)
@@ -1002,7 +1003,7 @@ def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> N
         assert len(await result) == 1
         session.close()
         assert await node.receive() == Close(session.number)
-        assert (await gateway.sessions.open(60, TOKENS)).held == 0
+        assert (await service.sessions.open(60, TOKENS)).held == 0
         await node.leave()
 
     run(test())
@@ -1010,10 +1011,10 @@ def test_a_parked_session_goes_on_with_its_number_its_route_and_its_steps() -> N
 
 def test_the_nodes_forget_parked_sessions_that_give_way_before_others_begin() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        first = await parked(gateway, node)
-        other = await gateway.sessions.open(90)
+        service = make_service()
+        node = await join(service)
+        first = await parked(service, node)
+        other = await service.sessions.open(90)
         assert other.held == 0
         result = one_step(other)
         assert await node.receive() == Close(first.number)
@@ -1027,16 +1028,16 @@ def test_the_nodes_forget_parked_sessions_that_give_way_before_others_begin() ->
 
 def test_who_waits_is_let_in_by_a_session_that_is_parked() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        first = await gateway.sessions.open(60)
-        waiting = asyncio.create_task(gateway.sessions.open(90, TOKENS))
-        await until(lambda: gateway.sessions.waiting == 1)
+        service = make_service()
+        node = await join(service)
+        first = await service.sessions.open(60)
+        waiting = asyncio.create_task(service.sessions.open(90, TOKENS))
+        await until(lambda: len(service.queue) == 1)
         first.park(TOKENS)
         session = await waiting
         assert (session.number, session.held) == (first.number, 29)
         session.close()
-        assert gateway.swarm.nodes[node.name].reserved == {}
+        assert service.swarm.nodes[node.name].reserved == {}
         await node.leave()
 
     run(test())
@@ -1045,16 +1046,16 @@ def test_who_waits_is_let_in_by_a_session_that_is_parked() -> None:
 @pytest.mark.parametrize("leaver", [0, 1])
 def test_parked_sessions_go_with_any_node_of_their_route(leaver: int) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        nodes = [await join(gateway, 0, 1), await join(gateway, 2, 3)]
-        session = await gateway.sessions.open(40)
+        service = make_service()
+        nodes = [await join(service, 0, 1), await join(service, 2, 3)]
+        session = await service.sessions.open(40)
         session.park(TOKENS)
         await nodes.pop(leaver).leave()
         [left] = nodes
         assert await left.receive() == Close(session.number)
-        assert gateway.swarm.nodes[left.name].reserved == {}
-        nodes.append(await join(gateway, 2 * leaver, 2 * leaver + 1))
-        assert (await gateway.sessions.open(60, TOKENS)).held == 0
+        assert service.swarm.nodes[left.name].reserved == {}
+        nodes.append(await join(service, 2 * leaver, 2 * leaver + 1))
+        assert (await service.sessions.open(60, TOKENS)).held == 0
         for node in nodes:
             await node.leave()
 
@@ -1063,14 +1064,14 @@ def test_parked_sessions_go_with_any_node_of_their_route(leaver: int) -> None:
 
 def test_a_session_that_lost_its_route_is_not_parked() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        first, last = await join(gateway, 0, 1), await join(gateway, 2, 3)
-        session = await gateway.sessions.open(40)
+        service = make_service()
+        first, last = await join(service, 0, 1), await join(service, 2, 3)
+        session = await service.sessions.open(40)
         await last.leave()
         session.park(TOKENS)
-        assert gateway.swarm.nodes[first.name].reserved == {}
-        last = await join(gateway, 2, 3)
-        assert (await gateway.sessions.open(60, TOKENS)).held == 0
+        assert service.swarm.nodes[first.name].reserved == {}
+        last = await join(service, 2, 3)
+        assert (await service.sessions.open(60, TOKENS)).held == 0
         await first.leave()
         await last.leave()
 
@@ -1082,15 +1083,15 @@ def test_parked_sessions_go_in_time_without_another_request(monkeypatch: pytest.
     monkeypatch.setattr("potluck.coordinator.sessions.admission.KEEP_S", 0.01)
 
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        sessions = [await gateway.sessions.open(30) for _ in range(2)]
+        service = make_service()
+        node = await join(service)
+        sessions = [await service.sessions.open(30) for _ in range(2)]
         for session in sessions:
             session.park(TOKENS)
             await asyncio.sleep(0)
         assert [await node.receive() for _ in sessions] == [Close(session.number) for session in sessions]
-        assert gateway.swarm.nodes[node.name].reserved == {}
-        again = await gateway.sessions.open(30)
+        assert service.swarm.nodes[node.name].reserved == {}
+        again = await service.sessions.open(30)
         again.park(TOKENS)
         assert await node.receive() == Close(again.number)
         await node.leave()
@@ -1100,13 +1101,13 @@ def test_parked_sessions_go_in_time_without_another_request(monkeypatch: pytest.
 
 def test_a_coordinator_that_stops_parks_nothing() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        early, late = await gateway.sessions.open(30), await gateway.sessions.open(30)
+        service = make_service()
+        node = await join(service)
+        early, late = await service.sessions.open(30), await service.sessions.open(30)
         early.park(TOKENS)
-        gateway.stop()
+        service.stop()
         late.park(TOKENS)
-        assert gateway.swarm.nodes[node.name].reserved == {early.number: 30}
+        assert service.swarm.nodes[node.name].reserved == {early.number: 30}
         assert await node.receive() == Close(late.number)
         await node.leave()
 
@@ -1115,19 +1116,19 @@ def test_a_coordinator_that_stops_parks_nothing() -> None:
 
 def test_a_newcomer_learns_which_nodes_share_its_layers() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        assert (await welcome(gateway, 0, 3)).peers == ()
+        service = make_service()
+        assert (await welcome(service, 0, 3)).peers == ()
         sharing = msgspec.structs.replace(READY, shares="http://10.0.0.1:4711")
-        honest = await join(gateway, 0, 1, sharing, "10.0.0.1")
-        liar = await join(gateway, 0, 1, sharing, "10.0.0.2")
-        told = await welcome(gateway, 1, 3)
+        honest = await join(service, 0, 1, sharing, "10.0.0.1")
+        liar = await join(service, 0, 1, sharing, "10.0.0.2")
+        told = await welcome(service, 1, 3)
         assert told.peers == ("http://10.0.0.1:4711",)
-        assert (await welcome(gateway, 2, 3)).peers == ()
-        assert told.peer_token == (await welcome(gateway, 0, 3)).peer_token
-        assert told.peer_token != (await welcome(make_gateway(), 0, 3)).peer_token
+        assert (await welcome(service, 2, 3)).peers == ()
+        assert told.peer_token == (await welcome(service, 0, 3)).peer_token
+        assert told.peer_token != (await welcome(make_service(), 0, 3)).peer_token
         assert len(told.peer_token) > 30
         await honest.leave()
-        assert (await welcome(gateway, 1, 3)).peers == ()
+        assert (await welcome(service, 1, 3)).peers == ()
         await liar.leave()
 
     run(test())
@@ -1135,25 +1136,25 @@ def test_a_newcomer_learns_which_nodes_share_its_layers() -> None:
 
 def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        bad, good = await join(gateway), await join(gateway)
+        service = make_service()
+        bad, good = await join(service), await join(service)
         for node, key in ((bad, b"bad"), (good, b"good")):
-            gateway.swarm.nodes[node.name].key = key
-        session = await gateway.sessions.open(10)
+            service.swarm.nodes[node.name].key = key
+        session = await service.sessions.open(10)
         gone, stays = (bad, good) if session.route[0].node == bad.name else (good, bad)
         step = one_step(session)
-        gateway.cut(b"bad" if gone is bad else b"good", "You are revoked.")
+        service.moderation.cut(b"bad" if gone is bad else b"good", "You are revoked.")
         with pytest.raises(RouteLost):
             await step
         assert await gone.dropped() == "You are revoked."
-        assert list(gateway.swarm.nodes) == [stays.name]
+        assert list(service.swarm.nodes) == [stays.name]
         assert isinstance(await stays.receive(), PeerToken)
         assert await session.mend([]) == 0
         step = one_step(session)
         await stays.answer()
         await step
         session.close()
-        gateway.cut(b"nobody", "Nobody is meant.")
+        service.moderation.cut(b"nobody", "Nobody is meant.")
         await stays.leave()
 
     run(test())
@@ -1162,18 +1163,18 @@ def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> Non
 @pytest.mark.parametrize("here", [True, False])
 def test_a_cut_node_takes_no_token_along_that_opens_anything(here: bool) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        gone, stays = await join(gateway), await join(gateway)
-        known = (await welcome(gateway, 0, 3)).peer_token
+        service = make_service()
+        gone, stays = await join(service), await join(service)
+        known = (await welcome(service, 0, 3)).peer_token
         for node, key in ((gone, b"gone"), (stays, b"stays")):
-            gateway.swarm.nodes[node.name].key = key
+            service.swarm.nodes[node.name].key = key
         if not here:
             await gone.leave()
-        gateway.cut(b"gone", "You are revoked.")
+        service.moderation.cut(b"gone", "You are revoked.")
         told = await stays.receive()
         assert isinstance(told, PeerToken)
         assert told.token != known
-        assert (await welcome(gateway, 0, 3)).peer_token == told.token
+        assert (await welcome(service, 0, 3)).peer_token == told.token
         if here:
             assert await gone.dropped() == "You are revoked."  # and nothing before that
         await stays.leave()
@@ -1183,13 +1184,13 @@ def test_a_cut_node_takes_no_token_along_that_opens_anything(here: bool) -> None
 
 def test_a_cut_node_that_reads_nothing_is_gone_at_once() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        stuck, serving = await join_faulty(gateway, stuck=True)
-        await until(lambda: any(gateway.swarm.served()))
-        [known] = gateway.swarm.nodes.values()
+        service = make_service()
+        stuck, serving = await join_faulty(service, stuck=True)
+        await until(lambda: any(service.swarm.served()))
+        [known] = service.swarm.nodes.values()
         for _ in range(2):
-            gateway.cut(known.key, "You are revoked.")
-        await until(lambda: not gateway.swarm.nodes)
+            service.moderation.cut(known.key, "You are revoked.")
+        await until(lambda: not service.swarm.nodes)
         await stuck.close()
         serving.cancel()
 
@@ -1198,14 +1199,14 @@ def test_a_cut_node_that_reads_nothing_is_gone_at_once() -> None:
 
 def test_a_ticket_lasts_as_long_as_the_link() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = Node(gateway)
+        service = make_service()
+        node = Node(service)
         await node.introduce()
         welcome = await node.receive()
         assert isinstance(welcome, Welcome)
-        assert gateway.tickets.holds(welcome.ticket)
+        assert service.tickets.holds(welcome.ticket)
         await node.leave()
-        assert not gateway.tickets.holds(welcome.ticket)
+        assert not service.tickets.holds(welcome.ticket)
 
     run(test())
 
@@ -1213,23 +1214,23 @@ def test_a_ticket_lasts_as_long_as_the_link() -> None:
 @pytest.mark.parametrize("audit", [0.0, 0.02])
 def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it_if_there_are_any(audit: float) -> None:
     async def test() -> None:
-        gateway = make_gateway(audit)
-        node = await join(gateway)
-        known = gateway.swarm.nodes[node.name]
+        service = make_service(audit)
+        node = await join(service)
+        known = service.swarm.nodes[node.name]
         known.entry = Entry("anna", trusted=False)
-        session = await gateway.sessions.open(10)
+        session = await service.sessions.open(10)
         step, asked = one_step(session), await node.step()
         await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
         await step
         done = len(IDS) * LAYERS
-        assert gateway.swarm.tally.rows == len(IDS)
-        assert (gateway.ledger.pending("anna"), gateway.ledger.balance("anna")) == ((done, 0) if audit else (0, done))
-        gateway.ledger.settle(known.key)
-        assert gateway.ledger.balance("anna") == done
+        assert service.swarm.tally.rows == len(IDS)
+        assert (service.ledger.pending("anna"), service.ledger.balance("anna")) == ((done, 0) if audit else (0, done))
+        service.ledger.settle(known.key)
+        assert service.ledger.balance("anna") == done
         session.close()
-        payer = await gateway.sessions.open(10, claim=Claim("anna"))
+        payer = await service.sessions.open(10, claim=Claim("anna"))
         payer.close(computed=2)
-        assert gateway.ledger.balance("anna") == done - 2 * LAYERS
+        assert service.ledger.balance("anna") == done - 2 * LAYERS
         await node.leave()
 
     run(test())
@@ -1237,12 +1238,12 @@ def test_a_nodes_work_is_booked_for_its_account_until_an_audit_covers_it_if_ther
 
 def test_a_node_that_is_revoked_while_it_is_at_the_door_stays_outside() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = Node(gateway)
+        service = make_service()
+        node = Node(service)
         await node.introduce(movable=True)
         ping = await node.receive()  # the door has let it in, and its link is looked at
         assert isinstance(ping, Ping)
-        gateway.cut(NODE.public, "revoked")
+        service.moderation.cut(NODE.public, "revoked")
         await node.send(Pong(ping.number, 0))
         for _ in range(2):
             frame = await node.link.receive()
@@ -1256,12 +1257,12 @@ def test_a_node_that_is_revoked_while_it_is_at_the_door_stays_outside() -> None:
 
 def test_a_node_that_does_not_get_on_with_loading_loses_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
-        gateway = make_gateway()
+        service = make_service()
         monkeypatch.setattr(lookout, "_LONGEST_LOADING_S", -1.0)
-        node = Node(gateway)
+        node = Node(service)
         await node.introduce()
         assert isinstance(await node.receive(), Welcome)
-        gateway._lookout._end_idle_loading()
+        service.lookout._end_idle_loading()
         assert "loading" in await node.dropped()
 
     run(test())
@@ -1269,15 +1270,15 @@ def test_a_node_that_does_not_get_on_with_loading_loses_its_layers(monkeypatch: 
 
 def test_whoever_works_for_themselves_earns_nothing() -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        node = await join(gateway)
-        gateway.swarm.nodes[node.name].entry = Entry("anna", trusted=False)
+        service = make_service()
+        node = await join(service)
+        service.swarm.nodes[node.name].entry = Entry("anna", trusted=False)
         for account, earned in (("anna", 0), ("ben", len(IDS) * LAYERS)):
-            session = await gateway.sessions.open(10, claim=Claim(account))
+            session = await service.sessions.open(10, claim=Claim(account))
             step, asked = one_step(session), await node.step()
             await node.send(Scores(asked.session, asked.route, asked.step, (1,), 0.0, 0.5), SCORES)
             await step
-            assert gateway.ledger.pending("anna") + gateway.ledger.balance("anna") == earned
+            assert service.ledger.pending("anna") + service.ledger.balance("anna") == earned
             session.close()
             await node.receive()  # it shall forget the session
         await node.leave()

@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from coordinator.gateway.test_gateway import READY, ROWS, SCORES, Node, join, make_gateway, one_step, run, until
+from coordinator.gateway.test_gateway import READY, ROWS, SCORES, Node, join, make_service, one_step, run, until
 from newcomer import GREETING
-from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.compose import SwarmService
 from potluck.coordinator.sessions.session import Session
 from potluck.errors import RebuildFailed, RouteLost, Unavailable
 from potluck.types import Capacity, PauseReason, Speed
@@ -56,8 +56,8 @@ def any_frame(random: Random, sessions: list[int]) -> bytes:
 class Chaos:
     """A good node, a bad one, and sessions on both."""
 
-    def __init__(self, gateway: Gateway, random: Random, good: Node) -> None:
-        self.gateway, self.good = gateway, good
+    def __init__(self, service: SwarmService, random: Random, good: Node) -> None:
+        self.service, self.good = service, good
         self._random = random
         self._open: list[Session] = []
         self._calls: list[asyncio.Task[Any]] = []
@@ -76,7 +76,7 @@ class Chaos:
 
     async def _bad_node(self) -> Node:
         if self._bad is None:
-            self._bad = await join(self.gateway)
+            self._bad = await join(self.service)
         return self._bad
 
     async def _farewell(self, bad: Node) -> None:
@@ -86,24 +86,28 @@ class Chaos:
         while not isinstance(message, Refusal):
             message = await bad.receive()
         assert message.reason
-        assert bad.name not in self.gateway.swarm.nodes
+        assert bad.name not in self.service.swarm.nodes
         self._bad, self.cut = None, self.cut + 1
 
     async def _work(self, bad: Node) -> None:
         """Now and then something is under way at the bad node: a step, an export, an import."""
         chance = self._random.random()
         if len(self._open) < 3:
-            self._open.append(await self.gateway.sessions.open(10, avoid=(self.good.name,)))
+            self._open.append(await self.service.sessions.open(10, avoid=(self.good.name,)))
         session = self._random.choice(self._open)
         if chance < 0.3 and session.route[0].node != self.good.name:
             self._call(one_step(session))
         elif chance < 0.4:
-            self._call(asyncio.create_task(self.gateway.sessions.fetch_state(session.number, bad.name)))
+            self._call(asyncio.create_task(self._fetch(bad.name, session.number)))
         elif chance < 0.5:
-            self._call(asyncio.create_task(self.gateway.sessions.bring_state(session.number, bad.name, b"state")))
+            self._call(asyncio.create_task(self.service.handover.bring(bad.name, session.number, b"state")))
         elif chance < 0.6:
             self._open.remove(session)
             session.close()
+
+    async def _fetch(self, node: str, session: int) -> bytes:
+        most = self.service.swarm.kv_budget.worth_moving(node, session)
+        return await self.service.handover.fetch(node, session, most)
 
     def _call(self, task: asyncio.Task[Any]) -> None:
         self._calls.append(task)
@@ -123,9 +127,9 @@ class Chaos:
             )
 
 
-async def good_answer(gateway: Gateway, good: Node, bad: str) -> None:
+async def good_answer(service: SwarmService, good: Node, bad: str) -> None:
     """A session on the good node gives what it always gives."""
-    session = await gateway.sessions.open(10, avoid=(bad,))
+    session = await service.sessions.open(10, avoid=(bad,))
     assert session.route[0].node == good.name
     result = one_step(session)
     while not isinstance(step := await good.receive(), Step) or step.session != session.number:
@@ -136,21 +140,19 @@ async def good_answer(gateway: Gateway, good: Node, bad: str) -> None:
     session.close()
 
 
-def leaks(gateway: Gateway) -> dict[str, object]:
+def leaks(service: SwarmService) -> dict[str, object]:
     """What is still there of sessions and nodes."""
     held = {
-        "nodes": gateway.swarm.nodes,
-        "flights": gateway._relay._flights,
-        "results": gateway.pending._futures,
-        "outboxes": gateway._outboxes,
-        "stays": gateway._stays,
-        "hosts": gateway._hosts,
-        "cut": gateway._cut,
-        "places": gateway.sessions._places,
-        "handover": gateway.sessions.handover._pending,
-        "watch": range(gateway._lookout.watched),
-        "tickets": gateway.tickets._digests,
-        "line": range(gateway.sessions.waiting),
+        "nodes": service.swarm.nodes,
+        "flights": service.relay._flights,
+        "results": service.pending._futures,
+        "outboxes": service.gateway._outboxes._outboxes,
+        "stays": service.gateway._stays._stays,
+        "places": service.payers._places,
+        "handover": service.handover._pending,
+        "watch": range(service.lookout.watched),
+        "tickets": service.tickets._digests,
+        "line": service.queue,
     }
     return {name: what for name, what in held.items() if len(what)}  # type: ignore[arg-type]
 
@@ -158,17 +160,17 @@ def leaks(gateway: Gateway) -> dict[str, object]:
 @pytest.mark.parametrize("seed", range(60))
 def test_any_frames_of_a_node_harm_nobody_else(seed: int) -> None:
     async def test() -> None:
-        gateway = make_gateway()
-        good = await join(gateway)
-        chaos = Chaos(gateway, Random(seed), good)
+        service = make_service()
+        good = await join(service)
+        chaos = Chaos(service, Random(seed), good)
         await chaos.play()
-        await good_answer(gateway, good, chaos._bad.name if chaos._bad else "")
+        await good_answer(service, good, chaos._bad.name if chaos._bad else "")
         await chaos.end()
-        assert good.name in gateway.swarm.nodes
-        assert gateway.swarm.nodes[good.name].reserved == {}
+        assert good.name in service.swarm.nodes
+        assert service.swarm.nodes[good.name].reserved == {}
         await good.leave()
-        await until(lambda: not gateway.sessions.handover._pending)
-        assert leaks(gateway) == {}
+        await until(lambda: not service.handover._pending)
+        assert leaks(service) == {}
 
     run(test())
 
@@ -179,8 +181,8 @@ def test_most_bad_nodes_are_cut_and_some_frames_are_good() -> None:
     done: list[bool] = []
 
     async def test(seed: int) -> None:
-        gateway = make_gateway()
-        chaos = Chaos(gateway, Random(seed), await join(gateway))
+        service = make_service()
+        chaos = Chaos(service, Random(seed), await join(service))
         await chaos.play()
         cut.append(chaos.cut)
         done.extend(call.done() and not call.cancelled() and call.exception() is None for call in chaos._calls)

@@ -1,4 +1,4 @@
-"""`generate` over a gateway with nodes in this process that compute a toy model."""
+"""`Generation` over a swarm with nodes in this process that compute a toy model."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 
 from newcomer import introduce, reception
-from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation import generation, writer
-from potluck.coordinator.generation.generation import generate
 from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.relay.relay import Relay
+from potluck.coordinator.sessions.chunks import step_rows
 from potluck.coordinator.sessions.claim import Claim, Rank
-from potluck.coordinator.sessions.session import step_rows
 from potluck.coordinator.swarm.heartbeat import LOOK_S
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Incident, Remedy, TokenKind
@@ -116,7 +114,7 @@ def toy_answer(prompt: str, count: int) -> str:
 class Node:
     """Serves a span of the toy model: rows carry the token, and the last stage keeps each session's tokens."""
 
-    def __init__(self, gateway: Gateway, span: Span, positions: int = 1000, twin: str = "") -> None:
+    def __init__(self, service: SwarmService, span: Span, positions: int = 1000, twin: str = "") -> None:
         self.link, theirs = MemoryLink.pair()
         self.twin = twin
         self.gives = self.takes = True
@@ -134,7 +132,7 @@ class Node:
         self.closed = asyncio.Event()
         self.failing = False
         self.gone = False
-        self.tasks = [asyncio.create_task(gateway.serve(theirs)), asyncio.create_task(self._run())]
+        self.tasks = [asyncio.create_task(service.gateway.serve(theirs)), asyncio.create_task(self._run())]
 
     async def _run(self) -> None:
         hello = Hello("toy", "0.1", "", self.span, 1 << 40, 1)
@@ -225,11 +223,10 @@ class Node:
         await asyncio.gather(*self.tasks)
 
 
-def make_gateway() -> Gateway:
+def make_service() -> SwarmService:
     swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
-    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
-    return Gateway(swarm, relay, terms, reception())
+    return compose_swarm(terms, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -241,15 +238,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def toy_swarm(*spans: str, positions: int = 1000, twin: str = "") -> AsyncIterator[tuple[Gateway, list[Node]]]:
-    """A gateway with a node a span. At the end nodes that are still there hold parked sessions only, as reserved."""
-    gateway = make_gateway()
-    nodes = [Node(gateway, Span.parse(span), positions, twin) for span in spans]
-    await until(lambda: sum(gateway.swarm.served()) == sum(len(node.span) for node in nodes))
-    yield gateway, nodes
-    assert all(node.open_sessions == 0 for node in gateway.swarm.nodes.values())
+async def toy_swarm(
+    *spans: str, positions: int = 1000, twin: str = ""
+) -> AsyncIterator[tuple[SwarmService, list[Node]]]:
+    """A swarm with a node a span. At the end nodes that are still there hold parked sessions only, as reserved."""
+    service = make_service()
+    nodes = [Node(service, Span.parse(span), positions, twin) for span in spans]
+    await until(lambda: sum(service.swarm.served()) == sum(len(node.span) for node in nodes))
+    yield service, nodes
+    assert all(node.open_sessions == 0 for node in service.swarm.nodes.values())
     for node in nodes:
-        await until(lambda node=node: node.gone or lengths(node) == promised(gateway, node))  # type: ignore[misc]
+        await until(lambda node=node: node.gone or lengths(node) == promised(service, node))  # type: ignore[misc]
         await node.leave()
 
 
@@ -257,17 +256,19 @@ def lengths(node: Node) -> dict[int, int]:
     return {session: len(tokens) for session, tokens in node.cache.items()}
 
 
-def promised(gateway: Gateway, node: Node) -> dict[int, int]:
-    return gateway.swarm.nodes[node.name].reserved
+def promised(service: SwarmService, node: Node) -> dict[int, int]:
+    return service.swarm.nodes[node.name].reserved
 
 
 def job(prompt: str = "potluck", max_tokens: int = 8, **changes: Any) -> Job:
     params = SamplingParams(temperature=0, **changes.pop("params", {}))
-    return replace(Job(TOKENIZER.encode(prompt, special=True, bos=True), params, max_tokens), **changes)
+    return replace(
+        Job(prompt=TOKENIZER.encode(prompt, special=True, bos=True), params=params, max_tokens=max_tokens), **changes
+    )
 
 
-async def answer(gateway: Gateway, one: Job) -> list[Delta]:
-    return [delta async for delta in generate(gateway, TOKENIZER, one)]
+async def answer(service: SwarmService, one: Job) -> list[Delta]:
+    return [delta async for delta in service.generation(TOKENIZER).answer(one)]
 
 
 def text(deltas: list[Delta]) -> str:
@@ -285,8 +286,8 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 @pytest.mark.parametrize("spans", [["0-3"], ["0-1", "2-3"], ["0", "1", "2", "3"], ["0-2", "1-3"]])
 def test_greedy_text_is_that_of_the_model_however_it_is_split(spans: list[str]) -> None:
     async def test() -> None:
-        async with toy_swarm(*spans) as (gateway, _):
-            deltas = await answer(gateway, job(max_tokens=6))
+        async with toy_swarm(*spans) as (service, _):
+            deltas = await answer(service, job(max_tokens=6))
             assert text(deltas) == toy_answer("potluck", 6)
             assert [delta.finish for delta in deltas] == [None] * 5 + ["length"]
             assert sum(delta.generated for delta in deltas) == 6
@@ -298,8 +299,8 @@ def test_an_answer_ends_with_the_models_own_stop_token() -> None:
     prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 20)) == 4)
 
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
-            deltas = await answer(gateway, job(prompt, 20))
+        async with toy_swarm("0-3") as (service, _):
+            deltas = await answer(service, job(prompt, 20))
             assert text(deltas) == toy_answer(prompt, 20)
             assert deltas[-1] == Delta(tokens=[Scored(END, None)], finish="stop", nodes=("toy 0-3",))
             assert sum(delta.generated for delta in deltas) == 5
@@ -312,8 +313,8 @@ def test_the_token_that_ends_an_answer_has_its_log_probability_too() -> None:
     prompt = next(a + b for a in LETTERS for b in LETTERS if not toy_answer(a + b, 1))
 
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
-            echoed, ended = await answer(gateway, job(prompt, 1, logprobs=1, echo=True))
+        async with toy_swarm("0-3") as (service, _):
+            echoed, ended = await answer(service, job(prompt, 1, logprobs=1, echo=True))
             assert len(echoed.tokens) == len(prompt)
             [scored] = ended.tokens
             exact = toy_logprobs(TOKENIZER.encode(prompt, special=True, bos=True))[END]
@@ -327,8 +328,8 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
     whole = toy_answer("potluck", 6)
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            deltas = await answer(gateway, job(max_tokens=6, stops=(whole[2:4],)))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            deltas = await answer(service, job(max_tokens=6, stops=(whole[2:4],)))
             assert text(deltas) == whole[:2]
             assert deltas[-1].finish == "stop"
             assert len(nodes[0].steps) == 4  # nothing was computed after it
@@ -339,8 +340,8 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
 @pytest.mark.parametrize(("tokens", "generated"), [(0, 0), (1, 1), (3, 3)])
 def test_max_tokens_is_kept(tokens: int, generated: int) -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, nodes):
-            deltas = await answer(gateway, job(max_tokens=tokens))
+        async with toy_swarm("0-3") as (service, nodes):
+            deltas = await answer(service, job(max_tokens=tokens))
             assert text(deltas) == toy_answer("potluck", tokens)
             assert deltas[-1].finish == "length"
             assert sum(delta.generated for delta in deltas) == generated
@@ -351,8 +352,8 @@ def test_max_tokens_is_kept(tokens: int, generated: int) -> None:
 
 def test_log_probabilities_are_those_of_the_model() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
-            [delta] = await answer(gateway, job("ab", 1, logprobs=3))
+        async with toy_swarm("0-3") as (service, _):
+            [delta] = await answer(service, job("ab", 1, logprobs=3))
             [scored] = delta.tokens
             exact = toy_logprobs([0, 1])
             best = np.argsort(-exact, kind="stable")[:3]
@@ -370,8 +371,8 @@ def test_echo_scores_every_token_of_the_prompt(length: int, tokens: int) -> None
     prompt = (LETTERS * 8)[:length]
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            first, *rest = await answer(gateway, job(prompt, tokens, logprobs=1, echo=True))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            first, *rest = await answer(service, job(prompt, tokens, logprobs=1, echo=True))
             ids = TOKENIZER.encode(prompt, special=True, bos=True)
             assert first.generated == 0
             assert first.tokens[0] == Scored(ids[0], None)
@@ -388,8 +389,8 @@ def test_a_long_prompt_travels_in_steps_of_bounded_size() -> None:
     prompt = (LETTERS * 60)[:1300]
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", positions=2000) as (gateway, nodes):
-            deltas = await answer(gateway, job(prompt, 3))
+        async with toy_swarm("0-1", "2-3", positions=2000) as (service, nodes):
+            deltas = await answer(service, job(prompt, 3))
             assert text(deltas) == toy_answer(prompt, 3)
             assert nodes[1].steps == [64] * 20 + [20, 1, 1]
 
@@ -401,7 +402,7 @@ def test_how_far_the_prompt_is_read_is_told_as_it_comes_through_the_route(echo: 
     prompt = (LETTERS * 12)[:300]
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
             gates = [asyncio.Event() for _ in range(5)]
 
             async def wait(step: Step) -> None:
@@ -409,7 +410,7 @@ def test_how_far_the_prompt_is_read_is_told_as_it_comes_through_the_route(echo: 
 
             nodes[1].before = wait
             told, words = [], []
-            async for delta in generate(gateway, TOKENIZER, job(prompt, 3, progress=True, echo=echo)):
+            async for delta in service.generation(TOKENIZER).answer(job(prompt, 3, progress=True, echo=echo)):
                 if delta.progress is None:
                     words.append(delta)
                 else:
@@ -421,7 +422,7 @@ def test_how_far_the_prompt_is_read_is_told_as_it_comes_through_the_route(echo: 
             assert [progress.elapsed_s for progress in told] == sorted(progress.elapsed_s for progress in told)
             assert text(words) == toy_answer(prompt, 3)
             nodes[1].before = None
-            again = await answer(gateway, job(prompt, 3, progress=True))
+            again = await answer(service, job(prompt, 3, progress=True))
             held = [(delta.progress.cached, delta.progress.processed) for delta in again if delta.progress]
             assert held == [(299, 299), (299, 300)]
             assert text(again) == toy_answer(prompt, 3)
@@ -431,7 +432,7 @@ def test_how_far_the_prompt_is_read_is_told_as_it_comes_through_the_route(echo: 
 
 def test_a_prompt_that_nobody_waits_for_any_more_is_read_no_further() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
             never = asyncio.Event()
 
             async def wait(step: Step) -> None:
@@ -439,12 +440,12 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_read_no_further() -> None:
                     await never.wait()
 
             nodes[1].before = wait
-            async with aclosing(generate(gateway, TOKENIZER, job(LETTERS * 20, 3, progress=True))) as deltas:
+            async with aclosing(service.generation(TOKENIZER).answer(job(LETTERS * 20, 3, progress=True))) as deltas:
                 async for delta in deltas:
                     assert delta.progress is not None
                     if delta.progress.processed:
                         break
-            assert gateway.swarm.kv_budget.streams == 0
+            assert service.swarm.kv_budget.streams == 0
             never.set()
 
     run(test())
@@ -464,12 +465,12 @@ def test_a_node_lost_in_mid_answer_changes_nothing(lost: int, after: int, seed: 
         one = replace(one, params=SamplingParams(temperature=1.5, seed=seed))
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, _):
-            undisturbed = await answer(gateway, one)
-        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            undisturbed = await answer(service, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (service, nodes):
             victim = nodes[lost]
             victim.before = victim.die_with(after)
-            deltas = await answer(gateway, one)
+            deltas = await answer(service, one)
             assert len(victim.steps) == min(after, len(undisturbed))
             assert text(deltas) == text(undisturbed)
             assert [delta.finish for delta in deltas] == [delta.finish for delta in undisturbed]
@@ -479,13 +480,13 @@ def test_a_node_lost_in_mid_answer_changes_nothing(lost: int, after: int, seed: 
 
 def test_an_answer_that_has_begun_waits_for_lost_layers_to_come_back() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             begun = await anext(stream)
             await nodes.pop().link.close()
             rest = asyncio.create_task(anext(stream))
-            await until(lambda: bool(gateway.swarm.missing()))
-            nodes.append(Node(gateway, Span(2, 3)))
+            await until(lambda: bool(service.swarm.missing()))
+            nodes.append(Node(service, Span(2, 3)))
             deltas = [begun, await rest, *[delta async for delta in stream]]
             assert text(deltas) == toy_answer("potluck", 6)
 
@@ -498,8 +499,8 @@ def test_only_the_lost_span_computes_what_was_there(lost: int) -> None:
     prompt = 50 * "potluck"
 
     async def test() -> None:
-        async with toy_swarm("0", "1-2", "3", "0", "1-2", "3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(prompt, max_tokens=6))
+        async with toy_swarm("0", "1-2", "3", "0", "1-2", "3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(prompt, max_tokens=6))
             deltas = [await anext(stream)]
             serving = sorted((node for node in nodes if node.cache), key=lambda node: node.span)
             heir = next(node for node in nodes if node.span == serving[lost].span and not node.cache)
@@ -512,15 +513,15 @@ def test_only_the_lost_span_computes_what_was_there(lost: int) -> None:
             assert [sum(node.recalls) for node in serving] == [
                 350 if node is serving[lost - 1] and lost else 0 for node in serving
             ]
-            assert gateway.swarm.tally.mended == {Remedy.REBUILT: 1}
+            assert service.swarm.tally.mended == {Remedy.REBUILT: 1}
 
     run(test())
 
 
 def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             nodes[0].forgetful = True
             [victim] = [node for node in nodes[1:] if node.cache]
@@ -528,33 +529,33 @@ def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
             assert nodes[0].recalls
-            assert gateway.swarm.tally.mended == {Remedy.REPLAYED: 1}
+            assert service.swarm.tally.mended == {Remedy.REPLAYED: 1}
 
     run(test())
 
 
 def test_other_spans_take_over_where_nobody_has_the_lost_one() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "0-2", "3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             victim = next(node for node in nodes if node.cache and node.span.first > 0)
             await victim.link.close()
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
-            assert gateway.swarm.tally.mended == {Remedy.REPLAYED: 1}
+            assert service.swarm.tally.mended == {Remedy.REPLAYED: 1}
 
     run(test())
 
 
 def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             [leaver] = [node for node in nodes[1:] if node.cache]
             await leaver.link.send(encode(Leaving()))
-            await until(lambda: gateway.swarm.nodes[leaver.name].state is NodeState.LEAVING)
+            await until(lambda: service.swarm.nodes[leaver.name].state is NodeState.LEAVING)
             assert not leaver.released
             deltas += [await anext(stream)]
             await until(lambda: leaver.released and not leaver.cache)
@@ -567,8 +568,8 @@ def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
 @pytest.mark.parametrize(("gives", "takes"), [(True, True), (False, True), (True, False)])
 def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, takes: bool) -> None:
     async def scenario() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (gateway, nodes), asyncio.timeout(10):
-            generator = generate(gateway, TOKENIZER, job(max_tokens=12))
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (service, nodes), asyncio.timeout(10):
+            generator = service.generation(TOKENIZER).answer(job(max_tokens=12))
             text = [(await anext(generator)).text for _ in range(4)]
             [leaver] = [node for node in nodes[1:] if node.cache]
             [heir] = [node for node in nodes[1:] if node is not leaver]
@@ -578,15 +579,15 @@ def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, 
             assert "".join(text) == toy_answer("potluck", 12)
             assert (max(heir.steps) == 1) == (gives and takes)
             assert bool(nodes[0].recalls) != (gives and takes)
-            assert gateway.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
+            assert service.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
 
     asyncio.run(scenario())
 
 
 def test_an_heir_that_is_lost_with_what_it_was_given_is_replaced() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3", "2-3", twin="same") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3", "2-3", "2-3", twin="same") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             [leaver] = [node for node in nodes[1:] if node.cache]
             heirs = [node for node in nodes[1:] if node is not leaver]
@@ -602,11 +603,11 @@ def test_an_heir_that_is_lost_with_what_it_was_given_is_replaced() -> None:
 
 def test_a_node_that_leaves_without_an_heir_serves_to_the_end() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             await nodes[1].link.send(encode(Leaving()))
-            await until(lambda: gateway.swarm.nodes[nodes[1].name].state is NodeState.LEAVING)
+            await until(lambda: service.swarm.nodes[nodes[1].name].state is NodeState.LEAVING)
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
             await until(lambda: nodes[1].released)
@@ -618,8 +619,8 @@ def test_layers_that_do_not_come_back_end_the_answer(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(generation, "_PATIENCE_S", 0.0)
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             await anext(stream)
             await nodes.pop().link.close()
             with pytest.raises(Unavailable, match="no node has come to serve layers 2-3"):
@@ -631,52 +632,52 @@ def test_layers_that_do_not_come_back_end_the_answer(monkeypatch: pytest.MonkeyP
 def test_an_answer_that_has_not_begun_does_not_wait_for_layers() -> None:
     async def test() -> None:
         with pytest.raises(Unavailable, match="No node serves layers 0-3 now"):
-            await answer(make_gateway(), job())
+            await answer(make_service(), job())
 
     run(test())
 
 
 def test_too_many_positions_are_refused() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3", positions=10) as (gateway, _):
-            assert text(await answer(gateway, job("abc", 8))) == toy_answer("abc", 8)
+        async with toy_swarm("0-3", positions=10) as (service, _):
+            assert text(await answer(service, job("abc", 8))) == toy_answer("abc", 8)
             with pytest.raises(Unavailable, match="can hold 11 positions"):
-                await answer(gateway, job("abc", 9))
+                await answer(service, job("abc", 9))
 
     run(test())
 
 
 def test_a_route_that_is_lost_again_and_again_ends_the_answer() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, [node]):
+        async with toy_swarm("0-3") as (service, [node]):
 
             async def fail(_: Step) -> None:
                 node.failing = True
 
             node.before = fail
             with pytest.raises(Unavailable, match="lost its route"):
-                await answer(gateway, job())
+                await answer(service, job())
 
     run(test())
 
 
 def test_a_node_that_always_fails_does_not_keep_an_answer_from_a_sound_one() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3", "0-3") as (gateway, [broken, _]):
+        async with toy_swarm("0-3", "0-3") as (service, [broken, _]):
 
             async def fail(_: Step) -> None:
                 broken.failing = True
 
             broken.before = fail
-            assert text(await answer(gateway, job())) == toy_answer("potluck", 8)
+            assert text(await answer(service, job())) == toy_answer("potluck", 8)
 
     run(test())
 
 
 def test_closing_the_generator_closes_its_session_on_every_node() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            async with aclosing(generate(gateway, TOKENIZER, job(max_tokens=100))) as stream:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            async with aclosing(service.generation(TOKENIZER).answer(job(max_tokens=100))) as stream:
                 await anext(stream)
                 assert all(len(node.cache) == 1 for node in nodes)
             for node in nodes:
@@ -689,7 +690,7 @@ def test_closing_the_generator_closes_its_session_on_every_node() -> None:
 @pytest.mark.parametrize("length", [5, 1300])
 def test_cancelling_in_the_middle_of_a_step_closes_the_session(stage: int, length: int) -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", positions=2000) as (gateway, nodes):
+        async with toy_swarm("0-1", "2-3", positions=2000) as (service, nodes):
             entered, go_on = asyncio.Event(), asyncio.Event()
 
             async def hold(_: Step) -> None:
@@ -697,7 +698,7 @@ def test_cancelling_in_the_middle_of_a_step_closes_the_session(stage: int, lengt
                 await go_on.wait()
 
             nodes[stage].before = hold
-            task = asyncio.create_task(answer(gateway, job((LETTERS * 60)[:length], 5)))
+            task = asyncio.create_task(answer(service, job((LETTERS * 60)[:length], 5)))
             await entered.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -713,8 +714,8 @@ def test_eight_at_once_are_each_answered_as_alone() -> None:
     prompts = [LETTERS[start : start + 5 + start] for start in range(8)]
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "0-2", "3") as (gateway, _):
-            answers = await asyncio.gather(*(answer(gateway, job(prompt, 7)) for prompt in prompts))
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, _):
+            answers = await asyncio.gather(*(answer(service, job(prompt, 7)) for prompt in prompts))
             assert list(map(text, answers)) == [toy_answer(prompt, 7) for prompt in prompts]
 
     run(test())
@@ -722,8 +723,8 @@ def test_eight_at_once_are_each_answered_as_alone() -> None:
 
 def test_more_than_there_is_room_for_take_turns() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3", positions=12) as (gateway, _):
-            answers = await asyncio.gather(*(answer(gateway, job("abc", 6)) for _ in range(5)))
+        async with toy_swarm("0-3", positions=12) as (service, _):
+            answers = await asyncio.gather(*(answer(service, job("abc", 6)) for _ in range(5)))
             assert list(map(text, answers)) == [toy_answer("abc", 6)] * 5
 
     run(test())
@@ -734,8 +735,8 @@ def test_tokens_lifted_by_a_bias_come_from_beyond_the_best() -> None:
     other = (LETTERS.index(best) - 1) % END  # the least likely
 
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
-            deltas = await answer(gateway, job(max_tokens=1, params={"logit_bias": {other: 100.0}}))
+        async with toy_swarm("0-3") as (service, _):
+            deltas = await answer(service, job(max_tokens=1, params={"logit_bias": {other: 100.0}}))
             assert text(deltas) == LETTERS[other]
 
     run(test())
@@ -773,8 +774,8 @@ def test_only_what_the_grammar_allows_comes_however_unlikely(
         history.append(int(toy_logits(history)[:3].argmax()))
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            deltas = await answer(gateway, job(max_tokens=20, grammar=FewLetters()))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            deltas = await answer(service, job(max_tokens=20, grammar=FewLetters()))
             assert text(deltas) == "".join(LETTERS[token] for token in history[7:])
             assert deltas[-1].finish == "stop"
             assert len(nodes[0].steps) == steps
@@ -792,12 +793,12 @@ def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
     one = job(max_tokens=20, grammar=FewLetters())
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, _):
-            undisturbed = await answer(gateway, one)
-        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            undisturbed = await answer(service, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (service, nodes):
             victim = nodes[lost]
             victim.before = victim.die_with(after)
-            assert text(await answer(gateway, one)) == text(undisturbed)
+            assert text(await answer(service, one)) == text(undisturbed)
             assert len(victim.steps) == after
 
     run(test())
@@ -805,9 +806,9 @@ def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
 
 def test_an_empty_stop_string_is_refused_before_anything_opens() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, [node]):
+        async with toy_swarm("0-3") as (service, [node]):
             with pytest.raises(RequestError):
-                await answer(gateway, job(stops=("",)))
+                await answer(service, job(stops=("",)))
             assert node.steps == []
 
     run(test())
@@ -819,12 +820,12 @@ def test_the_model_cannot_end_an_answer_before_its_least_tokens() -> None:
     second = int(np.argsort(toy_logits(head))[-2])  # the end of the text is the best
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, _):
+        async with toy_swarm("0-1", "2-3") as (service, _):
             for least, more in [(4, ""), (5, LETTERS[second])]:
-                deltas = await answer(gateway, job(prompt, 5, min_tokens=least))
+                deltas = await answer(service, job(prompt, 5, min_tokens=least))
                 assert text(deltas) == toy_answer(prompt, 4) + more
                 assert deltas[-1].finish == ("length" if more else "stop")
-            [*_, scored] = await answer(gateway, job(prompt, 5, min_tokens=5, logprobs=2))
+            [*_, scored] = await answer(service, job(prompt, 5, min_tokens=5, logprobs=2))
             assert [token for token, _ in scored.tokens[0].top] == [END, second]  # the model's, whatever is sampled
 
     run(test())
@@ -833,11 +834,11 @@ def test_the_model_cannot_end_an_answer_before_its_least_tokens() -> None:
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_an_answer_with_least_tokens_never_has_the_end_of_text_among_them(ignore_eos: bool) -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
+        async with toy_swarm("0-3") as (service, _):
             one = job("ab", 200, min_tokens=200, ignore_eos=ignore_eos, logprobs=0)
             hot = replace(one, params=SamplingParams(temperature=2, seed=1))
             for each in (one, hot):
-                deltas = await answer(gateway, each)
+                deltas = await answer(service, each)
                 assert len(text(deltas)) == 200
                 assert all(scored.token != END for delta in deltas for scored in delta.tokens)
 
@@ -849,9 +850,9 @@ def test_stop_strings_count_only_after_the_least_tokens() -> None:
     assert len(set(whole)) == 6
 
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
+        async with toy_swarm("0-3") as (service, _):
             for least, shown in [(0, whole[:2]), (4, whole[:2]), (5, whole)]:
-                deltas = await answer(gateway, job(max_tokens=6, stops=(whole[2:4],), min_tokens=least))
+                deltas = await answer(service, job(max_tokens=6, stops=(whole[2:4],), min_tokens=least))
                 assert text(deltas) == shown
                 assert deltas[-1].finish == ("length" if least == 5 else "stop")
 
@@ -870,9 +871,9 @@ def test_the_next_turn_of_a_chat_feeds_only_what_is_new() -> None:
     turn = LONG + first + "next"
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            assert cached(await answer(gateway, job(LONG, 6))) == 0
-            deltas = await answer(gateway, job(turn, 3))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            assert cached(await answer(service, job(LONG, 6))) == 0
+            deltas = await answer(service, job(turn, 3))
             assert text(deltas) == toy_answer(turn, 3)
             assert [delta.cached for delta in deltas] == [25, 0, 0]  # the answer's last token was never fed
             for node in nodes:
@@ -888,10 +889,10 @@ def test_a_prompt_that_goes_another_way_feeds_what_differs(same: int) -> None:
     other = whole[:same] + "".join(LETTERS[LETTERS.index(letter) - 1] for letter in whole[same:]) + "zzz"
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, _):
-            await answer(gateway, job(LONG, 6))
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            await answer(service, job(LONG, 6))
             for _ in range(2):  # the second time the session is what the first has made of it
-                deltas = await answer(gateway, job(other, 4))
+                deltas = await answer(service, job(other, 4))
                 assert text(deltas) == toy_answer(other, 4)
             assert cached(deltas) == len(other) - 1
 
@@ -900,9 +901,9 @@ def test_a_prompt_that_goes_another_way_feeds_what_differs(same: int) -> None:
 
 def test_the_same_prompt_again_feeds_its_last_token_only() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, [node]):
+        async with toy_swarm("0-3") as (service, [node]):
             for known in (0, len(LONG) - 1):
-                deltas = await answer(gateway, job(LONG, 100))
+                deltas = await answer(service, job(LONG, 100))
                 assert (text(deltas), cached(deltas)) == (toy_answer(LONG, 100), known)
             assert node.steps.count(20) == 1
 
@@ -911,10 +912,10 @@ def test_the_same_prompt_again_feeds_its_last_token_only() -> None:
 
 def test_tokens_and_sessions_are_counted() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, _):
+        async with toy_swarm("0-1", "2-3") as (service, _):
             for _ in range(2):
-                await answer(gateway, job(LONG, 4, ignore_eos=True))
-            tally = gateway.swarm.tally
+                await answer(service, job(LONG, 4, ignore_eos=True))
+            tally = service.swarm.tally
             assert (tally.opened, tally.resumed, tally.mended.total()) == (1, 1, 0)
             cached = len(LONG) - 1
             assert tally.tokens == {TokenKind.PROMPT: len(LONG) + 1, TokenKind.CACHED: cached, TokenKind.GENERATED: 8}
@@ -924,24 +925,24 @@ def test_tokens_and_sessions_are_counted() -> None:
 
 def test_a_prompt_that_is_scored_is_fed_whole() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3") as (gateway, _):
-            await answer(gateway, job(LONG, 6))
-            scored, *rest = await answer(gateway, job(LONG, 2, echo=True, logprobs=0))
+        async with toy_swarm("0-3") as (service, _):
+            await answer(service, job(LONG, 6))
+            scored, *rest = await answer(service, job(LONG, 2, echo=True, logprobs=0))
             ids = TOKENIZER.encode(LONG, special=True, bos=True)
             assert [one.token for one in scored.tokens] == ids
             assert cached([scored, *rest]) == 0
-            assert cached(await answer(gateway, job(LONG + "x", 1))) >= 19
+            assert cached(await answer(service, job(LONG + "x", 1))) >= 19
 
     run(test())
 
 
 def test_an_answer_that_the_client_leaves_between_steps_is_of_use_to_the_next() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, _):
-            async with aclosing(generate(gateway, TOKENIZER, job(LONG, 100))) as stream:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            async with aclosing(service.generation(TOKENIZER).answer(job(LONG, 100))) as stream:
                 await anext(stream)
                 await anext(stream)
-            deltas = await answer(gateway, job(LONG + toy_answer(LONG, 1) + "x", 2))
+            deltas = await answer(service, job(LONG + toy_answer(LONG, 1) + "x", 2))
             assert cached(deltas) == 21
 
     run(test())
@@ -950,7 +951,7 @@ def test_an_answer_that_the_client_leaves_between_steps_is_of_use_to_the_next() 
 @pytest.mark.parametrize("stage", [0, 1])
 def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
             entered, go_on = asyncio.Event(), asyncio.Event()
 
             async def hold(step: Step) -> None:
@@ -959,7 +960,7 @@ def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
                     await go_on.wait()
 
             nodes[stage].before = hold
-            task = asyncio.create_task(answer(gateway, job(LONG, 100)))
+            task = asyncio.create_task(answer(service, job(LONG, 100)))
             await entered.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -967,7 +968,7 @@ def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
             go_on.set()
             for node in nodes:
                 await node.closed.wait()
-            assert cached(await answer(gateway, job(LONG, 2))) == 0
+            assert cached(await answer(service, job(LONG, 2))) == 0
 
     run(test())
 
@@ -977,10 +978,10 @@ def test_a_resumed_session_that_loses_a_node_goes_on(lost: int) -> None:
     turn = LONG + toy_answer(LONG, 6) + "next"
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (gateway, nodes):
-            await answer(gateway, job(LONG, 6))
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (service, nodes):
+            await answer(service, job(LONG, 6))
             [victim] = [node for node in nodes if node.cache and (node.span.first > 0) == bool(lost)]
-            stream = generate(gateway, TOKENIZER, job(turn, 6))
+            stream = service.generation(TOKENIZER).answer(job(turn, 6))
             deltas = [await anext(stream)]
             await victim.link.close()
             deltas += [delta async for delta in stream]
@@ -992,17 +993,17 @@ def test_a_resumed_session_that_loses_a_node_goes_on(lost: int) -> None:
 
 def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", positions=30) as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(LONG, 10))
+        async with toy_swarm("0-1", "2-3", positions=30) as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(LONG, 10))
             begun = await anext(stream)
             order: list[str] = []
 
             async def wait_in_line(name: str) -> None:
-                await answer(gateway, job(LONG[::-1], 10))
+                await answer(service, job(LONG[::-1], 10))
                 order.append(name)
 
             tasks = [asyncio.create_task(wait_in_line(name)) for name in ("second", "third")]
-            await until(lambda: gateway.sessions.waiting == 2)
+            await until(lambda: len(service.queue) == 2)
             failed = []
 
             async def fail_once(_: Step) -> None:
@@ -1020,16 +1021,16 @@ def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
     run(test())
 
 
-def charges(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def charges(service: SwarmService, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The tokens that accounts are charged for from now on."""
     charged: list[int] = []
-    settle = gateway.sessions.settle
+    settle = service.payers.settle
 
     def note(number: int, tokens: int) -> None:
         charged.append(tokens)
         settle(number, tokens)
 
-    monkeypatch.setattr(gateway.sessions, "settle", note)
+    monkeypatch.setattr(service.payers, "settle", note)
     return charged
 
 
@@ -1037,14 +1038,14 @@ def test_an_account_is_charged_for_what_was_computed_once(monkeypatch: pytest.Mo
     """Not for tokens that were not needed, nor for what the nodes held, nor for what they lost."""
 
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "0-2", "3") as (gateway, nodes):
-            charged = charges(gateway, monkeypatch)
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, nodes):
+            charged = charges(service, monkeypatch)
             stop = toy_answer(LONG, 6)[4:6]
-            await answer(gateway, job(LONG, 100, stops=(stop,)))
-            await answer(gateway, job(LONG, 3))
+            await answer(service, job(LONG, 100, stops=(stop,)))
+            await answer(service, job(LONG, 3))
             assert charged == [len(LONG) + 5, 3]
             charged.clear()
-            stream = generate(gateway, TOKENIZER, job(LONG[::-1], 6))
+            stream = service.generation(TOKENIZER).answer(job(LONG[::-1], 6))
             await anext(stream)
             await next(node for node in nodes if node.steps and node.span.first).link.close()
             assert len([delta async for delta in stream]) == 5
@@ -1055,12 +1056,12 @@ def test_an_account_is_charged_for_what_was_computed_once(monkeypatch: pytest.Mo
 
 def test_requests_wait_in_the_class_of_their_job() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3", positions=30) as (gateway, _):
-            holder = await gateway.sessions.open(30)
+        async with toy_swarm("0-3", positions=30) as (service, _):
+            holder = await service.sessions.open(30)
             claim = Claim("anna", Rank.BATCH)
-            task = asyncio.create_task(answer(gateway, job(claim=claim)))
-            await until(lambda: gateway.sessions.waiting == 1)
-            assert [standing.claim for standing in gateway.sessions.queue] == [claim]
+            task = asyncio.create_task(answer(service, job(claim=claim)))
+            await until(lambda: len(service.queue) == 1)
+            assert [standing.claim for standing in service.queue.standings(service.relay.clock(), 9)] == [claim]
             holder.close()
             assert text(await task) == toy_answer("potluck", 8)
 
@@ -1069,35 +1070,35 @@ def test_requests_wait_in_the_class_of_their_job() -> None:
 
 def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             [owned] = [node for node in nodes[1:] if node.cache]
             await owned.link.send(encode(Pause(PauseReason.BUSY)))
-            await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.PAUSED)
-            assert gateway.swarm.nodes[owned.name].reason == "its owner uses the machine"
-            assert gateway.swarm.tally.incidents[Incident.PAUSED] == 1
+            await until(lambda: service.swarm.nodes[owned.name].state is NodeState.PAUSED)
+            assert service.swarm.nodes[owned.name].reason == "its owner uses the machine"
+            assert service.swarm.tally.incidents[Incident.PAUSED] == 1
             deltas += [delta async for delta in stream]
             assert text(deltas) == toy_answer("potluck", 6)
             assert not owned.cache
             assert not owned.released
             await owned.link.send(encode(Resume()))
-            await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.READY)
+            await until(lambda: service.swarm.nodes[owned.name].state is NodeState.READY)
 
     run(test())
 
 
 def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
     async def test() -> None:
-        async with toy_swarm("0-3", positions=2000) as (gateway, nodes):
+        async with toy_swarm("0-3", positions=2000) as (service, nodes):
             [owned] = nodes
-            streams = [generate(gateway, TOKENIZER, job(max_tokens=6)) for _ in range(7)]
+            streams = [service.generation(TOKENIZER).answer(job(max_tokens=6)) for _ in range(7)]
             begun = [await anext(stream) for stream in streams]
             await owned.link.send(encode(Pause(PauseReason.BUSY)))
-            await until(lambda: gateway.swarm.nodes[owned.name].state is NodeState.PAUSED)
+            await until(lambda: service.swarm.nodes[owned.name].state is NodeState.PAUSED)
             owned.failing = True
             rest = [asyncio.create_task(anext(stream)) for stream in streams]
-            await until(lambda: not gateway.swarm.nodes[owned.name].reserved)
+            await until(lambda: not service.swarm.nodes[owned.name].reserved)
             await asyncio.sleep(2 * LOOK_S)  # the watch has looked
             owned.failing = False
             await owned.link.send(encode(Resume()))
@@ -1111,15 +1112,15 @@ def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
 
 def test_an_answer_whose_only_node_pauses_waits_for_it() -> None:
     async def test() -> None:
-        async with toy_swarm("0-1", "2-3") as (gateway, nodes):
-            stream = generate(gateway, TOKENIZER, job(max_tokens=6))
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             await nodes[1].link.send(encode(Pause(PauseReason.OWNER)))
-            await until(lambda: gateway.swarm.nodes[nodes[1].name].state is NodeState.PAUSED)
+            await until(lambda: service.swarm.nodes[nodes[1].name].state is NodeState.PAUSED)
             nodes[1].failing = True  # as a node does within a second
             rest = asyncio.create_task(anext(stream))
             await until(lambda: nodes[1].closed.is_set())
-            assert gateway.swarm.missing() == [Span(2, 3)]
+            assert service.swarm.missing() == [Span(2, 3)]
             nodes[1].failing = False
             await nodes[1].link.send(encode(Resume()))
             deltas += [await rest, *[delta async for delta in stream]]

@@ -11,16 +11,15 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from newcomer import reception
-from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.http import inbound, openai
+from potluck.coordinator.http import inbound
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service, claim_of_all
 from potluck.coordinator.http.streaming import merge
-from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.swarm.events import BecameReady, Joined
 from potluck.coordinator.swarm.swarm import Swarm
@@ -52,8 +51,11 @@ class Bytes:
         return self.piece(token).decode("utf-8", "replace")
 
 
+Generate = Callable[[Job], AsyncGenerator[Delta, None]]
+
+
 class Answers:
-    """Stands in for `generate`: it plays a script, notes the jobs, and which answers have been closed."""
+    """Stands in for `Generation`: it plays a script, notes the jobs, and which answers have been closed."""
 
     def __init__(self, *script: Delta | Exception | asyncio.Event) -> None:
         self.script = script
@@ -62,7 +64,7 @@ class Answers:
         self.begun = asyncio.Event()
         self.closed = asyncio.Event()
 
-    async def __call__(self, _gateway: object, _tokenizer: object, job: Job) -> AsyncGenerator[Delta, None]:
+    async def __call__(self, job: Job) -> AsyncGenerator[Delta, None]:
         self.jobs.append(job)
         self.open += 1
         self.begun.set()
@@ -80,17 +82,22 @@ class Answers:
                 self.closed.set()
 
 
-def make_gateway(*served: str) -> Gateway:
+played: list[Answers] = []
+"""Of the test that runs now."""
+
+
+def make_swarm(*served: str) -> SwarmService:
     swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
     for span in served:
         swarm.handle(Joined(span, Hello(span, "0.1", "", Span.parse(span), 1 << 40, 1)))
         swarm.handle(BecameReady(span, Ready(Capacity(8, 1000, 512), Speed(0.01, 0.001), "", "")))
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, CONTEXT)
-    return Gateway(swarm, Relay(4, 256, RowFormat.F32), terms, reception())
+    return compose_swarm(terms, swarm, reception(), width=4, vocabulary=256)
 
 
-def make_app(gateway: Gateway | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
-    service = Service(gateway or make_gateway(), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1, claim)
+def make_app(generate: Generate | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
+    """generate: makes the answers; None: the script that was played last does."""
+    service = Service(generate or (lambda job: played[-1](job)), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1, claim)
     routes = [
         Route("/v1/models", service.models),
         Route("/v1/models/{model:path}", service.one_model),
@@ -116,17 +123,16 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Answers]]:
+def script() -> Iterator[Callable[..., Answers]]:
     """Sets what every answer of the test consists of; afterwards all of them must be closed."""
-    made: list[Answers] = []
 
     def play(*items: Delta | Exception | asyncio.Event) -> Answers:
-        made.append(Answers(*items))
-        monkeypatch.setattr(openai, "generate", made[-1])
-        return made[-1]
+        played.append(Answers(*items))
+        return played[-1]
 
     yield play
-    assert all(answers.open == 0 for answers in made)
+    assert all(answers.open == 0 for answers in played)
+    played.clear()
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -348,7 +354,7 @@ def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, most
 @pytest.mark.parametrize(("served", "missing"), [((), "0-5"), (("1-2", "4"), "0, 3, 5")])
 def test_uncovered_layers_are_named_with_503(stream: bool, served: tuple[str, ...], missing: str) -> None:
     async def test() -> None:
-        async with client(make_app(make_gateway(*served))) as http:
+        async with client(make_app(make_swarm(*served).generation(Bytes()).answer)) as http:
             for path, body in ((CHAT, chat(stream=stream)), (COMPLETION, completion(stream=stream))):
                 reply = await http.post(path, json=body)
                 assert reply.status_code == 503

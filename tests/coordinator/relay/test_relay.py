@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
 from potluck.errors import WireError
@@ -17,8 +18,13 @@ PAYLOAD = memoryview(pack_rows(ROWS, RowFormat.F32))
 NOTHING = memoryview(b"")
 
 
-def step(number: int = 0, session: int = 1, top: int = 2, asks: tuple[tuple[int, ...], ...] = ((7,),)) -> Step:
-    return Step(session, 0, number, 0, 2, 0, top, asks, 1)
+def step(number: int = 0, session: int = 1, top: int = 2, asks: tuple[tuple[int, ...], ...] = ((7,),)) -> Forward:
+    return Forward(session=session, step=number, position=0, rows=2, top=top, asks=asks)
+
+
+def sent(last: int, asks: tuple[tuple[int, ...], ...]) -> Step:
+    """The same, as a stage gets it."""
+    return Step(session=1, route=5, step=0, position=0, rows=2, last=last, top=2, asks=asks, stages=3)
 
 
 def started(asks: tuple[tuple[int, ...], ...] = ((7,),), form: RowFormat = RowFormat.F32) -> Relay:
@@ -52,17 +58,18 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
         seen.append((outgoing[0], message, bytes(payload)))
         next_one = relay.hidden(node, Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD)
         assert next_one is not None
-        outgoing = next_one
+        assert next_one.onward is not None
+        outgoing = next_one.onward
     message, payload = decode_from_coordinator(outgoing[1])
     seen.append((outgoing[0], message, bytes(payload)))
     assert seen == [
-        ("a", Step(1, 5, 0, 0, 2, 1, 2, (), 3), b"12345678"),
-        ("b", Step(1, 5, 0, 0, 2, 3, 2, (), 3), bytes(PAYLOAD)),
-        ("c", Step(1, 5, 0, 0, 2, 5, 2, ((7,),), 3), bytes(PAYLOAD)),
+        ("a", sent(last=1, asks=()), b"12345678"),
+        ("b", sent(last=3, asks=()), bytes(PAYLOAD)),
+        ("c", sent(last=5, asks=((7,),)), bytes(PAYLOAD)),
     ]
     got = relay.scores("c", Scores(1, 5, 0, (3,), 0.0, 0.0), candidates(([7, 1, 3], [-3.0, -0.5, -1.0])))
     assert got is not None
-    assert [(row.ids.tolist(), row.normalizer) for row in got] == [([1, 3, 7], 1.0)]
+    assert [(row.ids.tolist(), row.normalizer) for row in got.result] == [([1, 3, 7], 1.0)]
 
 
 def test_frames_that_nobody_waits_for_are_dropped() -> None:
@@ -205,7 +212,9 @@ def test_several_steps_of_a_session_are_under_way_at_once() -> None:
     assert relay.hidden("a", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD) is not None
     assert relay.hidden("a", Hidden(1, 5, 1, 2, 0.0, 0.0), PAYLOAD) is not None
     assert relay.hidden("b", Hidden(1, 5, 0, 2, 0.0, 0.0), PAYLOAD) is not None
-    assert relay.scores("c", Scores(1, 5, 0, (), 0.0, 0.0), NOTHING) == []
+    ended = relay.scores("c", Scores(1, 5, 0, (), 0.0, 0.0), NOTHING)
+    assert ended is not None
+    assert ended.result == []
 
 
 def test_a_failure_counts_only_from_the_node_that_has_the_step() -> None:
@@ -232,6 +241,24 @@ def test_a_row_has_the_size_of_its_format() -> None:
     assert Relay(100, 10, RowFormat.F16).row_bytes == 201
 
 
+def hop(index: int, node: str, span: Span, sent: float, received: float, queue_s: float, compute_s: float) -> Hop:
+    """Of step 4 of session 1."""
+    return Hop(
+        session=1,
+        step=4,
+        index=index,
+        stages=3,
+        node=node,
+        span=span,
+        rows=2,
+        position=0,
+        sent=sent,
+        received=received,
+        queue_s=queue_s,
+        compute_s=compute_s,
+    )
+
+
 def test_every_hop_is_recorded_with_its_times() -> None:
     times = iter([10.0, 10.5, 11.0, 13.0])
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32, clock=lambda: next(times))
@@ -242,9 +269,9 @@ def test_every_hop_is_recorded_with_its_times() -> None:
     assert len(relay.trace.hops()) == 2
     relay.scores("c", Scores(1, 5, 4, (2,), 0.5, 1.0), candidates(([1, 7], [-1.0, -2.0])))
     assert relay.trace.hops() == [
-        Hop(1, 4, 0, 3, "a", Span(0, 1), 2, 0, 10.0, 10.5, 0.1, 0.2),
-        Hop(1, 4, 1, 3, "b", Span(2, 3), 2, 0, 10.5, 11.0, 0.0, 0.3),
-        Hop(1, 4, 2, 3, "c", Span(4, 5), 2, 0, 11.0, 13.0, 0.5, 1.0),
+        hop(0, "a", Span(0, 1), 10.0, 10.5, 0.1, 0.2),
+        hop(1, "b", Span(2, 3), 10.5, 11.0, 0.0, 0.3),
+        hop(2, "c", Span(4, 5), 11.0, 13.0, 0.5, 1.0),
     ]
 
 

@@ -22,7 +22,20 @@ def hop(
 ) -> Hop:
     """By default: 10 ms, 1 in the queue, 5 in computation, and so 4 on the wire."""
     node, span = (("a", FIRST), ("b", SECOND))[index]
-    return Hop(session, step, index, 2, node, span, rows, 7, sent, received, queue_s, compute_s)
+    return Hop(
+        session=session,
+        step=step,
+        index=index,
+        stages=2,
+        node=node,
+        span=span,
+        rows=rows,
+        position=7,
+        sent=sent,
+        received=received,
+        queue_s=queue_s,
+        compute_s=compute_s,
+    )
 
 
 def token(session: int = 1, step: int = 0, start: float = 100.0, rows: int = 1, seconds: float = 0.010) -> list[Hop]:
@@ -116,8 +129,34 @@ def test_a_step_that_is_not_through_is_drawn_on_its_node_only() -> None:
 
 
 def test_a_process_is_named_after_the_longest_span_its_node_ran() -> None:
-    short = Hop(1, 0, 0, 1, "a", Span(0, 4), 1, 0, 1.0, 2.0, 0.0, 0.5)
-    long = Hop(1, 1, 0, 1, "a", Span(0, 9), 1, 1, 2.0, 3.0, 0.0, 0.5)
+    short = Hop(
+        session=1,
+        step=0,
+        index=0,
+        stages=1,
+        node="a",
+        span=Span(0, 4),
+        rows=1,
+        position=0,
+        sent=1.0,
+        received=2.0,
+        queue_s=0.0,
+        compute_s=0.5,
+    )
+    long = Hop(
+        session=1,
+        step=1,
+        index=0,
+        stages=1,
+        node="a",
+        span=Span(0, 9),
+        rows=1,
+        position=1,
+        sent=2.0,
+        received=3.0,
+        queue_s=0.0,
+        compute_s=0.5,
+    )
     assert len(drawn(chrome([short, long, short], {}), "a (left): layers 0-9")) == 9
 
 
@@ -140,7 +179,20 @@ def test_each_node_is_measured_by_the_steps_that_ran_through_it() -> None:
     usual = [one for step in range(9) for one in token(step=step)]
     slow = [
         hop(session=2, received=100.010),
-        Hop(2, 0, 1, 2, "c", SECOND, 1, 7, 100.010, 100.100, 0.040, 0.050),  # rarely used, and the slowest
+        Hop(
+            session=2,
+            step=0,
+            index=1,
+            stages=2,
+            node="c",
+            span=SECOND,
+            rows=1,
+            position=7,
+            sent=100.010,
+            received=100.100,
+            queue_s=0.040,
+            compute_s=0.050,
+        ),  # rarely used, and the slowest
     ]
     assert summary([*usual, *slow], {"c": "cleo"}) == (
         "Layers 10-19 on cleo take 90 % of a token's time: 90.0 of 100.0 ms (compute 50.0, queue 40.0, wire 0.0)."
@@ -155,9 +207,25 @@ def test_times_are_means() -> None:
 
 
 def test_one_layer_is_singular() -> None:
-    assert summary([Hop(3, 0, 0, 1, "c", Span(0, 0), 1, 0, 1.0, 1.1, 0.0, 0.1)], {"c": "cleo"}) == (
-        "Layer 0 on cleo takes 100 % of a token's time: 100.0 of 100.0 ms (compute 100.0, queue 0.0, wire 0.0)."
-    )
+    assert summary(
+        [
+            Hop(
+                session=3,
+                step=0,
+                index=0,
+                stages=1,
+                node="c",
+                span=Span(0, 0),
+                rows=1,
+                position=0,
+                sent=1.0,
+                received=1.1,
+                queue_s=0.0,
+                compute_s=0.1,
+            )
+        ],
+        {"c": "cleo"},
+    ) == ("Layer 0 on cleo takes 100 % of a token's time: 100.0 of 100.0 ms (compute 100.0, queue 0.0, wire 0.0).")
 
 
 def test_only_the_latest_hops_are_kept() -> None:

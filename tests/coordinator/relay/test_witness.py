@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from potluck.coordinator.relay import witness as module
 from potluck.coordinator.relay.evidence import Asked, Evidence
+from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.witness import Witness
 from potluck.types import RowFormat, Span, Stage
 from potluck.wire.codec import MAX_FRAME, encode
@@ -24,8 +25,8 @@ def scores_of(position: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
     return [(np.array([position, 900], np.int32), np.array([-0.5, -1], np.float32), 2.0)]
 
 
-def step(position: int, rows: int, asks: int = 0, top: int = 2, *, keep: bool = False) -> Step:
-    return Step(7, 1, position, position, rows, 5, top, ((),) * asks, 3, keep)
+def step(position: int, rows: int, asks: int = 0, top: int = 2, *, keep: bool = False) -> Forward:
+    return Forward(session=7, step=position, position=position, rows=rows, top=top, asks=((),) * asks, keep=keep)
 
 
 class Session:
@@ -37,7 +38,7 @@ class Session:
         self.witness.watch(7, ROUTE, wants)
         self.form = form
 
-    def run(self, one: Step) -> None:
+    def run(self, one: Forward) -> None:
         positions = range(one.position, one.position + one.rows)
         self.witness.given(0, one, pack_ids(np.array(positions, np.int32)))
         for place in (1, 2):
@@ -129,11 +130,13 @@ def test_of_too_many_records_the_oldest_go() -> None:
     witness = Witness(RowFormat.F32, 1000, found.append)
     for number in range(100):
         witness.watch(number, ROUTE, {1: 50})
-        one = Step(number, 1, 0, 0, 10, 5, 1, (), 3)
+        one = Forward(session=number, step=0, position=0, rows=10)
         witness.given(1, one, pack_rows(rows_of(range(10), 1), RowFormat.F32))
         assert witness.nbytes <= 1000
     for number in range(100):
-        witness.gave(1, Step(number, 1, 0, 0, 10, 5, 1, (), 3), pack_rows(rows_of(range(10), 2), RowFormat.F32))
+        witness.gave(
+            1, Forward(session=number, step=0, position=0, rows=10), pack_rows(rows_of(range(10), 2), RowFormat.F32)
+        )
         witness.close(number)
     assert found
     assert all(evidence.session > 90 for evidence in found)
@@ -267,7 +270,17 @@ def test_where_many_candidates_were_named_questions_are_short() -> None:
     evidence = Evidence(7, ROUTE[2], 3, (b"given",) * 20, (None, *[row] * 19), (None, *[asked] * 19))
     questions = evidence.questions()
     assert [row for question in questions for row in question.rows] == list(evidence.given)
-    assert max(len(encode(Step(7, 1, 0, 0, 20, 5, 1, question.asks, 3))) for question in questions) < MAX_FRAME / 4
+    assert (
+        max(
+            len(
+                encode(
+                    Step(session=7, route=1, step=0, position=0, rows=20, last=5, top=1, asks=question.asks, stages=3)
+                )
+            )
+            for question in questions
+        )
+        < MAX_FRAME / 4
+    )
     assert all(8 * sum(map(len, question.asks)) <= 4 << 20 for question in questions)
     assert len(questions) == 4
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from potluck.coordinator.relay.evidence import Answer, Evidence
+from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.witness import Witness
 from potluck.node.candidates import best_candidates
@@ -104,15 +105,15 @@ class Node:
         form = self.form if self.first else RowFormat.F32
         for number, question in enumerate(evidence.questions()):
             step = Step(
-                -1,
-                0,
-                number,
-                question.position,
-                len(question.rows),
-                evidence.stage.span.last,
-                question.top,
-                question.asks,
-                1,
+                session=-1,
+                route=0,
+                step=number,
+                position=question.position,
+                rows=len(question.rows),
+                last=evidence.stage.span.last,
+                top=question.top,
+                asks=question.asks,
+                stages=1,
             )
             message, payload = decode_from_node(self._run(step, memoryview(join_rows(question.rows, form))))
             if isinstance(message, Scores):
@@ -129,9 +130,9 @@ class Swarm:
     def __init__(self, chance: Random) -> None:
         self.chance = chance
         self.form = chance.choice(list(RowFormat))
-        self.relay = Relay(WIDTH, VOCABULARY, self.form)
         self.limit = chance.choice((200, 1000, 1 << 20))
-        self.witness = self.relay.witness = Witness(self.form, self.limit, self.judge)
+        self.witness = Witness(self.form, self.limit, self.judge)
+        self.relay = Relay(WIDTH, VOCABULARY, self.form, self.witness)
         self.judged = 0
         self.nodes: dict[str, Node] = {}
         self.met: dict[str, Node] = {}
@@ -178,12 +179,14 @@ class Swarm:
         message, payload = decode_from_node(node.outbox.popleft())
         match message:
             case Hidden():
-                self.send(self.relay.hidden(node.name, message, payload))
+                answered = self.relay.hidden(node.name, message, payload)
+                if answered is not None:
+                    self.send(answered.onward)
             case Scores():
                 if self.relay.scores(node.name, message, payload) is not None:
                     self.chat(message.session).stepped(message.step)
             case Kept():
-                if self.relay.kept(node.name, message):
+                if self.relay.kept(node.name, message) is not None:
                     self.chat(message.session).stepped(message.step)
             case Failed():
                 step = self.relay.failed(node.name, message)
@@ -216,7 +219,7 @@ class Chat:
         self.steps = 0
         self.tokens: list[int] = []
         self.done = 0
-        self.under_way: dict[int, Step] = {}
+        self.under_way: dict[int, Forward] = {}
         self.lacking: dict[str, int] = {}
         self.due: set[str] = set()
         self.route = self.part(Span(0, LAYERS - 1))
@@ -260,9 +263,13 @@ class Chat:
             step = self.step(start, len(part), top, asks if start == starts[-1] else ())
             self.swarm.send(self.relay.start(step, pack_ids(np.array(part, np.int32))))
 
-    def step(self, start: int, rows: int, top: int, asks: tuple[tuple[int, ...], ...], *, keep: bool = False) -> Step:
+    def step(
+        self, start: int, rows: int, top: int, asks: tuple[tuple[int, ...], ...], *, keep: bool = False
+    ) -> Forward:
         self.steps += 1
-        step = self.under_way[self.steps] = Step(self.number, 0, self.steps, start, rows, 0, top, asks, 0, keep)
+        step = self.under_way[self.steps] = Forward(
+            session=self.number, step=self.steps, position=start, rows=rows, top=top, asks=asks, keep=keep
+        )
         return step
 
     def stepped(self, number: int) -> None:
@@ -276,7 +283,7 @@ class Chat:
             if end == self.done:
                 del self.lacking[node]
 
-    def failed(self, node: Node, step: Step) -> None:
+    def failed(self, node: Node, step: Forward) -> None:
         if step.keep:
             self.relay.restart(self.number)
             self.under_way.clear()

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from potluck.coordinator.relay.relay import Outgoing
 from potluck.coordinator.sessions import handover as module
 from potluck.coordinator.sessions.handover import Handover
 from potluck.errors import WireError
@@ -16,7 +17,8 @@ class Bench:
         self.sent: list[tuple[str, object, bytes]] = []
         self.handover = Handover(self._note)
 
-    def _note(self, node: str, frame: bytes) -> None:
+    def _note(self, outgoing: Outgoing) -> None:
+        node, frame = outgoing
         message, payload = decode_from_coordinator(frame)
         self.sent.append((node, message, bytes(payload)))
 

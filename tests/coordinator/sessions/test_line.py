@@ -4,7 +4,7 @@ import pytest
 
 from potluck.coordinator.sessions import line as module
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
-from potluck.coordinator.sessions.fair_queue import AGING_S
+from potluck.coordinator.sessions.fair_queue import AGING_S, FairQueue
 from potluck.coordinator.sessions.line import Line
 
 BATCH = Claim("anna", Rank.BATCH)
@@ -18,22 +18,23 @@ class Clock:
 
 
 def test_the_first_to_come_is_first_and_urgent_ones_go_before() -> None:
-    line = Line()
+    queue = FairQueue()
+    line = Line(queue)
     one, two = line.join(EVERYONE, 1), line.join(EVERYONE, 1)
-    assert (line.is_first(one), line.is_first(two), len(line)) == (True, False, 2)
+    assert (line.is_first(one), line.is_first(two), len(queue)) == (True, False, 2)
     urgent, next_urgent = line.join(EVERYONE, 1, urgent=True), line.join(EVERYONE, 1, urgent=True)
     order = []
     for _ in range(4):
-        first = next(place for place in (one, two, urgent, next_urgent) if len(line) and line.is_first(place))
+        first = next(place for place in (one, two, urgent, next_urgent) if len(queue) and line.is_first(place))
         order.append(first)
         line.leave(first)
     assert order == [urgent, next_urgent, one, two]
-    assert len(line) == 0
+    assert len(queue) == 0
 
 
 def test_who_becomes_first_is_called_and_nobody_else() -> None:
     async def test() -> None:
-        line = Line()
+        line = Line(FairQueue())
         places = [line.join(EVERYONE, 1) for _ in range(3)]
         waits = [asyncio.create_task(place.wait()) for place in places]
         await asyncio.sleep(0)
@@ -52,7 +53,7 @@ def test_who_becomes_first_is_called_and_nobody_else() -> None:
 
 def test_a_call_before_the_wait_is_not_lost_and_counts_once() -> None:
     async def test() -> None:
-        line = Line()
+        line = Line(FairQueue())
         place = line.join(EVERYONE, 1)
         line.call()
         await place.wait()
@@ -66,12 +67,13 @@ def test_a_call_before_the_wait_is_not_lost_and_counts_once() -> None:
 
 def test_who_is_not_called_looks_again_when_its_class_may_have_risen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGING_S", 0.01)
-    asyncio.run(Line().join(EVERYONE, 1).wait())
+    asyncio.run(Line(FairQueue()).join(EVERYONE, 1).wait())
 
 
 def test_all_but_interactive_requests_yield_until_they_have_risen() -> None:
     clock = Clock()
-    line = Line(clock)
+    queue = FairQueue()
+    line = Line(queue, clock)
     interactive, batch = line.join(EVERYONE, 1), line.join(BATCH, 1)
     urgent = line.join(BATCH, 1, urgent=True)
     assert [line.yields(place) for place in (interactive, batch, urgent)] == [False, True, False]
@@ -80,20 +82,22 @@ def test_all_but_interactive_requests_yield_until_they_have_risen() -> None:
 
 
 def test_a_class_runs_from_a_start_to_its_end() -> None:
-    line = Line()
+    queue = FairQueue()
+    line = Line(queue)
     place = line.join(BATCH, 10)
-    assert not line.runs(Rank.BATCH)
+    assert not queue.runs(Rank.BATCH)
     line.start(place)
     line.leave(place)
-    assert (line.runs(Rank.BATCH), line.runs(Rank.INTERACTIVE), len(line)) == (True, False, 0)
+    assert (queue.runs(Rank.BATCH), queue.runs(Rank.INTERACTIVE), len(queue)) == (True, False, 0)
     line.end(place, 10)
-    assert not line.runs(Rank.BATCH)
+    assert not queue.runs(Rank.BATCH)
 
 
 def test_standings_tell_how_long_each_has_waited() -> None:
     clock = Clock()
-    line = Line(clock)
+    queue = FairQueue()
+    line = Line(queue, clock)
     line.join(BATCH, 1)
     clock.now = 3.0
-    [standing] = line.standings(5)
+    [standing] = queue.standings(clock(), 5)
     assert (standing.claim, standing.waited_s) == (BATCH, 3.0)

@@ -9,7 +9,20 @@ SPAN = Span(0, 3)
 
 def hop(compute_s: float, rows: int = 1, queue_s: float = 0.0, wire_s: float = 0.0, span: Span = SPAN) -> Hop:
     received = queue_s + compute_s + wire_s
-    return Hop(1, 0, 0, 1, "n1", span, rows, 0, 0.0, received, queue_s, compute_s)
+    return Hop(
+        session=1,
+        step=0,
+        index=0,
+        stages=1,
+        node="n1",
+        span=span,
+        rows=rows,
+        position=0,
+        sent=0.0,
+        received=received,
+        queue_s=queue_s,
+        compute_s=compute_s,
+    )
 
 
 def measured(*hops: Hop, sessions: int = 1) -> Measure:
@@ -49,7 +62,20 @@ def test_a_long_computation_is_remembered_for_a_while() -> None:
 
 
 def test_a_node_cannot_have_taken_longer_than_it_took() -> None:
-    claimed = Hop(1, 0, 0, 1, "n1", SPAN, 1, 0, 0.0, 0.3, 1e9, 1e9)
+    claimed = Hop(
+        session=1,
+        step=0,
+        index=0,
+        stages=1,
+        node="n1",
+        span=SPAN,
+        rows=1,
+        position=0,
+        sent=0.0,
+        received=0.3,
+        queue_s=1e9,
+        compute_s=1e9,
+    )
     measure = measured(claimed)
     assert (measure.token_s, measure.hop_s) == pytest.approx((0.3, 0.0), abs=1e-6)
     assert measure.forward_s <= 0.3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 from potluck.coordinator.audits.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
 from potluck.coordinator.audits.case import Holder
@@ -14,16 +14,17 @@ from potluck.coordinator.audits.lottery import MOST_KNOWN
 from potluck.coordinator.members.ledger import Ledger
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.relay.evidence import EVIDENCE_BYTES, Answer, Evidence, Question
+from potluck.coordinator.relay.forward import Forward
+from potluck.coordinator.relay.pending import PendingSteps
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
-from potluck.coordinator.swarm.node import Node, ready_nodes
+from potluck.coordinator.relay.witness import Witness
+from potluck.coordinator.swarm.changes import Changes
+from potluck.coordinator.swarm.node import Node, called, ready_nodes
+from potluck.coordinator.topic import Topic
 from potluck.errors import PotluckError, Unavailable
 from potluck.types import RowFormat, Stage
-from potluck.wire.messages import Step
 from potluck.wire.rows import join_rows
-
-if TYPE_CHECKING:
-    from potluck.coordinator.gateway.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +35,50 @@ _ROOM_S = 30.0
 """How long an auditor may be without room."""
 
 
-class Auditor:
-    """Asks `audits` for decisions. ledger: keeps how they end, and what nodes earned until that is settled."""
+class Bench(Protocol):
+    """Sessions in which one node alone computes what another did."""
 
-    def __init__(self, gateway: Gateway, relay: Relay, audits: Audits, ledger: Ledger) -> None:
-        self.audits = audits
+    def open(self, node: str, evidence: Evidence) -> int | None:
+        """The number of a new one on this node; None where it has no room now."""
+
+    def close(self, number: int) -> None:
+        """The node forgets it."""
+
+
+class Auditor:
+    """Asks `audits` for decisions. evidence: each record that the witness has completed.
+
+    ledger: keeps how audits end, and what nodes earned until that is settled. quarantine: is given a node, its key and
+    the reason.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        audits: Audits,
+        ledger: Ledger,
+        relay: Relay,
+        witness: Witness,
+        evidence: Topic[Evidence],
+        pending: PendingSteps,
+        bench: Bench,
+        changes: Changes,
+        quarantine: Callable[[str, bytes, str], None],
+    ) -> None:
+        self._nodes = nodes
+        self._audits = audits
         self._ledger = ledger
-        self._gateway = gateway
         self._relay = relay
+        self._witness = witness
+        self._pending = pending
+        self._bench = bench
+        self._changes = changes
+        self._quarantine = quarantine
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers: set[int] = set()
         self._seen = Recent[str, Holder](lambda: Holder("", b""), MOST_KNOWN)
         """The nodes of watched stages: whoever lied and hung up is judged all the same."""
-        relay.witness.on_evidence = self._collected
-
-    @property
-    def _nodes(self) -> dict[str, Node]:
-        return self._gateway.swarm.nodes
+        evidence.listen(self._collected)
 
     def opened(self, session: int, route: Sequence[Stage], prompt: int) -> None:
         """A new session has this route, for a prompt of so many tokens.
@@ -58,7 +86,7 @@ class Auditor:
         Which of its stages are audited is drawn now: the nodes cannot know.
         """
         before = [0] * (len(route) - 1) + [max(0, prompt - 1)]
-        self._relay.witness.watch(session, route, self._drawn(route, range(len(route)), before))
+        self._witness.watch(session, route, self._drawn(route, range(len(route)), before))
 
     def mended(self, session: int, route: Sequence[Stage], places: Collection[int], held: int) -> None:
         """The nodes at these places of the route stand in for others, and compute first what those held: so many rows.
@@ -66,13 +94,13 @@ class Auditor:
         How they answer while they do so is not seen of all, so that they are judged by what comes then.
         """
         drawn = self._drawn(route, places, [held] * len(route))
-        self._relay.witness.watch(session, route, drawn, held)
+        self._witness.watch(session, route, drawn, held)
 
     def _drawn(self, route: Sequence[Stage], places: Collection[int], before: Sequence[int]) -> dict[int, int]:
         """How many rows to judge of which of these places. before: as in `Audits.opened`."""
         keys = [self._key(stage) if place in places else b"" for place, stage in enumerate(route)]
         most = max(1, EVIDENCE_BYTES // self._relay.row_bytes)
-        return self.audits.opened(keys, before, most)
+        return self._audits.opened(keys, before, most)
 
     def _key(self, stage: Stage) -> bytes:
         """Of the stage's node; empty where it has just left, or there is nobody else to audit it."""
@@ -84,12 +112,12 @@ class Auditor:
     def stepped(self, hop: Hop) -> None:
         """A stage has computed a step."""
         if hop.session not in self._numbers and hop.node in self._nodes:
-            self._act(self.audits.stepped(self._nodes[hop.node].key, hop.rows))
+            self._act(self._audits.stepped(self._nodes[hop.node].key, hop.rows))
 
     def is_credible(self, node: str) -> bool:
         """Whether what this node has computed may be taken as it is: it is trusted, or was audited often enough."""
         known = self._nodes[node]
-        return known.entry.trusted or self.audits.is_credible(known.key)
+        return known.entry.trusted or self._audits.is_credible(known.key)
 
     @property
     def busy(self) -> bool:
@@ -119,11 +147,11 @@ class Auditor:
     def _collected(self, evidence: Evidence) -> None:
         audited = self._seen.get(evidence.stage.node)
         if audited is not None:
-            self.audits.collected(evidence, audited)
+            self._audits.collected(evidence, audited)
             self._assign()
 
     def _assign(self) -> None:
-        assignments, actions = self.audits.assign(lambda evidence: self._holders(evidence.stage))
+        assignments, actions = self._audits.assign(lambda evidence: self._holders(evidence.stage))
         for assignment in assignments:
             task = asyncio.create_task(self._run(assignment))
             self._tasks.add(task)
@@ -137,7 +165,7 @@ class Auditor:
         except (PotluckError, TimeoutError) as error:
             log.debug("An audit could not run: %s", error)
             answer = None
-        self._act(self.audits.answered(assignment, answer))
+        self._act(self._audits.answered(assignment, answer))
         self._assign()
 
     async def _answer(self, node: str, evidence: Evidence) -> Answer:
@@ -151,20 +179,27 @@ class Auditor:
             return tuple(row if gave is not None else None for row, gave in zip(rows, evidence.gave, strict=True))
         finally:
             self._numbers.discard(session)
-            self._gateway.sessions.close(session)
+            self._bench.close(session)
 
     async def _open(self, node: str, evidence: Evidence) -> int:
         deadline = asyncio.get_running_loop().time() + _ROOM_S
-        while (session := self._gateway.sessions.open_audit(node, evidence)) is None:
-            if node not in self._nodes or not await self._gateway.sessions.changed_before(deadline):
+        while (session := self._bench.open(node, evidence)) is None:
+            if node not in self._nodes or not await self._changes.before(deadline):
                 raise Unavailable(f"Node {node} has no room for an audit.")
         return session
 
     async def _ask(self, session: int, number: int, question: Question, evidence: Evidence) -> list[bytes | None]:
         form = RowFormat.F32 if evidence.stage.span.first == 0 else self._relay.rows
         count = len(question.rows)
-        step = Step(session, 0, number, question.position, count, 0, question.top, question.asks, 0)
-        rows = await self._gateway.pending.raw(step, join_rows(question.rows, form))
+        step = Forward(
+            session=session,
+            step=number,
+            position=question.position,
+            rows=count,
+            top=question.top,
+            asks=question.asks,
+        )
+        rows: list[bytes] = await self._pending.run(step, join_rows(question.rows, form))
         return [*[None] * (count - len(rows)), *rows]
 
     def _act(self, actions: Sequence[Action]) -> None:
@@ -178,9 +213,9 @@ class Auditor:
                 case Forfeit(key):
                     self._ledger.forfeit(key)
                 case Quarantine(node, key, reason):
-                    self._gateway.quarantine(node, key, reason)
+                    self._quarantine(node, key, reason)
                 case Suspect(nodes, reason):
-                    self._gateway.note_suspects(nodes, reason)
+                    log.warning("%s: %s.", ", ".join(called(self._nodes, node) for node in nodes), reason)
 
     def _note_time(self, key: bytes) -> None:
         """Of an audit of the nodes with this key."""

@@ -22,12 +22,16 @@ _REBALANCE_LOOKS = 16
 
 
 class Lookout:
-    """apply: takes what it finds. send: puts a frame into a node's outbox. end_stay: of a node, for this reason."""
+    """heartbeat: what is known of each node. apply: takes what it finds. send: puts a frame into a node's outbox.
+
+    end_stay: of a node, for this reason.
+    """
 
     def __init__(
         self,
         swarm: Swarm,
         relay: Relay,
+        heartbeat: Heartbeat,
         apply: Callable[[Event], None],
         send: Callable[[tuple[str, bytes]], None],
         end_stay: Callable[[str, str], None],
@@ -37,7 +41,7 @@ class Lookout:
         self._apply = apply
         self._send = send
         self._end_stay = end_stay
-        self._heartbeat = Heartbeat()
+        self._heartbeat = heartbeat
         self._progress: dict[str, float] = {}
         """When nodes last got on with loading."""
         self._timer: asyncio.TimerHandle | None = None
@@ -54,10 +58,6 @@ class Lookout:
         """A frame came from this node."""
         self._heartbeat.heard(node, self._relay.clock())
         self._go_on()
-
-    def ran(self, node: str, *, failed: bool) -> None:
-        """The node has answered a step, or could not run it."""
-        self._heartbeat.ran(node, self._relay.clock(), failed=failed)
 
     def got_on(self, node: str) -> None:
         """It has loaded more than before."""

@@ -1,10 +1,9 @@
-"""A node's web-socket at the coordinator's end, and what is to be sent through it."""
+"""A node's web-socket at the coordinator's end."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 
 from starlette.types import Receive, Send
 
@@ -61,24 +60,3 @@ async def farewell(link: Link, reason: str | None) -> None:
             await link.close()
     except (LinkClosed, TimeoutError):
         log.debug("The node did not wait for our farewell.")
-
-
-class Outbox:
-    """Frames waiting for one node, so that a slow node holds up nobody else."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._frames: deque[bytes] = deque()
-        self._filled = asyncio.Event()
-
-    def put(self, frame: bytes) -> None:
-        self._frames.append(frame)
-        self._filled.set()
-
-    async def run(self) -> None:
-        """Send until the link closes."""
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            while self._frames:
-                await self._link.send(self._frames.popleft())

@@ -23,16 +23,16 @@ class Terms:
         self, node: str, span: Span, ticket: str, peers: tuple[str, ...], peer_token: str, prospect: Prospect
     ) -> Welcome:
         return Welcome(
-            node,
-            self.digest,
-            span,
-            self.engine,
-            self.quantize,
-            self.attention,
-            self.rows,
-            self.context,
-            ticket,
-            peers,
-            peer_token,
-            prospect,
+            node=node,
+            model=self.digest,
+            span=span,
+            engine=self.engine,
+            quantize=self.quantize,
+            attention=self.attention,
+            rows=self.rows,
+            context=self.context,
+            ticket=ticket,
+            peers=peers,
+            peer_token=peer_token,
+            prospect=prospect,
         )

@@ -6,21 +6,24 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 import numpy as np
 
-from potluck.coordinator.gateway.gateway import Gateway
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.reading import Reading, under_way
 from potluck.coordinator.generation.writer import Writer, score_prompt
 from potluck.coordinator.relay.candidates import Candidates
-from potluck.coordinator.sessions.session import Session, in_order, step_rows
+from potluck.coordinator.sessions.chunks import in_order
+from potluck.coordinator.sessions.manager import SessionManager
+from potluck.coordinator.sessions.session import Session
+from potluck.coordinator.swarm.changes import Changes
+from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Interruption, Remedy, TokenKind
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.errors import RouteLost, Unavailable
 
 log = logging.getLogger(__name__)
-
 
 _FAILURES = 5
 """Of nodes that could not run a step, that an answer survives between two tokens. Nodes may leave as they like."""
@@ -28,36 +31,49 @@ _PATIENCE_S = 60.0
 """How long an interrupted answer waits for the lost layers to be served again."""
 
 
-async def generate(gateway: Gateway, tokenizer: Tokenizer, job: Job) -> AsyncGenerator[Delta, None]:
-    """The answer piece by piece. Closing this generator ends its session.
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Makes answers. swarm: whose nodes are named, and whose tally counts the tokens.
 
-    Raises Unavailable when the swarm cannot serve the request, or lost it for good.
+    most_rows: positions that a step may carry.
     """
-    writer, run = Writer(tokenizer, job, gateway.swarm.tally), _Run(gateway, job)
-    try:
-        asks = [(token,) for token in job.prompt[1:]] if job.echo else []
-        async with under_way(_next_rows(run, writer, asks)) as read:
-            if job.progress:
-                async with aclosing(run.reading.during(read)) as told:
-                    async for progress in told:
-                        yield Delta(generated=0, progress=progress)
-            *scored, candidates = await read
-        if job.echo:
-            yield Delta(tokens=score_prompt(job, scored), generated=0)
-        if not job.max_tokens:
-            yield Delta(finish="length", generated=0, cached=run.cached, session=run.number, nodes=run.nodes)
-            return
-        delta = writer.write(candidates)
-        delta.cached, delta.session = run.cached, run.number
-        while delta.finish is None:
-            yield delta
-            run.tokens.append(writer.last)
-            [candidates] = await _next_rows(run, writer)
+
+    tokenizer: Tokenizer
+    swarm: Swarm
+    sessions: SessionManager
+    changes: Changes
+    most_rows: int
+
+    async def answer(self, job: Job) -> AsyncGenerator[Delta, None]:
+        """The answer piece by piece. Closing this generator ends its session.
+
+        Raises Unavailable when the swarm cannot serve the request, or lost it for good.
+        """
+        writer, run = Writer(self.tokenizer, job, self.swarm.tally), _Run(self, job)
+        try:
+            asks = [(token,) for token in job.prompt[1:]] if job.echo else []
+            async with under_way(_next_rows(run, writer, asks)) as read:
+                if job.progress:
+                    async with aclosing(run.reading.during(read)) as told:
+                        async for progress in told:
+                            yield Delta(generated=0, progress=progress)
+                *scored, candidates = await read
+            if job.echo:
+                yield Delta(tokens=score_prompt(job, scored), generated=0)
+            if not job.max_tokens:
+                yield Delta(finish="length", generated=0, cached=run.cached, session=run.number, nodes=run.nodes)
+                return
             delta = writer.write(candidates)
-        delta.nodes = run.nodes
-        yield delta
-    finally:
-        run.end()
+            delta.cached, delta.session = run.cached, run.number
+            while delta.finish is None:
+                yield delta
+                run.tokens.append(writer.last)
+                [candidates] = await _next_rows(run, writer)
+                delta = writer.write(candidates)
+            delta.nodes = run.nodes
+            yield delta
+        finally:
+            run.end()
 
 
 async def _next_rows(run: _Run, writer: Writer, asks: Sequence[tuple[int, ...]] = ()) -> list[Candidates]:
@@ -79,11 +95,14 @@ class _Run:
     cached: how many of the prompt's tokens the nodes held when it began. reading: of the prompt.
     """
 
-    def __init__(self, gateway: Gateway, job: Job) -> None:
+    def __init__(self, generation: Generation, job: Job) -> None:
         self.tokens = list(job.prompt)
         self.cached = 0
         self.reading = Reading(len(job.prompt))
-        self._gateway = gateway
+        self._swarm = generation.swarm
+        self._sessions = generation.sessions
+        self._changes = generation.changes
+        self._most_rows = generation.most_rows
         # The last token is sampled but never fed, so it needs no position.
         self._positions = len(job.prompt) + max(0, job.max_tokens - 1)
         self._claim = job.claim
@@ -93,7 +112,7 @@ class _Run:
         self._feeding = False
         self._began = False
         self._avoid: set[str] = set()
-        self._interruption = Interruption(gateway.swarm.tally)
+        self._interruption = Interruption(self._swarm.tally)
         self._nodes: dict[str, None] = {}
 
     @property
@@ -103,7 +122,7 @@ class _Run:
 
     def _note_nodes(self, session: Session) -> None:
         for stage in session.route:
-            node = self._gateway.swarm.nodes.get(stage.node)
+            node = self._swarm.nodes.get(stage.node)
             if node is not None:
                 self._nodes[f"{node.name} {stage.span}"] = None
 
@@ -117,8 +136,10 @@ class _Run:
         failures = 0
         while failures < _FAILURES:
             try:
-                # A parked session's rows are not there to be scored.
-                session = await self._whole_session(self.tokens if len(asks) == 1 else [])
+                session = self._session
+                if session is None or not session.is_whole:
+                    # A parked session's rows are not there to be scored.
+                    session = await self._whole_session(self.tokens if len(asks) == 1 else [])
                 self._feeding = True
                 rows = await self._feed(session, asks, top)
             except RouteLost as error:
@@ -150,22 +171,20 @@ class _Run:
             if self._session is not None:
                 if await self._mend(self._session):
                     return self._session
-                if not self._gateway.swarm.missing():
+                if not self._swarm.missing():
                     self.end()
             if self._session is None:
                 try:
                     return await self._open(tokens)
                 except Unavailable:
-                    if not await self._gateway.sessions.changed_before(deadline):
+                    if not await self._changes.before(deadline):
                         raise
-            elif not await self._gateway.sessions.changed_before(deadline):
-                missing = ", ".join(map(str, self._gateway.swarm.missing()))
+            elif not await self._changes.before(deadline):
+                missing = ", ".join(map(str, self._swarm.missing()))
                 raise Unavailable(f"The answer ends here: no node has come to serve layers {missing}.")
 
     async def _open(self, tokens: list[int]) -> Session:
-        session = await self._gateway.sessions.open(
-            self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began
-        )
+        session = await self._sessions.open(self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began)
         self._session, self._done = session, session.held
         self._note_nodes(session)
         self.reading.begin(session.held, _now())
@@ -176,7 +195,7 @@ class _Run:
         return session
 
     def _count_prompt(self, cached: int) -> None:
-        tokens = self._gateway.swarm.tally.tokens
+        tokens = self._swarm.tally.tokens
         tokens[TokenKind.CACHED] += cached
         tokens[TokenKind.PROMPT] += len(self.tokens) - cached
 
@@ -194,11 +213,10 @@ class _Run:
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """In steps of bounded size, several under way at once so that all stages of the route work."""
-        limit = step_rows(self._gateway.pending.row_bytes)
-        if len(self.tokens) - self._done <= limit:
-            return await self._step(session, self._done, len(self.tokens), asks, top)
-        starts = range(self._done, len(self.tokens), limit)
-        steps = (self._step(session, start, min(start + limit, len(self.tokens)), asks, top) for start in starts)
+        total, limit = len(self.tokens), self._most_rows
+        steps = (self._step(session, start, asks, top) for start in range(self._done, total, limit))
+        if total - self._done <= limit:
+            return await next(steps)
         rows: list[Candidates] = []
         async with aclosing(in_order(steps, ahead=len(session.route) + 1)) as done:
             async for candidates in done:
@@ -207,11 +225,12 @@ class _Run:
                     self._done += limit
         return rows
 
-    async def _step(
-        self, session: Session, start: int, end: int, asks: list[tuple[int, ...]], top: int
-    ) -> list[Candidates]:
-        """Feed `tokens[start:end]`; of the asks, which belong to the last tokens of all, those for these tokens."""
-        unasked = len(self.tokens) - len(asks)
+    async def _step(self, session: Session, start: int, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
+        """Feed the tokens from `start` on, as many as a step may carry.
+
+        Of the asks, which belong to the last tokens of all, those for these tokens.
+        """
+        end, unasked = min(start + self._most_rows, len(self.tokens)), len(self.tokens) - len(asks)
         own = tuple(asks[max(0, start - unasked) : max(0, end - unasked)])
         rows = await session.step(start, np.array(self.tokens[start:end], np.int32), top, own)
         if start < self.reading.total:

@@ -10,7 +10,7 @@ from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.sessions.claim import EVERYONE, Claim
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What to generate. `logprobs`: how many top alternatives to report, None for no log-probabilities.
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.gateway.moderation import Moderation
 from potluck.coordinator.http.office import Office
 from potluck.coordinator.http.requests import described, parse
 from potluck.coordinator.members.invites import Invite
@@ -80,7 +80,7 @@ class Admin:
     """The store is asked on threads: it may be slow."""
 
     office: Office
-    gateway: Gateway
+    moderation: Moderation
 
     def routes(self) -> list[Route]:
         return [
@@ -146,11 +146,11 @@ class Admin:
     async def _mark(self, key: str, marks: Marks) -> Member:
         member = await asyncio.to_thread(self.office.members.mark, key, trusted=marks.trusted, revoked=marks.revoked)
         if member.revoked:
-            self.gateway.cut(bytes.fromhex(key), "The swarm's owner has revoked this node.")
+            self.moderation.cut(bytes.fromhex(key), "The swarm's owner has revoked this node.")
         elif marks.revoked is False:
-            self.gateway.pardon(bytes.fromhex(key))
+            self.moderation.pardon(bytes.fromhex(key))
         if marks.trusted is not None:
-            self.gateway.trust(bytes.fromhex(key), trusted=member.trusted)
+            self.moderation.trust(bytes.fromhex(key), trusted=member.trusted)
         return member
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from potluck.coordinator.gateway.gateway import Gateway
-from potluck.coordinator.generation.generation import generate
 from potluck.coordinator.generation.grammar import Grammar, Grammars
-from potluck.coordinator.generation.job import Job
+from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
@@ -39,12 +37,12 @@ def claim_of_all(_: Request, priority: Priority) -> Claim:
 
 @dataclass(frozen=True)
 class Service:
-    """What answering takes. context: the most positions a session may have. created: Unix time, of the model's list.
+    """What answering takes. generate: makes one answer. context: the most positions a session may have.
 
-    claim: on whose account a request runs that asks for this priority.
+    created: Unix time, of the model's list. claim: on whose account a request runs that asks for this priority.
     """
 
-    gateway: Gateway
+    generate: Callable[[Job], AsyncGenerator[Delta, None]]
     tokenizer: Tokenizer
     template: ChatTemplate
     model: str
@@ -73,11 +71,11 @@ class Service:
         grammar, stops = await self._chat_grammar(asked), self._stops(asked)
         jobs = [
             Job(
-                prompt,
-                self._sampling(asked, choice),
-                limit,
-                stops,
-                asked.alternatives,
+                prompt=prompt,
+                params=self._sampling(asked, choice),
+                max_tokens=limit,
+                stops=stops,
+                logprobs=asked.alternatives,
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
                 claim=claim,
@@ -127,17 +125,17 @@ class Service:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt, least=0)
         return Job(
-            prompt,
-            self._sampling(asked, choice),
-            limit,
-            asked.stops,
-            asked.alternatives,
-            echo,
-            asked.ignore_eos,
-            asked.least(limit),
-            claim,
-            grammar,
-            asked.tells_progress,
+            prompt=prompt,
+            params=self._sampling(asked, choice),
+            max_tokens=limit,
+            stops=asked.stops,
+            logprobs=asked.alternatives,
+            echo=echo,
+            ignore_eos=asked.ignore_eos,
+            min_tokens=asked.least(limit),
+            claim=claim,
+            grammar=grammar,
+            progress=asked.tells_progress,
         )
 
     async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
@@ -202,7 +200,7 @@ class Service:
 
     async def _answer(self, request: Request, asked: Common, form: Form, jobs: list[Job], usage: Usage) -> Response:
         """Generate all choices at once. Errors before the first token have their own HTTP status."""
-        deltas = merge([generate(self.gateway, self.tokenizer, job) for job in jobs])
+        deltas = merge([self.generate(job) for job in jobs])
         try:
             if not asked.stream:
                 return await while_connected(request, whole(form, deltas, len(jobs), usage))

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from potluck.coordinator.generation.hidden_states import hidden_rows
+from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.openai import Service, checked_tokens, text_of
 from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest, parse
@@ -25,6 +25,7 @@ class Research:
     """Of the model that the service serves."""
 
     service: Service
+    hidden: HiddenStates
 
     def routes(self) -> list[Route]:
         return [
@@ -74,7 +75,7 @@ class Research:
         tokens = await self._prompt(asked)
         claim = service.claim(request, asked.priority)
         try:
-            rows = await while_connected(request, hidden_rows(service.gateway, tokens, asked.layer, claim))
+            rows = await while_connected(request, self.hidden.rows(tokens, asked.layer, claim))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         named = {"model": service.model, "layer": str(asked.layer)}
@@ -82,7 +83,7 @@ class Research:
         return Response(body, media_type="application/octet-stream")
 
     def _check_layer(self, layer: int) -> None:
-        last = self.service.gateway.swarm.layers - 1
+        last = self.hidden.layers - 1
         if not 0 <= layer < last:
             message = f"layer must lie between 0 and {last - 1}, not be {layer}: the model's last gives no rows away."
             raise RequestError(message, param="layer")

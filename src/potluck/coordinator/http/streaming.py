@@ -76,15 +76,18 @@ async def events(
     """Server-sent events; a failure after the first token is told in the stream, where its status cannot be."""
     head = form.head(chunk=True)
     extra: Json = {"usage": None} if include_usage else {}
+    item: Numbered | None = first
     try:
-        for number in range(choices):
-            for choice in form.opening(number):
-                yield _event({**head, "choices": [choice], **extra})
-        async with aclosing(_after(first, deltas)) as rest:
-            async for number, delta in rest:
+        async with aclosing(deltas):
+            for number in range(choices):
+                for choice in form.opening(number):
+                    yield _event({**head, "choices": [choice], **extra})
+            while item is not None:
+                number, delta = item
                 usage.count(delta)
                 progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
                 yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
+                item = await anext(deltas, None)
         if include_usage:
             yield _event({**head, "choices": [], **_told(usage)})
     except PotluckError as error:
@@ -96,13 +99,6 @@ async def events(
 def _told(usage: Usage) -> Json:
     """What an answer tells at its end, streamed or not."""
     return {"usage": usage.json(), "sessions": usage.sessions}
-
-
-async def _after(first: Numbered, deltas: AsyncGenerator[Numbered, None]) -> AsyncGenerator[Numbered, None]:
-    async with aclosing(deltas):
-        yield first
-        async for item in deltas:
-            yield item
 
 
 def _event(body: Json) -> bytes:

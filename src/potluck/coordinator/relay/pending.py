@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from potluck.coordinator.relay.candidates import Candidates
-from potluck.coordinator.relay.relay import Outgoing, Relay
+from potluck.coordinator.relay.forward import Forward
+from potluck.coordinator.relay.relay import Outgoing, Relay, Result
 from potluck.errors import PotluckError, RouteLost, Unavailable
-from potluck.wire.messages import Step
-from potluck.wire.rows import Ids, Rows, pack_ids
+from potluck.wire.rows import Rows
 
 
 def stopped() -> Unavailable:
@@ -26,47 +25,32 @@ class PendingSteps:
         self._futures: dict[tuple[int, int], asyncio.Future[Any]] = {}
         self._stopping = False
 
-    @property
-    def row_bytes(self) -> int:
-        """Of one hidden row on the wire."""
-        return self._relay.row_bytes
+    async def run(self, step: Forward, payload: bytes, part: tuple[int, int] | None = None) -> list[Any]:
+        """Run a step, and return its result, as `Result` says. payload: tokens, or an audit's input.
 
-    async def run(self, step: Step, tokens: Ids) -> list[Candidates]:
-        """Through the whole route. Raises RouteLost when a stage is lost."""
-        candidates: list[Candidates] = await self._await(step, lambda: self._relay.start(step, pack_ids(tokens)))
-        return candidates
-
-    async def rebuild(self, step: Step, tokens: Ids, first: int, goal: int) -> None:
-        """A step with `keep` through the stages `first` … `goal`. Raises RouteLost or RebuildFailed."""
-        await self._await(step, lambda: self._relay.rebuild(step, pack_ids(tokens), first, goal))
-
-    async def hidden(self, step: Step, tokens: Ids) -> Rows:
-        """The rows with which a route ends that ends within the model. Raises RouteLost when a stage is lost."""
-        return self._relay.unpack(await self.raw(step, pack_ids(tokens)))
-
-    async def raw(self, step: Step, payload: bytes) -> list[bytes]:
-        """What the session's route makes of this input, row by row: hidden rows, or an audit's candidates.
-
-        Raises RouteLost when a stage is lost, or cannot.
+        part: the first and the last of the stages that shall run it, a step with `keep`; None: all of the route.
+        Raises RouteLost when a stage is lost, or cannot run it, RebuildFailed when a part cannot.
         """
-        rows: list[bytes] = await self._await(step, lambda: self._relay.start(step, payload))
-        return rows
-
-    async def _await(self, step: Step, start: Callable[[], Outgoing]) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         key = (step.session, step.step)
         if self._stopping:
             raise stopped()
         if not self._relay.is_open(step.session):
             raise RouteLost("A node of the session's route has left.")
-        self._futures[key] = future
+        future = self._futures[key] = asyncio.get_running_loop().create_future()
         try:
-            self._send(start())
-            return await future
+            start = self._relay.start(step, payload) if part is None else self._relay.rebuild(step, payload, *part)
+            self._send(start)
+            result: list[Any] = await future
+            return result
         finally:
             self._futures.pop(key, None)
 
-    def finish(self, session: int, step: int, result: list[Candidates] | list[bytes]) -> None:
+    async def hidden(self, step: Forward, tokens: bytes) -> Rows:
+        """The rows with which a route ends that ends within the model. Raises RouteLost when a stage is lost."""
+        return self._relay.unpack(await self.run(step, tokens))
+
+    def finish(self, session: int, step: int, result: Result) -> None:
+        """The step has ended so."""
         future = self._futures.pop((session, step), None)
         if future is not None and not future.done():
             future.set_result(result)
@@ -77,6 +61,7 @@ class PendingSteps:
         self.end(session, RouteLost(reason, node))
 
     def end(self, session: int, error: PotluckError) -> None:
+        """Its steps that are under way end with this error."""
         for key in self._steps_of(session):
             future = self._futures.pop(key)
             if not future.done():

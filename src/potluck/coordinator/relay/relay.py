@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import msgspec
-
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.coordinator.relay.evidence import Evidence
+from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.trace import Hop, Trace
 from potluck.coordinator.relay.witness import Witness
 from potluck.errors import WireError
@@ -34,6 +33,22 @@ Outgoing = tuple[str, bytes]
 """(node, frame)"""
 
 
+Result = list[Candidates] | list[bytes]
+"""How a step ends: with candidates of each wanted row; row by row in bytes, where it was an audit's or ended with
+hidden rows; or empty, where it was only to be kept."""
+
+
+class Answered(NamedTuple):
+    """What came of an answer that was awaited. hop: its step's stay at the stage; None where that only recalled rows.
+
+    onward: the step, for the next stage. result: how it ended, if it has.
+    """
+
+    hop: Hop | None
+    onward: Outgoing | None = None
+    result: Result | None = None
+
+
 class _Leg(NamedTuple):
     """A step under way: the place in the route that it is at, when it was sent there, and where it ends.
     recalled: its stage only gives what it has in its journal.
@@ -41,7 +56,7 @@ class _Leg(NamedTuple):
     A tuple, because one is made for every frame.
     """
 
-    step: Step
+    step: Forward
     place: int
     sent: float
     goal: int
@@ -85,8 +100,8 @@ def _check_times(message: Hidden | Scores | Kept) -> None:
 class Relay:
     """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed.
 
-    clock: seconds, for times that are noted; nothing is decided by it here. on_hop: is given each hop when it ends.
-    on_raw: is given how a step ended, row by row, where it was an audit's or ended with hidden rows (session, step).
+    witness: is shown what stages are given and pass on. clock: seconds, for times that are noted; nothing is decided
+    by it here.
     """
 
     def __init__(
@@ -94,16 +109,13 @@ class Relay:
         hidden_size: int,
         vocabulary: int,
         rows: RowFormat,
+        witness: Witness | None = None,
         clock: Callable[[], float] = time.monotonic,
-        on_hop: Callable[[Hop], None] = lambda _: None,
-        on_raw: Callable[[int, int, list[bytes]], None] = lambda *_: None,
     ) -> None:
-        self.on_hop = on_hop
-        self.on_raw = on_raw
-        self.witness = Witness(rows)
         self._hidden_size = hidden_size
         self._vocabulary = vocabulary
         self.rows = rows
+        self._witness = witness or Witness(rows)
         self.clock = clock
         self._flights: dict[int, _Flight] = {}
         self.trace = Trace()
@@ -151,28 +163,23 @@ class Relay:
         frame = encode(Close(session))
         left = [(stage.node, frame) for stage in flight.route if stage.node not in kept]
         self._flights[session] = _Flight(route, flight.version + 1)
-        self.witness.reroute(session, route)
+        self._witness.reroute(session, route)
         return left
 
-    def start(self, step: Step, payload: bytes) -> Outgoing:
-        """Send the step to the first stage; `route`, `stages` and `last` are filled in here. payload: its input."""
+    def start(self, step: Forward, payload: bytes) -> Outgoing:
+        """Send the step to the first stage. payload: its input."""
         flight = self._flights[step.session]
-        return self._to_stage(flight, self._leg(flight, step, 0, len(flight.route) - 1), payload)
+        return self._to_stage(flight, _Leg(step, 0, self.clock(), len(flight.route) - 1), payload)
 
-    def _leg(self, flight: _Flight, step: Step, place: int, goal: int) -> _Leg:
-        """The first of a step, now."""
-        step = msgspec.structs.replace(step, route=flight.version, stages=flight.stages)
-        return _Leg(step, place, self.clock(), goal)
-
-    def rebuild(self, step: Step, tokens: bytes, first: int, goal: int) -> Outgoing:
+    def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone: they shall hold what lost ones held.
 
         The first stage of the route computes it from the tokens, any other from what the stage before it recalls.
         """
         flight = self._flights[step.session]
         if first == 0:
-            return self._to_stage(flight, self._leg(flight, step, 0, goal), tokens)
-        flight.legs[step.step] = self._leg(flight, step, first - 1, goal)._replace(recalled=True)
+            return self._to_stage(flight, _Leg(step, 0, self.clock(), goal), tokens)
+        flight.legs[step.step] = _Leg(step, first - 1, self.clock(), goal, recalled=True)
         self._owed[flight.route[first - 1].node] += 1
         recall = Recall(step.session, flight.version, step.step, step.position, step.rows)
         return flight.route[first - 1].node, encode(recall)
@@ -190,13 +197,23 @@ class Relay:
         step, stage = leg.step, flight.route[leg.place]
         flight.legs[step.step] = leg
         self._owed[stage.node] += 1
-        asks = step.asks if leg.place == len(flight.route) - 1 else ()
-        keep = step.keep and leg.place == leg.goal
-        self.witness.given(leg.place, step, payload)
-        return stage.node, encode(msgspec.structs.replace(step, last=stage.span.last, asks=asks, keep=keep), payload)
+        self._witness.given(leg.place, step, payload)
+        message = Step(
+            session=step.session,
+            route=flight.version,
+            step=step.step,
+            position=step.position,
+            rows=step.rows,
+            last=stage.span.last,
+            top=step.top,
+            asks=step.asks if leg.place == len(flight.route) - 1 else (),
+            stages=flight.stages,
+            keep=step.keep and leg.place == leg.goal,
+        )
+        return stage.node, encode(message, payload)
 
-    def hidden(self, node: str, message: Hidden, payload: memoryview) -> Outgoing | None:
-        """A stage's rows go on to the next stage; None when they are the step's end, or it is not awaited any more.
+    def hidden(self, node: str, message: Hidden, payload: memoryview) -> Answered | None:
+        """A stage's rows go on to the next stage, or are the step's end; None when it is not awaited any more.
 
         Raises WireError when they are not what this node was asked for.
         """
@@ -211,18 +228,18 @@ class Relay:
         if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self.rows):
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self.rows)
-        self._record(flight, leg, received, message)
-        note = self.witness.recalled if leg.recalled else self.witness.gave
+        hop = self._record(flight, leg, received, message)
+        note = self._witness.recalled if leg.recalled else self._witness.gave
         note(leg.place, step, payload)
         if leg.place == leg.goal:
             del flight.legs[message.step]
-            self.on_raw(step.session, step.step, split_rows(payload, step.rows, self.rows))
-            return None
+            return Answered(hop, result=split_rows(payload, step.rows, self.rows))
         # One look at the clock a frame: our own work counts as wire.
-        return self._to_stage(flight, _Leg(step, leg.place + 1, received, leg.goal), payload)
+        onward = self._to_stage(flight, _Leg(step, leg.place + 1, received, leg.goal), payload)
+        return Answered(None if leg.recalled else hop, onward)
 
-    def scores(self, node: str, message: Scores, payload: memoryview) -> list[Candidates] | None:
-        """The end of a step: candidates for each wanted row; None when it is an audit's, or not awaited any more.
+    def scores(self, node: str, message: Scores, payload: memoryview) -> Answered | None:
+        """The end of a step, with candidates for each wanted row; None when it is not awaited any more.
 
         Raises WireError when they are not what this node was asked for.
         """
@@ -242,50 +259,48 @@ class Relay:
         if any(not set(ask) <= set(ids.tolist()) for ask, (ids, _, _) in zip(step.asks, rows, strict=True) if ask):
             raise WireError("Scores lack a token that was asked for.")
         candidates = [Candidates.checked(ids, scores, self._vocabulary, total) for ids, scores, total in rows]
-        self._record(flight, leg, received, message)
+        hop = self._record(flight, leg, received, message)
         del flight.legs[message.step]
         if flight.audited is not None:
-            self.on_raw(step.session, step.step, split_scores(payload, message.counts))
-            return None
-        self.witness.scored(leg.place, step, message.counts, payload)
-        return candidates
+            return Answered(hop, result=split_scores(payload, message.counts))
+        self._witness.scored(leg.place, step, message.counts, payload)
+        return Answered(hop, result=candidates)
 
-    def kept(self, node: str, message: Kept) -> bool:
-        """The end of a rebuilding step; False when it is not awaited any more. Raises WireError as `scores` does."""
+    def kept(self, node: str, message: Kept) -> Answered | None:
+        """The end of a rebuilding step; None when it is not awaited any more. Raises WireError as `scores` does."""
         awaited = self._find(node, message)
         if awaited is None:
-            return False
+            return None
         flight, leg = awaited
         _check_times(message)
         if leg.place != leg.goal or not leg.step.keep:
             raise WireError("A stage says that it keeps a step which it should have answered.")
-        self._record(flight, leg, self.clock(), message)
+        hop = self._record(flight, leg, self.clock(), message)
         del flight.legs[message.step]
-        self.witness.kept(leg.place, leg.step)
-        return True
+        self._witness.kept(leg.place, leg.step)
+        return Answered(hop, result=[])
 
-    def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> None:
+    def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> Hop:
         step, stage = leg.step, flight.route[leg.place]
         hop = Hop(
-            step.session,
-            step.step,
-            leg.place,
-            step.stages,
-            stage.node,
-            stage.span,
-            step.rows,
-            step.position,
-            leg.sent,
-            received,
-            message.queue_s,
-            message.compute_s,
+            session=step.session,
+            step=step.step,
+            index=leg.place,
+            stages=flight.stages,
+            node=stage.node,
+            span=stage.span,
+            rows=step.rows,
+            position=step.position,
+            sent=leg.sent,
+            received=received,
+            queue_s=message.queue_s,
+            compute_s=message.compute_s,
         )
         self._owed[stage.node] -= 1
         self.trace.add(hop)
-        if not leg.recalled:
-            self.on_hop(hop)
+        return hop
 
-    def failed(self, node: str, message: Failed) -> Step | None:
+    def failed(self, node: str, message: Failed) -> Forward | None:
         """The step that this failure ends; None for one that is not awaited any more."""
         awaited = self._find(node, message)
         if awaited is None:
@@ -318,6 +333,6 @@ class Relay:
     def close(self, session: int) -> list[Outgoing]:
         """Tell every node of the route to forget the session."""
         flight = self._flights.pop(session, None)
-        self.witness.close(session)
+        self._witness.close(session)
         frame = encode(Close(session))
         return [(stage.node, frame) for stage in flight.route] if flight else []

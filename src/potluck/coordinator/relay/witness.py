@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from potluck.coordinator.relay.evidence import EVIDENCE_BYTES, Asked, Evidence, size_of
+from potluck.coordinator.relay.forward import Forward
 from potluck.types import MAX_STEP_ROWS, RowFormat, Stage
-from potluck.wire.messages import Step
 from potluck.wire.rows import split_rows, split_scores
 
 Payload = bytes | memoryview
+
+_LIMIT = 64 << 20
+"""Bytes of all records together."""
 
 
 @dataclass(slots=True)
@@ -82,9 +85,9 @@ class Witness:
     """
 
     def __init__(
-        self, form: RowFormat, limit: int = 64 << 20, on_evidence: Callable[[Evidence], None] = lambda _: None
+        self, form: RowFormat, limit: int = _LIMIT, on_evidence: Callable[[Evidence], None] = lambda _: None
     ) -> None:
-        self.on_evidence = on_evidence
+        self._on_evidence = on_evidence
         self._form = form
         self._limit = limit
         self._records: dict[int, dict[int, _Record]] = {}
@@ -110,7 +113,7 @@ class Witness:
                 self._finish(session, watched[place])
             watched[place] = record
 
-    def given(self, place: int, step: Step, payload: Payload) -> None:
+    def given(self, place: int, step: Forward, payload: Payload) -> None:
         """A step goes to a stage."""
         record = self._record(step.session, place)
         if record is None:
@@ -127,13 +130,13 @@ class Witness:
         record.asks += [*[None] * (step.rows - len(asks)), *asks][:count]
         self._count(record, size_of(rows))
 
-    def gave(self, place: int, step: Step, payload: Payload) -> None:
+    def gave(self, place: int, step: Forward, payload: Payload) -> None:
         """A stage passed hidden rows on."""
         record = self._record(step.session, place)
         if record is not None:
             self._note(step, place, record, list(split_rows(payload, step.rows, self._form)))
 
-    def recalled(self, place: int, step: Step, payload: Payload) -> None:
+    def recalled(self, place: int, step: Forward, payload: Payload) -> None:
         """A stage sent rows once more, for an heir of the next one: it answers for these instead."""
         record = self._record(step.session, place)
         if record is None:
@@ -145,13 +148,13 @@ class Witness:
             record.told = 0
             self._count(record, size_of(rows) - size_of(held))
 
-    def scored(self, place: int, step: Step, counts: Sequence[int], payload: Payload) -> None:
+    def scored(self, place: int, step: Forward, counts: Sequence[int], payload: Payload) -> None:
         """The last stage gave candidates."""
         record = self._record(step.session, place)
         if record is not None:
             self._note(step, place, record, [*[None] * (step.rows - len(counts)), *split_scores(payload, counts)])
 
-    def kept(self, place: int, step: Step) -> None:
+    def kept(self, place: int, step: Forward) -> None:
         """A stage keeps a step, and answers nothing that could be judged."""
         record = self._record(step.session, place)
         if record is not None:
@@ -187,7 +190,7 @@ class Witness:
         records = self._records.get(session)
         return None if records is None else records.get(place)
 
-    def _note(self, step: Step, place: int, record: _Record, rows: list[bytes | None]) -> None:
+    def _note(self, step: Forward, place: int, record: _Record, rows: list[bytes | None]) -> None:
         if step.position != len(record.gave):
             return
         rows = rows[: len(record.given) - len(record.gave)]
@@ -204,7 +207,7 @@ class Witness:
     def _show(self, session: int, record: _Record) -> None:
         evidence = record.evidence(session)
         if evidence is not None:
-            self.on_evidence(evidence)
+            self._on_evidence(evidence)
 
     def _count(self, record: _Record, nbytes: int) -> None:
         """The record has grown by so much, or become smaller."""

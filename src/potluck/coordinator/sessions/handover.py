@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from potluck.coordinator.relay.relay import Outgoing
 from potluck.wire.codec import encode
 from potluck.wire.messages import Export, Exported, Import, Imported
 from potluck.wire.parts import Parts, state_frames
@@ -35,21 +36,21 @@ class Handover:
     send: puts a frame into a node's outbox.
     """
 
-    def __init__(self, send: Callable[[str, bytes], None]) -> None:
+    def __init__(self, send: Callable[[Outgoing], None]) -> None:
         self._send = send
         self._pending: dict[tuple[str, int], _Pending] = {}
 
     async def fetch(self, node: str, session: int, most: int) -> bytes:
         """The session's state, at most so many bytes of it; nothing where there is none."""
         pending = self._pending[node, session] = _Pending()
-        self._send(node, encode(Export(session, most)))
+        self._send((node, encode(Export(session, most))))
         return await self._wait(node, session, pending.state, b"")
 
     async def bring(self, node: str, session: int, state: bytes) -> int:
         """How many positions of the session the node holds then."""
         pending = self._pending[node, session] = _Pending()
         for frame in state_frames(Import, session, state):
-            self._send(node, frame)
+            self._send((node, frame))
         return await self._wait(node, session, pending.positions, 0)
 
     async def _wait(self, node: str, session: int, future: asyncio.Future[T], otherwise: T) -> T:

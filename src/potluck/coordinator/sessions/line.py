@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
 from potluck.coordinator.sessions.claim import Claim, Rank
-from potluck.coordinator.sessions.fair_queue import AGING_S, FairQueue, Standing, Turn
+from potluck.coordinator.sessions.fair_queue import AGING_S, FairQueue, Turn
 
 
 class Place:
@@ -34,16 +33,13 @@ class Place:
 class Line:
     """Only the first may try, and nobody overtakes, so that small requests cannot starve a big one.
 
-    Who is first is for `FairQueue` to say. clock: in seconds.
+    queue: says who is first. clock: in seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, queue: FairQueue, clock: Callable[[], float] = time.monotonic) -> None:
+        self._queue = queue
         self._clock = clock
-        self._queue = FairQueue()
         self._places: dict[Turn, Place] = {}
-
-    def __len__(self) -> int:
-        return len(self._queue)
 
     def join(self, claim: Claim, work: float, *, urgent: bool = False) -> Place:
         """Leave the place, whatever happens. work: expected, in tokens times layers.
@@ -60,10 +56,6 @@ class Line:
     def yields(self, place: Place) -> bool:
         """Whether it must leave room for an interactive request that may come."""
         return self._queue.level(place.turn, self._clock()) > Rank.INTERACTIVE
-
-    def runs(self, rank: Rank) -> bool:
-        """Whether a request of this class runs."""
-        return self._queue.runs(rank)
 
     def start(self, place: Place) -> None:
         """It has found room, and waits no longer. `end` it."""
@@ -86,11 +78,3 @@ class Line:
         first = self._queue.first(self._clock())
         if first is not None:
             self._places[first].call()
-
-    def waiting(self) -> Counter[Rank]:
-        """How many requests of each class are in it."""
-        return self._queue.waiting()
-
-    def standings(self, most: int) -> list[Standing]:
-        """Of the first so many."""
-        return self._queue.standings(self._clock(), most)

@@ -96,6 +96,12 @@ def ready_nodes(nodes: Mapping[str, Node]) -> dict[str, Node]:
     return {name: node for name, node in nodes.items() if node.state is NodeState.READY}
 
 
+def called(nodes: Mapping[str, Node], name: str) -> str:
+    """A node as the log names it, whether it is one of these or not."""
+    known = nodes.get(name)
+    return f"Node {known.name} ({name})" if known else f"Node {name}"
+
+
 def check_ready(ready: Ready) -> None:
     """Raises WireError when the node's own figures make no sense, because routes depend on them."""
     speed, capacity = ready.speed, ready.capacity

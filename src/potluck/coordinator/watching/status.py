@@ -18,7 +18,7 @@ from potluck.coordinator.watching.history import Sample
 from potluck.types import EngineKind
 
 
-class NodeStatus(Struct, frozen=True):
+class NodeStatus(Struct, frozen=True, kw_only=True):
     """A node in the status.
 
     tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
@@ -62,7 +62,7 @@ class QueueStatus(Struct, frozen=True):
     reason: str
 
 
-class Status(Struct, frozen=True):
+class Status(Struct, frozen=True, kw_only=True):
     """The status of the swarm.
 
     served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in the line.
@@ -90,7 +90,7 @@ class Status(Struct, frozen=True):
     nodes: list[NodeStatus]
 
 
-class StatusEvent(Status, frozen=True):
+class StatusEvent(Status, frozen=True, kw_only=True):
     """An event of `/status/events`. history: in the first one, a sample for each second of the last five minutes."""
 
     history: list[Sample] = []
@@ -112,23 +112,23 @@ def swarm_status(
     nodes = [_node_status(node, audits.record(node.key), ledger or Ledger()) for node in known]
     total = audits.totals
     return Status(
-        model,
-        digest,
-        engine,
-        swarm.layers,
-        context,
-        swarm.served(),
-        not missing,
-        missing,
-        swarm.limit(),
-        swarm.tally.tokens[TokenKind.GENERATED],
-        swarm.kv_budget.streams,
-        waiting,
-        [*map(_queue_status, queue)],
-        total.passed,
-        total.failed,
-        audits.undecided,
-        nodes,
+        model=model,
+        digest=digest,
+        engine=engine,
+        layers=swarm.layers,
+        context=context,
+        served=swarm.served(),
+        covered=not missing,
+        missing=missing,
+        limit=swarm.limit(),
+        tokens=swarm.tally.tokens[TokenKind.GENERATED],
+        streams=swarm.kv_budget.streams,
+        waiting=waiting,
+        queue=[*map(_queue_status, queue)],
+        audits_passed=total.passed,
+        audits_failed=total.failed,
+        audits_undecided=audits.undecided,
+        nodes=nodes,
     )
 
 
