@@ -6,7 +6,10 @@ PIP := .venv/bin/pip
 # llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
-.PHONY: install demo test lint fix audit docs screenshots clean
+# Python keeps what it has compiled: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: install demo test test-random lint fix audit docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -15,6 +18,10 @@ demo: .venv/demo.stamp
 
 test: .venv/test.stamp
 	.venv/bin/python -m pytest
+
+# The same tests in random order. The run prints its seed; `make test-random SEED=123` repeats the order.
+test-random: .venv/test.stamp
+	.venv/bin/python -m pytest -p randomly $(if $(SEED),--randomly-seed=$(SEED))
 
 lint: .venv/test.stamp
 	.venv/bin/ruff check src tests benchmarks docs
@@ -32,10 +39,12 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-# The pages that are generated: the protocol from the message types, the list of files from their docstrings.
+# The pages that are generated: the protocol from the message types, the list of files from their docstrings,
+# the tables of figures from the records in docs/figures.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
 	.venv/bin/python docs/make_files.py
+	.venv/bin/python benchmarks/make_figures.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.
 screenshots: .venv/test.stamp
@@ -55,4 +64,5 @@ clean:
 
 .venv/test.stamp: .venv/demo.stamp
 	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev,eval]'
+	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m kit.kernels
 	@touch $@

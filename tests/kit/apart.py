@@ -47,11 +47,12 @@ class Child:
 
     def events(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(_EVENT):
-                yield json.loads(line[1:])
-            else:
-                self._tail.append(line)
+        with self._process.stdout as output:
+            for line in output:
+                if line.startswith(_EVENT):
+                    yield json.loads(line[1:])
+                else:
+                    self._tail.append(line)
         code = self._process.wait()
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kit.kernels import cpu_flags
-from potluck.engine.library import library_version
+from potluck.engine.library_report import BrokenLibrary, read_library
 
 _TELLING = ("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8")
 """The flags of a CPU on which llama.cpp's choice of kernels depends most."""
@@ -28,14 +28,14 @@ def cpu_name() -> str:
 
 
 def pytest_report_header() -> list[str]:
-    import llama_cpp
-
+    library = read_library()
+    if isinstance(library, BrokenLibrary):
+        pytest.exit(f"The llama.cpp library of this machine cannot be tested: {library.reason}.", 3)
     flags = " ".join(flag for flag in _TELLING if flag in cpu_flags())
-    system: bytes = llama_cpp.llama_print_system_info()
     return [
         f"CPU: {cpu_name()}, {os.cpu_count()} cores; {flags or 'none of the flags that matter here'}",
-        f"kernels: {' '.join(system.decode().split())}",
-        f"library: llama-cpp-python {library_version()}, PyTorch {_version('torch')}",
+        f"kernels: {' '.join(library.kernels)} ({library.digest})",
+        f"libraries: llama-cpp-python {library.package}, ggml {library.ggml}, PyTorch {_version('torch')}",
     ]
 
 

@@ -90,11 +90,11 @@ def stop_probes() -> None:
 
 
 def measure(engine: Engine, progress: Progress = ignore) -> tuple[Speed, str]:
-    """The engine's speed, and the hash of its build and of what it makes of a fixed input (its "twin" mark).
+    """The engine's speed, and the hash of its build and of its output for a fixed input (its "twin" mark).
 
-    The build counts because kernels that differ in the last bit of one row in a thousand may make the same of the
-    fixed input; twins must not be accused of that. The mark is empty where the engine promises no bits, or where rows
-    come out otherwise in a batch than alone: such an engine has no twins.
+    The build counts because kernels that differ in the last bit of one row in a thousand may give the same output for
+    the fixed input, and twins must not be accused because of that. The mark is empty if the engine promises no bits, or
+    if rows come out differently in a batch and alone: such an engine has no twins.
     """
     data = probe_input(engine, _MANY + _REPEATS)
     prefill_s, output = _timed(engine, 0, data[:_MANY])

@@ -846,9 +846,8 @@ def test_a_batch_request_that_waits_for_room_to_spare_holds_up_no_interactive_on
         first = [await service.sessions.open(500) for _ in range(2)]
         batch = asyncio.create_task(service.sessions.open(500, claim=Claim("anna", rank)))
         await settled(service, 1)
-        assert (
-            "room for it and for an interactive request" in service.queue.standings(service.relay.clock(), 1)[0].reason
-        )
+        [waiting] = service.queue.standings(service.relay.clock(), 1)
+        assert "room for it and for an interactive request" in waiting.reason
         third = await service.sessions.open(500)
         first.pop().close()
         await settled(service, 1)

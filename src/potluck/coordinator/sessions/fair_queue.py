@@ -1,4 +1,4 @@
-"""The scheduler of requests: a queue that is fair over accounts in work. Pure: times are passed in, in seconds."""
+"""The scheduler of requests: a queue that is fair over accounts, in work. Pure: times are passed in, in seconds."""
 
 from __future__ import annotations
 
