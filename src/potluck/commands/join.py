@@ -27,35 +27,28 @@ _RESUME: signal.Signals | None = getattr(signal, "SIGUSR2", None)
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's name. Default: all your nodes.")]
 
+SPAN_HELP = "Layers, as 12 or 12-15. Default: those needed most."
+MEMORY_HELP = "The memory it may use, as 6G. Default: what is free now."
+THREADS_HELP = "The most threads. Default: one a core."
+MODEL_HELP = "A copy of the model here, to download nothing."
+NAME_HELP = "The node's name for others. Default: the host name."
+UPLOAD_HELP = "The most to send on average. Default: no limit."
+HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
+IDLE_HELP = "Work only while no other program needs this machine."
+DRY_HELP = "Show what the node would do, without joining."
+
 
 def join(
     url: Url,
-    span: Annotated[
-        str | None, typer.Argument(metavar="[SPAN]", help="Layers, as 12 or 12-15. Default: those needed most.")
-    ] = None,
-    memory: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="The memory it may use, as 6G. Default: what is free now.")
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="The most threads. Default: one a core.", min=1, max=1024),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A copy of the model here, to download nothing.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The node's name for others. Default: the host name.")
-    ] = None,
-    upload: Annotated[
-        float | None, typer.Option(metavar="MBIT/S", help="The most to send on average. Default: no limit.", min=0.1)
-    ] = None,
-    hours: Annotated[
-        str | None, typer.Option(metavar="HOURS", help="The hours when it may work, as 22-07. Default: all.")
-    ] = None,
-    idle_only: Annotated[
-        bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the node would do, without joining.")] = False,
+    span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help=SPAN_HELP)] = None,
+    memory: Annotated[str | None, typer.Option(metavar="BYTES", help=MEMORY_HELP)] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help=THREADS_HELP, min=1, max=1024)] = None,
+    model: Annotated[Path | None, typer.Option(metavar="PATH", help=MODEL_HELP)] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help=NAME_HELP)] = None,
+    upload: Annotated[float | None, typer.Option(metavar="MBIT/S", help=UPLOAD_HELP, min=0.1)] = None,
+    hours: Annotated[str | None, typer.Option(metavar="HOURS", help=HOURS_HELP)] = None,
+    idle_only: Annotated[bool, typer.Option("--idle-only", help=IDLE_HELP)] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
     from potluck.node.config import NodeConfig

@@ -23,41 +23,38 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8470
 
+HOST_HELP = "The address to listen on. Default: all addresses."
+PORT_HELP = "The port; 0: a free one."
+ATTENTION_HELP = "The KV cache: exact (default), or fast and not bit-exact."
+ROWS_HELP = "Rows on the wire: f32 (default), or f16: half the bytes."
+URL_HELP = "The URL for others; nodes must have dialled it."
+CERT_HELP = "The TLS certificate and its chain (PEM)."
+CERT_KEY_HELP = "The certificate's private key (PEM)."
+LOCAL_HELP = "Serve this machine only, without keys and invites."
+OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
+AUDIT_HELP = "The share of work to audit."
+
+Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
+Rows = Annotated[RowFormat, typer.Option(metavar="TYPE", show_default=False, help=ROWS_HELP)]
 
 
 def serve(
     model: Model,
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on. Default: all addresses.")
-    ] = None,
-    port: Annotated[int, typer.Option(metavar="N", help="The port; 0: a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=HOST_HELP)] = None,
+    port: Annotated[int, typer.Option(metavar="N", help=PORT_HELP, min=0, max=65535)] = DEFAULT_PORT,
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,
-    attention: Annotated[
-        Attention,
-        typer.Option(
-            metavar="KIND", show_default=False, help="The KV cache: exact (default), or fast and not bit-exact."
-        ),
-    ] = Attention.EXACT,
-    rows: Annotated[
-        RowFormat,
-        typer.Option(
-            metavar="TYPE", show_default=False, help="Rows on the wire: f32 (default), or f16: half the bytes."
-        ),
-    ] = RowFormat.F32,
-    url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The URL for others; nodes must have dialled it.")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The TLS certificate and its chain (PEM).")
-    ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key (PEM).")] = None,
-    local: Annotated[bool, typer.Option("--local", help="Serve this machine only, without keys and invites.")] = False,
-    public: Annotated[bool, typer.Option("--open", help="Serve everybody: anyone may join and ask.")] = False,
+    attention: Kind = Attention.EXACT,
+    rows: Rows = RowFormat.F32,
+    url: Annotated[str | None, typer.Option(metavar="URL", help=URL_HELP)] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_HELP)] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_KEY_HELP)] = None,
+    local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
+    public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
-    audit: Annotated[float, typer.Option(metavar="SHARE", help="The share of work to audit.", min=0.0, max=1.0)] = 0.02,
+    audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
 ) -> None:
     """Run the coordinator of a model, for nodes and programs."""
     from potluck.coordinator.app import ServeConfig, make_app

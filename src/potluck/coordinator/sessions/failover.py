@@ -1,4 +1,4 @@
-"""Mends sessions whose nodes are lost, leave or are quarantined: others take over, and hold what those held."""
+"""Failover: mends sessions whose nodes are lost, leave or are quarantined, so that others take over."""
 
 from __future__ import annotations
 
