@@ -27,9 +27,11 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-# The page about the protocol, from the message types; and the tables of figures, from the records in docs/figures.
+# The pages that are generated: the protocol from the message types, the list of files from their docstrings, and the
+# tables of figures from the records in docs/figures.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
+	.venv/bin/python docs/make_files.py
 	.venv/bin/python benchmarks/make_figures.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.

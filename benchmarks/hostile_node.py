@@ -123,7 +123,7 @@ class Told:
 
     def say(self, text: str) -> None:
         print(text, flush=True)
-        if "does not use this node any more" in text:
+        if "no longer uses this node" in text:
             self.caught.set()
 
     def progress(self, what: str, fraction: float | None) -> None:

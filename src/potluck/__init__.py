@@ -13,9 +13,9 @@ __version__ = version("potluck")
 
 
 def connect(url: str, key: str = "") -> Client:
-    """A client of the coordinator at this URL. key: an API key; default: that in `POTLUCK_KEY`.
+    """A client of the coordinator at this URL. key: an API key; the default is the one in `POTLUCK_KEY`.
 
-    Raises PotluckError when it is no URL.
+    Raises PotluckError when the text is not a URL.
     """
     from potluck.client import Client, checked_url  # whoever wants the version only need not wait for HTTP
 

@@ -1,7 +1,7 @@
-"""Before a span serves: does it survive, how fast is it, and which other nodes compute the same bits?
+"""Examines a span before it serves: does it survive, how fast is it, and which other nodes compute the same bits?
 
-A native library can kill its process (a compiler's bug once crashed every batch of two or more tokens on CPUs
-with AMX), so the first forwards run in a child process: `python -m potluck.engine.probe`.
+A native library can kill its process (a compiler's bug once crashed every batch of two or more tokens on CPUs with
+AMX), so the first forwards run in a child process: `python -m potluck.engine.probe`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _SESSION = -1
 _MANY = 64
 _REPEATS = 5
 _MANY_SHARE = 0.5
-"""Of the time that measuring takes, for the progress that is told."""
+"""The share of many-row batches in the time of measuring, for the progress that is shown."""
 _LOAD_SHARE = 0.7
-"""Of a trial's time."""
+"""The share of loading in the time of a trial."""
 _FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A span file and how to load it."""
+    """A span file, and how to load it."""
 
     path: str
     span: Span
@@ -83,11 +83,11 @@ def stop_probes() -> None:
 
 
 def measure(engine: Engine, build: str = "", progress: Progress = ignore) -> tuple[Speed, str]:
-    """The engine's speed, and the hash of what it makes of a fixed input (its "twin" mark).
+    """The engine's speed, and the hash of its output for a fixed input (its "twin" mark).
 
-    build: what else decides over bits. Kernels that differ in the last bit of one row in a thousand may make the same
-    of the fixed input; twins must not be accused of that.
-    The mark is empty where rows come out otherwise in a batch than alone: such an engine has no twins.
+    build: whatever else decides over bits. Kernels that differ in the last bit of one row in a thousand may give the
+    same output for the fixed input, and twins must not be accused because of that.
+    The mark is empty if rows come out differently in a batch and alone: such an engine has no twins.
     """
     data = probe_input(engine, _MANY + _REPEATS)
     prefill_s, output = _timed(engine, 0, data[:_MANY])
@@ -125,7 +125,7 @@ def probe_input(engine: Engine, rows: int) -> Tokens | Rows:
 
 
 def _try(trial: Trial) -> None:
-    """In the child: tell the progress as lines of stdout."""
+    """Run a trial in the child process, and print the progress as lines."""
 
     def tell(fraction: float) -> None:
         sys.stdout.write(f"{fraction:.3f}\n")
