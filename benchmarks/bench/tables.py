@@ -68,7 +68,8 @@ def amount(figure: Figure, *, with_unit: bool) -> str:
 def _range(figure: Figure, with_unit: bool) -> str:
     assert figure.least is not None
     assert figure.most is not None
-    return f"{number(figure.least, figure.unit, False)}–{number(figure.most, figure.unit, with_unit)}"
+    to = "–" if figure.least >= 0 else " to "  # a dash before a minus sign cannot be read
+    return f"{number(figure.least, figure.unit, False)}{to}{number(figure.most, figure.unit, with_unit)}"
 
 
 def aim(figure: Figure, *, with_unit: bool) -> str:
