@@ -51,8 +51,8 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-# The pages that are generated: the protocol from the message types, the list of files from their docstrings,
-# the tables of figures from the records in docs/figures.
+# The pages that are generated: the protocol from the message types, the list of files from their docstrings, and the
+# tables of figures from the records in docs/figures.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
 	.venv/bin/python docs/make_files.py

@@ -1,15 +1,16 @@
-"""Nodes that lie, and honest ones that differ: who is caught, after how many tokens, and what it costs.
+"""Audits against nodes that lie and honest nodes that differ: who is caught, how soon, and at what cost.
 
     python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--smollm2]
         [--prompt 20] [--part attacks|honest|overhead]
 
-Attacks: a tiny random model (with --smollm2 SmolLM2, at the default rate only) on three spans, each on two honest nodes
-and one that lies (benchmarks/hostile_node.py), until every lie was told often enough; three streams of short answers
-run meanwhile, and every one must be answered.
-From the first step, and once the node has been honest for a while: then only the regular audits can see it.
-Honest: SmolLM2 and the tiny model, every layer on three nodes, one of them with the plain weight layout, with f32 and
-f16 rows, alone and eight at once, everything audited: nobody may be accused.
-Overhead: SmolLM2, every layer twice: processor time a token with audits and without, in turns.
+Attacks: a tiny random model runs on three spans, each on two honest nodes and one that lies (see
+benchmarks/hostile_node.py), until every lie has been told often enough. Meanwhile three streams ask for short answers,
+and every one must be answered. Nodes lie from their first step on, or once they have been honest for a while and only
+the regular audits can still catch them. With --smollm2 the model is SmolLM2, at the default rate only.
+Honest: SmolLM2 and the tiny model have every layer on three nodes, some with the plain weight layout. Rows are f32 or
+f16, requests come alone or eight at once, and every session is audited. Nobody may be accused.
+Overhead: SmolLM2 has every layer on two nodes. The processor time per token is measured with and without audits in
+turns.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ OVERHEAD = Measure("processor time added to a token", "%")
 
 @contextmanager
 def honest_nodes(model: Path, spans: Sequence[Span], copies: int, serve: Sequence[str]) -> Iterator[LocalSwarm]:
-    """Every span so many times, on nodes with names, and so keys, of their own."""
+    """A swarm with every span on so many nodes. Each node has a name, and so a key, of its own."""
     with LocalSwarm(model, [], serve=serve, join=["--model", str(model), "--threads", "1"]) as swarm:
         for span in spans:
             for copy in range(copies):
@@ -79,7 +80,7 @@ def honest_nodes(model: Path, spans: Sequence[Span], copies: int, serve: Sequenc
 
 
 def attack_groups() -> list[dict[int, str]]:
-    """Which attacks to run side by side, by the span that lies: one a span. Only the last one has candidates."""
+    """The attacks to run side by side: one for each span that lies. Only the last span has candidates to forge."""
     last = ["forged candidates", "noise 1 %", "bias 0.1 %", "zeros"]
     others = [attack for attack in ATTACKS if attack != "forged candidates"]
     groups = [{0: one, 1: other} for one, other in zip(others[::2], others[1::2], strict=False)]
@@ -92,7 +93,7 @@ def attack_groups() -> list[dict[int, str]]:
 
 @dataclass
 class Ending:
-    """How the stays of one liar ended. told: in how many steps it had lied when it was caught, of each that was."""
+    """How the stays of one liar ended: for each, whether it was caught and in how many steps it had lied by then."""
 
     attack: str
     place: int
@@ -102,6 +103,7 @@ class Ending:
 
     @property
     def told(self) -> list[int]:
+        """The lies that were told in each of the stays that ended with the node being caught."""
         return [lies for caught, lies in self.stays if caught]
 
 
@@ -127,7 +129,7 @@ def run_group(
 
 
 def attack(model: Path, rate: float, runs: int, prompt: int) -> Iterator[Ending]:
-    """All attacks at one rate of audits. Ends the program where an honest node is convicted."""
+    """Run all attacks at one rate of audits. Ends the program if an honest node is convicted."""
     spans, vocabulary = even_spans(open_model(model).layers, 3), open_tokenizer(model).vocabulary
     with honest_nodes(model, spans, 2, ["--local", "--audit", str(rate)]) as swarm:
         name = swarm.wait_covered()["model"]
@@ -145,7 +147,7 @@ def attack(model: Path, rate: float, runs: int, prompt: int) -> Iterator[Ending]
 
 
 def within(stays: Sequence[tuple[bool, int]]) -> float:
-    """Per cent of stays that were caught in time."""
+    """The percentage of stays that were caught in time."""
     return 100 * sum(caught and lies <= AIM_TOKENS for caught, lies in stays) / len(stays)
 
 
@@ -191,7 +193,7 @@ def attack_part(report: Report, model: Path, runs: dict[float, int], prompt: int
 
 
 def honest_part(report: Report, models: Sequence[tuple[Path, int]]) -> None:
-    """(model, audits) each: half of them over f32 rows, half over f16."""
+    """models: each with the number of audits to run on it, half of them over f32 rows and half over f16 rows."""
     rows, audits, accused = [], 0, 0
     for model, wanted in models:
         for form in ("f32", "f16"):
@@ -234,14 +236,14 @@ def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int
 
 
 def cpu_s(swarm: LocalSwarm) -> float:
-    """Processor seconds that coordinator and nodes have taken so far."""
+    """The processor seconds that the coordinator and the nodes have taken so far."""
     processes = [psutil.Process(process.popen.pid) for process in (swarm.coordinator, *swarm.nodes)]
     return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
 @dataclass
 class Overhead:
-    """Processor seconds a token of each round, by the rate of audits; and how many audits there were."""
+    """The processor seconds per token of each round, by the rate of audits, and the number of audits."""
 
     streams: int
     spent: dict[str, list[float]]
@@ -253,9 +255,9 @@ class Overhead:
 
 
 def measure_overhead(rounds: int, streams: int) -> Overhead:
-    """Two swarms, asked in turns. Processor seconds a token are compared: of what else runs here they tell little.
+    """Ask two swarms in turns, and compare their processor seconds per token.
 
-    They are what limits the throughput of a swarm whose nodes have enough to do.
+    Other programs on the machine hardly change these, and they limit the throughput of a swarm that is fully used.
     """
     model = demo_model()
     spans = even_spans(open_model(model).layers, 3)
@@ -288,7 +290,7 @@ def overhead_part(report: Report, rounds: int) -> dict[str, Any]:
 
 
 def rates_and_runs(options: argparse.Namespace) -> dict[float, int]:
-    """How often each attack runs at each rate: mostly at the default one, and only there where time is short."""
+    """How often each attack runs at each rate. In short benchmarks there is only the default rate."""
     if options.quick or options.smollm2 or options.prompt != PROMPT:
         return {DEFAULT_RATE: options.runs}
     return {rate: options.runs if rate == DEFAULT_RATE else max(2, options.runs // 3) for rate in RATES}
@@ -300,12 +302,14 @@ def tiny_model(folder: Path, dtype: GGMLQuantizationType) -> Path:
 
 def main() -> None:
     parser = options_parser(__doc__)
-    parser.add_argument("--runs", type=int, default=15, help="of each attack at the default rate")
+    parser.add_argument("--runs", type=int, default=15, help="runs of each attack at the default rate")
     parser.add_argument("--audits", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=5, help="for the overhead")
-    parser.add_argument("--quick", action="store_true", help="few of everything")
-    parser.add_argument("--smollm2", action="store_true", help="attack SmolLM2 in place of a tiny model: much slower")
-    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens, for the attacks")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds for the overhead")
+    parser.add_argument("--quick", action="store_true", help="measure little of everything")
+    parser.add_argument(
+        "--smollm2", action="store_true", help="attack SmolLM2 instead of a tiny model, which is much slower"
+    )
+    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of each prompt in the attacks")
     parser.add_argument("--part", choices=("attacks", "honest", "overhead"))
     options = parser.parse_args()
     if options.quick:

@@ -1,8 +1,8 @@
-"""What `--attention fast` gains: SmolLM2 in one engine, with the exact cache (q8_0) and with the fast one (f16).
+"""What `--attention fast` gains: SmolLM2 in one engine with the exact cache (q8_0) and with the fast one (f16).
 
     python benchmarks/attention.py [--threads 2] [--prompt 2048] [--streams 16] [--rounds 3]
 
-Both run in turns in one go. Fast attention's bits depend on batches and threads, so no answers are compared.
+Both run in turns within one run. Fast attention's bits depend on batches and threads, so no answers are compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Rounds = dict[Attention, list[Values]]
 
 
 def prefill_s(engine: LlamaCppEngine, length: int, session: int = 0) -> float:
-    """Seconds of a prompt in steps as nodes get them."""
+    """The seconds that a prompt takes in steps as nodes get them."""
     tokens = (np.arange(length) * 7919 % engine.vocabulary).astype(np.int32)
     start = time.perf_counter()
     for position in range(0, length, MAX_STEP_ROWS):
@@ -41,7 +41,7 @@ def prefill_s(engine: LlamaCppEngine, length: int, session: int = 0) -> float:
 
 
 def decode_s(engine: LlamaCppEngine, sessions: int, length: int) -> float:
-    """Median seconds of a batch with one row of each session, each of which holds so many positions."""
+    """The median seconds of a batch with one row of each session, when each session holds so many positions."""
     seconds = []
     for step in range(DECODES):
         batch = [Segment(one, length + step, np.array([one], np.int32), engine.span.last, 1) for one in range(sessions)]

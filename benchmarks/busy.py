@@ -1,9 +1,9 @@
-"""One node on a machine that its owner begins to use: tokens/s of one stream while a busy loop runs beside it.
+"""A node on a machine that its owner begins to use: the speed of one stream beside a busy loop.
 
     python benchmarks/busy.py [--threads 2] [--quiet 5] [--busy 8] [--after 9]
 
-One answer follows the other all the time. After `--quiet` seconds a process that only loops is started, and ended
-`--busy` seconds later. Tokens are counted in windows of half a second, and so are the threads that /status tells.
+One answer follows the other all the time. After `--quiet` seconds the benchmark starts a process that only loops, and
+ends it `--busy` seconds later. It counts tokens in windows of half a second, and notes the threads that /status shows.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from potluck.node.hardware import physical_cores
 WINDOW_S = 0.5
 WARM_S = 1.0
 LOOP_FOUND_S, CALM_FOUND_S = 2.0, 5.0
-"""How long after the loop's start and end the node may take to follow."""
+"""How long the node may take to react to the start and to the end of the loop."""
 
 SPEED, OVER_QUIET = Measure("tokens/s", "tokens/s"), Measure("relative to quiet", "ratio")
 THREADS = Measure("threads", "count")
@@ -41,7 +41,7 @@ THREADS = Measure("threads", "count")
 
 @dataclass
 class Watch:
-    """All that was seen, by `time.perf_counter`. threads: (moment, as /status tells)."""
+    """All that was seen in a round, with moments by `time.perf_counter`. threads: (moment, as /status shows)."""
 
     streams: list[Stream] = field(default_factory=list)
     threads: list[tuple[float, int]] = field(default_factory=list)
@@ -51,12 +51,12 @@ class Watch:
     end: float = 0.0
 
     def rate(self, sooner: float, later: float) -> float:
-        """Tokens/s between two moments."""
+        """The tokens/s between two moments."""
         count = sum(sooner <= moment < later for stream in self.streams for moment in stream.moments)
         return count / (later - sooner)
 
     def threads_at(self, moment: float) -> int:
-        """As told last before this moment."""
+        """The number that was shown last before this moment."""
         return next((threads for told, threads in reversed(self.threads) if told <= moment), self.threads[0][1])
 
 
@@ -99,7 +99,7 @@ async def _poll(client: httpx.AsyncClient, seen: Watch) -> None:
 
 
 class Window(NamedTuple):
-    """Half a second of the run. phase: quiet, loop or after; from_s: since the phase began."""
+    """Half a second of the run. phase: quiet, loop or after. from_s: the seconds since the phase began."""
 
     phase: str
     from_s: float
@@ -121,7 +121,7 @@ def windows(seen: Watch) -> list[Window]:
 
 
 class Phases(NamedTuple):
-    """Tokens/s in each phase of a round, less what the node may take to follow; and the threads at its end."""
+    """The tokens/s in each phase of a round, once the node has had time to react, and the threads at its end."""
 
     quiet: float
     loop: float
@@ -153,7 +153,7 @@ def figures_of(rounds: Sequence[Phases]) -> list[Figure]:
 
 
 def measure(prompt: Prompt, options: argparse.Namespace) -> list[Watch]:
-    """Of each round."""
+    """Measure so many rounds."""
     rounds: list[Watch] = []
     with temporary_cache(), LocalSwarm(options.model, [], serve=["--local"]) as swarm:
         swarm.add_node("--model", str(options.model), "--threads", str(options.threads))
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--quiet", type=float, default=5.0)
     parser.add_argument("--busy", type=float, default=8.0)
     parser.add_argument("--after", type=float, default=9.0)
-    parser.add_argument("--tokens", type=int, default=96, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=96, help="tokens of each answer")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.busy <= LOOP_FOUND_S or options.after <= CALM_FOUND_S:

@@ -1,10 +1,10 @@
-"""How far honest nodes differ that are no twins: the figures behind src/potluck/coordinator/audits/verdict.py.
+"""How much honest nodes differ if they are no twins, for the tolerances in src/potluck/coordinator/audits/verdict.py.
 
     python benchmarks/calibrate.py [--tokens 1500] [--model FILE]
 
-Each span of a model (SmolLM2, as it is and quantized anew) is computed with llama.cpp's optimised weight layout, a
-token at a time, and with the plain one, 64 rows at a time, both from the same rows: over f32 and f16 rows, and with
-rows that are rounded to f16 for one of them only.
+Each span of a model (SmolLM2 as it is, and quantized anew) is computed from the same rows in two ways: with llama.cpp's
+optimised weight layout, one token at a time, and with the plain one, 64 rows at a time. Rows travel as f32, as f16, or
+as f16 for one of the two only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KINDS = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_0": llama_cpp.LLAMA_FTYP
 TOP = 40
 SESSION_TOKENS = 250
 WIRES = ((RowFormat.F32, False), (RowFormat.F16, False), (RowFormat.F32, True))
-"""How rows travel, and whether one of the two engines gets rounded ones."""
+"""How rows travel, and whether one of the two engines gets rounded rows."""
 TEXT = Path(__file__).parent.parent / "tests" / "data" / "alice.txt"
 
 
@@ -58,7 +58,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class Errors:
-    """Of every row that was compared."""
+    """The errors of every row that was compared."""
 
     hidden: list[float] = field(default_factory=list)
     logprob: list[float] = field(default_factory=list)
@@ -91,7 +91,7 @@ def load(model: Path, span: Span, folder: Path, *, optimised: bool) -> LlamaCppE
 
 
 def run(engine: LlamaCppEngine, data: Array, rows: int) -> Array:
-    """All outputs of a session that is fed so many rows at a time."""
+    """All outputs of a session that gets so many rows at a time."""
     engine.close(1)
     starts = range(0, len(data), rows)
     parts = [data[start : start + rows] for start in starts]
@@ -107,7 +107,10 @@ def through_wire(rows: Array, form: RowFormat) -> Array:
 
 
 def compare(model: Path, parts: int, sessions: list[Array], form: RowFormat, folder: Path, rounded: bool) -> Errors:
-    """rounded: the other one gets f16 rows: it shows what a last bit becomes, where both layouts compute the same."""
+    """Compare both layouts span by span.
+
+    rounded: the plain one gets f16 rows, which shows what the last bits become even if both layouts compute the same.
+    """
     errors = Errors()
     inputs = sessions
     for span in even_spans(open_model(model).layers, parts):
@@ -128,14 +131,14 @@ def compare(model: Path, parts: int, sessions: list[Array], form: RowFormat, fol
 
 
 def _scores_errors(one: Array, other: Array) -> Iterator[float]:
-    """As audits compare them: the second one is also asked for what the first one named."""
+    """Compare scores as audits do: the second engine is also asked for the candidates that the first one named."""
     for mine, theirs in zip(one, other, strict=True):
         named = best_candidates(mine, TOP, ())
         yield scores_error(named, best_candidates(theirs, TOP, named[0].tolist()), TOP)
 
 
 def errors_of(path: Path, sessions: list[Array]) -> Iterator[tuple[str, Errors]]:
-    """Of each way to cut, quantize and send the model, which the text names."""
+    """The errors of each way to quantize, cut and send the model, with a description of the way."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = {path.stem: path, **{kind: requantized(path, number, folder) for kind, number in KINDS.items()}}
@@ -154,7 +157,7 @@ def figures_of(case: str, errors: Errors) -> list[Figure]:
 
 
 def token_sessions(path: Path, count: int) -> list[Array]:
-    """So many tokens, of a text and then random ones, in sessions of equal length."""
+    """So many tokens in sessions of equal length; those of a text come first, then random ones."""
     tokenizer = open_tokenizer(path)
     text = tokenizer.encode(TEXT.read_text(), special=False, bos=False)
     random = np.random.default_rng(0).integers(256, tokenizer.vocabulary, max(0, count - len(text)))

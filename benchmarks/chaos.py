@@ -1,12 +1,13 @@
-"""Nodes die, freeze and lose their sockets while many streams run: does every answer stay what it is?
+"""Nodes die, freeze and lose their sockets while many streams run, and no answer may change.
 
     python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0] [--audit 0.02] [--plain]
 
-SmolLM2 on six nodes, every layer twice. Every few seconds one of them, chosen at random, is killed with SIGKILL and
-started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same again and again. Ends with
-an error when an answer breaks off, or differs by a byte from the same answer before the chaos, or when an audit finds
-fault with a node: all are honest. With --plain the weights are Q4_0 and each layer's second node has the plain layout,
-which computes other bits: answers that differ are counted then.
+SmolLM2 runs on six nodes, so that two nodes have each layer. Every few seconds one of them, chosen at random, is killed
+with SIGKILL and started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same question
+again and again. The benchmark ends with an error if an answer breaks off or differs by a byte from the same answer
+before the chaos, or if an audit finds fault with a node, because all of them are honest. With --plain the weights are
+Q4_0 and the second node of each layer has the plain layout, which computes other bits. Then answers that differ are
+only counted.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ DISTURBANCES = {"kill": "nodes killed", "freeze": "nodes frozen", "cut": "lines 
 
 
 class Line(SlowLink):
-    """A node's connections, which can be cut."""
+    """The connections of a node, which can be cut."""
 
     def __init__(self, url: str) -> None:
         self._sockets: list[socket.socket] = []
@@ -80,7 +81,7 @@ class Seat:
 
 @dataclass
 class Swarm:
-    """Every layer twice."""
+    """A swarm with two nodes for every layer."""
 
     local: LocalSwarm
     model: Path
@@ -121,7 +122,7 @@ async def disturb(swarm: Swarm, deadline: float, every_s: float, chance: random.
 
 
 async def ask_until(deadline: float, url: str, model: str, prompt: Prompt) -> list[Stream]:
-    """The same again and again."""
+    """Ask the same question again and again."""
     answers: list[Stream] = []
     async with open_client(url) as client:
         while time.monotonic() < deadline:
@@ -142,13 +143,13 @@ async def chaos(
 
 
 def leaked(status: dict[str, Any]) -> int:
-    """Sessions that nodes hold and nobody knows of."""
+    """The number of sessions that nodes hold and the coordinator does not know."""
     return sum(abs(node["held"] - node["sessions"] - node["parked"]) for node in status["nodes"])
 
 
 @dataclass
 class Outcome:
-    """What came of a run. quiet: the answers before the chaos, by prompt. status: when all was well again."""
+    """The outcome of a run. quiet: the answer to each prompt before the chaos. status: the one after it."""
 
     quiet: list[str]
     answers: list[list[Stream]]
@@ -169,7 +170,7 @@ class Outcome:
         return int(self.status["audits_failed"] + self.status["audits_undecided"])
 
     def check(self, *, plain: bool) -> None:
-        """End the program where anybody was wronged."""
+        """End the program if an answer changed without a reason, or an honest node was accused."""
         if self.differ and not plain:
             sys.exit(f"{self.differ} answers were not those of a quiet swarm.")
         if self.faults:
@@ -217,8 +218,8 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--every", type=float, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--audit", type=float, default=0.02, help="as of potluck serve")
-    parser.add_argument("--plain", action="store_true", help="half of the nodes without optimised weight layouts")
+    parser.add_argument("--audit", type=float, default=0.02, help="the rate of audits, as of potluck serve")
+    parser.add_argument("--plain", action="store_true", help="run half of the nodes with the plain weight layout")
     options = parser.parse_args()
     report = Report("chaos", options)
     outcome = run(options)

@@ -1,14 +1,15 @@
-"""The coordinator alone: hidden rows a second that it relays, how long it holds each, and its memory.
+"""The coordinator alone: how many hidden rows a second it relays, how long it holds each, and its memory.
 
     python benchmarks/coordinator.py [--layers 40] [--hidden 3072] [--streams 32] [--seconds 8]
 
-`potluck serve` serves a model that has metadata but no weights. Its nodes are simulated, one layer each, all in one
-process, and answer at once: every node passes on the rows that it gets, and the last one gives the next token. With 40
-layers a token is 39 relayed frames and one sampled, streamed token, so that relaying is nearly all of the work. All
-clients' answers are known beforehand, and the last node compares every byte of the rows that reach it.
+`potluck serve` serves a model that has metadata but no weights. Its nodes are simulated in one process. Each has one
+layer and answers at once: it passes on the rows that it gets, and the last one gives the next token. With 40 layers a
+token takes 39 relayed frames and one sampled, streamed token, so relaying is nearly all of the work. All answers are
+known beforehand, and the last node compares every byte of the rows that reach it.
 
-"Latency" runs from a node's sending of a frame until the next node has it, at half of the load that was reached before.
-It holds two passages through the loopback device and the simulation's own queues, so that it is an upper bound.
+The latency runs from the moment at which one node sends a frame until the next node has it, at half of the load that
+was reached before. It includes two passages through the loopback device and the simulation's own queues, so it is an
+upper bound.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ MEMORY = Measure("MiB", "MiB")
 
 @dataclass
 class Measured:
-    """Of the loads each round's values; the coordinator's memory in MiB at several moments, in their order."""
+    """loads: the values of each round. memory: the coordinator's MiB at several moments, in their order."""
 
     loads: dict[str, list[Values]] = field(default_factory=lambda: {"full load": [], "half load": []})
     memory: dict[str, float] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class Bench:
         return float(self._process.memory_info().rss / MIB)
 
     def load(self, streams: int, seconds: float) -> Values:
-        """One answer after the other in so many streams. Values of the time between a warm-up and the end."""
+        """Ask for one answer after the other in so many streams. The values are those of the time after a warm-up."""
         return asyncio.run(self._load(streams, seconds))
 
     async def _load(self, streams: int, seconds: float) -> Values:
@@ -112,7 +113,7 @@ class Bench:
             check_answers([answer.text], [expected_text(prompt, ANSWER)], "a stream")
 
     def hold(self, sessions: int) -> tuple[float, float]:
-        """MiB of the coordinator while so many sessions are open, and seconds until they were."""
+        """The coordinator's MiB while so many sessions are open, and the seconds until they were open."""
         return asyncio.run(self._hold(sessions))
 
     async def _hold(self, sessions: int) -> tuple[float, float]:
@@ -134,7 +135,7 @@ class Bench:
 
 @contextmanager
 def benched(options: argparse.Namespace) -> Iterator[Bench]:
-    """Without any nodes yet."""
+    """A coordinator that has no nodes yet."""
     with ExitStack() as stack:
         path = stack.enter_context(temporary_cache()) / "weightless.gguf"
         write_model(path, options.layers, options.hidden)
@@ -178,12 +179,14 @@ def load_figures(loads: dict[str, list[Values]]) -> list[Figure]:
 def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--layers", type=int, default=40)
-    parser.add_argument("--hidden", type=int, default=3072, help="values a row; 4 bytes each")
+    parser.add_argument("--hidden", type=int, default=3072, help="values of a row, 4 bytes each")
     parser.add_argument("--streams", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--nodes", type=int, default=1000, help="connected, for the memory")
-    parser.add_argument("--sessions", type=int, default=1000, help="open, for the memory")
+    parser.add_argument("--nodes", type=int, default=1000, help="nodes that are connected while the memory is measured")
+    parser.add_argument(
+        "--sessions", type=int, default=1000, help="sessions that are open while the memory is measured"
+    )
     options = parser.parse_args()
     report = Report("coordinator", options)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)

@@ -1,4 +1,4 @@
-"""The dashboard with many nodes: its first paint, and what a second of updates costs browser and coordinator."""
+"""The dashboard with many nodes: its first paint, and what updates cost the browser and the coordinator."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TIME, SHARE, TELLING = Measure("result", "ms"), Measure("result", "%"), Measure(
 
 
 class Crowd:
-    """A swarm of simulated nodes, all of them busy. spent_s: what telling of them took."""
+    """A swarm of simulated, busy nodes. spent_s: the processor time of all tellings. told: their number."""
 
     def __init__(self, nodes: int) -> None:
         self._chance = random.Random(1)
@@ -96,7 +96,7 @@ def served(crowd: Crowd) -> Iterator[str]:
 
 
 def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> dict[str, float]:
-    """paint_ms: until the first paint; table_ms: until all rows are there. share: of a core, of the page's updates."""
+    """The ms until the first paint and until all rows are there, and the share of a core that updates take."""
     page.goto(url)
     page.locator("tr.node").nth(nodes - 1).wait_for(state="attached")
     table_ms = page.evaluate("performance.now()")
@@ -112,13 +112,13 @@ def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> d
 
 
 def busy_s(tools: object) -> float:
-    """CPU time of the page's main thread: scripts, styles, layout and painting."""
+    """The CPU time of the page's main thread, with scripts, styles, layout and painting."""
     metrics = tools.send("Performance.getMetrics")["metrics"]  # type: ignore[attr-defined]
     return next(float(one["value"]) for one in metrics if one["name"] == "TaskDuration")
 
 
 def figures_of(page: dict[str, float], tell_ms: float) -> list[Figure]:
-    """tell_ms: the coordinator's processor time for one telling; there is one a second."""
+    """tell_ms: the coordinator's processor time for one telling. There is one each second."""
     return [
         TIME.of("first paint", page["paint_ms"], below(1000)),
         TIME.of("until all rows are there", page["table_ms"]),

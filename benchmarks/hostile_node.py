@@ -1,10 +1,9 @@
-"""A node that lies: `potluck join` with its engine wrapped. benchmarks/adversary.py starts it.
+"""A node that lies, which is `potluck join` with its engine wrapped; benchmarks/adversary.py starts it.
 
     python benchmarks/hostile_node.py URL SPAN --attack zeros [--model FILE] [--honest 160] [--most 400] [--plain]
 
-Each time that it is caught, or has lied for so many steps, it says so in one line and comes back as another node,
-with a name and a key of its own.
-Its twin mark is the honest one: it lies about sessions, not about the probe.
+Each time that it is caught, or has lied in so many steps, it says so in one line and comes back as another node with a
+name and a key of its own. Its twin mark is the honest one, because it lies about sessions and not about the probe.
 """
 
 from __future__ import annotations
@@ -54,21 +53,21 @@ def bias(_: Liar, __: Segment, rows: Output) -> Output:
 
 
 def stale(liar: Liar, segment: Segment, rows: Output) -> Output:
-    """What the step before gave."""
+    """Answer with the output of the step before."""
     before = liar.latest.get(segment.session, rows[:1])
     liar.latest[segment.session] = rows[-1:]
     return np.repeat(before, len(rows), axis=0) if len(rows) else rows
 
 
 def forge(_: Liar, __: Segment, logits: Output) -> Output:
-    """One token is much likelier than it should be."""
+    """Make one token much likelier than it should be."""
     forged = logits.copy()
     forged[:, 42] += 5.0
     return forged
 
 
 def as_it_is(_: Liar, __: Segment, rows: Output) -> Output:
-    """For lies that are told by computing fewer layers."""
+    """Change nothing, for lies that are told by computing fewer layers."""
     return rows
 
 
@@ -86,7 +85,7 @@ LIES: dict[str, Lie] = {
 
 
 class Liar:
-    """An engine that answers truly for `honest` steps, and then tells one kind of lie."""
+    """An engine that answers truly for `honest` steps and then tells one kind of lie."""
 
     def __init__(self, engine: Engine, attack: str, honest: int) -> None:
         self._engine = engine
@@ -116,7 +115,7 @@ class Liar:
 
 
 class Told:
-    """Listens to what the coordinator says to the node's owner."""
+    """Listens to what the coordinator tells the node's owner."""
 
     def __init__(self) -> None:
         self.caught = asyncio.Event()
@@ -131,7 +130,7 @@ class Told:
 
 
 async def stay(config: NodeConfig, liar: list[Liar], most: int, loaded: Any) -> Any:
-    """One stay under one name, until it is caught or has lied enough. Returns the loaded span for the next."""
+    """Stay under one name until the node is caught or has lied enough. Returns the loaded span for the next stay."""
     told = Told()
     node = agent.Agent(config, told)
     node._loaded = loaded
@@ -163,7 +162,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 async def stay_again(arguments: argparse.Namespace, liar: list[Liar]) -> None:
-    """One stay after the other, each under a name and a key of its own, for ever."""
+    """Stay again and again, each time under another name and key."""
     config = NodeConfig(
         arguments.url,
         arguments.name,
@@ -188,9 +187,9 @@ def main() -> None:
     parser.add_argument("--attack", choices=LIES, default="zeros")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--name", default="hostile")
-    parser.add_argument("--honest", type=int, default=0, help="steps before the first lie")
-    parser.add_argument("--most", type=int, default=400, help="lies of one stay, if it is not caught")
-    parser.add_argument("--plain", action="store_true", help="the plain weight layout")
+    parser.add_argument("--honest", type=int, default=0, help="honest steps before the first lie")
+    parser.add_argument("--most", type=int, default=400, help="lies after which a stay ends if the node is not caught")
+    parser.add_argument("--plain", action="store_true", help="use the plain weight layout")
     asyncio.run(run(parser.parse_args()))
 
 

@@ -1,7 +1,7 @@
 """Writes the tables of README.md and docs/performance.md from the records in docs/figures: `make docs`.
 
-A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->`. NAME is a record's, or `summary` for the table
-of `LINES`, or `machines` for what the records were measured on.
+A table stands between `<!-- figures: NAME -->` and `<!-- /figures -->`. NAME is the name of a record, `summary` for the
+table of `LINES`, or `machines` for the machines that the records come from.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Records = Mapping[str, Record]
 
 
 class Line(NamedTuple):
-    """A row of the README's table: what was measured, in words, and which figure says so."""
+    """A row of the README's table: what was measured, in words, and the figure that it shows."""
 
     what: str
     record: str
@@ -81,7 +81,7 @@ LINES = (
 
 
 def read_records(folder: Path = FIGURES) -> dict[str, Record]:
-    """Raises what `read_record` raises."""
+    """All records in a folder. Raises what `read_record` raises."""
     return {file.stem: read_record(file) for file in sorted(folder.glob("*.json"))}
 
 
@@ -105,7 +105,7 @@ def summary(records: Records) -> str:
 
 
 def tables(record: Record, records: Records) -> str:
-    """All tables of one record, and where they come from."""
+    """All tables of one record, and a sentence about where they come from."""
     made = [markdown(grid(heading, figures)) for heading, figures in record.tables.items()]
     return "\n\n".join([*made, _wrapped(origin(record, records))])
 
@@ -119,7 +119,7 @@ def origin(record: Record, records: Records) -> str:
 
 
 def letters(records: Records) -> dict[str, str]:
-    """A letter for each machine that figures come from."""
+    """The letter that stands for each machine."""
     return {machine: chr(ord("A") + number) for number, machine in enumerate(_machines(records))}
 
 

@@ -1,14 +1,14 @@
-"""GPT-NeoX-20B's geometry through nodes of one machine: seconds per token, against what its memory allows.
+"""A model of GPT-NeoX-20B's size on nodes of one machine: the time per token against the memory's bound.
 
     python benchmarks/neox20b.py [--layers 44] [--nodes 4] [--threads 2] [--tokens 16] [--rounds 6]
 
-The weights and the tokenizer are made up: speed depends on their size alone. All 44 layers in Q4_0 are 11.5 GB, and
-need twice that on disk (the model, and the span files that the nodes make of it) and 16 GB of free memory. The disk
-space is that of the temporary folder (TMPDIR) and is free again at the end, after Ctrl-C too.
+The weights and the tokenizer are made up, because speed depends on their size alone. All 44 layers in Q4_0 take 11.5
+GB. They need twice that on disk, for the model and for the span files that the nodes make of it, and 16 GB of free
+memory. The files lie in the temporary folder (TMPDIR) and are removed at the end, even after Ctrl-C.
 
-A token reads every weight once, so that bytes of weights / memory bandwidth bounds its seconds from below. The
-bandwidth is measured before every answer, while the nodes wait: `np.add.reduce` over 1 GiB of uint64, in as many
-threads as a node computes with. All traffic of the nodes passes through a counting proxy.
+A token reads every weight once, so the bytes of the weights over the memory's bandwidth bound its seconds from below.
+The bandwidth is measured before every answer, while the nodes wait, by `np.add.reduce` over 1 GiB of uint64 in as many
+threads as a node computes with. All traffic of the nodes passes through a proxy that counts it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def random_norm(random: np.random.Generator, name: str) -> dict[str, Array]:
 
 
 def write_model(path: Path, layers: int) -> None:
-    """The layers are one layer whose rows are shifted: random enough, and made in seconds."""
+    """Write the model. Its layers are one layer with shifted rows, which is random enough and takes only seconds."""
     random = np.random.default_rng(0)
     layer = random_layer(random)
     ends = random_norm(random, "output_norm")
@@ -113,7 +113,7 @@ def write_model(path: Path, layers: int) -> None:
 
 
 def all_tensors(layer: dict[str, Array], ends: dict[str, Array], layers: int) -> Iterator[tuple[str, Array, int]]:
-    """Name, values, and how many rows to shift them by."""
+    """The name of each tensor, its values, and how many rows to shift them by."""
     for name, values in ends.items():
         yield name, values, 0
     for number in range(layers):
@@ -133,7 +133,7 @@ class Meter(Proxy):
         threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Until either end hangs up."""
+        """Carry bytes until either end hangs up."""
         try:
             while data := source.recv(1 << 16):
                 with self._lock:
@@ -145,7 +145,7 @@ class Meter(Proxy):
 
 
 def bandwidth(threads: int, repeats: int = 5) -> float:
-    """Bytes/s that so many threads together read from memory, at best."""
+    """The bytes/s that so many threads together read from memory, at best."""
     buffer = np.ones(BUFFER_BYTES // 8, np.uint64)
     parts = np.array_split(buffer, threads)
     seconds = []
@@ -165,7 +165,7 @@ def answer_seconds(url: str, model: str, prompt: list[int], tokens: int) -> floa
 
 
 def check_room(layers: int) -> None:
-    """End the program where the machine is too small, before anything is written."""
+    """End the program if the machine is too small, before anything is written."""
     weights = layers * 255e6 + 350e6
     folder = tempfile.gettempdir()
     if filesystem(folder) in ("tmpfs", "ramfs"):
@@ -186,7 +186,7 @@ def filesystem(folder: str) -> str:
 
 
 def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, options: argparse.Namespace) -> list[Span]:
-    """One after the other: while it proves its span, a node would disturb the others."""
+    """Start the nodes one after the other, because a node disturbs the others while it proves its span."""
     spans = even_spans(manifest.layers, options.nodes)
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
 
@@ -203,7 +203,7 @@ def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, opt
 
 
 def node_figures(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> list[dict[str, Any]]:
-    """Memory in bytes and speed of each node. RSS counts shared pages in each process, PSS in parts, USS not at all."""
+    """The memory in bytes and the speed of each node. RSS counts shared pages fully, PSS in parts, USS not at all."""
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
     figures = []
     for span, process, node in zip(spans, swarm.nodes, swarm.status()["nodes"], strict=True):
@@ -224,14 +224,14 @@ def node_figures(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> li
 
 
 def huge_bytes(pid: int) -> int:
-    """Of a process's memory, in pages of 2 MiB; 0 where the system does not tell."""
+    """The bytes of a process in pages of 2 MiB; 0 if the system does not provide it."""
     rollup = Path(f"/proc/{pid}/smaps_rollup")
     lines = rollup.read_text().splitlines() if rollup.exists() else []
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("AnonHugePages"))
 
 
 class Round(NamedTuple):
-    """Seconds of a token, those that reading its weights takes at least, and its bytes on the wire."""
+    """The seconds of a token, the least that reading its weights takes, and its bytes on the wire."""
 
     token_s: float
     bound_s: float
@@ -239,7 +239,7 @@ class Round(NamedTuple):
 
 
 def one_round(swarm: LocalSwarm, meter: Meter, manifest: Manifest, options: argparse.Namespace) -> Round:
-    """Of a long answer less a short one."""
+    """Measure a token as the difference between a long answer and a short one."""
     weights = sum(tensor.nbytes for tensor in manifest.tensors if tensor.name != EMBEDDING)
     bound = weights / bandwidth(options.threads)
     # Nodes make room for other programs, and this was one.
@@ -259,13 +259,13 @@ def one_round(swarm: LocalSwarm, meter: Meter, manifest: Manifest, options: argp
 
 
 def rows_bytes(nodes: int) -> int:
-    """Of the rows of a token that pass between so many nodes and the coordinator."""
+    """The bytes of the rows of a token that pass between so many nodes and the coordinator."""
     return 2 * (nodes - 1) * payload_size(1, HIDDEN, RowFormat.F32)
 
 
 @contextmanager
 def served(options: argparse.Namespace) -> Iterator[tuple[LocalSwarm, Meter, Manifest, list[Span]]]:
-    """The made-up model on all nodes, in a folder that is removed at the end."""
+    """The made-up model, served by all nodes from a folder that is removed at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="potluck-neox20b-")))
         os.environ["POTLUCK_CACHE"] = str(folder / "cache")

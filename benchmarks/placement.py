@@ -1,10 +1,10 @@
-"""Placement: how good plans are, and how long they, a newcomer's span and a move take.
+"""Placement: how good plans are, and how long it takes to plan, to place a newcomer and to choose a move.
 
     python benchmarks/placement.py [--swarms 600]
 
-Quality: plans for small random swarms are compared with the best of all assignments of spans; for large ones with what
-their machines could give if no memory were left over and no layer were quicker than the slowest, which no plan reaches.
-Time: of one call, the median of five.
+Quality: plans for small random swarms are compared with the best of all assignments of spans. Plans for large ones are
+compared with what their machines could give if no memory were left over and no layer were faster than the slowest one,
+which no plan reaches. Time: the median of five calls.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ PLAN, NEWCOMER, MOVE = Measure("plan", "ms"), Measure("newcomer", "ms"), Measure
 
 
 def swarm(random: Random, machines: int, layers: int) -> tuple[Footprint, list[Machine]]:
-    """Uneven layers of some 400 MiB; machines for one layer to many, 5 to 100 GB/s, every third behind a thin link."""
+    """Uneven layers of some 400 MiB, and machines that hold one layer or many, read 5 to 100 GB/s, and often have slow
+    links."""
     sizes = tuple(random.randint(300, 500) * MIB for _ in range(layers))
     entry, head = (random.choice([0, 200, 800]) * MIB for _ in range(2))
     footprint = Footprint(sizes, entry, head, cache=20 * MIB, row=8 * 8192)
@@ -61,7 +62,7 @@ def planned(footprint: Footprint, machines: Sequence[Machine]) -> list[Placed]:
 
 
 def optimum(footprint: Footprint, machines: Sequence[Machine]) -> tuple[int, float]:
-    """Layers covered and bottleneck of the best of all assignments."""
+    """The layers that the best of all assignments covers, and its bottleneck."""
     options = Options(footprint)
     rates = np.zeros((1, options.layers))
     for machine in machines:
@@ -72,7 +73,7 @@ def optimum(footprint: Footprint, machines: Sequence[Machine]) -> tuple[int, flo
 
 
 def bound(footprint: Footprint, machines: Sequence[Machine]) -> float:
-    """Tokens/s that no plan exceeds."""
+    """The tokens/s that no plan exceeds."""
     options = Options(footprint)
     most = [float(options.work[options.fitting(machine)].max(initial=0)) for machine in machines]
     whole = footprint.work(Span(0, options.layers - 1))
@@ -155,7 +156,7 @@ def time_figures(large: list[dict[str, Any]]) -> list[Figure]:
 
 def main() -> None:
     parser = options_parser(__doc__)
-    parser.add_argument("--swarms", type=int, default=600, help="small ones")
+    parser.add_argument("--swarms", type=int, default=600, help="small random swarms")
     options = parser.parse_args()
     report = Report("placement", options)
     small = measure_small(options.swarms)

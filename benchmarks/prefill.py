@@ -1,14 +1,14 @@
-"""A long prompt through one and through two nodes of one core each: seconds to the first token.
+"""A long prompt through one node and through two, with one core each: the time to the first token.
 
     python benchmarks/prefill.py [--prompt 2048] [--chunks 512 64] [--rounds 1]
 
-- "1 stage": one node with the whole model on one core;
-- "2 stages": two nodes with half of it each, whose stages work on successive chunks of the prompt at once;
-- "without pipelining": both halves in one process with one thread on one core, every chunk through one half and then
-  through the other, without a wire: the sum of what both stages compute. Measured in chunks of several sizes, as the
-  coordinator's may change; the fastest is what counts.
-Then the same while another stream of two stages is being answered: the time between its tokens from the prompt's
-request to the prompt's first token, against an answer that nothing disturbs.
+- "1 stage" is one node with the whole model on one core.
+- "2 stages" are two nodes with half of it each, which work on successive chunks of the prompt at the same time.
+- "Without pipelining" is both halves in one process with one thread on one core. Every chunk passes through one half
+  and then through the other, without a wire, so this is the sum of what both stages compute. It is measured with chunks
+  of several sizes, because the coordinator's may change, and the fastest one counts.
+Then the prompt comes while two stages answer another stream. The time between that stream's tokens, from the prompt's
+request to its first token, is compared with an answer that nothing disturbs.
 Engines compute only while the swarm rests.
 """
 
@@ -45,7 +45,7 @@ Rounds = dict[str, list[float]]
 
 
 class Swarms:
-    """Asks swarms, and keeps what they measured and every answer."""
+    """Asks swarms, and keeps what was measured and every answer."""
 
     def __init__(self, manifest: Manifest, options: argparse.Namespace) -> None:
         self.rounds: Rounds = {}
@@ -75,7 +75,7 @@ class Swarms:
         self.answers.append((prompt, tokens, stream.text))
 
     def _disturb(self, url: str, model: str, long: Prompt) -> None:
-        """One stream alone, and one while a long prompt is computed."""
+        """Ask for one stream alone, and for one while a long prompt is computed."""
         length = self._options.stream
         first, second = self._prompts.take(2, STREAM_PROMPT)
         [quiet] = ask_in_turn(url, model, [first], length)
@@ -105,12 +105,12 @@ def disturb(url: str, model: str, short: Prompt, length: int, long: Prompt, toke
 
 
 def between(stream: Stream, begin_s: float, end_s: float) -> list[float]:
-    """Seconds before each token that came in this time."""
+    """The seconds before each token that came in this time."""
     return [gap for gap, moment in zip(stream.gaps, stream.moments[1:], strict=True) if begin_s <= moment <= end_s]
 
 
 def measure_engines(manifest: Manifest, answers: list[tuple[Prompt, int, str]], options: argparse.Namespace) -> Rounds:
-    """Without pipelining; and every answer of the swarms is checked against the unsplit engine's."""
+    """Measure without pipelining, and compare every answer of the swarms with the unsplit engine's."""
     rounds: Rounds = {}
     with Engines(options.model, [Span(0, manifest.layers - 1)], 1) as unsplit:
         expected = [unsplit.alone([prompt], tokens)[0] for prompt, tokens, _ in answers]
@@ -166,9 +166,15 @@ def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--prompt", type=int, default=2048, help="tokens of the long prompt")
-    parser.add_argument("--tokens", type=int, default=8, help="of the long prompt's answer")
+    parser.add_argument("--tokens", type=int, default=8, help="tokens of the long prompt's answer")
     parser.add_argument("--stream", type=int, default=384, help="tokens of the other stream's answer")
-    parser.add_argument("--chunks", type=int, nargs="+", default=[512, MAX_STEP_ROWS], help="at most 512 each")
+    parser.add_argument(
+        "--chunks",
+        type=int,
+        nargs="+",
+        default=[512, MAX_STEP_ROWS],
+        help="rows of a chunk without pipelining, at most 512",
+    )
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     options.model = options.model or demo_model()

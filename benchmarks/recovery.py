@@ -1,10 +1,10 @@
-"""How long a reader waits when a node is lost: from its end to the next token, and what is computed for it.
+"""How long a reader waits for the next token when a node is lost, and what is computed for it.
 
     python benchmarks/recovery.py [--context 500] [--rounds 3] [--away 20]
 
-SmolLM2 on six nodes, every layer twice, one stream. In turns each span's serving node is killed with SIGKILL, and then
-frozen with SIGSTOP. At last the coordinator is killed, and comes back after a while. Ends with an error when an answer
-differs by a byte from the undisturbed one.
+SmolLM2 runs on six nodes, two for each layer, and answers one stream. The node that serves each span is killed with
+SIGKILL in turns, and later frozen with SIGSTOP. At the end the coordinator is killed and comes back after a while. The
+benchmark ends with an error if an answer differs by a byte from the undisturbed one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from potluck.types import MAX_STEP_ROWS, Span, even_spans
 TOKENS = 160
 COPIES = "ab"
 BEFORE = 8
-"""Tokens that come, at least, before the node is lost."""
+"""The least number of tokens that come before the node is lost."""
 
 PAUSE, ROWS = Measure("longest pause", "s"), Measure("rows", "count")
 
 
 class Swarm:
-    """Every layer twice; nodes by name."""
+    """A swarm with two nodes for every layer. nodes: by name."""
 
     def __init__(self, local: LocalSwarm, spans: list[Span]) -> None:
         self.local = local
@@ -70,17 +70,17 @@ class Swarm:
         return reply
 
     def hops(self) -> int:
-        """How many there are so far."""
+        """The number of hops so far."""
         return int(self.trace(session=0)["count"])  # sessions count from 1: an empty timeline is enough here
 
     def wait_for_hops(self, least: int) -> int:
-        """How many there are when there are at least so many."""
+        """Wait until there are at least so many hops. Returns their number."""
         while (count := self.hops()) < least:
             time.sleep(0.01)
         return count
 
     def rows(self, after: int) -> dict[str, int]:
-        """Computed by each node since so many hops; what came from a journal was not computed."""
+        """The rows that each node has computed since so many hops; what came from a journal was not computed."""
         rows = Counter[str]()
         timeline = self.trace(after=after)["traceEvents"]
         nodes = {event["pid"]: event["args"]["name"] for event in timeline if event["name"] == "process_name"}
@@ -92,10 +92,10 @@ class Swarm:
 
 @dataclass
 class Loss:
-    """A node that was lost under an answer. pause_s: the longest from the loss to a next token.
+    """The loss of a node during an answer.
 
-    rows: what each node computed from the loss to the end of the answer. heir_rows: the node's that took over;
-    other_rows: those of the nodes with other layers.
+    pause_s: the longest wait for a next token after the loss. rows: what each node computed from the loss to the end of
+    the answer. heir_rows: the part of the node that took over. other_rows: those of the nodes with other layers.
     """
 
     span: Span
@@ -125,7 +125,7 @@ async def lose(swarm: Swarm, span: Span, sign: signal.Signals, prompt: Prompt, t
 
 
 def bring_back(swarm: Swarm, sign: signal.Signals, span: Span) -> None:
-    """All nodes serve again."""
+    """Make all nodes serve again."""
     for name, node in swarm.nodes.items():
         if sign is signal.SIGSTOP:
             node.popen.send_signal(signal.SIGCONT)
@@ -135,7 +135,7 @@ def bring_back(swarm: Swarm, sign: signal.Signals, span: Span) -> None:
 
 
 def restart_coordinator(swarm: Swarm, path: Path, away_s: float) -> float:
-    """Seconds from when it listens again until all layers are served. Ends the program where a node loads anew."""
+    """The seconds from when it listens again until all layers are served. Ends the program if a node loads again."""
     coordinator = swarm.local.coordinator
     coordinator.popen.kill()
     coordinator.wait()
@@ -153,7 +153,7 @@ def restart_coordinator(swarm: Swarm, path: Path, away_s: float) -> float:
 
 
 def lose_each(swarm: Swarm, options: argparse.Namespace) -> dict[signal.Signals, list[Loss]]:
-    """Each span's node, killed and then frozen, as often as there are rounds."""
+    """Kill each span's node in each round, and later freeze each of them in each round."""
     prompts = Prompts(open_tokenizer(demo_model()).vocabulary)
     losses: dict[signal.Signals, list[Loss]] = {signal.SIGKILL: [], signal.SIGSTOP: []}
     for sign, known in losses.items():
@@ -177,7 +177,7 @@ def print_losses(losses: dict[signal.Signals, list[Loss]]) -> None:
 
 
 def pause_figures(killed: list[float], frozen: list[float], restart_s: float, away_s: float) -> list[Figure]:
-    """Of killed nodes the median counts, of frozen ones the longest: most of it is how long silence is put up with."""
+    """The pauses. For killed nodes the median counts. For frozen ones the longest counts, as most of it is silence."""
     return [
         PAUSE.of("node killed (median)", killed, below(1)),
         replace(PAUSE.of("node frozen (longest)", frozen, below(3)), value=rounded(max(frozen))),

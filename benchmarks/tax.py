@@ -1,9 +1,9 @@
-"""The tax of a swarm: tokens/s of one stream through node processes over tokens/s of the unsplit engine.
+"""The tax of a swarm: the speed of one stream through node processes relative to the unsplit engine.
 
     python benchmarks/tax.py [--nodes 1 2 3 5] [--threads 2] [--tokens 192] [--rounds 3] [--plain]
 
-Both run in turns in one go with the same threads, library and weight layout, so that only their ratio matters.
-Every answer is compared with the unsplit engine's.
+Both run in turns within one run with the same threads, library and weight layout, so only their ratio matters. Every
+answer is compared with the unsplit engine's.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ RATIO = Measure("ratio", "ratio")
 
 
 class Round(NamedTuple):
-    """Seconds a token, of the unsplit engine and of the swarm; and at the median as a streaming client sees them.
+    """The seconds per token of the unsplit engine, of the swarm, and as a streaming client sees them at the median.
 
-    Of the swarm: of a long answer less a short one, so that the prompt does not count.
+    The swarm's are those of a long answer less a short one, so that the prompt does not count.
     """
 
     nodes: int
@@ -85,7 +85,7 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> list[Round]:
 
 
 def figures_of(rounds: list[Round]) -> list[Figure]:
-    """Those of one number of nodes."""
+    """The figures of the rounds with one number of nodes."""
     case = counted(rounds[0].nodes, "node")
     return [
         UNSPLIT.of(case, [1 / one.unsplit_s for one in rounds]),
@@ -97,7 +97,7 @@ def figures_of(rounds: list[Round]) -> list[Figure]:
 
 
 def variant(options: argparse.Namespace) -> str:
-    """Names the record of a run that is not the usual one, such as "plain-1-thread"."""
+    """The name of what is unusual about a run, such as "plain-1-thread"; empty for the usual one."""
     threads = "" if options.threads == physical_cores() else f"{options.threads}-thread"
     return "-".join(filter(None, ("plain" if options.plain else "", threads)))
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--plain", action="store_true", help="without optimised weight layouts")
+    parser.add_argument("--plain", action="store_true", help="use the plain weight layout")
     options = parser.parse_args()
     options.model = options.model or demo_model()
     manifest = open_model(options.model)

@@ -1,13 +1,14 @@
-"""Many streams through two nodes of one core each: tokens/s of all, time to the first token, time between tokens.
+"""Many streams through two nodes of one core each: their speed, their first tokens and the time between tokens.
 
     python benchmarks/throughput.py [--streams 1 2 4 8 16] [--tokens 64] [--prompt 16] [--rounds 1]
 
-The same prompts' answers come, in turns in one go, from
-- the two nodes, asked one stream at a time ("one at a time": neither batching nor pipelining);
-- "convoy": both nodes' spans in one process with one thread on one core, all streams in one batch, first through
-  one span and then through the other. This is what batching without overlap gives, less wire and coordinator;
-- "unsplit": the whole model in one process with a thread for each of the two cores, all streams in one batch.
-Nodes, coordinator, client and engines run on the same machine; engines compute only while the swarm rests.
+Several ways to answer are measured in turns within one run:
+- "one at a time": the two nodes get one stream at a time, so there is neither batching nor pipelining.
+- "streams": the two nodes get so many streams at once.
+- "convoy": the spans of both nodes run in one process with one thread on one core. All streams form one batch, which
+  passes through one span and then through the other. This is batching without overlap, wire or coordinator.
+- "unsplit": the whole model runs in one process with a thread for each of the two cores. All streams form one batch.
+Nodes, coordinator, client and engines run on the same machine. Engines compute only while the swarm rests.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ RATIOS = {"tokens_per_s": Measure("ratio", "ratio"), "decode_tokens_per_s": Meas
 
 
 def decode_tokens_per_s(streams: list[Stream]) -> float:
-    """While all streams have their first token and none its last; of streams in turn, of each."""
+    """The speed while all streams have their first token and none its last; for streams in turn, that of each."""
     begin_s = max(stream.moments[0] for stream in streams)
     end_s = min(stream.moments[-1] for stream in streams)
     if begin_s < end_s:
@@ -82,7 +83,7 @@ def of_engine(answers: Answers) -> Values:
 def one_round(
     swarm: LocalSwarm, model: str, prompts: Prompts, engines: tuple[Engines, Engines], options: argparse.Namespace
 ) -> dict[str, Values]:
-    """By the name of the case."""
+    """The values of each case, by its name."""
     convoy, unsplit = engines
     most, tokens = max(options.streams), options.tokens
     values = {}
@@ -110,7 +111,7 @@ def one_round(
 
 
 def measure(manifest: Manifest, options: argparse.Namespace) -> list[dict[str, Values]]:
-    """Of each round."""
+    """The values of each round."""
     spans, whole = balanced_spans(manifest.layers, NODES), [Span(0, manifest.layers - 1)]
     most = max(options.streams)
     prompts = Prompts(manifest.vocabulary)
@@ -125,7 +126,7 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> list[dict[str, V
 
 
 def figures_of(rounds: Sequence[dict[str, Values]]) -> list[Figure]:
-    """The medians of each case. The range of so many values would hide them."""
+    """The medians of each case, without ranges, which would make so large a table unreadable."""
     cases = {case: medians([one[case] for one in rounds]) for case in rounds[0]}
     return [
         column.of(case, scale * values[name])
@@ -135,7 +136,7 @@ def figures_of(rounds: Sequence[dict[str, Values]]) -> list[Figure]:
 
 
 def ratios_of(rounds: Sequence[dict[str, Values]], swarmed: str) -> list[Figure]:
-    """Of each round, the swarm with all streams over what it is compared with."""
+    """The speed of the swarm with all streams relative to what it is compared with, in each round."""
 
     def over(other: str, shown: str, aim: Aim) -> list[Figure]:
         return [

@@ -1,10 +1,10 @@
-"""A swarm whose nodes are far away: tokens/s of one stream and of many, against what delays and computing allow.
+"""A swarm with distant nodes: the speed of one stream and of many against what delays and computing allow.
 
     python benchmarks/wan.py [--delay 25] [--jitter 2] [--mbit 20] [--nodes 2] [--streams 16] [--tokens 48]
 
-Every node's link passes through a proxy that delays, jitters and narrows it, each way. The same swarm is measured
-with the proxies idle ("near") and then at work ("far"). The model: a token takes what it took near, and for every
-stage two delays and twice the time that a row needs to pass.
+Every node's link passes through a proxy that adds a delay and a jitter and limits the bandwidth, each way. The same
+swarm is measured with the proxies idle ("near") and at work ("far"). The prediction for a far token is the time of a
+near one, plus two delays for every stage, plus twice the time that a row needs to pass between two stages.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def case(place: str, streams: int) -> str:
 
 
 def put(links: list[SlowLink], place: str, options: argparse.Namespace) -> None:
-    """The nodes near or far from now on."""
+    """Make the nodes near or far from now on."""
     far = place == "far"
     for link in links:
         link.delay_s = options.delay / 1e3 if far else 0.0
@@ -92,7 +92,7 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> Rounds:
 
 
 def predicted_s(near_s: float, manifest: Manifest, options: argparse.Namespace) -> float:
-    """Seconds a token of one far stream: near_s, and for each stage two delays and a row's passing there and on."""
+    """The seconds per token of one far stream. near_s: those of a near one."""
     delays: float = 2 * options.nodes * options.delay / 1e3
     row_bits = 8 * payload_size(1, manifest.hidden_size, RowFormat.F32)
     passing: float = 2 * (options.nodes - 1) * row_bits / (options.mbit * 1e6)
@@ -119,9 +119,9 @@ def ratio_figure(rounds: Rounds, streams: int) -> Figure:
 def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--delay", type=float, default=25.0, help="ms each way")
-    parser.add_argument("--jitter", type=float, default=2.0, help="ms more or less")
-    parser.add_argument("--mbit", type=float, default=20.0, help="Mbit/s each way")
+    parser.add_argument("--delay", type=float, default=25.0, help="delay in ms each way")
+    parser.add_argument("--jitter", type=float, default=2.0, help="jitter in ms, more or less")
+    parser.add_argument("--mbit", type=float, default=20.0, help="bandwidth in Mbit/s each way")
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=48)

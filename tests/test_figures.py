@@ -210,10 +210,11 @@ def test_cases_are_rows_and_measures_are_columns() -> None:
         share.of("1 node", 98.9, at_least(99)),
         speed.of("2 nodes", 0.5),
         pause.of("2 nodes", 2.0, below(3)),
+        pause.of("1 node", [-2, 0.5, 1]),
     ]
     assert grid("nodes", figures) == [
         ["nodes", "speed, tokens/s", "caught", "pause, s"],
-        ["1 node", "1,500 (1,400–1,600)", "98.9% (aim ≥ 99%, missed)", ""],
+        ["1 node", "1,500 (1,400–1,600)", "98.9% (aim ≥ 99%, missed)", "0.5 (-2 to 1)"],
         ["2 nodes", "0.5", "", "2 (aim < 3)"],
     ]
 

@@ -30,7 +30,10 @@ CHUNK = 512
 
 @dataclass
 class Answers:
-    """What engines gave for a batch of prompts. first_s: until all first tokens; seconds: until all tokens."""
+    """What the engines gave for a batch of prompts.
+
+    first_s: seconds until all first tokens were there. seconds: until all tokens were there.
+    """
 
     ids: list[list[int]]
     texts: list[str]
@@ -44,10 +47,10 @@ class Answers:
 
 
 class Engines(AbstractContextManager["Engines"]):
-    """A model's spans in one process, run one after the other without a wire: one span is the unsplit engine.
+    """Runs a model's spans one after the other in one process, without a wire. A single span is the unsplit engine.
 
-    The process is a child with OpenMP's own settings, which are best where the machine belongs to one engine, and
-    with affinity to so many cores as it has threads. It holds still while it is not asked.
+    The process is a child. It has OpenMP's own settings, which are best where the machine belongs to one engine, and is
+    bound to as many cores as it has threads. It does not compute while it is not asked.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class Engines(AbstractContextManager["Engines"]):
         self._pool.submit(_load, model, list(spans), threads, sessions, extra_buffers, pinned).result()
 
     def answer(self, prompts: Sequence[Prompt], tokens: int, chunk: int = CHUNK, threads: int = 0) -> Answers:
-        """All in one batch, greedily; their prompts in batches of `chunk` rows; 0 threads: as many as it has."""
+        """Answer all prompts greedily in one batch, after reading them in batches of `chunk` rows.
+
+        threads: 0 stands for all that it has.
+        """
         return self._pool.submit(_answer, list(prompts), tokens, chunk, threads or self._threads).result()
 
     def alone(self, prompts: Sequence[Prompt], tokens: int) -> list[str]:
-        """The text of each answer, given while nothing else is asked. One thread: others may use this machine."""
+        """The text of each answer when nothing else is asked. One thread computes, as others may use this machine."""
         return [self.answer([prompt], tokens, threads=1).texts[0] for prompt in prompts]
 
     def __exit__(self, *_: object) -> None:
@@ -112,7 +118,7 @@ def _load_span(
 
 
 def _answer(prompts: list[Prompt], tokens: int, chunk: int, threads: int) -> Answers:
-    """In the child."""
+    """`Engines.answer`, in the child."""
     for engine in _loaded["engines"]:
         engine.use_cores(_loaded["cores"][:threads])
     step_s: list[float] = []
@@ -152,7 +158,7 @@ def _prefill(prompts: list[Prompt], chunk: int) -> list[int]:
 
 
 def _forward(batch: list[tuple[int, int, Any, int]]) -> list[Any]:
-    """(session, position, tokens, wanted) through all spans in their order."""
+    """Send (session, position, tokens, wanted) of each session through all spans in their order."""
     from potluck.engine.base import Segment
 
     outputs = [data for _, _, data, _ in batch]

@@ -28,12 +28,12 @@ INSTRUCTIONS = {
 
 
 class Hardware(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What figures depend on.
+    """The parts of a machine that figures depend on.
 
-    cpu: the name of its model. cores: those that the process may use, each counted once however many hyper-threads
-    it has. memory_gib: of the whole machine. instructions: the CPU's, as `INSTRUCTIONS` names them.
-    kernels: what llama.cpp was compiled with, by its own account; library: the package that holds it.
-    load: the system's average of the last minute when the benchmark began; None where no system tells it.
+    cpu: the name of the model. cores: the number of cores that the process may use, without hyper-threads.
+    memory_gib: the memory of the whole machine. instructions: the CPU's instruction sets, as `INSTRUCTIONS` names them.
+    library: the package that holds llama.cpp. kernels: the features that llama.cpp says it was compiled with.
+    load: the load average of the minute before the benchmark began; None if the system does not provide it.
     """
 
     cpu: Annotated[str, Meta(min_length=1)]
@@ -46,14 +46,14 @@ class Hardware(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     load: float | None = None
 
     def __str__(self) -> str:
-        """For readers: what matters most, in one line."""
+        """The parts that matter most, for readers."""
         instructions = f" with {', '.join(self.instructions)}" if self.instructions else ""
         cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
         return f"{self.cpu}{instructions}, {cores}, {self.memory_gib:g} GiB of memory, {self.system}"
 
 
 def read_hardware() -> Hardware:
-    """This machine's, now."""
+    """Describe this machine as it is now."""
     return Hardware(
         cpu=_cpuinfo("model name") or platform.processor() or platform.machine(),
         cores=len(usable_cores()),
@@ -67,7 +67,7 @@ def read_hardware() -> Hardware:
 
 
 def _system() -> str:
-    """The distribution where there is one."""
+    """The name of the distribution, or where there is none, of the system."""
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:  # not Linux, or one that does not say
@@ -80,7 +80,7 @@ def _instructions() -> tuple[str, ...]:
 
 
 def _cpuinfo(key: str) -> str:
-    """Of the first core; empty where the system does not tell."""
+    """The value that Linux gives for the first core; empty on other systems."""
     for line in CPUINFO.read_text().splitlines() if CPUINFO.exists() else []:
         name, _, value = line.partition(":")
         if name.strip() == key:

@@ -1,4 +1,4 @@
-"""The process of a node that lies, which is `benchmarks/hostile_node.py`."""
+"""The process of a node that lies, which runs `benchmarks/hostile_node.py`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[1] / "hostile_node.py"
 
 
 class HostileNode:
-    """The process of one, and how each of its stays ended: (caught, lies told)."""
+    """A node that lies. stays: for each stay that has ended, whether the node was caught and how often it had lied."""
 
     def __init__(self, url: str, span: Span, model: Path, **options: object) -> None:
         flags = []

@@ -1,4 +1,4 @@
-"""Proxies before a coordinator: slow links, and what else stands on the way of bytes."""
+"""Proxies between nodes and their coordinator, such as slow links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 
 
 class Proxy(ABC):
-    """Stands before the coordinator: for each connection `start` is called for either way. In threads."""
+    """Stands between nodes and the coordinator. It calls `start` for both directions of each connection, in threads."""
 
     def __init__(self, url: str) -> None:
         self._target = (httpx.URL(url).host, httpx.URL(url).port)
@@ -41,8 +41,8 @@ class Proxy(ABC):
 class SlowLink(Proxy):
     """A proxy whose connections have a delay, a jitter and a bandwidth, each way.
 
-    Bytes keep their order. The delay is the line's length, not its width: as many bytes are on their way as come.
-    The three may be changed at any time. In threads, because event loops sleep in whole milliseconds.
+    Bytes keep their order. The delay does not limit how many bytes are on their way. All three may be changed at any
+    time. The links run in threads, because event loops sleep in whole milliseconds.
     """
 
     def __init__(self, url: str, delay_s: float = 0.0, jitter_s: float = 0.0, bits_per_s: float = float("inf")) -> None:
@@ -58,7 +58,7 @@ class SlowLink(Proxy):
         threading.Thread(target=self._write, args=(line, sink), daemon=True).start()
 
     def _read(self, source: socket.socket, line: queue.Queue[tuple[float, bytes]]) -> None:
-        """Every piece with the moment at which it is through. An empty one: the source hung up."""
+        """Put every piece into the line with the moment of its arrival. An empty one means that the source hung up."""
         free = due = 0.0
         data = b"begin"
         while data:

@@ -1,4 +1,4 @@
-"""Files of the GPT-NeoX architecture whose weights are made up: their metadata, and a tokenizer of bytes."""
+"""Metadata and a byte tokenizer for model files of the GPT-NeoX architecture whose weights are made up."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def add_metadata(writer: GGUFWriter, *, layers: int, hidden: int, heads: int, fe
 
 
 def add_tokenizer(writer: GGUFWriter, vocabulary: int = 0) -> int:
-    """The 256 bytes, one merge and the end of text; then tokens that nothing uses, up to `vocabulary` in all.
+    """Add the 256 bytes, one merge and the end of text, then unused tokens until there are `vocabulary` in all.
 
-    Returns how many tokens there are.
+    Returns the number of tokens.
     """
     tokens = [*byte_characters(), "th", END_OF_TEXT]
     types = [*[TokenType.NORMAL] * (len(tokens) - 1), TokenType.CONTROL]

@@ -10,7 +10,7 @@ Prompt = list[int]
 
 
 class Prompts:
-    """Never the same one twice, so that no node holds a part of one already."""
+    """A source of prompts. No prompt comes twice, so that no node already holds a part of one."""
 
     def __init__(self, vocabulary: int, seed: int = 0) -> None:
         self._vocabulary = vocabulary

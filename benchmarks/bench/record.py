@@ -1,4 +1,4 @@
-"""What a benchmark measured, as the files in docs/figures hold it; `make docs` makes the pages' tables of them."""
+"""The schema of the files in docs/figures, which hold what benchmarks measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.hardware import Hardware
 
 Unit = Literal["tokens/s", "requests/s", "frames/s", "MB/s", "s", "ms", "ms/s", "GB", "MiB", "%", "ratio", "count"]
 DIGITS = 3
-"""Figures are rounded to so many before anything is made of them, so that pages show what aims are judged by."""
+"""Figures are rounded to so many digits before they are judged, so that pages show what the aims were judged by."""
 
 Setting = str | int | float | bool | None
 
@@ -39,12 +39,12 @@ def below(bound: float) -> Aim:
 
 
 class Figure(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One quantity of one case: a cell of a table, whose row is the case and whose column is the measure.
+    """One quantity of one case. In a table the case is the row and the measure is the column.
 
-    case: what was measured, such as "3 nodes". measure: which of its quantities, such as "ratio".
-    value: the figure that counts, mostly the median of several rounds; None where only their range is known.
-    least, most: the range of the rounds; both or neither.
-    Raises ValueError, as decoding does with msgspec.ValidationError, for a figure without numbers, and for a value
+    case: what was measured, such as "3 nodes". measure: the quantity, such as "ratio".
+    value: the figure that counts, usually the median of several rounds; None if only their range is known.
+    least, most: the range of the rounds; both are set, or neither.
+    Raises ValueError (decoding raises msgspec.ValidationError) for a figure that has no numbers, or whose value lies
     outside of its range.
     """
 
@@ -65,19 +65,19 @@ class Figure(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     @property
     def missed(self) -> bool:
-        """Whether the figure, or where only a range is known any part of it, is not what was aimed at."""
+        """Whether the value misses the aim, or, if only a range is known, whether any part of the range does."""
         numbers = (self.least, self.most) if self.value is None else (self.value,)
         return self.aim is not None and not all(self.aim.met(number) for number in numbers if number is not None)
 
 
 class Measure(NamedTuple):
-    """A quantity that is measured of several cases: a column of a table."""
+    """A quantity that is measured for several cases. In a table it is a column."""
 
     name: str
     unit: Unit
 
     def of(self, case: str, values: float | Sequence[float], aim: Aim | None = None) -> Figure:
-        """The figure of one case: a number, or the median and the range of the rounds' numbers."""
+        """The figure of one case, from one number or from the numbers of several rounds: their median and range."""
         rounds = [values] if isinstance(values, (int, float)) else values
         value, least, most = (rounded(of(rounds)) for of in (statistics.median, min, max))
         figure = Figure(case=case, measure=self.name, unit=self.unit, value=value, aim=aim)
@@ -85,17 +85,18 @@ class Measure(NamedTuple):
 
 
 def rounded(value: float) -> float:
-    """To `DIGITS` digits, but never to tens."""
+    """The value with `DIGITS` digits, or as a whole number if that has more."""
     return float(f"{value:.{DIGITS}g}") if abs(value) < 10**DIGITS else float(round(value))
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One run of a benchmark.
 
-    name: also that of its file. command: what was run. commit: of the source that ran; with "-dirty", of changed
-    source. copied: the figures were not recorded by the benchmark itself but taken from the page that `commit` wrote.
-    settings: the benchmark's options, defaults included. tables: figures by the heading of their first column.
-    Raises ValueError, as decoding does with msgspec.ValidationError, where two figures claim one cell of a table.
+    name: the name of the record and of its file. command: the command that ran.
+    commit: the commit that ran, with "-dirty" if its source had been changed.
+    copied: whether the figures were taken from the page that `commit` wrote, instead of recorded by the benchmark.
+    settings: the benchmark's options, including defaults. tables: figures by the heading of the table's first column.
+    Raises ValueError (decoding raises msgspec.ValidationError) if two figures claim the same cell of a table.
     """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9-]+$")]
@@ -113,7 +114,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
                 raise ValueError(f"Two figures of {heading!r} have the same case and measure.")
 
     def figure(self, case: str, measure: str) -> Figure:
-        """Raises LookupError where the record does not have exactly one such figure."""
+        """Find a figure. Raises LookupError if the record does not have exactly one such figure."""
         figures = [one for table in self.tables.values() for one in table]
         found = [one for one in figures if (one.case, one.measure) == (case, measure)]
         if len(found) != 1:
@@ -122,7 +123,10 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 def read_record(file: Path) -> Record:
-    """Raises msgspec.ValidationError for what is not a record, and ValueError for one of another name than its file."""
+    """Read a record from its file.
+
+    Raises msgspec.ValidationError if the file does not hold a record, and ValueError if the record has another name.
+    """
     record = msgspec.json.decode(file.read_bytes(), type=Record)
     if record.name != file.stem:
         raise ValueError(f"{file.name} holds the record {record.name}.")
@@ -130,7 +134,7 @@ def read_record(file: Path) -> Record:
 
 
 def write_record(record: Record, folder: Path) -> Path:
-    """The file that holds it now, in place of an older record of its name."""
+    """Write a record to its file, replacing an older record of the same name. Returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{record.name}.json"
     file.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")

@@ -1,4 +1,4 @@
-"""How a benchmark tells what it measured: in tables, in one JSON object on its last line, and in a file on request."""
+"""The report of a benchmark: tables, one JSON object on the last line, and with --record a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIGURES = ROOT / "docs" / "figures"
 
 
 def _recording() -> ArgumentParser:
-    """The option that all benchmarks have."""
+    """A parser of the option that all benchmarks have."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(
         "--record",
@@ -33,21 +33,21 @@ def _recording() -> ArgumentParser:
         type=Path,
         const=FIGURES,
         metavar="FOLDER",
-        help="write the figures to a file, in docs/figures unless a FOLDER is named",
+        help="write the figures to a file in this folder, by default docs/figures",
     )
     return parser
 
 
 def options_parser(doc: str) -> ArgumentParser:
-    """doc: the benchmark's docstring, which --help shows."""
+    """A parser that --record is part of. doc: the benchmark's docstring, which --help shows."""
     return ArgumentParser(description=doc, formatter_class=RawDescriptionHelpFormatter, parents=[_recording()])
 
 
 class Report:
-    """One run of a benchmark. Begins by printing the machine, and lets SIGTERM end the run as Ctrl-C does."""
+    """One run of a benchmark. It begins by printing the machine, and SIGTERM ends the run as Ctrl-C does."""
 
     def __init__(self, name: str, options: Namespace) -> None:
-        """Ends the program where --record is asked for outside of a git checkout."""
+        """Begin. Ends the program if --record is given outside of a git checkout."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
         self._name = name
         self._options = options
@@ -57,9 +57,9 @@ class Report:
         print(f"{self._hardware}; kernels {', '.join(self._hardware.kernels)}; load {self._hardware.load}", flush=True)
 
     def add(self, tables: Mapping[str, Sequence[Figure]], part: str = "") -> None:
-        """Print tables, each under the heading of its first column, and record them where that is asked for.
+        """Print tables, which are given by the heading of their first column, and record them if --record is given.
 
-        part: names a part of the benchmark whose record is a file of its own.
+        part: the name of a part of the benchmark that has a record of its own.
         """
         for heading, figures in tables.items():
             header, *rows = grid(heading, figures)
@@ -70,7 +70,7 @@ class Report:
             print(f"Recorded in {write_record(record, self._options.record)}.", flush=True)
 
     def finish(self, **details: object) -> None:
-        """The last line: every figure, the details, and the machine. Nothing may be printed after it."""
+        """Print the last line: the details, every figure and the machine. Nothing may be printed after it."""
         told = {
             "benchmark": self._name,
             **_rounded(details),
@@ -92,19 +92,19 @@ class Report:
 
 
 def command(argv: Sequence[str]) -> str:
-    """What was run, without --record."""
+    """The command that ran, without --record."""
     _, rest = _recording().parse_known_args(argv[1:])
     return shlex.join(["python", f"benchmarks/{Path(argv[0]).name}", *rest])
 
 
 def settings(options: Namespace) -> dict[str, Setting | list[Setting]]:
-    """All options but --record; of a path only the name, because folders differ from machine to machine."""
+    """All options except --record. Paths become names, because folders differ from machine to machine."""
     values = {name: value for name, value in vars(options).items() if name != "record"}
     return {name: value.name if isinstance(value, Path) else value for name, value in values.items()}
 
 
 def checkout_commit() -> str:
-    """The commit of this checkout, with "-dirty" where the source is changed."""
+    """The commit of this checkout, with "-dirty" if the source has been changed. Ends the program without git."""
     git = shutil.which("git")
     asked = [git or "git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     told = subprocess.run(asked, capture_output=True, text=True, check=False) if git else None
@@ -114,7 +114,7 @@ def checkout_commit() -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to five digits, however deep they lie."""
+    """The same with all floats rounded to five digits, however deeply they are nested."""
     match value:
         case float():
             return float(f"{value:.5g}")

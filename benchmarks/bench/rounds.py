@@ -1,4 +1,4 @@
-"""What several rounds of a measurement give together."""
+"""Statistics over the rounds of a measurement."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 Values = dict[str, float]
-"""What one round measured, by name."""
+"""The values that one round measured, by name."""
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Not a number where there are no values."""
+    """The percentile of some values; NaN if there are none."""
     return float(np.percentile(values, percent)) if values else float("nan")
 
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> Values:
-    """Of each value over the rounds."""
+    """The median of each value over the rounds."""
     return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}

@@ -1,4 +1,4 @@
-"""A client that notes when each token comes, and the comparison of answers."""
+"""A client that notes when each token comes, and compares answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.prompts import Prompt
 
 @dataclass
 class Stream:
-    """One streamed answer: its text, when it was asked for, and when each token came (as `time.perf_counter`)."""
+    """One streamed answer: its text, when it was asked for, and when each token came (by `time.perf_counter`)."""
 
     begin: float
     text: str = ""
@@ -33,13 +33,13 @@ class Stream:
 
 
 def tokens_per_s(streams: Sequence[Stream]) -> float:
-    """Of all together, prompts included: from the first request to the last token."""
+    """The speed of all streams together, from the first request to the last token, so that prompts count."""
     seconds = max(stream.moments[-1] for stream in streams) - min(stream.begin for stream in streams)
     return sum(len(stream.moments) for stream in streams) / seconds
 
 
 def all_gaps(streams: Sequence[Stream]) -> list[float]:
-    """Seconds between the tokens of each stream."""
+    """The seconds between the tokens of each stream."""
     return [gap for stream in streams for gap in stream.gaps]
 
 
@@ -60,7 +60,7 @@ def open_client(url: str) -> httpx.AsyncClient:
 
 
 async def ask(client: httpx.AsyncClient, model: str, prompt: Prompt, tokens: int) -> Stream:
-    """Ends the program when the answer is an error, or has another length."""
+    """Ask for a streamed answer. Ends the program if the answer is an error or has another length."""
     pieces: list[tuple[float, bytes]] = []
     began = time.perf_counter()
     async with client.stream("POST", "/v1/completions", json=request(model, prompt, tokens)) as reply:
@@ -75,7 +75,7 @@ async def ask(client: httpx.AsyncClient, model: str, prompt: Prompt, tokens: int
 
 
 def _read_events(began: float, pieces: list[tuple[float, bytes]]) -> Stream:
-    """Parsed only now: while tokens come, the client leaves the cores to the nodes."""
+    """Parse an answer only now that it is complete: while tokens come, the client leaves the cores to the nodes."""
     answer, buffer, texts = Stream(began), b"", []
     for moment, piece in pieces:
         *events, buffer = (buffer + piece).split(b"\n\n")
@@ -91,7 +91,7 @@ def _read_events(began: float, pieces: list[tuple[float, bytes]]) -> Stream:
 
 
 def ask_together(url: str, model: str, prompts: Sequence[Prompt], tokens: int) -> list[Stream]:
-    """All at once, one stream each."""
+    """Ask for an answer to each prompt, all at once."""
 
     async def run() -> list[Stream]:
         async with open_client(url) as client:
@@ -101,7 +101,7 @@ def ask_together(url: str, model: str, prompts: Sequence[Prompt], tokens: int) -
 
 
 def ask_in_turn(url: str, model: str, prompts: Sequence[Prompt], tokens: int) -> list[Stream]:
-    """One after the other."""
+    """Ask for an answer to each prompt, one after the other."""
 
     async def run() -> list[Stream]:
         async with open_client(url) as client:
@@ -111,7 +111,7 @@ def ask_in_turn(url: str, model: str, prompts: Sequence[Prompt], tokens: int) ->
 
 
 def ask_whole(url: str, model: str, prompt: Prompt, tokens: int) -> tuple[float, str]:
-    """Seconds and text of an answer that is not streamed."""
+    """The seconds and the text of an answer that is not streamed."""
     body = {**request(model, prompt, tokens), "stream": False}
     began = time.perf_counter()
     reply = httpx.post(f"{url}/v1/completions", json=body, timeout=600.0, trust_env=False)
@@ -122,7 +122,7 @@ def ask_whole(url: str, model: str, prompt: Prompt, tokens: int) -> tuple[float,
 
 
 def check_answers(answers: Sequence[object], alone: Sequence[object], what: str) -> None:
-    """End the program where an answer is not what the model gives when it is asked nothing else."""
+    """End the program if an answer is not the one that the model gives when it is asked nothing else."""
     for number, (answer, expected) in enumerate(zip(answers, alone, strict=True)):
         if answer != expected:
             sys.exit(f"Answer {number} of {what} differs from the same answer alone: {answer!r}, not {expected!r}.")

@@ -1,4 +1,4 @@
-"""Nodes of this machine as benchmarks start them: pinned to cores, with balanced spans and a temporary cache."""
+"""Nodes on this machine that are bound to cores, have balanced spans and use a temporary cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD_LAYERS = 3.5
 
 @contextmanager
 def temporary_cache() -> Iterator[Path]:
-    """What nodes fetch goes to a folder that is removed at the end."""
+    """A folder for what nodes download, which is removed at the end."""
     before = os.environ.get("POTLUCK_CACHE")
     with tempfile.TemporaryDirectory(prefix="potluck-benchmark-", ignore_cleanup_errors=True) as folder:
         os.environ["POTLUCK_CACHE"] = folder
@@ -37,23 +37,23 @@ def temporary_cache() -> Iterator[Path]:
 
 
 def pin(process: Process, index: int) -> None:
-    """Keep it, and all that it will start, on one core; nothing where there is one core, or no way to."""
+    """Bind a process, and all that it will start, to one core, if there are several and the system can do it."""
     own = psutil.Process(process.popen.pid)
     if hasattr(own, "cpu_affinity") and len(usable_cores()) > 1:
         own.cpu_affinity([usable_cores()[index % len(usable_cores())]])
 
 
 def balanced_spans(layers: int, parts: int) -> list[Span]:
-    """Spans that take about equal time a token, where the head takes as long as HEAD_LAYERS layers."""
+    """Spans that take about the same time per token, when the head takes as long as HEAD_LAYERS layers."""
     share = (layers + HEAD_LAYERS) / parts
     cuts = [0, *(round(share * part) for part in range(1, parts)), layers]
     return [Span(first, end - 1) for first, end in pairwise(cuts)]
 
 
 def add_pinned_nodes(swarm: LocalSwarm, model: Path, spans: Sequence[Span], urls: Sequence[str] = ()) -> dict[str, Any]:
-    """A node of one thread for each span, each on a core of its own; the status once all serve.
+    """Start a node with one thread for each span, each on a core of its own. Returns the status once all serve.
 
-    urls: where each node dials, if that is not the coordinator itself.
+    urls: the address that each node dials, if that is not the coordinator's own.
     """
     for index, span in enumerate(spans):
         url = urls[index] if urls else None
@@ -65,7 +65,7 @@ def add_pinned_nodes(swarm: LocalSwarm, model: Path, spans: Sequence[Span], urls
 
 
 def forbid_optimised(path: Path, nodes: int, cache: Path) -> None:
-    """Note in a cache that only the plain layout survived here, which its nodes then believe."""
+    """Note in a cache that only the plain layout works on this machine, so that nodes with this cache use it."""
     from potluck.node.loading import verdict_path
 
     manifest = open_model(path)

@@ -1,4 +1,4 @@
-"""Tables of figures: for the terminal, and as Markdown for the pages."""
+"""Tables of figures, for the terminal and as Markdown for the pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Grid = Sequence[Sequence[str]]
 """The header and the rows."""
 
 BARE = {"ratio", "count"}
-"""Units that are not written."""
+"""Units that tables do not show."""
 
 SIGNS = {"at least": "≥", "below": "<"}
-"""Of the rules that aims have."""
+"""How tables show the rules of aims."""
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they need be, the first one to the left."""
+    """Print a table whose columns are as wide as their cells; only the first one is aligned to the left."""
     lines = [[str(cell) for cell in line] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *rest in lines:
@@ -32,9 +32,9 @@ def markdown(grid: Grid) -> str:
 
 
 def grid(heading: str, figures: Sequence[Figure]) -> Grid:
-    """A row for each case and a column for each measure, in the order in which the figures name them.
+    """The table of these figures, with a row for each case and a column for each measure, in the figures' order.
 
-    A unit that a whole column shares stands in the header, unless it is "%".
+    If a whole column has the same unit, the header shows it, unless it is "%".
     """
     measures = {measure: _shared_unit(measure, figures) for measure in dict.fromkeys(one.measure for one in figures)}
     cells = {(one.case, one.measure): cell(one, with_unit=not measures[one.measure]) for one in figures}
@@ -44,7 +44,7 @@ def grid(heading: str, figures: Sequence[Figure]) -> Grid:
 
 
 def _shared_unit(measure: str, figures: Sequence[Figure]) -> str:
-    """Empty where each cell shows its own."""
+    """The unit for the header of a column; empty if each cell shows its own."""
     units = {one.unit for one in figures if one.measure == measure}
     return "" if len(units) > 1 or "%" in units else units.pop()
 
@@ -61,18 +61,19 @@ def cell(figure: Figure, *, with_unit: bool) -> str:
 
 
 def amount(figure: Figure, *, with_unit: bool) -> str:
-    """The figure alone: its value, or the range where it has no value."""
+    """The value of a figure, or its range if it has no value."""
     return _range(figure, with_unit) if figure.value is None else number(figure.value, figure.unit, with_unit)
 
 
 def _range(figure: Figure, with_unit: bool) -> str:
     assert figure.least is not None
     assert figure.most is not None
-    return f"{number(figure.least, figure.unit, False)}–{number(figure.most, figure.unit, with_unit)}"
+    to = "–" if figure.least >= 0 else " to "  # a dash before a minus sign cannot be read
+    return f"{number(figure.least, figure.unit, False)}{to}{number(figure.most, figure.unit, with_unit)}"
 
 
 def aim(figure: Figure, *, with_unit: bool) -> str:
-    """Such as "≥ 0.85, missed"; empty for a figure without an aim."""
+    """The aim of a figure, such as "≥ 0.85, missed"; empty if it has none."""
     if figure.aim is None:
         return ""
     bound = number(figure.aim.bound, figure.unit, with_unit)
@@ -80,12 +81,12 @@ def aim(figure: Figure, *, with_unit: bool) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Such as "1 node" and "3 nodes"."""
+    """A count with its noun, such as "1 node" and "3 nodes"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def number(value: float, unit: str, with_unit: bool) -> str:
-    """Such as "1,517 ms", "98.9%" and "0.74"."""
+    """A number for readers, such as "1,517 ms", "98.9%" and "0.74"."""
     digits = f"{value:,.10g}"
     if not with_unit or unit in BARE:
         return digits

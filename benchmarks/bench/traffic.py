@@ -17,7 +17,7 @@ from bench.streams import request
 
 @dataclass
 class Traffic:
-    """Short answers, so many at a time, until it is left. errors: what broke off."""
+    """Asks for short answers, so many at a time, until the block ends. errors: the answers that broke off."""
 
     url: str
     model: str

@@ -14,7 +14,7 @@ FIRST_TOKEN, TOKENS = ord("a"), 26
 
 
 def write_model(path: Path, layers: int, hidden: int) -> None:
-    """What a coordinator reads of a model: metadata, tokenizer, and tensors, here of no use to any engine."""
+    """Write what a coordinator reads of a model: metadata, a tokenizer, and tensors, which no engine could use."""
     writer = GGUFWriter(path, "gptneox")
     neox.add_metadata(writer, layers=layers, hidden=hidden, heads=hidden // 64, feed_forward=hidden)
     vocabulary = neox.add_tokenizer(writer)

@@ -1,4 +1,4 @@
-"""Simulated nodes of one layer each: all but the last pass rows on as they come, the last one names the next token."""
+"""Simulated nodes of one layer each, which pass rows on as they come; the last one names the next token."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GREETING = Greeting(PROTOCOL_VERSION, bytes(NONCE_BYTES))
 
 
 class Simulation:
-    """What all nodes share. rate: tokens/s that the first stage lets pass; None: as many as come."""
+    """The state that all nodes share. rate: the tokens/s that the first stage lets pass; None stands for all."""
 
     def __init__(self, layers: int, hidden: int) -> None:
         self.layers = layers
@@ -58,7 +58,7 @@ class Simulation:
         self._random = random.Random(0)
 
     def after_pause(self, send: Callable[[], None]) -> None:
-        """Now, or at the moment that the rate allows; moments are random, as users are."""
+        """Send now, or at the moment that the rate allows. Moments are random, as users are."""
         if self.rate is None:
             send()
             return
@@ -73,7 +73,7 @@ class Simulation:
         self.held.clear()
 
     def report(self) -> dict[str, Any]:
-        """All so far; latencies since the last report."""
+        """All that was counted so far, and the latencies since the last report."""
         latencies, self.latencies = self.latencies, []
         used = psutil.Process().cpu_times()
         return {
@@ -90,7 +90,7 @@ class Simulation:
 
 
 class Node(WebSocket):
-    """One of them, as the coordinator meets it."""
+    """A node, as the coordinator meets it."""
 
     def __init__(self, simulation: Simulation, layer: int) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Node(WebSocket):
             self.score(step, payload)
 
     def score(self, step: Step, payload: bytes) -> None:
-        """The token that follows the last row's, whose rows must be what the first node sent."""
+        """Name the token that follows the last row's. The rows must be what the first node sent."""
         size = len(payload) // step.rows
         rows = [payload[start : start + size] for start in range(0, len(payload), size)]
         tokens = [int(np.frombuffer(row, "<f4", 1)[0]) for row in rows]

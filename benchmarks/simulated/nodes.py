@@ -1,4 +1,4 @@
-"""All simulated nodes together: a process of their own, and how the benchmark commands it."""
+"""The process of all simulated nodes, and how the benchmark commands it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulated.node import Node, Simulation
 
 
 def simulate(url: str, layers: int, hidden: int, pipe: Connection) -> None:
-    """The process's main. Commands come through the pipe as (name, argument); each is answered with a report."""
+    """The main function of the process. Commands come through the pipe as (name, argument), and get a report each."""
 
     async def run() -> None:
         simulation = Simulation(layers, hidden)
@@ -41,7 +41,7 @@ def simulate(url: str, layers: int, hidden: int, pipe: Connection) -> None:
 
 
 async def connect(simulation: Simulation, url: str, numbers: range) -> None:
-    """A node for each number, layer after layer, round and round."""
+    """Connect a node for each number, layer after layer, round and round."""
     target = httpx.URL(url)
     for number in numbers:
         make = partial(Node, simulation, number % simulation.layers)
@@ -66,7 +66,7 @@ class Nodes:
         return reply
 
     def connect(self, count: int) -> None:
-        """Until so many serve."""
+        """Connect nodes until so many serve."""
         self.tell("connect", count)
         self._swarm.wait_until(lambda status: [one["state"] for one in status["nodes"]].count("ready") == count)
 

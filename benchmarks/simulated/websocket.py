@@ -1,4 +1,4 @@
-"""A web-socket client of the fewest calls, so that the coordinator is what limits. Its mask is all zeros."""
+"""A web-socket client of so few calls that the coordinator is what limits the benchmark. Its mask is all zeros."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MASKED = _FINAL = 128
 
 
 class WebSocket(asyncio.Protocol, ABC):
-    """One connection to the coordinator's /node. What comes is given to `opened`, `received` and `lost`."""
+    """A connection to the coordinator's /node, which calls `opened`, `received` and `lost`."""
 
     def __init__(self) -> None:
         self._open = False
@@ -25,7 +25,7 @@ class WebSocket(asyncio.Protocol, ABC):
 
     @abstractmethod
     def received(self, frame: bytes, moment: float) -> None:
-        """A binary frame has come, at this moment of `time.perf_counter`."""
+        """A binary frame has come at this moment of `time.perf_counter`."""
 
     @abstractmethod
     def lost(self) -> None:
@@ -59,7 +59,7 @@ class WebSocket(asyncio.Protocol, ABC):
                 self.send(payload, PONG)
 
     def _frames(self) -> list[tuple[int, bytes]]:
-        """Complete ones, with their kinds; what is left stays in the buffer."""
+        """The complete frames with their kinds. The rest stays in the buffer."""
         buffer, start, frames = self._buffer, 0, []
         while len(buffer) - start >= 2:
             kind, size, body = buffer[start] & 15, buffer[start + 1], start + 2
