@@ -1,4 +1,4 @@
-"""The owner's part of the HTTP API: invites, API keys and nodes. `access` lets only admin keys come here."""
+"""The owner's part of the HTTP API: invites, API keys and nodes. `auth` lets only admin keys come here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from potluck.coordinator.gateway.gateway import Gateway
 from potluck.coordinator.http.office import Office
-from potluck.coordinator.http.requests import described, parse
+from potluck.coordinator.http.parsing import parse, refused_with
 from potluck.coordinator.members.invites import Invite
 from potluck.coordinator.members.keys import PER_MINUTE, Key
 from potluck.coordinator.members.members import Member
@@ -25,24 +25,27 @@ _MAX_BODY = 1 << 16
 _MOST = 10**9
 """Of whatever is counted: databases hold no number of more than 64 bits."""
 
-Name = Annotated[str, described(minLength=1, maxLength=_LONGEST_NAME)]
-"""Of an account."""
+_NAME = f"An account's name is up to {_LONGEST_NAME} printable characters."
+_Name = Annotated[str, refused_with(_NAME, min_length=1, max_length=_LONGEST_NAME)]
+_Uses = Annotated[int, refused_with(f"An invite is for 1 to {_MOST} uses.", ge=1, le=_MOST)]
+_Lifetime = Annotated[float, refused_with("An invite must live for a while.", gt=0)]
+_Rate = Annotated[int, refused_with(f"per_minute must lie between 0 and {_MOST}.", ge=0, le=_MOST)]
 
 
 class NewInvite(Struct, frozen=True, forbid_unknown_fields=True):
     """uses: None: any number. lifetime_s: None: for ever. account: see `Invite`."""
 
-    uses: Annotated[int | None, described(minimum=1, maximum=_MOST)] = None
-    lifetime_s: Annotated[float | None, described(exclusiveMinimum=0)] = None
-    account: Name | None = None
+    uses: _Uses | None = None
+    lifetime_s: _Lifetime | None = None
+    account: _Name | None = None
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
     """per_minute: requests; 0: any number."""
 
-    account: Name
+    account: _Name
     admin: bool = False
-    per_minute: Annotated[int, described(minimum=0, maximum=_MOST)] = PER_MINUTE
+    per_minute: _Rate = PER_MINUTE
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,10 +106,6 @@ class Admin:
 
     async def create_invite(self, request: Request) -> Response:
         asked = parse(await _body(request), NewInvite)
-        if asked.uses is not None and not 1 <= asked.uses <= _MOST:
-            raise RequestError(f"An invite is for 1 to {_MOST} uses.", param="uses")
-        if asked.lifetime_s is not None and asked.lifetime_s <= 0:
-            raise RequestError("An invite must live for a while.", param="lifetime_s")
         account = None if asked.account is None else _checked_name(asked.account)
         text, invite = await asyncio.to_thread(
             self.office.invites.create, uses=asked.uses, lifetime_s=asked.lifetime_s, account=account
@@ -127,8 +126,6 @@ class Admin:
 
     async def create_key(self, request: Request) -> Response:
         asked = parse(await _body(request), NewKey)
-        if not 0 <= asked.per_minute <= _MOST:
-            raise RequestError(f"per_minute must lie between 0 and {_MOST}.", param="per_minute")
         account, limit = _checked_name(asked.account), asked.per_minute or None
         secret, key = await asyncio.to_thread(self.office.keys.create, account, admin=asked.admin, per_minute=limit)
         return _json(MadeKey(secret, key))
@@ -163,8 +160,8 @@ def _named(request: Request, parameter: str) -> str:
 
 
 def _checked_name(account: str) -> str:
-    if not account.isprintable() or not 1 <= len(account) <= _LONGEST_NAME:
-        raise RequestError(f"An account's name is up to {_LONGEST_NAME} printable characters.", param="account")
+    if not account.isprintable():
+        raise RequestError(_NAME, param="account")
     return account
 
 

@@ -15,7 +15,8 @@ from starlette.routing import Route
 from potluck.coordinator.generation.hidden_states import hidden_rows
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.openai import Service, checked_tokens, text_of
-from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest, parse
+from potluck.coordinator.http.parsing import parse
+from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
 from potluck.errors import RequestError
 from potluck.wire.rows import Ids
 
