@@ -13,12 +13,13 @@ from potluck.coordinator.app import ServeConfig, make_app
 from potluck.coordinator.http.answers import ChatChunk, ChatCompletion, Completion
 from potluck.coordinator.http.office import open_office
 from potluck.coordinator.http.openapi import describe
+from potluck.coordinator.http.routes import ENDPOINTS
 from potluck.coordinator.members.store import open_store
 from potluck.models.sources import find_model, open_model
 from potluck.types import Audience
 from tiny import write_tiny_gguf
 
-DOCUMENT = describe()
+DOCUMENT = describe(ENDPOINTS)
 
 
 @pytest.fixture

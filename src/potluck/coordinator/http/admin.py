@@ -10,7 +10,6 @@ import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from potluck.coordinator.gateway.gateway import Gateway
 from potluck.coordinator.http.office import Office
@@ -85,23 +84,7 @@ class Admin:
     office: Office
     gateway: Gateway
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("/v1/admin/invites", self.invites, methods=["GET", "POST"]),
-            Route("/v1/admin/invites/{id}", self.revoke_invite, methods=["DELETE"]),
-            Route("/v1/admin/keys", self.keys, methods=["GET", "POST"]),
-            Route("/v1/admin/keys/{id}", self.revoke_key, methods=["DELETE"]),
-            Route("/v1/admin/nodes", self.list_nodes),
-            Route("/v1/admin/nodes/{key}", self.mark_node, methods=["POST"]),
-        ]
-
-    async def invites(self, request: Request) -> Response:
-        return await (self.create_invite(request) if request.method == "POST" else self.list_invites())
-
-    async def keys(self, request: Request) -> Response:
-        return await (self.create_key(request) if request.method == "POST" else self.list_keys())
-
-    async def list_invites(self) -> Response:
+    async def list_invites(self, _: Request) -> Response:
         return _json({"invites": await asyncio.to_thread(self.office.invites.all)})
 
     async def create_invite(self, request: Request) -> Response:
@@ -121,7 +104,7 @@ class Admin:
             nodes = [await self._mark(node.key, Marks(revoked=True)) for node in nodes]
         return _json(Revoked(invite, nodes, cut))
 
-    async def list_keys(self) -> Response:
+    async def list_keys(self, _: Request) -> Response:
         return _json({"keys": await asyncio.to_thread(self.office.keys.all)})
 
     async def create_key(self, request: Request) -> Response:

@@ -10,7 +10,6 @@ import numpy as np
 from safetensors.numpy import save
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from potluck.coordinator.generation.hidden_states import hidden_rows
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
@@ -26,14 +25,6 @@ class Research:
     """Of the model that the service serves."""
 
     service: Service
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("/tokenizer_info", self.tokenizer_info, methods=["GET"]),
-            Route("/tokenize", self.tokenize, methods=["POST"]),
-            Route("/detokenize", self.detokenize, methods=["POST"]),
-            Route("/v1/hidden_states", self.hidden_states, methods=["POST"]),
-        ]
 
     async def tokenizer_info(self, _: Request) -> Response:
         """GET /tokenizer_info"""
