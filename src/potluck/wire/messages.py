@@ -243,7 +243,7 @@ class Refusal(Message, frozen=True, tag="refusal"):
     reason: str
 
 
-class Step(Message, frozen=True, kw_only=True, tag="step"):
+class Step(Message, frozen=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
     position: where it is less than what the node holds of the session, what lies behind is forgotten first.

@@ -203,17 +203,20 @@ class Relay:
         flight.legs[step.step] = leg
         self._owed[stage.node] += 1
         self._witness.given(leg.place, step, payload)
+        asks = step.asks if leg.place == len(flight.route) - 1 else ()
+        keep = step.keep and leg.place == leg.goal
+        # By position, in the order of its fields: keywords take a microsecond more, of the fifty that a frame takes.
         message = Step(
-            session=step.session,
-            route=flight.version,
-            step=step.step,
-            position=step.position,
-            rows=step.rows,
-            last=stage.span.last,
-            top=step.top,
-            asks=step.asks if leg.place == len(flight.route) - 1 else (),
-            stages=flight.stages,
-            keep=step.keep and leg.place == leg.goal,
+            step.session,
+            flight.version,
+            step.step,
+            step.position,
+            step.rows,
+            stage.span.last,
+            step.top,
+            asks,
+            flight.stages,
+            keep,
         )
         return stage.node, encode(message, payload)
 
@@ -287,19 +290,19 @@ class Relay:
 
     def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> Hop:
         step, stage = leg.step, flight.route[leg.place]
-        hop = Hop(
-            session=step.session,
-            step=step.step,
-            index=leg.place,
-            stages=flight.stages,
-            node=stage.node,
-            span=stage.span,
-            rows=step.rows,
-            position=step.position,
-            sent=leg.sent,
-            received=received,
-            queue_s=message.queue_s,
-            compute_s=message.compute_s,
+        hop = Hop(  # by position, as Step
+            step.session,
+            step.step,
+            leg.place,
+            flight.stages,
+            stage.node,
+            stage.span,
+            step.rows,
+            step.position,
+            leg.sent,
+            received,
+            message.queue_s,
+            message.compute_s,
         )
         self._owed[stage.node] -= 1
         self.trace.add(hop)
