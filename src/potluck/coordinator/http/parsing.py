@@ -40,9 +40,9 @@ def refused_with(sentence: str, **bounds: Any) -> Meta:
 
 
 def described(**schema: object) -> Meta:
-    """What the OpenAPI document says of a field whose bound the model or another field sets.
+    """What the OpenAPI document says of a field that its type cannot check: the model or another field sets the bound.
 
-    It is checked where that bound is known.
+    The field is checked where that bound is known.
     """
     return Meta(extra_json_schema=schema)
 
