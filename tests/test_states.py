@@ -7,7 +7,7 @@ import asyncio
 import copy
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -292,7 +292,7 @@ class World:
         await self.operations()[operation]()
         await settle()
 
-    def operations(self) -> dict[str, Callable[[], Awaitable[None]]]:
+    def operations(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What can happen to the session in its state."""
         first = {
             "leaves": lambda: self._apply(Leaves(self.first)),
