@@ -15,11 +15,11 @@ import msgspec
 import uvicorn
 from playwright.sync_api import Page, sync_playwright
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from common import begin, print_aim, print_json, print_table
 from potluck.coordinator.audits.audits import no_audits
 from potluck.coordinator.http.pages import Pages
+from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.swarm.events import BecameReady, Joined, Quarantined, Stalled
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import TokenKind
@@ -80,7 +80,7 @@ class Crowd:
 def served(crowd: Crowd) -> Iterator[str]:
     """The URL of pages that show the crowd."""
     live = Live(crowd.tell, crowd.history.beside)
-    app = Starlette(routes=[*Pages().routes(), Route("/status/events", live.events)])
+    app = Starlette(routes=routes_of(Pages(), live))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

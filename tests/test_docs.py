@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from potluck.cli import app
 from potluck.coordinator.audits.audits import no_audits
-from potluck.coordinator.http.openapi import OPERATIONS
+from potluck.coordinator.http.routes import ENDPOINTS, NODE_SOCKET
 from potluck.coordinator.swarm.events import Joined
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.metrics import Metrics
@@ -191,7 +191,7 @@ def _wrong_words(code: list[str]) -> Iterator[str]:
     """`make` targets, endpoints and environment variables."""
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     sources = "\n".join(file.read_text("utf-8") for file in SOURCE.rglob("*.py"))
-    routes = re.findall(r'Route\("(/[^"]*)"', sources)
+    routes = {NODE_SOCKET, *(endpoint.path for endpoint in ENDPOINTS)}
     for snippet in code:
         yield from (f"make {t}" for t in re.findall(r"^make ([\w./-]+)", snippet, re.MULTILINE) if t not in targets)
         yield from (name for name in _SETTING.findall(snippet) if name not in sources)
@@ -303,8 +303,8 @@ def test_the_table_of_metrics_has_what_a_scrape_gives() -> None:
 
 def test_every_endpoint_and_every_field_is_documented() -> None:
     code = set(re.findall(r"[^`\s,]+", " ".join(snippets((ROOT / "docs" / "api.md").read_text("utf-8")))))
-    fields = {name for operation in OPERATIONS if operation.body for name in operation.body.__struct_fields__}
-    assert {operation.path for operation in OPERATIONS} | fields <= code
+    fields = {name for endpoint in ENDPOINTS if endpoint.body for name in endpoint.body.__struct_fields__}
+    assert {endpoint.path for endpoint in ENDPOINTS} | fields <= code
 
 
 def test_the_protocol_is_the_one_of_the_messages() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from potluck.errors import WireError
 from potluck.types import Attention, EngineKind, Outlook, Prospect, Quantize, RowFormat, Span
 from potluck.wire.codec import decode_from_coordinator, decode_from_node, encode
-from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Message, Welcome
+from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Message, Step, Welcome
 
 integers = st.integers(-(2**63), 2**64 - 1)
 spans = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)).map(lambda pair: Span(min(pair), max(pair)))
@@ -44,6 +44,33 @@ def test_every_message_of_a_coordinator_comes_back(message: Message, payload: by
     assert type(back) is type(message)
     assert back == message
     assert bytes(rest) == payload
+
+
+def test_steps_and_welcomes_have_these_bytes() -> None:
+    """Nodes of earlier releases read them."""
+    step = Step(session=7, route=2, step=3, position=5, rows=1, last=11, top=4, asks=((9,),), stages=3, keep=True)
+    assert encode(step) == (
+        b"R\0\0\0\x8b\xa4kind\xa4step\xa7session\x07\xa5route\x02\xa4step\x03\xa8position\x05\xa4rows\x01"
+        b"\xa4last\x0b\xa3top\x04\xa4asks\x91\x91\x09\xa6stages\x03\xa4keep\xc3"
+    )
+    welcome = Welcome(
+        node="n1",
+        model="d",
+        span=Span(2, 5),
+        engine=EngineKind.LLAMACPP,
+        quantize=Quantize.Q8_0,
+        attention=Attention.EXACT,
+        rows=RowFormat.F16,
+        context=64,
+        ticket="t",
+        peers=("http://a:1",),
+        peer_token="p",
+    )
+    assert encode(welcome) == (
+        b"\xa3\0\0\0\x8d\xa4kind\xa7welcome\xa4node\xa2n1\xa5model\xa1d\xa4span\x82\xa5first\x02\xa4last\x05"
+        b"\xa6engine\xa8llamacpp\xa8quantize\xa4q8_0\xa9attention\xa5exact\xa4rows\xa3f16\xa7context@"
+        b"\xa6ticket\xa1t\xa5peers\x91\xaahttp://a:1\xaapeer_token\xa1p\xa8prospect\xc0"
+    )
 
 
 def test_the_union_is_closed_and_every_kind_has_its_own_tag() -> None:

@@ -81,11 +81,11 @@ class SwarmService:
     gateway: Gateway
 
     def generation(self, tokenizer: Tokenizer) -> Generation:
-        """Makes answers of this swarm."""
+        """What makes answers on this swarm."""
         return Generation(tokenizer, self.swarm, self.sessions, self.changes, step_rows(self.relay.row_bytes))
 
     def hidden_states(self) -> HiddenStates:
-        """Gives rows of this swarm."""
+        """What gives hidden rows of this swarm."""
         return HiddenStates(self.sessions, self.swarm.layers, step_rows(self.relay.row_bytes))
 
     def stop(self) -> None:

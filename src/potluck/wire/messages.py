@@ -247,7 +247,7 @@ class Refusal(Message, frozen=True, tag="refusal"):
     reason: str
 
 
-class Step(Message, frozen=True, kw_only=True, tag="step"):
+class Step(Message, frozen=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
     position: if it is less than the number of positions that the node holds of the session, the node first forgets

@@ -15,7 +15,6 @@ from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation import generation, writer
 from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.sessions.chunks import step_rows
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.swarm.heartbeat import LOOK_S
 from potluck.coordinator.swarm.swarm import Swarm
@@ -449,11 +448,6 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_read_no_further() -> None:
             never.set()
 
     run(test())
-
-
-@pytest.mark.parametrize(("row_bytes", "rows"), [(4, 64), (8192, 64), (2**16, 64), (2**17, 32), (2**23, 1)])
-def test_a_step_is_bounded_in_rows_and_bytes(row_bytes: int, rows: int) -> None:
-    assert step_rows(row_bytes) == rows
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -12,6 +12,7 @@ from newcomer import COORDINATOR, NODE
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.office import Office, keep_admin_key, open_office
+from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.members.store import Store
 from potluck.errors import PotluckError, StoreError
 from potluck.types import Audience
@@ -52,7 +53,7 @@ def gateway() -> Cutter:
 @pytest.fixture
 def ask(office: Office, gateway: Cutter) -> Callable[..., Any]:
     """Sends one request, and returns the JSON of the answer, or its status and message."""
-    routes = Admin(office, gateway).routes()  # type: ignore[arg-type]
+    routes = routes_of(Admin(office, gateway))  # type: ignore[arg-type]
     app = Starlette(routes=routes, exception_handlers={PotluckError: error_response})
 
     async def send(method: str, path: str, **request: Any) -> Any:
@@ -173,7 +174,7 @@ def test_a_name_with_a_nul_which_postgresql_cannot_read_is_not_found(ask, method
 
 
 def test_a_method_that_a_path_has_not_is_told_those_that_it_has(office: Office) -> None:
-    app = Starlette(routes=Admin(office, Cutter()).routes())  # type: ignore[arg-type]
+    app = Starlette(routes=routes_of(Admin(office, Cutter())))  # type: ignore[arg-type]
 
     async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://potluck") as client:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.auth import Auth, KeyPolicy, LocalPolicy, Policy, _household, caller_of
+from potluck.coordinator.http.routes import access_of
 from potluck.coordinator.members.keys import Keys
 from potluck.coordinator.members.store import Store
 
@@ -41,7 +42,7 @@ def ask(tickets: Tickets, clock) -> Callable[..., httpx.Response]:
     def send(policy: Policy, path: str, key: str = "", base: str = LOCAL, **headers: str) -> httpx.Response:
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        app = apps.setdefault(id(policy), Auth(make_app(), policy, tickets, clock))
+        app = apps.setdefault(id(policy), Auth(make_app(), policy, tickets, access_of, clock))
 
         async def one() -> httpx.Response:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base) as client:
@@ -219,7 +220,7 @@ def socket_of(policy: Policy, headers: list[tuple[bytes, bytes]]) -> list[dict[s
         return {"type": "websocket.connect"}
 
     scope = {"type": "websocket", "path": "/node", "headers": headers, "query_string": b""}
-    asyncio.run(Auth(app, policy, Tickets())(scope, receive, send))
+    asyncio.run(Auth(app, policy, Tickets(), access_of)(scope, receive, send))
     return sent
 
 

@@ -8,7 +8,6 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.routing import Route
 
 from newcomer import reception
 from potluck.coordinator.compose import SwarmService, compose_swarm
@@ -19,6 +18,7 @@ from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.http import inbound
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service, claim_of_all
+from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.http.streaming import merge
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.swarm.events import BecameReady, Joined
@@ -98,13 +98,7 @@ def make_swarm(*served: str) -> SwarmService:
 def make_app(generate: Generate | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
     """generate: makes the answers; None: the script that was played last does."""
     service = Service(generate or (lambda job: played[-1](job)), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1, claim)
-    routes = [
-        Route("/v1/models", service.models),
-        Route("/v1/models/{model:path}", service.one_model),
-        Route("/v1/chat/completions", service.chat, methods=["POST"]),
-        Route("/v1/completions", service.complete, methods=["POST"]),
-    ]
-    return Starlette(routes=routes, exception_handlers={PotluckError: error_response})
+    return Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
 
 
 @asynccontextmanager

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.coordinator.http.admin import NewInvite
-from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, CompletionRequest, parse
+from potluck.coordinator.http.parsing import parse
+from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, CompletionRequest
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -128,6 +129,9 @@ REFUSED = [
     ({"top_p": 1.1}, "top_p"),
     ({"top_k": -1}, "top_k"),
     ({"min_p": -1}, "min_p"),
+    ({"min_p": -0.1}, "min_p"),
+    ({"frequency_penalty": 2.5}, "frequency_penalty"),
+    ({"presence_penalty": -2.5}, "presence_penalty"),
     ({"presence_penalty": 3}, "presence_penalty"),
     ({"repetition_penalty": 0}, "repetition_penalty"),
     ({"n": 0}, "n"),
@@ -174,6 +178,7 @@ def test_values_out_of_range_name_their_field(fields: dict[str, Any], param: str
     with pytest.raises(RequestError) as caught:
         use(completion(**fields))
     assert (caught.value.status, caught.value.param) == (400, param)
+    assert param in str(caught.value)
     assert len(str(caught.value)) < 500
 
 
@@ -182,6 +187,7 @@ def test_values_out_of_range_name_their_field(fields: dict[str, Any], param: str
     [
         ({"messages": None}, "messages"),
         ({"messages": "hello"}, "messages"),
+        ({"messages": []}, "messages"),
         ({"messages": [1]}, "messages"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),

@@ -129,11 +129,6 @@ def test_a_role_that_does_not_exist_is_refused(message: dict[str, Any]) -> None:
         render(ECHO, [message])
 
 
-def test_no_messages_are_refused() -> None:
-    with pytest.raises(RequestError, match="at least one message"):
-        ChatTemplate(ECHO).render([])
-
-
 def test_values_nested_deeper_than_json_can_be_written_are_refused() -> None:
     deep: list[Any] = []
     for _ in range(100_000):

@@ -77,7 +77,9 @@ class Gateway:
         sender = asyncio.create_task(self._outboxes.open(node, link).run())
         reason = None
         try:
-            await self._talk(node, link)
+            if await self._admit(node, link):
+                while True:
+                    self._frames.take(node, await link.receive())
         except LinkClosed as error:
             log.info("%s: %s", self._called(node), error)
         except (WireError, IdentityError, Refused) as error:
@@ -96,17 +98,16 @@ class Gateway:
             self._forget(node)  # before the farewell, which a node that does not read would hold up
             await farewell(link, reason)
 
-    async def _talk(self, node: str, link: Link) -> None:
-        """Until the link ends, or something is wrong; of a node that only asks, until it knows enough."""
+    async def _admit(self, node: str, link: Link) -> bool:
+        """Whether it joins; one that only asks has learned what it wanted to know."""
         with self._entrance.stranger():
             joined = await self._entrance.introduce(node, link)
             if not joined.hello.joins:
                 await self._show(joined, link)
-                return
+                return False
             self._driver.apply(joined)
         self._lookout.heard(node)
-        while True:
-            self._frames.take(node, await link.receive())
+        return True
 
     async def _show(self, joined: Joined, link: Link) -> None:
         """What the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""

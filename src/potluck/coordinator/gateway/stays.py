@@ -1,4 +1,4 @@
-"""Which nodes are connected, whence each came, and how a stay is ended from here."""
+"""Which nodes are connected, where each came from, and how the coordinator ends a stay."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ class Welcomes:
         self._peer_token = secrets.token_urlsafe(32)
 
     def admit(self, name: str) -> None:
-        """To the span that the node has now."""
+        """Welcome a node to the span that it has now."""
         self._welcome(name, self._swarm.nodes[name], self._peer_token)
 
     def show(self, name: str, newcomer: Node) -> None:
-        """What a node that only asks would be given; it has no business with peers."""
+        """Tell a node that only asks what it would be given. It gets no token for its peers."""
         self._welcome(name, newcomer, peer_token="")
 
     def _welcome(self, name: str, node: Node, peer_token: str) -> None:

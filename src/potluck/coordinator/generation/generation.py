@@ -141,7 +141,10 @@ class _Run:
                     # A parked session's rows are not there to be scored.
                     session = await self._whole_session(self.tokens if len(asks) == 1 else [])
                 self._feeding = True
-                rows = await self._feed(session, asks, top)
+                if len(self.tokens) - self._done <= self._most_rows:
+                    rows = await self._step(session, self._done, asks, top)
+                else:
+                    rows = await self._feed(session, asks, top)
             except RouteLost as error:
                 log.debug("%s", error)
                 self._interruption.begin(_now())
@@ -213,16 +216,14 @@ class _Run:
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """In steps of bounded size, several under way at once so that all stages of the route work."""
-        total, limit = len(self.tokens), self._most_rows
-        steps = (self._step(session, start, asks, top) for start in range(self._done, total, limit))
-        if total - self._done <= limit:
-            return await next(steps)
+        starts = range(self._done, len(self.tokens), self._most_rows)
+        steps = (self._step(session, start, asks, top) for start in starts)
         rows: list[Candidates] = []
         async with aclosing(in_order(steps, ahead=len(session.route) + 1)) as done:
             async for candidates in done:
                 rows += candidates
                 if not rows:  # if a stage is lost now, this much need not be fed again
-                    self._done += limit
+                    self._done += self._most_rows
         return rows
 
     async def _step(self, session: Session, start: int, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:

@@ -15,7 +15,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from potluck.coordinator.relay.candidates import Candidates
-from potluck.errors import RequestError
 from potluck.types import MAX_CANDIDATES
 from potluck.wire.rows import Ids
 
@@ -26,7 +25,7 @@ _COLD = 1e-5
 
 
 class SamplingParams(Struct, frozen=True):
-    """The parameters that a request may set. Raises RequestError, naming the field, for a value out of range.
+    """The parameters that a request may set; `http.requests` declares their bounds.
 
     temperature: 0 is greedy. top_k: 0 is off. top_p = 1 and min_p = 0 are off.
     frequency_penalty, presence_penalty: over generated tokens; repetition_penalty: over the prompt's too.
@@ -43,22 +42,6 @@ class SamplingParams(Struct, frozen=True):
     repetition_penalty: float = 1.0
     logit_bias: dict[int, float] = {}
     seed: int | None = None
-
-    def __post_init__(self) -> None:
-        _check("temperature", self.temperature, 0, 2)
-        _check("top_p", self.top_p, 0, 1)
-        _check("min_p", self.min_p, 0, 1)
-        _check("frequency_penalty", self.frequency_penalty, -2, 2)
-        _check("presence_penalty", self.presence_penalty, -2, 2)
-        _check("repetition_penalty", self.repetition_penalty, 0.01, 100)
-        if self.top_k < 0:
-            raise RequestError(f"top_k must be 0 (off) or more, not {self.top_k}.", param="top_k")
-        for token, bias in self.logit_bias.items():
-            if token < 0:
-                raise RequestError(
-                    f"logit_bias names tokens by their id, and {token} is not an id.", param="logit_bias"
-                )
-            _check("logit_bias", bias, -100, 100)
 
     @property
     def greedy(self) -> bool:
@@ -85,11 +68,6 @@ class SamplingParams(Struct, frozen=True):
         else:
             needed = self.top_k or MAX_CANDIDATES
         return min(max(needed + forbidden, top_logprobs), MAX_CANDIDATES)
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN fails too
-        raise RequestError(f"{name} must lie between {low} and {high}, not {value}.", param=name)
 
 
 class Sampler:

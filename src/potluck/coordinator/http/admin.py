@@ -1,4 +1,4 @@
-"""The owner's part of the HTTP API: invites, API keys and nodes. `access` lets only admin keys come here."""
+"""The owner's part of the HTTP API: invites, API keys and nodes. `auth` lets only admin keys come here."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from potluck.coordinator.gateway.moderation import Moderation
 from potluck.coordinator.http.office import Office
-from potluck.coordinator.http.requests import described, parse
+from potluck.coordinator.http.parsing import parse, refused_with
 from potluck.coordinator.members.invites import Invite
 from potluck.coordinator.members.keys import PER_MINUTE, Key
 from potluck.coordinator.members.members import Member
@@ -25,24 +24,27 @@ _MAX_BODY = 1 << 16
 _MOST = 10**9
 """Of whatever is counted: databases hold no number of more than 64 bits."""
 
-Name = Annotated[str, described(minLength=1, maxLength=_LONGEST_NAME)]
-"""Of an account."""
+_NAME = f"An account's name is up to {_LONGEST_NAME} printable characters."
+_Name = Annotated[str, refused_with(_NAME, min_length=1, max_length=_LONGEST_NAME)]
+_Uses = Annotated[int, refused_with(f"An invite is for 1 to {_MOST} uses.", ge=1, le=_MOST)]
+_Lifetime = Annotated[float, refused_with("An invite must live for a while.", gt=0)]
+_Rate = Annotated[int, refused_with(f"per_minute must lie between 0 and {_MOST}.", ge=0, le=_MOST)]
 
 
 class NewInvite(Struct, frozen=True, forbid_unknown_fields=True):
     """uses: None: any number. lifetime_s: None: for ever. account: see `Invite`."""
 
-    uses: Annotated[int | None, described(minimum=1, maximum=_MOST)] = None
-    lifetime_s: Annotated[float | None, described(exclusiveMinimum=0)] = None
-    account: Name | None = None
+    uses: _Uses | None = None
+    lifetime_s: _Lifetime | None = None
+    account: _Name | None = None
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
     """per_minute: requests; 0: any number."""
 
-    account: Name
+    account: _Name
     admin: bool = False
-    per_minute: Annotated[int, described(minimum=0, maximum=_MOST)] = PER_MINUTE
+    per_minute: _Rate = PER_MINUTE
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,31 +84,11 @@ class Admin:
     office: Office
     moderation: Moderation
 
-    def routes(self) -> list[Route]:
-        return [
-            Route("/v1/admin/invites", self.invites, methods=["GET", "POST"]),
-            Route("/v1/admin/invites/{id}", self.revoke_invite, methods=["DELETE"]),
-            Route("/v1/admin/keys", self.keys, methods=["GET", "POST"]),
-            Route("/v1/admin/keys/{id}", self.revoke_key, methods=["DELETE"]),
-            Route("/v1/admin/nodes", self.list_nodes),
-            Route("/v1/admin/nodes/{key}", self.mark_node, methods=["POST"]),
-        ]
-
-    async def invites(self, request: Request) -> Response:
-        return await (self.create_invite(request) if request.method == "POST" else self.list_invites())
-
-    async def keys(self, request: Request) -> Response:
-        return await (self.create_key(request) if request.method == "POST" else self.list_keys())
-
-    async def list_invites(self) -> Response:
+    async def list_invites(self, _: Request) -> Response:
         return _json({"invites": await asyncio.to_thread(self.office.invites.all)})
 
     async def create_invite(self, request: Request) -> Response:
         asked = parse(await _body(request), NewInvite)
-        if asked.uses is not None and not 1 <= asked.uses <= _MOST:
-            raise RequestError(f"An invite is for 1 to {_MOST} uses.", param="uses")
-        if asked.lifetime_s is not None and asked.lifetime_s <= 0:
-            raise RequestError("An invite must live for a while.", param="lifetime_s")
         account = None if asked.account is None else _checked_name(asked.account)
         text, invite = await asyncio.to_thread(
             self.office.invites.create, uses=asked.uses, lifetime_s=asked.lifetime_s, account=account
@@ -122,13 +104,11 @@ class Admin:
             nodes = [await self._mark(node.key, Marks(revoked=True)) for node in nodes]
         return _json(Revoked(invite, nodes, cut))
 
-    async def list_keys(self) -> Response:
+    async def list_keys(self, _: Request) -> Response:
         return _json({"keys": await asyncio.to_thread(self.office.keys.all)})
 
     async def create_key(self, request: Request) -> Response:
         asked = parse(await _body(request), NewKey)
-        if not 0 <= asked.per_minute <= _MOST:
-            raise RequestError(f"per_minute must lie between 0 and {_MOST}.", param="per_minute")
         account, limit = _checked_name(asked.account), asked.per_minute or None
         secret, key = await asyncio.to_thread(self.office.keys.create, account, admin=asked.admin, per_minute=limit)
         return _json(MadeKey(secret, key))
@@ -163,8 +143,8 @@ def _named(request: Request, parameter: str) -> str:
 
 
 def _checked_name(account: str) -> str:
-    if not account.isprintable() or not 1 <= len(account) <= _LONGEST_NAME:
-        raise RequestError(f"An account's name is up to {_LONGEST_NAME} printable characters.", param="account")
+    if not account.isprintable():
+        raise RequestError(_NAME, param="account")
     return account
 
 

@@ -15,20 +15,13 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from potluck.coordinator.gateway.tickets import Tickets
+from potluck.coordinator.http.endpoint import Access
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.members.keys import OWNER_ACCOUNT, PER_MINUTE, PREFIX, Keys
 from potluck.coordinator.members.limits import Limits
 from potluck.errors import PotluckError, RequestError
 from potluck.wire.origin import is_loopback
 
-_PUBLIC = frozenset({"/health", "/node", "/"})
-"""The paths that are open to everybody. `/node` has a door of its own."""
-_PAGES = "/web/"
-"""The pages, which hold no data of the swarm. What they show they request with a key."""
-_WEIGHTS = ("/manifest", "/files/")
-_NAMED_ONLY = (*_WEIGHTS, "/v1/account", "/v1/admin/")
-"""The paths that are closed to anonymous callers."""
-_ADMIN = "/v1/admin/"
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 _STRANGERS = 60
@@ -112,14 +105,23 @@ class KeyPolicy:
 
 
 class Auth:
-    """ASGI middleware that checks every request and notes its `Caller` for the routes (`caller_of`)."""
+    """ASGI middleware that checks every request and notes its `Caller` for the routes (`caller_of`).
+
+    access_of: says who may use a path.
+    """
 
     def __init__(
-        self, app: ASGIApp, policy: Policy, tickets: Tickets, clock: Callable[[], float] = time.monotonic
+        self,
+        app: ASGIApp,
+        policy: Policy,
+        tickets: Tickets,
+        access_of: Callable[[str], Access],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._policy = policy
         self._tickets = tickets
+        self._access_of = access_of
         self._clock = clock
         self._limits = Limits()
 
@@ -139,16 +141,16 @@ class Auth:
         await self._app(scope, receive, send)
 
     async def _check(self, connection: HTTPConnection) -> None:
-        path: str = connection.scope["path"]
+        access = self._access_of(connection.scope["path"])
         self._policy.check(connection)
-        if path in _PUBLIC or path.startswith(_PAGES):
+        if access is Access.PUBLIC:
             return
-        if path.startswith(_WEIGHTS) and self._tickets.holds(bearer(connection)):
+        if access is Access.WEIGHTS and self._tickets.holds(bearer(connection)):
             return
         caller = await self._caller(connection)
-        if caller.anonymous and path.startswith(_NAMED_ONLY):
+        if caller.anonymous and access is not Access.ANY:
             raise _unauthorized("This request needs an API key: send it as in 'Authorization: Bearer pk-…'.")
-        if path.startswith(_ADMIN) and not caller.admin:
+        if access is Access.ADMIN and not caller.admin:
             raise _forbidden("This request needs an admin key.")
         self._count(caller)
         connection.state.caller = caller

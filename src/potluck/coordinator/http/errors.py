@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -34,6 +35,12 @@ def error_response(_: Request, error: Exception) -> Response:
     if isinstance(error, Unavailable):
         return unavailable(error, {})
     return JSONResponse(error_json(error), 500)
+
+
+async def http_error(_: Request, error: Exception) -> Response:
+    """Starlette's handler for HTTPException: unknown paths and methods, in OpenAI's words as well."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse(error_json(RequestError(error.detail)), error.status_code, dict(error.headers or {}))
 
 
 def unavailable(error: Unavailable, more: dict[str, Any]) -> Response:

@@ -15,8 +15,9 @@ from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
+from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
-from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool, parse
+from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool
 from potluck.coordinator.http.streaming import events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.template import ChatTemplate
@@ -67,7 +68,7 @@ class Service:
         asked = parse(await body_of(request, self.context), ChatRequest)
         self.check_model(asked.model)
         prompt = await asyncio.to_thread(self.tokenizer.encode, self._rendered(asked), special=True, bos=True)
-        limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
+        limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
         grammar, stops = await self._chat_grammar(asked), self._stops(asked)
         jobs = [
             Job(
@@ -123,7 +124,7 @@ class Service:
         self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim, grammar: Grammar | None
     ) -> Job:
         echo = asked.echo and asked.logprobs is not None
-        limit = self._limit(asked, prompt, least=0)
+        limit = self._limit(asked, prompt)
         return Job(
             prompt=prompt,
             params=self._sampling(asked, choice),
@@ -179,7 +180,7 @@ class Service:
             message = f"The model {model!r} is not served here; {self.model!r} is."
             raise RequestError(message, status=404, param="model", code="model_not_found")
 
-    def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int], least: int) -> int:
+    def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int]) -> int:
         """Tokens that the answer may have. Raises RequestError when prompt and answer do not fit the context."""
         name, limit = asked.limit
         room = self.context - len(prompt)
@@ -191,8 +192,6 @@ class Service:
             raise RequestError(message, param=param, code="context_length_exceeded")
         if limit is None:
             return room
-        if limit < least:
-            raise RequestError(f"{name} must be at least {least}, not {limit}.", param=name)
         if limit > room:
             message = f"{name} is {limit}, but a prompt of {len(prompt)} tokens leaves {room} of {self.context}."
             raise RequestError(message, param=name, code="context_length_exceeded")

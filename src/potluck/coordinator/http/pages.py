@@ -8,7 +8,6 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from potluck.errors import RequestError
 
@@ -54,9 +53,6 @@ class Pages:
 
     def __init__(self) -> None:
         self._pages = {path.name: Page.read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA}
-
-    def routes(self) -> list[Route]:
-        return [Route("/", self.home), Route("/web/{name}", self.page)]
 
     async def home(self, request: Request) -> Response:
         return _give(request, self._pages[_HOME])

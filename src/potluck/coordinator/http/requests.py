@@ -1,13 +1,13 @@
-"""What clients may ask, as the OpenAI API words it: JSON in, validated values out. Fields unknown to us are ignored."""
+"""What clients may ask, as the OpenAI API words it, with the bounds of each field. Unknown fields are ignored."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.http.parsing import described, refused_with
 from potluck.coordinator.text.template import ROLES
 from potluck.errors import RequestError
 from potluck.types import Priority
@@ -21,13 +21,6 @@ _TEXT_PART = {
     "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
     "required": ["type", "text"],
 }
-
-
-def described(**schema: object) -> Meta:
-    """What `openapi` tells of a field besides its type; it is checked where the field is used."""
-    return Meta(extra_json_schema=schema)
-
-
 _Message = Annotated[
     dict[str, Any],
     described(
@@ -38,12 +31,23 @@ _Message = Annotated[
         required=["role", "content"],
     ),
 ]
-_Words = Annotated[str, described(minLength=1)]
 _Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
-_Count = Annotated[int | None, described(minimum=0)]
-_Share = Annotated[float | None, described(minimum=0, maximum=1)]
-_Penalty = Annotated[float | None, described(minimum=-2, maximum=2)]
-_Logprobs = Annotated[int | None, described(minimum=0, maximum=_MAX_LOGPROBS)]
+"""The served model's vocabulary bounds it further: `openai.checked_tokens`."""
+_AtLeastOne = Annotated[int, Meta(ge=1)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Logprobs = Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)]
+
+_STOP = f"stop takes up to {_MAX_STOPS} strings, none of them empty."
+_Stop = Annotated[str, refused_with(_STOP, min_length=1)]
+_Stops = _Stop | Annotated[list[_Stop], refused_with(_STOP, max_length=_MAX_STOPS)]
+
+_PROMPT = f"prompt must be a text, a list of token ids, or a list of up to {MAX_CHOICES} of these, none empty."
+_GIVEN = refused_with(_PROMPT, min_length=1)
+_Text = Annotated[str, _GIVEN]
+_Prompt = _Text | Annotated[list[_Text | _Token | Annotated[list[_Token], _GIVEN]], _GIVEN]
+
+_NOT_EMPTY = refused_with("The prompt is empty.", min_length=1)
 
 
 class StreamOptions(Struct, frozen=True):
@@ -72,17 +76,16 @@ class Common(Struct, frozen=True, kw_only=True):
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_progress: bool = False
-    max_tokens: _Count = None
-    n: Annotated[int | None, described(minimum=1, maximum=MAX_CHOICES)] = None
-    stop: _Words | Annotated[list[_Words], described(maxItems=_MAX_STOPS)] | None = None
-    temperature: Annotated[float | None, described(minimum=0, maximum=2)] = None
-    top_p: _Share = None
-    top_k: _Count = None
-    min_p: _Share = None
-    frequency_penalty: _Penalty = None
-    presence_penalty: _Penalty = None
-    repetition_penalty: Annotated[float | None, described(minimum=0.01, maximum=100)] = None
-    logit_bias: dict[str, Annotated[float, described(minimum=-100, maximum=100)]] | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    stop: _Stops | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: _Share | None = None
+    top_k: Annotated[int, refused_with("top_k must be 0 (off) or more, not {value}.", ge=0)] | None = None
+    min_p: _Share | None = None
+    frequency_penalty: _Penalty | None = None
+    presence_penalty: _Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     seed: int | None = None
     ignore_eos: bool = False
     min_tokens: Annotated[int, described(minimum=0)] = 0
@@ -114,16 +117,11 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if len(stops) > _MAX_STOPS or "" in stops:
-            raise RequestError(f"stop takes up to {_MAX_STOPS} strings, none of them empty.", param="stop")
-        return stops
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def choices(self) -> int:
-        if self.n is not None and not 1 <= self.n <= MAX_CHOICES:
-            raise RequestError(f"n must lie between 1 and {MAX_CHOICES}, not {self.n}.", param="n")
-        return self.n or 1
+        return 1 if self.n is None else self.n
 
     def least(self, limit: int) -> int:
         """Tokens that the answer must have, of so many that it may have."""
@@ -152,9 +150,12 @@ class Common(Struct, frozen=True, kw_only=True):
 
     def _bias(self) -> dict[int, float]:
         try:
-            return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+            biases = {int(token): bias for token, bias in (self.logit_bias or {}).items()}
         except ValueError as error:
             raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
+        if wrong := [token for token in biases if token < 0]:
+            raise RequestError(f"logit_bias names tokens by their id, and {wrong[0]} is none.", param="logit_bias")
+        return biases
 
 
 class Function(Struct, frozen=True):
@@ -192,10 +193,11 @@ class NamedTool(Struct, frozen=True):
 
 
 class ChatRequest(Common, frozen=True, kw_only=True):
-    messages: Annotated[list[_Message], described(minItems=1)]
-    max_completion_tokens: _Count = None
+    messages: Annotated[list[_Message], refused_with("messages must hold at least one message.", min_length=1)]
+    max_tokens: _AtLeastOne | None = None
+    max_completion_tokens: _AtLeastOne | None = None
     logprobs: bool | None = None
-    top_logprobs: _Logprobs = None
+    top_logprobs: _Logprobs | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = True
@@ -237,12 +239,13 @@ class ChatRequest(Common, frozen=True, kw_only=True):
         """How many top log-probabilities are wanted a token; None: no log-probabilities at all."""
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true.", param="top_logprobs")
-        return checked_logprobs(self.top_logprobs or 0, "top_logprobs") if self.logprobs else None
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
-    prompt: _Words | Annotated[list[_Words | _Token | list[_Token]], described(minItems=1, maxItems=MAX_CHOICES)]
-    logprobs: _Logprobs = None
+    prompt: _Prompt
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    logprobs: _Logprobs | None = None
     echo: bool = False
 
     @property
@@ -252,20 +255,18 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        return None if self.logprobs is None else checked_logprobs(self.logprobs, "logprobs")
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
         """A prompt a choice, each as text or as token ids."""
         given = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        if given and all(isinstance(item, int) for item in given):
-            return [[item for item in given if isinstance(item, int)]]
+        tokens = [item for item in given if isinstance(item, int)]
+        if len(tokens) == len(given):
+            return [tokens]
         prompts = [item for item in given if not isinstance(item, int)]
-        if not 1 <= len(prompts) <= MAX_CHOICES or len(prompts) != len(given) or not all(prompts):
-            raise RequestError(
-                f"prompt must be a text, a list of token ids, or a list of up to {MAX_CHOICES} of these, none empty.",
-                param="prompt",
-            )
+        if tokens or len(prompts) > MAX_CHOICES:
+            raise RequestError(_PROMPT, param="prompt")
         return prompts
 
 
@@ -301,49 +302,15 @@ class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
 
     model: str
     layer: Annotated[int, described(minimum=0)]
-    prompt: _Words | None = None
-    tokens: Annotated[list[_Token], described(minItems=1)] | None = None
+    prompt: Annotated[str, _NOT_EMPTY] | None = None
+    tokens: Annotated[list[_Token], _NOT_EMPTY] | None = None
     priority: Priority = Priority.INTERACTIVE
 
     @property
     def given(self) -> str | list[int]:
         """Raises RequestError unless there is one or the other."""
-        if (self.prompt is None) == (self.tokens is None):
-            raise RequestError("Give either a prompt or tokens.", param="prompt")
-        given = self.tokens if self.prompt is None else self.prompt
-        if not given:
-            raise RequestError("The prompt is empty.", param="tokens" if self.prompt is None else "prompt")
-        return given
-
-
-def checked_logprobs(count: int, param: str) -> int:
-    if not 0 <= count <= _MAX_LOGPROBS:
-        raise RequestError(f"{param} must lie between 0 and {_MAX_LOGPROBS}, not {count}.", param=param)
-    return count
-
-
-R = TypeVar("R", bound=Struct)
-
-_NULL = msgspec.Raw(b"null")
-"""OpenAI's word for "not given"."""
-
-
-def parse(body: bytes, kind: type[R]) -> R:
-    """Raises RequestError when the body is no JSON, or not of this kind."""
-    try:
-        # Values stay text here: making objects of those that are not known would hold up all nodes.
-        fields, known = msgspec.json.decode(body, type=dict[str, msgspec.Raw]), kind.__struct_encode_fields__
-        given = {name: value for name, value in fields.items() if value != _NULL or name not in known}
-        return msgspec.json.decode(msgspec.json.encode(given), type=kind)
-    except msgspec.ValidationError as error:
-        text, _, place = str(error).partition(" - at `$.")
-        field = place.rstrip("`").split("[")[0] or _missing(text)
-        where = f"{field}: " if place else ""
-        raise RequestError(f"{where}{text}.", param=field or None) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The request's body is not valid JSON: {error}.") from error
-
-
-def _missing(text: str) -> str:
-    """The field in msgspec's "Object missing required field `x`"."""
-    return text.split("`")[1] if "missing required field" in text else ""
+        if self.prompt is None and self.tokens is not None:
+            return self.tokens
+        if self.tokens is None and self.prompt is not None:
+            return self.prompt
+        raise RequestError("Give either a prompt or tokens.", param="prompt")

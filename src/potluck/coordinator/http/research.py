@@ -10,12 +10,12 @@ import numpy as np
 from safetensors.numpy import save
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.openai import Service, checked_tokens, text_of
-from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest, parse
+from potluck.coordinator.http.parsing import parse
+from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
 from potluck.errors import RequestError
 from potluck.wire.rows import Ids
 
@@ -26,14 +26,6 @@ class Research:
 
     service: Service
     hidden: HiddenStates
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("/tokenizer_info", self.tokenizer_info, methods=["GET"]),
-            Route("/tokenize", self.tokenize, methods=["POST"]),
-            Route("/detokenize", self.detokenize, methods=["POST"]),
-            Route("/v1/hidden_states", self.hidden_states, methods=["POST"]),
-        ]
 
     async def tokenizer_info(self, _: Request) -> Response:
         """GET /tokenizer_info"""

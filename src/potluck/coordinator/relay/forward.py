@@ -1,4 +1,4 @@
-"""One forward pass of a session, as the one who wants it describes it; the relay knows where it goes."""
+"""One forward pass, as its session describes it; the relay adds where it goes."""
 
 from __future__ import annotations
 

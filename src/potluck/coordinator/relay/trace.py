@@ -21,7 +21,7 @@ _SESSIONS = 1
 Event = dict[str, Any]
 
 
-class Hop(Struct, frozen=True, kw_only=True, gc=False):
+class Hop(Struct, frozen=True, gc=False):
     """A step's stay at one stage, sent there and received back by the coordinator's clock, in seconds.
 
     index: that of the stage, among `stages`. queue_s, compute_s: as the node says.

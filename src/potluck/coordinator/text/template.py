@@ -68,8 +68,6 @@ class ChatTemplate:
         kwargs: further variables of the template, such as `tools` or `enable_thinking`.
         Raises RequestError when a message is malformed or the template refuses the conversation.
         """
-        if not messages:
-            raise RequestError("messages must hold at least one message.", param="messages")
         variables = {
             "tools": None,  # templates ask whether they are none, not whether they are defined
             "documents": None,

@@ -1,0 +1,74 @@
+"""An endpoint of the HTTP API, as data: routing, access rules and the OpenAPI document are made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+Json = dict[str, Any]
+
+
+class Access(Enum):
+    """Who may ask, of those whom the swarm's policy does not turn away."""
+
+    PUBLIC = "whoever reaches the coordinator"
+    ANY = "every caller, in an open swarm also one without an API key"
+    KEY = "callers with an API key"
+    WEIGHTS = "callers with an API key, and nodes with a ticket"
+    ADMIN = "callers with an admin key"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one path.
+
+    name: both, as in "GET /status"; the path may name Starlette's convertors, as in "/files/{name:path}".
+    handler: a method of the class under which the endpoint stands in the table.
+    answer: the type of the JSON that it gives; str: text; None: bytes of the types in `media`.
+    body: the type of the JSON that it takes. events: what it streams, always or where a body asks for it.
+    errors: the statuses that it answers with OpenAI's errors, besides those with which `Auth` turns requests away.
+    plain: the statuses that it answers with a line of text. bare: those that it answers without a body.
+    """
+
+    name: str
+    handler: Callable[[Any, Request], Awaitable[Response]]
+    access: Access
+    summary: str
+    answer: Any = None
+    body: Any = None
+    events: Any = None
+    parameters: tuple[Json, ...] = ()
+    errors: tuple[int, ...] = ()
+    plain: tuple[int, ...] = ()
+    bare: tuple[int, ...] = ()
+    media: tuple[str, ...] = ("application/octet-stream",)
+
+    @property
+    def method(self) -> str:
+        return self.name.partition(" ")[0]
+
+    @property
+    def pattern(self) -> str:
+        """The path, for Starlette."""
+        return self.name.partition(" ")[2]
+
+    @property
+    def path(self) -> str:
+        """The path, for people and for OpenAPI."""
+        return re.sub(r":\w+}", "}", self.pattern)
+
+    @property
+    def types(self) -> list[Any]:
+        """What its JSON consists of."""
+        return [kind for kind in (self.answer, self.body, self.events) if kind not in (None, str)]
+
+
+def parameter(place: str, name: str, meaning: str, schema: Json) -> Json:
+    """As OpenAPI describes it. place: "path", "query" or "header"."""
+    return {"in": place, "name": name, "description": meaning, "required": place == "path", "schema": schema}

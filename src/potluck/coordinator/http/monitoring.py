@@ -1,0 +1,69 @@
+"""What the swarm is doing: the endpoints for its owner, for Prometheus and for trace viewers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.watching.metrics import Metrics
+from potluck.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """tell: the swarm's status, as JSON."""
+
+    tell: Callable[[], bytes]
+    figures: Metrics
+    hops: Trace
+    swarm: Swarm
+
+    async def health(self, _: Request) -> Response:
+        """GET /health"""
+        return JSONResponse({"status": "ok"})
+
+    async def status(self, _: Request) -> Response:
+        """GET /status"""
+        return readable(self.tell())
+
+    async def metrics(self, _: Request) -> Response:
+        """GET /metrics"""
+        return self.figures.response()
+
+    async def trace(self, request: Request) -> Response:
+        """GET /trace: session numbers, positions and times; no texts and no tokens."""
+        asked = self.hops.hops(_number(request, "session"), _number(request, "after") or 0)
+        names = {number: node.name for number, node in self.swarm.nodes.items()}
+        # On a thread: a long timeline takes a good part of a second, and frames do not wait for it.
+        body = await asyncio.to_thread(_timeline, asked, names, self.hops.count)
+        return Response(body, media_type="application/json")
+
+
+def readable(body: bytes) -> Response:
+    """JSON for people who use curl: indented, but a list of numbers on one line."""
+    indented = msgspec.json.format(body, indent=2) + b"\n"
+    text = re.sub(rb"\[[\d,\s]+\]", lambda found: b" ".join(found[0].split()), indented)
+    return Response(text, media_type="application/json")
+
+
+def _number(request: Request, name: str) -> int | None:
+    """A parameter of the query."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise RequestError(f"{name} must be a number from 0 on.", param=name)
+    return int(text)
+
+
+def _timeline(hops: Sequence[Hop], names: dict[str, str], count: int) -> bytes:
+    """What viewers read, and beside it a sentence, and how many hops there were so far."""
+    return msgspec.json.encode({"summary": summary(hops, names), "count": count, **chrome(hops, names)})

@@ -1,0 +1,105 @@
+"""JSON bodies into typed requests: the types declare all bounds, and what is wrong is told in a sentence."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from potluck.errors import RequestError
+
+R = TypeVar("R", bound=Struct)
+
+_NULL = msgspec.Raw(b"null")
+"""OpenAI's word for "not given"."""
+
+_SENTENCE = "sentence"
+_BROKEN = re.compile(r"Expected `(\w+)` ((?:of length )?[<>]=?) (\S+)")
+"""How msgspec words a bound that a value does not keep to."""
+_BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    ">=": ("ge", operator.ge),
+    ">": ("gt", operator.gt),
+    "<=": ("le", operator.le),
+    "<": ("lt", operator.lt),
+    "of length >=": ("min_length", operator.ge),
+    "of length <=": ("max_length", operator.le),
+}
+_NUMBERS: dict[str, type[float]] = {"int": int, "float": float}
+
+
+def refused_with(sentence: str, **bounds: Any) -> Meta:
+    """Bounds of a field, with what a client is told of a value outside them: {field} and {value} are filled in.
+
+    Bounds without a sentence of their own (`Meta(ge=…, le=…)`) are told in the words of `_default_sentence`.
+    """
+    return Meta(**bounds, extra={_SENTENCE: sentence})
+
+
+def described(**schema: object) -> Meta:
+    """What the OpenAPI document says of a field whose bound the model or another field sets.
+
+    It is checked where that bound is known.
+    """
+    return Meta(extra_json_schema=schema)
+
+
+def parse(body: bytes, kind: type[R]) -> R:
+    """Raises RequestError when the body is no JSON, or not of this kind."""
+    try:
+        # Values stay text here: making objects of those that are not known would hold up all nodes.
+        fields, known = msgspec.json.decode(body, type=dict[str, msgspec.Raw]), kind.__struct_encode_fields__
+        given = {name: value for name, value in fields.items() if value != _NULL or name not in known}
+        return msgspec.json.decode(msgspec.json.encode(given), type=kind)
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).partition(" - at `$.")
+        field = place.rstrip("`").split("[")[0] or _missing(text)
+        where = f"{field}: " if place else ""
+        message = _out_of_bounds(text, kind, field, body) or f"{where}{text}."
+        raise RequestError(message, param=field or None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"The request's body is not valid JSON: {error}.") from error
+
+
+def _missing(text: str) -> str:
+    """The field in msgspec's "Object missing required field `x`"."""
+    return text.split("`")[1] if "missing required field" in text else ""
+
+
+def _out_of_bounds(text: str, kind: type[Struct], field: str, body: bytes) -> str | None:
+    """The sentence of the bound that msgspec's text names; None where the text is about something else."""
+    broken = _BROKEN.fullmatch(text)
+    if broken is None or field not in kind.__struct_fields__:
+        return None
+    (name, holds), limit = _BOUNDS[broken[2]], float(broken[3])
+    metas = _metas(get_type_hints(kind, include_extras=True)[field])
+    meta = next(one for one in metas if getattr(one, name) == limit)
+    given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])[field]
+    numbers = _numbers(given, _NUMBERS[broken[1]]) if broken[1] in _NUMBERS else iter(())
+    culprit = next((number for number in numbers if not holds(number, limit)), None)
+    sentence: str = (meta.extra or {}).get(_SENTENCE) or _default_sentence(meta)
+    return sentence.format(field=field, value=culprit)
+
+
+def _metas(hint: Any) -> Iterator[Meta]:
+    """All that is declared of a field and of what it holds, the outermost first."""
+    if get_origin(hint) is Annotated:
+        yield from (one for one in hint.__metadata__ if isinstance(one, Meta))
+    for inner in get_args(hint):
+        yield from _metas(inner)
+
+
+def _default_sentence(meta: Meta) -> str:
+    if meta.le is None:
+        return f"{{field}} must be at least {meta.ge}, not {{value}}."
+    return f"{{field}} must lie between {meta.ge} and {meta.le}, not {{value}}."
+
+
+def _numbers(given: msgspec.Raw, kind: type[float]) -> Iterator[float]:
+    """The field's own number, or those that it maps to. What follows the wrong one was not checked by anyone."""
+    mapped = bytes(given).startswith(b"{")
+    held = msgspec.json.decode(given, type=dict[str, msgspec.Raw]).values() if mapped else (given,)
+    return (msgspec.json.decode(one, type=kind) for one in held)

@@ -1,0 +1,98 @@
+"""What a client is told of a value outside the bounds that the request's type declares."""
+
+import json
+from typing import Annotated, Any
+
+import pytest
+from msgspec import Meta, Struct
+
+from potluck.coordinator.http.parsing import parse, refused_with
+from potluck.coordinator.http.requests import ChatRequest, CompletionRequest, HiddenStatesRequest
+from potluck.errors import RequestError
+
+PROMPT = "prompt must be a text, a list of token ids, or a list of up to 64 of these, none empty."
+STOP = "stop takes up to 16 strings, none of them empty."
+
+
+class Order(Struct, frozen=True):
+    """A request with all kinds of bounds."""
+
+    size: Annotated[int, Meta(ge=1, le=9)] | None = None
+    weight: Annotated[float, Meta(ge=0.5)] | None = None
+    price: Annotated[float, refused_with("A dish has a price, not {value}.", gt=0)] | None = None
+    names: dict[str, Annotated[float, Meta(ge=0, le=1)]] | None = None
+    dishes: list[Annotated[str, refused_with("{field} have names.", min_length=1)]] | None = None
+
+
+def told(kind: type[Struct], **fields: Any) -> tuple[str, str | None]:
+    with pytest.raises(RequestError) as caught:
+        parse(json.dumps(fields).encode(), kind)
+    assert caught.value.status == 400
+    return str(caught.value), caught.value.param
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"size": 0}, "size must lie between 1 and 9, not 0."),
+        ({"size": 10**30}, f"size must lie between 1 and 9, not {10**30}."),
+        ({"weight": 0}, "weight must be at least 0.5, not 0.0."),
+        ({"price": 0}, "A dish has a price, not 0.0."),
+        ({"names": {"one": 1, "two": 2, "three": 3}}, "names must lie between 0 and 1, not 2.0."),
+        ({"names": {"one": 2, "two": None, "three": "many"}}, "names must lie between 0 and 1, not 2.0."),
+        ({"dishes": ["soup", ""]}, "dishes have names."),
+        ({"size": "5"}, "size: Expected `int | null`, got `str`."),
+        ({"size": None, "weight": 0.5, "price": -1, "unknown": 0}, "A dish has a price, not -1.0."),
+    ],
+)
+def test_a_bound_is_told_in_a_sentence(fields: dict[str, Any], message: str) -> None:
+    assert told(Order, **fields)[0] == message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": 3}, "temperature must lie between 0 and 2, not 3.0."),
+        ({"repetition_penalty": 0}, "repetition_penalty must lie between 0.01 and 100, not 0.0."),
+        ({"n": 65}, "n must lie between 1 and 64, not 65."),
+        ({"max_tokens": -1}, "max_tokens must be at least 0, not -1."),
+        ({"top_k": -1}, "top_k must be 0 (off) or more, not -1."),
+        ({"logit_bias": {"1": 5, "2": -101}}, "logit_bias must lie between -100 and 100, not -101.0."),
+        ({"logprobs": 21}, "logprobs must lie between 0 and 20, not 21."),
+        ({"stop": ["x"] * 17}, STOP),
+        ({"stop": ["x", ""]}, STOP),
+        ({"stop": ""}, STOP),
+        ({"prompt": ""}, PROMPT),
+        ({"prompt": []}, PROMPT),
+        ({"prompt": ["a", ""]}, PROMPT),
+        ({"prompt": [[1], []]}, PROMPT),
+    ],
+)
+def test_the_bounds_of_a_completion(fields: dict[str, Any], message: str) -> None:
+    [field] = fields
+    assert told(CompletionRequest, **{"model": "m", "prompt": "hi", **fields}) == (message, field)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": []}, "messages must hold at least one message."),
+        ({"max_tokens": 0}, "max_tokens must be at least 1, not 0."),
+        ({"max_completion_tokens": -5}, "max_completion_tokens must be at least 1, not -5."),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs must lie between 0 and 20, not -1."),
+    ],
+)
+def test_the_bounds_of_a_chat(fields: dict[str, Any], message: str) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    assert told(ChatRequest, **{"model": "m", "messages": messages, **fields}) == (message, [*fields][-1])
+
+
+@pytest.mark.parametrize("field", ["prompt", "tokens"])
+def test_hidden_states_are_those_of_something(field: str) -> None:
+    empty: Any = "" if field == "prompt" else []
+    assert told(HiddenStatesRequest, model="m", layer=0, **{field: empty}) == ("The prompt is empty.", field)
+
+
+def test_a_prompt_of_tokens_may_have_more_of_them_than_a_request_may_have_prompts() -> None:
+    body = json.dumps({"model": "m", "prompt": [1] * 1000}).encode()
+    assert parse(body, CompletionRequest).prompts == [[1] * 1000]

@@ -1,0 +1,29 @@
+import asyncio
+
+from potluck.coordinator.swarm.changes import Changes
+
+
+def test_a_change_wakes_all_who_wait_once() -> None:
+    async def test() -> None:
+        told: list[str] = []
+        changes = Changes(lambda: told.append("also"))
+        deadline = asyncio.get_running_loop().time() + 10
+        waits = [asyncio.create_task(changes.before(deadline)) for _ in range(2)]
+        await asyncio.sleep(0)
+        changes.tell()
+        assert await asyncio.gather(*waits) == [True, True]
+        assert told == ["also"]
+        later = asyncio.create_task(changes.before(deadline))
+        await asyncio.sleep(0)
+        assert not later.done()
+        changes.tell()
+        assert await later
+
+    asyncio.run(test())
+
+
+def test_who_has_waited_long_enough_is_told_so() -> None:
+    async def test() -> None:
+        assert not await Changes().before(asyncio.get_running_loop().time())
+
+    asyncio.run(test())
