@@ -107,7 +107,7 @@ class KeyPolicy:
 class Auth:
     """ASGI middleware that checks every request and notes its `Caller` for the routes (`caller_of`).
 
-    access_of: says who may ask for what lies at a path.
+    access_of: says who may use a path.
     """
 
     def __init__(
