@@ -177,7 +177,7 @@ def main() -> None:
         if differ and not arguments.plain:
             sys.exit(f"{differ} answers were not those of a quiet swarm.")
         local.wait_covered()
-        status = local.wait_until(lambda status: leaked(status) == 0, timeout=30)
+        status = local.wait_until(lambda status: leaked(status) == 0)
     faults = status["audits_failed"] + status["audits_undecided"]
     if faults:
         sys.exit(f"{faults} audits found fault with honest nodes.")

@@ -1,7 +1,7 @@
 """`generate` over a gateway with nodes in this process that compute a toy model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,7 @@ from potluck.coordinator.session import step_rows
 from potluck.coordinator.swarm import Swarm
 from potluck.coordinator.tally import Incident, Remedy, TokenKind
 from potluck.coordinator.terms import Terms
-from potluck.coordinator.watch import LOOK_S
+from potluck.coordinator.watch import Watch
 from potluck.errors import LinkClosed, RequestError, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import (
@@ -62,6 +62,7 @@ from potluck.wire.messages import (
     Welcome,
 )
 from potluck.wire.rows import pack_ids, pack_rows, pack_scores, unpack_ids, unpack_rows
+from waiting import run
 
 LAYERS, WIDTH = 4, 1
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -269,14 +270,6 @@ async def answer(gateway: Gateway, one: Job) -> list[Delta]:
 
 def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(10):
-            await test
-
-    asyncio.run(timed())
 
 
 @pytest.mark.parametrize("spans", [["0-3"], ["0-1", "2-3"], ["0", "1", "2", "3"], ["0-2", "1-3"]])
@@ -564,7 +557,7 @@ def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
 @pytest.mark.parametrize(("gives", "takes"), [(True, True), (False, True), (True, False)])
 def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, takes: bool) -> None:
     async def scenario() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (gateway, nodes), asyncio.timeout(10):
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (gateway, nodes):
             generator = generate(gateway, TOKENIZER, job(max_tokens=12))
             text = [(await anext(generator)).text for _ in range(4)]
             [leaver] = [node for node in nodes[1:] if node.cache]
@@ -577,7 +570,7 @@ def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, 
             assert bool(nodes[0].recalls) != (gives and takes)
             assert gateway.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_an_heir_that_is_lost_with_what_it_was_given_is_replaced() -> None:
@@ -1084,7 +1077,16 @@ def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
     run(test())
 
 
-def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
+def test_what_a_pausing_node_leaves_undone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    look = Watch.look
+
+    def noted(watch: Watch, now: float, *seen: Any) -> list[Any]:
+        looks.append(now)
+        return look(watch, now, *seen)
+
+    monkeypatch.setattr(Watch, "look", noted)
+
     async def test() -> None:
         async with toy_swarm("0-3", positions=2000) as (gateway, nodes):
             [owned] = nodes
@@ -1095,7 +1097,8 @@ def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
             owned.failing = True
             rest = [asyncio.create_task(anext(stream)) for stream in streams]
             await until(lambda: not gateway.swarm.nodes[owned.name].reserved)
-            await asyncio.sleep(2 * LOOK_S)  # the watch has looked
+            looks.clear()
+            await until(lambda: len(looks) == 2)
             owned.failing = False
             await owned.link.send(encode(Resume()))
             for stream, first, second in zip(streams, begun, rest, strict=True):

@@ -1,8 +1,8 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -39,6 +39,7 @@ from potluck.wire.messages import (
     Welcome,
 )
 from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
+from waiting import run
 
 LAYERS = 4
 SPEED = Speed(decode_s=1.0, prefill_s=0.25)
@@ -163,14 +164,6 @@ class Bench:
 
 
 FIRST, LAST = Span(0, 1), Span(2, 3)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(20):
-            await test
-
-    asyncio.run(timed())
 
 
 @contextmanager
