@@ -10,6 +10,7 @@ import pytest
 
 from potluck.engine.base import Output, Segment
 from potluck.errors import CapacityError, EngineError, LinkClosed, Refused, WireError
+from potluck.local import HANG_S
 from potluck.node.background import Worker
 from potluck.node.hardware import Cores
 from potluck.node.stage import Stage
@@ -256,7 +257,7 @@ def test_a_session_that_closes_while_it_runs_is_forgotten_afterwards() -> None:
 
         def hold() -> None:
             loop.call_soon_threadsafe(entered.set)
-            assert gate.wait(10)
+            assert gate.wait(HANG_S)
 
         bench.engine.before = hold
         with serving(bench):
