@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Unsplit
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 from potluck.types import even_spans
 from tiny import write_tiny_gguf
 
@@ -58,7 +58,7 @@ def client_of() -> Iterator[Callable[[LocalSwarm], openai.OpenAI]]:
     clients: list[openai.OpenAI] = []
 
     def connect(swarm: LocalSwarm) -> openai.OpenAI:
-        clients.append(openai.OpenAI(base_url=f"{swarm.url}/v1", api_key="none", max_retries=0, timeout=120))
+        clients.append(openai.OpenAI(base_url=f"{swarm.url}/v1", api_key="none", max_retries=0, timeout=HANG_S))
         return clients[-1]
 
     yield connect

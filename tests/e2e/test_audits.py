@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, eventually
+from e2e.helpers import LOCAL, ONE_THREAD
 from potluck.local import LocalSwarm
+from waiting import eventually
 
 HOSTILE = Path(__file__).parents[2] / "benchmarks" / "hostile_node.py"
 

@@ -12,9 +12,10 @@ import httpx
 import psutil
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, eventually, potluck
-from potluck.local import LocalSwarm, Process
+from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span, even_spans
+from waiting import eventually
 
 
 def test_status_tells_who_serves_what(tiny_swarm):
@@ -30,7 +31,7 @@ def test_status_tells_who_serves_what(tiny_swarm):
 
 
 def test_the_status_for_programs(tiny_swarm):
-    reply = httpx.get(f"{tiny_swarm.url}/status")
+    reply = httpx.get(f"{tiny_swarm.url}/status", timeout=HANG_S)
     assert reply.headers["content-type"] == "application/json"
     status = reply.json()
     assert (status["model"], status["layers"], status["context"]) == ("tiny", 6, 4096)
@@ -107,7 +108,7 @@ def interrupted(process: Process, sign: signal.Signals = signal.SIGINT) -> Itera
         yield
         children = psutil.Process(process.popen.pid).children(recursive=True)
         process.popen.send_signal(sign)
-        assert process.wait(10) == 0, "\n".join(process.lines)
+        assert process.wait() == 0, "\n".join(process.lines)
         assert not any("Traceback" in line for line in process.lines), "\n".join(process.lines)
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
@@ -133,7 +134,7 @@ def test_serve_ends_in_the_middle_of_an_answer(tiny):
     body = {"model": "tiny", "prompt": "x", "max_tokens": 4000, "stream": True, "ignore_eos": True}
     with LocalSwarm(tiny, even_spans(6, 2), serve=LOCAL, join=ONE_THREAD) as swarm:
         swarm.wait_covered()
-        with httpx.stream("POST", f"{swarm.url}/v1/completions", json=body) as reply:
+        with httpx.stream("POST", f"{swarm.url}/v1/completions", json=body, timeout=HANG_S) as reply:
             lines = reply.iter_lines()
             assert next(lines).startswith("data: {")
             with interrupted(swarm.coordinator):
@@ -185,5 +186,5 @@ def test_chat_ends_while_it_waits_and_while_it_answers(tiny_swarm):
             if question:
                 assert chat.stdout.read(1)
             chat.send_signal(signal.SIGINT)
-            assert chat.wait(10) == 0
+            assert chat.wait(HANG_S) == 0
             assert "Traceback" not in chat.stderr.read()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from e2e.helpers import Unsplit, chosen_logprob
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of other people's code
 
@@ -59,7 +59,7 @@ def evaluate(swarm: LocalSwarm, model: str, tasks: str, *options: str, folder: P
     command = [Path(sys.executable).parent / "lm_eval", "--model", "local-completions", "--tasks", tasks, *options]
     command += ["--include_path", TASKS, "--log_samples", "--output_path", folder, "--model_args", f"model={model}"]
     command += [f"base_url={swarm.url}/v1/completions", f"num_concurrent={concurrent}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     [results] = folder.glob("*/results_*.json")
     files = {task: next(folder.glob(f"*/samples_{task}_2*.jsonl")) for task in tasks.split(",")}

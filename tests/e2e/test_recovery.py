@@ -9,9 +9,10 @@ import httpx
 import openai
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, complaint, eventually, memory_for, potluck
+from e2e.helpers import LOCAL, ONE_THREAD, complaint, memory_for, potluck
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span
+from waiting import eventually
 
 TOKENS = 1500
 PROMPT = "the potluck"

@@ -14,9 +14,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from e2e.helpers import LOCAL, ONE_THREAD, eventually
-from potluck.local import LocalSwarm, Process
+from e2e.helpers import LOCAL, ONE_THREAD
+from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span, even_spans
+from waiting import eventually
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>
@@ -329,7 +330,7 @@ def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:
         expect(page.get_by_role("img", name="Layers 2-3 of 6 are served by nobody.")).to_be_visible()
         expect(page.locator("tr.node")).to_have_count(2)
         swarm.add_node(str(Span(2, 3)))
-        expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible()
 
 
 def test_an_answer_that_waits_for_lost_layers_says_so(visit, tiny: Path) -> None:
@@ -340,9 +341,9 @@ def test_an_answer_that_waits_for_lost_layers_says_so(visit, tiny: Path) -> None
         swarm.nodes[1].popen.send_signal(signal.SIGSTOP)
         ask(page, "potluck")
         note = page.locator("article.assistant .note")
-        expect(note).to_have_text("No node serves layers 2-3 now: waiting for one.", timeout=20_000)
+        expect(note).to_have_text("No node serves layers 2-3 now: waiting for one.")
         swarm.nodes[1].popen.send_signal(signal.SIGCONT)
-        expect(note).to_contain_text("Served by", timeout=20_000)
+        expect(note).to_contain_text("Served by")
 
 
 def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, tiny: Path, tmp_path: Path) -> None:
@@ -364,11 +365,11 @@ def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, t
 
 
 def test_pages_are_cached_by_their_tag_and_let_nothing_else_in(tiny_swarm: LocalSwarm) -> None:
-    reply = httpx.get(tiny_swarm.url)
+    reply = httpx.get(tiny_swarm.url, timeout=HANG_S)
     assert reply.headers["content-type"].startswith("text/html")
     policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    again = httpx.get(tiny_swarm.url, headers={"If-None-Match": reply.headers["etag"]})
+    again = httpx.get(tiny_swarm.url, headers={"If-None-Match": reply.headers["etag"]}, timeout=HANG_S)
     assert (again.status_code, again.content) == (304, b"")
-    assert httpx.get(f"{tiny_swarm.url}/web/..%2Fweb.py").status_code == 404
+    assert httpx.get(f"{tiny_swarm.url}/web/..%2Fweb.py", timeout=HANG_S).status_code == 404
