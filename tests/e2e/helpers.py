@@ -32,6 +32,9 @@ OPEN = ["--open", "--host", "127.0.0.1"]
 ONE_THREAD = ["--threads", "1"]
 CHUNK = 512
 
+CRAWL = 1e3
+"""Bytes a second of a line by which a node gets a few tokens a second: an answer takes minutes on any machine."""
+
 EXACT = GGMLQuantizationType.Q8_0
 """Of float matrices llama.cpp computes one row in another order than many, so that batches change bits."""
 
@@ -148,6 +151,13 @@ class Proxy:
     def paths(self) -> list[str]:
         """What was asked for."""
         return [path.decode() for path in re.findall(rb"GET (\S+) HTTP/1.1\r\n", self.heard)]
+
+    @contextmanager
+    def crawling(self) -> Iterator[None]:
+        """No answer that passes here ends meanwhile."""
+        self.pace = CRAWL
+        yield
+        self.pace = None
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:

@@ -90,7 +90,7 @@ def test_a_streamed_chat_is_the_same_text(chat):
     assert len(chunks) > 6
 
 
-LONG = [{"role": "user", "content": f"What is the capital of France, again? {'Again, please. ' * 60}"}]
+LONG = [{"role": "user", "content": f"What is the capital of France, again? {'Again, please. ' * 240}"}]
 
 
 def test_how_far_a_long_prompt_is_read(chat):
