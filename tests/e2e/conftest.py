@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Unsplit
 from potluck.local import HANG_S, LocalSwarm
 from potluck.types import even_spans
 from tiny import write_tiny_gguf
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """What a script starts in the background ignores Ctrl-C, and so would all that such a test run starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
