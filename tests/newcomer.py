@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from potluck.coordinator.door import OpenDoor
-from potluck.coordinator.reception import Reception
+from potluck.coordinator.gateway.reception import Reception
+from potluck.coordinator.members.door import OpenDoor
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.handshake import NONCE_BYTES, sign_hello
 from potluck.wire.identity import Identity

@@ -1,13 +1,15 @@
 """Who may import whom: the arrows of the design, checked in the source of every file."""
 
 import ast
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 import potluck
+from potluck.local import HANG_S
 
 SOURCE = Path(potluck.__file__).parent
 
@@ -25,11 +27,51 @@ ARROWS = {
 }
 """For each part of the package those that it may import besides itself."""
 
-COMMANDS = {"board", "cli", "contributor", "hosting", "owner", "planner", "progress", "running", "talk", "terminal"}
-FREE = COMMANDS | {"local", "__main__"}
+FREE = {"cli", "commands", "local", "__main__"}
 """These may import anything, and nothing else may import them."""
 
+LEAVES = {"recent", "model_choice", "topic"}
+"""Files of the coordinator that import none of its folders; every folder may import them."""
+
+FOLDERS = {
+    "text": set(),
+    "relay": set(),
+    "members": set(),
+    "swarm": {"relay", "members"},
+    "audits": {"swarm", "relay", "members"},
+    "sessions": {"audits", "swarm", "relay", "members"},
+    "gateway": {"sessions", "audits", "swarm", "relay", "members"},
+    "generation": {"sessions", "swarm", "relay", "text"},
+    "watching": {"sessions", "audits", "swarm", "members"},
+    "http": {"generation", "watching", "gateway", "sessions", "text", "members"},
+    "server": set(),
+    "compose": {
+        "generation",
+        "watching",
+        "gateway",
+        "sessions",
+        "audits",
+        "swarm",
+        "relay",
+        "text",
+        "members",
+    },
+    "app": {"compose", "http", "watching", "gateway", "sessions", "relay", "members"},
+}
+"""For each folder of the coordinator those that it may import: the arrows run downwards only. `compose` wires all."""
+
+MOST_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 60
+LONG_FOR_NOW = {"engine/llamacpp.py", "coordinator/app.py: make_app"}
+"""What is longer, until it is taken apart."""
+
 IMPURE = {"asyncio", "datetime", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}
+
+
+def base_of(node: ast.ImportFrom, package: str) -> str:
+    """The full name of the module from which a file in this package imports."""
+    parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+    return ".".join([*parents, *([node.module] if node.module else [])])
 
 
 def imported(source: str, package: str) -> Iterator[str]:
@@ -38,8 +80,7 @@ def imported(source: str, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            module = ".".join([*parents, *([node.module] if node.module else [])])
+            module = base_of(node, package)
             # "from potluck import wire" names a part only in its last word.
             yield from (f"potluck.{alias.name}" for alias in node.names) if module == "potluck" else (module,)
 
@@ -64,7 +105,61 @@ def part_of(file: Path) -> str:
     return file.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+def folder_of(module: str) -> str | None:
+    """The coordinator's folder in which a module lies, or the file where it lies in none."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["potluck", "coordinator"] and len(parts) > 2 else None
+
+
+def module_of(file: Path) -> str:
+    return ".".join(("potluck", *file.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
 FILES = sorted(SOURCE.rglob("*.py"))
+MODULES = {module_of(file): file for file in FILES}
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of this package that one of them imports, wherever in it, those for type checkers included."""
+    file = MODULES[module]
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = base_of(node, package)
+            names = (f"{base}.{alias.name}" for alias in node.names)
+            found |= {name if name in MODULES else base for name in names}
+    return found & MODULES.keys() - {module}
+
+
+def circles(arrows: Mapping[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of nodes of a graph that reach each other (its strongly connected components of two or more)."""
+    reached = {start: set[str]() for start in arrows}
+    for start in arrows:
+        ahead = list(arrows[start])
+        while ahead:
+            if (node := ahead.pop()) not in reached[start]:
+                reached[start].add(node)
+                ahead += arrows[node]
+    mates = ({other for other in reached[one] if one in reached[other]} for one in arrows)
+    return {frozenset(group) for group in mates if len(group) > 1}
+
+
+def long_ones(name: str, source: str) -> list[str]:
+    """The file itself, and its functions, where they have more lines than they may."""
+    functions = (
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return [
+        *([name] if source.count("\n") > MOST_LINES else []),
+        *(
+            f"{name}: {function.name}"
+            for function in functions
+            if (function.end_lineno or 0) - function.lineno >= MOST_LINES_OF_A_FUNCTION
+        ),
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
@@ -73,6 +168,58 @@ def test_the_arrows_hold(file: Path) -> None:
     package = ".".join(("potluck", *file.relative_to(SOURCE).parts[:-1]))
     if part not in FREE | {"__init__"}:
         assert forbidden(part, file.read_text("utf-8"), package) == []
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if folder_of(module)])
+def test_the_arrows_between_the_folders_of_the_coordinator_hold(module: str) -> None:
+    folder = folder_of(module)
+    assert folder is not None
+    targets = {target for name in imports_of(module) if (target := folder_of(name))} - {folder}
+    if folder in LEAVES:
+        assert not targets
+    else:
+        assert targets - LEAVES <= FOLDERS[folder]
+
+
+def test_no_arrow_between_folders_is_allowed_without_need() -> None:
+    arrows = {
+        (source, target)
+        for module in MODULES
+        for name in imports_of(module)
+        if (source := folder_of(module)) and (target := folder_of(name)) and source != target
+    }
+    allowed = {(source, target) for source, targets in FOLDERS.items() for target in targets}
+    assert {arrow for arrow in arrows if arrow[1] not in LEAVES} == allowed
+
+
+def test_the_folders_of_the_coordinator_lie_on_floors() -> None:
+    assert circles(FOLDERS) == set()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles({module: imports_of(module) for module in MODULES}) == set()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(SOURCE).as_posix())
+def test_files_and_functions_are_short(file: Path) -> None:
+    name = file.relative_to(SOURCE).as_posix()
+    assert set(long_ones(name, file.read_text("utf-8"))) == {
+        long for long in LONG_FOR_NOW if long.partition(":")[0] == name
+    }
+
+
+def test_plans_are_made_without_the_web_application() -> None:
+    script = """
+import sys
+from potluck.commands.plan import plan
+from potluck.errors import PotluckError
+try:
+    plan("no/such/model.gguf", ["8G"])
+except PotluckError:
+    print({"starlette", "uvicorn"} & sys.modules.keys())
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=True)
+    assert told.stdout == "set()\n"
 
 
 def test_every_part_has_its_rule() -> None:
@@ -96,8 +243,8 @@ def test_nothing_is_unpickled_or_unmarshalled() -> None:
 @pytest.mark.parametrize(
     ("part", "source"),
     [
-        ("node", "from potluck.coordinator.swarm import Swarm"),
-        ("coordinator", "import potluck.node.stage"),
+        ("node", "from potluck.coordinator.swarm.swarm import Swarm"),
+        ("coordinator", "import potluck.node.engine_loop"),
         ("coordinator", "def late():\n    from potluck.engine import base"),
         ("wire", "if TYPE_CHECKING:\n    from potluck import planning"),
         ("planning", "from ..wire import codec"),
@@ -119,7 +266,10 @@ def test_the_check_finds_a_forbidden_import(part: str, source: str) -> None:
     ("part", "source"),
     [
         ("node", "import potluck\nfrom potluck import errors\nfrom potluck.engine.base import Engine\nimport numpy"),
-        ("coordinator", "from . import relay\nfrom .relay import Relay\nfrom potluck.planning.cost import Footprint"),
+        (
+            "coordinator",
+            "from . import recent\nfrom .relay.relay import Relay\nfrom potluck.planning.cost import Footprint",
+        ),
         ("planning", "from collections.abc import Sequence\nfrom potluck.types import Span"),
         ("types", "import re\nfrom msgspec import Struct\nfrom potluck.errors import SpanError"),
     ],

@@ -17,8 +17,8 @@ import numpy as np
 import openai
 from gguf import GGMLQuantizationType
 
-from potluck.coordinator.app import footprint
-from potluck.coordinator.tokenizer import open_tokenizer
+from potluck.coordinator.model_choice import footprint
+from potluck.coordinator.text.opening import open_tokenizer
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.local import HANG_S

@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from e2e.helpers import LOCAL, ONE_THREAD
-from potluck.coordinator.openapi import describe
+from potluck.coordinator.http.openapi import describe
 from potluck.local import HANG_S, LocalSwarm
 from potluck.types import even_spans
 

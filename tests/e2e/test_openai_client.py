@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from e2e.helpers import Unsplit
-from potluck.coordinator.template import ChatTemplate
+from potluck.coordinator.text.template import ChatTemplate
 from potluck.local import HANG_S
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

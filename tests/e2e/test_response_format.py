@@ -12,8 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from e2e.helpers import Unsplit
-from potluck.coordinator.constraint import Grammars
-from potluck.coordinator.template import ChatTemplate
+from potluck.coordinator.generation.grammar import Grammars
+from potluck.coordinator.text.template import ChatTemplate
 
 QUESTION = [{"role": "user", "content": "Describe a person as JSON."}]
 

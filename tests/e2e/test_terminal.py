@@ -97,7 +97,7 @@ def test_a_talk_tells_that_it_waits_for_the_nodes(smol):
 
 REPORT = """
 import sys
-from potluck.progress import ConsoleReporter
+from potluck.commands.bars import ConsoleReporter
 with ConsoleReporter() as reporter:
     for line in sys.stdin:
         what, fraction = line.split()
@@ -128,7 +128,7 @@ def test_who_waits_for_a_coordinator_is_told(command: tuple[str, ...]):
 def test_only_a_terminal_is_watched(tiny_swarm):
     for options in ([], ["--json"]):
         assert complaint("status", tiny_swarm.url, "--watch", *options) == (
-            "--watch is for a terminal: a program asks again with --json."
+            "--watch needs a terminal: programs can ask repeatedly with --json."
         )
 
 

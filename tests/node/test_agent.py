@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pytest
 
-from node.test_stage import FIRST, SPEED, ToyEngine, TwoCores
+from node.test_engine_loop import FIRST, SPEED, ToyEngine, TwoCores
 from potluck.node import agent as module
 from potluck.node.agent import Agent
 from potluck.node.config import NodeConfig
@@ -25,8 +25,20 @@ from waiting import run_leaping
 
 T = TypeVar("T")
 
-WELCOME = Welcome("n1", "d", FIRST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 64)
-STEP = encode(Step(7, 1, 0, 0, 1, 1, 1, (), 1), pack_ids(np.array([4], np.int32)))
+WELCOME = Welcome(
+    node="n1",
+    model="d",
+    span=FIRST,
+    engine=EngineKind.LLAMACPP,
+    quantize=Quantize.NONE,
+    attention=Attention.EXACT,
+    rows=RowFormat.F32,
+    context=64,
+)
+STEP = encode(
+    Step(session=7, route=1, step=0, position=0, rows=1, last=1, top=1, asks=(), stages=1),
+    pack_ids(np.array([4], np.int32)),
+)
 
 
 class Machine:
@@ -96,7 +108,7 @@ class Bench:
     def serving(self) -> Iterator[None]:
         ready = Ready(Capacity(8, 64, 32), SPEED, "", "")
         loaded = module._Loaded(WELCOME, cast(Any, ToyEngine(FIRST)), ready, cast(Any, None))
-        task = asyncio.create_task(self.agent._serve_stage(loaded, self._theirs))
+        task = asyncio.create_task(self.agent._serve_span(loaded, self._theirs))
         try:
             yield
         finally:
@@ -132,7 +144,7 @@ def test_an_owner_who_comes_back_has_the_machine_until_it_was_quiet_for_a_minute
             machine.now += 1
             assert await bench.next(Resume) == Resume()
             assert isinstance(await bench.step(), Hidden)
-        assert bench.said.lines == ["Pausing: its owner uses the machine.", "Going on."]
+        assert bench.said.lines == ["Pausing: its owner uses the machine.", "Continuing."]
 
     run_leaping(test())
 

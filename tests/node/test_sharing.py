@@ -15,7 +15,7 @@ import pytest
 from fileserver import FileServer
 from potluck.local import HANG_S
 from potluck.models.manifest import Manifest
-from potluck.models.peers import PeerSource
+from potluck.models.peer_source import PeerSource
 from potluck.models.sources import CoordinatorSource, open_model
 from potluck.node import sharing as module
 from potluck.node.loading import fetch_span, offer_span, opened
@@ -34,14 +34,14 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 def welcome(manifest: Manifest, engine: EngineKind) -> Welcome:
     quantize = Quantize.NONE if manifest.format == "gguf" or engine is EngineKind.TRANSFORMERS else Quantize.Q8_0
     return Welcome(
-        "n1",
-        manifest.digest,
-        Span(1, 2),
-        engine,
-        quantize,
-        Attention.EXACT,
-        RowFormat.F32,
-        128,
+        node="n1",
+        model=manifest.digest,
+        span=Span(1, 2),
+        engine=engine,
+        quantize=quantize,
+        attention=Attention.EXACT,
+        rows=RowFormat.F32,
+        context=128,
         peer_token=TOKEN,
     )
 

@@ -100,9 +100,18 @@ def test_a_field_of_another_type_is_refused(wrong: object) -> None:
     ids=str,
 )
 def test_an_outlook_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
-    kinds = EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32
     outlook = Outlook((Span(0, 1),), 1.0, 2.0)
-    welcome = Welcome("n", "d", Span(0, 1), *kinds, 64, prospect=Prospect(outlook, outlook))
+    welcome = Welcome(
+        node="n",
+        model="d",
+        span=Span(0, 1),
+        engine=EngineKind.LLAMACPP,
+        quantize=Quantize.NONE,
+        attention=Attention.EXACT,
+        rows=RowFormat.F32,
+        context=64,
+        prospect=Prospect(outlook, outlook),
+    )
     header = msgspec.msgpack.decode(msgspec.msgpack.encode(welcome))
     assert decode_from_coordinator(frame(header))[0] == welcome
     header["prospect"]["joined"].update(change)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
-import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,41 +18,29 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from potluck.coordinator.access import Access, caller_of
-from potluck.coordinator.accounts import Ledger
-from potluck.coordinator.admin import Admin
-from potluck.coordinator.audits import Audits
-from potluck.coordinator.claim import Claim, Rank, weight_of
-from potluck.coordinator.gateway import Gateway
-from potluck.coordinator.history import History
-from potluck.coordinator.live import Live
-from potluck.coordinator.metrics import Metrics, RequestCount
-from potluck.coordinator.office import Office
-from potluck.coordinator.openai import Service, error_json, error_response
-from potluck.coordinator.openapi import describe
-from potluck.coordinator.relay import Relay
-from potluck.coordinator.research import Research
-from potluck.coordinator.status import account_status, swarm_status
-from potluck.coordinator.swarm import Swarm
-from potluck.coordinator.tally import TokenKind
-from potluck.coordinator.template import ChatTemplate
-from potluck.coordinator.terms import Terms
-from potluck.coordinator.tokenizer import open_tokenizer
-from potluck.coordinator.tolerance import tolerance
-from potluck.coordinator.trace import Hop, chrome, summary
-from potluck.coordinator.verdict import Judge
-from potluck.coordinator.web import Pages
-from potluck.errors import ModelError, PotluckError, RequestError
-from potluck.models.families import check_transformers
+from potluck.coordinator.compose import compose_model
+from potluck.coordinator.gateway.terms import Terms
+from potluck.coordinator.http.admin import Admin
+from potluck.coordinator.http.auth import Auth, caller_of
+from potluck.coordinator.http.errors import error_json, error_response
+from potluck.coordinator.http.office import Office
+from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.openapi import describe
+from potluck.coordinator.http.pages import Pages
+from potluck.coordinator.http.research import Research
+from potluck.coordinator.members.ledger import Ledger
+from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine
+from potluck.coordinator.relay.trace import Hop, chrome, summary
+from potluck.coordinator.sessions.claim import Claim, Rank, weight_of
+from potluck.coordinator.watching.history import History
+from potluck.coordinator.watching.live import Live
+from potluck.coordinator.watching.metrics import Metrics, RequestCount
+from potluck.coordinator.watching.status import account_status
+from potluck.errors import PotluckError, RequestError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found, local_source
-from potluck.models.spans import engines_for, part_sizes
-from potluck.planning.cost import Footprint
-from potluck.types import CACHE_BYTES, Attention, EngineKind, Priority, Quantize, RowFormat
-from potluck.wire.codec import MAX_FRAME
-from potluck.wire.rows import payload_size
+from potluck.types import Attention, EngineKind, Priority, Quantize, RowFormat
 
-DEFAULT_CONTEXT = 4096
 DEFAULT_AUDIT = 0.02
 
 
@@ -84,42 +67,26 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
     """
     context = min(manifest.context, config.context or DEFAULT_CONTEXT)
-    engine, quantize = choose_engine(manifest, config)
+    engine, quantize = choose_engine(manifest, config.engine, config.quantize)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
-    swarm = Swarm(manifest.digest, footprint(manifest, engine, quantize, context, config.rows))
-    relay = Relay(manifest.hidden_size, manifest.vocabulary, config.rows)
-    ledger = office.books.ledger
-    judge = Judge(manifest.hidden_size, config.rows, tolerance(engine, config.rows))
-    audits = Audits(config.audit, judge.agree)
-    gateway = Gateway(swarm, relay, terms, office.reception, ledger, audits)
-    gateway.on_quarantined = office.books.shut_out
-    tokenizer = open_tokenizer(config.model.path)
-    template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
-    service = Service(gateway, tokenizer, template, manifest.name, context, int(time.time()), partial(_claim, ledger))
-    metrics = Metrics(manifest.name, manifest.digest, swarm, audits, lambda: gateway.sessions.waiting_by_class)
+    model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books)
+    running, ledger = model.running, office.books.ledger
+    swarm, relay = running.swarm, running.relay
+    service = Service(
+        model.generation.answer,
+        model.tokenizer,
+        model.template,
+        manifest.name,
+        context,
+        int(time.time()),
+        partial(_claim, ledger),
+    )
+    metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     hub, files = config.model.hub, local_source(config.model.path)
     encoded, described = manifest.encode(), msgspec.json.encode(describe())
 
-    def tell() -> bytes:
-        audits, sessions = gateway.auditor.audits, gateway.sessions
-        told = swarm_status(
-            swarm,
-            manifest.name,
-            manifest.digest,
-            context,
-            audits,
-            sessions.waiting,
-            sessions.queue,
-            ledger,
-            engine,
-        )
-        return msgspec.json.encode(told)
-
-    def figures() -> tuple[int, int, int]:
-        return swarm.tally.tokens[TokenKind.GENERATED], swarm.room.streams, gateway.sessions.waiting
-
-    history = History(figures)
-    live = Live(tell, history.beside)
+    history = History(model.figures)
+    live = Live(model.status, history.beside)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -127,7 +94,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
             yield
 
     async def status(_: Request) -> Response:
-        return Response(_readable(tell()), media_type="application/json")
+        return Response(_readable(model.status()), media_type="application/json")
 
     async def give_metrics(_: Request) -> Response:
         return metrics.response()
@@ -179,13 +146,13 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Route("/v1/chat/completions", service.chat, methods=["POST"]),
         Route("/v1/completions", service.complete, methods=["POST"]),
         Route("/v1/account", account),
-        *Research(service).routes(),
-        *Admin(office, gateway).routes(),
-        WebSocketRoute("/node", gateway),
+        *Research(service, model.hidden_states).routes(),
+        *Admin(office, running.moderation).routes(),
+        WebSocketRoute("/node", running.gateway),
     ]
     middleware = [
         Middleware(RequestCount, tally=swarm.tally),
-        Middleware(Access, policy=office.policy, tickets=gateway.tickets),
+        Middleware(Auth, policy=office.policy, tickets=running.tickets),
     ]
     handlers = {PotluckError: error_response, HTTPException: _http_error}
     app = Starlette(
@@ -194,43 +161,8 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         exception_handlers=handlers,  # type: ignore[arg-type]
         lifespan=lifespan,
     )
-    app.state.gateway, app.state.live = gateway, live
+    app.state.stops = (running.stop, live.stop)
     return app
-
-
-_QUANTIZE = {
-    EngineKind.LLAMACPP: (Quantize.Q8_0, Quantize.Q4_0, Quantize.F16, Quantize.BF16),
-    EngineKind.TRANSFORMERS: (Quantize.NONE, Quantize.INT8, Quantize.INT4),
-}
-"""What each engine makes of a Hugging Face model's weights; its default first."""
-
-
-def choose_engine(manifest: Manifest, config: ServeConfig) -> tuple[EngineKind, Quantize]:
-    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit."""
-    able = engines_for(manifest)
-    engine = config.engine or able[0]
-    if engine not in able:
-        raise ModelError(f"The {engine} engine cannot run {manifest.name} ({manifest.architecture}); {able[0]} can.")
-    if engine is EngineKind.TRANSFORMERS:
-        check_transformers(manifest.name, manifest.architecture)
-    if manifest.format == "gguf":
-        if config.quantize is not None:
-            raise ModelError(f"{manifest.name} is a GGUF file and keeps its own quantization: leave --quantize out.")
-        return engine, Quantize.NONE
-    quantize = config.quantize or _QUANTIZE[engine][0]
-    if quantize not in _QUANTIZE[engine]:
-        raise ModelError(f"The {engine} engine quantizes to {', '.join(_QUANTIZE[engine])}, not {quantize}.")
-    return engine, quantize
-
-
-def footprint(
-    manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
-) -> Footprint:
-    """What the model's parts weigh on a node, with a cache for one session of full length, and on its link."""
-    sizes = part_sizes(manifest, engine, quantize)
-    cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
-    row = payload_size(1, manifest.hidden_size, rows)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
 
 
 def _claim(ledger: Ledger, request: Request, priority: Priority) -> Claim:
@@ -264,59 +196,3 @@ def _timeline(hops: Sequence[Hop], names: dict[str, str], count: int) -> bytes:
 async def _http_error(_: Request, error: HTTPException) -> Response:
     """Unknown paths and methods, in OpenAI's words as well."""
     return JSONResponse(error_json(RequestError(error.detail)), error.status_code, dict(error.headers or {}))
-
-
-class _Server(uvicorn.Server):
-    """Ctrl-C and SIGTERM end it cleanly: answers first, then sockets, and no signal is raised again."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM) if sys.platform != "win32" else ()
-        for sign in signals:
-            loop.add_signal_handler(sign, self.handle_exit, sign, None)
-        try:
-            yield
-        finally:
-            for sign in signals:
-                loop.remove_signal_handler(sign)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.gateway.stop()  # type: ignore[union-attr]
-        self.config.app.state.live.stop()  # type: ignore[union-attr]
-        await super().shutdown(sockets)
-
-
-@dataclass(frozen=True)
-class Tls:
-    """PEM files: the certificate with all that lead to its authority, and its private key."""
-
-    certificate: Path
-    key: Path
-
-
-def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
-    """Nodes are pinged, so that one whose laptop closed is missed within half a minute.
-
-    Raises PotluckError when the files for TLS are unusable.
-    """
-    config = uvicorn.Config(
-        app,
-        ws="websockets-sansio",
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,
-        ws_ping_interval=10.0,
-        ws_ping_timeout=20.0,
-        timeout_graceful_shutdown=2,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        lifespan="on",
-        ssl_certfile=tls.certificate if tls else None,
-        ssl_keyfile=tls.key if tls else None,
-    )
-    try:
-        config.load()
-    except OSError as error:  # OpenSSL's errors are OSErrors
-        raise PotluckError(f"TLS cannot be spoken with these files: {error.strerror or error}.") from error
-    return _Server(config)

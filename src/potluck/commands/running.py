@@ -1,0 +1,59 @@
+"""The event loop, the signals and the log of commands that run until they are told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
+
+from potluck.commands.terminal import say
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, None]],
+    on_signal: Callable[[], object] | None = None,
+    others: Mapping[signal.Signals, Callable[[], object]] = MappingProxyType({}),
+) -> None:
+    """Run `main` until it ends. Ctrl-C and SIGTERM cancel it, or call `on_signal` if there is one.
+
+    others: more signals and their handlers. All are the loop's own handlers, because Python's would raise a second
+    Ctrl-C wherever the program happens to be.
+    """
+
+    async def cancellable() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with suppress(NotImplementedError):  # Windows
+            end = on_signal or task.cancel
+            for sign, act in {signal.SIGINT: end, signal.SIGTERM: end, **others}.items():
+                asyncio.get_running_loop().add_signal_handler(sign, act)
+        await main()
+
+    with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(cancellable())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's factory if it is installed, because it halves the cost of a frame."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def log_to_console() -> None:
+    """Print Potluck's own log lines as sentences, and only the warnings of other packages."""
+    handler = _ConsoleHandler()
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
+    logging.getLogger("potluck").setLevel(logging.INFO)
+
+
+class _ConsoleHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))

@@ -1,0 +1,74 @@
+"""`potluck status` shows who serves which layers, once or live."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from potluck.client import Client
+from potluck.commands.terminal import AsJson, Key, Url, client_of, console, say_json
+from potluck.errors import PotluckError
+
+_LOOK_S = 1.0
+
+Watch = Annotated[bool, typer.Option("--watch", help="Show the status live, until Ctrl-C.")]
+
+
+def status(url: Url, watch: Watch = False, as_json: AsJson = False, key: Key = "") -> None:
+    """Show who serves which layers, and how fast."""
+    swarm = client_of(url, key)
+    if watch and (as_json or not console.is_terminal):
+        raise PotluckError("--watch needs a terminal: programs can ask repeatedly with --json.")
+    if watch:
+        _watch(replace(swarm, waiting=nullcontext))
+    elif as_json:
+        say_json(swarm.status())
+    else:
+        console.print(board(swarm.status()))
+
+
+def _watch(swarm: Client) -> None:
+    """Show the status every second. If the coordinator is away for a while, say so and keep asking."""
+    with Live(board(swarm.status()), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            time.sleep(_LOOK_S)
+            try:
+                shown = board(swarm.status())
+            except PotluckError as error:
+                shown = Group(str(error))
+            live.update(shown, refresh=True)
+
+
+def board(info: dict[str, Any]) -> Group:
+    """The answer of `/status` as people read it."""
+    missing = ", ".join(info["missing"])
+    lines = [
+        f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.",
+        f"Nodes per layer: {' '.join(map(str, info['served']))}",
+        "Every layer is covered." if info["covered"] else f"No node serves layers {missing}.",
+    ]
+    if info["covered"]:
+        lines.append(info["limit"])
+    if info["waiting"]:
+        lines.append(f"Requests that wait for room: {info['waiting']}.")
+    table = [_table(info["nodes"])] if info["nodes"] else []
+    reasons = [f"{node['name']} is {node['state']}: {node['reason']}." for node in info["nodes"] if node["reason"]]
+    return Group(*lines, *table, *reasons)
+
+
+def _table(nodes: list[dict[str, Any]]) -> Table:
+    table = Table("node", "layers", "state", "tokens/s", "prompt tokens/s", "sessions", "threads", "layout", box=None)
+    for node in nodes:
+        state = f"loading {node['progress']:.0%}" if node["state"] == "loading" else node["state"]
+        speeds = [str(node[key] or "") for key in ("tokens_per_s", "prefill_tokens_per_s")]
+        table.add_row(
+            node["name"], node["span"], state, *speeds, str(node["sessions"]), str(node["threads"]), node["layout"]
+        )
+    return table

@@ -1,0 +1,224 @@
+"""Composes everything about one served model. Constructors say who hears of what; nothing is patched in later."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from potluck.coordinator.audits.auditor import Auditor
+from potluck.coordinator.audits.audits import Audits, no_audits
+from potluck.coordinator.audits.verdict import Judge, tolerance
+from potluck.coordinator.gateway.driver import Driver
+from potluck.coordinator.gateway.entrance import Entrance
+from potluck.coordinator.gateway.frames import Frames
+from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.gateway.lookout import Lookout
+from potluck.coordinator.gateway.meter import Meter
+from potluck.coordinator.gateway.moderation import Moderation
+from potluck.coordinator.gateway.outboxes import Outboxes
+from potluck.coordinator.gateway.reception import Reception
+from potluck.coordinator.gateway.stays import Stays
+from potluck.coordinator.gateway.terms import Terms
+from potluck.coordinator.gateway.tickets import Tickets
+from potluck.coordinator.gateway.welcomes import Welcomes
+from potluck.coordinator.generation.generation import Generation
+from potluck.coordinator.generation.hidden_states import HiddenStates
+from potluck.coordinator.members.ledger import Books, Ledger
+from potluck.coordinator.model_choice import footprint
+from potluck.coordinator.relay.evidence import Evidence
+from potluck.coordinator.relay.pending import PendingSteps
+from potluck.coordinator.relay.relay import Relay
+from potluck.coordinator.relay.witness import Witness
+from potluck.coordinator.sessions.admission import Admission
+from potluck.coordinator.sessions.audit_sessions import AuditSessions
+from potluck.coordinator.sessions.chunks import step_rows
+from potluck.coordinator.sessions.closing import Closing
+from potluck.coordinator.sessions.failover import Failover
+from potluck.coordinator.sessions.fair_queue import FairQueue
+from potluck.coordinator.sessions.handover import Handover
+from potluck.coordinator.sessions.line import Line
+from potluck.coordinator.sessions.manager import SessionManager
+from potluck.coordinator.sessions.payers import Payers
+from potluck.coordinator.swarm.changes import Changes
+from potluck.coordinator.swarm.heartbeat import Heartbeat
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.swarm.tally import TokenKind
+from potluck.coordinator.text.opening import open_tokenizer
+from potluck.coordinator.text.template import ChatTemplate
+from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.coordinator.topic import Topic
+from potluck.coordinator.watching.status import swarm_status
+from potluck.models.manifest import Manifest
+from potluck.models.sources import Found
+
+_MOST_SHOWN = 100
+"""Waiting requests that `/status` lists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwarmService:
+    """All that runs one model's swarm. queue: of the requests that wait."""
+
+    terms: Terms
+    swarm: Swarm
+    ledger: Ledger
+    audits: Audits
+    relay: Relay
+    pending: PendingSteps
+    queue: FairQueue
+    changes: Changes
+    handover: Handover
+    payers: Payers
+    closing: Closing
+    sessions: SessionManager
+    auditor: Auditor
+    lookout: Lookout
+    tickets: Tickets
+    moderation: Moderation
+    gateway: Gateway
+
+    def generation(self, tokenizer: Tokenizer) -> Generation:
+        """Makes answers of this swarm."""
+        return Generation(tokenizer, self.swarm, self.sessions, self.changes, step_rows(self.relay.row_bytes))
+
+    def hidden_states(self) -> HiddenStates:
+        """Gives rows of this swarm."""
+        return HiddenStates(self.sessions, self.swarm.layers, step_rows(self.relay.row_bytes))
+
+    def stop(self) -> None:
+        """The coordinator goes: answers under way end with an error now, and none begins."""
+        self.pending.stop()
+        self.auditor.stop()
+        self.lookout.stop()
+        self.sessions.stop()
+        self.closing.stop()
+        self.changes.tell()  # whoever waits for room learns that there will be none
+
+
+def compose_swarm(
+    terms: Terms,
+    swarm: Swarm,
+    reception: Reception,
+    *,
+    width: int,
+    vocabulary: int,
+    ledger: Ledger | None = None,
+    audits: Audits | None = None,
+    on_quarantined: Callable[[bytes, str], None] = lambda *_: None,
+) -> SwarmService:
+    """Wires what runs a swarm. width: values of a hidden row. ledger: where the nodes' work is booked.
+
+    on_quarantined: is given the key of a node that was caught, and what it did.
+    """
+    ledger, audits = ledger or Ledger(), audits or no_audits()
+    evidence, outboxes, stays, tickets = Topic[Evidence](), Outboxes(), Stays(), Tickets()
+    send, numbers = outboxes.send, itertools.count(1)
+    witness = Witness(terms.rows, on_evidence=evidence.tell)
+    relay = Relay(width, vocabulary, terms.rows, witness)
+    pending, handover, most_rows = PendingSteps(relay, send), Handover(send), step_rows(relay.row_bytes)
+
+    queue = FairQueue()
+    line = Line(queue, relay.clock)
+    changes, admission, payers = Changes(line.call), Admission(swarm), Payers(line, ledger, swarm.layers)
+    welcomes = Welcomes(swarm, terms, tickets, send)
+    driver = Driver(swarm, relay, pending, admission, handover, welcomes, changes, send, on_quarantined)
+
+    closing = Closing(swarm, relay, witness, admission, payers, changes, send, driver.act)
+    bench = AuditSessions(admission, relay, closing, numbers, send)
+    auditor = Auditor(swarm.nodes, audits, ledger, relay, witness, evidence, pending, bench, changes, driver.quarantine)
+    failover = Failover(swarm, admission, relay, pending, handover, auditor, most_rows, send, driver.act)
+    sessions = SessionManager(
+        swarm, queue, line, admission, payers, relay, pending, auditor, failover, closing, terms.context, numbers, send
+    )
+
+    heartbeat, entrance = Heartbeat(), Entrance(reception, relay.clock)
+    lookout = Lookout(swarm, relay, heartbeat, driver.apply, send, stays.end)
+    meter = Meter(swarm.nodes, swarm.tally, heartbeat, ledger, payers, auditor)
+    frames = Frames(swarm.nodes, stays, relay, pending, handover, driver, heartbeat, lookout, meter, send)
+    gateway = Gateway(swarm, relay, driver, entrance, stays, outboxes, welcomes, tickets, lookout, frames, numbers)
+    return SwarmService(
+        terms=terms,
+        swarm=swarm,
+        ledger=ledger,
+        audits=audits,
+        relay=relay,
+        pending=pending,
+        queue=queue,
+        changes=changes,
+        handover=handover,
+        payers=payers,
+        closing=closing,
+        sessions=sessions,
+        auditor=auditor,
+        lookout=lookout,
+        tickets=tickets,
+        moderation=Moderation(swarm, entrance, stays, welcomes),
+        gateway=gateway,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelService:
+    """Everything about one model that is served: what it is, how its text is read and written, and what runs it."""
+
+    manifest: Manifest
+    found: Found
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    running: SwarmService
+    generation: Generation
+    hidden_states: HiddenStates
+
+    def status(self) -> bytes:
+        """What `/status` tells, as JSON on one line."""
+        running = self.running
+        told = swarm_status(
+            running.swarm,
+            self.manifest.name,
+            self.manifest.digest,
+            running.terms.context,
+            running.audits,
+            len(running.queue),
+            running.queue.standings(running.relay.clock(), _MOST_SHOWN),
+            running.ledger,
+            running.terms.engine,
+        )
+        return msgspec.json.encode(told)
+
+    def figures(self) -> tuple[int, int, int]:
+        """Tokens generated so far, sessions that run now, and requests that wait."""
+        swarm = self.running.swarm
+        return swarm.tally.tokens[TokenKind.GENERATED], swarm.kv_budget.streams, len(self.running.queue)
+
+
+def compose_model(
+    manifest: Manifest, found: Found, terms: Terms, audit_rate: float, reception: Reception, books: Books
+) -> ModelService:
+    """Wires everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
+
+    Raises ModelError when its tokenizer or template cannot be read.
+    """
+    judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
+    running = compose_swarm(
+        terms,
+        Swarm(manifest.digest, footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows)),
+        reception,
+        width=manifest.hidden_size,
+        vocabulary=manifest.vocabulary,
+        ledger=books.ledger,
+        audits=Audits(audit_rate, judge.agree),
+        on_quarantined=books.shut_out,
+    )
+    tokenizer = open_tokenizer(found.path)
+    return ModelService(
+        manifest=manifest,
+        found=found,
+        tokenizer=tokenizer,
+        template=ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos),
+        running=running,
+        generation=running.generation(tokenizer),
+        hidden_states=running.hidden_states(),
+    )

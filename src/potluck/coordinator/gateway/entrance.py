@@ -1,0 +1,71 @@
+"""The entrance for nodes that have dialled and are not yet admitted: how many may be there, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from potluck.coordinator.gateway.linkprobe import probe_link
+from potluck.coordinator.gateway.reception import Reception
+from potluck.coordinator.swarm.events import Joined
+from potluck.coordinator.swarm.linkspeed import UNKNOWN
+from potluck.errors import LinkClosed, Refused, WireError
+from potluck.wire.link import Link
+
+_HELLO_S = 30.0
+"""Seconds in which a new socket must say who it is."""
+
+_MOST_STRANGERS = 64
+"""The most sockets at the door at once, including those that only ask: each may have sent a frame of full length."""
+
+
+class Entrance:
+    """The entrance of a coordinator. clock: seconds, for the speed of a newcomer's link."""
+
+    def __init__(self, reception: Reception, clock: Callable[[], float]) -> None:
+        self._reception = reception
+        self._clock = clock
+        self._strangers = 0
+        """The number of sockets that have not been admitted yet."""
+        self._shut: set[bytes] = set()
+        """The keys that were revoked since the coordinator started."""
+
+    @property
+    def is_full(self) -> bool:
+        return self._strangers >= _MOST_STRANGERS
+
+    @contextmanager
+    def stranger(self) -> Iterator[None]:
+        """While the block runs, a stranger is here."""
+        self._strangers += 1
+        try:
+            yield
+        finally:
+            self._strangers -= 1
+
+    async def introduce(self, node: str, link: Link) -> Joined:
+        """The node at the other end, proven and measured. Raises WireError, IdentityError, Refused or StoreError."""
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                hello, entry = await self._reception.meet(link)
+                # Whose owner chose the layers has them whatever its link is like.
+                speed = await probe_link(link, self._clock) if hello.movable else UNKNOWN
+        except TimeoutError as error:
+            raise WireError(f"No hello came within {_HELLO_S:.0f} s.") from error
+        if hello.key in self._shut:
+            raise Refused("The swarm's owner has revoked this node.")
+        return Joined(node, hello, entry, speed)
+
+    async def linger(self, link: Link) -> None:
+        """Wait until a node that only asked hangs up, or for a while."""
+        with suppress(LinkClosed, TimeoutError):
+            async with asyncio.timeout(_HELLO_S):
+                await link.receive()
+
+    def shut(self, key: bytes) -> None:
+        """Keep nodes with this key outside, including those that the door has let in a moment ago."""
+        self._shut.add(key)
+
+    def reopen(self, key: bytes) -> None:
+        self._shut.discard(key)

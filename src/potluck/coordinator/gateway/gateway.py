@@ -1,0 +1,125 @@
+"""The coordinator's end of the web-sockets: a node's stay, from its greeting to the end of its link."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+from starlette.types import Receive, Scope, Send
+
+from potluck.coordinator.gateway.driver import Driver
+from potluck.coordinator.gateway.entrance import Entrance
+from potluck.coordinator.gateway.frames import Frames
+from potluck.coordinator.gateway.lookout import Lookout
+from potluck.coordinator.gateway.outboxes import Outboxes
+from potluck.coordinator.gateway.socket import ServerLink, farewell
+from potluck.coordinator.gateway.stays import Stays
+from potluck.coordinator.gateway.tickets import Tickets
+from potluck.coordinator.gateway.welcomes import Welcomes
+from potluck.coordinator.relay.relay import Relay
+from potluck.coordinator.swarm.events import Joined, Left
+from potluck.coordinator.swarm.node import called
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireError
+from potluck.wire.link import Link
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Owns the links; `entrance` asks who is there, `frames` takes what nodes say, and `driver` is told who leaves.
+
+    numbers: of the nodes. tickets: those of the nodes that are connected.
+    """
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        relay: Relay,
+        driver: Driver,
+        entrance: Entrance,
+        stays: Stays,
+        outboxes: Outboxes,
+        welcomes: Welcomes,
+        tickets: Tickets,
+        lookout: Lookout,
+        frames: Frames,
+        numbers: Iterator[int],
+    ) -> None:
+        self._swarm = swarm
+        self._relay = relay
+        self._driver = driver
+        self._entrance = entrance
+        self._stays = stays
+        self._outboxes = outboxes
+        self._welcomes = welcomes
+        self._tickets = tickets
+        self._lookout = lookout
+        self._frames = frames
+        self._numbers = numbers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The route `/node`, as an ASGI application."""
+        link = ServerLink(receive, send)
+        await link.accept()
+        if self._entrance.is_full:
+            await link.close()  # without a word: whoever is honest tries again
+            return
+        host, _ = scope["client"] or ("", 0)
+        await self.serve(link, host)
+
+    async def serve(self, link: Link, host: str = "") -> None:
+        """One node's whole stay, from its greeting to the end of its link. host: the address from which it came."""
+        node, task = f"n{next(self._numbers)}", asyncio.current_task()
+        assert task is not None
+        self._stays.begin(node, host, task)
+        sender = asyncio.create_task(self._outboxes.open(node, link).run())
+        reason = None
+        try:
+            await self._talk(node, link)
+        except LinkClosed as error:
+            log.info("%s: %s", self._called(node), error)
+        except (WireError, IdentityError, Refused) as error:
+            log.warning("%s is refused: %s", self._called(node), error)
+            reason = str(error)
+        except StoreError as error:  # it may come again, and need not know
+            log.error("%s cannot come in: %s", self._called(node), error)
+        except asyncio.CancelledError:
+            reason = self._stays.why_cut(node)
+            if reason is None:
+                raise
+            task.uncancel()
+            log.warning("%s is cut: %s", self._called(node), reason)
+        finally:
+            sender.cancel()
+            self._forget(node)  # before the farewell, which a node that does not read would hold up
+            await farewell(link, reason)
+
+    async def _talk(self, node: str, link: Link) -> None:
+        """Until the link ends, or something is wrong; of a node that only asks, until it knows enough."""
+        with self._entrance.stranger():
+            joined = await self._entrance.introduce(node, link)
+            if not joined.hello.joins:
+                await self._show(joined, link)
+                return
+            self._driver.apply(joined)
+        self._lookout.heard(node)
+        while True:
+            self._frames.take(node, await link.receive())
+
+    async def _show(self, joined: Joined, link: Link) -> None:
+        """What the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
+        self._welcomes.show(joined.node, self._swarm.newcomer(joined))
+        await self._entrance.linger(link)
+
+    def _forget(self, node: str) -> None:
+        self._outboxes.close(node)
+        self._stays.forget(node)
+        self._tickets.cancel(node)
+        self._lookout.forget(node)
+        self._relay.forget(node)
+        self._driver.apply(Left(node))
+
+    def _called(self, node: str) -> str:
+        return called(self._swarm.nodes, node)

@@ -1,0 +1,50 @@
+"""The coordinator's side of the handshake: it proves its own key, and learns whom it admits."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from potluck.coordinator.members.door import Door, Entry
+from potluck.errors import Refused, WireError
+from potluck.types import LONGEST_LABEL, is_label
+from potluck.wire import handshake
+from potluck.wire.codec import check_version, decode_from_node, encode
+from potluck.wire.identity import Identity
+from potluck.wire.link import Link
+from potluck.wire.messages import Greeting, Hello
+from potluck.wire.origin import origin
+
+
+class Reception:
+    """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own."""
+
+    def __init__(self, identity: Identity, door: Door, url: str = "") -> None:
+        self._identity = identity
+        self._door = door
+        self._url = url
+
+    async def meet(self, link: Link) -> tuple[Hello, Entry]:
+        """Lead a link from its first frame to a proven hello of a node that the door admits.
+
+        Raises WireError, IdentityError or Refused with the reason, and StoreError.
+        """
+        frame = await link.receive()
+        check_version(frame)
+        greeting, _ = decode_from_node(frame)
+        assert isinstance(greeting, Greeting)  # check_version has seen to it
+        answer = handshake.challenge(self._identity, greeting, secrets.token_bytes(handshake.NONCE_BYTES))
+        await link.send(encode(answer))
+        hello, _ = decode_from_node(await link.receive())
+        if not isinstance(hello, Hello):
+            raise WireError(f"The challenge was answered with {type(hello).__name__}.")
+        handshake.check_hello(hello, greeting, answer)
+        self._check_url(hello.url)
+        if not all(map(is_label, (hello.name, hello.software, hello.model))):  # before the door, which keeps the name
+            raise Refused(f"A node's name is up to {LONGEST_LABEL} printable characters, and so are its marks.")
+        return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
+
+    def _check_url(self, dialled: str) -> None:
+        """Raises Refused for a proof that was made for another server, because it must not open this one."""
+        if self._url and origin(dialled) != origin(self._url):
+            raise Refused(f"You dialled {origin(dialled)}, but this coordinator is {self._url}: join with that URL.")

@@ -1,0 +1,62 @@
+"""A node's web-socket at the coordinator's end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.types import Receive, Send
+
+from potluck.errors import LinkClosed, WireError
+from potluck.wire.codec import encode
+from potluck.wire.link import Link
+from potluck.wire.messages import Refusal
+
+log = logging.getLogger(__name__)
+
+_FAREWELL_S = 2.0
+_LONGEST_REASON = 500
+
+
+class ServerLink:
+    """A node's web-socket as the ASGI server gives it: no framework between, since every hidden row passes here."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+
+    async def accept(self) -> None:
+        await self._receive()  # websocket.connect
+        await self._send({"type": "websocket.accept"})
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self._send({"type": "websocket.send", "bytes": frame})
+        except OSError as error:  # the server's word for a socket that is gone
+            raise LinkClosed("The node's socket is closed.") from error
+
+    async def receive(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise LinkClosed("The node's socket is closed.")
+        frame: bytes | None = message.get("bytes")
+        if frame is None:
+            raise WireError("A text frame came where only binary ones are spoken.")
+        return frame
+
+    async def close(self) -> None:
+        try:
+            await self._send({"type": "websocket.close"})
+        except (OSError, RuntimeError):  # RuntimeError: it was closed already
+            log.debug("The socket was closed already.")
+
+
+async def farewell(link: Link, reason: str | None) -> None:
+    """Close the link, with the reason for a refusal."""
+    try:
+        async with asyncio.timeout(_FAREWELL_S):
+            if reason is not None:
+                await link.send(encode(Refusal(reason[:_LONGEST_REASON])))
+            await link.close()
+    except (LinkClosed, TimeoutError):
+        log.debug("The node did not wait for our farewell.")

@@ -1,0 +1,134 @@
+"""The grammar of an answer in a prescribed form: llguidance says which tokens a JSON schema allows next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+
+from potluck.coordinator.generation.trial import is_quick
+from potluck.coordinator.recent import Recent
+from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.coordinator.text.toolcalls import SPACES, CallForm
+from potluck.errors import RequestError
+from potluck.wire.rows import Ids
+
+_MOST_KNOWN = 1000
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance wants it. If no token ends an answer, one token beyond the model's own stands in for
+    it.
+    """
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        pieces = [tokenizer.piece(token) for token in range(tokenizer.vocabulary)]
+        self.special_token_ids = [token for token, piece in enumerate(pieces) if not piece]
+        self.tokens = [piece or tokenizer.piece(token, special=True) for token, piece in enumerate(pieces)] + [b""]
+        self.end_ids = sorted(token for token in tokenizer.stop_ids if token < len(pieces)) or [len(pieces)]
+        self.eos_token_id = self.end_ids[0]
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, special=False, bos=False)
+
+
+class Constraint:
+    """The constraint of one answer. `accept` every token of it."""
+
+    def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._param = param
+
+    def allowed(self) -> Ids:
+        """The tokens that may come next, ascending, including those that end an answer if it may end here.
+
+        Raises RequestError when this takes too long to find out.
+        """
+        bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
+        if self._matcher.is_error():
+            raise _unusable(self._matcher, self._param)
+        return np.flatnonzero(bits[: self._vocabulary]).astype(np.int32)
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but the end can come."""
+        return self._matcher.is_stopped()
+
+
+class Grammar:
+    """A form that answers can have. param: the field of the request that asked for it."""
+
+    def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
+        self._matcher = matcher
+        self._vocabulary = vocabulary
+        self._param = param
+
+    def start(self) -> Constraint:
+        """The constraint of a new answer."""
+        return Constraint(self._matcher.deep_copy(), self._vocabulary, self._param)
+
+
+class Grammars:
+    """Makes grammars for one tokenizer. thread: where to make them, so that nothing else waits for those that take
+    long.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.thread = ThreadPoolExecutor(1, "grammars")
+        self._tokenizer = tokenizer
+        self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
+        """The sources, by their hash, that were made in time before."""
+
+    @cached_property
+    def _tokens(self) -> LLTokenizer:
+        vocabulary = _Vocabulary(self._tokenizer)
+        return LLTokenizer(TokenizerWrapper(vocabulary), eos_token=vocabulary.end_ids)
+
+    def of_schema(self, schema: dict[str, Any]) -> Grammar:
+        """The grammar of JSON texts that match this schema. This takes a while. Raises RequestError when it is not
+        understood.
+        """
+        try:
+            source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": SPACES})
+        except (ValueError, RecursionError) as error:
+            raise RequestError("The schema is nested too deeply.", param="response_format") from error
+        return self._of(source, "response_format")
+
+    def of_calls(self, form: CallForm, tools: Mapping[str, dict[str, Any]], *, several: bool) -> Grammar:
+        """The grammar of a call, or several, of these tools, each with a schema of its arguments. Raises as `of_schema`
+        does.
+        """
+        try:
+            source = LLMatcher.grammar_from_lark(form.grammar(tools, several=several))
+        except (ValueError, RecursionError) as error:
+            raise RequestError("The parameters are nested too deeply.", param="tools") from error
+        return self._of(source, "tools")
+
+    def _of(self, source: str, param: str) -> Grammar:
+        digest = sha256(source.encode()).digest()
+        if not self._quick.get(digest):
+            if not is_quick(source):
+                raise RequestError("The schema takes too long to understand: use fewer patterns.", param=param)
+            self._quick[digest] = True
+        matcher = LLMatcher(self._tokens, source, log_level=0)
+        if matcher.is_error():
+            raise _unusable(matcher, param)
+        return Grammar(matcher, self._tokenizer.vocabulary, param)
+
+
+def _unusable(matcher: LLMatcher, param: str) -> RequestError:
+    reason = " ".join(matcher.get_error().split()).rstrip(".")
+    return RequestError(f"No answer can be made to this schema: {reason}.", param=param)

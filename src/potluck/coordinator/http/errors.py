@@ -1,0 +1,44 @@
+"""Errors in OpenAI's form, and the HTTP status of each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from potluck.errors import Busy, PotluckError, RequestError, Unavailable
+
+
+def error_json(error: PotluckError) -> dict[str, Any]:
+    """The error in OpenAI's form."""
+    if isinstance(error, RequestError):
+        kind = "invalid_request_error" if error.retry_s is None else "rate_limit_error"
+        param, code = error.param, error.code
+    elif isinstance(error, Busy):
+        kind, param, code = "rate_limit_error", None, "queue_full"
+    else:
+        kind, param, code = "server_error", None, "unavailable" if isinstance(error, Unavailable) else None
+    return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
+
+
+def error_response(_: Request, error: Exception) -> Response:
+    """Starlette's handler for PotluckError."""
+    assert isinstance(error, PotluckError)
+    if isinstance(error, RequestError):
+        headers = {} if error.retry_s is None else {"Retry-After": str(math.ceil(error.retry_s))}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(error_json(error), error.status, headers)
+    if isinstance(error, Unavailable):
+        return unavailable(error, {})
+    return JSONResponse(error_json(error), 500)
+
+
+def unavailable(error: Unavailable, more: dict[str, Any]) -> Response:
+    """The reply for an error of the swarm. more: further fields of the error."""
+    body = error_json(error)
+    return JSONResponse(
+        {"error": {**body["error"], **more}}, 429 if isinstance(error, Busy) else 503, {"Retry-After": "5"}
+    )

@@ -1,0 +1,58 @@
+"""The client's end of a request: the body that it sends, and whether it still waits for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+
+from potluck.errors import RequestError
+
+T = TypeVar("T")
+
+_MAX_BODY = 2 << 20
+"""The most bytes of a body. All nodes wait while it is parsed, which takes about 25 ms."""
+_TOKEN_BYTES = 16
+"""The bytes of a token in JSON; few are longer."""
+CLIENT_GONE = 499
+"""nginx's status for a client that did not wait. Nobody reads this reply."""
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer began."""
+
+
+async def body_of(request: Request, context: int = 0) -> bytes:
+    """The body. Raises RequestError when it is longer than usual bodies, and than a prompt of this many tokens."""
+    parts, size, most = [], 0, max(_MAX_BODY, context * _TOKEN_BYTES)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                raise RequestError(f"The request is longer than {most} bytes.", status=413)
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise RequestError("The client hung up while it was asking.", status=CLIENT_GONE) from error
+    return b"".join(parts)
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The work's result. It is cancelled, and ClientGone raised, when the client disconnects first."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        for one in (task, watch):
+            one.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

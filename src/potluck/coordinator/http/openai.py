@@ -1,0 +1,229 @@
+"""The OpenAI API over HTTP: requests to generation, its deltas to JSON or server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from potluck.coordinator.generation.grammar import Grammar, Grammars
+from potluck.coordinator.generation.job import Delta, Job
+from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
+from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
+from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool, parse
+from potluck.coordinator.http.streaming import events, merge, whole
+from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.coordinator.text.template import ChatTemplate
+from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.coordinator.text.toolcalls import CALL_END
+from potluck.errors import RequestError
+from potluck.types import Priority
+
+log = logging.getLogger(__name__)
+
+_TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
+
+
+def claim_of_all(_: Request, priority: Priority) -> Claim:
+    """Where there are no accounts, all requests are of one."""
+    return Claim(rank=Rank.of(priority))
+
+
+@dataclass(frozen=True)
+class Service:
+    """What answering takes. generate: makes one answer. context: the most positions a session may have.
+
+    created: Unix time, of the model's list. claim: on whose account a request runs that asks for this priority.
+    """
+
+    generate: Callable[[Job], AsyncGenerator[Delta, None]]
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    model: str
+    context: int
+    created: int
+    claim: Callable[[Request, Priority], Claim] = claim_of_all
+
+    async def models(self, _: Request) -> Response:
+        """GET /v1/models"""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def one_model(self, request: Request) -> Response:
+        """GET /v1/models/{model}"""
+        self.check_model(request.path_params["model"])
+        return JSONResponse(self._model())
+
+    def _model(self) -> Json:
+        return {"id": self.model, "object": "model", "created": self.created, "owned_by": "potluck"}
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions"""
+        asked = parse(await body_of(request, self.context), ChatRequest)
+        self.check_model(asked.model)
+        prompt = await asyncio.to_thread(self.tokenizer.encode, self._rendered(asked), special=True, bos=True)
+        limit, claim = self._limit(asked, prompt, least=1), self.claim(request, asked.urgency)
+        grammar, stops = await self._chat_grammar(asked), self._stops(asked)
+        jobs = [
+            Job(
+                prompt=prompt,
+                params=self._sampling(asked, choice),
+                max_tokens=limit,
+                stops=stops,
+                logprobs=asked.alternatives,
+                ignore_eos=asked.ignore_eos,
+                min_tokens=asked.least(limit),
+                claim=claim,
+                grammar=grammar,
+                progress=asked.tells_progress,
+            )
+            for choice in range(asked.choices)
+        ]
+        names = {tool.function.name for tool in asked.offered}
+        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
+        return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
+
+    def _rendered(self, asked: ChatRequest) -> str:
+        """The prompt's text."""
+        tools = [_as_given(tool) for tool in asked.offered] or None
+        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
+        if taken := _TEMPLATE_OWN & options.keys():
+            raise RequestError(
+                f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
+            )
+        return self.template.render(asked.messages, **options)
+
+    def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
+        """What ends the answer; where it may hold one call only, the call's end."""
+        last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
+        return (*asked.stops, *self.template.stops, *last_call)
+
+    async def complete(self, request: Request) -> Response:
+        """POST /v1/completions"""
+        asked = parse(await body_of(request, self.context), CompletionRequest)
+        self.check_model(asked.model)
+        prompts = [await self.tokens_of(prompt, "prompt") for prompt in asked.prompts]
+        if len(prompts) * asked.choices > MAX_CHOICES:
+            raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
+        claim, grammar = self.claim(request, asked.urgency), await self._grammar(asked)
+        jobs = [
+            self._completion(asked, prompt, choice, claim, grammar)
+            for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
+        ]
+        echoes = [text_of(job.prompt, self.tokenizer) if asked.echo else "" for job in jobs]
+        form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
+        return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
+
+    def _completion(
+        self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim, grammar: Grammar | None
+    ) -> Job:
+        echo = asked.echo and asked.logprobs is not None
+        limit = self._limit(asked, prompt, least=0)
+        return Job(
+            prompt=prompt,
+            params=self._sampling(asked, choice),
+            max_tokens=limit,
+            stops=asked.stops,
+            logprobs=asked.alternatives,
+            echo=echo,
+            ignore_eos=asked.ignore_eos,
+            min_tokens=asked.least(limit),
+            claim=claim,
+            grammar=grammar,
+            progress=asked.tells_progress,
+        )
+
+    async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
+        """param: the field that holds it."""
+        if isinstance(prompt, str):
+            return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
+        return checked_tokens(prompt, self.tokenizer, param)
+
+    async def _grammar(self, asked: Common) -> Grammar | None:
+        """What the answer must keep to. On a thread: it takes a while."""
+        schema = asked.schema
+        return None if schema is None else await self._made(partial(self.grammars.of_schema, schema))
+
+    async def _made(self, make: Callable[[], Grammar]) -> Grammar:
+        return await asyncio.get_running_loop().run_in_executor(self.grammars.thread, make)
+
+    async def _chat_grammar(self, asked: ChatRequest) -> Grammar | None:
+        """As `_grammar`; where the answer must call a tool, that of the call."""
+        tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
+        if not tools:
+            return await self._grammar(asked)
+        if self.template.calls is None:
+            message = "tool_choice cannot be kept to: the model's chat template knows no tools, or in an unknown form."
+            raise RequestError(message, param="tool_choice")
+        several = not asked.calls_once
+        return await self._made(partial(self.grammars.of_calls, self.template.calls, tools, several=several))
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        return Grammars(self.tokenizer)
+
+    def _sampling(self, asked: Common, choice: int) -> SamplingParams:
+        params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary
+        if any(token >= vocabulary for token in params.logit_bias):
+            raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
+        return params
+
+    def check_model(self, model: str) -> None:
+        """Raises RequestError when another one is served."""
+        if model != self.model:
+            message = f"The model {model!r} is not served here; {self.model!r} is."
+            raise RequestError(message, status=404, param="model", code="model_not_found")
+
+    def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int], least: int) -> int:
+        """Tokens that the answer may have. Raises RequestError when prompt and answer do not fit the context."""
+        name, limit = asked.limit
+        room = self.context - len(prompt)
+        if not prompt:
+            raise RequestError("The prompt is empty.", param="prompt")
+        if room < 1:
+            message = f"The prompt has {len(prompt)} tokens, more than the context of {self.context} leaves room for."
+            param = "messages" if isinstance(asked, ChatRequest) else "prompt"
+            raise RequestError(message, param=param, code="context_length_exceeded")
+        if limit is None:
+            return room
+        if limit < least:
+            raise RequestError(f"{name} must be at least {least}, not {limit}.", param=name)
+        if limit > room:
+            message = f"{name} is {limit}, but a prompt of {len(prompt)} tokens leaves {room} of {self.context}."
+            raise RequestError(message, param=name, code="context_length_exceeded")
+        return limit
+
+    async def _answer(self, request: Request, asked: Common, form: Form, jobs: list[Job], usage: Usage) -> Response:
+        """Generate all choices at once. Errors before the first token have their own HTTP status."""
+        deltas = merge([self.generate(job) for job in jobs])
+        try:
+            if not asked.stream:
+                return await while_connected(request, whole(form, deltas, len(jobs), usage))
+            first = await while_connected(request, anext(deltas))
+        except ClientGone:
+            return Response(status_code=CLIENT_GONE)
+        told = events(form, first, deltas, len(jobs), usage, asked.include_usage)
+        return StreamingResponse(told, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def _as_given(tool: Tool) -> Json:
+    """For the template; without what was not given."""
+    fields = {name: getattr(tool.function, name) for name in tool.function.__struct_fields__}
+    return {"type": tool.type, "function": {name: value for name, value in fields.items() if value is not None}}
+
+
+def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
+    """Raises RequestError, naming the field, when one is outside the vocabulary."""
+    if not all(0 <= token < tokenizer.vocabulary for token in tokens):
+        raise RequestError(f"{param} names a token outside 0-{tokenizer.vocabulary - 1}.", param=param)
+    return tokens
+
+
+def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What they stand for, control tokens and all."""
+    return b"".join(tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")

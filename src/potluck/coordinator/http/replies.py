@@ -1,0 +1,222 @@
+"""The answers of the OpenAI API: generation's deltas as the JSON of chats and completions, whole or in chunks."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from potluck.coordinator.generation.job import Delta, Scored
+from potluck.coordinator.generation.reading import Progress
+from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.coordinator.text.toolcalls import CallPiece, ToolStream
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Usage:
+    """The tokens of one request, over all its choices. cached_tokens: those of the prompt that the nodes already held.
+
+    nodes: those that computed them, with their layers. sessions: the numbers by which `/trace` knows where that was.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    nodes: tuple[str, ...] = ()
+    sessions: tuple[int, ...] = ()
+
+    def count(self, delta: Delta) -> None:
+        self.completion_tokens += delta.generated
+        self.cached_tokens += delta.cached
+        self.nodes = tuple(dict.fromkeys((*self.nodes, *delta.nodes)))
+        if delta.session is not None:
+            self.sessions += (delta.session,)
+
+    def json(self) -> Json:
+        """The usage as JSON. Several choices have their prompt counted once, so no more than all of it can have been
+        held.
+        """
+        total = self.prompt_tokens + self.completion_tokens
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": total,
+            "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
+            "nodes": list(self.nodes),
+        }
+
+
+def progress_json(progress: Progress) -> Json:
+    """The progress in the form of llama.cpp's server."""
+    return {
+        "total": progress.total,
+        "cache": progress.cached,
+        "processed": progress.processed,
+        "time_ms": round(1000 * progress.elapsed_s),
+    }
+
+
+class Form(Protocol):
+    """The form of one kind of answer."""
+
+    def head(self, *, chunk: bool) -> Json:
+        """The fields around the choices."""
+
+    def opening(self, index: int) -> list[Json]:
+        """The choice's chunks before its first token."""
+
+    def chunk(self, index: int, delta: Delta) -> Json:
+        """The choice of one chunk."""
+
+    def choice(self, index: int, deltas: list[Delta]) -> Json:
+        """The choice of a whole answer."""
+
+
+@dataclass
+class _Base:
+    model: str
+    tokenizer: Tokenizer
+    logprobs: bool
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def _head(self, prefix: str, kind: str) -> Json:
+        return {"id": f"{prefix}-{self.identity}", "object": kind, "created": self.created, "model": self.model}
+
+    def _text(self, token: int) -> str:
+        return self.tokenizer.name(token)
+
+
+class ChatForm(_Base):
+    """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
+    text.
+    """
+
+    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, tools: Collection[str] = ()) -> None:
+        super().__init__(model, tokenizer, logprobs)
+        self._tools = tools
+        self._streams: dict[int, ToolStream] = {}
+
+    def head(self, *, chunk: bool) -> Json:
+        return self._head("chatcmpl", "chat.completion.chunk" if chunk else "chat.completion")
+
+    def opening(self, index: int) -> list[Json]:
+        delta = {"role": "assistant", "content": ""}
+        return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
+
+    def chunk(self, index: int, delta: Delta) -> Json:
+        text, pieces, finish = self._told(index, delta.text, delta.finish)
+        calls = [{"index": place, **call} for place, call in _calls(pieces).items()]
+        return {
+            "index": index,
+            "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
+            "logprobs": self._logprobs(delta.tokens),
+            "finish_reason": finish,
+        }
+
+    def choice(self, index: int, deltas: list[Delta]) -> Json:
+        text, pieces, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
+        calls = list(_calls(pieces).values())
+        content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
+        return {
+            "index": index,
+            "message": {"role": "assistant", **content, "refusal": None},
+            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "finish_reason": finish,
+        }
+
+    def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
+        """The text, the pieces of calls, and how the answer ends."""
+        if not self._tools:
+            return text, [], finish
+        stream = self._streams.setdefault(index, ToolStream(self._tools))
+        text, pieces = stream.push(text)
+        if finish is not None:
+            rest, last = stream.finish()
+            text, pieces = text + rest, [*pieces, *last]
+        ended = "tool_calls" if finish == "stop" and stream.found else finish
+        return text, pieces, ended
+
+    def _logprobs(self, tokens: list[Scored]) -> Json | None:
+        if not self.logprobs:
+            return None
+        return {"content": [self._scored(scored) for scored in tokens], "refusal": None}
+
+    def _scored(self, scored: Scored) -> Json:
+        top = [self._entry(token, logprob) for token, logprob in scored.top]
+        return {**self._entry(scored.token, scored.logprob), "top_logprobs": top}
+
+    def _entry(self, token: int, logprob: float | None) -> Json:
+        return {
+            "token": self._text(token),
+            "logprob": logprob,
+            "bytes": list(self.tokenizer.piece(token, special=True)),
+        }
+
+
+def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
+    """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
+    calls: dict[int, Json] = {}
+    for piece in pieces:
+        if piece.name is not None:
+            function = {"name": piece.name, "arguments": ""}
+            calls[piece.index] = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+        call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
+        call["function"]["arguments"] += piece.arguments
+    return calls
+
+
+class CompletionForm(_Base):
+    """The form of completions. echoes: for each choice, the prompt's text to repeat before the answer."""
+
+    echoes: list[str]
+    _offsets: dict[int, int]
+
+    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, echoes: list[str]) -> None:
+        super().__init__(model, tokenizer, logprobs)
+        self.echoes = echoes
+        self._offsets = {}
+
+    def head(self, *, chunk: bool) -> Json:
+        return self._head("cmpl", "text_completion")
+
+    def opening(self, index: int) -> list[Json]:
+        echo = self.echoes[index]
+        return [self._json(index, echo, None, None)] if echo else []
+
+    def chunk(self, index: int, delta: Delta) -> Json:
+        return self._json(index, delta.text, self._logprobs(index, delta.tokens), delta.finish)
+
+    def choice(self, index: int, deltas: list[Delta]) -> Json:
+        text = self.echoes[index] + "".join(delta.text for delta in deltas)
+        tokens = [token for delta in deltas for token in delta.tokens]
+        return self._json(index, text, self._logprobs(index, tokens), deltas[-1].finish)
+
+    def _json(self, index: int, text: str, logprobs: Json | None, finish: str | None) -> Json:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    def _logprobs(self, index: int, tokens: list[Scored]) -> Json | None:
+        if not self.logprobs:
+            return None
+        return {
+            "tokens": [self._text(scored.token) for scored in tokens],
+            "token_logprobs": [scored.logprob for scored in tokens],
+            "top_logprobs": [self._top(scored) for scored in tokens],
+            "text_offset": [self._offset(index, scored) for scored in tokens],
+        }
+
+    def _top(self, scored: Scored) -> dict[str, float] | None:
+        """The alternatives by their text, the likelier of two that look alike; null for a prompt's first token."""
+        if scored.logprob is None:
+            return None
+        return {self._text(token): logprob for token, logprob in reversed(scored.top)}
+
+    def _offset(self, index: int, scored: Scored) -> int:
+        """The number of characters of the choice before this token."""
+        offset = self._offsets.get(index, 0)
+        self._offsets[index] = offset + len(self._text(scored.token))
+        return offset

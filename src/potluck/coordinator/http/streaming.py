@@ -1,0 +1,105 @@
+"""Answers while they are made: those of several choices merged into one stream, and told as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import msgspec
+from starlette.responses import JSONResponse, Response
+
+from potluck.coordinator.generation.job import Delta
+from potluck.coordinator.http.errors import error_json, unavailable
+from potluck.coordinator.http.replies import Form, Json, Usage, progress_json
+from potluck.errors import PotluckError, Unavailable
+
+log = logging.getLogger(__name__)
+
+Numbered = tuple[int, Delta]
+
+
+async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Numbered, None]:
+    """The deltas of all answers as they come, with the number of the answer. Closing this closes them all."""
+    queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
+    tasks = [asyncio.create_task(_pour(number, answer, queue)) for number, answer in enumerate(answers)]
+    try:
+        running = len(tasks)
+        while running:
+            item = await queue.get()
+            if item is None:
+                running -= 1
+                for task in tasks:
+                    if task.done():
+                        task.result()  # raises what ended it
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio.Queue[Numbered | None]) -> None:
+    try:
+        async with aclosing(answer):
+            async for delta in answer:
+                queue.put_nowait((number, delta))
+    finally:
+        asyncio.get_running_loop().call_soon(queue.put_nowait, None)  # once this task is done
+
+
+async def whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Response:
+    """All choices; of answers that broke off, the error with what there was of them."""
+    answers: list[list[Delta]] = [[] for _ in range(choices)]
+    broken: Unavailable | None = None
+    try:
+        async with aclosing(deltas):
+            async for number, delta in deltas:
+                answers[number].append(delta)
+                usage.count(delta)
+    except Unavailable as error:
+        if not any(answers):
+            raise
+        log.warning("An answer broke off: %s", error)
+        broken = error
+    made = [form.choice(number, answer) for number, answer in enumerate(answers) if answer]
+    if broken is not None:
+        return unavailable(broken, {"choices": made})
+    return JSONResponse({**form.head(chunk=False), "choices": made, **_told(usage)})
+
+
+async def events(
+    form: Form, first: Numbered, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage, include_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events; a failure after the first token is told in the stream, where its status cannot be."""
+    head = form.head(chunk=True)
+    extra: Json = {"usage": None} if include_usage else {}
+    item: Numbered | None = first
+    try:
+        async with aclosing(deltas):
+            for number in range(choices):
+                for choice in form.opening(number):
+                    yield _event({**head, "choices": [choice], **extra})
+            while item is not None:
+                number, delta = item
+                usage.count(delta)
+                progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
+                yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
+                item = await anext(deltas, None)
+        if include_usage:
+            yield _event({**head, "choices": [], **_told(usage)})
+    except PotluckError as error:
+        log.warning("An answer broke off: %s", error)
+        yield _event(error_json(error))
+    yield b"data: [DONE]\n\n"
+
+
+def _told(usage: Usage) -> Json:
+    """What an answer tells at its end, streamed or not."""
+    return {"usage": usage.json(), "sessions": usage.sessions}
+
+
+def _event(body: Json) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"

@@ -1,0 +1,86 @@
+"""Decides who may join, for every node that has proven its key."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy.orm import Session
+
+from potluck.coordinator.members.invites import Invites
+from potluck.coordinator.members.store import NodeRow, Store
+from potluck.errors import Refused
+from potluck.wire.identity import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The coordinator's knowledge of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
+
+    account: str
+    trusted: bool
+
+
+STRANGER = Entry("", trusted=False)
+
+
+class Door(Protocol):
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
+        """Admit a node that has proven this public key. Call this on a thread, because it may ask a database.
+
+        joins: False if the node only asks, so that nothing may change. Raises Refused with a sentence for its owner.
+        """
+
+
+class OpenDoor:
+    """A door that admits everybody and knows nobody."""
+
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
+        return STRANGER
+
+
+class StoreDoor:
+    """A door that remembers nodes by their keys, and keeps out nodes that the owner revoked.
+
+    invites: newcomers must have one of these; None admits everyone. A node that is known needs none, because coming
+    back must not use up an invite. Nodes that share a key are one node to this door.
+    """
+
+    def __init__(self, store: Store, invites: Invites | None, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._invites = invites
+        self._clock = clock
+        self._lock = threading.Lock()
+        """Guards against nodes of one key that come at the same time: only one of them is new."""
+
+    def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
+        now = self._clock()
+        with self._lock, self._store.begin() as session:
+            row = session.get(NodeRow, key.hex(), with_for_update=True) or self._newcomer(session, key, invite)
+            if row.revoked:
+                raise Refused("The swarm's owner has revoked this node.")
+            if row.quarantined_until > now:
+                raise Refused(f"This node is in quarantine: {row.quarantine}")
+            row.name, row.last_seen = name, now
+            entry = Entry(row.account, row.trusted)
+            if not joins:
+                session.rollback()
+            return entry
+
+    def _newcomer(self, session: Session, key: bytes, text: str) -> NodeRow:
+        account, number = fingerprint(key), None
+        if self._invites is not None:
+            if not text:
+                raise Refused(
+                    "This swarm is private: ask its owner for an invite, and join with its URL. "
+                    "If this machine has joined before, use the same --name: a node's key belongs to its name."
+                )
+            invite = self._invites.redeem(session, text)
+            account, number = invite.account or account, invite.id
+        row = NodeRow(key=key.hex(), account=account, invite=number, first_seen=self._clock(), revoked=False)
+        row.quarantined_until, row.trusted = 0.0, False
+        session.add(row)
+        return row

@@ -1,0 +1,81 @@
+"""API keys, which say who asks over HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import select
+
+from potluck.coordinator.members.store import KeyRow, Store, digest_of
+from potluck.errors import RequestError
+
+PREFIX = "pk-"
+
+OWNER_ACCOUNT = "owner"
+"""The account of whoever started the coordinator."""
+
+PER_MINUTE = 600
+"""The default limit of requests a minute for a key: far more than a person needs, and no flood."""
+
+
+class Key(Struct, frozen=True):
+    """An API key without its secret, which only its owner has. per_minute: requests; None means any number."""
+
+    id: str
+    account: str
+    admin: bool
+    per_minute: int | None
+    created: float
+    revoked: bool
+
+
+class Keys:
+    """The keys of a store, which is asked anew each time, so that a key revoked elsewhere is revoked here."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+
+    def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
+        """The secret, which is not stored, and the key."""
+        secret = PREFIX + secrets.token_urlsafe(24)
+        row = KeyRow(
+            id=secrets.token_hex(4),
+            digest=digest_of(secret),
+            account=account,
+            admin=admin,
+            per_minute=per_minute,
+            created=self._clock(),
+            revoked=False,
+        )
+        with self._store.begin() as session:
+            session.add(row)
+        return secret, _key(row)
+
+    def find(self, secret: str) -> Key | None:
+        """The key with this secret; None if there is none, or if it is revoked."""
+        with self._store.begin() as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.digest == digest_of(secret), KeyRow.revoked.is_(False)))
+        return None if row is None else _key(row)
+
+    def all(self) -> list[Key]:
+        """All keys, the oldest first."""
+        with self._store.begin() as session:
+            return [_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
+
+    def revoke(self, number: str) -> Key:
+        """Revoke a key. Raises RequestError when there is no key with this id."""
+        with self._store.begin() as session:
+            row = session.get(KeyRow, number)
+            if row is None:
+                raise RequestError(f"There is no API key {number!r}.", status=404)
+            row.revoked = True
+        return _key(row)
+
+
+def _key(row: KeyRow) -> Key:
+    return msgspec.convert(row, Key, from_attributes=True)

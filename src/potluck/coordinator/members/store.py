@@ -1,0 +1,170 @@
+"""The state that outlives the coordinator: accounts, API keys, invites and known nodes, in SQLite or PostgreSQL.
+
+Times are Unix seconds. Of secrets only the SHA-256 is stored. Several coordinators may share one database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import BigInteger, Engine, ForeignKey, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from potluck.coordinator.members import schema
+from potluck.errors import StoreError
+
+_BUSY_S = 10.0
+"""Seconds that a writer of SQLite waits for another."""
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {int: BigInteger}
+
+
+class AccountRow(Base):
+    """An account. Credits are layer-tokens: positions times layers."""
+
+    __tablename__ = "accounts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    earned: Mapped[int] = mapped_column(default=0)
+    spent: Mapped[int] = mapped_column(default=0)
+
+
+class KeyRow(Base):
+    """An API key. per_minute: requests; None means any number."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    account: Mapped[str]
+    admin: Mapped[bool]
+    per_minute: Mapped[int | None]
+    created: Mapped[float]
+    revoked: Mapped[bool] = mapped_column(default=False)
+
+
+class InviteRow(Base):
+    """An invite. uses_left, expires: None means no limit. account: that of its nodes; None means their own."""
+
+    __tablename__ = "invites"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)
+    account: Mapped[str | None]
+    uses_left: Mapped[int | None]
+    expires: Mapped[float | None]
+    created: Mapped[float]
+    revoked: Mapped[bool] = mapped_column(default=False)
+
+
+class NodeRow(Base):
+    """A known node. key: its public key, in hex. pending: credits that no audit has covered yet."""
+
+    __tablename__ = "nodes"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    account: Mapped[str]
+    name: Mapped[str]
+    invite: Mapped[str | None] = mapped_column(ForeignKey("invites.id"))
+    first_seen: Mapped[float]
+    last_seen: Mapped[float]
+    trusted: Mapped[bool] = mapped_column(default=False)
+    revoked: Mapped[bool] = mapped_column(default=False)
+    pending: Mapped[int] = mapped_column(default=0)
+    audits_passed: Mapped[int] = mapped_column(default=0)
+    audits_failed: Mapped[int] = mapped_column(default=0)
+    quarantine: Mapped[str] = mapped_column(default="")
+    quarantined_until: Mapped[float] = mapped_column(default=0.0)
+
+
+class Store:
+    """Hands out transactions, which are short. Those of PostgreSQL cross a network, so do not use the event loop's
+    thread.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """One transaction, which is kept when the block ends and undone when it raises. Raises StoreError."""
+        try:
+            with self._sessions.begin() as session:
+                yield session
+        except SQLAlchemyError as error:
+            raise StoreError(f"The database failed: {_reason(error)}.") from error
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_store(url: str) -> Store:
+    """Open the database at this URL, such as `sqlite:////home/anna/potluck.db` or `postgresql://anna@host/potluck`.
+
+    Its schema is brought up to date. Raises StoreError when it cannot be opened, or is newer than this program.
+    """
+    try:
+        return Store(_upgraded(_engine(url)))
+    except ArgumentError as error:  # its text may hold the password
+        raise StoreError("--database must be the URL of a database, such as postgresql://anna@host/potluck.") from error
+    except ModuleNotFoundError as error:
+        message = f"This database needs the package {error.name}: pip install 'potluck[postgres]' brings PostgreSQL's."
+        raise StoreError(message) from error
+    except SQLAlchemyError as error:
+        raise StoreError(f"The database cannot be opened: {_reason(error)}.") from error
+
+
+def _upgraded(engine: Engine) -> Engine:
+    try:
+        schema.upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def open_file(file: Path) -> Store:
+    """Open an SQLite file as the database; its folder is made if it does not exist. Raises StoreError."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"The folder {file.parent} cannot be made: {error.strerror or error}.") from error
+    return open_store(f"sqlite:///{file.absolute()}")
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    # The driver would begin transactions at the first write: two that have read before could not both go on.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """The driver's own words on one line. SQLAlchemy's would add everything that was to be stored."""
+    return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split()).rstrip(".")
+
+
+def digest_of(secret: str) -> str:
+    """The stored form of a secret. A secret is long and random, so it needs no salt, and looking it up reveals no part
+    of it.
+    """
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,50 @@
+"""Decides which engine runs a model, in which quantization, and what it weighs on nodes. Independent of the web."""
+
+from __future__ import annotations
+
+from potluck.errors import ModelError
+from potluck.models.families import check_transformers
+from potluck.models.manifest import Manifest
+from potluck.models.spans import engines_for, part_sizes
+from potluck.planning.cost import Footprint
+from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat
+from potluck.wire.rows import payload_size
+
+DEFAULT_CONTEXT = 4096
+
+
+_QUANTIZE = {
+    EngineKind.LLAMACPP: (Quantize.Q8_0, Quantize.Q4_0, Quantize.F16, Quantize.BF16),
+    EngineKind.TRANSFORMERS: (Quantize.NONE, Quantize.INT8, Quantize.INT4),
+}
+"""The types in which each engine can keep a Hugging Face model's weights; its default first."""
+
+
+def choose_engine(
+    manifest: Manifest, engine: EngineKind | None, quantize: Quantize | None
+) -> tuple[EngineKind, Quantize]:
+    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit."""
+    able = engines_for(manifest)
+    engine = engine or able[0]
+    if engine not in able:
+        raise ModelError(f"The {engine} engine cannot run {manifest.name} ({manifest.architecture}); {able[0]} can.")
+    if engine is EngineKind.TRANSFORMERS:
+        check_transformers(manifest.name, manifest.architecture)
+    if manifest.format == "gguf":
+        if quantize is not None:
+            raise ModelError(f"{manifest.name} is a GGUF file and keeps its own quantization: leave --quantize out.")
+        return engine, Quantize.NONE
+    quantize = quantize or _QUANTIZE[engine][0]
+    if quantize not in _QUANTIZE[engine]:
+        raise ModelError(f"The {engine} engine quantizes to {', '.join(_QUANTIZE[engine])}, not {quantize}.")
+    return engine, quantize
+
+
+def footprint(
+    manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
+) -> Footprint:
+    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link."""
+    sizes = part_sizes(manifest, engine, quantize)
+    cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
+    row = payload_size(1, manifest.hidden_size, rows)
+    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)

@@ -1,0 +1,20 @@
+"""One forward pass of a session, as the one who wants it describes it; the relay knows where it goes."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Forward(Struct, frozen=True, kw_only=True):
+    """Positions `position` … `position + rows - 1` of a session; step: its number, counted from 0.
+
+    top, asks, keep: as in `wire.messages.Step`.
+    """
+
+    session: int
+    step: int
+    position: int
+    rows: int
+    top: int = 1
+    asks: tuple[tuple[int, ...], ...] = ()
+    keep: bool = False

@@ -1,0 +1,338 @@
+"""Follows every step from stage to stage of its session's route. Without I/O: frames in, frames for nodes out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from potluck.coordinator.relay.candidates import Candidates
+from potluck.coordinator.relay.evidence import Evidence
+from potluck.coordinator.relay.forward import Forward
+from potluck.coordinator.relay.trace import Hop, Trace
+from potluck.coordinator.relay.witness import Witness
+from potluck.errors import WireError
+from potluck.types import RowFormat, Stage
+from potluck.wire.codec import encode
+from potluck.wire.messages import Close, Failed, Hidden, Kept, Recall, Scores, Step
+from potluck.wire.rows import (
+    Rows,
+    check_finite,
+    join_rows,
+    payload_size,
+    split_rows,
+    split_scores,
+    unpack_rows,
+    unpack_scores,
+)
+
+Outgoing = tuple[str, bytes]
+"""(node, frame)"""
+
+
+Result = list[Candidates] | list[bytes]
+"""How a step ends: with candidates of each wanted row; row by row in bytes, where it was an audit's or ended with
+hidden rows; or empty, where it was only to be kept."""
+
+
+class Answered(NamedTuple):
+    """What came of an answer that was awaited. hop: its step's stay at the stage; None where that only recalled rows.
+
+    onward: the step, for the next stage. result: how it ended, if it has.
+    """
+
+    hop: Hop | None
+    onward: Outgoing | None = None
+    result: Result | None = None
+
+
+class _Leg(NamedTuple):
+    """A step under way: the place in the route that it is at, when it was sent there, and where it ends.
+    recalled: its stage only gives what it has in its journal.
+
+    A tuple, because one is made for every frame.
+    """
+
+    step: Forward
+    place: int
+    sent: float
+    goal: int
+    recalled: bool = False
+
+
+@dataclass(slots=True)
+class _Flight:
+    """An open session: its route, and its steps under way. lost: a stage of the route is gone.
+
+    audited: the session is an audit: one stage computes what this evidence says of another.
+    inner: the route ends within the model, so that a step ends with hidden rows.
+    """
+
+    route: tuple[Stage, ...]
+    version: int
+    legs: dict[int, _Leg] = field(default_factory=dict)
+    lost: bool = False
+    audited: Evidence | None = None
+    inner: bool = False
+
+    @property
+    def stages(self) -> int:
+        """Of the route, as its nodes are told: an audit looks like the session that it is about."""
+        return self.audited.stages if self.audited else len(self.route)
+
+
+class Awaited(NamedTuple):
+    """A step that a node has: so many rows, sent at this time of the relay's clock."""
+
+    node: str
+    rows: int
+    sent: float
+
+
+def _check_times(message: Hidden | Scores | Kept) -> None:
+    if not all(math.isfinite(seconds) and seconds >= 0 for seconds in (message.queue_s, message.compute_s)):
+        raise WireError("The times of a step must be numbers of seconds.")
+
+
+class Relay:
+    """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed.
+
+    witness: is shown what stages are given and pass on. clock: seconds, for times that are noted; nothing is decided
+    by it here.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        vocabulary: int,
+        rows: RowFormat,
+        witness: Witness | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hidden_size = hidden_size
+        self._vocabulary = vocabulary
+        self.rows = rows
+        self._witness = witness or Witness(rows)
+        self.clock = clock
+        self._flights: dict[int, _Flight] = {}
+        self.trace = Trace()
+        self._owed: Counter[str] = Counter()
+        """Answers that each node may still give: one for each step or recall that was sent to it."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one hidden row on the wire."""
+        return payload_size(1, self._hidden_size, self.rows)
+
+    def unpack(self, rows: list[bytes]) -> Rows:
+        """Hidden rows that a step ended with."""
+        return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self._hidden_size, self.rows)
+
+    def open(self, session: int, route: tuple[Stage, ...], version: int, inner: bool = False) -> None:
+        """inner: the route ends within the model: each of its steps ends with hidden rows."""
+        self._flights[session] = _Flight(route, version, inner=inner)
+
+    def open_audit(self, session: int, stage: Stage, evidence: Evidence) -> None:
+        """A session in which one node computes what the evidence says of another."""
+        self._flights[session] = _Flight((stage,), 1, audited=evidence, inner=not evidence.final)
+
+    def is_open(self, session: int) -> bool:
+        """Whether steps can run: it is known, and all stages of its route are there."""
+        flight = self._flights.get(session)
+        return flight is not None and not flight.lost
+
+    def lose(self, session: int) -> None:
+        """A stage of the session's route is gone: what is under way is not awaited any more, until `reroute`."""
+        flight = self._flights.get(session)
+        if flight is not None:
+            flight.version += 1
+            flight.legs.clear()
+            flight.lost = True
+
+    def restart(self, session: int) -> None:
+        """What is under way is not awaited any more; the route stays."""
+        self.reroute(session, self._flights[session].route)
+
+    def reroute(self, session: int, route: tuple[Stage, ...]) -> list[Outgoing]:
+        """The session goes on by another route; stages that are not on it any more are told to forget it."""
+        flight = self._flights[session]
+        kept = {stage.node for stage in route}
+        frame = encode(Close(session))
+        left = [(stage.node, frame) for stage in flight.route if stage.node not in kept]
+        self._flights[session] = _Flight(route, flight.version + 1)
+        self._witness.reroute(session, route)
+        return left
+
+    def start(self, step: Forward, payload: bytes) -> Outgoing:
+        """Send the step to the first stage. payload: its input."""
+        flight = self._flights[step.session]
+        return self._to_stage(flight, _Leg(step, 0, self.clock(), len(flight.route) - 1), payload)
+
+    def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
+        """Run a step with `keep` through the stages `first` … `goal` alone: they shall hold what lost ones held.
+
+        The first stage of the route computes it from the tokens, any other from what the stage before it recalls.
+        """
+        flight = self._flights[step.session]
+        if first == 0:
+            return self._to_stage(flight, _Leg(step, 0, self.clock(), goal), tokens)
+        flight.legs[step.step] = _Leg(step, first - 1, self.clock(), goal, recalled=True)
+        self._owed[flight.route[first - 1].node] += 1
+        recall = Recall(step.session, flight.version, step.step, step.position, step.rows)
+        return flight.route[first - 1].node, encode(recall)
+
+    def awaited(self) -> list[Awaited]:
+        """Every step under way, as the node that has it is seen."""
+        return [
+            Awaited(flight.route[leg.place].node, leg.step.rows, leg.sent)
+            for flight in self._flights.values()
+            for leg in flight.legs.values()
+        ]
+
+    def _to_stage(self, flight: _Flight, leg: _Leg, payload: bytes | memoryview) -> Outgoing:
+        """Send the step where the leg says."""
+        step, stage = leg.step, flight.route[leg.place]
+        flight.legs[step.step] = leg
+        self._owed[stage.node] += 1
+        self._witness.given(leg.place, step, payload)
+        message = Step(
+            session=step.session,
+            route=flight.version,
+            step=step.step,
+            position=step.position,
+            rows=step.rows,
+            last=stage.span.last,
+            top=step.top,
+            asks=step.asks if leg.place == len(flight.route) - 1 else (),
+            stages=flight.stages,
+            keep=step.keep and leg.place == leg.goal,
+        )
+        return stage.node, encode(message, payload)
+
+    def hidden(self, node: str, message: Hidden, payload: memoryview) -> Answered | None:
+        """A stage's rows go on to the next stage, or are the step's end; None when it is not awaited any more.
+
+        Raises WireError when they are not what this node was asked for.
+        """
+        awaited = self._find(node, message)
+        if awaited is None:
+            return None
+        flight, leg = awaited
+        step, received = leg.step, self.clock()
+        _check_times(message)
+        if leg.place == leg.goal and not flight.inner:
+            raise WireError("The last stage sent hidden rows where it should not.")
+        if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self.rows):
+            raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
+        check_finite(payload, step.rows, self.rows)
+        hop = self._record(flight, leg, received, message)
+        note = self._witness.recalled if leg.recalled else self._witness.gave
+        note(leg.place, step, payload)
+        if leg.place == leg.goal:
+            del flight.legs[message.step]
+            return Answered(hop, result=split_rows(payload, step.rows, self.rows))
+        # One look at the clock a frame: our own work counts as wire.
+        onward = self._to_stage(flight, _Leg(step, leg.place + 1, received, leg.goal), payload)
+        return Answered(None if leg.recalled else hop, onward)
+
+    def scores(self, node: str, message: Scores, payload: memoryview) -> Answered | None:
+        """The end of a step, with candidates for each wanted row; None when it is not awaited any more.
+
+        Raises WireError when they are not what this node was asked for.
+        """
+        awaited = self._find(node, message)
+        if awaited is None:
+            return None
+        flight, leg = awaited
+        step, received = leg.step, self.clock()
+        _check_times(message)
+        if leg.place != len(flight.route) - 1 or step.keep or flight.inner:
+            raise WireError("Scores came from a stage that was not asked for them.")
+        if len(message.counts) != len(step.asks):
+            raise WireError(f"Scores of {len(message.counts)} rows came where {len(step.asks)} were wanted.")
+        if any(not 1 <= count <= step.top + len(ask) for count, ask in zip(message.counts, step.asks, strict=True)):
+            raise WireError("Scores name more or fewer candidates than were wanted.")
+        rows = unpack_scores(payload, message.counts)
+        if any(not set(ask) <= set(ids.tolist()) for ask, (ids, _, _) in zip(step.asks, rows, strict=True) if ask):
+            raise WireError("Scores lack a token that was asked for.")
+        candidates = [Candidates.checked(ids, scores, self._vocabulary, total) for ids, scores, total in rows]
+        hop = self._record(flight, leg, received, message)
+        del flight.legs[message.step]
+        if flight.audited is not None:
+            return Answered(hop, result=split_scores(payload, message.counts))
+        self._witness.scored(leg.place, step, message.counts, payload)
+        return Answered(hop, result=candidates)
+
+    def kept(self, node: str, message: Kept) -> Answered | None:
+        """The end of a rebuilding step; None when it is not awaited any more. Raises WireError as `scores` does."""
+        awaited = self._find(node, message)
+        if awaited is None:
+            return None
+        flight, leg = awaited
+        _check_times(message)
+        if leg.place != leg.goal or not leg.step.keep:
+            raise WireError("A stage says that it keeps a step which it should have answered.")
+        hop = self._record(flight, leg, self.clock(), message)
+        del flight.legs[message.step]
+        self._witness.kept(leg.place, leg.step)
+        return Answered(hop, result=[])
+
+    def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> Hop:
+        step, stage = leg.step, flight.route[leg.place]
+        hop = Hop(
+            session=step.session,
+            step=step.step,
+            index=leg.place,
+            stages=flight.stages,
+            node=stage.node,
+            span=stage.span,
+            rows=step.rows,
+            position=step.position,
+            sent=leg.sent,
+            received=received,
+            queue_s=message.queue_s,
+            compute_s=message.compute_s,
+        )
+        self._owed[stage.node] -= 1
+        self.trace.add(hop)
+        return hop
+
+    def failed(self, node: str, message: Failed) -> Forward | None:
+        """The step that this failure ends; None for one that is not awaited any more."""
+        awaited = self._find(node, message)
+        if awaited is None:
+            return None
+        self._owed[node] -= 1
+        return awaited[1].step
+
+    def _find(self, node: str, message: Hidden | Scores | Kept | Failed) -> tuple[_Flight, _Leg] | None:
+        """The flight and leg this frame belongs to; None for a late frame of a closed or re-routed session.
+
+        Raises WireError for one that answers nothing, or steps of a session in another order than they were given in.
+        """
+        flight = self._flights.get(message.session)
+        if flight is None or message.route != flight.version or message.step not in flight.legs:
+            if self._owed[node] < 1:
+                raise WireError("The node answers more steps than it was given.")
+            self._owed[node] -= 1
+            return None
+        leg = flight.legs[message.step]
+        if flight.route[leg.place].node != node:
+            raise WireError(f"Step {message.step} of session {message.session} is not at this node.")
+        if any(number < message.step and other.place == leg.place for number, other in flight.legs.items()):
+            raise WireError(f"Step {message.step} of session {message.session} overtakes another.")
+        return flight, leg
+
+    def forget(self, node: str) -> None:
+        """The node has left."""
+        del self._owed[node]
+
+    def close(self, session: int) -> list[Outgoing]:
+        """Tell every node of the route to forget the session."""
+        flight = self._flights.pop(session, None)
+        self._witness.close(session)
+        frame = encode(Close(session))
+        return [(stage.node, frame) for stage in flight.route] if flight else []

@@ -1,0 +1,81 @@
+"""The web server under the application: uvicorn, with TLS if the owner wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+
+from potluck.errors import PotluckError
+from potluck.wire.codec import MAX_FRAME
+
+
+class _Server(uvicorn.Server):
+    """A server that Ctrl-C and SIGTERM end cleanly: answers first, then sockets, and no signal is raised again.
+
+    stops: what ends the work that would keep the sockets open.
+    """
+
+    def __init__(self, config: uvicorn.Config, stops: Sequence[Callable[[], None]]) -> None:
+        super().__init__(config)
+        self._stops = stops
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM) if sys.platform != "win32" else ()
+        for sign in signals:
+            loop.add_signal_handler(sign, self.handle_exit, sign, None)
+        try:
+            yield
+        finally:
+            for sign in signals:
+                loop.remove_signal_handler(sign)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for stop in self._stops:
+            stop()
+        await super().shutdown(sockets)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files: the certificate, followed by those that lead to its authority, and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
+    """A server for the application. It pings nodes, so that one whose laptop closed is missed within half a minute.
+
+    Raises PotluckError when the files for TLS are unusable.
+    """
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,
+        ws_ping_interval=10.0,
+        ws_ping_timeout=20.0,
+        timeout_graceful_shutdown=2,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        lifespan="on",
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    try:
+        config.load()
+    except OSError as error:  # OpenSSL's errors are OSErrors
+        raise PotluckError(f"TLS cannot be spoken with these files: {error.strerror or error}.") from error
+    return _Server(config, app.state.stops)

@@ -1,0 +1,236 @@
+"""The scheduler of requests: a queue that is fair over accounts, in work. Pure: times are passed in, in seconds."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.errors import Busy
+
+AGING_S = 60.0
+"""A class in which nothing has run for this many seconds, while somebody waits, rises by one for one request. Someone
+who waits for a token can bear one batch request a minute before them, and an answer a minute is still progress for the
+batch."""
+
+MOST_OF_ACCOUNT = 128
+"""The requests of one account that may wait in a class: two of the largest `n`. One account cannot fill the queue."""
+
+MOST_OF_CLASS = 1024
+"""The requests that may wait in a class. Later ones would wait for minutes even in a fast swarm, so they are refused.
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """The turn of one request.
+
+    work: expected, in tokens times layers. urgent: it comes before all that are not. joined: when it joined.
+    """
+
+    claim: Claim
+    work: float
+    urgent: bool
+    joined: float
+    number: int
+
+    @property
+    def share(self) -> float:
+        """The share of work that the request costs its account."""
+        return self.work / self.claim.weight
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The standing of a waiting request, and a sentence that gives the reason for its place."""
+
+    claim: Claim
+    waited_s: float
+    reason: str
+
+
+class _Flow:
+    """One account's requests of one class, in the order in which they came.
+
+    used: the account's work so far over its weight; the flow that has used least is next. An account that had nothing
+    waiting starts with what the others have, because nobody saves up by not asking.
+    """
+
+    def __init__(self) -> None:
+        self.used = 0.0
+        self.turns: deque[Turn] = deque()
+
+    def tags(self) -> Iterator[tuple[float, Turn]]:
+        """Each request with what the account will have used when its turn comes."""
+        used = self.used
+        for turn in self.turns:
+            yield used, turn
+            used += turn.share
+
+
+class _Class:
+    """The flows of one rank, and how many of its requests run. idle_since: when the last of these ended."""
+
+    def __init__(self) -> None:
+        self.flows: dict[str, _Flow] = {}
+        self.running = 0
+        self.idle_since = 0.0
+        self._latest = 0.0
+        """The most that a flow had used when a request of it started."""
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(flow.turns) for flow in self.flows.values())
+
+    def join(self, turn: Turn) -> None:
+        flow = self.flows.setdefault(turn.claim.account, _Flow())
+        if not flow.turns:
+            least = min((other.used for other in self.flows.values() if other.turns), default=self._latest)
+            flow.used = max(flow.used, least)
+        flow.turns.append(turn)
+
+    def start(self, turn: Turn) -> None:
+        flow = self.flows[turn.claim.account]
+        self._latest = max(self._latest, flow.used)
+        flow.used += turn.share
+        self.running += 1
+
+    def end(self, turn: Turn, work: float, now: float) -> None:
+        self.flows[turn.claim.account].used += (work - turn.work) / turn.claim.weight
+        self.running -= 1
+        self.idle_since = now
+
+    def head(self) -> Turn | None:
+        heads = [(flow.used, flow.turns[0].number, flow.turns[0]) for flow in self.flows.values() if flow.turns]
+        return min(heads)[2] if heads else None
+
+    def ordered(self) -> list[Turn]:
+        """All waiting requests in order, as if no more came."""
+        tagged = [(tag, turn.number, turn) for flow in self.flows.values() for tag, turn in flow.tags()]
+        return [turn for *_, turn in sorted(tagged)]
+
+    def rises(self, now: float) -> int:
+        """The number of ranks by which its first request stands higher, because none of the class runs or has run
+        lately.
+        """
+        joined = [flow.turns[0].joined for flow in self.flows.values() if flow.turns]
+        if self.running or not joined:
+            return 0
+        return int((now - max(self.idle_since, min(joined))) / AGING_S)
+
+
+class FairQueue:
+    """A queue in which classes come first; within a class, accounts that wait get work in proportion to their weights.
+
+    A request is charged for what it may take when it starts, and gets the difference back when it ends. Between two
+    accounts, the difference in work over weight is at most the largest request of each.
+    """
+
+    def __init__(self) -> None:
+        self._classes = {rank: _Class() for rank in Rank}
+        self._urgent: deque[Turn] = deque()
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._urgent) + sum(each.waiting for each in self._classes.values())
+
+    def waiting(self) -> Counter[Rank]:
+        """How many requests of each class wait, including urgent ones."""
+        return Counter(turn.claim.rank for turn in self._urgent) + Counter(
+            {rank: each.waiting for rank, each in self._classes.items()}
+        )
+
+    def join(self, claim: Claim, work: float, now: float, *, urgent: bool = False) -> Turn:
+        """Let a request wait from now on. Raises Busy when too many do, but never for an urgent one."""
+        turn = Turn(claim, work, urgent, now, next(self._numbers))
+        if urgent:
+            self._urgent.append(turn)
+        else:
+            self._check(claim)
+            self._classes[claim.rank].join(turn)
+        return turn
+
+    def _check(self, claim: Claim) -> None:
+        own = self._classes[claim.rank]
+        flow = own.flows.get(claim.account)
+        if flow is not None and len(flow.turns) >= MOST_OF_ACCOUNT:
+            raise Busy(
+                f"{len(flow.turns)} {claim.rank.word} requests of this account are already waiting. Try again later."
+            )
+        if own.waiting >= MOST_OF_CLASS:
+            raise Busy(
+                f"The swarm is busy: {own.waiting} {claim.rank.word} requests are already waiting. Try again later."
+            )
+
+    def leave(self, turn: Turn) -> None:
+        """Let a request wait no longer."""
+        if turn.urgent:
+            self._urgent.remove(turn)
+        else:
+            self._classes[turn.claim.rank].flows[turn.claim.account].turns.remove(turn)
+
+    def start(self, turn: Turn) -> None:
+        """Let a request run, so that it waits no longer."""
+        own = self._classes[turn.claim.rank]
+        own.flows.setdefault(turn.claim.account, _Flow())  # an interrupted answer need not have waited there
+        own.start(turn)
+        self.leave(turn)
+
+    def end(self, turn: Turn, work: float, now: float) -> None:
+        """End a request that ran. work: what it really took."""
+        self._classes[turn.claim.rank].end(turn, work, now)
+
+    def runs(self, rank: Rank) -> bool:
+        """Whether a request of this class runs."""
+        return self._classes[rank].running > 0
+
+    def level(self, turn: Turn, now: float) -> int:
+        """The rank with which a request that is first of its class is tried: its own, or a higher one after a while."""
+        rank = turn.claim.rank
+        return Rank.INTERACTIVE if turn.urgent else max(Rank.INTERACTIVE, rank - self._classes[rank].rises(now))
+
+    def first(self, now: float) -> Turn | None:
+        """The request whose turn it is; None when nobody waits."""
+        if self._urgent:
+            return self._urgent[0]
+        heads = [head for each in self._classes.values() if (head := each.head()) is not None]
+        return min(heads, key=lambda turn: (self._precedence(turn, now), turn.number), default=None)
+
+    def _precedence(self, head: Turn, now: float) -> tuple[int, bool]:
+        """The precedence of the first of a class. If it has risen, it goes before those whose own rank it has now."""
+        level = self.level(head, now)
+        return level, level == head.claim.rank
+
+    def ordered(self, now: float) -> list[Turn]:
+        """All waiting requests in order, as if no more came and no time passed."""
+        places: list[tuple[tuple[int, bool], int, int, Turn]] = []
+        for each in self._classes.values():
+            for place, turn in enumerate(each.ordered()):
+                precedence = (int(turn.claim.rank), True) if place else self._precedence(turn, now)
+                places.append((precedence, place, turn.number, turn))
+        return [*self._urgent, *(turn for *_, turn in sorted(places))]
+
+    def standings(self, now: float, most: int) -> list[Standing]:
+        """The standings of the first requests, in their order."""
+        before: Counter[tuple[Rank, str]] = Counter()
+        standings = []
+        for place, turn in enumerate(self.ordered(now)[:most]):
+            own = before[turn.claim.rank, turn.claim.account]
+            before[turn.claim.rank, turn.claim.account] += 1
+            standings.append(Standing(turn.claim, now - turn.joined, self._reason(turn, own, place - own, now)))
+        return standings
+
+    def _reason(self, turn: Turn, own: int, others: int, now: float) -> str:
+        claim = turn.claim
+        account = f", account {claim.account}" if claim.account else ""
+        who = f"{claim.rank.word}{account}, weight {claim.weight:.1f}"
+        if turn.urgent:
+            return f"{who}: an interrupted answer continues before all others."
+        if own or others:
+            return f"{who}: {own} of its requests and {others} of others are before it."
+        level = self.level(turn, now)
+        if level == Rank.INTERACTIVE:
+            return f"{who}: it is next when there is room."
+        return f"{who}: it is next when there is room for it and for an interactive request besides."

@@ -1,0 +1,87 @@
+"""Moves sessions' keys and values from nodes that go to those that take over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from potluck.coordinator.relay.relay import Outgoing
+from potluck.wire.codec import encode
+from potluck.wire.messages import Export, Exported, Import, Imported
+from potluck.wire.parts import Parts, state_frames
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S = 10.0
+"""For a state to come or to arrive; after that it is computed."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What a node owes: a state, or how many positions of one it holds now."""
+
+    state: asyncio.Future[bytes] = field(default_factory=asyncio.Future)
+    positions: asyncio.Future[int] = field(default_factory=asyncio.Future)
+    parts: Parts = field(default_factory=Parts)
+
+
+class Handover:
+    """Where a node cannot give or take a state, or is too slow, there is none: the session is rebuilt instead.
+
+    send: puts a frame into a node's outbox.
+    """
+
+    def __init__(self, send: Callable[[Outgoing], None]) -> None:
+        self._send = send
+        self._pending: dict[tuple[str, int], _Pending] = {}
+
+    async def fetch(self, node: str, session: int, most: int) -> bytes:
+        """The session's state, at most so many bytes of it; nothing where there is none."""
+        pending = self._pending[node, session] = _Pending()
+        self._send((node, encode(Export(session, most))))
+        return await self._wait(node, session, pending.state, b"")
+
+    async def bring(self, node: str, session: int, state: bytes) -> int:
+        """How many positions of the session the node holds then."""
+        pending = self._pending[node, session] = _Pending()
+        for frame in state_frames(Import, session, state):
+            self._send((node, frame))
+        return await self._wait(node, session, pending.positions, 0)
+
+    async def _wait(self, node: str, session: int, future: asyncio.Future[T], otherwise: T) -> T:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                return await future
+        except TimeoutError:
+            log.warning("Session %d does not move from or to node %s in time.", session, node)
+            return otherwise
+        finally:
+            self._pending.pop((node, session), None)
+
+    def part(self, node: str, message: Exported, payload: memoryview) -> bool:
+        """Whether it was awaited; if not it is ignored. Raises WireError for a part that does not follow."""
+        pending = self._pending.get((node, message.session))
+        if pending is None or pending.state.done():
+            return False
+        state = pending.parts.add(message.left, payload)
+        if state is not None:
+            pending.state.set_result(state)
+        return True
+
+    def imported(self, node: str, message: Imported) -> None:
+        pending = self._pending.get((node, message.session))
+        if pending is not None and not pending.positions.done():
+            pending.positions.set_result(message.positions)
+
+    def lost(self, node: str) -> None:
+        """Nothing comes from there any more."""
+        for (other, _), pending in self._pending.items():
+            if other == node and not pending.state.done():
+                pending.state.set_result(b"")
+            if other == node and not pending.positions.done():
+                pending.positions.set_result(0)

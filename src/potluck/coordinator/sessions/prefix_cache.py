@@ -1,0 +1,112 @@
+"""The prefix cache: keeps ended sessions, with the nodes' keys and values, for requests that begin alike. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from potluck.types import Stage
+from potluck.wire.rows import Ids
+
+KEEP_S = 300.0
+"""Seconds that a session stays parked when nobody takes it over."""
+
+LEAST_PREFIX = 16
+"""The tokens that a request must share with a parked session. Fewer are computed as fast as they are looked up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A parked session. tokens: what every node of the route holds. steps: the number of its next step. since: when
+    parked.
+
+    account: whose it is. Nobody else takes it over, because how fast an answer begins would reveal what others have
+    asked.
+    """
+
+    number: int
+    route: tuple[Stage, ...]
+    tokens: Ids
+    steps: int
+    since: float
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A number of a request's first tokens that are also the first ones of this session."""
+
+    session: Parked
+    held: int
+
+
+class PrefixCache:
+    """The parked sessions, in the order in which they were parked."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, Parked] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def park(self, session: Parked) -> bool:
+        """Keep a session. False for one that is too short to be of use."""
+        if len(session.tokens) < LEAST_PREFIX:
+            return False
+        self._sessions[session.number] = session
+        return True
+
+    def drop(self, number: int) -> bool:
+        """Drop a session that is taken over, evicted or lost. False if it is not parked."""
+        return self._sessions.pop(number, None) is not None
+
+    def best(self, prompt: Ids, avoid: Collection[str] = (), account: str = "") -> Match | None:
+        """The account's session that spares most of the prompt; of several, the one that loses least by it.
+
+        avoid: nodes that its route must not run through.
+        """
+        matches = (
+            Match(session, _common(prompt, session.tokens))
+            for session in self._sessions.values()
+            if session.account == account and not any(stage.node in avoid for stage in session.route)
+        )
+        return max(
+            (match for match in matches if _is_worth_it(match, len(prompt))),
+            key=lambda match: (match.held, -len(match.session.tokens)),
+            default=None,
+        )
+
+    @property
+    def oldest(self) -> Parked | None:
+        return next(iter(self._sessions.values()), None)
+
+    def oldest_on(self, nodes: Collection[str]) -> Parked | None:
+        """The oldest session whose route runs through one of these nodes."""
+        sessions = self._sessions.values()
+        return next((one for one in sessions if any(stage.node in nodes for stage in one.route)), None)
+
+    def expired(self, now: float) -> list[Parked]:
+        return [session for session in self._sessions.values() if session.since + KEEP_S <= now]
+
+
+def _common(prompt: Ids, tokens: Ids) -> int:
+    """How many first tokens are the same. The prompt's last one does not count, because it must be fed to see what
+    follows.
+    """
+    most = min(len(prompt) - 1, len(tokens))
+    if most < LEAST_PREFIX:
+        return 0
+    different = np.flatnonzero(prompt[:most] != tokens[:most])
+    return int(different[0]) if different.size else most
+
+
+def _is_worth_it(match: Match, prompt: int) -> bool:
+    """Whether the request saves more than the session loses, since what it holds beyond the prefix is forgotten.
+
+    Chats often begin with the same few lines. Without this rule, a new one would take those from another's session,
+    whose next turn would then find nothing. A request whose whole prompt is there is the same chat, asked again.
+    """
+    lost = len(match.session.tokens) - match.held
+    return match.held >= LEAST_PREFIX and (lost <= match.held or match.held == prompt - 1)

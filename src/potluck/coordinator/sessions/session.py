@@ -1,0 +1,60 @@
+"""One sequence on a route of nodes: runs its steps, is mended, and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from potluck.coordinator.relay.candidates import Candidates
+from potluck.coordinator.relay.pending import PendingSteps
+from potluck.coordinator.sessions.closing import Closing
+from potluck.coordinator.sessions.failover import Failover
+from potluck.coordinator.sessions.state import SessionState
+from potluck.wire.rows import Ids, Rows, pack_ids
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Session(SessionState):
+    """`step` runs positions through the route. Close or park it, or its room stays taken."""
+
+    pending: PendingSteps
+    failover: Failover
+    closing: Closing
+
+    async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
+        """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost.
+
+        position: where it is less than what the nodes hold, they forget the rest first.
+        """
+        return await self.pending.run(self.forward(position, len(tokens), top, asks), pack_ids(tokens))
+
+    async def hidden(self, position: int, tokens: Ids) -> Rows:
+        """The hidden rows after the last layer of a session that was opened to end there. Raises RouteLost."""
+        return await self.pending.hidden(self.forward(position, len(tokens)), pack_ids(tokens))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all stages are there with all that they should hold, and none is about to leave."""
+        return self.failover.is_whole(self)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether no step can run."""
+        return self.failover.is_lost(self)
+
+    async def mend(self, tokens: Sequence[int], avoid: Collection[str] = ()) -> int | None:
+        """Put other nodes in place of those that are lost or about to leave. As `Failover.mend`."""
+        return await self.failover.mend(self, np.array(tokens, np.int32), avoid)
+
+    def park(self, tokens: Sequence[int], computed: int = 0) -> None:
+        """The end of a session that may be of use to a later request: every node holds exactly these tokens.
+
+        computed: of them, those that count as its request's work.
+        """
+        self.closing.park(self, tokens, computed)
+
+    def close(self, computed: int = 0) -> None:
+        """The end of a session, in which so many tokens were computed that count as its request's work."""
+        self.closing.close(self.number, computed)

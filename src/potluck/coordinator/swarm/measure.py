@@ -1,0 +1,55 @@
+"""Averages the times of a node's real steps, so that no node's own word counts forever. Without a clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potluck.coordinator.relay.trace import Hop
+from potluck.planning.cost import HOP_S
+from potluck.types import SMALL_ROWS, Span, Speed
+
+_WEIGHT = 0.1
+"""The weight of the latest step."""
+
+_DECAY = 0.9
+
+
+@dataclass(slots=True)
+class Measure:
+    """The times of a node's steps, all in seconds.
+
+    token_s: one token through the whole span, for each session that runs there.
+    row_s: one row of a prompt. hop_s: the part of a step outside queue and computation.
+    forward_s: the longest recent computation during which the node could not answer.
+    """
+
+    token_s: float
+    row_s: float
+    forward_s: float
+    hop_s: float = HOP_S
+
+    @classmethod
+    def of(cls, speed: Speed, hop_s: float = HOP_S) -> Measure:
+        """The measure before the first step: what the node measured when it loaded, and an estimate for its link.
+
+        Beside other programs a row of a prompt may seem to take longer than a token. It never does.
+        """
+        row_s = min(speed.prefill_s, speed.decode_s)
+        return cls(speed.decode_s, row_s, max(speed.decode_s, SMALL_ROWS * row_s), hop_s)
+
+    def note(self, hop: Hop, span: Span, sessions: int) -> None:
+        """Note one step on a node that serves `span` and has this many sessions."""
+        # What the node says of itself cannot be more than what it took.
+        there_s = max(0.0, hop.received - hop.sent)
+        compute_s = min(hop.compute_s, there_s)
+        queue_s = min(hop.queue_s, there_s - compute_s)
+        whole = len(span) / len(hop.span)
+        if hop.rows == 1:
+            self.token_s += _WEIGHT * ((queue_s + compute_s) * whole / max(1, sessions) - self.token_s)
+        else:
+            self.row_s += _WEIGHT * (compute_s * whole / hop.rows - self.row_s)
+        wire_s = there_s - queue_s - compute_s
+        self.hop_s += _WEIGHT * (wire_s - self.hop_s)
+        # Longer batches run beside the node's event loop: it answers pings meanwhile.
+        blocked_s = compute_s * min(1.0, SMALL_ROWS / hop.rows)
+        self.forward_s = max(blocked_s, _DECAY * self.forward_s)

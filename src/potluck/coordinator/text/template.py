@@ -1,0 +1,179 @@
+"""Chat templates, which turn a list of messages into the one text that the model was trained to continue."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from potluck.coordinator.text.toolcalls import CallForm
+from potluck.errors import ModelError, RequestError
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+
+PLAIN = """\
+{%- for message in messages %}
+    {{- message.role | capitalize + ': ' + message.content | trim + '\n\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- 'Assistant:' }}
+{%- endif %}"""
+"""The template of models that bring none: a dialogue in plain words, which a base model can continue."""
+
+PLAIN_STOPS = ("\n\nUser:", "\nUser:", "\n\nSystem:", "\nSystem:")
+"""The strings at which such a model would go on to write the next turn itself."""
+
+_RENDERING_ERRORS = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""The exceptions that an expression in a template may raise for messages that it was not written for."""
+
+
+class ChatTemplate:
+    """A Jinja template in the dialect of Hugging Face, run in a sandbox because it comes with the model.
+
+    source: None gives the plain one. bos, eos: the texts that it knows as `bos_token` and `eos_token`.
+    Raises ModelError when the source is not a valid template.
+    """
+
+    def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
+        self.source = PLAIN if source is None else source
+        self.calls = CallForm.of(self.source)
+        self.stops = PLAIN_STOPS if source is None else ()
+        """The stop strings that an answer needs besides the model's own stop tokens."""
+        try:
+            self._template = _ENVIRONMENT.from_string(self.source)
+        except jinja2.TemplateError as error:
+            raise ModelError(f"The model's chat template is broken: {error}.") from error
+        self._tokens = {"bos_token": bos, "eos_token": eos}
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **kwargs: Any
+    ) -> str:
+        """The prompt for OpenAI's chat messages.
+
+        kwargs: further variables of the template, such as `tools` or `enable_thinking`.
+        Raises RequestError when a message is malformed or the template refuses the conversation.
+        """
+        if not messages:
+            raise RequestError("messages must hold at least one message.", param="messages")
+        variables = {
+            "tools": None,  # templates ask whether they are none, not whether they are defined
+            "documents": None,
+            **kwargs,
+            **self._tokens,
+            "messages": [self._message(index, message) for index, message in enumerate(messages)],
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            return self._template.render(variables)
+        except _RENDERING_ERRORS as error:
+            raise RequestError(
+                f"The model's chat template cannot render these messages: {error}.", param="messages"
+            ) from error
+
+    def _message(self, index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+        role = message.get("role")
+        if role not in ROLES:
+            raise RequestError(
+                f"messages[{index}].role must be one of {', '.join(ROLES)}, not {role!r}.",
+                param=f"messages[{index}].role",
+            )
+        if role == "developer" and "developer" not in self.source:
+            role = "system"  # OpenAI's newer name for it
+        calls = {"tool_calls": _calls(index, message)} if message.get("tool_calls") else {}
+        return {**message, "role": role, "content": _content(index, message), **calls}
+
+
+def _content(index: int, message: Mapping[str, Any]) -> str:
+    """The text of a message: its string, its text parts on separate lines, or "" beside tool calls."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(map(_is_text, content)):
+        return "\n".join(part["text"] for part in content)
+    if content is None and message.get("tool_calls"):
+        return ""
+    raise RequestError(
+        f'messages[{index}].content must be a string or a list of {{"type": "text", "text": …}} parts: '
+        "this model reads text only.",
+        param=f"messages[{index}].content",
+    )
+
+
+def _calls(index: int, message: Mapping[str, Any]) -> list[Any]:
+    """The calls with their arguments as objects. OpenAI sends arguments as text, and templates write them as JSON."""
+    try:
+        return [
+            {**call, "function": {**call["function"], "arguments": _parsed(call["function"].get("arguments"))}}
+            for call in message["tool_calls"]
+        ]
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        place = f"messages[{index}].tool_calls"
+        raise RequestError(f"{place} must be calls of functions, with arguments that are JSON.", param=place) from error
+
+
+def _parsed(arguments: Any) -> Any:
+    return json.loads(arguments) if isinstance(arguments, str) else arguments
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+class _Generation(Extension):
+    """`{% generation %}…{% endgeneration %}`, which marks the assistant's words for training; here its body just
+    renders.
+    """
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without HTML escapes, which Jinja's own filter adds and models were not trained on."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise RequestError(message, param="messages")
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, LoopControlExtension]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+_ENVIRONMENT = _environment()

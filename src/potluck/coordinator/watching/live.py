@@ -1,0 +1,83 @@
+"""Tells the status as it changes, in server-sent events that are made once for all listeners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from potluck.errors import RequestError
+
+_LOOK_S = 1.0
+_KEEP_LOOKS = 15
+"""After this many looks at which nothing changed the status is sent again, so that no proxy takes the line for dead."""
+_LONGEST_S = 600.0
+"""Seconds after which a listener must ask again, with a key that is still valid."""
+_MOST_LISTENERS = 256
+
+
+class Live:
+    """Sends the status to all listeners.
+
+    tell: returns the status as JSON on one line. It is called once a second while anybody listens.
+    greet: makes of it what new listeners receive first.
+    """
+
+    def __init__(self, tell: Callable[[], bytes], greet: Callable[[bytes], bytes] = bytes) -> None:
+        self._tell = tell
+        self._greet = greet
+        self._told = b""
+        self._quiet = 0
+        self._news = asyncio.Event()
+        self._listeners = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def events(self, _: Request) -> Response:
+        """GET /status/events"""
+        if self._listeners >= _MOST_LISTENERS:
+            raise RequestError("Too many people watch this swarm now.", status=429, retry_s=_LOOK_S)
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self.listen(), media_type="text/event-stream", headers=headers)
+
+    async def listen(self) -> AsyncGenerator[bytes, None]:
+        """The newest status each time. A listener that reads slowly misses those in between."""
+        self._listeners += 1
+        deadline = asyncio.get_running_loop().time() + _LONGEST_S
+        try:
+            if self._looking is None:
+                self._look()
+                self._looking = asyncio.create_task(self._keep_looking())
+            news, event = self._news, self._greet(self._told)
+            while not self._stopped and asyncio.get_running_loop().time() < deadline:
+                yield b"data: " + event + b"\n\n"
+                await news.wait()
+                news, event = self._news, self._told
+        finally:
+            self._listeners -= 1
+
+    async def _keep_looking(self) -> None:
+        try:
+            while self._listeners and not self._stopped:
+                await asyncio.sleep(_LOOK_S)
+                self._look()
+        finally:
+            self._looking = None
+
+    def _look(self) -> None:
+        told = self._tell()
+        self._quiet = 0 if told != self._told else self._quiet + 1
+        if self._quiet % _KEEP_LOOKS == 0:
+            self._told = told
+            self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def stop(self) -> None:
+        """Stop, without waiting for listeners, because the coordinator is stopping."""
+        self._stopped = True
+        self._wake()

@@ -1,0 +1,162 @@
+"""The answer of `/metrics` for Prometheus: the swarm's state and its tally, read when somebody asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, SummaryMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from potluck import __version__
+from potluck.coordinator.audits.audits import Audits
+from potluck.coordinator.sessions.claim import Rank
+from potluck.coordinator.swarm.node import Node
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.swarm.tally import Incident, Remedy, Tally, TokenKind
+from potluck.types import NodeState
+
+S = TypeVar("S", bound=str)
+F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily)
+
+_MOST_NODES = 500
+"""Nodes that are shown one by one. Where everybody may join, strangers should not fill the owner's database."""
+
+_NODE = ("node", "layers", "copy")
+
+_NODE_GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
+    ("sessions", "Answers under way on the node.", lambda node: node.open_sessions),
+    ("parked_sessions", "Sessions that the node keeps for a follow-up.", lambda node: len(node.parked)),
+    ("held_sessions", "Sessions whose state the node holds.", lambda node: node.held),
+    ("token_seconds", "Average time of a token through the layers.", lambda node: node.measure.token_s),
+    ("row_seconds", "Average time of a prompt's row through the layers.", lambda node: node.measure.row_s),
+    ("hop_seconds", "Average time of a step outside queue and compute.", lambda node: node.measure.hop_s),
+    ("threads", "Threads that the node computes with.", lambda node: node.threads),
+)
+
+
+class Metrics(Collector):
+    """The metrics of a swarm. model, digest: what is served. waiting: the requests in the line, by class."""
+
+    def __init__(
+        self, model: str, digest: str, swarm: Swarm, audits: Audits, waiting: Callable[[], Counter[Rank]]
+    ) -> None:
+        self._model = model
+        self._digest = digest
+        self._swarm = swarm
+        self._audits = audits
+        self._waiting = waiting
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def response(self) -> Response:
+        """The reply to a scrape."""
+        return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._coverage()
+        yield from self._nodes()
+        yield from self._requests()
+        yield from _counted(self._swarm.tally)
+
+    def _coverage(self) -> Iterator[Metric]:
+        swarm, served = self._swarm, self._swarm.served()
+        about = {"version": __version__, "model": self._model, "digest": self._digest}
+        yield InfoMetricFamily("potluck", "The model that is served, and the version that serves it.", about)
+        yield GaugeMetricFamily("potluck_layers", "Layers of the model.", swarm.layers)
+        yield GaugeMetricFamily("potluck_layers_missing", "Layers that no ready node serves.", served.count(0))
+        yield GaugeMetricFamily("potluck_layer_nodes_min", "Ready nodes at the layer that has the fewest.", min(served))
+        by_layer = {str(layer): nodes for layer, nodes in enumerate(served)}
+        yield _family(GaugeMetricFamily, "potluck_layer_nodes", "Ready nodes that serve the layer.", "layer", by_layer)
+
+    def _nodes(self) -> Iterator[Metric]:
+        states = Counter(node.state for node in self._swarm.nodes.values())
+        by_state = {state: states[state] for state in NodeState}
+        yield _family(GaugeMetricFamily, "potluck_nodes", "Nodes that are connected.", "state", by_state)
+        shown = dict(_labelled(islice(self._swarm.nodes.values(), _MOST_NODES)))
+        for name, meaning, value in _NODE_GAUGES:
+            family = GaugeMetricFamily(f"potluck_node_{name}", meaning, labels=_NODE)
+            for labels, node in shown.items():
+                family.add_metric(labels, value(node))
+            yield family
+        audits = CounterMetricFamily("potluck_node_audits", "Audits of the node's key.", labels=(*_NODE, "result"))
+        for labels, node in shown.items():
+            record = self._audits.record(node.key)
+            audits.add_metric((*labels, "passed"), record.passed)
+            audits.add_metric((*labels, "failed"), record.failed)
+        yield audits
+
+    def _requests(self) -> Iterator[Metric]:
+        waiting, totals = self._waiting(), self._audits.totals
+        by_class = {rank.word: waiting[rank] for rank in Rank}
+        yield _family(GaugeMetricFamily, "potluck_queue_requests", "Requests that wait for room.", "priority", by_class)
+        results = {"passed": totals.passed, "failed": totals.failed, "undecided": self._audits.undecided}
+        yield _family(CounterMetricFamily, "potluck_audits", "Audits that have ended.", "result", results)
+
+
+def _counted(tally: Tally) -> Iterator[Metric]:
+    tokens = {kind: tally.tokens[kind] for kind in TokenKind}
+    yield _family(CounterMetricFamily, "potluck_tokens", "Tokens of prompts and answers.", "kind", tokens)
+    yield CounterMetricFamily("potluck_rows", "Rows that nodes have computed: positions times stages.", tally.rows)
+    yield CounterMetricFamily("potluck_sessions_opened", "Sessions that began anew.", tally.opened)
+    yield CounterMetricFamily("potluck_sessions_resumed", "Sessions that continued a parked one.", tally.resumed)
+    incidents = {incident: tally.incidents[incident] for incident in Incident}
+    yield _family(
+        CounterMetricFamily, "potluck_node_incidents", "Events that happened to nodes.", "incident", incidents
+    )
+    mending = SummaryMetricFamily(
+        "potluck_mending_seconds", "Interruptions of answers, until they continued.", labels=["remedy"]
+    )
+    for remedy in Remedy:
+        mending.add_metric([remedy], tally.mended[remedy], tally.mending_s[remedy])
+    yield mending
+    requests = {str(status): count for status, count in sorted(tally.requests.items())}
+    yield _family(CounterMetricFamily, "potluck_http_requests", "HTTP requests that were answered.", "status", requests)
+
+
+def _family(kind: type[F], name: str, meaning: str, label: str, values: Mapping[S, float]) -> F:
+    """A metric with one sample for each value of the label."""
+    family = kind(name, meaning, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _labelled(nodes: Iterator[Node]) -> Iterator[tuple[tuple[str, str, str], Node]]:
+    """The nodes, each with labels of its own: of two nodes with the same name and span, the second has `copy` 2."""
+    copies: Counter[tuple[str, str]] = Counter()
+    for node in nodes:
+        place = (node.name, str(node.span))
+        copies[place] += 1
+        yield (*place, str(copies[place])), node
+
+
+class RequestCount:
+    """ASGI middleware that counts each HTTP request by the status of its reply."""
+
+    def __init__(self, app: ASGIApp, tally: Tally) -> None:
+        self._app = app
+        self._tally = tally
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500  # what the server says when nothing was said here
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        finally:
+            self._tally.requests[status] += 1

@@ -1,0 +1,399 @@
+"""The loop of a node: it takes the steps that have arrived, runs them as one batch, and sends the results on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from potluck.engine.base import Engine, Output, Rows, Segment, Tokens
+from potluck.errors import EngineError, PotluckError, Refused, WireError
+from potluck.node.background import Worker
+from potluck.node.batching import Waiting, choose_batch, fair_share, prompt_share
+from potluck.node.candidates import best_candidates
+from potluck.node.hardware import Cores
+from potluck.node.journal import Journal
+from potluck.node.pace import Pace
+from potluck.types import MAX_CANDIDATES, SMALL_ROWS, RowFormat, Speed
+from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.link import Link
+from potluck.wire.messages import (
+    MOST_STATE,
+    Close,
+    Export,
+    Exported,
+    Failed,
+    FromCoordinator,
+    Hidden,
+    Import,
+    Imported,
+    Kept,
+    Notice,
+    PeerToken,
+    Ping,
+    Pong,
+    Recall,
+    Refusal,
+    Released,
+    Scores,
+    Step,
+    Welcome,
+)
+from potluck.wire.parts import Parts, state_frames
+from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
+
+log = logging.getLogger(__name__)
+
+JOURNAL_BYTES = 128 << 20
+"""The limit of the journal in bytes, which is a part of what `planning.cost.RESERVE_BYTES` sets aside."""
+
+
+@dataclass(slots=True, eq=False)
+class StepPart:
+    """A step and its input. A long one runs in pieces: `done` of its rows have run, with these outputs."""
+
+    step: Step
+    data: Tokens | Rows
+    arrived: float
+    done: int = 0
+    outputs: list[Output] = field(default_factory=list)
+    compute_s: float = 0.0
+
+    @property
+    def small(self) -> bool:
+        return self.step.rows <= SMALL_ROWS
+
+    @property
+    def left(self) -> int:
+        return self.step.rows - self.done
+
+    def segment(self, rows: int) -> Segment:
+        """The next rows of this number, and the candidates that are wanted for them."""
+        end = self.done + rows
+        first_wanted = max(self.step.rows - len(self.step.asks), self.done)
+        return Segment(
+            self.step.session,
+            self.step.position + self.done,
+            self.data[self.done : end],
+            self.step.last,
+            max(0, end - first_wanted),
+        )
+
+    def output(self) -> Output:
+        return self.outputs[0] if len(self.outputs) == 1 else np.concatenate(self.outputs)
+
+
+Batch = list[tuple[StepPart, int]]
+"""Steps, and how many rows of each to run."""
+
+
+class EngineLoop:
+    """Serves one loaded engine of this speed over one link until the link closes.
+
+    say: receives sentences for the owner. on_token: receives each new token for downloading tensors from this node.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        speed: Speed,
+        link: Link,
+        form: RowFormat,
+        cores: Cores,
+        worker: Worker,
+        say: Callable[[str], None] = log.info,
+        on_token: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._engine = engine
+        self._tokens_s, self._row_s = speed.decode_s, speed.prefill_s
+        self._link = link
+        self._form = form
+        self._cores = cores
+        self._worker = worker
+        self._queue: list[StepPart] = []
+        self._closed: list[int] = []
+        self._moves: list[tuple[Export | Import, bytes]] = []
+        self._states: dict[int, Parts] = {}
+        self._journal = Journal(engine.hidden_size, JOURNAL_BYTES)
+        self._say = say
+        self._on_token = on_token
+        self._sessions: set[int] = set()
+        self._pace = Pace()
+        self._prompts_turn = False
+        self._paused = False
+        self._arrived = asyncio.Event()
+
+    async def run(self) -> Welcome | None:
+        """Serve until the coordinator gives this node other layers (returns its welcome) or lets it go (returns None).
+
+        Raises LinkClosed when the coordinator is gone, Refused when it turns this node away.
+        """
+        receiver = asyncio.create_task(self._receive())
+        worker = asyncio.create_task(self._work())
+        try:
+            await asyncio.wait((receiver, worker), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (receiver, worker):
+                task.cancel()
+            results = await asyncio.gather(receiver, worker, return_exceptions=True)
+        self._engine.rest()
+        # Behind a batch that still runs there: the engine outlives this link, its sessions do not.
+        await self._worker.run(self._close_all)
+        for error in results:
+            if isinstance(error, Exception):
+                raise error
+        return receiver.result()
+
+    def pause(self) -> None:
+        """Stop computing until `resume`. Waiting steps and new ones fail."""
+        self._paused = True
+        self._arrived.set()
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def _close_all(self) -> None:
+        for session in self._sessions:
+            self._engine.close(session)
+
+    async def _receive(self) -> Welcome | None:
+        while True:
+            message, payload = decode_from_coordinator(await self._link.receive())
+            match message:
+                case Step():
+                    self._add(StepPart(message, self._input(message, payload), time.perf_counter()))
+                case Welcome():
+                    return message
+                case Released():
+                    return None
+                case _:
+                    await self._take(message, payload)
+            self._arrived.set()
+
+    async def _take(self, message: FromCoordinator, payload: memoryview) -> None:
+        """Handle a message that is not a step."""
+        match message:
+            case Close(session):
+                self._queue = [part for part in self._queue if part.step.session != session]
+                self._moves = [move for move in self._moves if move[0].session != session]
+                self._states.pop(session, None)
+                self._closed.append(session)
+            case Ping(number):
+                await self._link.send(encode(Pong(number, self._engine.sessions), payload))
+            case Recall():
+                await self._link.send(self._recalled(message))
+            case Export():
+                self._moves.append((message, b""))
+            case Import(session, left):
+                whole = self._states.setdefault(session, Parts()).add(left, payload)
+                if whole is not None:
+                    del self._states[session]
+                    self._moves.append((message, whole))
+            case Notice(text):
+                self._say(text)
+            case PeerToken(token):
+                self._on_token(token)
+            case Refusal(reason):
+                raise Refused(reason)
+            case _:
+                raise WireError(f"The coordinator sent {type(message).__name__} to a serving node.")
+
+    def _recalled(self, message: Recall) -> bytes:
+        rows = self._journal.rows(message.session, message.position, message.rows)
+        if rows is None:
+            return _failure(message, "The journal does not reach that far back.")
+        hidden = Hidden(message.session, message.route, message.step, message.rows, 0.0, 0.0)
+        return encode(hidden, pack_rows(rows, self._form))
+
+    def _add(self, part: StepPart) -> None:
+        self._queue.append(part)
+        if part.small:
+            self._pace.note(part.step.session, part.arrived)
+
+    def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
+        """The step's payload as an array. Raises WireError when it does not match the step."""
+        most = self._engine.capacity.rows
+        if not 1 <= step.rows <= most or len(step.asks) > step.rows or not 1 <= step.top <= MAX_CANDIDATES:
+            raise WireError("A step asks for more rows or candidates than it may.")
+        if step.position < 0:
+            raise WireError("A step begins before the first position.")
+        if step.stages < 1:
+            raise WireError("A step's route has no stages.")
+        if self._engine.span.first == 0:
+            return unpack_ids(payload, step.rows)
+        return unpack_rows(payload, step.rows, self._engine.hidden_size, self._form)
+
+    async def _work(self) -> None:
+        """Run batches until the link closes."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._closed or self._moves or self._queue:
+                self._forget_closed()
+                while self._moves:
+                    await self._move(*self._moves.pop(0))
+                if self._paused:
+                    await self._refuse_steps()
+                elif self._queue:
+                    await self._run_batch(self._take_batch())
+
+    async def _refuse_steps(self) -> None:
+        refused, self._queue = self._queue, []
+        for part in refused:
+            await self._link.send(_failure(part.step, "The node pauses."))
+
+    async def _move(self, message: Export | Import, state: bytes) -> None:
+        """Between two batches, give away a session's keys and values, or take those that another node had."""
+        match message:
+            case Export(session, most):
+                for frame in state_frames(Exported, session, self._exported(session, most)):
+                    await self._link.send(frame)
+            case Import(session):
+                await self._link.send(encode(Imported(session, self._imported(session, state))))
+
+    def _exported(self, session: int, most: int) -> bytes:
+        try:
+            state = self._engine.export(session)
+        except EngineError as error:
+            log.info("Session %d is computed anew elsewhere: %s", session, error)
+            return b""
+        return state if len(state) <= min(most, MOST_STATE) else b""
+
+    def _imported(self, session: int, state: bytes) -> int:
+        """Take in keys and values from another node, and return how many positions the session then has."""
+        self._journal.close(session)
+        self._sessions.add(session)
+        try:
+            self._engine.restore(session, state)
+        except EngineError as error:
+            log.warning("Session %d is computed anew here: %s", session, error)
+        return self._engine.length(session)
+
+    def _forget_closed(self) -> None:
+        for session in self._closed:
+            self._engine.close(session)
+            self._journal.close(session)
+            self._sessions.discard(session)
+            self._pace.forget(session)
+        self._closed.clear()
+
+    def _take_batch(self) -> Batch:
+        """Take steps from the queue. A step that is taken whole leaves the queue; a prompt that is cut stays."""
+        waiting = [Waiting(part.step.session, part.left, part.step.last, part.small) for part in self._queue]
+        most = self._engine.capacity.rows
+        prompting = {part.step.session for part in self._queue if not part.small}
+        queued = {part.step.session for part in self._queue if part.small}  # however long they have waited
+        generating = len((self._pace.generating(time.perf_counter()) | queued) - prompting)
+        takes = choose_batch(
+            waiting,
+            most,
+            share=fair_share(generating, self._queue[0].step.stages),
+            prompt_rows=prompt_share(self._tokens_s, self._row_s) if generating else most,
+            prompts_turn=self._prompts_turn,
+        )
+        batch = [(self._queue[take.place], take.rows) for take in takes]
+        self._prompts_turn = batch[0][0].small
+        whole = {part for part, rows in batch if rows == part.left}
+        self._queue = [part for part in self._queue if part not in whole]
+        return batch
+
+    async def _run_batch(self, batch: Batch) -> None:
+        try:
+            frames = await self._results(batch)
+        except EngineError as error:
+            await self._give_up(batch, error)
+        else:
+            for frame in frames:
+                await self._link.send(frame)
+
+    async def _results(self, batch: Batch) -> list[bytes]:
+        """Compute a batch. A small one runs right here, because handing it to a thread and back costs as much as a
+        layer.
+
+        A long one runs beside the event loop, which meanwhile sends, receives and answers pings.
+        """
+        if sum(rows for _, rows in batch) <= SMALL_ROWS:
+            frames = self._forward(batch)
+            await asyncio.sleep(0)  # lets the loop read what has come in meanwhile
+            return frames
+        self._engine.rest()
+        return await self._worker.run(self._forward_and_rest, batch)
+
+    def _forward_and_rest(self, batch: Batch) -> list[bytes]:
+        try:
+            return self._forward(batch)
+        finally:
+            self._engine.rest()
+
+    def _forward(self, batch: Batch) -> list[bytes]:
+        """Run a batch through the engine. Returns the frames of those steps that are then complete."""
+        for part, _ in batch:
+            self._prepare(part)
+        with self._cores.share() as cores:
+            self._engine.use_cores(cores)
+            begin = time.perf_counter()
+            outputs = self._engine.forward([part.segment(rows) for part, rows in batch])
+            seconds = time.perf_counter() - begin
+        self._note_speed(batch, seconds)
+        for (part, rows), output in zip(batch, outputs, strict=True):
+            part.outputs.append(output)
+            part.done += rows
+            part.compute_s += seconds
+        return [self._frame(part) for part, _ in batch if not part.left]
+
+    def _note_speed(self, batch: Batch, seconds: float) -> None:
+        rows = sum(rows for _, rows in batch)
+        if batch[0][0].small:
+            self._tokens_s = seconds
+        elif rows > 1:  # a lone row says nothing of what one more costs
+            self._row_s = seconds / rows
+
+    def _prepare(self, part: StepPart) -> None:
+        step = part.step
+        self._sessions.add(step.session)  # not when it comes: an earlier Close may still wait, and would forget it
+        self._check_asks(step)
+        if not part.done and step.position < self._engine.length(step.session):
+            self._engine.truncate(step.session, step.position)
+            self._journal.truncate(step.session, step.position)
+
+    def _check_asks(self, step: Step) -> None:
+        vocabulary = self._engine.vocabulary
+        if step.last == self._engine.layers - 1 and not all(0 <= one < vocabulary for ask in step.asks for one in ask):
+            raise EngineError(f"A token that was asked for lies outside the vocabulary of {vocabulary}.")
+
+    def _frame(self, part: StepPart) -> bytes:
+        step, output = part.step, part.output()
+        queue_s = max(0.0, time.perf_counter() - part.arrived - part.compute_s)
+        goes_on = step.last < self._engine.layers - 1
+        if not np.isfinite(output).all():
+            return _failure(step, "The model gave numbers that are not finite.")
+        if goes_on:
+            self._journal.note(step.session, step.position, output)
+        if step.keep:
+            return encode(Kept(step.session, step.route, step.step, queue_s, part.compute_s))
+        if goes_on:
+            message = Hidden(step.session, step.route, step.step, step.rows, queue_s, part.compute_s)
+            return encode(message, pack_rows(output, self._form))
+        rows = [best_candidates(logits, step.top, ask) for logits, ask in zip(output, step.asks, strict=True)]
+        counts = tuple(len(ids) for ids, _, _ in rows)
+        scores = Scores(step.session, step.route, step.step, counts, queue_s, part.compute_s)
+        return encode(scores, pack_scores(rows))
+
+    async def _give_up(self, batch: Batch, error: PotluckError) -> None:
+        """When a batch fails as a whole, try it step by step, so that only the bad step fails."""
+        if len(batch) > 1:
+            for item in batch:
+                await self._run_batch([item])
+            return
+        [(part, _)] = batch
+        self._queue = [other for other in self._queue if other is not part]
+        await self._link.send(_failure(part.step, str(error)))
+
+
+def _failure(step: Step | Recall, reason: str) -> bytes:
+    log.warning("A step of session %d failed: %s", step.session, reason)
+    return encode(Failed(step.session, step.route, step.step, reason))

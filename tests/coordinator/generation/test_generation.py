@@ -1,0 +1,1132 @@
+"""`Generation` over a swarm with nodes in this process that compute a toy model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from newcomer import introduce, reception
+from potluck.coordinator.compose import SwarmService, compose_swarm
+from potluck.coordinator.gateway.terms import Terms
+from potluck.coordinator.generation import generation, writer
+from potluck.coordinator.generation.job import Delta, Job, Scored
+from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.sessions.chunks import step_rows
+from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.coordinator.swarm.heartbeat import Heartbeat
+from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.swarm.tally import Incident, Remedy, TokenKind
+from potluck.errors import LinkClosed, RequestError, Unavailable
+from potluck.planning.cost import Footprint
+from potluck.types import (
+    MAX_STEP_ROWS,
+    Attention,
+    Capacity,
+    EngineKind,
+    NodeState,
+    PauseReason,
+    Quantize,
+    RowFormat,
+    Span,
+    Speed,
+)
+from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.identity import Identity
+from potluck.wire.link import MemoryLink
+from potluck.wire.messages import (
+    Close,
+    Export,
+    Exported,
+    Failed,
+    Hello,
+    Hidden,
+    Import,
+    Imported,
+    Kept,
+    Leaving,
+    Notice,
+    Pause,
+    Ping,
+    Pong,
+    Ready,
+    Recall,
+    Released,
+    Resume,
+    Scores,
+    Step,
+    Welcome,
+)
+from potluck.wire.rows import pack_ids, pack_rows, pack_scores, unpack_ids, unpack_rows
+from waiting import run
+
+LAYERS, WIDTH = 4, 1
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+END = len(LETTERS)
+VOCABULARY = END + 1
+
+
+class Letters:
+    """A tokenizer: a token a letter, and one that ends the answer."""
+
+    vocabulary = VOCABULARY
+    stop_ids = frozenset({END})
+    bos = eos = ""
+    chat_template = None
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return [LETTERS.index(letter) for letter in text]
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return b"" if token == END else LETTERS[token].encode()
+
+    def name(self, token: int) -> str:
+        return "<end>" if token == END else LETTERS[token]
+
+
+TOKENIZER = Letters()
+
+
+def toy_logits(history: list[int]) -> np.ndarray:
+    """The toy model: the next token follows from the sum of all so far; the others come behind it in order."""
+    best = (sum(history) + 3 * len(history) + 1) % VOCABULARY
+    return -((np.arange(VOCABULARY) - best) % VOCABULARY).astype(np.float32)
+
+
+def toy_logprobs(history: list[int]) -> np.ndarray:
+    logits = toy_logits(history).astype(np.float64)
+    return logits - np.log(np.exp(logits).sum())
+
+
+def toy_answer(prompt: str, count: int) -> str:
+    """What greedy decoding gives without any swarm."""
+    history = TOKENIZER.encode(prompt, special=True, bos=True)
+    for _ in range(count):
+        token = int(toy_logits(history).argmax())
+        if token == END:
+            break
+        history.append(token)
+    return "".join(LETTERS[token] for token in history[len(prompt) :])
+
+
+class Node:
+    """Serves a span of the toy model: rows carry the token, and the last stage keeps each session's tokens."""
+
+    def __init__(self, service: SwarmService, span: Span, positions: int = 1000, twin: str = "") -> None:
+        self.link, theirs = MemoryLink.pair()
+        self.twin = twin
+        self.gives = self.takes = True
+        self.fragile = False
+        self.span = span
+        self.identity = Identity.fresh()
+        self.capacity = Capacity(8, positions, MAX_STEP_ROWS)
+        self.name = ""
+        self.cache: dict[int, list[int]] = {}
+        self.steps: list[int] = []
+        self.recalls: list[int] = []
+        self.notices: list[str] = []
+        self.forgetful = self.released = False
+        self.before: Callable[[Step], Awaitable[None]] | None = None
+        self.closed = asyncio.Event()
+        self.failing = False
+        self.gone = False
+        self.tasks = [asyncio.create_task(service.gateway.serve(theirs)), asyncio.create_task(self._run())]
+
+    async def _run(self) -> None:
+        hello = Hello("toy", "0.1", "", self.span, 1 << 40, 1)
+        await introduce(self.link, hello, self.identity)
+        with suppress(LinkClosed):
+            while True:
+                await self._handle(*decode_from_coordinator(await self.link.receive()))
+        self.gone = True
+
+    async def _handle(self, message: object, payload: memoryview) -> None:
+        match message:
+            case Welcome():
+                self.name = message.node
+                await self.link.send(encode(Ready(self.capacity, Speed(0.01, 0.001), self.twin, "")))
+            case Export(session):
+                state = pack_ids(np.array(self.cache[session], np.int32)) if self.gives else b""
+                await self.link.send(encode(Exported(session, 0), state))
+            case Import() if self.fragile:
+                await self.link.close()
+            case Import(session):
+                if self.takes:
+                    self.cache[session] = unpack_ids(payload, len(payload) // 4).tolist()
+                await self.link.send(encode(Imported(session, len(self.cache.get(session, [])))))
+            case Close(session):
+                self.cache.pop(session, None)
+                self.closed.set()
+            case Ping(number):
+                await self.link.send(encode(Pong(number, len(self.cache)), payload))
+            case Released():
+                self.released = True
+            case Notice(text):
+                self.notices.append(text)
+            case Recall():
+                self.recalls.append(message.rows)
+                await self.link.send(self._recalled(message))
+            case Step():
+                self.steps.append(message.rows)
+                if self.before is not None:
+                    await self.before(message)
+                await self.link.send(self._answer(message, payload))
+
+    def _recalled(self, recall: Recall) -> bytes:
+        """Rows carry the token, so that the cache is the journal as well."""
+        tokens = self.cache.get(recall.session, [])[recall.position : recall.position + recall.rows]
+        if self.forgetful or len(tokens) < recall.rows:
+            return encode(
+                Failed(recall.session, recall.route, recall.step, "The journal does not reach that far back.")
+            )
+        rows = pack_rows(np.array(tokens, np.float32)[:, None], RowFormat.F32)
+        return encode(Hidden(recall.session, recall.route, recall.step, recall.rows, 0.0, 0.0), rows)
+
+    def _answer(self, step: Step, payload: memoryview) -> bytes:
+        history = self.cache.setdefault(step.session, [])
+        del history[step.position :]
+        if len(history) != step.position or self.failing:
+            return encode(Failed(step.session, step.route, step.step, f"Position {step.position} does not follow."))
+        if self.span.first == 0:
+            tokens = unpack_ids(payload, step.rows).tolist()
+        else:
+            tokens = unpack_rows(payload, step.rows, WIDTH, RowFormat.F32)[:, 0].astype(int).tolist()
+        history += tokens
+        if step.keep:
+            return encode(Kept(step.session, step.route, step.step, 0.0, 0.0))
+        if step.last < LAYERS - 1:
+            rows = np.array(tokens, np.float32)[:, None]
+            return encode(
+                Hidden(step.session, step.route, step.step, step.rows, 0.0, 0.0), pack_rows(rows, RowFormat.F32)
+            )
+        scored = []
+        for index, ask in enumerate(step.asks):
+            logprobs = toy_logprobs(history[: len(history) - len(step.asks) + index + 1])
+            ids = np.union1d(np.argsort(-logprobs, kind="stable")[: step.top], ask).astype(np.int32)
+            scored.append((ids, logprobs[ids].astype(np.float32), 0.0))
+        counts = tuple(len(ids) for ids, _, _ in scored)
+        return encode(Scores(step.session, step.route, step.step, counts, 0.0, 0.0), pack_scores(scored))
+
+    def die_with(self, step: int) -> Callable[[Step], Awaitable[None]]:
+        """As `before`: the node is gone instead of answering this step, counted from 1."""
+
+        async def die(_: Step) -> None:
+            if len(self.steps) == step:
+                await self.link.close()
+
+        return die
+
+    async def leave(self) -> None:
+        await self.link.close()
+        await asyncio.gather(*self.tasks)
+
+
+def make_service() -> SwarmService:
+    swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
+    terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
+    return compose_swarm(terms, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let everything run until it holds; the test's time-out bounds the wait."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def toy_swarm(
+    *spans: str, positions: int = 1000, twin: str = ""
+) -> AsyncIterator[tuple[SwarmService, list[Node]]]:
+    """A swarm with a node a span. At the end nodes that are still there hold parked sessions only, as reserved."""
+    service = make_service()
+    nodes = [Node(service, Span.parse(span), positions, twin) for span in spans]
+    await until(lambda: sum(service.swarm.served()) == sum(len(node.span) for node in nodes))
+    yield service, nodes
+    assert all(node.open_sessions == 0 for node in service.swarm.nodes.values())
+    for node in nodes:
+        await until(lambda node=node: node.gone or lengths(node) == promised(service, node))  # type: ignore[misc]
+        await node.leave()
+
+
+def lengths(node: Node) -> dict[int, int]:
+    return {session: len(tokens) for session, tokens in node.cache.items()}
+
+
+def promised(service: SwarmService, node: Node) -> dict[int, int]:
+    return service.swarm.nodes[node.name].reserved
+
+
+def job(prompt: str = "potluck", max_tokens: int = 8, **changes: Any) -> Job:
+    params = SamplingParams(temperature=0, **changes.pop("params", {}))
+    return replace(
+        Job(prompt=TOKENIZER.encode(prompt, special=True, bos=True), params=params, max_tokens=max_tokens), **changes
+    )
+
+
+async def answer(service: SwarmService, one: Job) -> list[Delta]:
+    return [delta async for delta in service.generation(TOKENIZER).answer(one)]
+
+
+def text(deltas: list[Delta]) -> str:
+    return "".join(delta.text for delta in deltas)
+
+
+@pytest.mark.parametrize("spans", [["0-3"], ["0-1", "2-3"], ["0", "1", "2", "3"], ["0-2", "1-3"]])
+def test_greedy_text_is_that_of_the_model_however_it_is_split(spans: list[str]) -> None:
+    async def test() -> None:
+        async with toy_swarm(*spans) as (service, _):
+            deltas = await answer(service, job(max_tokens=6))
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert [delta.finish for delta in deltas] == [None] * 5 + ["length"]
+            assert sum(delta.generated for delta in deltas) == 6
+
+    run(test())
+
+
+def test_an_answer_ends_with_the_models_own_stop_token() -> None:
+    prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 20)) == 4)
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            deltas = await answer(service, job(prompt, 20))
+            assert text(deltas) == toy_answer(prompt, 20)
+            assert deltas[-1] == Delta(tokens=[Scored(END, None)], finish="stop", nodes=("toy 0-3",))
+            assert sum(delta.generated for delta in deltas) == 5
+
+    run(test())
+
+
+def test_the_token_that_ends_an_answer_has_its_log_probability_too() -> None:
+    """Else a client that scores a prompt, and leaves out the last token as the answer's, would lose one of its own."""
+    prompt = next(a + b for a in LETTERS for b in LETTERS if not toy_answer(a + b, 1))
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            echoed, ended = await answer(service, job(prompt, 1, logprobs=1, echo=True))
+            assert len(echoed.tokens) == len(prompt)
+            [scored] = ended.tokens
+            exact = toy_logprobs(TOKENIZER.encode(prompt, special=True, bos=True))[END]
+            assert (scored.token, scored.top) == (END, ((END, scored.logprob),))
+            assert scored.logprob == pytest.approx(exact, abs=1e-5)
+
+    run(test())
+
+
+def test_a_stop_string_ends_the_answer_before_it() -> None:
+    whole = toy_answer("potluck", 6)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            deltas = await answer(service, job(max_tokens=6, stops=(whole[2:4],)))
+            assert text(deltas) == whole[:2]
+            assert deltas[-1].finish == "stop"
+            assert len(nodes[0].steps) == 4  # nothing was computed after it
+
+    run(test())
+
+
+@pytest.mark.parametrize(("tokens", "generated"), [(0, 0), (1, 1), (3, 3)])
+def test_max_tokens_is_kept(tokens: int, generated: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, nodes):
+            deltas = await answer(service, job(max_tokens=tokens))
+            assert text(deltas) == toy_answer("potluck", tokens)
+            assert deltas[-1].finish == "length"
+            assert sum(delta.generated for delta in deltas) == generated
+            assert len(nodes[0].steps) == max(1, tokens)
+
+    run(test())
+
+
+def test_log_probabilities_are_those_of_the_model() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            [delta] = await answer(service, job("ab", 1, logprobs=3))
+            [scored] = delta.tokens
+            exact = toy_logprobs([0, 1])
+            best = np.argsort(-exact, kind="stable")[:3]
+            assert scored.token == best[0]
+            assert scored.logprob == pytest.approx(exact[best[0]], abs=1e-5)
+            assert [token for token, _ in scored.top] == best.tolist()
+            assert [logprob for _, logprob in scored.top] == pytest.approx(exact[best], abs=1e-5)
+
+    run(test())
+
+
+@pytest.mark.parametrize("length", [1, 2, 64, 65, 200])
+@pytest.mark.parametrize("tokens", [0, 2])
+def test_echo_scores_every_token_of_the_prompt(length: int, tokens: int) -> None:
+    prompt = (LETTERS * 8)[:length]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            first, *rest = await answer(service, job(prompt, tokens, logprobs=1, echo=True))
+            ids = TOKENIZER.encode(prompt, special=True, bos=True)
+            assert first.generated == 0
+            assert first.tokens[0] == Scored(ids[0], None)
+            assert [scored.token for scored in first.tokens] == ids
+            exact = [toy_logprobs(ids[:end])[ids[end]] for end in range(1, length)]
+            assert [scored.logprob for scored in first.tokens[1:]] == pytest.approx(exact, abs=1e-4)
+            assert text(rest) == toy_answer(prompt, tokens)
+            assert max(nodes[0].steps) <= 64
+
+    run(test())
+
+
+def test_a_long_prompt_travels_in_steps_of_bounded_size() -> None:
+    prompt = (LETTERS * 60)[:1300]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=2000) as (service, nodes):
+            deltas = await answer(service, job(prompt, 3))
+            assert text(deltas) == toy_answer(prompt, 3)
+            assert nodes[1].steps == [64] * 20 + [20, 1, 1]
+
+    run(test())
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_how_far_the_prompt_is_read_is_told_as_it_comes_through_the_route(echo: bool) -> None:
+    prompt = (LETTERS * 12)[:300]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            gates = [asyncio.Event() for _ in range(5)]
+
+            async def wait(step: Step) -> None:
+                await gates[min(step.position // 64, 4)].wait()
+
+            nodes[1].before = wait
+            told, words = [], []
+            async for delta in service.generation(TOKENIZER).answer(job(prompt, 3, progress=True, echo=echo)):
+                if delta.progress is None:
+                    words.append(delta)
+                else:
+                    assert (delta.text, delta.tokens, delta.finish, delta.generated) == ("", [], None, 0)
+                    told.append(delta.progress)
+                    gates[min(len(told), 5) - 1].set()
+            assert [progress.processed for progress in told] == [0, 64, 128, 192, 256, 300]
+            assert {(progress.total, progress.cached) for progress in told} == {(300, 0)}
+            assert [progress.elapsed_s for progress in told] == sorted(progress.elapsed_s for progress in told)
+            assert text(words) == toy_answer(prompt, 3)
+            nodes[1].before = None
+            again = await answer(service, job(prompt, 3, progress=True))
+            held = [(delta.progress.cached, delta.progress.processed) for delta in again if delta.progress]
+            assert held == [(299, 299), (299, 300)]
+            assert text(again) == toy_answer(prompt, 3)
+
+    run(test())
+
+
+def test_a_prompt_that_nobody_waits_for_any_more_is_read_no_further() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            never = asyncio.Event()
+
+            async def wait(step: Step) -> None:
+                if step.position:
+                    await never.wait()
+
+            nodes[1].before = wait
+            async with aclosing(service.generation(TOKENIZER).answer(job(LETTERS * 20, 3, progress=True))) as deltas:
+                async for delta in deltas:
+                    assert delta.progress is not None
+                    if delta.progress.processed:
+                        break
+            assert service.swarm.kv_budget.streams == 0
+            never.set()
+
+    run(test())
+
+
+@pytest.mark.parametrize(("row_bytes", "rows"), [(4, 64), (8192, 64), (2**16, 64), (2**17, 32), (2**23, 1)])
+def test_a_step_is_bounded_in_rows_and_bytes(row_bytes: int, rows: int) -> None:
+    assert step_rows(row_bytes) == rows
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("after", [1, 2, 5])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_node_lost_in_mid_answer_changes_nothing(lost: int, after: int, seed: int | None) -> None:
+    one = job(max_tokens=6, params={"seed": seed}) if seed is None else job(max_tokens=6)
+    if seed is not None:
+        one = replace(one, params=SamplingParams(temperature=1.5, seed=seed))
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            undisturbed = await answer(service, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (service, nodes):
+            victim = nodes[lost]
+            victim.before = victim.die_with(after)
+            deltas = await answer(service, one)
+            assert len(victim.steps) == min(after, len(undisturbed))
+            assert text(deltas) == text(undisturbed)
+            assert [delta.finish for delta in deltas] == [delta.finish for delta in undisturbed]
+
+    run(test())
+
+
+def test_an_answer_that_has_begun_waits_for_lost_layers_to_come_back() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            begun = await anext(stream)
+            await nodes.pop().link.close()
+            rest = asyncio.create_task(anext(stream))
+            await until(lambda: bool(service.swarm.missing()))
+            nodes.append(Node(service, Span(2, 3)))
+            deltas = [begun, await rest, *[delta async for delta in stream]]
+            assert text(deltas) == toy_answer("potluck", 6)
+
+    run(test())
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_only_the_lost_span_computes_what_was_there(lost: int) -> None:
+    """The others compute one row a token, and at most one of them again: the one that was under way."""
+    prompt = 50 * "potluck"
+
+    async def test() -> None:
+        async with toy_swarm("0", "1-2", "3", "0", "1-2", "3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(prompt, max_tokens=6))
+            deltas = [await anext(stream)]
+            serving = sorted((node for node in nodes if node.cache), key=lambda node: node.span)
+            heir = next(node for node in nodes if node.span == serving[lost].span and not node.cache)
+            await serving[lost].link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer(prompt, 6)
+            assert sum(heir.steps) == 350 + 5
+            others = [sum(node.steps) for node in serving if node is not serving[lost]]
+            assert all(350 + 5 <= rows <= 350 + 6 for rows in others)
+            assert [sum(node.recalls) for node in serving] == [
+                350 if node is serving[lost - 1] and lost else 0 for node in serving
+            ]
+            assert service.swarm.tally.mended == {Remedy.REBUILT: 1}
+
+    run(test())
+
+
+def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            nodes[0].forgetful = True
+            [victim] = [node for node in nodes[1:] if node.cache]
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert nodes[0].recalls
+            assert service.swarm.tally.mended == {Remedy.REPLAYED: 1}
+
+    run(test())
+
+
+def test_other_spans_take_over_where_nobody_has_the_lost_one() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            victim = next(node for node in nodes if node.cache and node.span.first > 0)
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert service.swarm.tally.mended == {Remedy.REPLAYED: 1}
+
+    run(test())
+
+
+def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            [leaver] = [node for node in nodes[1:] if node.cache]
+            await leaver.link.send(encode(Leaving()))
+            await until(lambda: service.swarm.nodes[leaver.name].state is NodeState.LEAVING)
+            assert not leaver.released
+            deltas += [await anext(stream)]
+            await until(lambda: leaver.released and not leaver.cache)
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+
+    run(test())
+
+
+@pytest.mark.parametrize(("gives", "takes"), [(True, True), (False, True), (True, False)])
+def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, takes: bool) -> None:
+    async def scenario() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (service, nodes):
+            generator = service.generation(TOKENIZER).answer(job(max_tokens=12))
+            text = [(await anext(generator)).text for _ in range(4)]
+            [leaver] = [node for node in nodes[1:] if node.cache]
+            [heir] = [node for node in nodes[1:] if node is not leaver]
+            leaver.gives, heir.takes = gives, takes
+            await leaver.link.send(encode(Leaving()))
+            text += [delta.text async for delta in generator]
+            assert "".join(text) == toy_answer("potluck", 12)
+            assert (max(heir.steps) == 1) == (gives and takes)
+            assert bool(nodes[0].recalls) != (gives and takes)
+            assert service.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
+
+    run(scenario())
+
+
+def test_an_heir_that_is_lost_with_what_it_was_given_is_replaced() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3", "2-3", twin="same") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            [leaver] = [node for node in nodes[1:] if node.cache]
+            heirs = [node for node in nodes[1:] if node is not leaver]
+            for heir in heirs:
+                heir.fragile = True
+            await leaver.link.send(encode(Leaving()))
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert [heir.gone for heir in heirs].count(True) == 1
+
+    run(test())
+
+
+def test_a_node_that_leaves_without_an_heir_serves_to_the_end() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            await nodes[1].link.send(encode(Leaving()))
+            await until(lambda: service.swarm.nodes[nodes[1].name].state is NodeState.LEAVING)
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            await until(lambda: nodes[1].released)
+
+    run(test())
+
+
+def test_layers_that_do_not_come_back_end_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "_PATIENCE_S", 0.0)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            await anext(stream)
+            await nodes.pop().link.close()
+            with pytest.raises(Unavailable, match="no node has come to serve layers 2-3"):
+                await anext(stream)
+
+    run(test())
+
+
+def test_an_answer_that_has_not_begun_does_not_wait_for_layers() -> None:
+    async def test() -> None:
+        with pytest.raises(Unavailable, match="No node serves layers 0-3 now"):
+            await answer(make_service(), job())
+
+    run(test())
+
+
+def test_too_many_positions_are_refused() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=10) as (service, _):
+            assert text(await answer(service, job("abc", 8))) == toy_answer("abc", 8)
+            with pytest.raises(Unavailable, match="can hold 11 positions"):
+                await answer(service, job("abc", 9))
+
+    run(test())
+
+
+def test_a_route_that_is_lost_again_and_again_ends_the_answer() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, [node]):
+
+            async def fail(_: Step) -> None:
+                node.failing = True
+
+            node.before = fail
+            with pytest.raises(Unavailable, match="lost its route"):
+                await answer(service, job())
+
+    run(test())
+
+
+def test_a_node_that_always_fails_does_not_keep_an_answer_from_a_sound_one() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", "0-3") as (service, [broken, _]):
+
+            async def fail(_: Step) -> None:
+                broken.failing = True
+
+            broken.before = fail
+            assert text(await answer(service, job())) == toy_answer("potluck", 8)
+
+    run(test())
+
+
+def test_closing_the_generator_closes_its_session_on_every_node() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            async with aclosing(service.generation(TOKENIZER).answer(job(max_tokens=100))) as stream:
+                await anext(stream)
+                assert all(len(node.cache) == 1 for node in nodes)
+            for node in nodes:
+                await node.closed.wait()
+
+    run(test())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("length", [5, 1300])
+def test_cancelling_in_the_middle_of_a_step_closes_the_session(stage: int, length: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=2000) as (service, nodes):
+            entered, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(_: Step) -> None:
+                entered.set()
+                await go_on.wait()
+
+            nodes[stage].before = hold
+            task = asyncio.create_task(answer(service, job((LETTERS * 60)[:length], 5)))
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            for node in nodes:
+                await node.closed.wait()
+
+    run(test())
+
+
+def test_eight_at_once_are_each_answered_as_alone() -> None:
+    prompts = [LETTERS[start : start + 5 + start] for start in range(8)]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, _):
+            answers = await asyncio.gather(*(answer(service, job(prompt, 7)) for prompt in prompts))
+            assert list(map(text, answers)) == [toy_answer(prompt, 7) for prompt in prompts]
+
+    run(test())
+
+
+def test_more_than_there_is_room_for_take_turns() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=12) as (service, _):
+            answers = await asyncio.gather(*(answer(service, job("abc", 6)) for _ in range(5)))
+            assert list(map(text, answers)) == [toy_answer("abc", 6)] * 5
+
+    run(test())
+
+
+def test_tokens_lifted_by_a_bias_come_from_beyond_the_best() -> None:
+    best = toy_answer("potluck", 1)
+    other = (LETTERS.index(best) - 1) % END  # the least likely
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            deltas = await answer(service, job(max_tokens=1, params={"logit_bias": {other: 100.0}}))
+            assert text(deltas) == LETTERS[other]
+
+    run(test())
+
+
+class FewLetters:
+    """Stands in for a grammar, and for the constraint of an answer: `cab` in any order, four letters long."""
+
+    def __init__(self) -> None:
+        self.left = 4
+
+    def start(self) -> "FewLetters":
+        return FewLetters()
+
+    def allowed(self) -> np.ndarray:
+        return np.array([0, 1, 2], np.int32)
+
+    def accept(self, token: int) -> None:
+        self.left -= 1
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.left
+
+
+@pytest.mark.parametrize(("few", "steps"), [(256, 4), (0, 8)])
+def test_only_what_the_grammar_allows_comes_however_unlikely(
+    few: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for by name at once, or when the likeliest tokens turn out to hold none of it."""
+    monkeypatch.setattr(writer, "_FEW", few)
+    monkeypatch.setattr(writer, "MAX_CANDIDATES", 1)
+    history = TOKENIZER.encode("potluck", special=True, bos=True)
+    for _ in range(4):
+        history.append(int(toy_logits(history)[:3].argmax()))
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            deltas = await answer(service, job(max_tokens=20, grammar=FewLetters()))
+            assert text(deltas) == "".join(LETTERS[token] for token in history[7:])
+            assert deltas[-1].finish == "stop"
+            assert len(nodes[0].steps) == steps
+
+    run(test())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("after", range(1, 8))
+def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
+    lost: int, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_FEW", 0)
+    monkeypatch.setattr(writer, "MAX_CANDIDATES", 1)
+    one = job(max_tokens=20, grammar=FewLetters())
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            undisturbed = await answer(service, one)
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (service, nodes):
+            victim = nodes[lost]
+            victim.before = victim.die_with(after)
+            assert text(await answer(service, one)) == text(undisturbed)
+            assert len(victim.steps) == after
+
+    run(test())
+
+
+def test_an_empty_stop_string_is_refused_before_anything_opens() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, [node]):
+            with pytest.raises(RequestError):
+                await answer(service, job(stops=("",)))
+            assert node.steps == []
+
+    run(test())
+
+
+def test_the_model_cannot_end_an_answer_before_its_least_tokens() -> None:
+    prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 20)) == 4)
+    head = TOKENIZER.encode(prompt + toy_answer(prompt, 4), special=True, bos=True)
+    second = int(np.argsort(toy_logits(head))[-2])  # the end of the text is the best
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            for least, more in [(4, ""), (5, LETTERS[second])]:
+                deltas = await answer(service, job(prompt, 5, min_tokens=least))
+                assert text(deltas) == toy_answer(prompt, 4) + more
+                assert deltas[-1].finish == ("length" if more else "stop")
+            [*_, scored] = await answer(service, job(prompt, 5, min_tokens=5, logprobs=2))
+            assert [token for token, _ in scored.tokens[0].top] == [END, second]  # the model's, whatever is sampled
+
+    run(test())
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_an_answer_with_least_tokens_never_has_the_end_of_text_among_them(ignore_eos: bool) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            one = job("ab", 200, min_tokens=200, ignore_eos=ignore_eos, logprobs=0)
+            hot = replace(one, params=SamplingParams(temperature=2, seed=1))
+            for each in (one, hot):
+                deltas = await answer(service, each)
+                assert len(text(deltas)) == 200
+                assert all(scored.token != END for delta in deltas for scored in delta.tokens)
+
+    run(test())
+
+
+def test_stop_strings_count_only_after_the_least_tokens() -> None:
+    whole = toy_answer("potluck", 6)
+    assert len(set(whole)) == 6
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            for least, shown in [(0, whole[:2]), (4, whole[:2]), (5, whole)]:
+                deltas = await answer(service, job(max_tokens=6, stops=(whole[2:4],), min_tokens=least))
+                assert text(deltas) == shown
+                assert deltas[-1].finish == ("length" if least == 5 else "stop")
+
+    run(test())
+
+
+LONG = LETTERS[:20]
+
+
+def cached(deltas: list[Delta]) -> int:
+    return sum(delta.cached for delta in deltas)
+
+
+def test_the_next_turn_of_a_chat_feeds_only_what_is_new() -> None:
+    first = toy_answer(LONG, 6)
+    turn = LONG + first + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            assert cached(await answer(service, job(LONG, 6))) == 0
+            deltas = await answer(service, job(turn, 3))
+            assert text(deltas) == toy_answer(turn, 3)
+            assert [delta.cached for delta in deltas] == [25, 0, 0]  # the answer's last token was never fed
+            for node in nodes:
+                assert node.steps == [20, 1, 1, 1, 1, 1, 5, 1, 1]
+                assert len(node.cache) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize("same", [16, 19, 20, 22])
+def test_a_prompt_that_goes_another_way_feeds_what_differs(same: int) -> None:
+    whole = LONG + toy_answer(LONG, 6)
+    other = whole[:same] + "".join(LETTERS[LETTERS.index(letter) - 1] for letter in whole[same:]) + "zzz"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            await answer(service, job(LONG, 6))
+            for _ in range(2):  # the second time the session is what the first has made of it
+                deltas = await answer(service, job(other, 4))
+                assert text(deltas) == toy_answer(other, 4)
+            assert cached(deltas) == len(other) - 1
+
+    run(test())
+
+
+def test_the_same_prompt_again_feeds_its_last_token_only() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, [node]):
+            for known in (0, len(LONG) - 1):
+                deltas = await answer(service, job(LONG, 100))
+                assert (text(deltas), cached(deltas)) == (toy_answer(LONG, 100), known)
+            assert node.steps.count(20) == 1
+
+    run(test())
+
+
+def test_tokens_and_sessions_are_counted() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            for _ in range(2):
+                await answer(service, job(LONG, 4, ignore_eos=True))
+            tally = service.swarm.tally
+            assert (tally.opened, tally.resumed, tally.mended.total()) == (1, 1, 0)
+            cached = len(LONG) - 1
+            assert tally.tokens == {TokenKind.PROMPT: len(LONG) + 1, TokenKind.CACHED: cached, TokenKind.GENERATED: 8}
+
+    run(test())
+
+
+def test_a_prompt_that_is_scored_is_fed_whole() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, _):
+            await answer(service, job(LONG, 6))
+            scored, *rest = await answer(service, job(LONG, 2, echo=True, logprobs=0))
+            ids = TOKENIZER.encode(LONG, special=True, bos=True)
+            assert [one.token for one in scored.tokens] == ids
+            assert cached([scored, *rest]) == 0
+            assert cached(await answer(service, job(LONG + "x", 1))) >= 19
+
+    run(test())
+
+
+def test_an_answer_that_the_client_leaves_between_steps_is_of_use_to_the_next() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            async with aclosing(service.generation(TOKENIZER).answer(job(LONG, 100))) as stream:
+                await anext(stream)
+                await anext(stream)
+            deltas = await answer(service, job(LONG + toy_answer(LONG, 1) + "x", 2))
+            assert cached(deltas) == 21
+
+    run(test())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            entered, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(step: Step) -> None:
+                if step.position:
+                    entered.set()
+                    await go_on.wait()
+
+            nodes[stage].before = hold
+            task = asyncio.create_task(answer(service, job(LONG, 100)))
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            for node in nodes:
+                await node.closed.wait()
+            assert cached(await answer(service, job(LONG, 2))) == 0
+
+    run(test())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_resumed_session_that_loses_a_node_goes_on(lost: int) -> None:
+    turn = LONG + toy_answer(LONG, 6) + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-1", "2-3") as (service, nodes):
+            await answer(service, job(LONG, 6))
+            [victim] = [node for node in nodes if node.cache and (node.span.first > 0) == bool(lost)]
+            stream = service.generation(TOKENIZER).answer(job(turn, 6))
+            deltas = [await anext(stream)]
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer(turn, 6)
+            assert [delta.cached for delta in deltas] == [25, *[0] * (len(deltas) - 1)]
+
+    run(test())
+
+
+def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=30) as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(LONG, 10))
+            begun = await anext(stream)
+            order: list[str] = []
+
+            async def wait_in_line(name: str) -> None:
+                await answer(service, job(LONG[::-1], 10))
+                order.append(name)
+
+            tasks = [asyncio.create_task(wait_in_line(name)) for name in ("second", "third")]
+            await until(lambda: len(service.queue) == 2)
+            failed = []
+
+            async def fail_once(_: Step) -> None:
+                nodes[0].failing = not failed
+                failed.append(True)
+
+            nodes[0].before = fail_once
+            deltas = [begun, *[delta async for delta in stream]]
+            order.append("first")
+            assert text(deltas) == toy_answer(LONG, 10)
+            await asyncio.gather(*tasks)
+            assert order == ["first", "second", "third"]
+            assert len(failed) > 1
+
+    run(test())
+
+
+def charges(service: SwarmService, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens that accounts are charged for from now on."""
+    charged: list[int] = []
+    settle = service.payers.settle
+
+    def note(number: int, tokens: int) -> None:
+        charged.append(tokens)
+        settle(number, tokens)
+
+    monkeypatch.setattr(service.payers, "settle", note)
+    return charged
+
+
+def test_an_account_is_charged_for_what_was_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for tokens that were not needed, nor for what the nodes held, nor for what they lost."""
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, nodes):
+            charged = charges(service, monkeypatch)
+            stop = toy_answer(LONG, 6)[4:6]
+            await answer(service, job(LONG, 100, stops=(stop,)))
+            await answer(service, job(LONG, 3))
+            assert charged == [len(LONG) + 5, 3]
+            charged.clear()
+            stream = service.generation(TOKENIZER).answer(job(LONG[::-1], 6))
+            await anext(stream)
+            await next(node for node in nodes if node.steps and node.span.first).link.close()
+            assert len([delta async for delta in stream]) == 5
+            assert (len(charged), sum(charged)) == (2, len(LONG) + 5)
+
+    run(test())
+
+
+def test_requests_wait_in_the_class_of_their_job() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=30) as (service, _):
+            holder = await service.sessions.open(30)
+            claim = Claim("anna", Rank.BATCH)
+            task = asyncio.create_task(answer(service, job(claim=claim)))
+            await until(lambda: len(service.queue) == 1)
+            assert [standing.claim for standing in service.queue.standings(service.relay.clock(), 9)] == [claim]
+            holder.close()
+            assert text(await task) == toy_answer("potluck", 8)
+
+    run(test())
+
+
+def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            [owned] = [node for node in nodes[1:] if node.cache]
+            await owned.link.send(encode(Pause(PauseReason.BUSY)))
+            await until(lambda: service.swarm.nodes[owned.name].state is NodeState.PAUSED)
+            assert service.swarm.nodes[owned.name].reason == "its owner uses the machine"
+            assert service.swarm.tally.incidents[Incident.PAUSED] == 1
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert not owned.cache
+            assert not owned.released
+            await owned.link.send(encode(Resume()))
+            await until(lambda: service.swarm.nodes[owned.name].state is NodeState.READY)
+
+    run(test())
+
+
+def test_what_a_pausing_node_leaves_undone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    look = Heartbeat.look
+
+    def noted(heartbeat: Heartbeat, now: float, *seen: Any) -> list[Any]:
+        looks.append(now)
+        return look(heartbeat, now, *seen)
+
+    monkeypatch.setattr(Heartbeat, "look", noted)
+
+    async def test() -> None:
+        async with toy_swarm("0-3", positions=2000) as (service, nodes):
+            [owned] = nodes
+            streams = [service.generation(TOKENIZER).answer(job(max_tokens=6)) for _ in range(7)]
+            begun = [await anext(stream) for stream in streams]
+            await owned.link.send(encode(Pause(PauseReason.BUSY)))
+            await until(lambda: service.swarm.nodes[owned.name].state is NodeState.PAUSED)
+            owned.failing = True
+            rest = [asyncio.create_task(anext(stream)) for stream in streams]
+            await until(lambda: not service.swarm.nodes[owned.name].reserved)
+            looks.clear()
+            await until(lambda: len(looks) == 2)
+            owned.failing = False
+            await owned.link.send(encode(Resume()))
+            for stream, first, second in zip(streams, begun, rest, strict=True):
+                deltas = [first, await second, *[delta async for delta in stream]]
+                assert text(deltas) == toy_answer("potluck", 6)
+            assert owned.notices == []
+
+    run(test())
+
+
+def test_an_answer_whose_only_node_pauses_waits_for_it() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            await nodes[1].link.send(encode(Pause(PauseReason.OWNER)))
+            await until(lambda: service.swarm.nodes[nodes[1].name].state is NodeState.PAUSED)
+            nodes[1].failing = True  # as a node does within a second
+            rest = asyncio.create_task(anext(stream))
+            await until(lambda: nodes[1].closed.is_set())
+            assert service.swarm.missing() == [Span(2, 3)]
+            nodes[1].failing = False
+            await nodes[1].link.send(encode(Resume()))
+            deltas += [await rest, *[delta async for delta in stream]]
+            assert text(deltas) == toy_answer("potluck", 6)
+
+    run(test())

@@ -1,0 +1,210 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from potluck.coordinator.generation import trial
+from potluck.coordinator.generation.grammar import Grammar, Grammars
+from potluck.coordinator.text.toolcalls import CallForm
+from potluck.errors import RequestError
+
+END = 256
+
+
+class Bytes:
+    """A tokenizer of one token a byte, and one that ends an answer."""
+
+    vocabulary = 257
+    stop_ids: frozenset[int] = frozenset({END})
+    bos = eos = ""
+    chat_template = None
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return list(text.encode())
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        if token == END:
+            return b"<end>" if special else b""
+        return bytes([token])
+
+    def name(self, token: int) -> str:
+        return self.piece(token, special=True).decode("utf-8", "replace")
+
+
+class Endless(Bytes):
+    """No token ends an answer."""
+
+    vocabulary = 256
+    stop_ids = frozenset()
+
+
+GRAMMARS = Grammars(Bytes())
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def fits(schema: dict[str, Any], text: str, grammars: Grammars = GRAMMARS) -> bool:
+    """Whether every byte of the text is allowed where it comes, and its end too."""
+    return is_allowed(grammars.of_schema(schema), text)
+
+
+def is_allowed(grammar: Grammar, text: str) -> bool:
+    constraint = grammar.start()
+    for byte in text.encode():
+        if byte not in constraint.allowed():
+            return False
+        constraint.accept(byte)
+    return constraint.is_complete or END in constraint.allowed()
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "object"}, '{"a": [1, null, {"b": "ü"}]}'),
+        ({"type": "object"}, json.dumps({"a": {"b": 1}}, indent=2)),
+        (PERSON, '{"name": "Ann", "age": 3}'),
+        ({"enum": ["red", "blue"]}, '"red"'),
+        ({"type": "integer"}, "12"),
+    ],
+)
+def test_what_a_schema_describes_is_allowed(schema: dict[str, Any], text: str) -> None:
+    assert fits(schema, text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"type": "object"}, "[1]"),
+        ({"type": "object"}, '{"a": 1'),
+        ({"type": "object"}, "{" + " " * 50 + "}"),
+        (PERSON, '{"name": "Ann"}'),
+        (PERSON, '{"name": "Ann", "age": "3"}'),
+        ({"enum": ["red", "blue"]}, '"green"'),
+    ],
+)
+def test_nothing_else_is(schema: dict[str, Any], text: str) -> None:
+    assert not fits(schema, text)
+
+
+def test_tokens_that_are_no_text_are_allowed_only_as_the_end() -> None:
+    constraint = GRAMMARS.of_schema({"type": "integer"}).start()
+    assert END not in constraint.allowed()
+    constraint.accept(ord("1"))
+    assert END in constraint.allowed()
+    assert not constraint.is_complete
+
+
+def test_it_is_complete_when_nothing_can_follow() -> None:
+    constraint = GRAMMARS.of_schema({"enum": ["a"]}).start()
+    for byte in b'"a"':
+        assert not constraint.is_complete
+        assert byte in constraint.allowed()
+        constraint.accept(byte)
+    assert constraint.is_complete
+
+
+def test_answers_of_one_grammar_do_not_disturb_each_other() -> None:
+    grammar = GRAMMARS.of_schema({"enum": ["a", "b"]})
+    one, other = grammar.start(), grammar.start()
+    one.accept(ord('"'))
+    assert one.allowed().tolist() == [ord("a"), ord("b")]
+    assert other.allowed().tolist() == [ord('"')]
+
+
+def test_a_model_without_an_end_is_never_told_to_end() -> None:
+    grammars = Grammars(Endless())
+    constraint = grammars.of_schema({"type": "integer"}).start()
+    constraint.accept(ord("1"))
+    assert np.isin(constraint.allowed(), range(256)).all()
+    assert fits({"enum": ["a"]}, '"a"', grammars)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"type": "string", "pattern": "("},
+        {"$ref": "#/nowhere"},
+        {"enum": []},
+        {"not": {}},
+        {"type": "string", "minLength": 5, "maxLength": 2},
+    ],
+)
+def test_a_schema_that_is_not_understood_is_refused_in_a_sentence(schema: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"^No answer can be made to this schema: [^\n]+\.$") as caught:
+        GRAMMARS.of_schema(schema)
+    assert caught.value.param == "response_format"
+
+
+def test_a_schema_that_would_take_a_processor_for_minutes_is_refused_in_time() -> None:
+    with pytest.raises(RequestError, match="takes too long"):
+        GRAMMARS.of_schema({"type": "integer", "multipleOf": 9999991})
+
+
+def test_a_schema_that_would_take_all_memory_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "LONGEST_S", 1.0)
+    schema = {"allOf": [{"type": "string", "pattern": f"^.*x{number}.*$"} for number in range(30)]}
+    for make in (GRAMMARS.of_schema, lambda one: GRAMMARS.of_calls(CallForm.HERMES, {"rain": one}, several=False)):
+        with pytest.raises(RequestError, match="takes too long"):
+            make(schema)
+
+
+def test_what_was_made_in_time_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    GRAMMARS.of_schema({"enum": ["known"]})
+    monkeypatch.setattr(trial, "LONGEST_S", 0.0)
+    assert fits({"enum": ["known"]}, '"known"')
+    with pytest.raises(RequestError, match="takes too long"):
+        GRAMMARS.of_schema({"enum": ["unknown"]})
+
+
+@pytest.mark.parametrize("depth", [300, 5000])
+def test_a_schema_without_bottom_is_refused(depth: int) -> None:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    with pytest.raises(RequestError, match="nested too deeply"):
+        GRAMMARS.of_schema(schema)
+
+
+TOOLS = {
+    "rain": {
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/city"}},
+        "required": ["city"],
+        "additionalProperties": False,
+        "$defs": {"city": {"enum": ["Köln", "Rom"]}},
+    },
+    'a "b"': {"type": "object", "additionalProperties": False},
+}
+RAIN = '<tool_call>\n{"name": "rain", "arguments": {"city": "Köln"}}\n</tool_call>'
+ODD = '<tool_call>\n{"name": "a \\"b\\"", "arguments": {}}\n</tool_call>'
+LLAMA = '{"name": "rain", "parameters": {"city": "Rom"}}'
+
+
+@pytest.mark.parametrize(
+    ("form", "several", "fits"),
+    [
+        (CallForm.HERMES, False, {RAIN: True, ODD: True, f"{RAIN}\n{ODD}": False, RAIN.replace("Köln", "Bonn"): False}),
+        (CallForm.HERMES, True, {RAIN: True, f"{RAIN}\n{ODD}": True, "": False, "I look.": False, LLAMA: False}),
+        (CallForm.LLAMA, True, {LLAMA: True, f"{LLAMA}\n{LLAMA}": False, LLAMA.replace("rain", "snow"): False}),
+    ],
+)
+def test_calls_keep_to_the_form_and_to_the_parameters(form: CallForm, several: bool, fits: dict[str, bool]) -> None:
+    grammar = GRAMMARS.of_calls(form, TOOLS, several=several)
+    assert {text: is_allowed(grammar, text) for text in fits} == fits
+
+
+def test_parameters_that_are_not_understood_are_refused() -> None:
+    with pytest.raises(RequestError) as caught:
+        GRAMMARS.of_calls(CallForm.HERMES, {"rain": {"type": "object", "$ref": "#/nowhere"}}, several=False)
+    assert caught.value.param == "tools"
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    with pytest.raises(RequestError, match="nested too deeply"):
+        GRAMMARS.of_calls(CallForm.HERMES, {"rain": deep}, several=False)

@@ -1,0 +1,244 @@
+"""Requests through the real middleware: who gets in, and with which answer the others are sent away."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from potluck.coordinator.gateway.tickets import Tickets
+from potluck.coordinator.http.auth import Auth, KeyPolicy, LocalPolicy, Policy, _household, caller_of
+from potluck.coordinator.members.keys import Keys
+from potluck.coordinator.members.store import Store
+
+LOCAL = "http://127.0.0.1:8470"
+
+
+async def tell_caller(request: Request) -> Response:
+    caller = caller_of(request)
+    return JSONResponse({"account": caller.account, "admin": caller.admin, "anonymous": caller.anonymous})
+
+
+async def ok(_: Request) -> Response:
+    return Response()
+
+
+@pytest.fixture
+def tickets() -> Tickets:
+    return Tickets()
+
+
+@pytest.fixture
+def ask(tickets: Tickets, clock) -> Callable[..., httpx.Response]:
+    """Sends one request to a swarm with this policy."""
+    apps: dict[int, Auth] = {}
+
+    def send(policy: Policy, path: str, key: str = "", base: str = LOCAL, **headers: str) -> httpx.Response:
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        app = apps.setdefault(id(policy), Auth(make_app(), policy, tickets, clock))
+
+        async def one() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base) as client:
+                return await client.get(path, headers={name.replace("_", "-"): text for name, text in headers.items()})
+
+        return asyncio.run(one())
+
+    return send
+
+
+def make_app() -> Starlette:
+    told = ("/status", "/metrics", "/v1/models", "/v1/account", "/v1/admin/keys")
+    open_to_nodes = ("/health", "/", "/web/app.js", "/manifest", "/files/a.gguf")
+    return Starlette(
+        routes=[*(Route(path, tell_caller) for path in told), *(Route(path, ok) for path in open_to_nodes)]
+    )
+
+
+@pytest.fixture
+def keys(store: Store, clock) -> Keys:
+    return Keys(store, clock)
+
+
+@pytest.fixture
+def private(keys: Keys) -> KeyPolicy:
+    return KeyPolicy(keys, open=False)
+
+
+@pytest.fixture
+def public(keys: Keys) -> KeyPolicy:
+    return KeyPolicy(keys, open=True)
+
+
+def refusal(reply: httpx.Response) -> tuple[int, str]:
+    error = reply.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    return reply.status_code, error["code"]
+
+
+def test_a_private_swarm_tells_strangers_nothing_but_that_it_lives(ask, private: KeyPolicy) -> None:
+    for path in ("/health", "/", "/web/app.js"):
+        assert ask(private, path).status_code == 200
+    named = ("/v1/account", "/v1/admin/keys", "/manifest", "/files/a.gguf")
+    for path in ("/status", "/metrics", "/v1/models", *named, "/nowhere"):
+        assert refusal(ask(private, path)) == (401, "invalid_api_key")
+
+
+def test_a_key_tells_whose_request_it_is(ask, private: KeyPolicy, keys: Keys) -> None:
+    secret, key = keys.create("anna")
+    assert ask(private, "/status", secret).json() == {"account": "anna", "admin": False, "anonymous": False}
+    keys.revoke(key.id)
+    assert refusal(ask(private, "/status", secret)) == (401, "invalid_api_key")
+
+
+@pytest.mark.parametrize("wrong", ["pk-", "pk-guessed", "none", "x" * 5000])
+def test_a_wrong_key_is_refused(ask, private: KeyPolicy, keys: Keys, wrong: str) -> None:
+    keys.create("anna")
+    reply = ask(private, "/status", wrong)
+    assert refusal(reply) == (401, "invalid_api_key")
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert wrong not in reply.text or wrong == "pk-"
+
+
+def test_a_key_is_not_taken_from_anywhere_else(ask, private: KeyPolicy, keys: Keys) -> None:
+    secret, _ = keys.create("anna")
+    assert ask(private, f"/status?key={secret}").status_code == 401
+    assert ask(private, "/status", Authorization=f"Basic {secret}").status_code == 401
+    assert ask(private, "/status", Authorization=secret).status_code == 401
+    assert ask(private, "/status", Authorization=f"bearer  {secret}").status_code == 200
+
+
+def test_only_an_admin_key_is_for_the_owner(ask, private: KeyPolicy, public: KeyPolicy, keys: Keys) -> None:
+    plain, admin = keys.create("anna")[0], keys.create("owner", admin=True)[0]
+    for policy in (private, public):
+        assert refusal(ask(policy, "/v1/admin/keys", plain)) == (403, "forbidden")
+        assert ask(policy, "/v1/admin/keys", admin).json()["admin"] is True
+    assert refusal(ask(public, "/v1/admin/keys")) == (401, "invalid_api_key")
+
+
+def test_a_public_swarm_lets_strangers_ask_and_no_more(ask, public: KeyPolicy, keys: Keys) -> None:
+    for key in ("", "none"):
+        assert ask(public, "/status", key).json() == {"account": "", "admin": False, "anonymous": True}
+        assert ask(public, "/v1/models", key).status_code == 200
+        for path in ("/v1/account", "/manifest", "/files/a.gguf"):
+            assert refusal(ask(public, path, key)) == (401, "invalid_api_key")
+    assert ask(public, "/v1/account", keys.create("anna")[0]).json()["account"] == "anna"
+    assert ask(public, "/status", "pk-guessed").status_code == 401
+
+
+def test_a_node_fetches_weights_with_its_ticket_while_it_is_connected(ask, private: KeyPolicy, tickets) -> None:
+    ticket = tickets.issue("n1")
+    assert ask(private, "/manifest", ticket).status_code == 200
+    assert ask(private, "/files/a.gguf", ticket).status_code == 200
+    assert ask(private, "/status", ticket).status_code == 401
+    tickets.cancel("n1")
+    assert refusal(ask(private, "/files/a.gguf", ticket)) == (401, "invalid_api_key")
+
+
+def test_a_keys_requests_are_limited_and_it_is_told_when_to_come_again(ask, private: KeyPolicy, keys, clock) -> None:
+    secret, _ = keys.create("anna", per_minute=2)
+    other, _ = keys.create("anna", per_minute=2)
+    assert [ask(private, "/status", secret).status_code for _ in range(3)] == [200, 200, 429]
+    reply = ask(private, "/status", secret)
+    assert refusal(reply) == (429, "rate_limit_exceeded")
+    assert reply.json()["error"]["type"] == "rate_limit_error"
+    assert ask(private, "/status", other).status_code == 200
+    clock.now += int(reply.headers["retry-after"])
+    assert ask(private, "/status", secret).status_code == 200
+
+
+def test_strangers_are_limited_by_their_address(ask, public: KeyPolicy, keys: Keys) -> None:
+    codes = [ask(public, "/status").status_code for _ in range(70)]
+    assert codes.count(200) == 60
+    assert codes[-1] == 429
+    assert ask(public, "/status", keys.create("owner", admin=True, per_minute=None)[0]).status_code == 200
+
+
+def test_guesses_are_limited_by_their_address_but_right_keys_are_not(
+    ask, private: KeyPolicy, public: KeyPolicy, keys: Keys, clock
+) -> None:
+    secret, _ = keys.create("anna")
+    for policy in (private, public):
+        codes = [ask(policy, "/status", f"pk-guess-{number}").status_code for number in range(40)]
+        assert codes == [401] * 30 + [429] * 10
+        reply = ask(policy, "/status", "pk-guess")
+        assert refusal(reply) == (429, "rate_limit_exceeded")
+        assert ask(policy, "/status", secret).status_code == 200
+        assert ask(policy, "/status").status_code == (401 if policy is private else 200)  # no key is no guess
+        clock.now += int(reply.headers["retry-after"])
+        assert ask(policy, "/status", "pk-guess").status_code == 401
+
+
+@pytest.mark.parametrize("base", [LOCAL, "http://localhost", "http://[::1]:8470", "http://127.1.2.3"])
+def test_on_ones_own_machine_no_key_is_needed(ask, base: str) -> None:
+    policy = LocalPolicy()
+    assert ask(policy, "/v1/admin/keys", base=base).json() == {"account": "owner", "admin": True, "anonymous": False}
+    assert ask(policy, "/manifest", "any key", base=base).status_code == 200
+    assert ask(policy, "/status", base=base, Origin="http://localhost:8470").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "192.168.1.5:8470"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "127.0.0.1@evil.example"},
+        {"Host": "[::1"},
+        {"Host": ""},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Forwarded": "for=203.0.113.7"},
+        {"X_Forwarded_For": "203.0.113.7"},
+        {"X_Real_Ip": "203.0.113.7"},
+        {"Via": "1.1 proxy"},
+    ],
+    ids=str,
+)
+def test_a_proxy_or_a_web_page_is_not_taken_for_the_owner(ask, headers: dict[str, str]) -> None:
+    for path in ("/status", "/health"):
+        assert refusal(ask(LocalPolicy(), path, **headers)) == (403, "forbidden")
+
+
+def socket_of(policy: Policy, headers: list[tuple[bytes, bytes]]) -> list[dict[str, Any]]:
+    """What the server is told when a node's socket comes."""
+    sent: list[dict[str, Any]] = []
+
+    async def app(_scope: Any, _receive: Any, send: Callable[..., Coroutine[Any, Any, None]]) -> None:
+        await send({"type": "websocket.accept"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    scope = {"type": "websocket", "path": "/node", "headers": headers, "query_string": b""}
+    asyncio.run(Auth(app, policy, Tickets())(scope, receive, send))
+    return sent
+
+
+def test_sockets_pass_to_their_own_door_but_not_from_a_web_page(private: KeyPolicy) -> None:
+    host = (b"host", b"127.0.0.1:8470")
+    assert socket_of(private, [host]) == [{"type": "websocket.accept"}]
+    assert socket_of(LocalPolicy(), [host]) == [{"type": "websocket.accept"}]
+    page = (b"origin", b"https://evil.example")
+    assert socket_of(LocalPolicy(), [host, page]) == [{"type": "websocket.close"}]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("", "", True),
+    ],
+)
+def test_addresses_of_one_household_share_a_limit(one: str, other: str, same: bool) -> None:
+    assert (_household(one) == _household(other)) == same

@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from potluck.coordinator.sessions.prefix_cache import KEEP_S, LEAST_PREFIX, Parked, PrefixCache
+from potluck.types import Span, Stage
+from potluck.wire.rows import Ids
+
+
+def ids(*values: int) -> Ids:
+    return np.array(values, np.int32)
+
+
+def count(*bounds: int) -> Ids:
+    return np.arange(*bounds, dtype=np.int32)
+
+
+def parked(number: int, tokens: Ids, node: str = "n1", since: float = 0.0) -> Parked:
+    return Parked(number, (Stage(node, Span(0, 3)),), tokens, 7, since)
+
+
+def kept(*sessions: Parked) -> PrefixCache:
+    all_of_them = PrefixCache()
+    for session in sessions:
+        assert all_of_them.park(session)
+    return all_of_them
+
+
+def best(sessions: PrefixCache, prompt: Ids, avoid: tuple[str, ...] = ()) -> tuple[int, int] | None:
+    match = sessions.best(prompt, avoid)
+    return match and (match.session.number, match.held)
+
+
+def test_the_longest_common_prefix_wins() -> None:
+    sessions = kept(parked(1, count(20)), parked(2, count(30)), parked(3, count(40, 80)), parked(4, count(25)))
+    assert best(sessions, count(50)) == (2, 30)
+    assert best(sessions, np.concatenate([count(25), count(99, 120)])) == (4, 25)
+    assert best(sessions, count(41, 80)) is None
+
+
+def test_nobody_takes_over_what_another_account_has_asked() -> None:
+    sessions = kept(replace(parked(1, count(30)), account="anna"), replace(parked(2, count(20)), account="ben"))
+    assert best(sessions, count(31)) is None
+    for account, number in (("anna", 1), ("ben", 2)):
+        match = sessions.best(count(31), account=account)
+        assert match is not None
+        assert match.session.number == number
+
+
+def test_the_last_token_of_a_prompt_is_always_fed() -> None:
+    sessions = kept(parked(1, count(30)))
+    assert best(sessions, count(31)) == (1, 30)
+    assert best(sessions, count(30)) == (1, 29)
+    assert best(sessions, count(29)) == (1, 28)
+
+
+def test_a_short_prefix_is_none() -> None:
+    sessions = kept(parked(1, count(LEAST_PREFIX)))
+    assert best(sessions, count(LEAST_PREFIX + 1)) == (1, LEAST_PREFIX)
+    assert best(sessions, count(LEAST_PREFIX)) is None
+    assert best(sessions, ids()) is None
+    assert not sessions.park(parked(2, count(LEAST_PREFIX - 1)))
+    assert len(sessions) == 1
+
+
+def test_a_session_is_not_taken_from_a_chat_that_only_begins_alike() -> None:
+    sessions = kept(parked(1, count(100)))
+    assert best(sessions, np.concatenate([count(49), count(500, 600)])) is None
+    assert best(sessions, np.concatenate([count(50), count(500, 600)])) == (1, 50)
+
+
+def test_the_same_question_again_takes_the_session_however_long_its_answer_was() -> None:
+    assert best(kept(parked(1, count(1000))), count(30)) == (1, 29)
+
+
+def test_of_equal_matches_the_one_that_loses_least_is_taken() -> None:
+    assert best(kept(parked(1, count(60)), parked(2, count(50))), np.concatenate([count(40), ids(7, 8)])) == (2, 40)
+
+
+def test_a_route_through_an_avoided_node_is_no_match() -> None:
+    sessions = kept(parked(1, count(40), "n1"), parked(2, count(30), "n2"))
+    assert best(sessions, count(50), ("n1",)) == (2, 30)
+    assert best(sessions, count(50), ("n1", "n2")) is None
+
+
+def test_the_oldest_goes_first_and_all_go_in_time() -> None:
+    sessions = kept(parked(1, count(20), since=10), parked(2, count(20), since=11))
+    assert sessions.expired(10 + KEEP_S - 0.1) == []
+    assert [session.number for session in sessions.expired(10 + KEEP_S)] == [1]
+    assert [session.number for session in sessions.expired(11 + KEEP_S)] == [1, 2]
+    assert sessions.oldest is not None
+    assert sessions.oldest.number == 1
+    sessions.drop(1)
+    sessions.drop(1)
+    assert sessions.oldest.number == 2
+    sessions.drop(2)
+    assert sessions.oldest is None
+
+
+def test_a_session_that_was_taken_over_and_parked_again_is_the_newest() -> None:
+    sessions = kept(parked(1, count(20)), parked(2, count(20)))
+    sessions.drop(1)
+    sessions.park(parked(1, count(30)))
+    assert sessions.oldest is not None
+    assert sessions.oldest.number == 2
+
+
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=40), st.lists(st.integers(0, 1), min_size=16, max_size=40))
+def test_what_is_held_is_a_prefix_of_both(prompt: list[int], tokens: list[int]) -> None:
+    match = kept(parked(1, ids(*tokens))).best(ids(*prompt))
+    common = next((at for at, pair in enumerate(zip(prompt, tokens, strict=False)) if pair[0] != pair[1]), None)
+    longest = min(len(prompt) - 1, len(tokens) if common is None else common)
+    if match is None:
+        assert longest < LEAST_PREFIX or len(tokens) > 2 * longest
+    else:
+        assert match.held == longest
+        assert LEAST_PREFIX <= match.held < len(prompt)
+
+
+@pytest.mark.parametrize("numbers", [(), (1,), (1, 2, 3)])
+def test_they_are_counted(numbers: tuple[int, ...]) -> None:
+    assert len(kept(*(parked(number, count(20)) for number in numbers))) == len(numbers)

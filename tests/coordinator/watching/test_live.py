@@ -1,0 +1,106 @@
+"""One look for all who listen, and none where nobody does."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from potluck.coordinator.watching import live as module
+from potluck.coordinator.watching.live import Live
+from potluck.local import HANG_S
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_S", 0.001)
+
+
+class Told:
+    def __init__(self) -> None:
+        self.text, self.looks = b"1", 0
+
+    def __call__(self) -> bytes:
+        self.looks += 1
+        return self.text
+
+
+async def first_other_than(events: AsyncGenerator[bytes, None], known: bytes) -> bytes:
+    async for event in events:
+        if event != known:
+            return event
+    raise AssertionError("It ended.")
+
+
+def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
+    async def test() -> None:
+        told = Told()
+        live = Live(told)
+        async with aclosing(live.listen()) as one, aclosing(live.listen()) as other:
+            assert await anext(one) == await anext(other) == b"data: 1\n\n"
+            assert told.looks == 1
+            told.text = b"2"
+            assert await first_other_than(one, b"data: 1\n\n") == b"data: 2\n\n"
+            assert await first_other_than(other, b"data: 1\n\n") == b"data: 2\n\n"
+        [looking] = asyncio.all_tasks() - {asyncio.current_task()}
+        await looking
+        told.text = b"3"
+        async with aclosing(live.listen()) as late:
+            assert await anext(late) == b"data: 3\n\n"
+
+    asyncio.run(test())
+
+
+def test_those_who_come_are_greeted() -> None:
+    async def test() -> None:
+        told = Told()
+        live = Live(told, lambda news: b"hello " + news)
+        async with aclosing(live.listen()) as one:
+            assert await anext(one) == b"data: hello 1\n\n"
+            async with aclosing(live.listen()) as other:
+                assert await anext(other) == b"data: hello 1\n\n"
+            told.text = b"2"
+            assert await anext(one) == b"data: 2\n\n"
+
+    asyncio.run(test())
+
+
+def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
+    async def test() -> None:
+        told = Told()
+        async with aclosing(Live(told).listen()) as events:
+            first = await anext(events)
+            assert await anext(events) == first
+        assert told.looks == 1 + module._KEEP_LOOKS
+
+    asyncio.run(test())
+
+
+def test_listeners_go_when_the_coordinator_does() -> None:
+    async def test() -> None:
+        live = Live(Told())
+        heard = []
+
+        async def hear() -> None:
+            async for event in live.listen():
+                heard.append(event)
+                live.stop()
+
+        async with asyncio.timeout(HANG_S):
+            await hear()
+        assert heard == [b"data: 1\n\n"]
+
+    asyncio.run(test())
+
+
+def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LISTENERS", 1)
+
+    async def test() -> None:
+        live = Live(Told())
+        async with aclosing(live.listen()) as events:
+            await anext(events)
+            with pytest.raises(module.RequestError, match="Too many"):
+                await live.events(None)  # type: ignore[arg-type]
+
+    asyncio.run(test())
