@@ -194,7 +194,7 @@ def run(options: argparse.Namespace) -> Outcome:
         quiet = [stream.text for stream in ask_in_turn(local.url, model, prompts, TOKENS)]
         answers = asyncio.run(chaos(swarm, model, prompts, options.seconds, options.every, options.seed, done))
         local.wait_covered()
-        status = local.wait_until(lambda status: leaked(status) == 0, timeout=30)
+        status = local.wait_until(lambda status: leaked(status) == 0)
     return Outcome(quiet, answers, done, status)
 
 

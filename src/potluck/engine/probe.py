@@ -85,8 +85,11 @@ def survives(trial: Trial, progress: Progress = ignore) -> bool:
 
 def stop_probes() -> None:
     """Kill the children of trials that are under way, so that none outlives this process."""
-    for child in list(_running):
+    children = list(_running)
+    for child in children:
         child.kill()
+    for child in children:
+        child.wait()
 
 
 def measure(engine: Engine, progress: Progress = ignore) -> tuple[Speed, str]:
