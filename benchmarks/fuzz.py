@@ -11,7 +11,6 @@ The same seed makes the same frames. Ends with the frame, and an error, at the f
 
 from __future__ import annotations
 
-import argparse
 import resource
 import struct
 import sys
@@ -26,7 +25,8 @@ import numpy as np
 import psutil
 from msgspec import inspect
 
-from common import print_json
+from bench.record import Measure
+from bench.report import Report, options_parser
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import RowFormat
@@ -37,6 +37,9 @@ from potluck.wire.rows import check_finite, pack_ids, pack_rows, pack_scores, un
 
 WIDTH, VOCABULARY = 2, 10
 LENGTH = struct.Struct("<I")
+MIB = 1 << 20
+
+SECONDS, GROWN = Measure("time", "s"), Measure("growth of the process", "MiB")
 
 T = TypeVar("T")
 
@@ -254,20 +257,23 @@ def fuzz(inputs: int, seed: int, readers: Callable[[bytes], None]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", type=int, default=256, help="MiB that the process may take more than at the start")
     options = parser.parse_args()
-    bound_memory(options.memory << 20)
+    report = Report("fuzz", options)
+    bound_memory(options.memory * MIB)
     readers, begin, before = Readers(), time.perf_counter(), psutil.Process().memory_info().rss
     fuzz(options.inputs, options.seed, readers)
-    print_json(
-        "fuzz",
+    seconds, grown = time.perf_counter() - begin, (psutil.Process().memory_info().rss - before) / MIB
+    case = f"{options.inputs:,}"
+    report.add({"damaged frames": [SECONDS.of(case, seconds), GROWN.of(case, grown)]})
+    report.finish(
         inputs=options.inputs,
         seed=options.seed,
-        seconds=time.perf_counter() - begin,
-        grown_mib=(psutil.Process().memory_info().rss - before) / 2**20,
+        seconds=seconds,
+        grown_mib=grown,
         read=dict(readers.read.most_common()),
     )
 

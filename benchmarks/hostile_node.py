@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 
@@ -36,14 +39,18 @@ def zeros(_: Liar, __: Segment, rows: Output) -> Output:
 
 def noise(share: float) -> Lie:
     def lie(liar: Liar, _: Segment, rows: Output) -> Output:
-        size = share * np.sqrt(np.mean(rows**2, axis=1, keepdims=True))
-        return (rows + size * liar.random.standard_normal(rows.shape)).astype(np.float32)
+        return np.asarray(rows + share * sizes(rows) * liar.random.standard_normal(rows.shape), np.float32)
 
     return lie
 
 
+def sizes(rows: Output) -> Output:
+    """The root mean square of each row."""
+    return np.asarray(np.sqrt(np.mean(rows**2, axis=1, keepdims=True)))
+
+
 def bias(_: Liar, __: Segment, rows: Output) -> Output:
-    return (rows + 0.001 * np.sqrt(np.mean(rows**2, axis=1, keepdims=True))).astype(np.float32)
+    return np.asarray(rows + 0.001 * sizes(rows), np.float32)
 
 
 def stale(liar: Liar, segment: Segment, rows: Output) -> Output:
@@ -116,7 +123,7 @@ class Told:
 
     def say(self, text: str) -> None:
         print(text, flush=True)
-        if "does not use this node any more" in text:
+        if "no longer uses this node" in text:
             self.caught.set()
 
     def progress(self, what: str, fraction: float | None) -> None:
@@ -146,11 +153,17 @@ async def run(arguments: argparse.Namespace) -> None:
     def load_liar(*args: Any) -> tuple[Engine, str]:
         engine, layout = load(*args)
         liar[:] = [Liar(engine, arguments.attack, arguments.honest)]
-        return liar[0], layout  # type: ignore[return-value]
+        return cast(Engine, liar[0]), layout
 
-    agent.load_span = load_liar
-    if arguments.plain:
-        loading._is_safe = lambda *_: False
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(agent, "load_span", load_liar))
+        if arguments.plain:
+            stack.enter_context(patch.object(loading, "_is_safe", lambda *_: False))
+        await stay_again(arguments, liar)
+
+
+async def stay_again(arguments: argparse.Namespace, liar: list[Liar]) -> None:
+    """One stay after the other, each under a name and a key of its own, for ever."""
     config = NodeConfig(
         arguments.url,
         arguments.name,
@@ -161,7 +174,7 @@ async def run(arguments: argparse.Namespace) -> None:
         identity=Identity.fresh(),
     )
     loaded = None
-    for number in range(1_000_000):
+    for number in count():
         if liar:
             liar[0].told, liar[0].honest = 0, arguments.honest
         named = NodeConfig(**{**vars(config), "name": f"{arguments.name}-{number}", "identity": Identity.fresh()})

@@ -9,7 +9,6 @@ Time: of one call, the median of five.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from common import begin, print_aim, print_json, print_table
+from bench.record import Figure, Measure, at_least, below
+from bench.report import Report, options_parser
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.options import Options
@@ -32,6 +32,10 @@ MIB, GB = 1 << 20, 1e9
 SMALL = [(2, 7), (3, 7), (4, 5), (5, 4)]
 LARGE = [(10, 32), (60, 32), (200, 64), (1000, 100)]
 """Machines and layers."""
+
+RESULT, SHARE = Measure("result", "count"), Measure("result", "ratio")
+OF_BOUND = Measure("of the bound", "ratio")
+PLAN, NEWCOMER, MOVE = Measure("plan", "ms"), Measure("newcomer", "ms"), Measure("move", "ms")
 
 
 def swarm(random: Random, machines: int, layers: int) -> tuple[Footprint, list[Machine]]:
@@ -125,29 +129,44 @@ def seconds(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+def quality_figures(small: dict[str, Any]) -> list[Figure]:
+    return [
+        RESULT.of("swarms that can be complete", small["complete"]),
+        RESULT.of("plans that cover fewer layers than the best assignment", small["fewer_layers"], below(1)),
+        SHARE.of("speed relative to the best assignment, at worst", small["worst"], at_least(0.95)),
+        SHARE.of("speed relative to the best assignment, on average", small["mean"]),
+    ]
+
+
+def time_figures(large: list[dict[str, Any]]) -> list[Figure]:
+    """The aim is for the largest swarm."""
+    return [
+        figure
+        for one in large
+        for case in (f"{one['machines']:,} machines and {one['layers']} layers",)
+        for figure in (
+            OF_BOUND.of(case, one["of_bound"]),
+            PLAN.of(case, 1e3 * one["place_s"], below(200) if one is large[-1] else None),
+            NEWCOMER.of(case, 1e3 * one["best_span_s"]),
+            MOVE.of(case, 1e3 * one["choose_move_s"]),
+        )
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--swarms", type=int, default=600, help="small ones")
     options = parser.parse_args()
-    begin()
+    report = Report("placement", options)
     small = measure_small(options.swarms)
-    print_table(list(small), [[f"{value:.4g}" for value in small.values()]])
     large = [measure_large(machines, layers) for machines, layers in LARGE]
-    print_table(
-        ["machines", "layers", "of the bound", "plan", "newcomer", "move"],
-        [
-            [
-                *(one["machines"], one["layers"], f"{one['of_bound']:.3f}"),
-                *(f"{1e3 * one[key]:.1f} ms" for key in ("place_s", "best_span_s", "choose_move_s")),
-            ]
-            for one in large
-        ],
+    report.add(
+        {
+            f"{options.swarms} random swarms of up to five machines": quality_figures(small),
+            "swarm of": time_figures(large),
+        }
     )
-    aims = {
-        "worst": print_aim("worst of the optimum", small["worst"], at_least=0.95),
-        "place_ms": print_aim("ms for 1,000 machines and 100 layers", 1e3 * large[-1]["place_s"], below=200),
-    }
-    print_json("placement", small=small, large=large, aims=aims)
+    report.finish(small=small, large=large)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import datetime
 import re
 import runpy
 from collections import Counter
@@ -27,8 +28,12 @@ from potluck.wire.messages import Hello
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
 TABLE = ROOT / "docs" / "options.md"
-TREE = ROOT / "ARCHITECTURE.md"
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+REPORT = ROOT / "benchmarks" / "bench" / "report.py"
+"""Where the options are that all benchmarks have."""
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+FILES = ROOT / "docs" / "internals" / "files.md"
+DECISIONS = ROOT / "docs" / "decisions"
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 _FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`]+)`")
@@ -38,9 +43,11 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _NAMED = re.compile(r"([\w/]+\.(?:py|c)):\s+([\w.]+)")
 _FILE = re.compile(r"[\w./-]+\.(?:py|c|h|md|toml)|(?:src|tests|docs|benchmarks|native|deploy|\.ci)/[\w./-]*")
 _LINK = re.compile(r"(?:\]\(|src(?:set)?=\")(?!https?://)([^)#\"]*)(?:#([^)]+))?")
+_LINK_TEXT = re.compile(r"\[`[^`]+`\]\(")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _ENDPOINT = re.compile(r"/(?:status|health|metrics|manifest|node|v1/[\w/]+)")
 _SETTING = re.compile(r"\bPOTLUCK_[A-Z_]+\b")
+_LISTED = re.compile(r"^\*\s+\[`[^`]+`\]\(\.\./\.\./([^)]+)\):\s+(\S)", re.MULTILINE)
 _TREE_LINE = re.compile(r"( *)([\w./-]+)(?:  .*)?")
 
 
@@ -147,13 +154,14 @@ def _split_command(found: tuple[str, str]) -> tuple[str, str]:
 
 def _benchmark_options(code: list[str]) -> set[str]:
     files = {file for snippet in code for file, _ in _BENCHMARK.findall(snippet) if (ROOT / file).exists()}
-    return {option for file in files for option in _OPTION.findall((ROOT / file).read_text("utf-8"))}
+    return {option for file in (*files, REPORT) for option in _OPTION.findall((ROOT / file).read_text("utf-8"))}
 
 
 def _wrong_benchmarks(code: list[str]) -> Iterator[str]:
     for snippet in code:
         for file, rest in _BENCHMARK.findall(snippet):
-            known = _OPTION.findall((ROOT / file).read_text("utf-8")) if (ROOT / file).exists() else []
+            sources = (ROOT / file, REPORT) if (ROOT / file).exists() else ()
+            known = {option for source in sources for option in _OPTION.findall(source.read_text("utf-8"))}
             yield from (f"{file} {option}" for option in _OPTION.findall(rest) if option not in known)
 
 
@@ -171,7 +179,7 @@ def _wrong_functions(code: list[str], document: Path) -> Iterator[str]:
 
 
 def _wrong_files(code: list[str], text: str, document: Path) -> Iterator[str]:
-    named = [snippet for snippet in code if _FILE.fullmatch(snippet)]
+    named = [snippet for snippet in snippets(_LINK_TEXT.sub("](", text)) if _FILE.fullmatch(snippet)]
     benchmarks = [file for snippet in code for file, _ in _BENCHMARK.findall(snippet)]
     yield from (name for name in [*named, *benchmarks, *tree_paths(text)] if find(name, document) is None)
     for file, anchor in _LINK.findall(text):
@@ -204,9 +212,19 @@ def offered() -> set[tuple[str, str]]:
     return {(command, option) for command, options in OPTIONS.items() for option in ["", *options]}
 
 
-def listed_sources() -> set[str]:
-    files = [*SOURCE.rglob("*.py"), *SOURCE.rglob("*.c")]
-    return {f.relative_to(ROOT).as_posix() for f in files if not f.name.startswith("__")}
+def listed_files(text: str) -> set[str]:
+    """The files that the page lists, each with words about it."""
+    return {path for path, _ in _LISTED.findall(text)}
+
+
+def source_files() -> set[str]:
+    files = [path for suffix in ("py", "c", "js", "css", "html", "svg") for path in SOURCE.rglob(f"*.{suffix}")]
+    return {path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py"}
+
+
+def folders() -> set[str]:
+    """Those of the source that hold files."""
+    return {f"{ROOT.joinpath(path).parent.relative_to(ROOT).as_posix()}/" for path in source_files()}
 
 
 def told_metrics() -> set[tuple[str, str, frozenset[str], str]]:
@@ -229,7 +247,7 @@ def listed_metrics() -> set[tuple[str, str, frozenset[str], str]]:
     return {(name, kind, frozenset(_INLINE.findall(labels)), meaning) for name, kind, labels, meaning in table}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 def test_what_a_document_names_exists(document: Path) -> None:
     assert mistakes(document, document.read_text("utf-8")) == []
 
@@ -238,16 +256,48 @@ def test_every_command_and_option_is_documented() -> None:
     assert rows(TABLE.read_text("utf-8")) == offered()
 
 
-def test_the_file_tree_has_a_line_for_every_source() -> None:
-    tree = set(tree_paths(TREE.read_text("utf-8")))
-    assert {path for path in tree if path.startswith("src/") and not path.endswith("/")} == listed_sources()
+def test_the_list_of_files_is_the_one_of_their_docstrings() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_files.py"))
+    assert made["PAGE"] == FILES
+    assert made["page"]() == FILES.read_text("utf-8"), "The files have changed: run make docs."
 
 
-@pytest.mark.parametrize("folder", ["benchmarks", "docs", "deploy"])
-def test_the_file_tree_has_a_line_for_every_file_of(folder: str) -> None:
-    tree = set(tree_paths(TREE.read_text("utf-8")))
+def test_a_file_that_does_not_say_what_it_is_cannot_be_listed() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_files.py"))
+    with pytest.raises(ValueError, match=r"tests/data/alice\.txt does not say what it is"):
+        made["about"](ROOT / "tests" / "data" / "alice.txt")
+
+
+def test_the_list_of_files_has_a_line_for_every_source() -> None:
+    listed = listed_files(FILES.read_text("utf-8"))
+    assert {path for path in listed if path.startswith("src/")} == source_files()
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "docs", "docs/internals", "deploy", "native"])
+def test_the_list_of_files_has_a_line_for_every_file_of(folder: str) -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).iterdir() if path.is_file()}
-    assert {path for path in tree if path.startswith(f"{folder}/")} - {f"{folder}/"} == files
+    listed = listed_files(FILES.read_text("utf-8"))
+    within = {path for path in listed if path.rpartition("/")[0] == folder}
+    assert within == files - {FILES.relative_to(ROOT).as_posix()}
+
+
+def test_the_architecture_is_short_and_has_a_line_for_every_folder() -> None:
+    text = ARCHITECTURE.read_text("utf-8")
+    assert len(text.splitlines()) <= 170
+    assert {path for path in tree_paths(text) if path.startswith("src/")} == folders()
+
+
+def test_every_decision_is_in_the_index_with_its_date() -> None:
+    index = re.findall(
+        r"^\| \[(\d+)\]\((.+)\) \| (\S+) \| (.+) \|$", (DECISIONS / "README.md").read_text("utf-8"), re.M
+    )
+    pages = sorted(path for path in DECISIONS.iterdir() if path.name != "README.md")
+    assert [name for _, name, _, _ in index] == [path.name for path in pages]
+    for place, (number, name, date, title) in enumerate(index, 1):
+        heading, *_ = text = (DECISIONS / name).read_text("utf-8").splitlines()
+        assert (int(number), int(name[:4]), heading) == (place, place, f"# {place}. {title}")
+        assert f"Date: {datetime.date.fromisoformat(date)}" in text
+        assert [line for line in text if line.startswith("## ")] == ["## Context", "## Decision", "## Consequences"]
 
 
 def test_the_table_of_metrics_has_what_a_scrape_gives() -> None:
@@ -304,6 +354,7 @@ def test_the_check_looks_at_something() -> None:
         ("`engine/_tap.c: potluck_cap`", "engine/_tap.c: potluck_cap"),
         ("See `docs/none.md`.", "docs/none.md"),
         ("See `wire/none.py`.", "wire/none.py"),
+        ("See [`here`](wire/none.py).", "wire/none.py"),
         ("See [there](docs/none.md).", "docs/none.md"),
         ("See [there](docs/models.md#none).", "docs/models.md#none"),
         ("See [below](#none).", "#none"),
@@ -336,5 +387,8 @@ def test_the_check_lets_what_exists_pass(text: str) -> None:
 def test_a_missing_row_and_a_missing_file_would_be_seen() -> None:
     table = TABLE.read_text("utf-8")
     assert rows(table.replace("| `potluck serve` | `--rows`", "| `--rows`")) == offered() - {("serve", "--rows")}
-    without = set(tree_paths(TREE.read_text("utf-8").replace("      relay.py ", "      relay.pyc ")))
-    assert "src/potluck/coordinator/relay/relay.py" not in without
+    relay = "src/potluck/coordinator/relay/relay.py"
+    listed = FILES.read_text("utf-8")
+    assert listed_files(listed) - listed_files(listed.replace(f"{relay})", f"{relay}c)")) == {relay}
+    tree = ARCHITECTURE.read_text("utf-8").replace("    relay/  ", "    relays/  ")
+    assert folders() - set(tree_paths(tree)) == {"src/potluck/coordinator/relay/"}

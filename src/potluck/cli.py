@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 
 from potluck import __version__
-from potluck.commands import chat, convert, join, owner, plan, serve, status, trace
+from potluck.commands import chat, convert, doctor, join, owner, plan, serve, status, trace
 from potluck.commands.terminal import OneScreen, console, say
 from potluck.errors import PotluckError
 
 _INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+"""The status with which typer ends at Ctrl-C."""
 
 app = typer.Typer(
     cls=OneScreen,
@@ -37,9 +37,11 @@ def _tell_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    _: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Which this is.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """What stands before a command."""
+    """The options that stand before a command."""
 
 
 for node_command in (join.pause, join.resume, join.leave):
@@ -47,21 +49,21 @@ for node_command in (join.pause, join.resume, join.leave):
 
 
 def main() -> None:
-    """An expected error is one sentence on stderr and exit status 1. Ctrl-C is an end like any other: status 0."""
+    """Run the command line. An expected error prints a sentence on stderr and exits with status 1, Ctrl-C with 0."""
     try:
         ended = app(standalone_mode=False)
         if ended == _INTERRUPTED:
             console.file.flush()
             os._exit(0)  # after Ctrl-C inside an import, Python would still end with the signal's own status
         sys.exit(ended)
-    except typer.exceptions.TyperException as error:  # a command line that is wrong
+    except typer.exceptions.TyperException as error:  # the command line is wrong
         _fail(str(getattr(error, "format_message", error.__str__)()), 2)
     except PotluckError as error:
         _fail(str(error), 1)
 
 
 def _fail(sentence: str, status: int) -> NoReturn:
-    text = sentence if sentence.startswith("Usage: ") else f"potluck: {sentence}"  # the help, where nothing was asked
+    text = sentence if sentence.startswith("Usage: ") else f"potluck: {sentence}"  # a bare command prints its help
     Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print(text)
     sys.exit(status)
 
@@ -78,5 +80,6 @@ for command in (
     chat.chat,
     chat.demo,
     owner.account,
+    doctor.doctor,
 ):
     app.command()(command)

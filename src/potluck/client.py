@@ -1,10 +1,10 @@
-"""A small client of a coordinator's HTTP API, for the command line and for what OpenAI's own cannot say."""
+"""A small client of a coordinator's HTTP API for the command line, and for requests that OpenAI's client lacks."""
 
 from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Json = dict[str, Any]
+Messages = Sequence[Mapping[str, Any]]
+"""Of a chat, as OpenAI's API has them: `{"role": "user", "content": "…"}`."""
 
 _ANSWER_S = httpx.Timeout(10.0, read=None)
-"""A slow swarm may take minutes a token; connecting takes seconds."""
+"""A slow swarm may take minutes for a token; connecting takes seconds."""
 
 _SCHEMES = {"": "http", "ws": "http", "wss": "https"}
 
 
 def checked_url(text: str) -> str:
-    """The coordinator's URL without a trailing slash; `http://` is added where there is no scheme.
+    """The coordinator's URL without a trailing slash. `http://` is added if there is no scheme.
 
-    `ws://` and `wss://` are taken for what they run on.
-
-    Raises PotluckError when it is no such URL.
+    `ws://` and `wss://` are replaced by the schemes that they run on. Raises PotluckError when the text is not such a
+    URL.
     """
     scheme, _, rest = text.rpartition("://")
     url = f"{_SCHEMES.get(scheme, scheme)}://{rest}".rstrip("/")
@@ -54,10 +55,11 @@ def split_invite(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Client:
-    """url: of the coordinator, as `checked_url` gives it. key: the API key to show it, or "".
+    """A client of one coordinator.
 
-    waiting: what is shown while an answer is waited for that is not streamed.
-    Every call raises PotluckError: with the server's reason, or because none is there.
+    url: the coordinator's, as `checked_url` returns it. key: the API key to send, or "".
+    waiting: what to show while waiting for an answer that is not streamed.
+    Every call raises PotluckError with the server's reason, or because no server answers.
     """
 
     url: str
@@ -69,11 +71,11 @@ class Client:
         return self._known(self._ask("GET", "/status", timeout=10.0), "served")
 
     def trace(self, **which: int) -> Json:
-        """`GET /trace`: the latest hops of all sessions or of one, without the first `after` so far."""
+        """`GET /trace`: the latest hops of all sessions or of one, without the first `after` hops."""
         return self._known(self._ask("GET", "/trace", params=which, timeout=60.0), "traceEvents")
 
-    def chat(self, messages: list[Json], priority: str = "interactive", **options: Any) -> Json:
-        """`POST /v1/chat/completions`: the whole answer. priority: "batch" where nobody waits for it.
+    def chat(self, messages: Messages, priority: str = "interactive", **options: Any) -> Json:
+        """`POST /v1/chat/completions`: the whole answer. priority: "batch" if nobody waits for the answer.
 
         options: further fields of the request, such as `temperature`.
         """
@@ -82,7 +84,7 @@ class Client:
         return answer
 
     def served_by(self, answer: Json) -> list[str]:
-        """Who computed a whole answer: each node's name and layers, in the order of the layers, for each session."""
+        """The nodes that computed a whole answer, each with its name and layers in order, for each session."""
         found = [self.trace(session=session)["traceEvents"] for session in answer["sessions"]]
         names = [[event["args"]["name"] for event in events if event["name"] == "process_name"] for events in found]
         return [name for _, *nodes in names for name in nodes]
@@ -94,7 +96,7 @@ class Client:
         return tokens
 
     def hidden_states(self, tokens: list[int], layer: int) -> npt.NDArray[np.float32]:
-        """Rows `[n, d]`, one a token, after this layer; the model's last has none to give."""
+        """The rows `[n, d]` after this layer, one for each token. The model's last layer gives none."""
         from safetensors.numpy import load  # the command line need not wait for it
 
         request = {"model": self.model, "tokens": tokens, "layer": layer}
@@ -104,7 +106,7 @@ class Client:
         return rows
 
     def loglikelihood(self, tokens: list[int]) -> list[float]:
-        """The log-probability of each token but the first, given those before it."""
+        """The log-probability of each token but the first, given the tokens before it."""
         request = {"model": self.model, "prompt": tokens, "max_tokens": 0, "echo": True, "logprobs": 0}
         answer = self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
         scores: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][1:]
@@ -112,19 +114,21 @@ class Client:
 
     @cached_property
     def model(self) -> str:
-        """The name of the one that is served."""
+        """The name of the model that is served."""
         name: str = self.status()["model"]
         return name
 
     def complete(self, model: str, prompt: str, tokens: int) -> None:
-        """Have the most likely so many tokens generated, and wait for their end."""
+        """Generate this number of tokens, and wait for their end."""
         request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
         self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
 
     def stream_chat(
-        self, model: str, messages: list[Json], on_progress: Callable[[int, int], None] | None = None
+        self, model: str, messages: Messages, on_progress: Callable[[int, int], None] | None = None
     ) -> Iterator[str]:
-        """The answer's text, piece by piece. on_progress is told the prompt's tokens that are read, and all of them."""
+        """Stream the answer's text. on_progress: receives the number of the prompt's tokens that are read, and of all
+        of them.
+        """
         request = {"model": model, "messages": messages, "stream": True, "return_progress": on_progress is not None}
         with (
             _readable_errors(self.url),
@@ -148,7 +152,7 @@ class Client:
         return self._known(self._ask("GET", "/v1/account"), "account")
 
     def admin(self, method: str, path: str, body: Json | None = None, **query: str) -> Json:
-        """The owner's part of the API: `path` is below `/v1/admin`."""
+        """The owner's part of the API. path: what comes after `/v1/admin`."""
         answer: Json = self._ask(method, f"/v1/admin/{path}", json=body, params=query)
         return answer
 
@@ -168,12 +172,14 @@ class Client:
 
     def _known(self, answer: Any, field: str) -> Json:
         if not isinstance(answer, dict) or field not in answer:
-            raise PotluckError(f"{self.url} answers, but it is no Potluck coordinator.")
+            raise PotluckError(f"{self.url} answers, but it is not a Potluck coordinator.")
         return answer
 
 
 def _trust() -> ssl.SSLContext:
-    """The authorities that the system trusts, as nodes' sockets do, not httpx's own list; or `SSL_CERT_FILE`."""
+    """The authorities that the system trusts, or those of `SSL_CERT_FILE`. Nodes' sockets use the same, httpx has its
+    own.
+    """
     return ssl.create_default_context()
 
 
@@ -189,7 +195,7 @@ def _check(reply: httpx.Response) -> None:
             message = reply.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = f"the server answers {reply.status_code} {reply.reason_phrase}"
-        raise PotluckError(f"{message} Here that is --key or POTLUCK_KEY." if reply.status_code == 401 else message)
+        raise PotluckError(f"{message} Pass it with --key or in POTLUCK_KEY." if reply.status_code == 401 else message)
 
 
 @contextmanager

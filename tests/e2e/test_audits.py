@@ -37,7 +37,7 @@ def test_a_node_that_lies_is_put_in_quarantine_and_answers_become_right(
                 assert len(answer.choices) == 4  # at once, so that all nodes have work
                 if "CAUGHT" in log.read_text():
                     break
-            assert "The coordinator does not use this node any more: its" in log.read_text()
+            assert "The coordinator no longer uses this node: its" in log.read_text()
             swarm.coordinator.wait_for("is put in quarantine: its")
         finally:
             liar.terminate()

@@ -99,13 +99,15 @@ def test_an_amount_of_memory_that_is_none():
 
 
 def test_a_dry_run_where_nobody_answers():
-    assert complaint("join", "http://127.0.0.1:1", "--dry-run").startswith("There is no line to http://127.0.0.1:1 (")
+    assert complaint("join", "http://127.0.0.1:1", "--dry-run").startswith(
+        "There is no connection to http://127.0.0.1:1 ("
+    )
 
 
 def test_a_dead_url_is_tried_again_until_ctrl_c():
     with Process(["join", "http://127.0.0.1:1"]) as node:
         eventually(lambda: len(node.lines) >= 3)
-        assert all("No line to http://127.0.0.1:1" in line for line in node.lines)
+        assert all("There is no connection to http://127.0.0.1:1" in line for line in node.lines)
         pauses = [float(line.split("trying again in ")[1].split()[0]) for line in node.lines[:3]]
         assert pauses == sorted(set(pauses))
         assert node.stop() == 0
@@ -169,7 +171,9 @@ def told_reason(link: ClientConnection) -> str:
 def test_another_protocol_version_is_refused_on_both_ends(tiny_swarm):
     with fake_node(tiny_swarm) as link:
         link.send(encode(Greeting(99, bytes(32))))
-        assert told_reason(link).startswith(f"The node speaks protocol 99, the coordinator {PROTOCOL_VERSION}")
+        assert told_reason(link).startswith(
+            f"The node speaks protocol 99 and the coordinator speaks protocol {PROTOCOL_VERSION}"
+        )
     tiny_swarm.coordinator.wait_for("The node speaks protocol 99")
 
 

@@ -22,7 +22,7 @@ def test_status_tells_who_serves_what(tiny_swarm):
     assert told.returncode == 0
     assert "Model tiny" in told.stdout
     assert "6 layers, context 4096." in told.stdout
-    assert "Nodes a layer: 1 1 1 1 1 1\n" in told.stdout
+    assert "Nodes per layer: 1 1 1 1 1 1\n" in told.stdout
     assert re.search(r"\nEvery layer is covered\.\nLayers \d-\d on .+ take \d+ % of a token's time", told.stdout)
     for span in even_spans(6, 3):
         [line] = [line for line in told.stdout.splitlines() if f"  {span} " in line]
@@ -51,8 +51,8 @@ def test_plan_tells_what_machines_would_give(tiny):
     assert first.split()[:3] == ["1:", "300M@40", "0-5"]
     assert second.split()[:3] == ["2:", "300M@40", "0-5"]
     assert third.split() == ["3:", "8M", "none"]
-    assert re.fullmatch(r"One stream: 19\d\.\d tokens/s\.", words[0])  # a round trip, and reading a tiny model
-    assert words[1].startswith("Many streams together: ")
+    assert re.fullmatch(r"One stream runs at 19\d\.\d tokens/s\.", words[0])  # a round trip, and reading a tiny model
+    assert words[1].startswith("Many streams together run at ")
     assert words[2] == "The bottleneck is machine 1: 300M@40, with layers 0-5."
     assert words[3:] == ["Layers 0-5 on 1: 300M@40 take 100 % of a token's time."]
 
@@ -60,7 +60,7 @@ def test_plan_tells_what_machines_would_give(tiny):
 def test_plan_tells_what_is_missing(tiny):
     told = potluck("plan", tiny, "8M")
     assert told.returncode == 0, told.stderr
-    assert re.search(r"\nNobody can hold layers 0-5: machines with 2\d\d MiB more are missing\.\n$", told.stdout)
+    assert re.search(r"\nNo machine can hold layers 0-5: the swarm needs 2\d\d MiB more memory\.\n$", told.stdout)
 
 
 def test_a_plan_for_what_is_no_machine(tiny):
@@ -90,14 +90,14 @@ def test_demo_answers_and_ends(tiny):
     assert told.returncode == 0, told.stderr
     assert "tiny.gguf on 2 nodes" in told.stdout
     assert "> hello\n" in told.stdout
-    assert told.stdout.endswith("The swarm is stopped.\n")
+    assert told.stdout.endswith("The swarm has stopped.\n")
     assert "Traceback" not in told.stdout + told.stderr
 
 
 def test_a_demo_with_more_nodes_than_layers_is_refused(tiny):
     told = potluck("demo", tiny, "--nodes", "7")
     assert told.returncode == 1
-    assert told.stderr == "potluck: The model has 6 layers: at most as many nodes can share them.\n"
+    assert told.stderr == "potluck: The model has 6 layers: at most 6 nodes can share them.\n"
 
 
 @contextmanager

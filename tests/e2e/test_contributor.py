@@ -26,7 +26,7 @@ def test_a_node_pauses_within_a_second_and_goes_on_with_its_layers(tiny, tiny_un
         assert status["served"] == [1] * 6
         assert "lent is paused: its owner paused it.\n" in potluck("status", swarm.url).stdout
         check_greedy(client_of(swarm), "tiny", tiny_unsplit)
-        assert potluck("node", "resume", "lent").stdout == "lent goes on.\n"
+        assert potluck("node", "resume", "lent").stdout == "lent continues.\n"
         swarm.wait_until(lambda status: status["served"] == [2] * 6)
         assert sum("Loading layers" in line for line in paused.lines) == 1
         assert potluck("node", "leave", "lent").stdout == "lent leaves.\n"
@@ -45,7 +45,7 @@ def test_outside_its_hours_a_node_waits(tiny):
 def test_what_an_owner_cannot_ask_for():
     assert complaint("node", "pause", "nobody") == "No node named 'nobody' runs here."
     assert complaint("join", "http://127.0.0.1:1", "--hours", "night") == (
-        "'night' are no hours: write them as 22-07 or 22:30-6:15."
+        "'night' is not a time span: write it as 22-07 or 22:30-6:15."
     )
 
 

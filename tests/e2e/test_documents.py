@@ -20,7 +20,7 @@ from e2e.test_huggingface import write_tokenizer
 from tiny import write_tiny_gguf
 from tiny_hf import write_tiny_hf
 
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 LAYERS = 44
 TOOLS = ("curl", "jq", "openssl")
 
@@ -36,6 +36,7 @@ NOT_HERE = {
     r"launchctl|cp deploy/org\.": "it is for macOS: test_deploy checks the file",
     r"schtasks": "it is for Windows: test_deploy checks the file",
     r"scrape_configs:": "it is for Prometheus",
+    r"stateDiagram": "it is a drawing: test_states compares it",
 }
 
 
@@ -44,7 +45,7 @@ def whole(command: Command) -> bool:
     return not any(re.match(pattern, command.text) for pattern in NOT_HERE)
 
 
-SHOWN = {path.name: list(commands(path.read_text("utf-8"))) for path in DOCUMENTS}
+SHOWN = {path.relative_to(ROOT).as_posix(): list(commands(path.read_text("utf-8"))) for path in DOCUMENTS}
 RUN = {name: [command for command in shown if whole(command)] for name, shown in SHOWN.items()}
 
 

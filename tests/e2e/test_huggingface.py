@@ -100,7 +100,7 @@ def test_a_repository_that_the_hub_does_not_have(tmp_path, monkeypatch):
     with FileServer(tmp_path).running() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-        assert "someone/else is no path here, and the hub at" in complaint("serve", "someone/else", "--port", 0)
+        assert "someone/else is not a path here, and the hub at" in complaint("serve", "someone/else", "--port", 0)
 
 
 # What is wrong is told before any node loads

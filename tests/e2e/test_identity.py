@@ -121,7 +121,10 @@ def test_a_node_that_dialled_another_url_is_refused(tiny):
         assert coordinator.wait_for("potluck join").endswith("potluck join https://swarm.example")
         [listener] = psutil.Process(coordinator.popen.pid).net_connections()  # its URL does not tell the port
         url = f"http://127.0.0.1:{listener.laddr.port}"
-        assert complaint("join", url) == f"You dialled {url}, this coordinator is https://swarm.example: join that."
+        assert (
+            complaint("join", url)
+            == f"You dialled {url}, but this coordinator is https://swarm.example: join with that URL."
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere 0.0.0.0 does not lead to this machine.")
@@ -133,7 +136,7 @@ def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tm
         port = coordinator.wait_for("potluck join").rpartition(":")[2]
         url = f"http://0.0.0.0:{port}"
         with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
-            node.wait_for(f"The line to {url} is not encrypted")
+            node.wait_for(f"The connection to {url} is not encrypted")
             node.wait_for(f"{url} has the key ")
             node.wait_for("Serving layers 0 ")
         coordinator.stop()
@@ -150,4 +153,6 @@ def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tm
 
 
 def test_whoever_is_not_known_cannot_be_forgotten():
-    assert complaint("forget", "http://192.0.2.1:1/") == "No coordinator at http://192.0.2.1:1 is known here."
+    assert complaint("forget", "http://192.0.2.1:1/") == (
+        "This machine does not know a coordinator at http://192.0.2.1:1."
+    )

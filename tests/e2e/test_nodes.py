@@ -44,7 +44,7 @@ def test_a_swarm_fills_up_layer_by_layer(deep, deep_unsplit, client_of):
         assert status["missing"] == ["0-3", "10-11", "13-15"]
         assert not status["covered"]
         told = potluck("status", swarm.url).stdout
-        assert "Nodes a layer: 0 0 0 0 1 1 1 1 1 1 0 0 1 0 0 0" in told
+        assert "Nodes per layer: 0 0 0 0 1 1 1 1 1 1 0 0 1 0 0 0" in told
         assert "No node serves layers 0-3, 10-11, 13-15." in told
         with pytest.raises(openai.InternalServerError, match="No node serves layers 0-3, 10-11, 13-15 now") as raised:
             client.completions.create(model="deep", prompt="x")

@@ -127,7 +127,7 @@ def test_who_waits_for_a_coordinator_is_told(command: tuple[str, ...]):
 def test_only_a_terminal_is_watched(tiny_swarm):
     for options in ([], ["--json"]):
         assert complaint("status", tiny_swarm.url, "--watch", *options) == (
-            "--watch is for a terminal: a program asks again with --json."
+            "--watch needs a terminal: programs can ask repeatedly with --json."
         )
 
 

@@ -77,7 +77,7 @@ def test_trace_tells_why_there_is_no_timeline(tiny, tiny_swarm, tmp_path):
     out = tmp_path / "timeline.json"
     with LocalSwarm(tiny, [], serve=LOCAL) as swarm:
         assert complaint("trace", swarm.url, out) == (
-            "The swarm has not computed anything yet: ask it something, here with --prompt."
+            "The swarm has not computed anything yet: ask it something, for example with --prompt."
         )
         assert complaint("trace", swarm.url, out, "--prompt", "hello") == "No node serves layers 0-5 now."
     assert complaint("trace", "http://127.0.0.1:1", out).startswith("No coordinator can be reached at")

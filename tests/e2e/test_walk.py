@@ -71,7 +71,7 @@ def test_the_readme_leads_from_a_clone_to_an_answer(clone, env):
     said = dict(walk(way, clone, env))
     assert sum(command.startswith("potluck join") for command in said) == 3
     [demo] = [told for command, told in said.items() if command.startswith("make demo")]
-    assert demo.endswith("The swarm is stopped.\n")
+    assert demo.endswith("The swarm has stopped.\n")
     [status] = [told for command, told in said.items() if command.startswith("potluck status")]
     assert "Every layer is covered." in status
     assert re.findall(r"(\w+) +([\d-]+) +ready", status) == [("anna", "0-9"), ("ben", "10-19"), ("cleo", "20-29")]

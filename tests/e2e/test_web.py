@@ -108,10 +108,10 @@ def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) ->
     expect(name).to_have_attribute("aria-expanded", "true")
     facts = page.locator("tr.details:visible")
     expect(facts).to_contain_text("Round trip")
-    for word in ("Machine", "Memory offered", "Tokens served", "Karma", "Last audit"):
+    for word in ("Machine", "Memory offered", "Tokens served", "Credits", "Last audit"):
         expect(facts.get_by_text(word, exact=True)).to_be_visible()
     expect(facts).to_contain_text("llama.cpp, ")
-    expect(facts).to_contain_text("none since it came")
+    expect(facts).to_contain_text("none since it joined")
     page.keyboard.press("Enter")
     expect(page.locator("tr.details:visible")).to_have_count(0)
 
@@ -257,10 +257,10 @@ STATES = [
     ({"state": "loading", "progress": 0.5}, "loading 50 %"),
     ({"state": "ready"}, "ready"),
     *(({"state": "ready", "sessions": count}, f"busy, {count} stream{'s' * (count > 1)}") for count in (1, 2, 3, 4)),
-    ({"state": "leaving"}, "draining"),
-    ({"state": "moving"}, "draining"),
+    ({"state": "leaving"}, "leaving"),
+    ({"state": "moving"}, "moving"),
     ({"state": "paused", "reason": "its owner uses the machine"}, "paused"),
-    ({"state": "stalled", "reason": "it does not answer"}, "frozen"),
+    ({"state": "stalled", "reason": "it does not answer"}, "stalled"),
     ({"state": "quarantined", "reason": "it was wrong twice"}, "quarantined"),
 ]
 
@@ -326,7 +326,7 @@ def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:
         expect(page.locator("tr.node")).to_have_count(3)
         swarm.nodes[1].popen.kill()
         expect(page.locator("#coverage .missing")).to_have_text("2-3 missing")
-        expect(page.get_by_role("img", name="Layers 2-3 of 6 are served by nobody.")).to_be_visible()
+        expect(page.get_by_role("img", name="No node serves layers 2-3 of 6.")).to_be_visible()
         expect(page.locator("tr.node")).to_have_count(2)
         swarm.add_node(str(Span(2, 3)))
         expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible(timeout=60_000)
@@ -340,7 +340,7 @@ def test_an_answer_that_waits_for_lost_layers_says_so(visit, tiny: Path) -> None
         swarm.nodes[1].popen.send_signal(signal.SIGSTOP)
         ask(page, "potluck")
         note = page.locator("article.assistant .note")
-        expect(note).to_have_text("No node serves layers 2-3 now: waiting for one.", timeout=20_000)
+        expect(note).to_have_text("No node serves layers 2-3 now. The answer waits for one…", timeout=20_000)
         swarm.nodes[1].popen.send_signal(signal.SIGCONT)
         expect(note).to_contain_text("Served by", timeout=20_000)
 

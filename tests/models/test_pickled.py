@@ -67,7 +67,7 @@ def test_a_tensor_out_of_order_is_refused(tmp_path):
 def test_the_format_before_version_1_6_is_refused(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"a": torch.randn(3)}, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
-    with pytest.raises(ModelError, match=r"old\.bin is truncated, or no PyTorch checkpoint of version 1\.6"):
+    with pytest.raises(ModelError, match=r"old\.bin is truncated, or is not a PyTorch checkpoint of version 1\.6"):
         read(tmp_path / "old.bin")
 
 
@@ -113,7 +113,7 @@ def test_a_broken_pickle_is_refused(tmp_path, pickled):
 def test_an_archive_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.bin", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ModelError, match=r"model\.bin is no PyTorch checkpoint: it holds no data\.pkl"):
+    with pytest.raises(ModelError, match=r"model\.bin is not a PyTorch checkpoint: it does not contain data\.pkl"):
         read(tmp_path / "model.bin")
 
 

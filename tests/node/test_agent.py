@@ -136,7 +136,7 @@ def test_an_owner_who_comes_back_has_the_machine_until_it_was_quiet_for_a_minute
             machine.now += 1
             assert await bench.next(Resume) == Resume()
             assert isinstance(await bench.step(), Hidden)
-        assert bench.said.lines == ["Pausing: its owner uses the machine.", "Going on."]
+        assert bench.said.lines == ["Pausing: its owner uses the machine.", "Continuing."]
 
     run(test())
 

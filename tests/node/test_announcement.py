@@ -15,7 +15,7 @@ URL = "http://swarm.example"
 NOTHING = Outlook((Span(0, 9),), 0.0, 0.0)
 HALF = Outlook((Span(5, 9),), 0.0, 0.0)
 ALL = Outlook((), 12.34, 1234.5)
-GUESS = ": a guess, until this node is measured."
+GUESS = ". This is an estimate."
 
 
 def tell(
@@ -41,29 +41,35 @@ def tell(
 
 
 def test_what_the_layers_need() -> None:
-    assert tell() == ["Layers 0-4: 5,000 of the 8,192 MiB of memory that you give.", f"To fetch: 3.0 MiB from {URL}."]
-    assert tell(last=0)[0] == "Layer 0: 5,000 of the 8,192 MiB of memory that you give."
-    assert tell(peers=("a", "b"))[1] == f"To fetch: 3.0 MiB from {URL} and 2 of its nodes."
-    assert tell(download=0)[1] == "Nothing has to be fetched: the layers are here."
-    assert tell(model=Path("m.gguf"))[1] == "Nothing has to be fetched: the layers are in m.gguf."
+    assert tell() == [
+        "Layers 0-4 take 5,000 of the 8,192 MiB of memory that you offer.",
+        f"This node has to download 3.0 MiB from {URL}.",
+    ]
+    assert tell(last=0)[0] == "Layer 0 takes 5,000 of the 8,192 MiB of memory that you offer."
+    assert tell(peers=("a", "b"))[1] == f"This node has to download 3.0 MiB from {URL} and 2 of its nodes."
+    assert tell(download=0)[1] == "This node has nothing to download: the layers are already here."
+    assert tell(model=Path("m.gguf"))[1] == "This node has nothing to download: the layers are in m.gguf."
 
 
 @pytest.mark.parametrize(
     ("prospect", "told"),
     [
-        (Prospect(NOTHING, HALF), ["Without this node the swarm lacks layers 0-9, with it layers 5-9."]),
+        (
+            Prospect(NOTHING, HALF),
+            ["Without this node, the swarm lacks layers 0-9; with it, the swarm lacks layers 5-9."],
+        ),
         (
             Prospect(HALF, ALL),
             [
-                "Without this node the swarm lacks layers 5-9, with it none.",
-                f"It would make 12.3 tokens/s for one stream, 1,234.5 for many together{GUESS}",
+                "Without this node, the swarm lacks layers 5-9; with it, the swarm lacks none.",
+                f"It would then generate 12.3 tokens/s for one stream and 1,234.5 for many together{GUESS}",
             ],
         ),
         (
             Prospect(Outlook((), 10.0, 20.0), ALL),
             [
-                "Without this node the swarm makes 10.0 tokens/s for one stream, 20.0 for many together;",
-                f"with it 12.3 tokens/s for one stream, 1,234.5 for many together{GUESS}",
+                "Without this node, the swarm generates 10.0 tokens/s for one stream and 20.0 for many together.",
+                f"With it, the swarm would generate 12.3 tokens/s for one stream and 1,234.5 for many together{GUESS}",
             ],
         ),
     ],
@@ -74,9 +80,11 @@ def test_what_the_swarm_has_of_it(prospect: Prospect, told: list[str]) -> None:
 
 def test_many_gaps_are_counted() -> None:
     gaps = Outlook(tuple(Span(layer, layer) for layer in range(0, 200, 2)), 0.0, 0.0)
-    assert tell(Prospect(gaps, gaps))[2] == "Without this node the swarm lacks 100 layers, with it 100 layers."
+    told = tell(Prospect(gaps, gaps))[2]
+    assert told == "Without this node, the swarm lacks 100 layers; with it, the swarm lacks 100 layers."
 
 
 def test_a_span_as_no_model_has_it_is_told_all_the_same() -> None:
     endless = Outlook((Span(0, 2**64 - 1),), 0.0, 0.0)
-    assert tell(Prospect(endless, endless))[2].startswith("Without this node the swarm lacks layers 0-1844674407370955")
+    told = tell(Prospect(endless, endless))[2]
+    assert told.startswith("Without this node, the swarm lacks layers 0-1844674407370955")

@@ -525,7 +525,7 @@ def test_what_the_journal_does_not_hold_is_a_failure() -> None:
             await bench.tokens(7, [1, 2, 3])
             await bench.receive()
             await bench.send(Recall(7, 5, 9, 1, 3))
-            assert (await bench.receive())[0] == Failed(7, 5, 9, "The journal does not reach so far back.")
+            assert (await bench.receive())[0] == Failed(7, 5, 9, "The journal does not reach that far back.")
             await bench.send(Close(7))
             await bench.tokens(8, [1])  # so that the close was worked off
             await bench.receive()

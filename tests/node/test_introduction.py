@@ -60,7 +60,8 @@ def test_a_new_coordinator_is_told_and_known_from_then_on(owner: Owner) -> None:
     async def test() -> None:
         hello = await owner.meet()
         assert (hello.name, hello.key, hello.url, hello.invite) == ("anna", NODE.public, URL, "")
-        assert owner.told == [f"{URL} has the key {OURS}, and is known by it from now on."]
+        told = f"{URL} has the key {OURS}. This machine will recognise it by that key from now on."
+        assert owner.told == [told]
         await owner.meet()
         assert len(owner.told) == 1
         assert owner.pins.recognise(origin(URL), COORDINATOR.public)
@@ -89,14 +90,14 @@ def test_coordinators_on_this_machine_may_change_their_key(owner: Owner) -> None
 @pytest.mark.parametrize("url", [URL, "http://127.0.0.1:8470"])
 def test_an_invite_that_names_another_key_is_not_shown(owner: Owner, url: str) -> None:
     async def test() -> None:
-        with pytest.raises(IdentityError, match=rf"with the key {OTHERS}, and {url} has {OURS}"):
+        with pytest.raises(IdentityError, match=rf"with the key {OTHERS}, but {url} has {OURS}"):
             await owner.meet(url, f"secret.{OTHERS}")
         assert not owner.pins.recognise(origin(url), COORDINATOR.public)
 
     run(test())
 
 
-@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"])
+@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"], ids=["without a key", "with the key"])
 def test_an_invite_arrives(owner: Owner, invite: str) -> None:
     async def test() -> None:
         assert (await owner.meet(invite=invite)).invite == invite
@@ -144,7 +145,7 @@ def test_a_coordinator_that_refuses_or_talks_nonsense(owner: Owner) -> None:
         with pytest.raises(Refused, match="Install the same version"):
             await owner.introduction().make(ours, HELLO)
         await theirs.send(encode(Released()))
-        with pytest.raises(WireError, match="sent Released where Welcome was due"):
+        with pytest.raises(WireError, match="sent Released instead of Welcome"):
             await expect(ours, Welcome)
 
     run(test())

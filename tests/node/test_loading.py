@@ -86,13 +86,13 @@ def test_a_layout_that_crashes_is_not_used_and_tried_once_only(model, monkeypatc
             engine, used = loading.load_span(manifest, path, welcome(manifest), GIB, 1, lambda *_: None)
         engine.unload()
         assert used == layout
-    assert ("plain one is used" in caplog.text) == (layout == "plain")
+    assert ("uses the plain one" in caplog.text) == (layout == "plain")
 
 
 def test_a_span_that_no_layout_can_run_is_an_error(model, monkeypatch):
     manifest, path, _ = fetch(model)
     monkeypatch.setattr(loading, "survives", lambda *_: False)
-    with pytest.raises(EngineError, match="dies on layers 1-2"):
+    with pytest.raises(EngineError, match="crashes on layers 1-2"):
         loading.load_span(manifest, path, welcome(manifest), GIB, 1, lambda *_: None)
 
 

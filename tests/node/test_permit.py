@@ -25,7 +25,7 @@ def test_hours_as_an_owner_writes_them(text: str, hours: Hours) -> None:
 
 @pytest.mark.parametrize("text", ["", "22", "22-", "22-22", "25-3", "24-3", "3-25", "3:60-4", "1-24:01", "-1-3"])
 def test_what_are_no_hours(text: str) -> None:
-    with pytest.raises(PotluckError, match="write them as 22-07"):
+    with pytest.raises(PotluckError, match="write it as 22-07"):
         Hours.parse(text)
 
 

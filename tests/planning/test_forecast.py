@@ -31,14 +31,14 @@ def test_missing_layers_are_named() -> None:
     told = forecast(FOOTPRINT, [placed("a", "1", 600.0)])
     assert told == Forecast(0.0, 0.0, None, [Span(0, 0), Span(2, 3)])
     assert sentences(FOOTPRINT, told) == [
-        "Nobody can hold layers 0, 2-3: machines with 512 MiB more are missing.",
+        "No machine can hold layers 0, 2-3: the swarm needs 512 MiB more memory.",
     ]
 
 
 def test_a_forecast_in_words() -> None:
     told = forecast(FOOTPRINT, [placed("1: 8G", "0-3", 600.0)])
     assert sentences(FOOTPRINT, told) == [
-        "One stream: 1.0 tokens/s.",
-        "Many streams together: 1.0 tokens/s.",
+        "One stream runs at 1.0 tokens/s.",
+        "Many streams together run at 1.0 tokens/s.",
         "The bottleneck is machine 1: 8G, with layers 0-3.",
     ]

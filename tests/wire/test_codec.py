@@ -95,7 +95,9 @@ def test_an_integer_that_msgpack_cannot_hold_is_a_wire_error() -> None:
 def test_the_version_is_checked_before_the_rest() -> None:
     check_version(encode(Greeting(PROTOCOL_VERSION, bytes(32))))
     for kind, version in (("greeting", 999), ("hello", 2)):  # up to version 2 the hello came first
-        with pytest.raises(WireError, match=rf"protocol {version}, the coordinator {PROTOCOL_VERSION}: install the"):
+        with pytest.raises(
+            WireError, match=rf"protocol {version} and the coordinator speaks protocol {PROTOCOL_VERSION}: install the"
+        ):
             check_version(raw({"kind": kind, "protocol": version, "whatever": [1, {"later": None}]}))
 
 

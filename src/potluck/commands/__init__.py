@@ -1,1 +1,1 @@
-"""The commands, one module each; the seam between the command line and every other part."""
+"""The commands of the command line, one module each; the seam between people and every other part."""

@@ -1,4 +1,4 @@
-"""Bars for what takes its time, where there is a terminal."""
+"""Progress bars on the terminal, for work that takes a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potluck.commands.terminal import QUIET_S, console, say
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over bytes."""
+    """Show a progress bar that counts bytes."""
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total or None)
         yield lambda nbytes: progress.advance(task, nbytes)
@@ -22,15 +22,15 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def checking(model: Path) -> Iterator[Callable[[int], None]]:
-    """The bar of reading a model through, which is done once for each state of its files."""
-    from potluck.models.sources import weights_size  # it takes a while
+    """Show the bar for reading a whole model, which is done once for each state of its files."""
+    from potluck.models.sources import weights_size  # this import is slow
 
     with bar("Checking the model", weights_size(model)) as advance:
         yield advance
 
 
 class Bar:
-    """One bar for one thing after the other, each of a known length or none."""
+    """One bar that shows one task after another, each of known or unknown length."""
 
     def __init__(self) -> None:
         self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
@@ -46,19 +46,19 @@ class Bar:
         self._progress.stop()
 
     def show(self, what: str, fraction: float | None) -> None:
-        """None: nobody knows how long. 1.0 ends it."""
+        """Show how far a task is. fraction: 1.0 ends it; None means that its length is unknown."""
         if fresh := what != self._what:
             self._what = what
-            self._progress.reset(self._known, description=what)  # its speed is another
+            self._progress.reset(self._known, description=what)  # a new task has a speed of its own
         under_way = fraction is not None and fraction < 1
         self._progress.update(self._unknown, description=what, visible=fraction is None)
         self._progress.update(self._known, completed=fraction or 0.0, visible=under_way, refresh=fresh)
 
 
 class ConsoleReporter:
-    """What a node tells its owner: sentences, and a bar.
+    """Shows a node's owner its sentences and a progress bar.
 
-    Where no terminal is, a line a tenth, of what takes longer than a second.
+    Without a terminal it prints a line for each tenth of a task that takes longer than a second.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

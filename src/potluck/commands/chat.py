@@ -1,4 +1,4 @@
-"""Talking to the model: `potluck chat`, and `potluck demo` with a swarm of its own."""
+"""`potluck chat` talks to the model, and `potluck demo` does so with a swarm of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def chat(url: Url, key: Key = "") -> None:
     """Talk to the model."""
     swarm = client_of(url, key)
     model = swarm.status()["model"]
-    say(f"Talking to {model}. An empty line or Ctrl-D ends.")
+    say(f"Talking to {model}. Enter an empty line or press Ctrl-D to stop.")
     try:
         _converse(swarm, model, [])
     except KeyboardInterrupt:
@@ -32,7 +32,7 @@ def chat(url: Url, key: Key = "") -> None:
 
 
 def _converse(swarm: Client, model: str, messages: list[dict[str, Any]]) -> None:
-    """Read questions until the input ends. At a terminal, a request that fails is told and the talk goes on."""
+    """Read questions until the input ends. At a terminal, report a request that fails and continue."""
     while question := _ask():
         messages.append({"role": "user", "content": question})
         try:
@@ -52,8 +52,8 @@ def _ask() -> str:
 
 
 def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) -> str:
-    """Print the answer as it comes; returns all of it."""
-    with Bar() as bar:  # a long question takes its time to be read
+    """Print the answer as it comes, and return all of it."""
+    with Bar() as bar:  # a long question takes a while to be read
         bar.show(_WAITING, None)
         answer = swarm.stream_chat(model, messages, lambda read, total: _show_reading(bar, read / total))
         first = next(answer, "")
@@ -65,7 +65,7 @@ def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) ->
             with hint("Waiting for the nodes"):
                 part = next(answer, "")
     except PotluckError:
-        say("")  # what is told of it begins on a line of its own
+        say("")  # the error's message begins on a new line
         raise
     say("")
     return "".join(parts)
@@ -79,11 +79,11 @@ def _show_reading(bar: Bar, fraction: float) -> None:
 
 
 def demo(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="Default: SmolLM2-135M-Instruct.")] = None,
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="A model. Default: SmolLM2-135M.")] = None,
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="The first question.")] = DEMO_PROMPT,
-    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes to start.", min=1)] = 3,
+    nodes: Annotated[int, typer.Option(metavar="N", help="The number of nodes to start.", min=1)] = 3,
 ) -> None:
-    """A whole swarm on this machine answers a question, and then yours."""
+    """Run a whole swarm on this machine and ask it questions."""
     from potluck.local import LocalSwarm, demo_model
     from potluck.models.sources import open_model
 
@@ -92,7 +92,7 @@ def demo(
     with checking(path) as advance:
         layers = open_model(path, advance).layers
     if nodes > layers:
-        raise SpanError(f"The model has {layers} layers: at most as many nodes can share them.")
+        raise SpanError(f"The model has {layers} layers: at most {layers} nodes can share them.")
     spans = even_spans(layers, nodes)
     local = LocalSwarm(path, spans, serve=["--local"], on_line=lambda line: say(f"  {line}"))
     try:
@@ -102,7 +102,7 @@ def demo(
             messages = [{"role": "user", "content": prompt}]
             messages.append({"role": "assistant", "content": _stream_answer(swarm, info["model"], messages)})
             if sys.stdin.isatty() and sys.stdout.isatty():
-                say("\nYour turn. An empty line or Ctrl-D ends.")
+                say("\nIt is your turn. Enter an empty line or press Ctrl-D to stop.")
                 _converse(swarm, info["model"], messages)
     finally:
-        say("The swarm is stopped.")
+        say("The swarm has stopped.")

@@ -1,4 +1,4 @@
-"""`potluck convert`: a Hugging Face model as one GGUF file."""
+"""`potluck convert` writes a Hugging Face model as one GGUF file."""
 
 from __future__ import annotations
 
@@ -29,4 +29,4 @@ def convert(
         manifest = open_model(model, advance)
     with bar("Converting", weights_size(model)) as advance:
         write_model_file(manifest, out, quantize, local_source(model), advance)
-    say(f"{out} holds {manifest.name} in {quantize}, {out.stat().st_size >> 20} MiB.")
+    say(f"{out} contains {manifest.name} in {quantize} and takes {out.stat().st_size >> 20} MiB.")

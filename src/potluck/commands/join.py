@@ -1,4 +1,4 @@
-"""The commands about the nodes on one's own machine: `potluck join | forget`, `potluck node pause | resume | leave`."""
+"""The commands for nodes on this machine: `potluck join | forget | leave` and `potluck node pause | resume`."""
 
 from __future__ import annotations
 
@@ -23,45 +23,47 @@ if TYPE_CHECKING:
 
 _PAUSE: signal.Signals | None = getattr(signal, "SIGUSR1", None)
 _RESUME: signal.Signals | None = getattr(signal, "SIGUSR2", None)
-"""Windows has none."""
+"""Windows has neither signal."""
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one node; default: all of yours.")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's name. Default: all your nodes.")]
 
 
 def join(
     url: Url,
-    span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help="Layers, as 12 or 12-15, from 0.")] = None,
+    span: Annotated[
+        str | None, typer.Argument(metavar="[SPAN]", help="Layers, as 12 or 12-15. Default: those needed most.")
+    ] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="Such as 6G or 800M; default: what is free now.")
+        str | None, typer.Option(metavar="BYTES", help="The memory it may use, as 6G. Default: what is free now.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Default: the physical cores.", min=1, max=1024)
+        int | None,
+        typer.Option(metavar="N", help="The most threads. Default: one a core.", min=1, max=1024),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="The same model on this machine: nothing is fetched.")
+        Path | None, typer.Option(metavar="PATH", help="A copy of the model here, to download nothing.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What others call this node; default: the host name.")
+        str | None, typer.Option(metavar="NAME", help="The node's name for others. Default: the host name.")
     ] = None,
     upload: Annotated[
-        float | None, typer.Option(metavar="MBIT/S", help="To send at most; default: no limit.", min=0.1)
+        float | None, typer.Option(metavar="MBIT/S", help="The most to send on average. Default: no limit.", min=0.1)
     ] = None,
     hours: Annotated[
-        str | None, typer.Option(metavar="HOURS", help="When it may work, such as 22-07; default: always.")
+        str | None, typer.Option(metavar="HOURS", help="The hours when it may work, as 22-07. Default: all.")
     ] = None,
     idle_only: Annotated[
         bool, typer.Option("--idle-only", help="Work only while no other program needs this machine.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would do, and do not join.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the node would do, without joining.")] = False,
 ) -> None:
-    """Be a node: serve a few layers of the coordinator's model."""
+    """Run a node, which serves a few layers of the coordinator's model."""
     from potluck.node.config import NodeConfig
     from potluck.node.hardware import free_memory, physical_cores
     from potluck.node.inquiry import inquire
     from potluck.node.permit import Hours
     from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key
-    from potluck.wire.origin import is_loopback
 
     log_to_console()
     url, invite = split_invite(url)
@@ -79,13 +81,19 @@ def join(
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
     )
-    if url.startswith("http://") and not is_loopback(url):
-        say(f"The line to {url} is not encrypted: whoever carries it can read all, and could change it.")
+    _warn_of_plain_text(url)
     if dry_run:
         with ConsoleReporter() as reporter:
             run(lambda: inquire(config, reporter))
         return
     _serve(config)
+
+
+def _warn_of_plain_text(url: str) -> None:
+    from potluck.wire.origin import is_loopback
+
+    if url.startswith("http://") and not is_loopback(url):
+        say(f"The connection to {url} is not encrypted: anyone on the path can read it, and could change it.")
 
 
 def _serve(config: NodeConfig) -> None:
@@ -98,45 +106,45 @@ def _serve(config: NodeConfig) -> None:
 
 
 def forget(url: Url) -> None:
-    """Let the coordinator at this URL have another key next time."""
+    """Accept another key from the coordinator at this URL next time."""
     from potluck.node.pins import Pins, pins_path
     from potluck.wire.origin import origin
 
     url, _ = split_invite(url)
     if not Pins(pins_path()).forget(origin(url)):
-        raise PotluckError(f"No coordinator at {origin(url)} is known here.")
-    say(f"The coordinator at {origin(url)} is forgotten.")
+        raise PotluckError(f"This machine does not know a coordinator at {origin(url)}.")
+    say(f"This machine has forgotten the key of the coordinator at {origin(url)}.")
 
 
 def pause(name: Name = None) -> None:
-    """Let the nodes on this machine compute nothing for now."""
+    """Pause the nodes on this machine for now."""
     _tell(name, _PAUSE, "pauses")
 
 
 def resume(name: Name = None) -> None:
-    """Let the nodes on this machine that were paused work again."""
-    _tell(name, _RESUME, "goes on")
+    """Let the paused nodes on this machine continue."""
+    _tell(name, _RESUME, "continues")
 
 
 def leave(name: Name = None) -> None:
-    """Let the nodes on this machine leave politely, as Ctrl-C does."""
+    """Let the nodes on this machine leave cleanly, as Ctrl-C does."""
     _tell(name, signal.SIGINT, "leaves")
 
 
 def _handlers(pause: Callable[[], None], resume: Callable[[], None]) -> dict[signal.Signals, Callable[[], None]]:
-    """What a node does at the signals of these commands."""
+    """The actions of a node at the signals that these commands send."""
     both = ((_PAUSE, pause), (_RESUME, resume))
     return {sign: act for sign, act in both if sign is not None}
 
 
 def _tell(name: str | None, sign: signal.Signals | None, word: str) -> None:
-    from potluck.node.neighbours import local_nodes  # it takes a while
+    from potluck.node.neighbours import local_nodes  # this import is slow
 
     if sign is None:
-        raise PotluckError("On this system nodes cannot be paused: let them leave instead.")
+        raise PotluckError("Nodes cannot be paused on this system: use potluck leave instead.")
     told = {pid: known for pid, known in local_nodes().items() if name in (None, known)}
     if not told:
-        raise PotluckError("No node of yours runs here." if name is None else f"No node named {name!r} runs here.")
+        raise PotluckError("None of your nodes runs here." if name is None else f"No node named {name!r} runs here.")
     for pid, known in told.items():
         os.kill(pid, sign)
         say(f"{known} {word}.")

@@ -1,4 +1,4 @@
-"""The commands about who may use a swarm: `potluck invite | key | node …` for its owner, and `potluck account`."""
+"""The commands that decide who may use a swarm: `potluck invite | key | node` for its owner, and `potluck account`."""
 
 from __future__ import annotations
 
@@ -15,45 +15,47 @@ from potluck.errors import PotluckError
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 _NEVER = "never"
 LIFETIME = "7d"
-"""Of an invite, where nothing else was said."""
+"""The default lifetime of an invite."""
 _SHORT = 16
-"""Hex digits of a node's key that are shown; as many as there must be to tell two nodes apart are understood."""
+"""Hex digits of a node's key that are shown. Commands accept fewer if they are enough to tell two nodes apart."""
 
 Json = dict[str, Any]
-Id = Annotated[str, typer.Argument(metavar="ID", help="As the list shows it.")]
-NodeKey = Annotated[str, typer.Argument(metavar="NODE", help="Its key's first digits, as the list shows them.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id that the list shows.")]
+NodeKey = Annotated[str, typer.Argument(metavar="NODE", help="The first digits of its key, from the list.")]
 
-invites = typer.Typer(no_args_is_help=True, help="Who may join: make, list and revoke invites.")
-keys = typer.Typer(no_args_is_help=True, help="Who may ask: make, list and revoke API keys.")
-nodes = typer.Typer(no_args_is_help=True, help="Nodes: pause, resume, leave those here; list, revoke, trust any.")
+invites = typer.Typer(no_args_is_help=True, help="Make, list and revoke invites, which let nodes join.")
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys, which let people ask.")
+nodes = typer.Typer(no_args_is_help=True, help="Pause your own nodes; list, revoke and trust any node.")
 
 
 @invites.command("create")
 def create_invite(
     url: Url,
     uses: Annotated[
-        int | None, typer.Option(metavar="N", help="How many nodes may come by it; default: any.", min=1)
+        int | None, typer.Option(metavar="N", help="The nodes that may use it. Default: any number.", min=1)
     ] = None,
-    expires: Annotated[str, typer.Option(metavar="TIME", help="After 30m, 12h or 7d, or never.")] = LIFETIME,
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="How long it is valid: 30m, 12h, 7d or never.")
+    ] = LIFETIME,
     account: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose credits they earn; default: each its own.")
+        str | None, typer.Option(metavar="NAME", help="The account that earns. Default: one a node.")
     ] = None,
     as_json: AsJson = False,
     key: Key = "",
 ) -> None:
-    """Print the command that joins."""
+    """Make an invite and print the command that joins with it."""
     body = {"uses": uses, "lifetime_s": parse_lifetime(expires), "account": account}
     made = client_of(url, key).admin("POST", "invites", body)
     if as_json:
         say_json(made)
         return
     say(f'potluck join "{made["url"]}/#{made["text"]}"')
-    say(f"This is shown once. To take it back: potluck invite revoke {url} {made['invite']['id']}")
+    say(f"This invite is shown only once. To revoke it: potluck invite revoke {url} {made['invite']['id']}")
 
 
 @invites.command("list")
 def list_invites(url: Url, as_json: AsJson = False, key: Key = "") -> None:
-    """All that were made, without their secrets."""
+    """List all invites, without their secrets."""
     listed = client_of(url, key).admin("GET", "invites")
     if as_json:
         say_json(listed)
@@ -63,7 +65,7 @@ def list_invites(url: Url, as_json: AsJson = False, key: Key = "") -> None:
         uses = "any" if invite["uses_left"] is None else str(invite["uses_left"])
         expires = _NEVER if invite["expires"] is None else _date(invite["expires"])
         state = "revoked" if invite["revoked"] else "valid"
-        table.add_row(invite["id"], _date(invite["created"]), uses, expires, invite["account"] or "each its own", state)
+        table.add_row(invite["id"], _date(invite["created"]), uses, expires, invite["account"] or "one a node", state)
     console.print(table)
 
 
@@ -71,37 +73,37 @@ def list_invites(url: Url, as_json: AsJson = False, key: Key = "") -> None:
 def revoke_invite(
     url: Url,
     id: Id,
-    cut: Annotated[bool, typer.Option("--nodes", help="Revoke the nodes that came by it, too.")] = False,
+    cut: Annotated[bool, typer.Option("--nodes", help="Also revoke the nodes that used it.")] = False,
     key: Key = "",
 ) -> None:
-    """Let nobody new come by it, and tell who came."""
+    """Stop new nodes from joining with an invite, and list those that did."""
     done = client_of(url, key).admin("DELETE", f"invites/{id}", nodes=str(cut).lower())
     say(f"Invite {id} is revoked.")
     for node in done["nodes"]:
-        say(f"Node {node['name']} ({node['key'][:_SHORT]}) came by it{', and is cut' if cut else ' and stays'}.")
+        say(f"Node {node['name']} ({node['key'][:_SHORT]}) joined with it and {'is cut off' if cut else 'stays'}.")
 
 
 @keys.command("create")
 def create_key(
     url: Url,
-    account: Annotated[str, typer.Option(metavar="NAME", help="Whose credits its requests spend.")],
-    admin: Annotated[bool, typer.Option("--admin", help="It may do all that the owner may.")] = False,
-    per_minute: Annotated[int, typer.Option(metavar="N", help="Requests a minute; 0: any number.", min=0)] = 600,
+    account: Annotated[str, typer.Option(metavar="NAME", help="The account that pays for its requests.")],
+    admin: Annotated[bool, typer.Option("--admin", help="Allow everything that the owner may do.")] = False,
+    per_minute: Annotated[int, typer.Option(metavar="N", help="The most requests a minute; 0: any.", min=0)] = 600,
     as_json: AsJson = False,
     key: Key = "",
 ) -> None:
-    """Print a new API key."""
+    """Make an API key and print it."""
     made = client_of(url, key).admin("POST", "keys", {"account": account, "admin": admin, "per_minute": per_minute})
     if as_json:
         say_json(made)
         return
     say(made["secret"])
-    say(f"This is shown once. To take it back: potluck key revoke {url} {made['key']['id']}")
+    say(f"This key is shown only once. To revoke it: potluck key revoke {url} {made['key']['id']}")
 
 
 @keys.command("list")
 def list_keys(url: Url, as_json: AsJson = False, key: Key = "") -> None:
-    """All that were made, without their secrets."""
+    """List all API keys, without their secrets."""
     listed = client_of(url, key).admin("GET", "keys")
     if as_json:
         say_json(listed)
@@ -117,14 +119,14 @@ def list_keys(url: Url, as_json: AsJson = False, key: Key = "") -> None:
 
 @keys.command("revoke")
 def revoke_key(url: Url, id: Id, key: Key = "") -> None:
-    """It opens nothing from now on."""
+    """Revoke an API key; it stops working at once."""
     client_of(url, key).admin("DELETE", f"keys/{id}")
     say(f"API key {id} is revoked.")
 
 
 @nodes.command("list")
 def list_nodes(url: Url, as_json: AsJson = False, key: Key = "") -> None:
-    """All that ever joined, and how many of their audits they passed."""
+    """List all nodes that ever joined, and the audits that they passed."""
     known = _nodes(url, key)
     if as_json:
         say_json({"nodes": known})
@@ -139,14 +141,14 @@ def list_nodes(url: Url, as_json: AsJson = False, key: Key = "") -> None:
 
 @nodes.command("revoke")
 def revoke_node(url: Url, node: NodeKey, key: Key = "") -> None:
-    """Cut it at once, and let it in no more."""
+    """Cut a node off at once, and refuse it from now on."""
     marked = _mark(url, node, key, revoked=True)
     say(f"Node {marked['name']} is revoked.")
 
 
 @nodes.command("restore")
 def restore_node(url: Url, node: NodeKey, key: Key = "") -> None:
-    """Let a revoked one in again."""
+    """Readmit a node that was revoked or quarantined."""
     marked = _mark(url, node, key, revoked=False)
     say(f"Node {marked['name']} may join again.")
 
@@ -155,12 +157,12 @@ def restore_node(url: Url, node: NodeKey, key: Key = "") -> None:
 def trust_node(
     url: Url,
     node: NodeKey,
-    off: Annotated[bool, typer.Option("--off", help="Do not trust it any more.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Stop trusting the node.")] = False,
     key: Key = "",
 ) -> None:
-    """Take its word when nodes disagree."""
+    """Believe a node when nodes disagree."""
     marked = _mark(url, node, key, trusted=not off)
-    say(f"Node {marked['name']} is {'not trusted any more' if off else 'trusted'}.")
+    say(f"Node {marked['name']} is {'no longer trusted' if off else 'trusted'}.")
 
 
 def _nodes(url: str, key: str) -> list[Json]:
@@ -171,21 +173,21 @@ def _nodes(url: str, key: str) -> list[Json]:
 def _mark(url: str, digits: str, key: str, **marks: bool) -> Json:
     found = [node["key"] for node in _nodes(url, key) if node["key"].startswith(digits.lower())]
     if len(found) != 1:
-        raise PotluckError(f"{len(found) or 'No'} nodes have keys that begin with {digits!r}; name one.")
+        raise PotluckError(f"{len(found) or 'No'} nodes have keys that begin with {digits!r}: name exactly one node.")
     return client_of(url, key).admin("POST", f"nodes/{found[0]}", dict(marks))
 
 
 def account(url: Url, as_json: AsJson = False, key: Key = "") -> None:
-    """What your nodes have earned, and what you have spent."""
+    """Show what your nodes have earned and what you have spent."""
     info = client_of(url, key).account()
     if as_json:
         say_json(info)
         return
-    say(f"Account {info['account']}: {info['credits']} credits of {info['earned']} earned; {info['spent']} are spent.")
-    say(f"{info['pending']} more wait until audits have covered them.")
-    say(f"In the queue its requests have the weight {info['weight']}.")
+    say(f"Account {info['account']} has {info['credits']} credits: {info['earned']} earned, {info['spent']} spent.")
+    say(f"{info['pending']} more credits are pending until audits have covered them.")
+    say(f"Its requests have the weight {info['weight']} in the queue.")
     for node in info["nodes"]:
-        say(f"Node {node['name']} ({node['key'][:_SHORT]}) earns for it.")
+        say(f"Node {node['name']} ({node['key'][:_SHORT]}) earns for this account.")
 
 
 def parse_lifetime(text: str) -> float | None:
@@ -194,7 +196,7 @@ def parse_lifetime(text: str) -> float | None:
         return None
     match = re.fullmatch(r"(\d{1,6})([mhd])", text)
     if match is None or not int(match[1]):
-        raise PotluckError(f"{text!r} is no time to live: write it as 30m, 12h or 7d, or never.")
+        raise PotluckError(f"{text!r} is not a lifetime: write 30m, 12h, 7d or never.")
     return int(match[1]) * _UNITS[match[2]]
 
 

@@ -1,4 +1,4 @@
-"""`potluck plan`: what machines would give, before anybody joins."""
+"""`potluck plan` forecasts what a set of machines would give, before anybody joins."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rich.table import Table
 from potluck.commands.bars import checking
 from potluck.commands.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json, waiting
 
-MACHINE_HELP = "8G, or 16G@40x3: memory, GB/s it reads, how many."
+MACHINE_HELP = "Memory, GB/s and count, as 8G or 16G@40x3."
 
 
 def plan(
     model: Model,
     machines: Annotated[list[str], typer.Argument(metavar="MACHINE...", help=MACHINE_HELP)],
-    round_trip: Annotated[float, typer.Option(metavar="MS", help="Of a link to the coordinator.", min=0)] = 1.0,
+    round_trip: Annotated[float, typer.Option(metavar="MS", help="A link's round trip.", min=0)] = 1.0,
     bandwidth: Annotated[
-        float | None, typer.Option(metavar="MBIT/S", help="Of a link; default: no limit.", min=0.001)
+        float | None, typer.Option(metavar="MBIT/S", help="A link's bandwidth. Default: no limit.", min=0.001)
     ] = None,
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,
     as_json: AsJson = False,
 ) -> None:
-    """What machines would give: who serves which layers, and how fast."""
+    """Forecast which machines would serve which layers, and how fast."""
     from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine, footprint
     from potluck.models.sources import find_model
     from potluck.planning.forecast import forecast, forecast_json, sentences

@@ -1,4 +1,4 @@
-"""Commands that run until they are told to end: their event loop, their signals and their log."""
+"""The event loop, the signals and the log of commands that run until they are told to end."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def run(
     on_signal: Callable[[], object] | None = None,
     others: Mapping[signal.Signals, Callable[[], object]] = MappingProxyType({}),
 ) -> None:
-    """Until it ends, or Ctrl-C or SIGTERM cancel it, or whatever `on_signal` makes of them. others: more signals.
+    """Run `main` until it ends. Ctrl-C and SIGTERM cancel it, or call `on_signal` if there is one.
 
-    The loop's own handlers, because Python's would raise a second Ctrl-C wherever the program just is.
+    others: more signals and their handlers. All are the loop's own handlers, because Python's would raise a second
+    Ctrl-C wherever the program happens to be.
     """
 
     async def cancellable() -> None:
@@ -37,7 +38,7 @@ def run(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where there is one: it halves what a frame costs."""
+    """uvloop's factory if it is installed, because it halves the cost of a frame."""
     try:
         import uvloop
     except ImportError:
@@ -47,7 +48,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def log_to_console() -> None:
-    """Potluck's own log lines as sentences; of others only warnings."""
+    """Print Potluck's own log lines as sentences, and only the warnings of other packages."""
     handler = _ConsoleHandler()
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
     logging.getLogger("potluck").setLevel(logging.INFO)

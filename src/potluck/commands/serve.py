@@ -1,4 +1,4 @@
-"""`potluck serve`: the coordinator of a model, as a process."""
+"""`potluck serve` runs the coordinator of a model."""
 
 from __future__ import annotations
 
@@ -19,53 +19,59 @@ from potluck.types import Attention, Audience, RowFormat
 
 if TYPE_CHECKING:
     from potluck.coordinator.http.office import Office
+    from potluck.coordinator.server import Tls
 
 DEFAULT_PORT = 8470
 
-DATABASE_HELP = "Such as postgresql://anna@host/potluck; default: a file."
+DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
+
+
+Rows = Annotated[
+    RowFormat,
+    typer.Option(metavar="TYPE", show_default=False, help="Rows on the wire: f32 (default), or f16: half the bytes."),
+]
 
 
 def serve(
     model: Model,
-    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="To listen on; default: all.")] = None,
-    port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="The address to listen on. Default: all addresses.")
+    ] = None,
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0: a free one.", min=0, max=65535)] = DEFAULT_PORT,
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,
     attention: Annotated[
         Attention,
-        typer.Option(metavar="KIND", show_default=False, help="exact (default): the same bits always; fast: quicker."),
-    ] = Attention.EXACT,
-    rows: Annotated[
-        RowFormat,
         typer.Option(
-            metavar="TYPE", show_default=False, help="On the wire. f32 (default): exact; f16: half the bytes."
+            metavar="KIND", show_default=False, help="The KV cache: exact (default), or fast and not bit-exact."
         ),
-    ] = RowFormat.F32,
-    url: Annotated[str | None, typer.Option(metavar="URL", help="Where all reach it; no other is served.")] = None,
+    ] = Attention.EXACT,
+    rows: Rows = RowFormat.F32,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The URL for others; nodes must have dialled it.")
+    ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Speak TLS with this certificate (PEM).")
+        Path | None, typer.Option(metavar="FILE", help="The TLS certificate and its chain (PEM).")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's private key (PEM).")] = None,
-    local: Annotated[bool, typer.Option("--local", help="For this machine alone: without keys and invites.")] = False,
-    public: Annotated[bool, typer.Option("--open", help="For everybody: whoever comes may join, and ask.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Serve this machine only, without keys and invites.")] = False,
+    public: Annotated[bool, typer.Option("--open", help="Serve everybody: anyone may join and ask.")] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
-    audit: Annotated[float, typer.Option(metavar="SHARE", help="Of all work, to be checked.", min=0.0, max=1.0)] = 0.02,
+    audit: Annotated[float, typer.Option(metavar="SHARE", help="The share of work to audit.", min=0.0, max=1.0)] = 0.02,
 ) -> None:
-    """Be the coordinator of a model, which nodes join and programs ask."""
+    """Run the coordinator of a model, for nodes and programs."""
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
-    from potluck.coordinator.server import Tls, make_server
+    from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
     from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint
 
     log_to_console()
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
-    if (tls_cert is None) != (tls_key is None):
-        raise PotluckError("TLS takes a certificate and its key: give both --tls-cert and --tls-key.")
-    tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    tls = _tls(tls_cert, tls_key)
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
@@ -84,9 +90,17 @@ def serve(
     say("Stopped.")
 
 
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    from potluck.coordinator.server import Tls
+
+    if (certificate is None) != (key is None):
+        raise PotluckError("TLS needs a certificate and its key: give both --tls-cert and --tls-key.")
+    return Tls(certificate, key) if certificate and key else None
+
+
 def _audience(local: bool, public: bool) -> Audience:
     if local and public:
-        raise PotluckError("A swarm is for this machine alone or for everybody: --local and --open exclude each other.")
+        raise PotluckError("--local serves this machine only and --open serves everybody: give at most one of them.")
     return Audience.LOCAL if local else Audience.OPEN if public else Audience.PRIVATE
 
 
@@ -94,31 +108,31 @@ def _host(asked: str | None, local: bool) -> str:
     if not local:
         return asked or "0.0.0.0"
     if asked is not None:
-        raise PotluckError("--local listens on 127.0.0.1: leave --host out.")
+        raise PotluckError("--local listens on 127.0.0.1 only: leave --host out.")
     return "127.0.0.1"
 
 
 def _tell_who_may(office: Office, audience: Audience, key: str) -> None:
-    """How others join and ask."""
+    """Tell the owner how others can join and ask."""
     from potluck.coordinator.http.office import keep_admin_key
     from potluck.wire.identity import admin_key
 
     url = office.url
     say(f"This coordinator's key is {key}.")
     if audience is Audience.LOCAL:
-        say(f"On this machine: potluck join {url}")
+        say(f"To add a node on this machine: potluck join {url}")
         return
     keep_admin_key(office.keys, admin_key())
     if audience is Audience.PRIVATE and any(member.invite for member in office.members.all()):
-        say(f"Nodes that came before may come again: potluck join {url}")
-        say(f"Others need an invite: potluck invite create {url}. Requests need a key:")
+        say(f"Nodes that have joined before may join again: potluck join {url}")
+        say(f"Others need an invite: potluck invite create {url}. Requests need an API key:")
     elif audience is Audience.PRIVATE:
         invite, _ = office.invites.create(lifetime_s=owner.parse_lifetime(owner.LIFETIME))
-        say(f'On each machine: potluck join "{url}/#{invite}"')
-        say(f"The invite is good for {owner.LIFETIME}; potluck invite makes others. Requests need a key:")
+        say(f'To add a machine, run there: potluck join "{url}/#{invite}"')
+        say(f"This invite is valid for {owner.LIFETIME}; potluck invite create makes more. Requests need an API key:")
     else:
-        say(f"On each machine: potluck join {url}")
-        say("Whoever reaches this address can join and use the model. Who has a key need not come last:")
+        say(f"To add a machine, run there: potluck join {url}")
+        say("Anyone who reaches this address can join and use the model. Requests without an API key come last:")
     say(f"potluck key create {url} --account NAME")
     say(f"Your own is in {admin_key()}.")
 
@@ -131,7 +145,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _reachable(host: str) -> str:
-    """The address to tell others: of the interface that leads out, when listening on all."""
+    """The address to tell others. When listening on all addresses, it is that of the interface that leads out."""
     if host not in ("0.0.0.0", "::"):
         return f"[{host}]" if ":" in host else host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

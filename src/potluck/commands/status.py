@@ -1,4 +1,4 @@
-"""`potluck status`: who serves which layers, once or live."""
+"""`potluck status` shows who serves which layers, once or live."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from potluck.errors import PotluckError
 
 _LOOK_S = 1.0
 
-Watch = Annotated[bool, typer.Option("--watch", help="Show it live, until Ctrl-C.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show the status live, until Ctrl-C.")]
 
 
 def status(url: Url, watch: Watch = False, as_json: AsJson = False, key: Key = "") -> None:
-    """Who serves which layers, and how fast."""
+    """Show who serves which layers, and how fast."""
     swarm = client_of(url, key)
     if watch and (as_json or not console.is_terminal):
-        raise PotluckError("--watch is for a terminal: a program asks again with --json.")
+        raise PotluckError("--watch needs a terminal: programs can ask repeatedly with --json.")
     if watch:
         _watch(replace(swarm, waiting=nullcontext))
     elif as_json:
@@ -35,7 +35,7 @@ def status(url: Url, watch: Watch = False, as_json: AsJson = False, key: Key = "
 
 
 def _watch(swarm: Client) -> None:
-    """A coordinator that is away for a while is told, and asked again."""
+    """Show the status every second. If the coordinator is away for a while, say so and keep asking."""
     with Live(board(swarm.status()), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             time.sleep(_LOOK_S)
@@ -47,17 +47,17 @@ def _watch(swarm: Client) -> None:
 
 
 def board(info: dict[str, Any]) -> Group:
-    """What `/status` answers, for people."""
+    """The answer of `/status` as people read it."""
     missing = ", ".join(info["missing"])
     lines = [
         f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.",
-        f"Nodes a layer: {' '.join(map(str, info['served']))}",
+        f"Nodes per layer: {' '.join(map(str, info['served']))}",
         "Every layer is covered." if info["covered"] else f"No node serves layers {missing}.",
     ]
     if info["covered"]:
         lines.append(info["limit"])
     if info["waiting"]:
-        lines.append(f"{info['waiting']} requests wait for room.")
+        lines.append(f"Requests that wait for room: {info['waiting']}.")
     table = [_table(info["nodes"])] if info["nodes"] else []
     reasons = [f"{node['name']} is {node['state']}: {node['reason']}." for node in info["nodes"] if node["reason"]]
     return Group(*lines, *table, *reasons)

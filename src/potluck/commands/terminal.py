@@ -1,4 +1,4 @@
-"""What the commands share: the console, and a coordinator that is named by its URL and asked with a key."""
+"""The parts that the commands share: the console, common options, and a client of the coordinator."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ from potluck.wire.origin import is_loopback
 console = Console(highlight=False, soft_wrap=True, markup=False)
 
 QUIET_S = 1.0
-"""What is over sooner needs no bar."""
+"""Work that ends sooner needs no bar."""
 
 _SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8\x1b[J"
 
 URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
-MODEL_HELP = "A GGUF file; a Hugging Face folder or repository."
-QUANTIZE_HELP = "Weights to q8_0, q4_0, f16, bf16, or int8, int4; see docs."
-KEY_HELP = "Your API key; default: the owner's, where that is you."
+MODEL_HELP = "A GGUF file, or a Hugging Face directory or name."
+QUANTIZE_HELP = "The weights' type: q8_0, q4_0, f16, bf16, int8, int4."
+KEY_HELP = "Your API key. Default: this machine's owner key."
 
 Url = Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)]
 Key = Annotated[str, typer.Option("--key", metavar="KEY", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Engine = Annotated[
-    EngineKind | None, typer.Option(metavar="NAME", help="llamacpp or transformers; default: the first that can.")
+    EngineKind | None, typer.Option(metavar="NAME", help="llamacpp or transformers. Default: the first that works.")
 ]
 QuantizeTo = Annotated[Quantize | None, typer.Option(metavar="TYPE", help=QUANTIZE_HELP)]
-Context = Annotated[int | None, typer.Option(metavar="N", help="Most tokens of a session.", min=16)]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")]
+Context = Annotated[
+    int | None, typer.Option(metavar="N", help="The most tokens of a session, by default 4096.", min=16)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 
 
 class OneScreen(TyperGroup):
-    """The help of all commands is a line each, and nothing else."""
+    """A group whose help is one line for each command and nothing else."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         self.format_commands(ctx, formatter)
@@ -59,7 +61,7 @@ def say_json(value: object) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """A spinner, once this has taken a second."""
+    """Show a spinner once the block has taken a second."""
     spinner = console.status(f"{what}.")
     try:
         with _after_a_second(spinner.start):
@@ -70,7 +72,7 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def hint(what: str) -> Iterator[None]:
-    """The same within a line, which goes on where it was."""
+    """Show a hint within a line once the block has taken a second; the line then continues where it was."""
     shown = []
 
     def show() -> None:
@@ -87,7 +89,7 @@ def hint(what: str) -> Iterator[None]:
 
 @contextmanager
 def _after_a_second(call: Callable[[], None]) -> Iterator[None]:
-    """Calls it on a thread of its own, unless what is within is over by then."""
+    """Call this on another thread after a second, unless the block has ended by then."""
     timer = threading.Timer(QUIET_S, call)
     timer.daemon = True
     timer.start()
@@ -99,26 +101,26 @@ def _after_a_second(call: Callable[[], None]) -> Iterator[None]:
 
 
 def write(text: str) -> None:
-    """Within a line, as it is, at once."""
+    """Print a part of a line at once and unchanged."""
     console.file.write(text)
     console.file.flush()
 
 
 def client_of(url: str, key: str) -> Client:
-    """Of the coordinator at this URL. Raises PotluckError when it is no URL."""
+    """A client of the coordinator at this URL. Raises PotluckError when the text is not a URL."""
     url = checked_url(url)
     return Client(url, key or _own_key(url), partial(waiting, f"Waiting for {url}"))
 
 
 def _own_key(url: str) -> str:
-    """The owner's, or "". It is shown to this machine alone: whoever runs another coordinator must not learn it."""
+    """The owner's key, or "". It is sent only to this machine, because no other coordinator's owner must learn it."""
     if not (is_loopback(url) or _is_own_address(urlsplit(url).hostname or "")):
         return ""
-    from potluck.wire.identity import admin_key  # it takes a while, and is seldom needed
+    from potluck.wire.identity import admin_key  # this import is slow and seldom needed
 
     try:
         return admin_key().read_text("utf-8").strip()
-    except OSError:  # no coordinator of a private swarm was ever started here, or by somebody else
+    except OSError:  # nobody, or another user, has started the coordinator of a private swarm here
         return ""
 
 

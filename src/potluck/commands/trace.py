@@ -1,4 +1,4 @@
-"""`potluck trace`: where the time of a request goes."""
+"""`potluck trace` writes a timeline that shows where a request spends its time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def trace(
     url: Url,
     out: Annotated[Path, typer.Argument(metavar="OUT.json", help="The timeline to write.")],
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Ask this first, and trace it; default: all lately.")
+        str | None, typer.Option(metavar="TEXT", help="A text to send and trace. Default: recent steps.")
     ] = None,
-    tokens: Annotated[int, typer.Option(metavar="N", help="How many to generate after the prompt.", min=1)] = 32,
+    tokens: Annotated[int, typer.Option(metavar="N", help="The tokens to generate after it.", min=1)] = 32,
     key: Key = "",
 ) -> None:
-    """Where the time of a request goes, as a timeline."""
+    """Write a timeline that shows where a request spends its time."""
     swarm = client_of(url, key)
     timeline = swarm.trace() if prompt is None else _traced(swarm, prompt, tokens)
     if not timeline["traceEvents"]:
-        raise PotluckError("The swarm has not computed anything yet: ask it something, here with --prompt.")
+        raise PotluckError("The swarm has not computed anything yet: ask it something, for example with --prompt.")
     try:
         out.write_text(json.dumps(timeline), encoding="utf-8")
     except OSError as error:
@@ -36,8 +36,8 @@ def trace(
 
 
 def _traced(swarm: Client, prompt: str, tokens: int) -> dict[str, Any]:
-    """The timeline of this request; what others ask meanwhile is in it as well."""
+    """The timeline of this request. It also contains what others ask in the meantime."""
     model = swarm.status()["model"]
-    before = swarm.trace(session=0)["count"]  # they count from 1: an empty timeline is enough here
+    before = swarm.trace(session=0)["count"]  # session numbers start at 1, so this timeline is empty
     swarm.complete(model, prompt, tokens)
     return swarm.trace(after=before)

@@ -1,4 +1,4 @@
-"""How a model is run: by which engine, in which quantization, and what it weighs on nodes then. No web application."""
+"""Decides which engine runs a model, in which quantization, and what it weighs on nodes. Independent of the web."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUANTIZE = {
     EngineKind.LLAMACPP: (Quantize.Q8_0, Quantize.Q4_0, Quantize.F16, Quantize.BF16),
     EngineKind.TRANSFORMERS: (Quantize.NONE, Quantize.INT8, Quantize.INT4),
 }
-"""What each engine makes of a Hugging Face model's weights; its default first."""
+"""The types in which each engine can keep a Hugging Face model's weights; its default first."""
 
 
 def choose_engine(
@@ -43,7 +43,7 @@ def choose_engine(
 def footprint(
     manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
 ) -> Footprint:
-    """What the model's parts weigh on a node, with a cache for one session of full length, and on its link."""
+    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link."""
     sizes = part_sizes(manifest, engine, quantize)
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
     row = payload_size(1, manifest.hidden_size, rows)

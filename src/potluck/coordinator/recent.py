@@ -1,4 +1,4 @@
-"""Something for each of many keys, of which those that have not been seen for long are forgotten. Pure."""
+"""A value for each of many keys, of which those that have not been seen for long are forgotten. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """make: the value of a key that is new, or was forgotten. most: keys that are remembered."""
+    """Values by key. make: makes the value of a key that is new, or was forgotten. most: keys that are remembered."""
 
     def __init__(self, make: Callable[[], V], most: int) -> None:
         self._make = make
         self._most = most
         self._values: dict[K, V] = {}
-        """Those seen last stand last."""
+        """The values; the key that was seen last comes last."""
 
     def __getitem__(self, key: K) -> V:
-        """The key's value; it is seen now."""
+        """The key's value. This counts as seeing the key."""
         value = self._values[key] if key in self._values else self._make()
         self[key] = value
         return value
@@ -31,7 +31,7 @@ class Recent(Generic[K, V]):
             del self._values[next(iter(self._values))]
 
     def get(self, key: K) -> V | None:
-        """The key's value, where it has one; it is not seen by that."""
+        """The key's value, if it has one. This does not count as seeing the key."""
         return self._values.get(key)
 
     def __len__(self) -> int:

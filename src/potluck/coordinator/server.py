@@ -1,4 +1,4 @@
-"""The web server under the application: uvicorn, with TLS where it is wanted."""
+"""The web server under the application: uvicorn, with TLS if the owner wants it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from potluck.wire.codec import MAX_FRAME
 
 
 class _Server(uvicorn.Server):
-    """Ctrl-C and SIGTERM end it cleanly: answers first, then sockets, and no signal is raised again.
+    """A server that Ctrl-C and SIGTERM end cleanly: answers first, then sockets, and no signal is raised again.
 
-    stops: end what would hold up the end of the sockets.
+    stops: what ends the work that would keep the sockets open.
     """
 
     def __init__(self, config: uvicorn.Config, stops: Sequence[Callable[[], None]]) -> None:
@@ -48,14 +48,14 @@ class _Server(uvicorn.Server):
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files: the certificate with all that lead to its authority, and its private key."""
+    """PEM files: the certificate, followed by those that lead to its authority, and its private key."""
 
     certificate: Path
     key: Path
 
 
 def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
-    """Nodes are pinged, so that one whose laptop closed is missed within half a minute.
+    """A server for the application. It pings nodes, so that one whose laptop closed is missed within half a minute.
 
     Raises PotluckError when the files for TLS are unusable.
     """

@@ -1,4 +1,4 @@
-"""Engines run a span. Imported before llama.cpp, so that OpenMP reads how long idle threads may spin."""
+"""Engines, which run a span. Import this before llama.cpp, so that OpenMP reads how long threads may spin."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The engine seam: what runs a span. The engine knows nothing of frames, sampling or tokenization.
+"""The engine seam, behind which a span runs. The engine knows nothing about frames, sampling or tokenization.
 
 Shapes: n rows of one segment, w of them wanted, d the hidden size, V the vocabulary.
 """
@@ -18,19 +18,19 @@ from potluck.types import Capacity, Span
 Tokens = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.float32]
 Progress = Callable[[float], None]
-"""Is told the fraction, 0 … 1, that is done."""
+"""Receives the fraction, 0 … 1, that is done."""
 
 
 def ignore(_fraction: float) -> None:
-    """Progress that nobody wants to know."""
+    """Ignore the progress."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """`n` consecutive positions of one session.
 
-    data: token ids `[n]` int32 for a span that starts at layer 0, else hidden rows `[n, d]` float32.
-    position: of the first row; it must equal the session's length so far (0 for a new session).
+    data: token ids `[n]` int32 for a span that starts at layer 0, otherwise hidden rows `[n, d]` float32.
+    position: that of the first row; it must equal the session's length so far (0 for a new session).
     last: the layer after which to stop, in the model's numbering.
     wanted: how many of the last rows want logits, when `last` is the model's last layer.
     """
@@ -47,7 +47,7 @@ class Segment:
 
 
 Output = Rows
-"""Of one segment: hidden rows `[n, d]`, or, after the model's last layer, raw logits `[w, V]`."""
+"""The output of one segment: hidden rows `[n, d]`, or, after the model's last layer, raw logits `[w, V]`."""
 
 
 class Engine(Protocol):
@@ -64,10 +64,17 @@ class Engine(Protocol):
 
     @property
     def layers(self) -> int:
-        """Layers of the whole model."""
+        """The number of layers of the whole model."""
 
     @property
     def capacity(self) -> Capacity: ...
+
+    @property
+    def build(self) -> str:
+        """What decides over last bits besides weights and inputs: the same for engines that compute the same bits.
+
+        It is empty where the engine does not promise bits.
+        """
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         """Run all segments in one pass and append their rows to the sessions' KV.
@@ -81,35 +88,36 @@ class Engine(Protocol):
         """Compute the next forwards with one thread on each of these CPUs, as the system numbers them."""
 
     def rest(self) -> None:
-        """Let go of the helper threads that the calling thread's forwards keep, and of the CPUs it is bound to.
+        """Let go of the helper threads that the calling thread's forwards keep, and of the CPUs that it is bound to.
 
-        To be called before forwards go on in another thread: OpenMP keeps a pool for each caller, and with more
-        threads than cores it stops spinning at its barriers, which halves the speed of everything.
+        Call this before forwards continue on another thread: OpenMP keeps a pool for each caller, and with more threads
+        than cores it stops spinning at its barriers, which halves the speed of everything.
         """
 
     @property
     def sessions(self) -> int:
-        """How many sessions it holds."""
+        """The number of sessions that the engine holds."""
 
     def length(self, session: int) -> int:
-        """Positions this session holds; 0 for an unknown one."""
+        """The number of positions that this session holds; 0 for an unknown session."""
 
     def truncate(self, session: int, length: int) -> None:
-        """Forget the session's positions from `length` on. Raises EngineError where the engine cannot."""
+        """Forget the session's positions from `length` on. Raises EngineError when the engine cannot do this."""
 
     def close(self, session: int) -> None:
-        """Forget the session; unknown sessions are ignored."""
+        """Forget the session. Unknown sessions are ignored."""
 
     def export(self, session: int) -> bytes:
         """The session's keys and values, for `restore` of an engine with the same span and twin mark.
 
-        Raises EngineError where the engine cannot, or holds no such session.
+        Raises EngineError when the engine cannot do this, or does not hold the session.
         """
 
     def restore(self, session: int, state: bytes) -> None:
         """Hold what another engine has exported, in place of what is held of the session.
 
-        Raises EngineError, and holds nothing of it, when these are not the keys and values of a session of this span.
+        Raises EngineError, and holds nothing of the session, when these are not the keys and values of a session of
+        this span.
         """
 
     def unload(self) -> None:

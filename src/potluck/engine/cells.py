@@ -1,9 +1,9 @@
-"""One llama.cpp sequence's cells as bytes: read strictly, because they may come from another machine.
+"""Reads one llama.cpp sequence's cells from bytes strictly, because they may come from another machine.
 
-What `llama_state_seq_get_data` writes of a unified cache with flash attention, in little-endian 32-bit words:
-magic, sequence, streams (1), cells; of each cell its position, 1, sequence; whether values are transposed (0),
-layers; then for keys and after them for values, of each layer: type, bytes a cell (64 bits), and the cells' bytes.
-llama.cpp reads such bytes trustingly, so nothing is given to it whose frame is not just the one it would write.
+`llama_state_seq_get_data` writes a unified cache with flash attention in little-endian 32-bit words: magic, sequence,
+streams (1), cells; for each cell its position, 1, sequence; whether values are transposed (0), layers; then for keys
+and after them for values, for each layer: type, bytes of a cell (64 bits), and the cells' bytes. llama.cpp reads such
+bytes trustingly, so it is given only bytes whose frame is exactly the one that it would write itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _SEQUENCES = 256
 
 
 class Layout(NamedTuple):
-    """What does not depend on the session. tensors: type and bytes a cell, of each layer's keys, then its values."""
+    """The part that does not depend on the session. tensors: type and bytes of a cell, for each layer's keys, then its
+    values.
+    """
 
     magic: int
     layers: int
@@ -32,7 +34,7 @@ class Layout(NamedTuple):
 
 
 def read(state: bytes) -> tuple[Layout, int]:
-    """The layout, and how many positions there are, from 0 on. Raises EngineError for bytes of any other kind."""
+    """The layout, and the number of positions, which begin at 0. Raises EngineError for bytes of any other kind."""
     try:
         return _read(state)
     except (struct.error, ValueError, OverflowError) as error:

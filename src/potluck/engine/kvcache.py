@@ -1,4 +1,4 @@
-"""The KV cache of the transformers engine: what each session's positions left in each layer.
+"""The KV cache of the transformers engine: what each session's positions have left in each layer.
 
 Shapes: n new positions, m positions held with them, g key/value heads, e size of a head (values may have another).
 """
@@ -19,7 +19,7 @@ _BLOCK = 128  # buffers grow by so many positions: each growth copies, and copyi
 class SessionKv:
     """One session's keys and values.
 
-    length: positions held; what buffers hold beyond is void, so that a failed pass is undone by not counting it.
+    length: the positions held. What buffers hold beyond this is void, so a failed pass is undone by not counting it.
     deepest: the last layer (in the model's numbering) that all of its positions have gone through.
     """
 
@@ -28,7 +28,7 @@ class SessionKv:
     _buffers: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
 
     def append(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put `[1, g, n, e]` after the positions held; returns keys and values of all of them, `[1, g, m, e]`."""
+        """Put `[1, g, n, e]` after the positions held. Returns the keys and values of all of them, `[1, g, m, e]`."""
         return self._write((layer, "key"), key), self._write((layer, "value"), value)
 
     def _write(self, name: tuple[int, str], new: torch.Tensor) -> torch.Tensor:
@@ -62,10 +62,10 @@ class KvCache:
         return self._sessions[session].length if session in self._sessions else 0
 
     def reserve(self, sessions: list[int], rows: int, last: int) -> list[SessionKv]:
-        """The caches of these sessions for a pass of `rows` rows in all up to layer `last`; nothing is changed yet.
+        """The caches of these sessions for a pass of `rows` rows in total up to layer `last`. Nothing is changed yet.
 
-        Raises CapacityError when sessions or positions would exceed the capacity, EngineError when a session would
-        go deeper than before: its earlier positions have left nothing in those layers.
+        Raises CapacityError when sessions or positions would exceed the capacity, EngineError when a session would go
+        deeper than before, because its earlier positions have left nothing in those layers.
         """
         self._check_room([session for session in sessions if session not in self._sessions], rows)
         caches = [self._sessions.get(session) or SessionKv(deepest=last) for session in sessions]

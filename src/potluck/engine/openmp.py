@@ -1,6 +1,6 @@
-"""The OpenMP threads that llama.cpp computes with: where they run, and letting go of them.
+"""Controls the OpenMP threads that llama.cpp computes with: where they run, and when they are let go.
 
-All functions speak of the calling thread and its team: OpenMP keeps one pool of threads for each thread that computes.
+All functions concern the calling thread and its team, because OpenMP keeps a pool for each thread that computes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ _PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything 
 
 
 def _load() -> ctypes.CDLL | None:
-    """GNU's OpenMP runtime where llama.cpp was built with it: the same instance, for the loader has it already."""
+    """GNU's OpenMP runtime, if llama.cpp was built with it. This is the same instance, because the loader already has
+    it.
+    """
     try:
         return ctypes.CDLL("libgomp.so.1")
     except OSError:
@@ -24,13 +26,13 @@ def _load() -> ctypes.CDLL | None:
 _openmp = _load()
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _caller = threading.local()
-"""`free`: the CPUs that the calling thread could run on before it was bound; None where it is not bound."""
+"""`free`: the CPUs that the calling thread could run on before it was bound; None if it is not bound."""
 
 
 def bind(cpus: Sequence[int]) -> None:
-    """Bind a team of `len(cpus)` threads, one to each CPU. One thread alone, or CPUs we may not use: to none.
+    """Bind a team of `len(cpus)` threads, one to each CPU. A single thread, or CPUs that we may not use, are not bound.
 
-    llama.cpp's threads meet after every operation. When they wake after a pause, Linux likes to put two of them on one
+    llama.cpp's threads meet after every operation. When they wake after a pause, Linux often puts two of them on one
     core, where they wait for each other until it notices, milliseconds later.
     """
     if _openmp is None or not hasattr(os, "sched_setaffinity"):

@@ -1,7 +1,7 @@
-"""Before a span serves: does it survive, how fast is it, and which other nodes compute the same bits?
+"""Examines a span before it serves: does it survive, how fast is it, and which other nodes compute the same bits?
 
-A native library can kill its process (a compiler's bug once crashed every batch of two or more tokens on CPUs
-with AMX), so the first forwards run in a child process: `python -m potluck.engine.probe`.
+A native library can kill its process (a compiler's bug once crashed every batch of two or more tokens on CPUs with
+AMX), so the first forwards run in a child process: `python -m potluck.engine.probe`.
 """
 
 from __future__ import annotations
@@ -12,26 +12,31 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from potluck.engine.base import Engine, Progress, Rows, Segment, Tokens, ignore
-from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.types import Attention, Capacity, Span, Speed
+
+if TYPE_CHECKING:
+    from potluck.engine.llamacpp import LlamaCppEngine
 
 _SESSION = -1
 _MANY = 64
 _REPEATS = 5
-_MANY_SHARE = 0.5
-"""Of the time that measuring takes, for the progress that is told."""
+_BATCHES = (2, 3, 4, 7, 17, 33, _MANY)
+"""Numbers of rows at which kernels change: one row or several, and blocks of 4, 16 and 32 rows with what is left."""
+_MANY_SHARE = 0.35
+"""The part of the measurement's time that the first batch takes, for the progress that is told."""
 _LOAD_SHARE = 0.7
-"""Of a trial's time."""
+"""The share of loading in the time of a trial."""
 _FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A span file and how to load it."""
+    """A span file, and how to load it."""
 
     path: str
     span: Span
@@ -41,6 +46,8 @@ class Trial(msgspec.Struct, frozen=True):
     extra_buffers: bool
 
     def load(self, capacity: Capacity, progress: Progress = ignore) -> LlamaCppEngine:
+        from potluck.engine.llamacpp import LlamaCppEngine  # here only: a process that runs PyTorch must not load it
+
         return LlamaCppEngine(
             Path(self.path),
             span=self.span,
@@ -82,31 +89,40 @@ def stop_probes() -> None:
         child.kill()
 
 
-def measure(engine: Engine, build: str = "", progress: Progress = ignore) -> tuple[Speed, str]:
-    """The engine's speed, and the hash of what it makes of a fixed input (its "twin" mark).
+def measure(engine: Engine, progress: Progress = ignore) -> tuple[Speed, str]:
+    """The engine's speed, and the hash of its build and of its output for a fixed input (its "twin" mark).
 
-    build: what else decides over bits. Kernels that differ in the last bit of one row in a thousand may make the same
-    of the fixed input; twins must not be accused of that.
-    The mark is empty where rows come out otherwise in a batch than alone: such an engine has no twins.
+    The build counts because kernels that differ in the last bit of one row in a thousand may give the same output for
+    the fixed input, and twins must not be accused because of that. The mark is empty if the engine promises no bits, or
+    if rows come out differently in a batch and alone: such an engine has no twins.
     """
     data = probe_input(engine, _MANY + _REPEATS)
     prefill_s, output = _timed(engine, 0, data[:_MANY])
     progress(_MANY_SHARE)
-    digest = hashlib.sha256(build.encode() + output.tobytes())
+    digest = hashlib.sha256(engine.build.encode() + output.tobytes())
     decode, alone = [], []
     for position in range(_MANY, _MANY + _REPEATS):
         seconds, output = _timed(engine, position, data[position : position + 1])
         decode.append(seconds)
         alone.append(output)
         digest.update(output.tobytes())
-        progress(_MANY_SHARE + (1 - _MANY_SHARE) * len(alone) / (_REPEATS + 1))
-    engine.truncate(_SESSION, _REPEATS)
-    _, together = _timed(engine, _REPEATS, data[_REPEATS:], wanted=_REPEATS)
+        progress(_MANY_SHARE * (1 + len(alone) / _REPEATS))
+    exact = bool(engine.build) and _batches_are_exact(engine, data, np.concatenate(alone))
     engine.close(_SESSION)
     progress(1.0)
-    exact = together[-_REPEATS:].tobytes() == np.concatenate(alone).tobytes()
     speed = Speed(decode_s=sorted(decode)[_REPEATS // 2], prefill_s=prefill_s / _MANY)
     return speed, digest.hexdigest()[:16] if exact else ""
+
+
+def _batches_are_exact(engine: Engine, data: Tokens | Rows, alone: Rows) -> bool:
+    """Whether the last rows of batches of every kind have the bits that they had alone, `alone` `[_REPEATS, …]`."""
+    for rows in _BATCHES:
+        wanted = min(rows, _REPEATS)
+        engine.truncate(_SESSION, len(data) - rows)
+        _, together = _timed(engine, len(data) - rows, data[-rows:], wanted)
+        if together[-wanted:].tobytes() != alone[-wanted:].tobytes():
+            return False
+    return True
 
 
 def _timed(engine: Engine, position: int, data: Tokens | Rows, wanted: int = 1) -> tuple[float, Rows]:
@@ -125,7 +141,7 @@ def probe_input(engine: Engine, rows: int) -> Tokens | Rows:
 
 
 def _try(trial: Trial) -> None:
-    """In the child: tell the progress as lines of stdout."""
+    """Run a trial in the child process, and print the progress as lines."""
 
     def tell(fraction: float) -> None:
         sys.stdout.write(f"{fraction:.3f}\n")

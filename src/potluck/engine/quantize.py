@@ -1,4 +1,4 @@
-"""Weight-only quantization of a span's linear layers by torchao, an optional dependency."""
+"""Quantizes the weights of a span's linear layers with torchao, an optional dependency."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Quantize = Literal["int8", "int4"]
 def quantize_linears(module: nn.Module, quantize: Quantize) -> None:
     """Replace the weights of every nn.Linear in `module`, in place.
 
-    Experts that a family fuses into one tensor are no nn.Linear and stay as they are; so do, for int4, weights whose
-    rows are no multiple of 32 long. Raises EngineError without torchao, or where it cannot quantize on this device.
+    Experts that a family fuses into one tensor are not nn.Linear and stay as they are. For int4, so do weights whose
+    rows are not a multiple of 32 long. Raises EngineError without torchao, or when it cannot quantize on this device.
     """
     try:
         from torchao.quantization import quantize_
@@ -28,7 +28,9 @@ def quantize_linears(module: nn.Module, quantize: Quantize) -> None:
 
 
 def _config(quantize: Quantize, device: str) -> Any:
-    """The inductor settings are for compiled models and change global state; we compile nothing."""
+    """The configuration of torchao. Its inductor settings are for compiled models and change global state; we compile
+    nothing.
+    """
     if quantize == "int8":
         from torchao.quantization import Int8WeightOnlyConfig
 

@@ -1,7 +1,7 @@
-"""Ragged attention: one row of tokens from many sessions, each attending to its own positions only.
+"""Ragged attention: one row of tokens from many sessions, each of which attends only to its own positions.
 
-transformers looks attention functions up by name, and so lets us give one to every family's stock model. The mask
-is looked up by the same name; without one transformers makes none, and causality is silently lost.
+transformers looks attention functions up by name, which lets us give one to every family's stock model. The mask is
+looked up by the same name; without one transformers makes none, and causality is silently lost.
 
 Shapes: t rows of the batch, n rows and m positions of one session, h query heads, g key/value heads, e size of a head.
 """
@@ -21,15 +21,17 @@ from potluck.engine.kvcache import SessionKv
 from potluck.errors import EngineError
 
 NAME = "potluck"
-"""What `attn_implementation` must be for a model to use this attention."""
+"""The value of `attn_implementation` with which a model uses this attention."""
 
 MaskRule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Of (batch, head, query position, key position): may the query see the key? transformers composes it of causality,
-sliding windows and chunks, as the layer's type asks."""
+"""Given (batch, head, query position, key position), whether the query may see the key. transformers composes it of
+causality, sliding windows and chunks, as the layer's type demands."""
 
 
 class AttentionModule(Protocol):
-    """What every family's attention module offers; its class lies beside the family's own attention functions."""
+    """The attributes of every family's attention module. Its class is defined beside the family's own attention
+    functions.
+    """
 
     layer_idx: int
 
@@ -49,7 +51,7 @@ class RaggedBatch:
     """The rows of one pass: which session each belongs to, and what it may see."""
 
     def __init__(self, caches: Sequence[SessionKv], rows: Sequence[int], attend: Attend, device: torch.device) -> None:
-        """rows: how many each session has. attend: runs one session's attention."""
+        """rows: the number of rows of each session. attend: runs one session's attention."""
         ends = [sum(rows[: index + 1]) for index in range(len(rows))]
         parts = zip(caches, rows, ends, strict=True)
         self.parts = [Part(cache, slice(end - count, end)) for cache, count, end in parts]
@@ -57,11 +59,11 @@ class RaggedBatch:
         spans = [torch.arange(c.length, c.length + n) for c, n in zip(caches, rows, strict=True)]
         self.positions = torch.cat(spans).to(device)
         self.attended: set[int] = set()
-        """Layers that have put their keys and values into the caches."""
+        """The layers that have put their keys and values into the caches."""
         self._masks: dict[MaskRule, list[torch.Tensor | None]] = {}
 
     def masks(self, rule: MaskRule) -> list[torch.Tensor | None]:
-        """For each session `[1, 1, n, m]` bool, or None where one row sees all; made once for all layers of a kind."""
+        """For each session `[1, 1, n, m]` bool, or None if one row sees all. Made once for all layers of a kind."""
         if rule not in self._masks:
             self._masks[rule] = [self._mask(rule, part) for part in self.parts]
         return self._masks[rule]
@@ -84,10 +86,10 @@ def ragged_attention(
     ragged: RaggedBatch | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query `[1, h, t, e]`, key and value `[1, g, t, e]`; returns `[1, t, h, e]` and, as always here, no weights.
+    """query `[1, h, t, e]`, key and value `[1, g, t, e]`. Returns `[1, t, h, e]` and, as always here, no weights.
 
-    ragged: what the model was called with, if its code hands such arguments down. Raises EngineError when it has not
-    done so, or has asked for no mask.
+    ragged: the batch that the model was called with, if its code hands such arguments down. Raises EngineError when it
+    has not done so, or has not asked for a mask.
     """
     if ragged is None or not callable(attention_mask):
         raise EngineError(f"{type(module).__name__} cannot be given ragged batches.")
@@ -101,12 +103,12 @@ def ragged_attention(
 
 
 def mask_rule(*, mask_function: MaskRule, **_shape: object) -> MaskRule:
-    """In place of a mask its rule: transformers knows one shape for the batch, we have one for each session."""
+    """The rule in place of a mask: transformers knows one shape for the batch, and we have one for each session."""
     return mask_function
 
 
 def attend_function(model: PreTrainedModel) -> Attend:
-    """PyTorch's fused attention, or the family's own plain one where that computes what the fused cannot."""
+    """PyTorch's fused attention, or the family's own plain one if that computes what the fused one cannot."""
     return sdpa_attention_forward if model._supports_sdpa else _eager
 
 

@@ -1,8 +1,8 @@
 """The stock transformers model of a config, of which only one span has weights.
 
-The whole model is built on the meta device, where tensors have shapes and no memory; then the span's own tensors are
-assigned. The other layers stay there and pass their input on, so that everything keeps the model's numbering: names
-of tensors, kinds of layers, whatever else a family derives from the number of a layer.
+The whole model is built on the meta device, where tensors have shapes and no memory. Then the span's own tensors are
+assigned. The other layers stay there and pass their input on, so that everything keeps the model's numbering: names of
+tensors, kinds of layers, and whatever else a family derives from the number of a layer.
 
 Shapes: t rows of the batch, w of them wanted, d the hidden size, V the vocabulary.
 """
@@ -41,11 +41,11 @@ class _Stopped(Exception):
 
 
 class SpanModel:
-    """The modules; their weights come through `weights.load`.
+    """The modules of the model. Their weights come through `weights.load`.
 
-    config: what config.json holds. dtype: of weights and computation.
-    Raises EngineError when transformers does not know the model or cannot give it our attention, SpanError for a
-    span outside the model.
+    config: the content of config.json. dtype: that of weights and computation.
+    Raises EngineError when transformers does not know the model or cannot give it our attention, SpanError for a span
+    outside the model.
     """
 
     def __init__(self, config: Mapping[str, Any], span: Span, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -65,7 +65,7 @@ class SpanModel:
         self.weights = SpanWeights(self._model, self._layers, span, device)
 
     def _make_buffers(self) -> None:
-        """Rotary frequencies and the like, which no checkpoint holds, as `from_pretrained` makes them."""
+        """Make rotary frequencies and the like, which no checkpoint contains, as `from_pretrained` makes them."""
         self._model._move_missing_keys_from_meta_to_device(set(), {"": self.device}, None, None)
         self._model.initialize_weights()
 
@@ -77,8 +77,8 @@ class SpanModel:
     def run(self, inputs: torch.Tensor, batch: RaggedBatch, last: int, wanted: torch.Tensor) -> torch.Tensor:
         """One pass over token ids `[t]` (first span) or hidden rows `[t, d]`, up to layer `last`.
 
-        wanted: the rows whose logits to return, `[w]`. Returns logits `[w, V]` after the model's last layer, else
-        hidden rows `[t, d]`.
+        wanted: the rows whose logits to return, `[w]`. Returns logits `[w, V]` after the model's last layer, and hidden
+        rows `[t, d]` otherwise.
         """
         arguments: dict[str, Any] = {
             "input_ids" if self.span.first == 0 else "inputs_embeds": inputs[None],
@@ -148,7 +148,7 @@ def _layers(model: PreTrainedModel, count: int) -> nn.ModuleList:
 
 
 def _pass_on(hidden_states: torch.Tensor, *_args: object, **_kwargs: object) -> torch.Tensor:
-    """In place of a layer that another node runs."""
+    """Takes the place of a layer that another node runs."""
     return hidden_states
 
 

@@ -1,7 +1,7 @@
-"""The way of a checkpoint's tensors into a model of which one span is wanted.
+"""Leads a checkpoint's tensors into a model of which only one span is wanted.
 
-Checkpoints keep names that a family's class has since changed, and experts apart that it holds in one tensor:
-transformers' own conversions translate. Here is decided which of the tensors a span needs.
+Checkpoints use names that a family's class has since changed, and keep experts separate that the class holds in one
+tensor. transformers' own conversions translate them. This module decides which of the tensors a span needs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SpanWeights:
         return {name for name in self._parameters if name.startswith(prefix)}
 
     def needed(self, names: Iterable[str]) -> list[str]:
-        """Those of a checkpoint's tensors that the span needs, by the checkpoint's names."""
+        """The tensors of a checkpoint that the span needs, by the checkpoint's names."""
         return [name for group in self._groups(names) for name in group]
 
     def _groups(self, names: Iterable[str]) -> list[list[str]]:
@@ -78,10 +78,11 @@ class SpanWeights:
         return self._below(self._layers[layer])
 
     def _outside(self, available: set[str]) -> set[str]:
-        """Embedding and head only at their end of the model, and in the guise in which the checkpoint has them.
+        """The needed tensors outside the layers: embedding and head only at their end of the model, as the checkpoint
+        has them.
 
-        What else lies beside the layers (final norm, tables of positions) is small, and only the family's code knows
-        where in the pass it is used: every span takes it.
+        Whatever else is beside the layers (final norm, tables of positions) is small, and only the family's code knows
+        where in the pass it is used, so every span takes it.
         """
         ends = {name if name in available else self._tied.get(name, name) for name in self._ends()}
         return ends | self._beside
@@ -97,7 +98,7 @@ class SpanWeights:
     def load(self, weights: Mapping[str, torch.Tensor], quantize: Quantize | None, progress: Progress) -> None:
         """Assign the needed tensors, reading one layer's at a time so that memory stays near its final size.
 
-        weights: by the checkpoint's names; it may hold more. Raises EngineError when one is missing or of a wrong
+        weights: by the checkpoint's names; there may be more. Raises EngineError when one is missing, has a wrong
         shape, or cannot be quantized.
         """
         outside, *layers = self._groups(weights)
@@ -112,7 +113,7 @@ class SpanWeights:
         self._check_loaded(self._ends() | (self._beside if self._has_head() else set()))
 
     def _assign(self, weights: Mapping[str, torch.Tensor], names: list[str]) -> None:
-        """Through transformers' own loader, which renames, merges and casts as the family asks."""
+        """Assign tensors through transformers' own loader, which renames, merges and casts as the family requires."""
         options = LoadStateDictConfig(
             device_map={"": self._device},
             dtype=self._model.dtype,
@@ -129,7 +130,7 @@ class SpanWeights:
             raise EngineError(f"The tensor {name} cannot be made from the model's files: {error}.")
 
     def _tie(self) -> None:
-        """Where embedding and head are one, what was loaded as either serves as both."""
+        """If embedding and head are one, let whichever was loaded serve as both."""
         if self._ends():
             self._model.tie_weights(missing_keys=self._missing(), recompute_mapping=False)
 
@@ -154,7 +155,7 @@ def _head(model: PreTrainedModel) -> nn.Module:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """transformers would draw one for every layer."""
+    """Turn off transformers' progress bars, because it would draw one for every layer."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

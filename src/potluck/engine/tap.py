@@ -1,56 +1,40 @@
-"""The tap: copies one layer's output out of a running llama.cpp graph, and stops the graph there.
+"""Copies one layer's output out of a running llama.cpp graph, and stops the graph there.
 
-llama.cpp's scheduler asks an evaluation callback about every graph node (31 a layer). `_tap.c` answers in
-nanoseconds; where it was not compiled, a Python callback does the same at about a microsecond an answer.
+llama.cpp's scheduler asks an evaluation callback about every graph node (31 for each layer). `_tap.c` answers in
+nanoseconds. If it was not compiled, a Python callback does the same at about a microsecond for each answer.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-from pathlib import Path
 from typing import Any, Protocol
 
-import llama_cpp
 import llama_cpp.llama_cpp as c
 import numpy as np
 
+from potluck.engine import ggml
 from potluck.engine.base import Rows
 from potluck.errors import EngineError
 
 _NAME_BYTES = 64  # GGML_MAX_NAME
 
-
-def _load_ggml() -> ctypes.CDLL:
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    for pattern in ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.*"):
-        for file in folder.glob(pattern):
-            return ctypes.CDLL(str(file))
-    raise EngineError(f"llama-cpp-python has no ggml-base library in {folder}.")
-
-
-_ggml = _load_ggml()
-_ggml.ggml_get_name.argtypes = [ctypes.c_void_p]
-_ggml.ggml_get_name.restype = ctypes.c_char_p
-_ggml.ggml_nbytes.argtypes = [ctypes.c_void_p]
-_ggml.ggml_nbytes.restype = ctypes.c_size_t
-_ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-_ggml.ggml_backend_tensor_get.restype = None
+_ggml = ggml.base()
 
 
 class Tap(Protocol):
     @property
     def callback(self) -> Any:
-        """For `llama_context_params.cb_eval`, with `user_data` beside it."""
+        """The callback for `llama_context_params.cb_eval`, and its `user_data`."""
 
     @property
     def user_data(self) -> ctypes.c_void_p | None: ...
 
     def watch(self, layer: int | None) -> None:
-        """In the next graph stop after this layer (of the span file, from 0); None: let the graph run to its end."""
+        """Stop the next graph after this layer (of the span file, from 0). None lets the graph run to its end."""
 
     def rows(self, count: int, width: int) -> Rows:
-        """A copy `[count, width]` of what the last graph gave; EngineError unless it gave exactly that."""
+        """A copy `[count, width]` of the last graph's output. Raises EngineError unless it gave exactly that."""
 
 
 class PythonTap:
@@ -80,7 +64,7 @@ class PythonTap:
 
 
 class _State(ctypes.Structure):
-    """`struct tap` of `_tap.c`."""
+    """The `struct tap` of `_tap.c`."""
 
     _fields_ = [
         ("name", ctypes.c_char * _NAME_BYTES),
@@ -122,12 +106,12 @@ def _take(buffer: Rows, got: int, count: int, width: int) -> Rows:
 
 
 def compiled_library() -> ctypes.CDLL | None:
-    """`_tap.c` as it was compiled at installation, or None where there was no compiler."""
+    """The library of `_tap.c` from the installation, or None if there was no compiler."""
     spec = importlib.util.find_spec("potluck.engine._tap")
     return ctypes.CDLL(spec.origin) if spec is not None and spec.origin is not None else None
 
 
 def make_tap(values: int) -> Tap:
-    """A tap that can hold so many float32 values."""
+    """A tap that can hold this number of float32 values."""
     library = compiled_library()
     return PythonTap(values) if library is None else CompiledTap(values, library)

@@ -1,4 +1,4 @@
-"""The transformers engine: runs a span of any Hugging Face model through its stock PyTorch class.
+"""The transformers engine, which runs a span of any Hugging Face model through its stock PyTorch class.
 
 No family is named here: a model whose class supports transformers' attention interface runs.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
+from potluck.engine.exclusive import claim_process
 from potluck.engine.kvcache import KvCache
 from potluck.engine.quantize import Quantize
 from potluck.engine.ragged_attention import RaggedBatch
@@ -22,18 +23,22 @@ from potluck.errors import EngineError
 from potluck.types import Capacity, Span
 
 Weights = Mapping[str, torch.Tensor]
-"""Tensors of a checkpoint by the names it gives them, layers in the model's numbering. May be read lazily: the
+"""The tensors of a checkpoint by its own names, with layers in the model's numbering. They may be read lazily: the
 engine lists the names, and then reads each tensor that its span needs once, layer by layer."""
 
 
 class TransformersEngine:
     """Implements `potluck.engine.base.Engine`.
 
-    config: what the model's config.json holds. threads: of PyTorch's CPU kernels, in the whole process.
-    dtype: of weights and computation; None: the config's, float32 where it names none.
-    quantize: weight-only, of the layers; None: not at all. device: None: a GPU where there is one.
-    Raises EngineError when transformers cannot run the model or tensors are missing, SpanError for a span outside it.
+    config: the content of the model's config.json. threads: of PyTorch's CPU kernels, in the whole process.
+    dtype: that of weights and computation; None means the config's, or float32 if it names none.
+    quantize: weight-only, for the layers; None means not at all. device: None means a GPU if there is one.
+    Raises EngineError when transformers cannot run the model, when tensors are missing, or when llama.cpp is loaded in
+    this process; SpanError for a span outside the model.
     """
+
+    build = ""
+    """PyTorch promises no bits: its kernels change with the number of rows and threads."""
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class TransformersEngine:
         device: torch.device | None = None,
         progress: Progress = ignore,
     ) -> None:
+        claim_process("PyTorch")
         self.span = span
         self.capacity = capacity
         torch.set_num_threads(threads)
@@ -59,7 +65,7 @@ class TransformersEngine:
         self._cache = KvCache(capacity)
 
     def use_cores(self, cores: Sequence[int]) -> None:
-        """As many threads; PyTorch places them itself."""
+        """Use as many threads as there are CPUs; PyTorch places them itself."""
         if len(cores) != torch.get_num_threads():
             torch.set_num_threads(len(cores))
 
@@ -85,13 +91,13 @@ class TransformersEngine:
         return rows.to(self._model.device, torch.int64 if self.span.first == 0 else self._model.dtype)
 
     def _wanted(self, batch: Sequence[Segment]) -> torch.Tensor:
-        """The rows of the batch whose logits are wanted: the last ones of each segment."""
+        """The rows of the batch whose logits are wanted, which are the last ones of each segment."""
         ends = accumulate(segment.rows for segment in batch)
         rows = [row for segment, end in zip(batch, ends, strict=True) for row in range(end - segment.wanted, end)]
         return torch.tensor(rows, dtype=torch.int64, device=self._model.device)
 
     def rest(self) -> None:
-        """PyTorch's pool serves every caller."""
+        """Do nothing, because PyTorch's pool serves every caller."""
 
     @property
     def sessions(self) -> int:
@@ -132,8 +138,8 @@ def best_device() -> torch.device:
 
 
 def needed_tensors(config: Mapping[str, Any], names: Iterable[str], span: Span) -> list[str]:
-    """Those of a checkpoint's tensors (all `names`) that an engine for `span` reads; no weights are needed to tell.
+    """The tensors of a checkpoint (among all `names`) that an engine for `span` reads. This needs no weights.
 
-    Raises as TransformersEngine does for the model and the span.
+    Raises the same errors as TransformersEngine does for the model and the span.
     """
     return SpanModel(config, span, torch.device("meta"), None).weights.needed(names)

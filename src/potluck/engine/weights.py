@@ -1,4 +1,4 @@
-"""A raw span file's tensors as PyTorch's, read one at a time."""
+"""Reads a raw span file's tensors as PyTorch's, one at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potluck.models.spans import read_raw_span
 
 
 class RawWeights(Mapping[str, torch.Tensor]):
-    """Tensors of a file that `potluck.models.spans.plan_raw_span` has laid out, by the checkpoint's names."""
+    """The tensors of a file that `potluck.models.spans.plan_raw_span` has laid out, by the checkpoint's names."""
 
     def __init__(self, path: Path) -> None:
         self._arrays = read_raw_span(path)

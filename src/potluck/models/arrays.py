@@ -1,4 +1,4 @@
-"""Tensors as NumPy arrays: fetched, checked against the manifest, and turned into float32."""
+"""Fetches tensors as NumPy arrays, checks them against the manifest, and turns them into float32."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ DTYPES: dict[str, npt.DTypeLike] = {
     "U64": np.uint64,
     "F64": np.float64,
 }
-"""What holds a tensor's items; NumPy has no bfloat16 and no 8-bit floats, so that those are their bits."""
+"""The NumPy type that holds a tensor's items. NumPy has no bfloat16 and no 8-bit floats, so these are kept as their
+bits."""
 
 
 def read_array(tensor: Tensor, source: Source, progress: Progress = lambda _: None) -> Array:
-    """A tensor of a Hugging Face model in its own shape; where `tensor.dtype` is "BF16", its bits as uint16.
+    """A tensor of a Hugging Face model in its own shape; if `tensor.dtype` is "BF16", its bits as uint16.
 
     Raises IntegrityError when the bytes have the wrong SHA-256 twice, ModelError when the source fails.
     """
@@ -60,7 +61,7 @@ def read_array(tensor: Tensor, source: Source, progress: Progress = lambda _: No
 
 
 def fetch_verified(tensor: Tensor, source: Source, fetch: Callable[[], str], progress: Progress) -> None:
-    """Call `fetch`, which brings bytes from `source` and returns their SHA-256, until it is right; twice at most."""
+    """Call `fetch`, which brings bytes from `source` and returns their SHA-256, until it is right; at most twice."""
     for _ in range(_TRIES):
         if fetch() == tensor.sha256:
             return
@@ -72,13 +73,15 @@ def fetch_verified(tensor: Tensor, source: Source, fetch: Callable[[], str], pro
 
 
 def check_length(tensor: Tensor, done: int) -> None:
-    """ModelError unless as many bytes came in as the tensor has."""
+    """Raises ModelError unless the number of bytes that arrived is the tensor's."""
     if done != tensor.nbytes:
         raise ModelError(f"The source gave {done} of the {tensor.nbytes} bytes of {tensor.name} in {tensor.file}.")
 
 
 def to_float32(values: Array, dtype: str) -> Floats:
-    """Values as `read_array` gives them for this dtype. Raises ModelError for one that holds no plain floats."""
+    """The values of `read_array` for this dtype as float32. Raises ModelError when the dtype is not one of plain
+    floats.
+    """
     if dtype == "BF16":  # the upper half of a float32
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype in ("F16", "F32", "F64"):

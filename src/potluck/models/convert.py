@@ -1,4 +1,5 @@
-"""Turns a Hugging Face model into what llama.cpp loads: header and pieces of the whole model, still to be cut.
+"""Turns a Hugging Face model into what llama.cpp loads: header and pieces of the whole model, which are still to be
+cut.
 
 Shapes: h heads, d head size, n columns.
 """
@@ -26,7 +27,7 @@ _EMBEDDING = "token_embd.weight"
 
 
 def family_of(manifest: Manifest) -> families.Family:
-    """ModelError when llama.cpp does not run models of this architecture."""
+    """The family of this model. Raises ModelError when llama.cpp does not run models of this architecture."""
     family = families.family_of(manifest.metadata["config"])
     if family is None:
         known = ", ".join(families.FAMILIES)
@@ -43,17 +44,17 @@ def _where(manifest: Manifest) -> str:
 
 
 def model_header(manifest: Manifest) -> Header:
-    """GGUF metadata of the whole model, without tokenizer."""
+    """The GGUF metadata of the whole model, without the tokenizer."""
     family = family_of(manifest)
     entries = families.metadata(_where(manifest), manifest.metadata["config"], family)
     return Header(family.name, {"general.name": (["STRING"], manifest.name), **entries})
 
 
 def model_pieces(manifest: Manifest, quantize: Quantize) -> list[Piece]:
-    """The tensors of the whole model, as llama.cpp names them.
+    """The tensors of the whole model, under llama.cpp's names.
 
-    Matrices are quantized; those whose rows are no whole number of blocks become f16, vectors f32. The head decides
-    every token: it has 8 bits at least, as in llama.cpp's own recipes.
+    Matrices are quantized. Those whose rows are not a whole number of blocks become f16, and vectors become f32. The
+    head decides every token, so it has at least 8 bits, as in llama.cpp's own recipes.
     Raises ModelError when a tensor is missing or has no place in llama.cpp.
     """
     family = family_of(manifest)
@@ -85,7 +86,7 @@ def _constant(values: Floats) -> Floats:
 
 
 def _by_name(manifest: Manifest, family: families.Family) -> dict[str, Tensor]:
-    """llama.cpp's name for each tensor that it needs; a head that is only a copy of the embedding is left out."""
+    """llama.cpp's name for each tensor that it needs. A head that is only a copy of the embedding is left out."""
     names = get_tensor_name_map(family.arch, manifest.layers)
     tied = families.is_tied(manifest.metadata["config"], [tensor.name for tensor in manifest.tensors])
     tensors: dict[str, Tensor] = {}
@@ -123,7 +124,7 @@ def _dtype(tensor: Tensor, quantize: Quantize) -> GGMLQuantizationType:
 
 
 def _arrangement(name: str, tensor: Tensor, manifest: Manifest, family: families.Family) -> Callable[[Array], Array]:
-    """How the rows of this tensor must be reordered for llama.cpp."""
+    """The way in which the rows of this tensor must be reordered for llama.cpp."""
     config, where = manifest.metadata["config"], _where(manifest)
     heads = int(families.field(where, config, "num_attention_heads"))
     stem = name.split(".")[-2]
@@ -149,12 +150,14 @@ def _as_it_is(values: Array) -> Array:
 
 
 def _split_qkv(values: Array, heads: int) -> Array:
-    """`[h·3·d, …]`, query, key and value of each head together, to `[3·h·d, …]`, all queries first."""
+    """Turn `[h·3·d, …]`, with query, key and value of each head together, into `[3·h·d, …]`, with all queries first."""
     parts = values.reshape(heads, 3, -1, *values.shape[1:])
     return np.ascontiguousarray(parts.swapaxes(0, 1)).reshape(values.shape)
 
 
 def _pair_rotary(values: Array, heads: int) -> Array:
-    """`[h·d, …]`, where row i of a head rotates with row i + d/2, to neighbours that rotate together."""
+    """Reorder `[h·d, …]`, in which row i of a head rotates with row i + d/2, so that rows that rotate together are
+    neighbours.
+    """
     halves = values.reshape(heads, 2, -1, *values.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)

@@ -1,4 +1,4 @@
-"""The Hugging Face families that llama.cpp can run: what config.json becomes in GGUF, which tensors there must be.
+"""The Hugging Face families that llama.cpp can run: what config.json becomes in GGUF, and which tensors must exist.
 
 Everything here is a pure function of config.json. `where` is the path of that file, for messages.
 """
@@ -18,7 +18,7 @@ from potluck.errors import ModelError
 
 Config = dict[str, Any]
 Entries = dict[str, tuple[list[str], Any]]
-"""GGUF metadata: each key's value types and its value."""
+"""GGUF metadata: the value types and the value of each key."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Family:
     """One architecture of llama.cpp.
 
     activations: the values of `hidden_act` that it computes.
-    layer: the names, within a layer, of the tensors without which llama.cpp does not load.
-    ends: the same outside the layers. Head and embedding may be one: see `is_tied`.
+    layer: the names, within a layer, of the tensors that llama.cpp requires.
+    ends: the same outside the layers. Head and embedding may be one tensor: see `is_tied`.
     """
 
     arch: MODEL_ARCH
@@ -69,29 +69,29 @@ FAMILIES = {
     "Qwen2ForCausalLM": _QWEN2,
     "Qwen3ForCausalLM": _QWEN3,
 }
-"""By the first of the `architectures` in config.json."""
+"""The families by the first of the `architectures` in config.json."""
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
 def architecture_of(config: Config) -> str:
-    """The class that config.json names, or "" when it names none."""
+    """The class that config.json names, or "" if it names none."""
     names = config.get("architectures") or [""]
     return str(names[0])
 
 
 def family_of(config: Config) -> Family | None:
-    """The family in which llama.cpp runs this model; None when it does not."""
+    """The family in which llama.cpp runs this model; None if there is none."""
     return FAMILIES.get(architecture_of(config))
 
 
 def is_causal(config: Config) -> bool:
-    """Whether this is a causal language model, of whatever family: what the transformers engine can run."""
+    """Whether this is a causal language model of any family, which the transformers engine can run."""
     return architecture_of(config).endswith(_CAUSAL)
 
 
 def known_architecture(where: str, config: Config) -> str:
-    """The architecture, or ModelError when no engine runs it."""
+    """The architecture. Raises ModelError when no engine runs it."""
     if not is_causal(config):
         name = architecture_of(config) or "no architecture"
         known = ", ".join(FAMILIES)
@@ -103,7 +103,9 @@ def known_architecture(where: str, config: Config) -> str:
 
 
 def check_transformers(name: str, model_type: str) -> None:
-    """ModelError when the transformers library knows no such model type; without the library nobody can tell."""
+    """Raises ModelError when the transformers library does not know the model's type. Without the library nothing is
+    checked.
+    """
     try:
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     except ImportError:
@@ -116,7 +118,7 @@ def check_transformers(name: str, model_type: str) -> None:
 
 
 def is_tied(config: Config, names: Iterable[str]) -> bool:
-    """Whether the head is the embedding; `names`: the tensors that the files hold."""
+    """Whether the head is the embedding. names: the tensors that the files hold."""
     return config.get("tie_word_embeddings") is True or not any(is_head(name) for name in names)
 
 
@@ -126,7 +128,7 @@ def is_head(name: str) -> bool:
 
 
 def field(where: str, config: Config, *keys: str) -> Any:
-    """The first of these keys that config.json has; ModelError when it has none."""
+    """The value of the first of these keys that config.json has. Raises ModelError when it has none of them."""
     for key in keys:
         if config.get(key) is not None:
             return config[key]
@@ -134,13 +136,13 @@ def field(where: str, config: Config, *keys: str) -> Any:
 
 
 def sliding_window(config: Config) -> int | None:
-    """Positions that a layer attends to, where that is fewer than all."""
+    """The number of positions that a layer attends to, if that is fewer than all."""
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     return int(window) if window else None
 
 
 def check(where: str, config: Config, family: Family) -> None:
-    """ModelError for what the family's models may do but llama.cpp, or its GGUF, cannot express."""
+    """Raises ModelError for features of the family's models that llama.cpp, or its GGUF, cannot express."""
     if config.get("hidden_act") not in family.activations:
         raise _unable(where, f"the activation {config.get('hidden_act')}")
     if config.get("quantization_config"):
@@ -162,7 +164,7 @@ def _unable(where: str, what: str) -> ModelError:
 
 
 def rope(config: Config) -> dict[str, Any]:
-    """Rope parameters in today's names, from today's `rope_parameters` or from the older keys."""
+    """The rope parameters under today's names, from today's `rope_parameters` or from the older keys."""
     old, new = config.get("rope_scaling") or {}, config.get("rope_parameters") or {}
     merged = {
         "rope_theta": config.get("rope_theta", config.get("rotary_emb_base", 10_000.0)),
@@ -219,7 +221,7 @@ def _float(value: Any) -> tuple[list[str], float]:
 
 
 def _scaling(where: str, config: Config) -> Entries:
-    """Keys of the rope scaling. The type llama3 has none: see `rope_factors`."""
+    """The keys of the rope scaling. The type llama3 has none: see `rope_factors`."""
     parameters = rope(config)
     kind = parameters["rope_type"]
     if kind not in ("linear", "yarn"):
@@ -238,9 +240,9 @@ def _scaling(where: str, config: Config) -> Entries:
 
 
 def rope_factors(where: str, config: Config) -> npt.NDArray[np.float32] | None:
-    """What llama.cpp divides each rope frequency by, `[head size / 2]`; None where frequencies are not scaled.
+    """The number by which llama.cpp divides each rope frequency, `[head size / 2]`; None if frequencies are not scaled.
 
-    Llama 3.1 keeps short wavelengths, divides long ones by `factor` and blends those between.
+    Llama 3.1 keeps short wavelengths, divides long ones by `factor`, and blends those in between.
     """
     parameters = rope(config)
     if parameters["rope_type"] != "llama3":

@@ -1,4 +1,4 @@
-"""The files of a model, wherever they lie: sizes and byte ranges, and what they are read with."""
+"""The files of a model, wherever they are: their sizes, their byte ranges, and the readers for them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from potluck.errors import ModelError
 from potluck.models.manifest import Tensor
 
 CHUNK = 1 << 20
-"""Bytes to read at a time."""
+"""The number of bytes to read at a time."""
 
 Progress = Callable[[int], None]
-"""Called with each number of bytes that have come in; a negative one takes back what proved to be wrong."""
+"""Receives each number of bytes that have arrived; a negative one takes back bytes that proved to be wrong."""
 
 
 class Source(Protocol):
-    """Where the tensors of a model come from. Whoever takes them checks their SHA-256."""
+    """A source of a model's tensors. Whoever takes tensors from it checks their SHA-256."""
 
     def fetch(self, tensor: Tensor, start: int = 0) -> Iterator[bytes]:
-        """The tensor's bytes from `start` on, in chunks of any size. Raises ModelError when they cannot be had."""
+        """The tensor's bytes from `start` on, in chunks of any size. Raises ModelError when they cannot be read."""
 
     def distrust(self, tensor: Tensor) -> None:
-        """What was fetched of this tensor last proved wrong: take it from elsewhere, if there is an elsewhere."""
+        """Note that the latest bytes of this tensor were wrong, so that they come from elsewhere if possible."""
 
 
 class Files(Protocol):
-    """The files of a model; `location` names their folder in messages."""
+    """The files of a model. `location` names their folder in messages."""
 
     @property
     def location(self) -> str: ...
@@ -40,11 +40,11 @@ class Files(Protocol):
     def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
         """The bytes `offset` … `offset + nbytes` of one of the files, in chunks of any size.
 
-        Raises ModelError when they cannot be had.
+        Raises ModelError when they cannot be read.
         """
 
     def size(self, file: str) -> int | None:
-        """Bytes of the file; None when there is none of this name."""
+        """The size of the file in bytes; None if no file has this name."""
 
 
 class FileSource(ABC):
@@ -52,13 +52,13 @@ class FileSource(ABC):
 
     @abstractmethod
     def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
-        """As `Files.stream`."""
+        """Stream bytes as `Files.stream` does."""
 
     def fetch(self, tensor: Tensor, start: int = 0) -> Iterator[bytes]:
         return self.stream(tensor.file, tensor.offset + start, tensor.nbytes - start)
 
     def distrust(self, tensor: Tensor) -> None:  # noqa: B027 — not abstract: this is what files do
-        """There is nowhere else to take it from."""
+        """Do nothing, because there is no other place to take the tensor from."""
 
 
 class LocalSource(FileSource):
@@ -88,7 +88,7 @@ class LocalSource(FileSource):
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor as its file's own index gives it. dtype: as safetensors names it; shape: rows first."""
+    """A tensor in the words of its file's own index. dtype: safetensors' name; shape: rows first."""
 
     name: str
     dtype: str
@@ -106,7 +106,7 @@ ITEM_BYTES = {
 
 
 def read(files: Files, file: str, offset: int, nbytes: int) -> bytes:
-    """These bytes exactly; ModelError when the file ends before."""
+    """Read exactly these bytes. Raises ModelError when the file ends before them."""
     data = b"".join(files.stream(file, offset, nbytes))
     if len(data) != nbytes:
         raise truncated(files, file)
@@ -118,7 +118,7 @@ def truncated(files: Files, file: str) -> ModelError:
 
 
 def read_whole(files: Files, file: str) -> bytes:
-    """All of a small file; ModelError when there is none."""
+    """Read the whole of a small file. Raises ModelError when it does not exist."""
     return read(files, file, 0, existing_size(files, file))
 
 
@@ -130,18 +130,18 @@ def existing_size(files: Files, file: str) -> int:
 
 
 def read_json(files: Files, file: str) -> dict[str, Any]:
-    """A file that holds one JSON object; ModelError for anything else."""
+    """Read a file that contains one JSON object. Raises ModelError for anything else."""
     try:
         value = json.loads(read_whole(files, file))
     except ValueError as error:
         raise ModelError(f"{files.location}/{file} is not valid JSON; fetch it again.") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{files.location}/{file} holds no JSON object; fetch it again.")
+        raise ModelError(f"{files.location}/{file} does not contain a JSON object; fetch it again.")
     return value
 
 
 def sha256(files: Files, file: str, offset: int, nbytes: int, progress: Progress) -> str:
-    """Of a byte range, in hex."""
+    """The SHA-256 of a byte range, in hex."""
     digest = hashlib.sha256()
     for chunk in files.stream(file, offset, nbytes):
         digest.update(chunk)

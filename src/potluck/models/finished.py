@@ -1,4 +1,4 @@
-"""Remembers which conversions of a half-made span file are done, so that an interrupted run can go on."""
+"""Remembers which conversions of a half-made span file are done, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from potluck.models.manifest import Tensor
 
 
 class Finished:
-    """A text file with one line a finished piece: a key of what it was made from, and the SHA-256 of the result.
+    """A text file with a line for each finished piece: a key of what it was made from, and the SHA-256 of the result.
 
-    A line cut short, or of another model, matches nothing; such a piece is just made again.
+    A line that is cut short, or that belongs to another model, matches nothing, and its piece is simply made again.
     """
 
     def __init__(self, path: Path) -> None:

@@ -14,15 +14,16 @@ from potluck.models.manifest import Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece
 
 ARCHITECTURES = frozenset({"gptneox", "llama", "qwen2", "qwen3"})
-"""Those whose layers llama.cpp computes without regard to their place in the model, checked at every cut."""
+"""The architectures whose layers llama.cpp computes without regard to their place in the model; checked at every cut.
+"""
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 
 
 def read_manifest(path: Path, progress: Progress = lambda _: None) -> Manifest:
-    """Index and hash a GGUF file; `progress` is called with each number of bytes hashed.
+    """Index and hash a GGUF file. progress: receives each number of bytes that were hashed.
 
-    Raises ModelError when the file is no GGUF, is cut short, or holds an architecture no engine runs.
+    Raises ModelError when the file is not GGUF, is truncated, or contains an architecture that no engine runs.
     """
     reader = _open(path)
     fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
@@ -51,7 +52,7 @@ def read_manifest(path: Path, progress: Progress = lambda _: None) -> Manifest:
 
 
 def _open(path: Path) -> GGUFReader:
-    """The reader, once every byte that the index promises is known to be there."""
+    """The reader, after a check that every byte that the index promises is there."""
     with path.open("rb") as file:
         magic = file.read(4)
     if path.stat().st_size < 24 or magic != b"GGUF":
@@ -109,13 +110,13 @@ def _tensor(path: Path, item: Any, progress: Progress) -> Tensor:
 
 
 def model_header(manifest: Manifest) -> Header:
-    """Metadata of the whole model, without tokenizer."""
+    """The metadata of the whole model, without the tokenizer."""
     entries = {key: (kinds, value) for key, (kinds, value) in manifest.metadata.items()}
     return Header(manifest.architecture, entries)
 
 
 def model_pieces(manifest: Manifest) -> list[Piece]:
-    """Every tensor of the model, to be copied byte for byte."""
+    """All tensors of the model, which are copied byte for byte."""
     return [
         Piece(tensor.name, tensor.shape, GGMLQuantizationType[tensor.dtype], Copied(tensor))
         for tensor in manifest.tensors

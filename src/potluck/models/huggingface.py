@@ -1,4 +1,4 @@
-"""Hugging Face directories: their manifest, and which of their tensors a span needs."""
+"""Hugging Face directories: their manifest, and the tensors of theirs that a span needs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WEIGHTS: tuple[tuple[str, _Reader], ...] = (
     ("model.safetensors", read_safetensors),
     ("pytorch_model.bin", read_checkpoint),
 )
-"""The file that holds all weights, in the order of preference; `.index.json` behind the name lists shards instead."""
+"""The files that hold all weights, in the order of preference. `.index.json` after the name lists shards instead."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 _BUFFER = re.compile(r"rotary_emb\.inv_freq|(attention|attn)\.masked_bias")
@@ -31,7 +31,7 @@ _EXIT = re.compile(r"norm|(^|\.)(ln_f|lm_head|embed_out)\.")
 
 
 def read_manifest(files: Files, name: str, progress: Progress = lambda _: None) -> Manifest:
-    """Index and hash the weights; `progress` is called with each number of bytes hashed.
+    """Index and hash the weights. progress: receives each number of bytes that were hashed.
 
     Raises ModelError, before anything is hashed, when the directory is not a complete causal language model.
     """
@@ -64,23 +64,24 @@ def _kv_width(where: str, config: dict[str, Any]) -> int:
 
 
 def _context(where: str, config: dict[str, Any]) -> int:
-    """llama.cpp attends to all positions: where a family has a window, that is the same up to the window's length."""
+    """The context, but no more than a sliding window holds, because llama.cpp attends to all positions."""
     context = int(families.field(where, config, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
     window = families.sliding_window(config) if families.family_of(config) else None
     return min(context, window) if window else context
 
 
 def _is_superfluous(item: Stored, layers: int) -> bool:
-    """Constants that old checkpoints carry along and every engine computes itself, and layers beyond the last.
+    """Whether a tensor is a constant that old checkpoints contain and every engine computes, or belongs beyond the last
+    layer.
 
-    Those predict several tokens at once, which is an addition to the model.
+    Layers beyond the last one predict several tokens at once, which is an addition to the model.
     """
     is_mask = bool(_MASK.search(item.name)) and item.dtype in ("BOOL", "U8")
     return is_mask or bool(_BUFFER.search(item.name)) or (_layer(item.name) or 0) >= layers
 
 
 def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
-    """Every tensor of the model with its file."""
+    """Every tensor of the model, with its file."""
     for whole, reader in _WEIGHTS:
         index = f"{whole}.index.json"
         if files.size(index) is not None:
@@ -136,10 +137,10 @@ def _tensor(files: Files, file: str, item: Stored, progress: Progress) -> Tensor
 
 
 def span_tensors(manifest: Manifest, span: Span) -> list[Tensor]:
-    """What a span needs of a Hugging Face model, in the model's own names and layout.
+    """The tensors that a span needs of a Hugging Face model, in the model's own names and layout.
 
-    Its layers; at the model's ends the embedding, the final norm and the head (the embedding, where they are one);
-    and whatever tensor outside the layers is none of these, because any layer may use it.
+    These are its layers; at the model's ends the embedding, the final norm and the head (the embedding, if they are
+    one); and every other tensor outside the layers, because any layer may use it.
     """
     first, last = span.first == 0, span.last == manifest.layers - 1
     tied = families.is_tied(manifest.metadata["config"], [tensor.name for tensor in manifest.tensors])

@@ -1,4 +1,4 @@
-"""The manifest: what a model consists of, so that a node can fetch just the bytes of its span and check them."""
+"""The manifest: the content of a model, so that a node can fetch just the bytes of its span and check them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from potluck.errors import ModelError
 
 
 class Tensor(Struct, frozen=True):
-    """One tensor as the model's files hold it.
+    """One tensor in the model's files.
 
-    dtype, shape: in the terms of the file's own format (GGUF: "Q4_0", row length first; Hugging Face: "BF16" and
-    the like as safetensors names them, rows first). offset, nbytes: its byte range in `file`.
-    layer: the layer it belongs to; None for embedding, head and other tensors outside the layers.
+    dtype, shape: in the terms of the file's own format (GGUF: "Q4_0", row length first; Hugging Face: "BF16" and the
+    like as safetensors names them, rows first). offset, nbytes: its byte range in `file`.
+    layer: the layer that it belongs to; None for the embedding, the head and other tensors outside the layers.
     """
 
     name: str
@@ -53,7 +53,9 @@ class Manifest(Struct, frozen=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the weights and their metadata: equal for equal models, wherever their files lie."""
+        """The SHA-256 (hex) of the weights and their metadata. Equal models have equal digests, wherever their files
+        are.
+        """
         parts = [(t.name, t.dtype, t.shape, t.sha256) for t in self.tensors]
         return hashlib.sha256(
             msgspec.json.encode((self.format, self.metadata, sorted(parts)), order="sorted")
@@ -65,7 +67,7 @@ class Manifest(Struct, frozen=True, dict=True):
         return frozenset(tensor.file for tensor in self.tensors)
 
     def layer_bytes(self) -> list[int]:
-        """Bytes of the tensors of each layer, by layer."""
+        """The bytes of the tensors of each layer, by layer."""
         sizes = [0] * self.layers
         for tensor in self.tensors:
             if tensor.layer is not None:
@@ -77,7 +79,7 @@ class Manifest(Struct, frozen=True, dict=True):
 
     @classmethod
     def decode(cls, data: bytes) -> Manifest:
-        """Raises ModelError when `data` is no manifest."""
+        """Decode a manifest. Raises ModelError when `data` is not one."""
         try:
             return msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as error:

@@ -1,4 +1,4 @@
-"""A whole Hugging Face model as one ordinary GGUF file, tokenizer included: `potluck convert`."""
+"""Writes a whole Hugging Face model as one ordinary GGUF file, tokenizer included, for `potluck convert`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from potluck.types import Quantize
 def write_model_file(
     manifest: Manifest, out: Path, quantize: Quantize, source: LocalSource, progress: Progress = lambda _: None
 ) -> None:
-    """Write the model to `out`; stock llama.cpp loads it. An interrupted run is taken up where it stopped.
+    """Write the model to `out`; stock llama.cpp can load it. An interrupted run continues where it stopped.
 
-    Raises ModelError when `out` exists, when the model is a GGUF file already, or when llama.cpp cannot run the model
+    Raises ModelError when `out` exists, when the model is already a GGUF file, or when llama.cpp cannot run the model
     or its tokenizer.
     """
     if out.exists():

@@ -1,4 +1,4 @@
-"""A model's tensors from the coordinator and from other nodes that hold them: from whoever is faster."""
+"""Takes a model's tensors from the coordinator and from other nodes that hold them, whichever is faster."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _TIMEOUT = httpx.Timeout(5.0, connect=2.0)
 _LONGEST_LIST = 1 << 22
 
 _SAMPLE = 1 << 18
-"""Bytes: what is smaller takes a round trip from anyone, and tells nothing of the speed."""
+"""The bytes of a sample. A smaller piece takes one round trip from anyone and says nothing about the speed."""
 _FIRST_BLOCK = 1 << 21
 _LARGEST_BLOCK = 1 << 26
 _BLOCK_S = 2.0
 _LONGEST_BLOCK_S = 4.0
-"""A block should take two seconds. One that takes four is broken off, and the rest asked for anew."""
+"""A block should take two seconds. One that takes four is broken off, and the rest is requested anew."""
 _TRIES = 5
 
 
 class Supplier(ABC):
-    """One that can be asked for tensors, and what is known of it. rate: bytes a second, None before it is measured."""
+    """A machine that can be asked for tensors. rate: its bytes a second, None before it is measured."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
@@ -42,10 +42,10 @@ class Supplier(ABC):
 
     @abstractmethod
     def read(self, tensor: Tensor, start: int, nbytes: int) -> Generator[bytes, None, None]:
-        """These bytes of the tensor. Raises ModelError when they cannot be had."""
+        """Read these bytes of the tensor. Raises ModelError when they cannot be read."""
 
     def note(self, nbytes: int, seconds: float) -> None:
-        """It gave so many bytes in this time."""
+        """Note that it gave this number of bytes in this time."""
         rate = nbytes / max(seconds, 1e-6)
         self.rate = rate if self.rate is None else (self.rate + rate) / 2
 
@@ -53,13 +53,13 @@ class Supplier(ABC):
         self._failures = 0
 
     def failed(self, now: float) -> None:
-        """Leave it alone, longer each time in a row; at last for good."""
+        """Leave it alone, longer each time in a row, and finally for good."""
         self._failures += 1
         self.rests_until = now + 2**self._failures if self._failures < _TRIES else math.inf
 
 
 class Coordinator(Supplier):
-    """The one that has everything."""
+    """The supplier that has everything."""
 
     def __init__(self, source: CoordinatorSource) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Peer(Supplier):
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=_TIMEOUT, trust_env=False)
 
     def greet(self) -> None:
-        """Learn what it holds. One that cannot be reached, as behind a firewall, holds nothing."""
+        """Learn what it holds. A peer that cannot be reached, for example behind a firewall, holds nothing."""
         try:
             with self._connect() as client, client.stream("GET", "/tensors") as reply:
                 listing = bytearray()
@@ -119,10 +119,10 @@ class Peer(Supplier):
 
 
 class PeerSource:
-    """Tensors from the coordinator and from nodes, in blocks, each from the fastest. Implements `Source`.
+    """Takes tensors from the coordinator and from nodes, in blocks, each from the fastest. Implements `Source`.
 
-    Everyone is tried once, with a block that counts. Peers are an optimisation: what they do not give, or give wrong,
-    comes from the coordinator. Not for several threads.
+    Everyone is tried once, with a block that is used. Peers are an optimisation: what they do not give, or give
+    wrongly, comes from the coordinator. Not thread-safe.
     """
 
     def __init__(self, coordinator: CoordinatorSource, urls: Sequence[str], token: str) -> None:
@@ -149,14 +149,16 @@ class PeerSource:
             self._giver.drop()
 
     def _greet(self) -> None:
-        """In the background: nobody waits for peers that may be out of reach."""
+        """Greet the peers in the background, because nobody should wait for peers that may be out of reach."""
         if not self._greeted:
             self._greeted = True
             for peer in self._peers:
                 threading.Thread(target=peer.greet, name="potluck-greet", daemon=True).start()
 
     def _candidates(self, tensor: Tensor) -> list[Supplier]:
-        """The coordinator first. One peer at most gives bytes of a tensor, so that it is known who gave wrong ones."""
+        """The coordinator first. At most one peer gives bytes of a tensor, so that it is known which one gave wrong
+        ones.
+        """
         if tensor == self._suspect:
             return [self._coordinator]
         now = time.monotonic()
@@ -165,7 +167,7 @@ class PeerSource:
         return [self._coordinator, *able]
 
     def _block(self, supplier: Supplier, tensor: Tensor, start: int) -> Iterator[bytes]:
-        """What this one gives of its next block; less where it fails or takes too long."""
+        """The supplier's next block; less than that if it fails or takes too long."""
         done, seconds, since = 0, 0.0, time.monotonic()
         try:
             with closing(supplier.read(tensor, start, block_bytes(supplier.rate, tensor.nbytes - start))) as chunks:
@@ -192,7 +194,7 @@ class PeerSource:
 
 
 def choose(candidates: Sequence[Supplier], nbytes: int) -> Supplier:
-    """Whom to ask when so many bytes of a tensor are wanted: whoever is not measured yet, else the fastest."""
+    """The supplier to ask for this number of bytes of a tensor: one that is not measured yet, or else the fastest."""
     unmeasured = [each for each in candidates if each.rate is None]
     if unmeasured and nbytes >= _SAMPLE:
         return unmeasured[0]
@@ -200,7 +202,7 @@ def choose(candidates: Sequence[Supplier], nbytes: int) -> Supplier:
 
 
 def block_bytes(rate: float | None, left: int) -> int:
-    """How much to ask for at once of one who gives so many bytes a second."""
+    """The number of bytes to request at once from a supplier with this rate in bytes a second."""
     if rate is None:
         return min(left, _FIRST_BLOCK)
     return min(left, max(_SAMPLE, min(int(rate * _BLOCK_S), _LARGEST_BLOCK)))

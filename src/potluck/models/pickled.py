@@ -1,8 +1,8 @@
 """Reads the index of a PyTorch checkpoint (`pytorch_model-*.bin`) without PyTorch and without running its pickle.
 
-The file is a ZIP archive, stored uncompressed: a pickle that describes the tensors, and one member a storage.
-So each tensor is a byte range of the file, like in a safetensors file. The pickle may name nothing but
-what describes tensors; anything else it would call is refused.
+The file is a ZIP archive without compression: a pickle that describes the tensors, and one member for each storage. So
+each tensor is a byte range of the file, as in a safetensors file. The pickle may name only what describes tensors;
+anything else that it would call is refused.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ _LOCAL_HEADER = 30
 
 
 def read_checkpoint(files: Files, file: str) -> list[Stored]:
-    """The tensors of the file, with offsets from its beginning; of their bytes none is read.
+    """The tensors of the file, with offsets from its beginning. None of their bytes are read.
 
-    Raises ModelError when the file is missing or truncated, is of PyTorch's format before version 1.6,
-    or holds a pickle that is more than tensors.
+    Raises ModelError when the file is missing or truncated, has PyTorch's format from before version 1.6, or contains a
+    pickle that holds more than tensors.
     """
     where = f"{files.location}/{file}"
     try:
         with zipfile.ZipFile(io.BufferedReader(RangeFile(files, file), _READ_AHEAD)) as archive:
             pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
             if pickled is None:
-                raise ModelError(f"{where} is no PyTorch checkpoint: it holds no data.pkl.")
+                raise ModelError(f"{where} is not a PyTorch checkpoint: it does not contain data.pkl.")
             prefix = pickled.removesuffix("data.pkl")
             if prefix + "byteorder" in archive.namelist() and archive.read(prefix + "byteorder") != b"little":
                 raise ModelError(f"{where} is of big-endian byte order; fetch the model's safetensors files.")
@@ -54,7 +54,7 @@ def read_checkpoint(files: Files, file: str) -> list[Stored]:
             return [_stored(files, file, archive, prefix, name, view) for name, view in state.items()]
     except (zipfile.BadZipFile, NotImplementedError, KeyError) as error:
         raise ModelError(
-            f"{where} is truncated, or no PyTorch checkpoint of version 1.6 or later; "
+            f"{where} is truncated, or is not a PyTorch checkpoint of version 1.6 or later; "
             "fetch it again, or the model's safetensors files."
         ) from error
 
@@ -67,7 +67,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor: some items of a storage, by their strides."""
+    """A tensor, as some items of a storage with their strides."""
 
     storage: _Storage
     offset: int
@@ -76,17 +76,17 @@ class _View:
 
 
 def _view(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_rest: object) -> _View:
-    """In place of `torch._utils._rebuild_tensor_v2`."""
+    """Takes the place of `torch._utils._rebuild_tensor_v2`."""
     return _View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
 def _parameter(view: _View, *_rest: object) -> _View:
-    """In place of `torch._utils._rebuild_parameter`."""
+    """Takes the place of `torch._utils._rebuild_parameter`."""
     return view
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows four names; none of them does anything but describe a tensor."""
+    """An unpickler that knows four names, all of which only describe tensors."""
 
     def __init__(self, where: str, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
@@ -148,7 +148,7 @@ def _in_rows(view: _View) -> bool:
 
 
 def _data_offset(files: Files, file: str, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: its local header has a name and padding of its own length."""
+    """The offset of a member's bytes. Its local header has a name and padding of its own length."""
     local = read(files, file, member.header_offset, _LOCAL_HEADER)
     if local[:4] != b"PK\x03\x04":
         raise truncated(files, file)

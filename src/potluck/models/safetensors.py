@@ -13,9 +13,9 @@ _MAX_HEADER = 100_000_000  # the format's own limit
 
 
 def read_safetensors(files: Files, file: str) -> list[Stored]:
-    """The tensors of the file, with offsets from its beginning; none of their bytes is read.
+    """The tensors of the file, with offsets from its beginning. None of their bytes are read.
 
-    Raises ModelError when the file is missing, truncated or no safetensors file.
+    Raises ModelError when the file is missing, truncated, or not a safetensors file.
     """
     size = existing_size(files, file)
     if size < 8:

@@ -1,4 +1,4 @@
-"""Where a model's bytes come from: files on this machine, or the coordinator or the hub over HTTP ranges."""
+"""The sources of a model's bytes: files on this machine, or HTTP ranges from the coordinator or the hub."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MODEL_FILES = (".json", ".safetensors", ".bin")
 
 
 def cache_folder() -> Path:
-    """Where manifests and span files are kept: `POTLUCK_CACHE`, or the user's cache folder."""
+    """The folder of manifests and span files: `POTLUCK_CACHE`, or the user's cache folder."""
     override = os.environ.get("POTLUCK_CACHE")
     return Path(override) if override else user_cache_path("potluck")
 
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 def open_model(path: Path, progress: Progress = lambda _: None) -> Manifest:
     """The manifest of a model on this machine: a GGUF file, or a Hugging Face directory.
 
-    Hashing is done once for each state of the files. Raises ModelError, with what to do, when there is no model.
+    The files are hashed once for each state that they are in. Raises ModelError, with advice, when there is no model.
     """
     if not path.exists():
         raise ModelError(f"{path} does not exist.")
@@ -58,20 +58,20 @@ def open_model(path: Path, progress: Progress = lambda _: None) -> Manifest:
 
 @dataclass(frozen=True)
 class Found:
-    """A model to serve. path: its file or directory here; of a model on the hub, everything but its weights."""
+    """A model to serve. path: its file or directory here; for a model on the hub, everything but its weights."""
 
     path: Path
     hub: HubSource | None = None
 
     def manifest(self, progress: Progress = lambda _: None) -> Manifest:
-        """Raises ModelError when this is no model."""
+        """The manifest. Raises ModelError when this is not a model."""
         return open_model(self.path, progress) if self.hub is None else open_hub(self.hub, progress)
 
 
 def find_model(text: str) -> Found:
-    """A path as it is; else a repository of the hub, such as `EleutherAI/gpt-neox-20b`.
+    """Find a model by its path, or else as a repository of the hub such as `EleutherAI/gpt-neox-20b`.
 
-    Raises ModelError when the hub does not give that either.
+    Raises ModelError when the hub does not have it either.
     """
     path = Path(text)
     if path.exists() or not _REPOSITORY.fullmatch(text):
@@ -79,7 +79,7 @@ def find_model(text: str) -> Found:
     try:
         hub = HubSource(text)
     except ModelError as error:
-        raise ModelError(f"{text} is no path here, and {str(error)[:1].lower()}{str(error)[1:]}") from error
+        raise ModelError(f"{text} is not a path here, and {str(error)[:1].lower()}{str(error)[1:]}") from error
     folder = cache_folder() / "hub" / text / hub.revision
     for file in hub.names():
         if file.endswith(_SMALL_FILES) and "/" not in file and not (folder / file).exists():
@@ -89,7 +89,7 @@ def find_model(text: str) -> Found:
 
 
 def weights_size(model: Path) -> int:
-    """Bytes of a model's weights on this machine; 0 where they lie elsewhere."""
+    """The bytes of a model's weights on this machine; 0 if they are elsewhere."""
     files = [file for file in (model.iterdir() if model.is_dir() else [model]) if file.is_file()]
     weights = {file.suffix for file in files} & {".gguf", ".safetensors"} or {".bin"}
     return sum(file.stat().st_size for file in files if file.suffix in weights)
@@ -101,7 +101,7 @@ def local_source(path: Path) -> LocalSource:
 
 
 def open_hub(source: HubSource, progress: Progress = lambda _: None) -> Manifest:
-    """The manifest of a Hugging Face model on the hub; its weights pass through once to be hashed, none is kept."""
+    """The manifest of a Hugging Face model on the hub. Its weights pass through once to be hashed; none are kept."""
     saved = _saved_manifest(f"{source.location}|{source.revision}")
     if saved.exists():
         return Manifest.decode(saved.read_bytes())
@@ -129,7 +129,7 @@ def _save(path: Path, manifest: Manifest) -> None:
 
 
 class _HttpSource(FileSource):
-    """Byte ranges over HTTP; a broken connection is taken up where it broke."""
+    """Byte ranges over HTTP. After a broken connection, the download continues where it stopped."""
 
     def __init__(self, client: httpx.Client, server: str) -> None:
         self._client = client
@@ -150,7 +150,7 @@ class _HttpSource(FileSource):
         return reply.content
 
     def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
-        """A few tries, with growing pauses, before ModelError."""
+        """Stream the bytes, in a few tries with growing pauses. Raises ModelError when all of them fail."""
         failures = 0
         while nbytes:
             try:
@@ -186,9 +186,9 @@ class _HttpSource(FileSource):
 class CoordinatorSource(_HttpSource):
     """The model's files as the coordinator at `url` serves them: `GET /files/NAME` with a Range header.
 
-    Of a model on the hub it serves none itself, but says where they are.
-    ticket: what the welcome gave for this. httpx does not take it along to another server.
-    Raises TicketExpired when the coordinator does not know it any more.
+    If the model is on the hub, the coordinator does not serve its files but says where they are.
+    ticket: the one from the welcome. httpx does not send it to another server.
+    Raises TicketExpired when the coordinator no longer knows it.
     """
 
     def __init__(self, url: str, ticket: str = "") -> None:
@@ -211,7 +211,7 @@ def _check_ticket(reply: httpx.Response) -> None:
 
 
 class HubSource(_HttpSource):
-    """The files of a repository on the Hugging Face hub, of one commit. Implements `potluck.models.files.Files`.
+    """The files of a repository on the Hugging Face hub, at one commit. Implements `potluck.models.files.Files`.
 
     endpoint: another hub than `HF_ENDPOINT`. The token that `hf auth login` has stored opens gated models.
     Raises ModelError when the hub does not give the list of files.

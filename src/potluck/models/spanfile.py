@@ -1,4 +1,4 @@
-"""Writes span files: one small GGUF with just the tensors of a span, resumable and verified tensor by tensor."""
+"""Writes span files: small GGUF files with only the tensors of a span, resumable and verified tensor by tensor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SLAB = 1 << 22  # values turned into float32 and quantized at a time: what a co
 
 @dataclass(frozen=True)
 class Header:
-    """GGUF metadata: each key's value types (`["ARRAY", "INT32"]`, `["FLOAT32"]`) and its value."""
+    """GGUF metadata: the value types (`["ARRAY", "INT32"]`, `["FLOAT32"]`) and the value of each key."""
 
     architecture: str
     entries: dict[str, tuple[list[str], Any]]
@@ -34,16 +34,16 @@ class Header:
 
 @dataclass(frozen=True)
 class Copied:
-    """The bytes of `tensor` as they are."""
+    """The unchanged bytes of `tensor`."""
 
     tensor: Tensor
 
 
 @dataclass(frozen=True)
 class Converted:
-    """`arrange` makes one array of the tensors' arrays, in the piece's shape; it is then quantized.
+    """The tensors' arrays made into one array by `arrange`, in the piece's shape, and then quantized.
 
-    The tensors are of one dtype; without any, `arrange` gives a float32 constant.
+    All tensors have the same dtype. Without any tensors, `arrange` gives a float32 constant.
     """
 
     tensors: tuple[Tensor, ...]
@@ -52,7 +52,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class Zeros:
-    """What llama.cpp wants to find but no result depends on."""
+    """Zeros that llama.cpp needs to find but that no result depends on."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Piece:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors of the model that it is made of."""
+        """The model's tensors that the piece is made of."""
         match self.content:
             case Copied(tensor):
                 return (tensor,)
@@ -82,16 +82,16 @@ class Piece:
 
 
 def download_size(pieces: list[Piece]) -> int:
-    """Bytes of the model that these pieces need."""
+    """The bytes of the model that these pieces need."""
     return sum(tensor.nbytes for piece in pieces for tensor in piece.tensors)
 
 
 def write_span_file(path: Path, header: Header, pieces: list[Piece], source: Source, progress: Progress) -> None:
-    """Make the span file at `path` unless it is there.
+    """Make the span file at `path` unless it exists.
 
-    It grows as `path` + ".part", with a list of the finished conversions beside it: what an interrupted run has
-    left is verified and kept. Raises IntegrityError when a tensor has the wrong SHA-256 twice, ModelError when the
-    source fails.
+    It grows as `path` + ".part", with a list of the finished conversions beside it. What an interrupted run has left is
+    verified and kept. Raises IntegrityError when a tensor has the wrong SHA-256 twice, ModelError when the source
+    fails.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def write_span_file(path: Path, header: Header, pieces: list[Piece], source: Sou
 
 
 def _lock_path(path: Path) -> Path:
-    """Not beside the file, where it would stay and puzzle people."""
+    """The path of the lock. It is not beside the span file, where it would stay and puzzle people."""
     return Path(gettempdir()) / f"potluck-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.lock"
 
 
@@ -127,7 +127,7 @@ def _write(path: Path, header: Header, pieces: list[Piece], source: Source, prog
 
 
 def _start(part: Path, header: Header, pieces: list[Piece]) -> tuple[int, int]:
-    """Write the header, or keep a part file that begins with the same; returns where the data begins, alignment."""
+    """Write the header, or keep a part file that begins with it. Returns where the data begins, and the alignment."""
     fresh = part.with_name(part.name + ".header")
     alignment = _write_header(fresh, header, pieces)
     head = fresh.read_bytes()
@@ -164,7 +164,7 @@ def _write_header(path: Path, header: Header, pieces: list[Piece]) -> int:
 
 
 def _copy(file: IO[bytes], start: int, tensor: Tensor, source: Source, progress: Progress) -> None:
-    """Bring the tensor's bytes to `start`; of those that are there already, only the rest is fetched."""
+    """Bring the tensor's bytes to `start`. If some are already there, only the rest is fetched."""
     kept = True
 
     def fetch() -> str:
@@ -186,7 +186,7 @@ def _copy(file: IO[bytes], start: int, tensor: Tensor, source: Source, progress:
 
 
 def _rehash(file: IO[bytes], start: int, nbytes: int, digest: Any) -> int:
-    """Feed the bytes that the file already has of a piece to the digest; returns how many there are."""
+    """Feed the bytes of a piece that the file already has to the digest. Returns their number."""
     file.seek(start)
     done = 0
     while chunk := file.read(min(CHUNK, nbytes - done)):

@@ -1,7 +1,8 @@
-"""What a node loads for its span, whatever the model's format and the engine.
+"""Plans what a node loads for its span, whatever the model's format and the engine.
 
 A span file is a small GGUF that llama.cpp takes for a whole model: the span's layers renumbered from 0, the embedding
-at the model's first layer, norm and head after its last, and stubs of zeros in place of what the span does without.
+before the model's first layer, the norm and the head after its last, and stubs of zeros in place of what the span does
+not need.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from potluck.types import EngineKind, Quantize, Span
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _STUB_ROWS = 2
-"""A middle span needs no vocabulary; llama.cpp wants one, and tables of as many rows."""
+"""The rows of a stub. A middle span needs no vocabulary, but llama.cpp requires one, and tables with as many rows."""
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _ENTRY = ("token_embd", "position_embd", "token_types")
@@ -32,9 +33,9 @@ _EXIT = ("output",)
 
 
 def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
-    """Header and pieces of the span file, for `write_span_file`.
+    """The header and the pieces of the span file, for `write_span_file`.
 
-    quantize: what matrices of a Hugging Face model become; a GGUF model keeps its own types.
+    quantize: the type that matrices of a Hugging Face model get; a GGUF model keeps its own types.
     Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it.
     """
     header, pieces = plan_model(manifest, quantize)
@@ -42,17 +43,17 @@ def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANT
 
 
 def plan_model(manifest: Manifest, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
-    """The same for the whole model in one file, its tokenizer aside."""
+    """The same for the whole model in one file, without its tokenizer."""
     if manifest.format == "gguf":
         return gguf.model_header(manifest), gguf.model_pieces(manifest)
     return convert.model_header(manifest), convert.model_pieces(manifest, quantize)
 
 
 def plan_raw_span(manifest: Manifest, span: Span) -> tuple[Header, list[Piece]]:
-    """A file with the span's tensors just as a Hugging Face model holds them, for the transformers engine.
+    """A file with the span's tensors exactly as a Hugging Face model holds them, for the transformers engine.
 
-    A GGUF only as a container: resumable and verified like every span file. Raises ModelError for tensor types
-    that it has no name for.
+    GGUF serves only as a container here, which is resumable and verified like every span file. Raises ModelError for
+    tensor types that it has no name for.
     """
     tensors = huggingface.span_tensors(manifest, span.within(manifest.layers))
     return Header("raw", {}), [Piece(t.name, t.shape[::-1], _raw_dtype(t), Copied(t)) for t in tensors]
@@ -79,21 +80,25 @@ def _raw_view(path: Path, item: ReaderTensor) -> Array:
 
 
 def copied_ranges(path: Path, pieces: list[Piece]) -> dict[str, tuple[int, int]]:
-    """Where the span file of these pieces holds the model's own bytes: a tensor's SHA-256 to its (offset, nbytes)."""
+    """The places where the span file of these pieces holds the model's own bytes: a tensor's SHA-256 to its (offset,
+    nbytes).
+    """
     offsets = {item.name: int(item.data_offset) for item in GGUFReader(path).tensors}
     copies = [(piece.content.tensor, piece) for piece in pieces if isinstance(piece.content, Copied)]
     return {tensor.sha256: (offsets[piece.name], tensor.nbytes) for tensor, piece in copies}
 
 
 def span_file_name(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> Path:
-    """Where a node keeps the span file, relative to its cache: equal spans of equal models have equal names."""
+    """The path of the span file relative to a node's cache. Equal spans of equal models have equal names."""
     kind = "" if manifest.format == "gguf" else f"-{quantize}"
     return Path("spans") / manifest.digest[:32] / f"{span.first}-{span.last}{kind}.gguf"
 
 
 @dataclass(frozen=True)
 class PartSizes:
-    """Bytes of a model's parts once loaded: each layer, what stands before them, and what comes after."""
+    """The bytes of a model's parts once they are loaded: each layer, what comes before the layers, and what comes
+    after.
+    """
 
     layers: tuple[int, ...]
     entry: int
@@ -105,7 +110,9 @@ class PartSizes:
 
 
 def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> PartSizes:
-    """What a node needs for weights, by parts. Of the transformers engine: as they are before any quantizing."""
+    """The bytes of weights that a node needs, by parts. For the transformers engine these are the sizes before
+    quantizing.
+    """
     if engine is EngineKind.TRANSFORMERS:
         first, last = (huggingface.span_tensors(manifest, Span(layer, layer)) for layer in (0, manifest.layers - 1))
         ends = [sum(tensor.nbytes for tensor in end if tensor.layer is None) for end in (first, last)]
@@ -143,19 +150,19 @@ def cut_header(header: Header, manifest: Manifest, span: Span) -> Header:
 
 
 def _slice(value: Any, kinds: list[str], manifest: Manifest, span: Span) -> Any:
-    """An array with one entry a layer keeps the entries of the span's layers."""
+    """The entries of the span's layers, for an array with one entry for each layer."""
     if kinds[0] == "ARRAY" and kinds[-1] != "STRING" and len(value) == manifest.layers:
         return value[span.first : span.last + 1]
     return value
 
 
 def _rows(manifest: Manifest, span: Span) -> int:
-    """Of the vocabulary's tables: all of them at the model's ends, where one table is real."""
+    """The rows of the vocabulary's tables: all of them at the model's ends, where one of the tables is real."""
     return manifest.vocabulary if span.first == 0 or span.last == manifest.layers - 1 else _STUB_ROWS
 
 
 def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span) -> list[Piece]:
-    """The span's pieces of the whole model's, in their order; the stubs at the end."""
+    """The span's pieces among those of the whole model, in their order, with the stubs at the end."""
     tied = all(piece.name != _HEAD for piece in pieces)
     cut = [_cut(piece, manifest, span, tied) for piece in pieces]
     return [piece for piece in cut if piece is not None and piece.tensors] + [
@@ -164,7 +171,7 @@ def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span) -> list[Piec
 
 
 def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | None:
-    """The piece as the span file holds it; None for one of another layer."""
+    """The piece as the span file holds it; None if it belongs to another layer."""
     match = _LAYER.fullmatch(piece.name)
     if match:
         layer = int(match[1])
@@ -181,7 +188,7 @@ def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | No
 
 
 def _stub(piece: Piece, manifest: Manifest, span: Span) -> Piece:
-    """Zeros, as few as they can be."""
+    """Zeros, as few as possible."""
     if piece.name not in (_EMBEDDING, _HEAD):
         return Piece(piece.name, piece.shape, piece.dtype, Zeros())
     columns = piece.shape[0]

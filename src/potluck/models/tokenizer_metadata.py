@@ -1,8 +1,8 @@
-"""A Hugging Face tokenizer as GGUF metadata, so that stock llama.cpp tokenizes as the model was trained.
+"""Turns a Hugging Face tokenizer into GGUF metadata, so that stock llama.cpp tokenizes as the model was trained.
 
-llama.cpp knows two kinds that our families use. "gpt2": byte-level BPE, whose splitting of text into words it has
-under a name; the names are found here by the splitting rules themselves. "llama": SentencePiece, which merges by
-score, not by rank.
+llama.cpp knows two kinds that our families use. "gpt2" is byte-level BPE, whose way of splitting text into words has a
+name; the names are found here by the splitting rules themselves. "llama" is SentencePiece, which merges by score, not
+by rank.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SPLITTINGS: dict[tuple[tuple[str, ...], bool], str] = {
 
 
 def tokenizer_entries(folder: Path, vocabulary: int) -> Entries:
-    """GGUF metadata of the tokenizer in this folder: tokens, merges or scores, special tokens, chat template.
+    """The GGUF metadata of the tokenizer in this folder: tokens, merges or scores, special tokens, chat template.
 
     vocabulary: rows of the embedding; ids without a token become unused ones.
     Raises ModelError when there is no tokenizer.json, or one that llama.cpp cannot express.
@@ -74,7 +74,7 @@ def _unknown(where: str, what: str) -> ModelError:
 
 
 def _tokens(where: str, tokenizer: dict[str, Any], vocabulary: int) -> tuple[list[str], list[int]]:
-    """Every token by its id, and its type."""
+    """Every token by its id, with its type."""
     model = tokenizer["model"]
     tokens = [f"[PAD{token_id}]" for token_id in range(vocabulary)]
     types = [int(TokenType.UNUSED)] * vocabulary
@@ -116,7 +116,7 @@ def _flat(step: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> list[str] | None:
-    """What splits text into words, in order; None when a step is of no kind known here, or nothing maps the bytes."""
+    """The steps that split text into words, in order; None if a step is of unknown kind or nothing maps the bytes."""
     flat, steps = _flat(pre_tokenizer), list[str]()
     for step in flat:
         match step:
@@ -141,7 +141,7 @@ def _sentencepiece(where: str, tokenizer: dict[str, Any], tokens: list[str]) -> 
 
 
 def _scores(merges: list[Any], tokens: list[str]) -> list[float]:
-    """The earlier a token is merged, the higher its score; what is never merged needs none."""
+    """The scores of the tokens. A token that is merged earlier has a higher score; one that never is needs none."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
@@ -150,7 +150,7 @@ def _scores(merges: list[Any], tokens: list[str]) -> list[float]:
 
 
 def _adds_space(where: str, tokenizer: dict[str, Any]) -> bool:
-    """Whether text begins with a space that nobody wrote."""
+    """Whether the tokenizer adds a space at the beginning of a text."""
     adds = False
     for step in _flat(tokenizer.get("normalizer")) + _flat(tokenizer.get("pre_tokenizer")):
         match step:

@@ -1,4 +1,4 @@
-"""The life of a node: dial, say hello, load the given span, serve it, and dial again when the line breaks."""
+"""The life of a node: it dials, says hello, loads its span, serves it, and dials again when the connection breaks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from functools import partial
 import msgspec
 
 from potluck.engine.base import Engine
-from potluck.engine.llamacpp import build_mark
 from potluck.engine.probe import measure, stop_probes
 from potluck.errors import LinkClosed, TicketExpired
 from potluck.node.announcement import announcement
@@ -37,18 +36,18 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 3.0
-"""A dial costs next to nothing, and a coordinator that is back has its nodes again within seconds."""
+"""Dialling costs next to nothing, and a coordinator that is back should have its nodes again within seconds."""
 _LEAVE_S = 30.0
-"""How long a node that leaves waits for others to take over its sessions."""
+"""Seconds that a leaving node waits for others to take over its sessions."""
 _REPORT_S = 0.5
 _FOLLOW_S = 0.5
 _YIELD_S = 0.4
-"""From the pause to the last computation begun. The owner waits less than a second, looking included."""
+"""Seconds from the pause to the start of the last computation. The owner then waits less than a second in total."""
 
 
 @dataclass
 class _Loaded:
-    """A span in memory; it outlives a broken line."""
+    """A span in memory, which survives a broken connection."""
 
     welcome: Welcome
     engine: Engine
@@ -71,17 +70,17 @@ class Agent:
         self._leaving = asyncio.Event()
         self._permit = Permit(config.hours, config.idle_only)
         self._busy = 0.0
-        """Cores that other programs use, as seen last."""
+        """The cores that other programs used at the latest look."""
         self._looked = asyncio.Event()
-        """There is news for the permit."""
+        """Is set when there is news for the permit."""
         self._serving = False
         self._upload = Upload(config.upload) if config.upload is not None else None
         self._sharing = Sharing(self._upload)
 
     async def run(self) -> None:
-        """Serve until `leave`; broken lines are dialled again.
+        """Serve until `leave`, and dial again whenever the connection breaks.
 
-        Raises Refused, IdentityError when the coordinator is not the known one, or what went wrong with the model.
+        Raises Refused, IdentityError when the coordinator is not the known one, or the error that concerns the model.
         """
         self._running = asyncio.current_task()
         try:
@@ -92,24 +91,24 @@ class Agent:
             self._sharing.close()
 
     def leave(self) -> None:
-        """Hand over what others wait for, then end `run`; at once where there is nothing, or when called again."""
+        """Hand over what others wait for, then end `run`. Ends at once if there is nothing, or when called again."""
         if self._serving and not self._leaving.is_set():
             self._leaving.set()
         elif self._running is not None:
             self._running.cancel()
 
     def pause(self) -> None:
-        """Compute nothing more from now on, until `resume`; the layers stay loaded."""
+        """Stop computing until `resume`. The layers stay loaded."""
         self._permit.paused = True
         self._looked.set()
 
     def resume(self) -> None:
-        """Work again, whenever the other conditions allow it."""
+        """Work again as soon as the other conditions allow it."""
         self._permit.paused = False
         self._looked.set()
 
     def _refusal(self) -> PauseReason | None:
-        """Why this node may not work now, or None."""
+        """The reason why this node may not work now, or None."""
         local = time.localtime()
         return self._permit.refusal(local.tm_hour * 60 + local.tm_min, self._busy, time.monotonic())
 
@@ -129,13 +128,15 @@ class Agent:
             except (LinkClosed, TicketExpired) as error:
                 if self._leaving.is_set():
                     return
-                self._reporter.say(f"No line to {self._config.url} ({error}); trying again in {pause_s:.1f} s.")
+                self._reporter.say(
+                    f"There is no connection to {self._config.url} ({error}); trying again in {pause_s:.1f} s."
+                )
             # Each node waits a little differently, so that they do not all come back in the same moment.
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _wait_for_permit(self) -> None:
-        """Before anything is fetched and loaded."""
+        """Wait until the owner lets the node work, before anything is downloaded or loaded."""
         told: PauseReason | None = None
         while reason := self._refusal():
             if reason is not told:
@@ -144,7 +145,7 @@ class Agent:
             await asyncio.sleep(_FOLLOW_S)
 
     async def _stay(self, link: Link, host: str, digest: str) -> None:
-        """From the greeting to the end of one link. Returns when the coordinator lets this node go.
+        """Serve from the greeting to the end of one link. Returns when the coordinator lets this node go.
 
         host: the address of this machine by which it reaches the coordinator.
         """
@@ -168,7 +169,7 @@ class Agent:
             await link.close()
 
     async def _serve_span(self, loaded: _Loaded, link: Link) -> Welcome | None:
-        """Until the coordinator gives other layers (its welcome to them), or lets this node go (None)."""
+        """Serve until the coordinator gives this node other layers (returns the welcome) or lets it go (None)."""
         say, rows = self._reporter.say, loaded.welcome.rows
         on_token = self._sharing.change_token
         loop = EngineLoop(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
@@ -187,14 +188,14 @@ class Agent:
 
     async def _take_leave(self, link: Link) -> None:
         await self._leaving.wait()
-        self._reporter.say("Leaving: others take over what runs here. Ctrl-C once more goes at once.")
+        self._reporter.say("Leaving: others take over what runs here. Press Ctrl-C once more to leave at once.")
         self._reporter.progress("Leaving", None)
         await link.send(encode(Leaving()))
         await asyncio.sleep(_LEAVE_S)
         await link.close()
 
     async def _obey(self, loop: EngineLoop, link: Link) -> None:
-        """Pause and go on as the owner wants."""
+        """Pause and continue as the owner wants."""
         told: PauseReason | None = None
         pausing: asyncio.TimerHandle | None = None
         while True:
@@ -208,13 +209,13 @@ class Agent:
                 loop.resume()
             if reason is not told:
                 told = reason
-                self._reporter.say(f"Pausing: {reason}." if reason else "Going on.")
+                self._reporter.say(f"Pausing: {reason}." if reason else "Continuing.")
                 await link.send(encode(Pause(reason) if reason else Resume()))
             await self._looked.wait()
             self._looked.clear()
 
     async def _follow_cores(self, link: Link) -> None:
-        """Compute with as many threads as others leave cores free, and tell the coordinator."""
+        """Compute with as many threads as other programs leave cores free, and tell the coordinator."""
         neighbours, before = Neighbours(self._cores.count, self._cores.allowed), float(self._cores.count)
         while True:
             await asyncio.sleep(_FOLLOW_S)
@@ -244,7 +245,7 @@ class Agent:
         return self._loaded
 
     def _load_now(self, welcome: Welcome) -> _Loaded:
-        """Blocking; on the worker's thread."""
+        """Load the span. This call blocks and runs on the worker's thread."""
         config = self._config
         with opened(config.url, config.model, welcome) as (manifest, source):
             needed = needs(manifest, welcome, config.memory)
@@ -255,7 +256,7 @@ class Agent:
         engine, layout = load_span(manifest, path, welcome, config.memory, config.threads, self._note)
         with self._cores.share() as cores:
             engine.use_cores(cores)
-            speed, twin = measure(engine, f"{layout} {build_mark()}", partial(self._note, Phase.MEASURE))
+            speed, twin = measure(engine, partial(self._note, Phase.MEASURE))
             engine.rest()
         offer = offer_span(manifest, path, welcome)
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)

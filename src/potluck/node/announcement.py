@@ -1,4 +1,4 @@
-"""What a node tells its owner before anything is fetched: what it will do, and what the swarm has of it. Pure."""
+"""The sentences that a node shows its owner before it downloads anything: what it will do, and what the swarm gains."""
 
 from __future__ import annotations
 
@@ -8,39 +8,42 @@ from potluck.node.loading import Needs
 from potluck.types import Outlook, Prospect, Span
 from potluck.wire.messages import Welcome
 
+_ESTIMATE = "This is an estimate."
 _MOST_SPANS = 8
-"""Of missing layers that are named; of more only the number is told."""
+"""Missing layers are named up to this number of spans; if there are more, only the number of layers is given."""
 
 
 def announcement(welcome: Welcome, needs: Needs, memory: int, url: str, model: Path | None) -> list[str]:
-    """Sentences. memory: bytes that the owner gives. url: of the coordinator. model: a copy of it on this machine."""
-    taken = f"{needs.memory >> 20:,} of the {memory >> 20:,} MiB of memory that you give"
-    told = [f"{_layers((welcome.span,)).capitalize()}: {taken}.", _source(welcome, needs, url, model)]
+    """The sentences in order. memory: bytes that the owner offers. url: the coordinator's. model: a copy of it here."""
+    verb = "takes" if welcome.span.first == welcome.span.last else "take"
+    taken = f"{verb} {needs.memory >> 20:,} of the {memory >> 20:,} MiB of memory that you offer"
+    told = [f"{_layers((welcome.span,)).capitalize()} {taken}.", _source(welcome, needs, url, model)]
     return told if welcome.prospect is None else [*told, *_prospect(welcome.prospect)]
 
 
 def _source(welcome: Welcome, needs: Needs, url: str, model: Path | None) -> str:
     if not needs.download:
-        return "Nothing has to be fetched: the layers are here."
+        return "This node has nothing to download: the layers are already here."
     if model is not None:
-        return f"Nothing has to be fetched: the layers are in {model}."
+        return f"This node has nothing to download: the layers are in {model}."
     others = f" and {len(welcome.peers)} of its nodes" if welcome.peers else ""
-    return f"To fetch: {needs.download / (1 << 20):,.1f} MiB from {url}{others}."
+    return f"This node has to download {needs.download / (1 << 20):,.1f} MiB from {url}{others}."
 
 
 def _prospect(prospect: Prospect) -> list[str]:
     without, joined = prospect.without, prospect.joined
     if not without.missing:
-        now = f"Without this node the swarm makes {_rates(without)};"
-        return [now, f"with it {_rates(joined)}: a guess, until this node is measured."]
-    lacking = f"Without this node the swarm lacks {_layers(without.missing)}, with it {_layers(joined.missing)}."
+        now = f"Without this node, the swarm generates {_rates(without)}."
+        return [now, f"With it, the swarm would generate {_rates(joined)}. {_ESTIMATE}"]
+    lacking = f"Without this node, the swarm lacks {_layers(without.missing)}; "
+    lacking += f"with it, the swarm lacks {_layers(joined.missing)}."
     if joined.missing:
         return [lacking]
-    return [lacking, f"It would make {_rates(joined)}: a guess, until this node is measured."]
+    return [lacking, f"It would then generate {_rates(joined)}. {_ESTIMATE}"]
 
 
 def _rates(outlook: Outlook) -> str:
-    return f"{outlook.one_stream:,.1f} tokens/s for one stream, {outlook.many_streams:,.1f} for many together"
+    return f"{outlook.one_stream:,.1f} tokens/s for one stream and {outlook.many_streams:,.1f} for many together"
 
 
 def _layers(spans: tuple[Span, ...]) -> str:

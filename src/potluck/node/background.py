@@ -12,7 +12,9 @@ T = TypeVar("T")
 
 
 class Worker:
-    """One daemon thread that runs calls in order: always the same one, because OpenMP keeps a thread pool a caller."""
+    """A daemon thread that runs calls in order. It is always the same thread, because OpenMP keeps a pool for each
+    caller.
+    """
 
     def __init__(self) -> None:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -23,7 +25,7 @@ class Worker:
             self._calls.get()()
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """`function(*arguments)` on the worker's thread: its result, or the exception it raised."""
+        """The result of `function(*arguments)` on the worker's thread. Raises the exception that it raised."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 

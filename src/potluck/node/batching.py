@@ -1,4 +1,4 @@
-"""Which waiting steps to run in the next forward. Pure."""
+"""Pure decisions about which waiting steps run in the next batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 from potluck.types import SMALL_ROWS
 
 _PROMPT_TURN = 1.5
-"""How long the prompts' turn may take while others generate: in times of a batch of their tokens."""
+"""The longest turn of the prompts while others generate, in units of one batch of generated tokens."""
 
 
 class Waiting(NamedTuple):
-    """A step in the queue, as batching sees it: rows that it has left to run."""
+    """A step in the queue as batching sees it, with the rows that it has left to run."""
 
     session: int
     rows: int
@@ -21,7 +21,7 @@ class Waiting(NamedTuple):
 
 
 class Take(NamedTuple):
-    """So many rows of the step at this place in the queue."""
+    """A number of rows of the step at this place in the queue."""
 
     place: int
     rows: int
@@ -30,10 +30,10 @@ class Take(NamedTuple):
 def choose_batch(
     queue: Sequence[Waiting], limit: int, *, share: int, prompt_rows: int, prompts_turn: bool
 ) -> list[Take]:
-    """What of `queue` (oldest first, not empty) to run together: at most `limit` rows, all of one `last`.
+    """The parts of `queue` (oldest first, not empty) that run together: at most `limit` rows, all of one `last`.
 
-    Of each session only the oldest step may run. Small steps run whole, up to `share` of them. Prompts run in pieces
-    of `prompt_rows`, and take turns with the small steps: `prompts_turn` says that small ones just had theirs.
+    Only the oldest step of each session may run. Small steps run whole, up to `share` of them. Prompts run in pieces of
+    `prompt_rows`, and take turns with the small steps. prompts_turn: small steps have just had their turn.
     """
     oldest: dict[int, int] = {}
     for index, step in enumerate(queue):
@@ -46,7 +46,7 @@ def choose_batch(
 
 
 def _fill(queue: Sequence[Waiting], indices: Sequence[int], limit: int) -> list[Take]:
-    """Of the oldest and others with the same `last`, what fits; only a prompt may be cut."""
+    """The oldest step and others with the same `last`, as many as fit. Only a prompt may be cut."""
     taken: list[Take] = []
     for index in indices:
         step = queue[index]
@@ -58,18 +58,21 @@ def _fill(queue: Sequence[Waiting], indices: Sequence[int], limit: int) -> list[
 
 
 def fair_share(generating: int, stages: int) -> int:
-    """How many of the sessions that generate may run at once on a stage of so many.
+    """The number of generating sessions that may run at once on a route with this many stages.
 
-    With all of them in one batch every stage but one would wait; so each has its part, and the parts go round.
+    With all sessions in one batch, all stages but one would wait. So each stage has its share, and the shares
+    circulate.
     """
     return max(1, -(-generating // stages))
 
 
 def prompt_share(tokens_s: float, row_s: float) -> int:
-    """Rows of prompts in one forward while others generate, so that these wait little longer than for one another.
+    """The rows of prompts in one forward pass while others generate, so that these wait little longer than for each
+    other.
 
-    tokens_s: seconds of their latest batch. row_s: seconds of one row in the latest forward of a prompt, which grow
-    with what the session holds.
+    tokens_s: seconds of their latest batch. row_s: seconds of one row in the latest forward pass of a prompt, which
+    grow
+    with the length of the session.
     """
     # Never one alone: it would take a batch's time, by which its successor would be one row as well, for ever.
     return max(2, min(SMALL_ROWS, int(_PROMPT_TURN * tokens_s / row_s)))

@@ -1,4 +1,4 @@
-"""From raw logits to the few candidates that leave the node."""
+"""Reduces raw logits to the few candidates that leave the node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Scores = npt.NDArray[np.float32]
 
 def best_candidates(logits: Scores, top: int, asked: Sequence[int]) -> tuple[Ids, Scores, float]:
     """The `top` most likely tokens and the `asked` ones: ids `[m]`, log-probabilities `[m]`, best first, and the
-    log-sum-exp of the logits.
+    log-sum-exp.
 
     logits: `[V]`. Equal log-probabilities are ordered by id, so that the choice does not depend on the machine.
     """

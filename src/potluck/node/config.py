@@ -1,4 +1,4 @@
-"""What a node's owner has chosen, and how the node says so."""
+"""The choices of a node's owner, and how the node passes them on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from potluck.wire.messages import Hello
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """url: of the coordinator, http(s). model: a copy of the model's file on this machine. memory: bytes.
+    """The choices of a node's owner.
 
-    invite: what the coordinator's owner gave out, `SECRET.FINGERPRINT`, or empty.
-    upload: bytes a second that it sends at most; None: no limit.
-    hours: when it may work; None: always. idle_only: only while nobody else uses the machine.
+    url: the coordinator's http(s) URL. model: a copy of the model's file on this machine. memory: bytes.
+    invite: the invite from the coordinator's owner, `SECRET.FINGERPRINT`, or empty.
+    upload: the most bytes a second that it sends; None means no limit.
+    hours: when it may work; None means always. idle_only: it works only while nobody else uses the machine.
     """
 
     url: str
@@ -35,7 +36,7 @@ class NodeConfig:
     idle_only: bool = False
 
     def hello(self, digest: str, bytes_per_s: float, held: Span | None = None, joins: bool = True) -> Hello:
-        """digest: of the model that is on this machine, or empty. held: the span that is loaded already."""
+        """The node's hello. digest: that of the model on this machine, or empty. held: the span that is loaded."""
         return Hello(
             self.name,
             potluck.__version__,
@@ -50,7 +51,7 @@ class NodeConfig:
 
 
 def node_url(url: str) -> str:
-    """The web-socket that nodes dial, from the coordinator's URL."""
+    """The web-socket that nodes dial, derived from the coordinator's URL."""
     parts = urlsplit(url)
     scheme = {"http": "ws", "https": "wss"}[parts.scheme]
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/node"

@@ -1,4 +1,4 @@
-"""The loop of a node: take the steps that have come in, run them as one batch, send the results on."""
+"""The loop of a node: it takes the steps that have arrived, runs them as one batch, and sends the results on."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ from potluck.wire.rows import pack_rows, pack_scores, unpack_ids, unpack_rows
 log = logging.getLogger(__name__)
 
 JOURNAL_BYTES = 128 << 20
-"""A part of what `planning.cost.RESERVE_BYTES` sets aside."""
+"""The limit of the journal in bytes, which is a part of what `planning.cost.RESERVE_BYTES` sets aside."""
 
 
 @dataclass(slots=True, eq=False)
 class StepPart:
-    """A step and its input. A long one runs in pieces: `done` rows of it have run, with these outputs."""
+    """A step and its input. A long one runs in pieces: `done` of its rows have run, with these outputs."""
 
     step: Step
     data: Tokens | Rows
@@ -72,7 +72,7 @@ class StepPart:
         return self.step.rows - self.done
 
     def segment(self, rows: int) -> Segment:
-        """The next so many rows; of those that want candidates, the ones among them."""
+        """The next rows of this number, and the candidates that are wanted for them."""
         end = self.done + rows
         first_wanted = max(self.step.rows - len(self.step.asks), self.done)
         return Segment(
@@ -92,9 +92,9 @@ Batch = list[tuple[StepPart, int]]
 
 
 class EngineLoop:
-    """Serves one loaded engine, of such a speed, over one link until the link closes.
+    """Serves one loaded engine of this speed over one link until the link closes.
 
-    say: is given sentences for the owner. on_token: is given each new token for fetching tensors from this node.
+    say: receives sentences for the owner. on_token: receives each new token for downloading tensors from this node.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class EngineLoop:
         self._arrived = asyncio.Event()
 
     async def run(self) -> Welcome | None:
-        """Until the coordinator gives this node other layers (its welcome to them), or lets it go (None).
+        """Serve until the coordinator gives this node other layers (returns its welcome) or lets it go (returns None).
 
         Raises LinkClosed when the coordinator is gone, Refused when it turns this node away.
         """
@@ -149,7 +149,7 @@ class EngineLoop:
         return receiver.result()
 
     def pause(self) -> None:
-        """Compute nothing more until `resume`: steps fail, those that wait and those that come."""
+        """Stop computing until `resume`. Waiting steps and new ones fail."""
         self._paused = True
         self._arrived.set()
 
@@ -175,7 +175,7 @@ class EngineLoop:
             self._arrived.set()
 
     async def _take(self, message: FromCoordinator, payload: memoryview) -> None:
-        """Whatever is no step."""
+        """Handle a message that is not a step."""
         match message:
             case Close(session):
                 self._queue = [part for part in self._queue if part.step.session != session]
@@ -205,7 +205,7 @@ class EngineLoop:
     def _recalled(self, message: Recall) -> bytes:
         rows = self._journal.rows(message.session, message.position, message.rows)
         if rows is None:
-            return _failure(message, "The journal does not reach so far back.")
+            return _failure(message, "The journal does not reach that far back.")
         hidden = Hidden(message.session, message.route, message.step, message.rows, 0.0, 0.0)
         return encode(hidden, pack_rows(rows, self._form))
 
@@ -215,7 +215,7 @@ class EngineLoop:
             self._pace.note(part.step.session, part.arrived)
 
     def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
-        """Raises WireError when the payload is not what the step says."""
+        """The step's payload as an array. Raises WireError when it does not match the step."""
         most = self._engine.capacity.rows
         if not 1 <= step.rows <= most or len(step.asks) > step.rows or not 1 <= step.top <= MAX_CANDIDATES:
             raise WireError("A step asks for more rows or candidates than it may.")
@@ -228,7 +228,7 @@ class EngineLoop:
         return unpack_rows(payload, step.rows, self._engine.hidden_size, self._form)
 
     async def _work(self) -> None:
-        """The loop."""
+        """Run batches until the link closes."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -247,7 +247,7 @@ class EngineLoop:
             await self._link.send(_failure(part.step, "The node pauses."))
 
     async def _move(self, message: Export | Import, state: bytes) -> None:
-        """Between two batches: give away a session's keys and values, or take those that another node had."""
+        """Between two batches, give away a session's keys and values, or take those that another node had."""
         match message:
             case Export(session, most):
                 for frame in state_frames(Exported, session, self._exported(session, most)):
@@ -264,7 +264,7 @@ class EngineLoop:
         return state if len(state) <= min(most, MOST_STATE) else b""
 
     def _imported(self, session: int, state: bytes) -> int:
-        """How many positions there are then."""
+        """Take in keys and values from another node, and return how many positions the session then has."""
         self._journal.close(session)
         self._sessions.add(session)
         try:
@@ -282,7 +282,7 @@ class EngineLoop:
         self._closed.clear()
 
     def _take_batch(self) -> Batch:
-        """What is taken whole leaves the queue; a prompt of which a part is taken stays."""
+        """Take steps from the queue. A step that is taken whole leaves the queue; a prompt that is cut stays."""
         waiting = [Waiting(part.step.session, part.left, part.step.last, part.small) for part in self._queue]
         most = self._engine.capacity.rows
         prompting = {part.step.session for part in self._queue if not part.small}
@@ -311,9 +311,10 @@ class EngineLoop:
                 await self._link.send(frame)
 
     async def _results(self, batch: Batch) -> list[bytes]:
-        """Small batches run right here: handing them to a thread and back costs as much as a layer.
+        """Compute a batch. A small one runs right here, because handing it to a thread and back costs as much as a
+        layer.
 
-        Long ones run beside the event loop, which meanwhile sends, receives and answers pings.
+        A long one runs beside the event loop, which meanwhile sends, receives and answers pings.
         """
         if sum(rows for _, rows in batch) <= SMALL_ROWS:
             frames = self._forward(batch)
@@ -329,7 +330,7 @@ class EngineLoop:
             self._engine.rest()
 
     def _forward(self, batch: Batch) -> list[bytes]:
-        """The frames of those steps that are done with it."""
+        """Run a batch through the engine. Returns the frames of those steps that are then complete."""
         for part, _ in batch:
             self._prepare(part)
         with self._cores.share() as cores:
@@ -383,7 +384,7 @@ class EngineLoop:
         return encode(scores, pack_scores(rows))
 
     async def _give_up(self, batch: Batch, error: PotluckError) -> None:
-        """A batch that failed as a whole is tried step by step, so that one bad step fails alone."""
+        """When a batch fails as a whole, try it step by step, so that only the bad step fails."""
         if len(batch) > 1:
             for item in batch:
                 await self._run_batch([item])

@@ -1,4 +1,4 @@
-"""What this machine has, and how the nodes on it share its cores."""
+"""The cores and the memory of this machine, and how its nodes share the cores."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ except ImportError:  # Windows has no flock: there, nodes of one machine do not 
     fcntl = None  # type: ignore[assignment]
 
 _PROBE_BYTES = 64 << 20
-"""More than caches hold."""
+"""More bytes than caches can hold."""
 _PROBES = 3
 
 _SHORTEST_NAP_S, _LONGEST_NAP_S = 0.00005, 0.005
 _LOOKS = 16
-"""For a free core, before it is looked whether the holder of one is stopped."""
+"""How often to look for a free core before checking whether the holder of one is stopped."""
 
 
 def usable_cores() -> list[int]:
-    """CPUs this process may use, as the system numbers them: one of each core, for hyper-threads only disturb."""
+    """The CPUs that this process may use, by the system's numbers: one for each core, because hyper-threads only
+    disturb.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return list(range(psutil.cpu_count(logical=False) or os.cpu_count() or 1))
     allowed = sorted(os.sched_getaffinity(0))
@@ -48,17 +50,17 @@ def _siblings(cpu: int) -> set[int]:
 
 
 def physical_cores() -> int:
-    """How many cores this process may use, without hyper-threads."""
+    """The number of cores that this process may use, without hyper-threads."""
     return len(usable_cores())
 
 
 def free_memory() -> int:
-    """Bytes that programs can have now without swapping."""
+    """The bytes of memory that programs can use now without swapping."""
     return int(psutil.virtual_memory().available)
 
 
 def read_rate(threads: int) -> float:
-    """Bytes a second that so many threads read from memory: what decoding is bound by."""
+    """The bytes a second that this number of threads can read from memory, which limits decoding."""
     parts = [np.ones(_PROBE_BYTES // 4 // threads, np.float32) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         seconds = min(_timed(pool, parts) for _ in range(_PROBES))
@@ -72,28 +74,31 @@ def _timed(pool: ThreadPoolExecutor, parts: list[npt.NDArray[np.float32]]) -> fl
 
 
 class Cores:
-    """Turns on this machine's cores, among all its nodes: one lock file a core.
+    """Distributes this machine's cores among all its nodes with one lock file for each core.
 
-    The engine's threads meet at a spinning barrier after every operation, so two nodes that compute at once
-    with as many threads as there are cores slow each other by a factor of three and more. A node therefore
-    takes cores that no other node holds, up to `threads`, and computes with one thread on each. A process that was
-    stopped while it held some cannot give them back; they are used as if they were free.
+    The engine's threads meet at a spinning barrier after every operation, so two nodes that compute at once with as
+    many
+    threads as there are cores slow each other down by a factor of three or more. A node therefore takes cores that no
+    other
+    node holds, up to `threads`, and computes with one thread on each. A process that was stopped while it held some
+    cannot
+    give them back; they are used as if they were free.
     """
 
     def __init__(self, threads: int, folder: Path | None = None) -> None:
         self.threads = threads
-        """The most to take from now on."""
+        """The most cores to take from now on."""
         usable = usable_cores()
         self.count = len(usable)
-        """Of this machine, or of the part of it that we may use."""
+        """The number of cores of this machine, or of the part of it that we may use."""
         self.allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        """CPUs of that part, hyper-threads included; None: all."""
+        """The CPUs of that part, hyper-threads included; None means all."""
         self._cores = _padded(usable, threads)
         self._files = {} if fcntl is None else _open_locks(folder or default_folder(), self._cores)
 
     @contextmanager
     def share(self) -> Iterator[tuple[int, ...]]:
-        """Hold cores for one computation; gives at least one, as CPU numbers. Waits when all are taken."""
+        """Hold cores for one computation, and wait if all are taken. Gives the numbers of at least one CPU."""
         if not self._files:
             yield tuple(self._cores[: self.threads])
             return
@@ -101,7 +106,7 @@ class Cores:
             yield tuple(self._take(held, self._cores, self.threads) or self._wait(held))
 
     def _wait(self, held: ExitStack) -> list[int]:
-        """Look again and again, at times that grow with the wait: no lock can be waited for with a time-out."""
+        """Look again and again, at growing intervals, because a lock cannot be waited for with a time-out."""
         began = time.monotonic()
         while True:
             if orphaned := [core for core in self._cores if _is_stopped(_holder(self._files[core]))]:
@@ -114,7 +119,7 @@ class Cores:
                 looks += 1
 
     def _take(self, held: ExitStack, cores: list[int], most: int) -> list[int]:
-        """Lock those that are free, up to `most`."""
+        """Lock the cores that are free, up to `most` of them."""
         granted: list[int] = []
         for core in cores:
             if len(granted) < most and _lock(self._files[core]):
@@ -124,12 +129,12 @@ class Cores:
 
 
 def _padded(cores: list[int], threads: int) -> list[int]:
-    """Whoever wants more threads than there are cores shall have them: with numbers that no CPU has."""
+    """Add numbers that no CPU has for an owner who wants more threads than there are cores."""
     return [*cores, *range(1 << 16, (1 << 16) + threads - len(cores))]
 
 
 def default_folder() -> Path:
-    """Where the nodes of this machine and user find each other."""
+    """The folder in which the nodes of this machine and user find each other."""
     return Path(tempfile.gettempdir()) / f"potluck-cores-{getpass.getuser()}"
 
 

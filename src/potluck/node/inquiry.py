@@ -1,4 +1,4 @@
-"""What a node would be given, and what the swarm would have of it: asked without joining."""
+"""Asks the coordinator what this node would be given and what the swarm would gain, without joining."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from potluck.wire.messages import Welcome
 
 
 async def inquire(config: NodeConfig, reporter: Reporter) -> None:
-    """Nothing but the model's manifest is fetched, and nothing changes at the coordinator.
+    """Show the owner what joining would mean. Only the model's manifest is downloaded, and the coordinator changes
+    nothing.
 
-    Raises PotluckError: nobody answers there, it refuses this node, or the layers would not fit.
+    Raises PotluckError when nobody answers, when the coordinator refuses this node, or when the layers would not fit.
     """
     worker = Worker()
     digest = await worker.run(model_digest, config.model, reporter)
@@ -28,7 +29,7 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
     try:
         link = await WebSocketLink.dial(node_url(config.url))
     except LinkClosed as error:
-        raise LinkClosed(f"There is no line to {config.url} ({error}).") from error
+        raise LinkClosed(f"There is no connection to {config.url} ({error}).") from error
     try:
         introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
         await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))
@@ -36,12 +37,12 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
         reporter.progress(waiting, 1.0)
         for sentence in told:
             reporter.say(sentence)
-        reporter.say("This was a dry run: nothing is fetched, and the swarm is as it was.")
+        reporter.say("This was a dry run: nothing was downloaded, and the swarm is unchanged.")
     finally:
         await link.close()
 
 
 def announce(config: NodeConfig, welcome: Welcome) -> list[str]:
-    """Blocking: the manifest tells what the layers need."""
+    """The announcement for this welcome. This call blocks, because it reads the manifest."""
     with opened(config.url, config.model, welcome) as (manifest, _):
         return announcement(welcome, needs(manifest, welcome, config.memory), config.memory, config.url, config.model)

@@ -1,4 +1,4 @@
-"""The node's side of the handshake: it makes sure whom it talks to, and then says who it is."""
+"""The node's side of the handshake: it checks whom it talks to, and then says who it is."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ Kind = TypeVar("Kind", bound=FromCoordinator)
 
 
 class Introduction:
-    """url: of the coordinator. invite: what opens its door, or empty. say: tells the node's owner a sentence.
+    """Introduces a node to the coordinator.
 
-    Coordinators on this machine's loopback are not pinned: whoever answers there runs programs on it already.
+    url: the coordinator's. invite: the text that admits this node, or empty. say: receives sentences for the owner.
+    Coordinators on this machine's loopback are not pinned, because whoever answers there already runs programs on it.
     """
 
     def __init__(self, identity: Identity, url: str, invite: str, pins: Pins, say: Callable[[str], None]) -> None:
@@ -34,9 +35,9 @@ class Introduction:
         self._say = say
 
     async def make(self, link: Link, hello: Hello) -> None:
-        """Greet the coordinator, and say this hello with all that proves it once the coordinator is recognised.
+        """Greet the coordinator. Once it is recognised, send this hello with everything that proves it.
 
-        Raises IdentityError when the coordinator is not the one it should be, Refused with its reason.
+        Raises IdentityError when the coordinator is not the right one, Refused with the coordinator's reason.
         """
         greeting = Greeting(PROTOCOL_VERSION, secrets.token_bytes(handshake.NONCE_BYTES))
         await link.send(encode(greeting))
@@ -50,17 +51,18 @@ class Introduction:
         _, named, invited = self._invite.partition(".")
         if named and invited != fingerprint(key):
             raise IdentityError(
-                f"The invite is for a coordinator with the key {invited}, and {self._url} has {fingerprint(key)}: "
-                "somebody else may be in its place."
+                f"The invite is for a coordinator with the key {invited}, but {self._url} has {fingerprint(key)}: "
+                "another machine may be impersonating it."
             )
         if not is_loopback(self._url) and not self._pins.recognise(origin(self._url), key):
-            self._say(f"{self._url} has the key {fingerprint(key)}, and is known by it from now on.")
+            told = f"{self._url} has the key {fingerprint(key)}. "
+            self._say(f"{told}This machine will recognise it by that key from now on.")
 
 
 async def expect(link: Link, kind: type[Kind]) -> Kind:
-    """The coordinator's next message besides pings, which are answered.
+    """The coordinator's next message other than pings, which are answered.
 
-    Raises Refused with its reason, WireError when it is something else.
+    Raises Refused with the coordinator's reason, WireError when the message is of another kind.
     """
     while isinstance((received := decode_from_coordinator(await link.receive()))[0], Ping):
         await link.send(encode(Pong(received[0].number, 0), received[1]))
@@ -68,5 +70,5 @@ async def expect(link: Link, kind: type[Kind]) -> Kind:
     if isinstance(message, Refusal):
         raise Refused(message.reason)
     if not isinstance(message, kind):
-        raise WireError(f"The coordinator sent {type(message).__name__} where {kind.__name__} was due.")
+        raise WireError(f"The coordinator sent {type(message).__name__} instead of {kind.__name__}.")
     return message

@@ -1,4 +1,4 @@
-"""What a stage sent on for its open sessions, so that the stage behind it can be rebuilt on another node."""
+"""Keeps what a stage sent on for its open sessions, so that the next stage can be rebuilt on another node."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from potluck.engine.base import Rows
 
 
 class Journal:
-    """Output rows `[n, width]` of each session, from position 0 on; at most `limit` bytes of all together.
+    """The output rows `[n, width]` of each session from position 0 on, at most `limit` bytes in total.
 
-    When it is full, the session that was noted longest ago loses its journal as a whole: a part of it would be of
-    no use. Rows are kept as float32, so that what is rebuilt from them is what was lost, bit for bit.
+    When it is full, the session that was noted longest ago loses its whole journal, because a part of it would be of no
+    use. Rows are kept as float32, so that what is rebuilt from them equals what was lost, bit for bit.
     """
 
     def __init__(self, width: int, limit: int) -> None:
@@ -22,9 +22,9 @@ class Journal:
         self._nbytes = 0
 
     def note(self, session: int, position: int, rows: Rows) -> None:
-        """The stage's output for these positions. What was noted from `position` on is replaced.
+        """Note the stage's output for these positions. It replaces everything from `position` on.
 
-        Nothing is noted of a session whose beginning is missing.
+        Nothing is noted for a session whose beginning is missing.
         """
         self.truncate(session, position)
         held = self._rows.pop(session, bytearray())
@@ -39,7 +39,7 @@ class Journal:
             self.close(next(iter(self._rows)))
 
     def rows(self, session: int, position: int, count: int) -> Rows | None:
-        """Of these positions `[count, width]`, or None when not all of them are held."""
+        """The rows of these positions, `[count, width]`, or None if some of them are missing."""
         first, end = position * self._row_bytes, (position + count) * self._row_bytes
         held = self._rows.get(session, b"")
         if not 0 <= first < end <= len(held):

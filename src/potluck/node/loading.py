@@ -1,4 +1,4 @@
-"""From a welcome to an engine: fetch the span's bytes into a span file, prove it, load it."""
+"""Leads from a welcome to an engine: it downloads the span's weights into a span file, tries the file, and loads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from potluck.engine.base import Engine
-from potluck.engine.llamacpp import library_version
+from potluck.engine.library import library_version
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
 from potluck.models.files import Source
@@ -30,15 +30,18 @@ log = logging.getLogger(__name__)
 
 _SESSIONS = 64
 _FULL_SESSIONS = 8
-"""Sessions of the longest length that a node has KV cells for, where its memory allows."""
+"""The number of full-length sessions for which a node has KV cells if its memory allows."""
 
 _OVERHEAD_BYTES = 256 << 20
 
 
 class Needs(NamedTuple):
-    """memory: bytes that the span takes with its sessions. download: bytes of the model's files, 0 where all is here.
+    """The needs of a span. memory: bytes that it takes with its sessions. download: bytes of the model's files to
+    fetch.
 
-    What an interrupted run has left is counted, because it has yet to be verified.
+    Bytes that an interrupted run has left are counted, because they have yet to be verified. download is 0 if
+    everything is
+    here.
     """
 
     memory: int
@@ -46,7 +49,7 @@ class Needs(NamedTuple):
 
 
 def model_digest(model: Path | None, reporter: Reporter) -> str:
-    """Of the model on this machine, which is read through the first time; empty where there is none."""
+    """The digest of the model on this machine, which is read through the first time; empty if there is none."""
     if model is None:
         return ""
     what = "Checking the model"
@@ -58,10 +61,11 @@ def model_digest(model: Path | None, reporter: Reporter) -> str:
 
 @contextmanager
 def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Manifest, Source]]:
-    """The manifest of the welcome's model, and where the tensors come from.
+    """The manifest of the welcome's model, and the source of its tensors.
 
-    Raises ModelError when it cannot be had or is another, SpanError when it has fewer layers, TicketExpired when the
-    node's link is gone.
+    Raises ModelError when it cannot be read or differs, SpanError when it has fewer layers, TicketExpired when the
+    node's
+    link is gone.
     """
     with _opened(url, model, welcome) as (manifest, source):
         if manifest.digest != welcome.model:
@@ -73,7 +77,7 @@ def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Man
 
 
 def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
-    """What the welcome's layers take of `memory` bytes and of the line. Raises EngineError when they do not fit."""
+    """The needs of the welcome's layers within `memory` bytes. Raises EngineError when they do not fit."""
     cells = plan_capacity(manifest, welcome, memory).positions
     taken = _weights(manifest, welcome) + int(cells * _cell(manifest, welcome))
     here = span_path(manifest, welcome).exists()
@@ -83,7 +87,7 @@ def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
 def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Report) -> Path:
     """The span file in this machine's cache.
 
-    Raises ModelError when the bytes cannot be had or do not verify, TicketExpired when the node's link is gone.
+    Raises ModelError when the bytes cannot be read or do not verify, TicketExpired when the node's link is gone.
     """
     header, pieces = _plan(manifest, welcome)
     path = span_path(manifest, welcome)
@@ -113,12 +117,12 @@ def _plan(manifest: Manifest, welcome: Welcome) -> tuple[Header, list[Piece]]:
 
 
 def offer_span(manifest: Manifest, path: Path, welcome: Welcome) -> Offer:
-    """What other nodes may have of the span file: the tensors that are in it as the model's files hold them."""
+    """The tensors that other nodes may have: those that are in the span file exactly as in the model's own files."""
     return Offer(path, copied_ranges(path, _plan(manifest, welcome)[1]), welcome.peer_token)
 
 
 def span_path(manifest: Manifest, welcome: Welcome) -> Path:
-    """Where this machine keeps the span file."""
+    """The path of the span file on this machine."""
     quantize = welcome.quantize if welcome.engine is EngineKind.LLAMACPP else Quantize.NONE
     return cache_folder() / span_file_name(manifest, welcome.span, quantize)
 
@@ -139,9 +143,9 @@ class _Fraction:
 def load_span(
     manifest: Manifest, path: Path, welcome: Welcome, memory: int, threads: int, report: Report
 ) -> tuple[Engine, str]:
-    """The engine, and the weight layout it uses ("optimised" or "plain"; the device for transformers).
+    """The engine, and the weight layout that it uses ("optimised", "plain", or the device for transformers).
 
-    Raises EngineError when the span does not fit `memory` bytes or cannot be run here.
+    Raises EngineError when the span does not fit into `memory` bytes or cannot run here.
     """
     capacity = plan_capacity(manifest, welcome, memory)
     if welcome.engine is EngineKind.TRANSFORMERS:
@@ -160,7 +164,7 @@ def _load_transformers(
         from potluck.engine.transformers import TransformersEngine, best_device
         from potluck.engine.weights import RawWeights
     except ModuleNotFoundError as error:
-        raise EngineError("This swarm runs the transformers engine: pip install 'potluck[hf]'.") from error
+        raise EngineError("This swarm runs the transformers engine: run pip install 'potluck[hf]' first.") from error
     quantize = {Quantize.INT8: "int8", Quantize.INT4: "int4"}.get(welcome.quantize)
     engine = TransformersEngine(
         manifest.metadata["config"],
@@ -179,28 +183,30 @@ def _trial(manifest: Manifest, path: Path, welcome: Welcome, threads: int, *, ex
 
 
 def _is_safe(trial: Trial, report: Report) -> bool:
-    """Whether this machine's optimised weight layout survives; proved once for each span file and library."""
+    """Whether this machine's optimised weight layout survives. This is tried once for each span file and library."""
     verdict = verdict_path(Path(trial.path))
     if verdict.exists():
         return verdict.read_text() == "optimised"
     progress = partial(report, Phase.TRY)
     safe = survives(trial, progress)
     if not safe:
-        log.warning("llama.cpp's optimised weight layout crashes on this machine; the plain one is used, slower.")
+        log.warning(
+            "llama.cpp's optimised weight layout crashes on this machine. The node uses the plain one, which is slower."
+        )
         plain = Trial(trial.path, trial.span, trial.layers, trial.attention, trial.threads, False)
         if not survives(plain, progress):
-            raise EngineError(f"llama.cpp dies on layers {trial.span} on this machine, whatever the weight layout.")
+            raise EngineError(f"llama.cpp crashes on layers {trial.span} on this machine with either weight layout.")
     verdict.write_text("optimised" if safe else "plain")
     return safe
 
 
 def verdict_path(span_file: Path) -> Path:
-    """Where it is noted which weight layout the span file proved to run with: "optimised" or "plain"."""
+    """The path of the note that says with which weight layout the span file runs: "optimised" or "plain"."""
     return span_file.with_suffix(f".{library_version()}-{platform.machine()}.layout")
 
 
 def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity:
-    """KV cells for several sessions of full length, or as many as fit `memory` bytes beside the weights.
+    """The KV cells of several sessions of full length, or as many as fit into `memory` bytes beside the weights.
 
     Raises EngineError when not even one session fits.
     """
@@ -217,10 +223,10 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
 
 
 def _weights(manifest: Manifest, welcome: Welcome) -> int:
-    """Bytes of memory that the span takes before it has sessions."""
+    """The bytes of memory that the span takes before it has sessions."""
     return part_sizes(manifest, welcome.engine, welcome.quantize).of(welcome.span) + _OVERHEAD_BYTES
 
 
 def _cell(manifest: Manifest, welcome: Welcome) -> float:
-    """Bytes of one position in the span's KV cache."""
+    """The bytes of one position in the span's KV cache."""
     return len(welcome.span) * manifest.kv_width * CACHE_BYTES[welcome.engine]

@@ -1,4 +1,4 @@
-"""What other programs leave of this machine's cores. Its owner may be using it; other nodes take turns with us."""
+"""Measures how much of this machine's cores other programs leave free; its owner may be using them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ import psutil
 from potluck.node.hardware import default_folder
 
 _SPARE = 0.6
-"""Of a core that must be free before one more thread is used: more than half, so that the number does not flutter."""
+"""The share of a core that must be free before one more thread is used. It exceeds a half, so that the number is
+stable."""
 
 
 def follow(now: int, most: int, before: float, latest: float) -> int:
-    """The number of threads to use, from the number in use, the owner's cap, and the cores that two looks found free.
+    """The number of threads to use, given the number in use, the owner's limit, and the free cores of two measurements.
 
-    What only one of the two looks tells is not followed: the coordinator may have been busy for a moment.
+    A change that only one of the two measurements shows is ignored, because the coordinator may have been busy for a
+    moment.
 
-    llama.cpp's threads meet after every operation: one without a core of its own slows all others, so that a machine
+    llama.cpp's threads meet after every operation. One thread without a core of its own slows down all others, so a
+    machine
     in use computes faster with fewer threads.
     """
     free = median((before, latest, now))
@@ -33,11 +36,11 @@ def follow(now: int, most: int, before: float, latest: float) -> int:
 
 
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc")
-"""What psutil calls time that is not idle, on the various systems."""
+"""The names that psutil gives to time that is not idle, on the various systems."""
 
 
 class _Sample(NamedTuple):
-    """At one moment: CPU seconds used since the start of the machine, and by each node since its own."""
+    """CPU seconds at one moment: those used since the machine started, and by each node since its own start."""
 
     clock: float
     busy: float
@@ -46,7 +49,7 @@ class _Sample(NamedTuple):
 
 @contextmanager
 def registered(name: str, folder: Path | None = None) -> Iterator[None]:
-    """So long other nodes know this process for one of them, and its owner can call it by this name."""
+    """While the block runs, other nodes know this process as one of them, and its owner can address it by this name."""
     folder = folder or default_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     mark = folder / f"node-{os.getpid()}"
@@ -58,7 +61,9 @@ def registered(name: str, folder: Path | None = None) -> Iterator[None]:
 
 
 class Neighbours:
-    """Measures CPU time between two calls: of the CPUs `allowed` (None: all), less that of the Potluck nodes here."""
+    """Measures CPU time between two calls, for the CPUs in `allowed` (None means all), without that of the Potluck
+    nodes here.
+    """
 
     def __init__(self, cores: int, allowed: Sequence[int] | None = None, folder: Path | None = None) -> None:
         self._cores = cores
@@ -67,7 +72,7 @@ class Neighbours:
         self._before = self._now()
 
     def free_cores(self) -> float:
-        """Cores that programs other than nodes left free since the last call."""
+        """The cores that programs other than nodes have left free since the last call."""
         before, self._before = self._before, self._now()
         seconds, busy = self._before.clock - before.clock, self._before.busy - before.busy
         # Of a node that came or went meanwhile we know too little: it counts as another program for once.
@@ -81,7 +86,7 @@ class Neighbours:
         return _Sample(time.monotonic(), busy, self._nodes())
 
     def _nodes(self) -> dict[int, float]:
-        """CPU seconds used by each node of this machine and user, itself included."""
+        """The CPU seconds used by each node of this machine and user, including this one."""
         used = {}
         for process in _processes(self._folder):
             with suppress(psutil.NoSuchProcess):
@@ -91,7 +96,7 @@ class Neighbours:
 
 
 def _processes(folder: Path) -> Iterator[psutil.Process]:
-    """Of the nodes that are marked in the folder."""
+    """The processes of the nodes that are marked in the folder."""
     for mark in folder.glob("node-*"):
         try:
             yield psutil.Process(int(mark.name.partition("-")[2]))
@@ -100,6 +105,6 @@ def _processes(folder: Path) -> Iterator[psutil.Process]:
 
 
 def local_nodes(folder: Path | None = None) -> dict[int, str]:
-    """The pid and name of each node of this machine and user."""
+    """The pid and the name of each node of this machine and user."""
     folder = folder or default_folder()
     return {process.pid: (folder / f"node-{process.pid}").read_text(encoding="utf-8") for process in _processes(folder)}

@@ -1,4 +1,4 @@
-"""Puts large memory that is in use already, the weights above all, into huge pages."""
+"""Moves large memory that is already in use, above all the weights, into huge pages."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 PAGE_BYTES = 2 << 20
 LEAST_BYTES = 256 << 20
-"""Of a mapping: below this the processor's address cache copes with small pages, and nothing is gained."""
+"""The smallest mapping that is moved. Below this size the processor's address cache copes with small pages."""
 
 _MADV_COLLAPSE = 25  # Linux 6.1 and later
 
 
 def collapse_large_mappings(least: int = LEAST_BYTES) -> int:
-    """Ask Linux to move this process's large anonymous memory into pages of 2 MiB; returns how many it moved.
+    """Ask Linux to move this process's large anonymous memory into pages of 2 MiB. Returns how many pages it moved.
 
-    A token reads every weight once. With pages of 4 KiB a processor, and more so a virtual one, spends a good part of
-    that time on looking up addresses. Elsewhere than on Linux this does nothing.
+    A token reads every weight once. With pages of 4 KiB, a processor, and even more a virtual one, spends much of that
+    time
+    on looking up addresses. On other systems than Linux this does nothing.
     """
     if not sys.platform.startswith("linux"):
         return 0
@@ -33,7 +34,7 @@ def collapse_large_mappings(least: int = LEAST_BYTES) -> int:
 
 
 def large_mappings(maps: str, least: int) -> Iterator[tuple[int, int]]:
-    """Of a `/proc/self/maps`: writable private memory without a file, as (start, end), whole huge pages only."""
+    """The writable private memory without a file in `/proc/self/maps`, as (start, end), in whole huge pages."""
     for line in maps.splitlines():
         addresses, mode, _, _, inode, *path = line.split(maxsplit=5)
         start, end = (int(address, 16) for address in addresses.split("-"))

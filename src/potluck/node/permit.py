@@ -1,4 +1,4 @@
-"""When its owner lets a node work. Pure: the time of day, what others use of the machine, and the clock come in."""
+"""Decides when the owner lets a node work. Pure: the time of day, the machine's use and the clock are passed in."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from potluck.errors import PotluckError
 from potluck.types import PauseReason
 
 BUSY_CORES = 0.25
-"""That other programs use on a machine that somebody works on; a quiet one uses a twentieth."""
+"""Other programs use this many cores on a machine that somebody works on. On a quiet machine they use a twentieth."""
 
 QUIET_S = 60.0
-"""A machine counts as idle once nobody has used it for so long."""
+"""Seconds without use after which a machine counts as idle."""
 
 _DAY = 24 * 60
 
 
 @dataclass(frozen=True, slots=True)
 class Hours:
-    """Each day from the minute `first` up to `end`, local time; over midnight where `end` comes before `first`."""
+    """A time span of each day in local minutes, from `first` up to `end`. It passes midnight if `end` comes before
+    `first`.
+    """
 
     first: int
     end: int
 
     @classmethod
     def parse(cls, text: str) -> Hours:
-        """`"22-07"` or `"22:30-6:15"`. Raises PotluckError for anything else, and for no time at all."""
+        """Parse `"22-07"` or `"22:30-6:15"`. Raises PotluckError for anything else, and for an empty time span."""
         match = re.fullmatch(r"(\d{1,2})(?::(\d\d))?-(\d{1,2})(?::(\d\d))?", text.strip())
         if match is not None:
             first, end = (_minute(*match.group(at, at + 1)) for at in (1, 3))
             if first < _DAY and end <= _DAY and first != end:
                 return cls(first, end)
-        raise PotluckError(f"{text!r} are no hours: write them as 22-07 or 22:30-6:15.")
+        raise PotluckError(f"{text!r} is not a time span: write it as 22-07 or 22:30-6:15.")
 
     def __contains__(self, minute: int) -> bool:
         if self.first < self.end:
@@ -41,12 +43,15 @@ class Hours:
 
 
 def _minute(hour: str, minutes: str | None) -> int:
-    """Of the day; past its end where there is no such time."""
+    """The minute of the day; a number past the end of the day if there is no such time."""
     return int(hour) * 60 + int(minutes or 0) if int(minutes or 0) < 60 else _DAY + 1
 
 
 class Permit:
-    """hours: None: always. idle_only: only while nobody uses the machine. paused: the owner said so by hand."""
+    """Decides whether a node may work.
+
+    hours: None means always. idle_only: only while nobody uses the machine. paused: the owner paused the node by hand.
+    """
 
     def __init__(self, hours: Hours | None = None, idle_only: bool = False) -> None:
         self.paused = False
@@ -55,9 +60,9 @@ class Permit:
         self._used: float | None = None
 
     def refusal(self, minute: int, busy: float, now: float) -> PauseReason | None:
-        """Why the node may not work now, or None.
+        """The reason why the node may not work now, or None.
 
-        minute: of the day. busy: cores that other programs use, on average since the last call. now: seconds.
+        minute: of the day. busy: cores that other programs used, on average since the last call. now: seconds.
         """
         if busy >= BUSY_CORES:
             self._used = now

@@ -1,4 +1,4 @@
-"""The coordinators that the nodes of this machine know, each by the key that it had when it was first met."""
+"""Remembers the coordinators that this machine's nodes know, each by the key that it had at the first meeting."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Pins:
         self._path = path
 
     def recognise(self, origin: str, key: bytes) -> bool:
-        """Whether the coordinator there was known; one that was not is known from now on.
+        """Whether the coordinator at this origin was known. If it was not, it is known from now on.
 
-        Raises IdentityError when it had another key until now, or the file cannot be used.
+        Raises IdentityError when it had another key until now, or when the file cannot be used.
         """
         known = self._read().get(origin) or self._change(lambda keys: {origin: key.hex(), **keys}).get(origin)
         if known is None:
@@ -39,18 +39,18 @@ class Pins:
         if known != key.hex():
             raise IdentityError(
                 f"The coordinator at {origin} had the key {fingerprint(bytes.fromhex(known))} and now shows "
-                f"{fingerprint(key)}: somebody else may be in its place. "
-                f"If the change is meant, run 'potluck forget {origin}' and join again."
+                f"{fingerprint(key)}: another machine may be impersonating it. "
+                f"If the change is intended, run 'potluck forget {origin}' and join again."
             )
         return True
 
     def forget(self, origin: str) -> bool:
-        """Take whatever key the coordinator there shows next for its own. Whether it was known."""
+        """Accept whatever key the coordinator at this origin shows next. Returns whether it was known."""
         before = self._change(lambda keys: {other: key for other, key in keys.items() if other != origin})
         return origin in before
 
     def _change(self, change: Callable[[Keys], Keys]) -> Keys:
-        """Returns what was there before; nothing else is done to the file meanwhile."""
+        """Change the file while no other node can, and return what was in it before."""
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(f"{self._path}.lock"):

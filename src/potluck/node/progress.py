@@ -1,4 +1,4 @@
-"""How far a node is on its way to serving, and who is told."""
+"""Measures how far a node is on its way to serving, and whom it tells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Phase(StrEnum):
-    """In this order, from a welcome to a node that serves."""
+    """The phases in order, from a welcome to a node that serves."""
 
     FETCH = "Fetching"
     TRY = "Trying out"
@@ -17,23 +17,24 @@ class Phase(StrEnum):
 
 
 Report = Callable[[Phase, float], None]
-"""Is told a phase, and the fraction of it that is done."""
+"""Receives a phase and the fraction of it that is done."""
 
 _SHARES = {Phase.FETCH: 0.7, Phase.TRY: 0.12, Phase.LOAD: 0.12, Phase.MEASURE: 0.06}
-"""Of the whole way. Weights mostly come over a network, and that is slower than all that follows."""
+"""The share of each phase in the whole way. Weights mostly come over a network, which is slower than all that follows.
+"""
 
 
 class Reporter(Protocol):
-    """Who is told what the node does: the command line shows it."""
+    """Shows the owner what the node does; the command line is one."""
 
     def say(self, text: str) -> None: ...
 
     def progress(self, what: str, fraction: float | None) -> None:
-        """How far it is with this; None: it waits, nobody knows how long. 1.0 ends it."""
+        """Show the progress of a task. fraction: 1.0 ends it; None means that the node waits for an unknown time."""
 
 
 def overall(phase: Phase, fraction: float) -> float:
-    """The fraction of the whole way, 0 … 1, that lies behind."""
+    """The fraction of the whole way, 0 … 1, that is done."""
     phases = list(Phase)
     done = sum(_SHARES[before] for before in phases[: phases.index(phase)])
     return min(1.0, done + _SHARES[phase] * min(max(fraction, 0.0), 1.0))

@@ -1,6 +1,6 @@
-"""Gives the tensors of a node's span file to other nodes, over plain HTTP on a port of its own.
+"""Gives the tensors of a node's span file to other nodes over plain HTTP on a separate port.
 
-Nobody needs it: where a firewall is between them, nodes fetch from the coordinator.
+No node depends on this: if a firewall is between them, nodes download from the coordinator.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ log = logging.getLogger(__name__)
 _PEER = re.compile(r"http://(?:\[([0-9a-f:]+)\]|([0-9.]+)):[0-9]{1,5}")
 
 _AT_ONCE = 2
-"""Replies that run at the same time: they must not slow what the node is there for."""
+"""Replies that run at the same time. They must not slow down the node's own work."""
 _LONGEST_S = 30.0
-"""Whoever does not take a reply in this time shall not keep others from theirs."""
+"""Seconds after which a reply ends, so that a slow reader does not keep others from theirs."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What is given, and to whom. ranges: a tensor's SHA-256 to its (offset, nbytes) in the span file `path`."""
+    """The tensors that are given, and the token that opens them.
+
+    ranges: a tensor's SHA-256 to its (offset, nbytes) in the span file `path`.
+    """
 
     path: Path = Path()
     ranges: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -47,9 +50,9 @@ class Offer:
 
 
 class Sharing:
-    """A server on a thread of its own, which long computations of the node's event loop do not hold up.
+    """A server on its own thread, so that long computations of the node's event loop do not hold it up.
 
-    upload: bounds what is given; None: nothing does.
+    upload: limits what is sent; None means no limit.
     """
 
     def __init__(self, upload: Upload | None = None) -> None:
@@ -62,9 +65,9 @@ class Sharing:
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
     def start(self, host: str, offer: Offer) -> str:
-        """Give this, in place of what was given before, at this address of the machine. Returns the URL.
+        """Offer these tensors instead of the previous ones at this address of the machine. Returns the URL.
 
-        Empty where there is nothing to give or no way to listen.
+        The URL is empty if there is nothing to offer or no way to listen.
         """
         self._offer = offer
         if not offer.token or not offer.ranges:
@@ -75,11 +78,11 @@ class Sharing:
         return self._url
 
     def change_token(self, token: str) -> None:
-        """Give the same to holders of another token."""
+        """Offer the same tensors to holders of another token."""
         self._offer = replace(self._offer, token=token)
 
     def withdraw(self) -> None:
-        """Give nothing until `start` comes again; replies under way go on."""
+        """Offer nothing until `start` is called again. Replies that are under way continue."""
         self._offer = Offer()
 
     def _listen(self, host: str) -> None:
@@ -96,7 +99,7 @@ class Sharing:
         self._thread.start()
 
     def close(self) -> None:
-        """End the server, replies under way included."""
+        """End the server, including replies that are under way."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = self._server.force_exit = True
             self._thread.join()
@@ -129,7 +132,7 @@ class Sharing:
         return _Limited(self._read(offer.path, offset + begin, end - begin), headers, self._slots)
 
     async def _read(self, path: Path, offset: int, nbytes: int) -> AsyncIterator[bytes]:
-        """Reading holds up this server's thread only."""
+        """Read the file here, because this delays only this server's thread."""
         for chunk in LocalSource(path.parent).stream(path.name, offset, nbytes):
             if self._upload is not None:
                 await self._upload.wait(len(chunk))
@@ -138,14 +141,14 @@ class Sharing:
 
 class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Whoever does not read shall not keep the loop from closing, and the node from ending."""
+        """End slow replies, so that they keep neither the loop from closing nor the node from ending."""
         await super().shutdown(sockets)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
 
 class _Limited(StreamingResponse):
-    """A part of a tensor, sent while it holds one of the slots."""
+    """A part of a tensor, which holds one of the slots while it is sent."""
 
     def __init__(self, chunks: AsyncIterator[bytes], headers: dict[str, str], slots: asyncio.Semaphore) -> None:
         super().__init__(chunks, 206, headers, "application/octet-stream")
@@ -162,7 +165,7 @@ def _may(request: Request, offer: Offer) -> bool:
 
 
 def parse_range(header: str, nbytes: int) -> tuple[int, int] | None:
-    """`bytes=FIRST-LAST` as (begin, end) within so many bytes; None for anything else."""
+    """`bytes=FIRST-LAST` as (begin, end) within this number of bytes; None for anything else."""
     match = re.fullmatch(r"bytes=(\d{1,18})-(\d{1,18})", header)
     if match is None or not int(match[1]) <= int(match[2]) < nbytes:
         return None
@@ -170,16 +173,19 @@ def parse_range(header: str, nbytes: int) -> tuple[int, int] | None:
 
 
 def usable_peers(peers: Sequence[str], host: str) -> tuple[str, ...]:
-    """Those that a machine may ask that reaches the coordinator from its own address `host`.
+    """The peers that a machine may ask if it reaches the coordinator from its own address `host`.
 
-    A loopback address is another machine for each who asks, so only those who came that way may ask there.
+    A loopback address means another machine for each one that asks, so only nodes that came over loopback may ask
+    there.
     """
     local = ip_address(host).is_loopback
     return tuple(url for url in peers if (loopback := _is_loopback(url)) is not None and (local or not loopback))
 
 
 def _is_loopback(url: str) -> bool | None:
-    """None for what is no plain address and port: the coordinator may not send this node anywhere else."""
+    """Whether the URL is a loopback address. None if it is not a plain address and port, so that a node is sent nowhere
+    else.
+    """
     match = _PEER.fullmatch(url)
     try:
         return None if match is None else ip_address(match[1] or match[2]).is_loopback

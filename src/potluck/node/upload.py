@@ -1,4 +1,4 @@
-"""How much a node may send, as its owner says: over its line to the coordinator, and to nodes that fetch weights."""
+"""Limits how much a node sends, to the coordinator and to other nodes, as its owner wants."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import time
 from potluck.wire.link import Link
 
 _BURST_S = 0.1
-"""So much of the rate may be sent at once after a pause: no small frame waits on a line that is not full."""
+"""Seconds of the rate that may be sent at once after a pause, so that no small frame waits on a quiet connection."""
 
 
 class Bucket:
-    """Pure: times come in. On average no more than `bytes_per_s` are let through; a piece is never cut."""
+    """Lets through `bytes_per_s` on average. Pure: times are passed in. A piece is never cut."""
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
         self._paid = 0.0
-        """When all that was let through will have had its time."""
+        """The time at which everything that was let through has been paid for."""
 
     def take(self, nbytes: int, now: float) -> float:
-        """How many seconds so many bytes have to wait; whoever asks next comes after them."""
+        """The seconds that this many bytes have to wait. The next caller comes after them."""
         begin = max(self._paid, now)
         self._paid = begin + nbytes / self._bytes_per_s
         return max(0.0, begin - _BURST_S - now)
 
 
 class Upload:
-    """One rate for all that a node sends, from any thread and event loop."""
+    """One rate for everything that a node sends, from any thread and event loop."""
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bucket = Bucket(bytes_per_s)
         self._lock = threading.Lock()
 
     async def wait(self, nbytes: int) -> None:
-        """Until so many bytes may be sent."""
+        """Wait until this many bytes may be sent."""
         with self._lock:
             wait_s = self._bucket.take(nbytes, time.monotonic())
         if wait_s:
@@ -43,7 +43,7 @@ class Upload:
 
 
 class PacedLink:
-    """A link that sends no faster than `upload` allows, in the order in which it was asked to."""
+    """A link that sends in order and no faster than `upload` allows."""
 
     def __init__(self, link: Link, upload: Upload) -> None:
         self._link = link

@@ -1,4 +1,4 @@
-"""What a swarm gives, before it has computed anything. Pure."""
+"""Forecasts what a swarm gives before it has computed anything. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from potluck.types import Span, spans_of
 
 
 class Forecast(Struct, frozen=True):
-    """one_stream, many_streams: tokens/s, 0 where layers are missing; many streams fill all machines.
+    """The forecast for a swarm.
 
-    bottleneck: the slowest machine of the layer that limits many streams; None where layers are missing.
+    one_stream, many_streams: tokens/s, 0 if layers are missing. Many streams keep all machines busy.
+    bottleneck: the slowest machine of the layer that limits many streams; None if layers are missing.
     missing: the layers that nobody serves.
     """
 
@@ -27,7 +28,7 @@ class Forecast(Struct, frozen=True):
 
 
 def forecast(footprint: Footprint, placed: Sequence[Placed]) -> Forecast:
-    """Of machines that do nothing else."""
+    """The forecast for machines that do nothing else."""
     rates = layer_rates(footprint, placed)
     if missing := spans_of([layer for layer, rate in enumerate(rates) if rate == 0]):
         return Forecast(0.0, 0.0, None, missing)
@@ -39,20 +40,20 @@ def forecast(footprint: Footprint, placed: Sequence[Placed]) -> Forecast:
 
 
 def sentences(footprint: Footprint, told: Forecast) -> list[str]:
-    """The forecast for people."""
+    """The forecast as sentences for people."""
     if told.bottleneck is None:
         needed = sum(map(footprint.of, told.missing)) / (1 << 20)
         spans = ", ".join(map(str, told.missing))
-        return [f"Nobody can hold layers {spans}: machines with {needed:,.0f} MiB more are missing."]
+        return [f"No machine can hold layers {spans}: the swarm needs {needed:,.0f} MiB more memory."]
     return [
-        f"One stream: {told.one_stream:.1f} tokens/s.",
-        f"Many streams together: {told.many_streams:.1f} tokens/s.",
+        f"One stream runs at {told.one_stream:.1f} tokens/s.",
+        f"Many streams together run at {told.many_streams:.1f} tokens/s.",
         f"The bottleneck is machine {told.bottleneck.machine.name}, with layers {told.bottleneck.span}.",
     ]
 
 
 def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast) -> dict[str, object]:
-    """The forecast for programs. memory: bytes. Machines that hold nothing are left out."""
+    """The forecast as JSON for programs. memory: bytes. Machines that hold nothing are left out."""
     return {
         "one_stream": told.one_stream,
         "many_streams": told.many_streams,
@@ -71,7 +72,7 @@ def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast
 
 
 def quickest_route(footprint: Footprint, placed: Sequence[Placed]) -> list[Placed]:
-    """The stages of one stream's quickest token; all layers are covered.
+    """The stages of one stream's fastest token. All layers are covered.
 
     A stage begins where its machine's span begins, and may end before the span does.
     """

@@ -1,4 +1,4 @@
-"""Machines in words: `8G`, `16G@40x3`. Pure."""
+"""Parses machines as the command line writes them: `8G`, `16G@40x3`. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from potluck.errors import PotluckError
 from potluck.planning.machine import Machine
 
 DEFAULT_GB_PER_S = 10.0
-"""What two cores of an older computer read of weights in a second."""
+"""The GB of weights that two cores of an older computer read in a second."""
 
 
 def parse_memory(text: str) -> int:
-    """`"6G"` or `"800M"` to bytes. Raises PotluckError for anything else."""
+    """Parse `"6G"` or `"800M"` into bytes. Raises PotluckError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise PotluckError(f"{text!r} is not an amount of memory: write it as 6G or 800M.")
@@ -22,7 +22,7 @@ def parse_memory(text: str) -> int:
 
 
 def parse_machines(texts: Sequence[str], round_trip_s: float = 0.0, link_bytes_per_s: float = inf) -> list[Machine]:
-    """Each text is MEMORY[@SPEED][xCOUNT], speed in GB/s of weights read; all have links alike.
+    """Parse texts of the form MEMORY[@SPEED][xCOUNT], with SPEED in GB/s of weights. All machines have equal links.
 
     A machine's name is its number and its text. Raises PotluckError for any other text.
     """

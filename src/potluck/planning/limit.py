@@ -1,4 +1,4 @@
-"""What limits a swarm now, and what one more machine would change. Pure."""
+"""Finds what limits a swarm now, and what one more machine would change. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from potluck.planning.forecast import Forecast, forecast, quickest_route, senten
 from potluck.planning.machine import Placed
 
 STREAMS = 8
-"""Of which the gain is told: a handful of people who ask at once."""
+"""The number of streams for which the gain is computed: a handful of people who ask at once."""
 
 
 class Limit(Struct, frozen=True):
-    """slowest: the stage that takes the largest share of one stream's token. bottleneck: who limits many streams.
+    """The limit of a swarm.
 
+    slowest: the stage that takes the largest share of one stream's token. bottleneck: the machine that limits many
+    streams.
     gain: what a second machine like the bottleneck there would add to STREAMS streams; 0.4 is 40 %.
     """
 
@@ -27,7 +29,7 @@ class Limit(Struct, frozen=True):
 
 
 def limit(footprint: Footprint, placed: Sequence[Placed]) -> Limit | None:
-    """None where layers are missing."""
+    """The limit of these machines; None if layers are missing."""
     told = forecast(footprint, placed)
     if told.bottleneck is None:
         return None
@@ -40,7 +42,7 @@ def limit(footprint: Footprint, placed: Sequence[Placed]) -> Limit | None:
 
 
 def limit_sentence(footprint: Footprint, placed: Sequence[Placed]) -> str:
-    """The limit for people."""
+    """The limit as a sentence for people."""
     found = limit(footprint, placed)
     if found is None:
         [missing] = sentences(footprint, forecast(footprint, placed))
@@ -52,12 +54,12 @@ def limit_sentence(footprint: Footprint, placed: Sequence[Placed]) -> str:
     elsewhere = found.bottleneck.machine != found.slowest.machine
     there = f" for {_layers(found.bottleneck, first=False)}" if elsewhere else ""
     shared = any(_overlap(one, found.bottleneck) for one in placed if one is not found.bottleneck)
-    holder = "one more holder" if shared else "a second holder"
-    return f"{share}; {holder}{there} would give +{100 * found.gain:.0f} % for {STREAMS} streams."
+    helper = "one more machine" if shared else "a second machine"
+    return f"{share}; {helper}{there} would make {STREAMS} streams {100 * found.gain:.0f} % faster."
 
 
 def _tokens_per_s(told: Forecast) -> float:
-    """Of STREAMS streams: no more than so many times one, and no more than the machines carry."""
+    """The rate of STREAMS streams: at most STREAMS times that of one, and at most what the machines carry."""
     return min(STREAMS * told.one_stream, told.many_streams)
 
 
@@ -66,6 +68,6 @@ def _overlap(one: Placed, other: Placed) -> bool:
 
 
 def _layers(placed: Placed, first: bool = True) -> str:
-    """first: in its sentence."""
+    """The layers of a machine in words. first: they begin the sentence."""
     word = "Layers" if len(placed.span) > 1 else "Layer"
     return f"{word if first else word.lower()} {placed.span} on {placed.machine.name}"

@@ -11,9 +11,9 @@ from potluck.types import Span
 
 
 class Machine(Struct, frozen=True):
-    """What one can give: `memory` in bytes, and `bytes_per_s` of weights that it reads in decoding, above 0.
+    """A machine: `memory` in bytes, and `bytes_per_s` of weights that it reads in decoding, above 0.
 
-    round_trip_s, link_bytes_per_s: of its link to the coordinator; a bandwidth of inf is no limit.
+    round_trip_s, link_bytes_per_s: those of its link to the coordinator; a bandwidth of inf means no limit.
     """
 
     name: str
@@ -23,15 +23,15 @@ class Machine(Struct, frozen=True):
     link_bytes_per_s: float = inf
 
     def seconds(self, footprint: Footprint, span: Span) -> float:
-        """Of one token of one stream through `span`, on the way there and back too."""
+        """The seconds of one token of one stream through `span`, including the way there and back."""
         return self.round_trip_s + footprint.work(span) / self.bytes_per_s
 
     def rate(self, footprint: Footprint, span: Span) -> float:
-        """Tokens/s of many streams together that it carries through `span`."""
+        """The tokens/s of many streams together that the machine carries through `span`."""
         return min(self.bytes_per_s / footprint.work(span), self.link_rate(footprint))
 
     def link_rate(self, footprint: Footprint) -> float:
-        """Tokens/s that its link carries, whatever it serves."""
+        """The tokens/s that the machine's link carries, whatever the machine serves."""
         return self.link_bytes_per_s / footprint.row if footprint.row else inf
 
 

@@ -1,6 +1,6 @@
-"""Which of many possible swarms is best, judged by the rate of each layer. Pure.
+"""Finds the best of many possible swarms, judged by the rate of each layer. Pure.
 
-In this order: most layers covered, the highest bottleneck, the fewest gaps, and the most even rates.
+The criteria, in order: most layers covered, the highest bottleneck, the fewest gaps, and the most even rates.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from potluck.planning.machine import Machine
 from potluck.planning.options import Flags, Floats, Numbers, Options
 
 Merit = tuple[float, float, float, float]
-"""Higher is better."""
+"""The merit of a swarm; higher is better."""
 
 _KEYS = 4
 
 
 def merit(rates: Floats) -> Merit:
-    """Of one swarm: rates [layers] are tokens/s, 0 where nobody serves a layer."""
+    """The merit of one swarm. rates [layers]: tokens/s, 0 if nobody serves a layer."""
     covered, bottleneck, gaps, evenness = (float(_key(number, rates)) for number in range(_KEYS))
     return covered, bottleneck, gaps, evenness
 
 
 def best_row(rates: Floats) -> int:
-    """Which of these swarms is best: rates [swarms, layers]. Of equals the first."""
+    """The best of these swarms, or the first of equals. rates [swarms, layers]."""
     rows = np.arange(len(rates))
     for number in range(_KEYS):
         rows = _highest(rows, _key(number, rates[rows]))
@@ -34,7 +34,7 @@ def best_row(rates: Floats) -> int:
 
 
 def best_option(options: Options, base: Floats, machine: Machine) -> int | None:
-    """What this machine should serve besides those that give each layer its rate, base [layers].
+    """The best option for this machine besides those that give each layer its rate, base [layers].
 
     None when not even one layer fits.
     """
@@ -49,7 +49,7 @@ def best_option(options: Options, base: Floats, machine: Machine) -> int | None:
 
 
 def best_options(options: Options, base: Floats, machines: Sequence[Machine]) -> list[int]:
-    """The same for several machines together; at least one layer fits each."""
+    """The best options for several machines together. At least one layer fits each machine."""
     if len(machines) == 1:
         return [option for machine in machines if (option := best_option(options, base, machine)) is not None]
     fitting = [options.fitting(machine) for machine in machines]
@@ -62,9 +62,9 @@ def best_options(options: Options, base: Floats, machines: Sequence[Machine]) ->
 
 
 def outcomes(options: Options, chosen: Numbers, base: Floats, rates: Floats) -> tuple[Numbers, Floats]:
-    """How many layers are covered, and the bottleneck, where one machine serves one of these options besides.
+    """The layers covered, and the bottleneck, if one machine serves one of these options besides the others.
 
-    base [layers]: what the others give each layer; rates [chosen]: what the machine adds. Returns [chosen] each.
+    base [layers]: what the others give each layer. rates [chosen]: what the machine adds. Returns [chosen] for each.
     """
     first, last = options.first[chosen], options.last[chosen]
     idle = np.cumsum([False, *(base <= 0)])
@@ -77,7 +77,7 @@ def outcomes(options: Options, chosen: Numbers, base: Floats, rates: Floats) -> 
 
 
 def _key(number: int, rates: Floats) -> npt.NDArray[np.float32]:
-    """One of the four, of rates [..., layers]. In float32, so that a sum's order decides nothing."""
+    """One of the four criteria, for rates [..., layers]. In float32, so that the order of a sum decides nothing."""
     if number == 0:
         key = (rates > 0).sum(axis=-1)
     elif number == 1:
@@ -91,7 +91,7 @@ def _key(number: int, rates: Floats) -> npt.NDArray[np.float32]:
 
 
 def _gaps(idle: Flags) -> Numbers:
-    """How many runs of layers are idle, of [..., layers]."""
+    """The number of runs of idle layers, for rates [..., layers]."""
     begins = idle[..., 1:] & ~idle[..., :-1]
     return np.asarray(idle[..., 0] + begins.sum(axis=-1))
 

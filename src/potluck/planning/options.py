@@ -1,4 +1,4 @@
-"""All spans of a model in one table, so that NumPy judges them together. Pure."""
+"""All spans of a model in one table, so that NumPy can judge them together. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Flags = npt.NDArray[np.bool_]
 
 
 class Options:
-    """Every span of a model, by a number: in the order of its first and then of its last layer.
+    """Every span of a model by its number, in the order of its first and then of its last layer.
 
-    first, last: its layers; memory, work: its bytes as in Footprint. All [options].
-    covers: whether it holds a layer [options, layers].
+    first, last: its layers. memory, work: its bytes as in Footprint. All have the shape [options].
+    covers: whether it contains a layer [options, layers].
     """
 
     def __init__(self, footprint: Footprint) -> None:
@@ -43,15 +43,15 @@ class Options:
         return span.first * self.layers - span.first * (span.first - 1) // 2 + len(span) - 1
 
     def fitting(self, machine: Machine) -> Numbers:
-        """Those whose memory the machine has."""
+        """The options that fit into the machine's memory."""
         return np.flatnonzero(self.memory <= machine.memory)
 
     def rates(self, machine: Machine, chosen: Numbers) -> Floats:
-        """Tokens/s of many streams together that the machine carries through each of these options."""
+        """The tokens/s of many streams together that the machine carries through each of these options."""
         return np.minimum(machine.bytes_per_s / self.work[chosen], machine.link_rate(self._footprint))
 
     def gains(self, machines: Sequence[Machine], chosen: Sequence[int]) -> Floats:
-        """What each machine gives each layer where it serves its option: [machines, layers] of chosen [machines]."""
+        """The rate that each machine gives each layer with its option: [machines, layers] for chosen [machines]."""
         reading = np.array([machine.bytes_per_s for machine in machines]) / self.work[chosen]
         rates = np.minimum(reading, [machine.link_rate(self._footprint) for machine in machines])
         return rates[:, None] * self.covers[chosen]

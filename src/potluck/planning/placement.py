@@ -1,4 +1,4 @@
-"""Which layers each machine of a swarm should serve. Pure."""
+"""The placement of layers: decides which of them each machine of a swarm should serve. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from potluck.types import Span
 
 
 def best_span(footprint: Footprint, placed: Sequence[Placed], newcomer: Machine) -> Span | None:
-    """What a newcomer should serve: that which leaves the fewest layers uncovered, then the highest bottleneck.
+    """The span for a newcomer: the one that leaves the fewest layers uncovered, and then the highest bottleneck.
 
-    Of equal spans those that leave fewer gaps win, then those that help the slower layers more, then the first and
-    the shortest. Returns None when not even one layer fits.
+    Of equal spans, those that leave fewer gaps win, then those that help the slower layers more, then the first and the
+    shortest. Returns None when not even one layer fits.
     """
     options = Options(footprint)
     option = best_option(options, np.array(layer_rates(footprint, placed)), newcomer)
@@ -25,7 +25,7 @@ def best_span(footprint: Footprint, placed: Sequence[Placed], newcomer: Machine)
 
 
 def layer_rates(footprint: Footprint, placed: Sequence[Placed]) -> list[float]:
-    """Tokens/s of many streams together that each layer's machines carry; 0 where there are none."""
+    """The tokens/s of many streams together that each layer's machines carry; 0 if there are none."""
     rates = [0.0] * len(footprint.layers)
     for one in placed:
         rate = one.machine.rate(footprint, one.span)

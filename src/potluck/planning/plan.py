@@ -1,7 +1,7 @@
-"""Which spans a set of machines should serve, all of them known beforehand. Pure.
+"""Plans which spans a set of machines should serve when all of them are known beforehand. Pure.
 
-Sweeps give the first plans. Each is improved by placing one machine anew, or two or three together, as long as that
-helps and the work allowed lasts: small swarms are searched thoroughly, and large ones hardly need it.
+Sweeps give the first plans. Each is improved by placing one machine anew, or two or three together, as long as this
+helps and the allowed work lasts. Small swarms are searched thoroughly, and large ones hardly need it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from potluck.planning.sweep import sweeps
 from potluck.types import Span
 
 _WORK = 9_000_000
-"""What may be done to find a plan. One is some 10 ns: a look at the rate of one layer."""
+"""The work that may be done to find a plan. One unit is about 10 ns: a look at the rate of one layer."""
 
 _LOOK = 10_000
-"""What placing one machine anew takes at least."""
+"""The least work of placing one machine anew."""
 
 _SWEEP = 600
-"""What a sweep takes for each machine."""
+"""The work of a sweep for each machine."""
 
 
 def place(footprint: Footprint, machines: Sequence[Machine]) -> list[Span | None]:
-    """The span that each machine should serve; None where not even one layer fits.
+    """The span that each machine should serve; None if not even one layer fits.
 
     Most layers covered comes first, then the rate of the slowest layer.
     """
@@ -47,7 +47,7 @@ def place(footprint: Footprint, machines: Sequence[Machine]) -> list[Span | None
 
 
 class _Plan:
-    """chosen [machines]: the option that each serves. merit: how good that is."""
+    """A plan. chosen [machines]: the option that each machine serves. merit: how good the plan is."""
 
     def __init__(self, options: Options, machines: Sequence[Machine], chosen: Sequence[int | None]) -> None:
         self._options = options
@@ -58,14 +58,14 @@ class _Plan:
         self._set(self._able, [option for option in chosen if option is not None])
 
     def _set(self, group: Sequence[int], options: Sequence[int]) -> None:
-        """These machines serve these options from now on."""
+        """Let these machines serve these options from now on."""
         for index, option in zip(group, options, strict=True):
             self.chosen[index] = option
         self._gains[list(group)] = self._options.gains([self._machines[index] for index in group], options)
         self.merit: Merit = merit(self._gains.sum(axis=0))
 
     def improve(self, allowed: int) -> int:
-        """Until nothing helps, or so much work is done. Returns how much it was."""
+        """Improve the plan until nothing helps or the work is used up. Returns the work that was done."""
         done, groups = 0, _groups(self._able)
         while group := next(groups, None):
             cost = self._cost(group)
@@ -83,7 +83,7 @@ class _Plan:
         return _LOOK + self._gains.size + (self._options.layers * prod(fitting) if len(group) > 1 else sum(fitting))
 
     def _place_anew(self, group: tuple[int, ...]) -> bool:
-        """Let these machines serve what is best together; False where they do already."""
+        """Let these machines serve what is best together. False if they already do."""
         others = np.delete(self._gains, group, axis=0).sum(axis=0)
         before, kept = self.merit, [option for index in group if (option := self.chosen[index]) is not None]
         self._set(group, best_options(self._options, others, [self._machines[index] for index in group]))
@@ -94,5 +94,5 @@ class _Plan:
 
 
 def _groups(able: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Each machine alone, then every two and every three."""
+    """Each machine alone, then all pairs and all triples."""
     return chain.from_iterable(combinations(able, size) for size in (1, 2, 3))

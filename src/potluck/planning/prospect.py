@@ -1,4 +1,4 @@
-"""What one more machine would give a swarm. Pure."""
+"""Forecasts what one more machine would give a swarm. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from potluck.types import Outlook, Prospect
 
 
 def prospect(footprint: Footprint, placed: Sequence[Placed], newcomer: Placed) -> Prospect:
-    """The swarm without the newcomer and with it, by the same forecast as a plan's."""
+    """The swarm without the newcomer and with it, by the same forecast as for a plan."""
     return Prospect(outlook(footprint, placed), outlook(footprint, [*placed, newcomer]))
 
 

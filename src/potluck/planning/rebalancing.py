@@ -1,4 +1,4 @@
-"""Whether a machine should leave its layers for others. Pure."""
+"""Decides whether a machine should leave its layers for others. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potluck.planning.options import Floats, Options
 from potluck.types import Span
 
 MARGIN = 1.2
-"""How many times the bottleneck of now a move must reach: it costs a download, and sessions their route."""
+"""A move must raise the bottleneck by this factor, because it costs a download, and costs sessions their route."""
 
 
 class Move(Struct, frozen=True):
@@ -25,10 +25,11 @@ class Move(Struct, frozen=True):
 
 
 def choose_move(footprint: Footprint, placed: Sequence[Placed], movable: Collection[str]) -> Move | None:
-    """The move of one of the machines named in `movable` that helps most, if there is one that helps clearly.
+    """The move that helps most among the machines named in `movable`, if one helps clearly.
 
-    That is one that covers layers which nobody serves, or raises the bottleneck by MARGIN. Whoever moves serves nothing
-    meanwhile, so others must serve all that it leaves. Moves end: each covers more, or multiplies the bottleneck.
+    A move helps clearly if it covers layers that nobody serves, or raises the bottleneck by MARGIN. A machine that
+    moves serves nothing in the meantime, so others must serve everything that it leaves. Moves come to an end, because
+    each of them covers more or multiplies the bottleneck.
     """
     options = Options(footprint)
     gains = options.gains([one.machine for one in placed], [options.number(one.span) for one in placed])
@@ -48,9 +49,10 @@ def choose_move(footprint: Footprint, placed: Sequence[Placed], movable: Collect
 
 
 def _reach(options: Options, others: Floats, machine: Machine, best: tuple[int, float]) -> tuple[int, float]:
-    """How many layers are covered, and the bottleneck, where the machine does what it can besides the others.
+    """The layers covered, and the bottleneck, if the machine does what it can besides the others.
 
-    others: what they give each layer. (0, 0) at once where no option covers all layers that are below the best so far.
+    others: what they give each layer. Returns (0, 0) at once if no option covers all layers that are below the best so
+    far.
     """
     fitting = options.fitting(machine)
     if best[1]:

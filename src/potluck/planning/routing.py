@@ -1,4 +1,4 @@
-"""Which nodes a session runs through. Pure."""
+"""Chooses the route of a session: the nodes that it runs through. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from msgspec import Struct
 from potluck.types import Span, Stage
 
 _STRANGER_S = 60.0
-"""What a node that is no twin of the lost one seems to cost: more than any twin, less than no node at all."""
+"""The seconds that a node costs for not being a twin of the lost one: more than any twin, less than no node at all."""
 
 
 class Server(Struct, frozen=True):
-    """A node as routing sees it: it serves `span`, and computes other bits than nodes with another `twin` mark.
+    """A node as routing sees it. It serves `span`, and computes other bits than nodes with another `twin` mark.
 
     token_s: expected seconds of one token through the whole span, for each session that runs there.
-    hop_s: seconds of one relay to it and back. sessions: how many run there now.
+    hop_s: seconds of one relay to it and back. sessions: the number that run there now.
     """
 
     node: str
@@ -27,16 +27,16 @@ class Server(Struct, frozen=True):
     twin: str = ""
 
     def seconds(self, part: Span) -> float:
-        """Expected of one more session's token through a part of the span."""
+        """The expected seconds of one more session's token through a part of the span."""
         return self.hop_s + self.token_s * len(part) / len(self.span) * (1 + self.sessions)
 
 
 def choose_route(part: Span, servers: Iterable[Server], twins: Collection[str] = ()) -> tuple[Stage, ...] | None:
-    """The stages with the least expected seconds a token that cover `part`, or None when there are none.
+    """The stages with the least expected seconds per token that cover `part`, or None if there are none.
 
-    A stage begins where its node's span begins, because an engine cannot start in the middle of its span,
-    and may end before the span does. Shortest path over the boundaries between layers.
-    twins: marks of nodes that are to be replaced; others with such a mark are preferred, whatever they cost.
+    A stage begins where its node's span begins, because an engine cannot start in the middle of its span, and may end
+    before the span does. This is a shortest path over the boundaries between layers.
+    twins: marks of nodes that are to be replaced. Nodes with such a mark are preferred, whatever they cost.
     """
     best: dict[int, tuple[float, tuple[Stage, ...]]] = {part.first: (0.0, ())}
     by_first: dict[int, list[Server]] = {}
@@ -63,6 +63,6 @@ def up_to(last: int, route: Iterable[Stage]) -> tuple[Stage, ...]:
 
 
 def missing_layers(layers: int, spans: Iterable[Span]) -> list[int]:
-    """Layers that no span covers. Where there are none, `choose_route` finds a route."""
+    """The layers that no span covers. If there are none, `choose_route` finds a route."""
     covered = {layer for span in spans for layer in range(span.first, span.last + 1)}
     return [layer for layer in range(layers) if layer not in covered]

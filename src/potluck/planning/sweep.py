@@ -1,4 +1,4 @@
-"""Quick plans for any number of machines: the layers are handed out from one end of the model to the other. Pure."""
+"""Makes quick plans for any number of machines by handing out layers from one end of the model to the other. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potluck.planning.machine import Machine
 from potluck.planning.options import Options
 
 Chosen = list[int | None]
-"""The option that each machine serves; None: nothing."""
+"""The option that each machine serves; None for nothing."""
 
 _ORDERS: tuple[Callable[[Machine], float], ...] = (
     lambda machine: -machine.bytes_per_s / max(machine.memory, 1),
@@ -28,7 +28,7 @@ _BISECTIONS = 12
 _ROUNDS = 30
 
 _ONCE = 1e-6
-"""A target, as a part of the highest, that one machine a layer reaches."""
+"""A target, as a part of the highest one, that one machine per layer reaches."""
 
 
 def sweeps(footprint: Footprint, options: Options, machines: Sequence[Machine]) -> Iterator[Chosen]:
@@ -40,10 +40,10 @@ def sweeps(footprint: Footprint, options: Options, machines: Sequence[Machine]) 
 
 
 class _Sweep:
-    """Each layer gets machines until it reaches a target, and each machine as many layers from there on as it holds.
+    """Gives each layer machines until it reaches a target, and each machine as many layers from there on as it holds.
 
-    alone: no more layers, though, than it brings to the target by itself.
-    lanes [layers]: the options that begin at the layer (or end there, backwards), shortest first; their memory and
+    alone: but no more layers than it brings to the target by itself.
+    lanes [layers]: the options that begin at the layer (or end there, backwards), shortest first, with their memory and
     their work.
     """
 
@@ -60,7 +60,9 @@ class _Sweep:
         self._link = [machine.link_rate(footprint) for machine in machines]
 
     def best(self, order: Sequence[int]) -> Chosen:
-        """Bisection for the highest target that every layer reaches; where none is, whatever covers most."""
+        """The plan with the highest target that every layer reaches, found by bisection; if there is none, the one that
+        covers most.
+        """
         highest = sum(self._reading) / self._work[len(self._lanes) - 1]  # by the work of the whole model
         lowest, best = self._run(order, _ONCE * highest)
         for _ in range(_BISECTIONS if lowest else 0):
@@ -73,7 +75,7 @@ class _Sweep:
         return self._rest(best, order, highest)
 
     def _rest(self, chosen: Chosen, order: Sequence[int], target: float) -> Chosen:
-        """Those who were left over are spread likewise, until each has what it can."""
+        """Spread the machines that were left over in the same way, until each has what it can hold."""
         chosen = list(chosen)
         for _ in range(_ROUNDS):
             if not (left := [index for index in order if chosen[index] is None]):

@@ -1,4 +1,4 @@
-"""Frames to bytes and back, without I/O.
+"""Turns frames into bytes and back, without I/O.
 
 A frame is `<u32 header length> <header: msgpack> <payload: raw bytes>`, little-endian.
 """
@@ -14,11 +14,11 @@ from potluck.errors import SpanError, WireError
 from potluck.wire.messages import PROTOCOL_VERSION, FromCoordinator, FromNode, Message
 
 MAX_FRAME = 16 << 20
-"""Bytes; longer frames are refused before they are read."""
+"""The most bytes of a frame. Longer frames are refused before they are read."""
 
 _LENGTH = struct.Struct("<I")
 _MALFORMED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SpanError)
-"""What decoding raises for bytes that are no message: SpanError comes from a span's own check."""
+"""The exceptions that decoding raises for bytes that are not a message. SpanError comes from a span's own check."""
 
 _MOST_QUOTED = 200
 
@@ -28,7 +28,9 @@ _from_coordinator: msgspec.msgpack.Decoder[FromCoordinator] = msgspec.msgpack.De
 
 
 class _FirstFrame(msgspec.Struct):
-    """What every protocol version begins with; other fields are ignored here. Up to version 2 it was the hello."""
+    """The beginning that every protocol version shares; other fields are ignored here. Up to version 2 it was the
+    hello.
+    """
 
     kind: str
     protocol: int
@@ -38,7 +40,7 @@ _first_frame = msgspec.msgpack.Decoder(_FirstFrame)
 
 
 def encode(message: Message, payload: bytes | memoryview = b"") -> bytes:
-    """One frame. Raises WireError when it would be too long to be accepted."""
+    """A message and its payload as one frame. Raises WireError when it would be too long to be accepted."""
     try:
         header = _encoder.encode(message)
     except OverflowError as error:
@@ -60,7 +62,7 @@ def decode_from_coordinator(frame: bytes) -> tuple[FromCoordinator, memoryview]:
 
 
 def check_version(frame: bytes) -> None:
-    """Refuse a first frame that is no Greeting of our protocol version. Raises WireError with the reason."""
+    """Refuse a first frame that is not a Greeting of our protocol version. Raises WireError with the reason."""
     header, _ = _split(frame)
     try:
         first = _first_frame.decode(header)
@@ -68,7 +70,7 @@ def check_version(frame: bytes) -> None:
         raise WireError("The first frame is not a greeting.") from error
     if first.kind in ("greeting", "hello") and first.protocol != PROTOCOL_VERSION:
         raise WireError(
-            f"The node speaks protocol {first.protocol}, the coordinator {PROTOCOL_VERSION}: "
+            f"The node speaks protocol {first.protocol} and the coordinator speaks protocol {PROTOCOL_VERSION}: "
             "install the same version of Potluck on both."
         )
     if first.kind != "greeting":

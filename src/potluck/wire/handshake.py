@@ -1,10 +1,10 @@
-"""What both ends sign before a node is admitted, and how they check it. Without clock, chance and I/O.
+"""The statements that both ends sign before a node is admitted, and their checks. Without clock, chance and I/O.
 
     node → Greeting(nonce)      coordinator → Challenge(nonce, key, proof)      node → Hello(key, url, invite, proof)
 
-The coordinator proves its key first: a node tells an impostor neither its invite nor its name. Each proof signs the
-other end's nonce, so that none can be replayed. The node's covers the URL that it dialled and the coordinator's key, so
-that whoever is given it cannot pass it on to another coordinator as their own.
+The coordinator proves its key first, so that a node tells an impostor neither its invite nor its name. Each proof signs
+the other end's nonce, so that none can be replayed. The node's proof covers the URL that it dialled and the
+coordinator's key, so that nobody who receives it can pass it on to another coordinator as their own.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ NONCE_BYTES = 32
 
 
 def challenge(identity: Identity, greeting: Greeting, nonce: bytes) -> Challenge:
-    """The coordinator's answer. Raises WireError when the greeting's nonce is none."""
+    """The coordinator's answer to a greeting. Raises WireError when the greeting's nonce has the wrong length."""
     _check_nonce(greeting.nonce)
     proof = identity.sign(_of_coordinator(greeting.nonce, nonce, identity.public))
     return Challenge(nonce, identity.public, proof)
 
 
 def check_challenge(greeting: Greeting, answer: Challenge) -> None:
-    """Raises IdentityError unless it answers this greeting, and the coordinator has the key that it shows."""
+    """Raises IdentityError unless the challenge answers this greeting and the coordinator has the key that it shows."""
     _check_nonce(answer.nonce)
     if not verify(answer.key, answer.proof, _of_coordinator(greeting.nonce, answer.nonce, answer.key)):
-        raise IdentityError("The coordinator does not prove the key that it shows: somebody else may be in its place.")
+        raise IdentityError(
+            "The coordinator does not prove the key that it shows: another machine may be impersonating it."
+        )
 
 
 def sign_hello(hello: Hello, identity: Identity, greeting: Greeting, answer: Challenge) -> Hello:
@@ -41,7 +43,7 @@ def sign_hello(hello: Hello, identity: Identity, greeting: Greeting, answer: Cha
 
 
 def check_hello(hello: Hello, greeting: Greeting, answer: Challenge) -> None:
-    """Raises IdentityError unless the node has the key that it shows, and meant this answer to its greeting."""
+    """Raises IdentityError unless the node has the key that it shows and its hello answers this challenge."""
     if not verify(hello.key, hello.proof, _of_node(hello, greeting, answer)):
         raise IdentityError("The node does not prove the key that it shows.")
 
@@ -61,5 +63,5 @@ def _of_node(hello: Hello, greeting: Greeting, answer: Challenge) -> bytes:
 
 
 def _statement(speaker: str, *parts: bytes | str) -> bytes:
-    """What is signed names its speaker, so that neither end's words can be passed off as the other's."""
+    """The bytes to sign. They name their speaker, so that neither end's words can be passed off as the other's."""
     return msgspec.msgpack.encode(("potluck", PROTOCOL_VERSION, speaker, *parts))

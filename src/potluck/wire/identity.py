@@ -1,4 +1,4 @@
-"""Who a node or a coordinator is: an Ed25519 key, kept in a file that only its owner can read."""
+"""The identity of a node or a coordinator: an Ed25519 key in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OTHERS = 0o077
 
 
 def data_folder() -> Path:
-    """Where keys, known coordinators and the database are kept: `POTLUCK_DATA`, or the user's data folder."""
+    """The folder of keys, known coordinators and the database: `POTLUCK_DATA`, or the user's data folder."""
     override = os.environ.get("POTLUCK_DATA")
     return Path(override) if override else user_data_path("potluck")
 
@@ -37,7 +37,7 @@ def coordinator_key() -> Path:
 
 
 def node_key(name: str) -> Path:
-    """The file with the key of this machine's node of that name, whatever characters the name has."""
+    """The file with the key of this machine's node of that name, whatever characters the name contains."""
     return data_folder() / "nodes" / f"{quote(name, safe='')}.key"
 
 
@@ -47,7 +47,7 @@ def admin_key() -> Path:
 
 
 class Identity:
-    """A key pair. `public`: 32 bytes that others know its holder by."""
+    """A key pair. `public`: the 32 bytes by which others recognise its holder."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -55,31 +55,32 @@ class Identity:
 
     @classmethod
     def fresh(cls) -> Identity:
-        """A new one, kept nowhere."""
+        """A new identity, which is not stored anywhere."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> Identity:
-        """The one in this file, which is made where there is none.
+        """The identity in this file, which is made if it does not exist.
 
-        Raises IdentityError when others can read the file, or it holds no Ed25519 key, or cannot be made.
+        Raises IdentityError when others can read the file, when it does not contain an Ed25519 key, or when it cannot
+        be made.
         """
         try:
             if not path.exists():
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _make(path)
             if os.name == "posix" and path.stat().st_mode & _OTHERS:
-                raise IdentityError(f"Others can read the key in {path}: have it replaced, or run chmod 600 on it.")
+                raise IdentityError(f"Others can read the key in {path}: replace it, or run chmod 600 on it.")
             return cls(_private_key(path))
         except OSError as error:
-            raise IdentityError(f"No key can be kept in {path}: {error.strerror or error}.") from error
+            raise IdentityError(f"The key cannot be kept in {path}: {error.strerror or error}.") from error
 
     def sign(self, message: bytes) -> bytes:
         return self._private.sign(message)
 
 
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether the holder of this key signed the message; False also for what is no key or no signature."""
+    """Whether the holder of this key signed the message; also False if the key or the signature is malformed."""
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -88,12 +89,12 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def fingerprint(public: bytes) -> str:
-    """A key as people compare it: the first 16 hex digits of its SHA-256."""
+    """A key in the form in which people compare it: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace the file at once, readable by its owner alone."""
+    """Replace the file in one go, readable only by its owner."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
         file.write(data)
         file.flush()
@@ -112,7 +113,11 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
-        raise IdentityError(f"{path} holds no Ed25519 key; if you delete it, a new one is made.") from error
+        raise IdentityError(
+            f"{path} does not contain an Ed25519 key. If you delete the file, Potluck makes a new key."
+        ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise IdentityError(f"{path} holds a key of another kind than Ed25519; if you delete it, a new one is made.")
+        raise IdentityError(
+            f"{path} contains a key of another kind than Ed25519. If you delete the file, Potluck makes a new key."
+        )
     return key

@@ -1,4 +1,4 @@
-"""A link is a two-way pipe of frames: a web-socket, or two queues of one process (for tests and embedders)."""
+"""Links, which are two-way pipes of frames: a web-socket, or two queues of one process (for tests and embedders)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from potluck.errors import LinkClosed
 from potluck.wire.codec import MAX_FRAME
 
 CLOSED = b""
-"""What `MemoryLink` puts into the other end's queue to say that it is closed; no frame is empty."""
+"""The item that `MemoryLink` puts into the other end's queue to say that it is closed; no frame is empty."""
 
 
 class Link(Protocol):
     async def send(self, frame: bytes) -> None:
-        """Raises LinkClosed when the other end is gone."""
+        """Send a frame. Raises LinkClosed when the other end is gone."""
 
     async def receive(self) -> bytes:
         """The next frame. Raises LinkClosed when the other end is gone."""
@@ -26,14 +26,14 @@ class Link(Protocol):
 
 
 class WebSocketLink:
-    """The node's end: a web-socket that it dialled."""
+    """The node's end of a link: a web-socket that it has dialled."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
 
     @classmethod
     async def dial(cls, url: str) -> WebSocketLink:
-        """Open `ws://…`. Raises LinkClosed, with the reason, when nobody answers there as a web-socket."""
+        """Open `ws://…`. Raises LinkClosed with the reason when nobody answers there as a web-socket."""
         try:
             # Hidden states do not compress; the transport's own buffers bound what is in flight.
             connection = await connect(url, compression=None, max_size=MAX_FRAME, ping_interval=10, ping_timeout=60)

@@ -1,16 +1,17 @@
-"""Every message between a coordinator and its nodes: one closed union of typed values.
+"""Every message between a coordinator and its nodes, as one closed union of typed values.
 
-A frame is a header, one of these, and for some a payload of raw bytes beside it (see `codec`).
+A frame is a header, which is one of these, and for some of them a payload of raw bytes (see `codec`).
 Unknown kinds and unknown fields are refused. `make docs` makes docs/protocol.md of these docstrings.
 
-What many messages have:
+Many messages have these fields:
 
-session, route, step: the session, the version of its route, and the number of the step. Late answers differ in one.
-rows: how many positions, or hidden rows, it is about.
-position: the first of them, counted from 0.
-queue_s, compute_s: seconds that the step waited for its turn on the node, and then ran.
+session, route, step: the session, the version of its route, and the number of the step. A late answer differs in one of
+them.
+rows: the number of positions, or of hidden rows.
+position: the first position, counted from 0.
+queue_s, compute_s: the seconds that the step waited for its turn on the node, and the seconds that it ran.
 reason: a sentence for people.
-left: bytes of the same state that come after this part.
+left: the bytes of the same state that come after this part.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from potluck.types import Attention, Capacity, EngineKind, PauseReason, Prospect
 PROTOCOL_VERSION = 3
 
 MOST_STATE = 256 << 20
-"""Bytes of one session's keys and values that may be moved."""
+"""The most bytes of one session's keys and values that may be moved."""
 
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -43,17 +44,18 @@ class Greeting(Message, frozen=True, tag="greeting"):
 
 
 class Hello(Message, frozen=True, tag="hello"):
-    """The answer to the challenge.
+    """The node's answer to the challenge.
 
-    name: what people call the node. software: its version of Potluck.
-    model: the digest of a model that it has on disk already, or empty.
-    span: the layers it wants to serve; None: the coordinator chooses what fits `memory` (bytes).
-    memory, threads: the most that it may use.
-    movable: the coordinator may give it other layers later, because its owner did not choose them.
-    bytes_per_s: that its cores read from memory: a first guess of its speed, until a span is loaded and measured.
-    url: of the coordinator, as this node was given it. invite: what admits it, where that takes one.
+    name: the node's name for people. software: its version of Potluck.
+    model: the digest of a model that it already has on disk, or empty.
+    span: the layers that it wants to serve; with None the coordinator chooses layers that fit `memory` (bytes).
+    memory, threads: the most that the node may use.
+    movable: whether the coordinator may give it other layers later, because its owner did not choose them.
+    bytes_per_s: the bytes that its cores read from memory in a second. This is a first estimate of its speed, until a
+    span is loaded and measured.
+    url: the coordinator's URL as the node was given it. invite: the invite that admits it, if one is needed.
     key: the node's public key. proof: its signature.
-    joins: False where its owner only asks what it would be given: it is welcomed, and not admitted.
+    joins: False if its owner only asks what it would be given. It is then welcomed, but not admitted.
     """
 
     name: str
@@ -72,21 +74,22 @@ class Hello(Message, frozen=True, tag="hello"):
 
 
 class Loading(Message, frozen=True, tag="loading"):
-    """Progress while fetching and loading.
+    """The node's progress while it downloads and loads.
 
-    fraction: 0 … 1.
+    fraction: a number from 0 to 1.
     """
 
     fraction: float
 
 
 class Ready(Message, frozen=True, tag="ready"):
-    """The span is loaded.
+    """The node has loaded its span.
 
-    capacity, speed: what the engine can hold, and how fast it is.
-    twin: a hash of the engine's output on a fixed probe: equal twins compute equal bits. Empty: they depend on more.
-    layout: of the weights in memory: optimised for this CPU, or plain.
-    shares: the URL at which other nodes may fetch its tensors; empty if they may not.
+    capacity, speed: how much the engine can hold, and how fast it is.
+    twin: a hash of the engine's output on a fixed probe. Equal twins compute equal bits. It is empty if the bits depend
+    on more.
+    layout: the layout of the weights in memory: optimised for this CPU, or plain.
+    shares: the URL at which other nodes may download its tensors; empty if they may not.
     """
 
     capacity: Capacity
@@ -97,7 +100,7 @@ class Ready(Message, frozen=True, tag="ready"):
 
 
 class Hidden(Message, frozen=True, tag="hidden"):
-    """A stage's output rows; the payload is `rows` hidden rows in the swarm's format."""
+    """The output rows of a stage. The payload is `rows` hidden rows in the swarm's format."""
 
     session: int
     route: int
@@ -108,10 +111,10 @@ class Hidden(Message, frozen=True, tag="hidden"):
 
 
 class Scores(Message, frozen=True, tag="scores"):
-    """The last stage's output: candidates of each wanted row.
+    """The last stage's output: candidates for each wanted row.
 
-    The payload, row after row: the row's log-sum-exp (float32), ids (int32), log-probabilities (float32).
-    counts: how many candidates each row has.
+    The payload has, row after row, the row's log-sum-exp (float32), ids (int32) and log-probabilities (float32).
+    counts: the number of candidates of each row.
     """
 
     session: int
@@ -132,16 +135,16 @@ class Failed(Message, frozen=True, tag="failed"):
 
 
 class Threads(Message, frozen=True, tag="threads"):
-    """The node follows the cores that others leave free.
+    """The node uses another number of threads, because it follows the cores that other programs leave free.
 
-    threads: so many it computes with from now on.
+    threads: the number of threads from now on.
     """
 
     threads: int
 
 
 class Kept(Message, frozen=True, tag="kept"):
-    """The end of a step with `keep`: the session's keys and values are here."""
+    """A step with `keep` has ended, and the node holds its keys and values."""
 
     session: int
     route: int
@@ -153,7 +156,7 @@ class Kept(Message, frozen=True, tag="kept"):
 class Pong(Message, frozen=True, tag="pong"):
     """The answer to a Ping, with its payload.
 
-    number: the Ping's. sessions: how many the engine holds.
+    number: the Ping's number. sessions: the number of sessions that the engine holds.
     """
 
     number: int
@@ -161,9 +164,9 @@ class Pong(Message, frozen=True, tag="pong"):
 
 
 class Exported(Message, frozen=True, tag="exported"):
-    """A part of what Export asked for: the payload.
+    """A part of what Export asked for, as the payload.
 
-    Where the node gives nothing, there is one empty part.
+    If the node gives nothing, there is one empty part.
     """
 
     session: int
@@ -173,7 +176,7 @@ class Exported(Message, frozen=True, tag="exported"):
 class Imported(Message, frozen=True, tag="imported"):
     """The end of an import.
 
-    positions: so many of the session are here now.
+    positions: the number of positions of the session that the node holds now.
     """
 
     session: int
@@ -181,11 +184,11 @@ class Imported(Message, frozen=True, tag="imported"):
 
 
 class Leaving(Message, frozen=True, tag="leaving"):
-    """The owner wants to go: hand over the sessions, then say Released."""
+    """The owner wants the node to go: hand over its sessions, and then send Released."""
 
 
 class Pause(Message, frozen=True, tag="pause"):
-    """Hand over the sessions, and open none here until Resume. In a moment, steps that are still here fail.
+    """Hand over the sessions, and open none here until Resume. Steps that are still here a moment later fail.
 
     reason: one of a closed set.
     """
@@ -194,14 +197,14 @@ class Pause(Message, frozen=True, tag="pause"):
 
 
 class Resume(Message, frozen=True, tag="resume"):
-    """The node computes again; its layers are still loaded."""
+    """The node computes again. Its layers are still loaded."""
 
 
 # From the coordinator
 
 
 class Challenge(Message, frozen=True, tag="challenge"):
-    """The answer to the greeting.
+    """The coordinator's answer to the greeting.
 
     nonce: 32 random bytes, which the node signs. key: the coordinator's public key. proof: its signature.
     """
@@ -214,12 +217,13 @@ class Challenge(Message, frozen=True, tag="challenge"):
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     """The node is admitted, and serves these layers from now on.
 
-    One that serves already gets another welcome when it shall serve other layers.
-    node: how the coordinator calls it. model: the digest of the manifest. span: its layers.
+    A node that already serves gets another welcome when it should serve other layers.
+    node: the coordinator's name for the node. model: the digest of the manifest. span: the node's layers.
     engine, quantize, attention, rows: how all nodes of the swarm compute, keep and send.
-    context: positions that a session may have.
-    ticket: what to show when it fetches weights over HTTP, as long as this link lasts.
-    peers: URLs of nodes that hold some of these layers. peer_token: with it nodes fetch tensors from each other.
+    context: the most positions of a session.
+    ticket: what the node shows when it downloads weights over HTTP. It is valid as long as this link lasts.
+    peers: the URLs of nodes that hold some of these layers. peer_token: what nodes show to download tensors from each
+    other.
     prospect: what the node adds with this span.
     """
 
@@ -238,7 +242,7 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
 
 
 class Refusal(Message, frozen=True, tag="refusal"):
-    """The node is not admitted, or no longer; the socket closes after this."""
+    """The node is not admitted, or no longer. The socket closes after this message."""
 
     reason: str
 
@@ -246,13 +250,14 @@ class Refusal(Message, frozen=True, tag="refusal"):
 class Step(Message, frozen=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
-    position: where it is less than what the node holds of the session, what lies behind is forgotten first.
-    last: the layer after which the rows leave; less than the node's last where the route goes on elsewhere.
-    stages: of the session's route; that many batches can be under way at once.
+    position: if it is less than the number of positions that the node holds of the session, the node first forgets
+    those from there on.
+    last: the layer after which the rows leave. It is less than the node's last layer if the route continues elsewhere.
+    stages: the number of stages of the session's route. This many batches can be under way at once.
 
-    The payload holds int32 token ids for a span that starts at layer 0, hidden rows otherwise.
-    top: how many candidates of each wanted row; 256 at most.
-    asks: one entry for each of the last `len(asks)` rows, whose candidates are wanted: ids asked for by name,
+    The payload holds int32 token ids for a span that starts at layer 0, and hidden rows otherwise.
+    top: the number of candidates of each wanted row, at most 256.
+    asks: one entry for each of the last `len(asks)` rows, whose candidates are wanted: ids that are asked for by name,
     besides the `top` most likely ones. Only a stage that ends the model answers them.
     keep: only the keys and values are wanted, in place of those that a lost node held. The answer is Kept.
     """
@@ -270,7 +275,7 @@ class Step(Message, frozen=True, tag="step"):
 
 
 class Close(Message, frozen=True, tag="close"):
-    """Forget a session and every step of it that still waits."""
+    """Forget a session and all of its steps that still wait."""
 
     session: int
 
@@ -278,7 +283,7 @@ class Close(Message, frozen=True, tag="close"):
 class Recall(Message, frozen=True, tag="recall"):
     """Send the output of positions `position` … `position + rows - 1` once more, from the journal.
 
-    The answer is Hidden, or Failed where the journal does not hold them all.
+    The answer is Hidden, or Failed if the journal does not hold all of them.
     """
 
     session: int
@@ -289,9 +294,9 @@ class Recall(Message, frozen=True, tag="recall"):
 
 
 class Export(Message, frozen=True, tag="export"):
-    """Send the session's keys and values, as the engine exports them: they move to another node.
+    """Send the session's keys and values, as the engine exports them, so that they can move to another node.
 
-    most: nothing is sent if they are more bytes: then they are sooner computed there.
+    most: if they are more bytes than this, nothing is sent, because computing them again takes less time.
     """
 
     session: int
@@ -299,41 +304,44 @@ class Export(Message, frozen=True, tag="export"):
 
 
 class Import(Message, frozen=True, tag="import"):
-    """A part of what another node has exported, to be held here: as Exported. The answer to the last is Imported."""
+    """A part of what another node has exported, to be held here, in the form of Exported. The answer to the last part
+    is Imported.
+    """
 
     session: int
     left: int
 
 
 class Ping(Message, frozen=True, tag="ping"):
-    """Answer at once with a Pong of the same number and payload: it tells that you live, and what the line is like.
+    """Answer at once with a Pong of the same number and payload. This shows that the node lives, and how fast the
+    connection is.
 
-    number: of this Ping.
+    number: the number of this Ping.
     """
 
     number: int
 
 
 class Notice(Message, frozen=True, tag="notice"):
-    """What the owner should know: why the node is passed over, or that it is used again.
+    """A sentence for the owner, for example why the node is passed over, or that it is used again.
 
-    text: a sentence.
+    text: the sentence.
     """
 
     text: str
 
 
 class PeerToken(Message, frozen=True, tag="peer_token"):
-    """In place of the welcome's `peer_token` from now on, because one who knows that was cut.
+    """A new token in place of the welcome's `peer_token`, because a node that knows the old one was cut off.
 
-    token: the new one.
+    token: the new token.
     """
 
     token: str
 
 
 class Released(Message, frozen=True, tag="released"):
-    """The node that is leaving holds nothing that is needed: it may go."""
+    """The node that is leaving holds nothing that is needed, and may go."""
 
 
 FromNode = (

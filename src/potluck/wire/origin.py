@@ -1,4 +1,4 @@
-"""What a coordinator's URL says of where it is."""
+"""Reads from a coordinator's URL where the coordinator is."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def origin(url: str) -> str:
-    """`scheme://host:port`, the same for every spelling of an http(s) URL. Raises WireError when it is none."""
+    """`scheme://host:port`, the same for every spelling of an http(s) URL. Raises WireError when the text is no URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:  # brackets that do not match, a port that is no number
-        raise WireError(f"{url[:200]!r} is no URL.") from error
+        raise WireError(f"{url[:200]!r} is not a URL.") from error
     if parts.scheme not in _PORTS or not host:
-        raise WireError(f"{url[:200]!r} is no URL of a coordinator.")
+        raise WireError(f"{url[:200]!r} is not the URL of a coordinator.")
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORTS[parts.scheme]}"
 
 
 def is_loopback(url: str) -> bool:
-    """Whether it names this very machine."""
+    """Whether the URL names this very machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""A session's keys and values, in parts that fit frames."""
+"""Cuts a session's keys and values into parts that fit into frames, and puts them together again."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from potluck.wire.codec import encode
 from potluck.wire.messages import MOST_STATE, Exported, Import
 
 _PART = 4 << 20
-"""Bytes in one frame."""
+"""The most bytes of a part in one frame."""
 
 
 def state_frames(kind: type[Exported] | type[Import], session: int, state: bytes) -> Iterator[bytes]:
-    """The frames that carry it; one without a payload where there is nothing."""
+    """The frames that carry the state. An empty state becomes one frame without a payload."""
     for start in range(0, max(1, len(state)), _PART):
         end = min(start + _PART, len(state))
         yield encode(kind(session, len(state) - end), memoryview(state)[start:end])
 
 
 class Parts:
-    """What has come of one state so far."""
+    """The parts of one state that have arrived so far."""
 
     def __init__(self) -> None:
         self._data = bytearray()
         self._left: int | None = None
 
     def add(self, left: int, part: bytes | memoryview) -> bytes | None:
-        """The whole with its last part, None before. Raises WireError for a part that does not follow."""
+        """Add a part. Returns the whole with the last part, and None before. Raises WireError for a part that does not
+        follow.
+        """
         follows = self._left is None or left + len(part) == self._left
         if left < 0 or not follows or (left and not part) or len(self._data) + len(part) + left > MOST_STATE:
             raise WireError("A part of a session's keys and values does not follow the ones before.")

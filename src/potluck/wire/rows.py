@@ -1,7 +1,7 @@
-"""Hidden rows, token ids and candidates as raw bytes, little-endian, and back.
+"""Turns hidden rows, token ids and candidates into raw bytes, little-endian, and back.
 
-f16 rows carry a power-of-two scale each, because some families exceed float16's 65,504: the payload is
-`rows` int8 exponents, then the rows.
+f16 rows carry a power-of-two scale each, because some families exceed float16's 65,504: the payload is `rows` int8
+exponents, then the rows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _MIN_EXPONENT = -100  # below this a row is zeros for every purpose, and int8 co
 
 
 def payload_size(rows: int, width: int, form: RowFormat) -> int:
-    """Bytes of `rows` hidden rows of `width` values."""
+    """The number of bytes of `rows` hidden rows of `width` values."""
     return rows * (4 * width if form is RowFormat.F32 else 2 * width + 1)
 
 
 def pack_rows(rows: Rows, form: RowFormat) -> bytes:
-    """Hidden rows `[n, d]` to bytes; exact for f32."""
+    """Hidden rows `[n, d]` as bytes; exact for f32."""
     if form is RowFormat.F32:
         return np.ascontiguousarray(rows, "<f4").tobytes()
     largest = np.abs(rows).max(axis=1, initial=0.0)
@@ -40,7 +40,7 @@ def pack_rows(rows: Rows, form: RowFormat) -> bytes:
 
 
 def unpack_rows(payload: memoryview, rows: int, width: int, form: RowFormat) -> Rows:
-    """Bytes to hidden rows `[rows, width]`. Raises WireError when the size is not that of such rows."""
+    """Bytes as hidden rows `[rows, width]`. Raises WireError when the size does not match."""
     if len(payload) != payload_size(rows, width, form):
         raise WireError(f"{len(payload)} bytes are not {rows} rows of {width} values in {form}.")
     if form is RowFormat.F32:
@@ -52,11 +52,11 @@ def unpack_rows(payload: memoryview, rows: int, width: int, form: RowFormat) -> 
 
 
 _MOST_EXPONENT = 112
-"""Of a scale: with it the largest f16 number, a little less than 2 ** 16, is still one in f32."""
+"""The largest exponent of a scale. With it, the largest f16 number, a little less than 2 ** 16, still fits into f32."""
 
 
 def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
-    """Raises WireError unless these hidden rows hold finite numbers only."""
+    """Raises WireError unless all of these hidden rows consist of finite numbers."""
     values = np.frombuffer(payload, "<f4") if form is RowFormat.F32 else np.frombuffer(payload[rows:], "<f2")
     beyond = form is RowFormat.F16 and (np.frombuffer(payload[:rows], np.int8) > _MOST_EXPONENT).any()
     if beyond or not np.isfinite(values).all():
@@ -64,7 +64,7 @@ def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
 
 
 def split_rows(payload: bytes | memoryview, rows: int, form: RowFormat) -> list[bytes]:
-    """A payload of hidden rows, or of token ids as f32, row by row. The size is that of so many rows."""
+    """Split a payload of hidden rows, or of token ids as f32, into its rows. The size matches the number of rows."""
     view = memoryview(payload)
     if form is RowFormat.F32:
         size = len(view) // rows
@@ -75,7 +75,7 @@ def split_rows(payload: bytes | memoryview, rows: int, form: RowFormat) -> list[
 
 
 def join_rows(rows: Sequence[bytes], form: RowFormat) -> bytes:
-    """The reverse."""
+    """Join rows into one payload, which is the reverse of `split_rows`."""
     if form is RowFormat.F32:
         return b"".join(rows)
     return b"".join(row[:1] for row in rows) + b"".join(row[1:] for row in rows)
@@ -86,18 +86,18 @@ def pack_ids(ids: Ids) -> bytes:
 
 
 def unpack_ids(payload: memoryview, count: int) -> Ids:
-    """Bytes to token ids `[count]`. Raises WireError when the size is another."""
+    """Bytes as token ids `[count]`. Raises WireError when the size does not match."""
     if len(payload) != 4 * count:
         raise WireError(f"{len(payload)} bytes are not {count} token ids.")
     return np.frombuffer(payload, "<i4")
 
 
 Scored = tuple[Ids, Rows, float]
-"""Candidates of one row: ids `[m]`, log-probabilities `[m]`, and the row's log-sum-exp, which makes them logits."""
+"""The candidates of one row: ids `[m]`, log-probabilities `[m]`, and the row's log-sum-exp, which makes them logits."""
 
 
 def pack_scores(rows: list[Scored]) -> bytes:
-    """Candidates of each wanted row to bytes."""
+    """The candidates of each wanted row as bytes."""
     parts = [
         (np.array([total], "<f4"), np.asarray(ids, "<i4"), np.asarray(scores, "<f4")) for ids, scores, total in rows
     ]
@@ -105,7 +105,7 @@ def pack_scores(rows: list[Scored]) -> bytes:
 
 
 def split_scores(payload: bytes | memoryview, counts: Sequence[int]) -> list[bytes]:
-    """A payload of candidates row by row; its size fits the counts."""
+    """Split a payload of candidates into its rows. The size matches the counts."""
     view, rows, start = memoryview(payload), [], 0
     for count in counts:
         end = start + 4 + 8 * count
@@ -115,7 +115,9 @@ def split_scores(payload: bytes | memoryview, counts: Sequence[int]) -> list[byt
 
 
 def unpack_scores(payload: memoryview, counts: tuple[int, ...]) -> list[Scored]:
-    """The reverse. Raises WireError when the size does not fit the counts."""
+    """Bytes as candidates, which is the reverse of `pack_scores`. Raises WireError when the size does not match the
+    counts.
+    """
     if any(count < 0 for count in counts) or len(payload) != sum(4 + 8 * count for count in counts):
         raise WireError(f"{len(payload)} bytes are not the candidates of {len(counts)} rows.")
     rows, offset = [], 0

@@ -793,7 +793,7 @@ def test_a_full_line_turns_newcomers_away_but_never_an_interrupted_answer(monkey
 
         waiting = [asyncio.create_task(open_one(name)) for name in ("first", "second")]
         await until(lambda: len(service.queue) == 2)
-        with pytest.raises(Busy, match="2 interactive requests of this account wait already"):
+        with pytest.raises(Busy, match="2 interactive requests of this account are already waiting"):
             await service.sessions.open(1)
         waiting.append(asyncio.create_task(open_one("urgent", urgent=True)))
         await until(lambda: len(service.queue) == 3)
@@ -846,7 +846,8 @@ def test_a_batch_request_that_waits_for_room_to_spare_holds_up_no_interactive_on
         first = [await service.sessions.open(500) for _ in range(2)]
         batch = asyncio.create_task(service.sessions.open(500, claim=Claim("anna", rank)))
         await settled(service, 1)
-        assert "room for it and an interactive request" in service.queue.standings(service.relay.clock(), 1)[0].reason
+        [waiting] = service.queue.standings(service.relay.clock(), 1)
+        assert "room for it and for an interactive request" in waiting.reason
         third = await service.sessions.open(500)
         first.pop().close()
         await settled(service, 1)

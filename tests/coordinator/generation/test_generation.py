@@ -177,7 +177,9 @@ class Node:
         """Rows carry the token, so that the cache is the journal as well."""
         tokens = self.cache.get(recall.session, [])[recall.position : recall.position + recall.rows]
         if self.forgetful or len(tokens) < recall.rows:
-            return encode(Failed(recall.session, recall.route, recall.step, "The journal does not reach so far back."))
+            return encode(
+                Failed(recall.session, recall.route, recall.step, "The journal does not reach that far back.")
+            )
         rows = pack_rows(np.array(tokens, np.float32)[:, None], RowFormat.F32)
         return encode(Hidden(recall.session, recall.route, recall.step, recall.rows, 0.0, 0.0), rows)
 

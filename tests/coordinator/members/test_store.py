@@ -67,7 +67,7 @@ def test_a_failure_of_the_database_is_one_sentence_without_what_was_to_be_stored
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("potluck.db", "--database is no URL of a database"),
+        ("potluck.db", "--database must be the URL of a database"),
         ("postgresql://anna:s3cret@127.0.0.1:1/potluck", "The database cannot be opened: .*refused"),
         ("mysql://anna:s3cret@127.0.0.1/potluck", "This database needs the package MySQLdb"),
         ("sqlite:////nowhere/potluck.db", "The database cannot be opened: unable to open database file"),

@@ -125,7 +125,7 @@ def test_a_step_that_is_not_through_is_drawn_on_its_node_only() -> None:
     timeline = chrome([hop(index=0)], NAMES)
     assert drawn(timeline, "sessions") == []
     assert len(drawn(timeline, "anna: layers 0-9")) == 4
-    assert summary([hop(index=0)], NAMES) == "No step is through all layers yet."
+    assert summary([hop(index=0)], NAMES) == "No step has passed through all layers yet."
 
 
 def test_a_process_is_named_after_the_longest_span_its_node_ran() -> None:

@@ -93,7 +93,9 @@ class Node:
         held = self.state.get(recall.session, [])
         positions = range(recall.position, recall.position + recall.rows)
         if self.forgetful or len(held) < positions.stop:
-            return encode(Failed(recall.session, recall.route, recall.step, "The journal does not reach so far back."))
+            return encode(
+                Failed(recall.session, recall.route, recall.step, "The journal does not reach that far back.")
+            )
         rows = self._rows(self.spans[recall.session], held, positions)
         return encode(Hidden(recall.session, recall.route, recall.step, recall.rows, 0.0, 0.0), rows)
 

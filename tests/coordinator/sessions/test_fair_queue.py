@@ -292,12 +292,12 @@ def test_an_account_that_fills_its_part_of_the_queue_locks_out_nobody(monkeypatc
     queue, batch = FairQueue(), Rank.BATCH
     for _ in range(3):
         queue.join(Claim("anna", batch), 1, 0)
-    with pytest.raises(Busy, match="3 batch requests of this account wait already"):
+    with pytest.raises(Busy, match="3 batch requests of this account are already waiting"):
         queue.join(Claim("anna", batch), 1, 0)
     queue.join(ANNA, 1, 0)
     queue.join(Claim("ben", batch), 1, 0)
     queue.join(Claim("cleo", batch), 1, 0)
-    with pytest.raises(Busy, match="5 batch requests wait already"):
+    with pytest.raises(Busy, match="5 batch requests are already waiting"):
         queue.join(Claim("dora", batch), 1, 0)
     queue.join(Claim("anna", batch), 1, 0, urgent=True)
     queue.join(BEN, 1, 0)
@@ -314,7 +314,7 @@ def test_everyone_is_told_the_reason_for_their_place() -> None:
     standings = queue.standings(10, most=4)
     assert [standing.waited_s for standing in standings] == [6, 9, 8, 7]
     assert [standing.reason for standing in standings] == [
-        "anonymous, weight 1.0: an interrupted answer goes on before all others.",
+        "anonymous, weight 1.0: an interrupted answer continues before all others.",
         "interactive, account anna, weight 2.0: 0 of its requests and 1 of others are before it.",
         "interactive, account ben, weight 1.0: 0 of its requests and 2 of others are before it.",
         "interactive, account anna, weight 2.0: 1 of its requests and 2 of others are before it.",
@@ -325,10 +325,10 @@ def test_everyone_is_told_the_reason_for_their_place() -> None:
 @pytest.mark.parametrize(
     ("rank", "now", "reason"),
     [
-        (Rank.INTERACTIVE, 0, "it is next, when there is room."),
-        (Rank.BATCH, 0, "it is next, when there is room for it and an interactive request besides."),
-        (Rank.BATCH, AGING_S, "it is next, when there is room."),
-        (Rank.ANONYMOUS, AGING_S, "it is next, when there is room for it and an interactive request besides."),
+        (Rank.INTERACTIVE, 0, "it is next when there is room."),
+        (Rank.BATCH, 0, "it is next when there is room for it and for an interactive request besides."),
+        (Rank.BATCH, AGING_S, "it is next when there is room."),
+        (Rank.ANONYMOUS, AGING_S, "it is next when there is room for it and for an interactive request besides."),
     ],
 )
 def test_who_is_next_is_told_what_it_waits_for(rank: Rank, now: float, reason: str) -> None:

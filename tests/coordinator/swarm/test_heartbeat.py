@@ -69,7 +69,7 @@ def test_a_node_that_talks_but_does_not_answer_is_passed_over_in_the_end() -> No
     steps = room.step()
     assert not stalls(room.pass_time(10.0, steps, talking=True))
     [reason] = stalls(room.pass_time(1.0, steps, talking=True))
-    assert reason.startswith("a step has been there for 10.")
+    assert reason.startswith("a step has taken 10.")
 
 
 def test_many_rows_may_take_longer() -> None:

@@ -176,7 +176,7 @@ def test_a_gguf_without_tokenizer_is_a_model_error(tmp_path: Path) -> None:
     writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(8)
     _write(writer)
-    with pytest.raises(ModelError, match="holds no tokenizer"):
+    with pytest.raises(ModelError, match="does not contain a tokenizer"):
         GgufTokenizer(tmp_path / "none.gguf")
 
 
@@ -342,7 +342,8 @@ def test_a_folder_without_tokenizer_is_a_model_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{", "is not JSON"), ("[]", "no JSON object"), ('{"model": 1}', "cannot be read")]
+    ("text", "reason"),
+    [("{", "is not JSON"), ("[]", "does not contain a JSON object"), ('{"model": 1}', "cannot be read")],
 )
 def test_a_broken_tokenizer_is_a_model_error(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "tokenizer.json").write_text(text)

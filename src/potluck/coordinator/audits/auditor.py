@@ -163,7 +163,7 @@ class Auditor:
             async with asyncio.timeout(_ANSWER_S):
                 answer = await self._answer(assignment.holder.node, assignment.case.evidence)
         except (PotluckError, TimeoutError) as error:
-            log.debug("An audit could not be run: %s", error)
+            log.debug("An audit could not run: %s", error)
             answer = None
         self._act(self._audits.answered(assignment, answer))
         self._assign()

@@ -1,4 +1,4 @@
-"""Who lies: which sessions are audited, by whom, and what follows. A machine without I/O: events in, actions out."""
+"""Decides which sessions are audited, by whom, and what follows. A machine without I/O: events in, actions out."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from potluck.coordinator.recent import Recent
 from potluck.coordinator.relay.evidence import Answer, Evidence
 
 _secret = SystemRandom().random
-"""Nobody can foretell it from what they see."""
+"""Random numbers that nobody can foretell from what they see."""
 
 _MOST_CASES = 32
-"""That wait: more evidence than auditors can look at is not kept."""
+"""The most cases that wait. More evidence than auditors can look at is not kept."""
 
 _MOST_BYTES = 128 << 20
-"""Of their evidence."""
+"""The most bytes of the evidence of waiting cases."""
 
 _MOST_AT_ONCE = 2
-"""Audits are the last thing that nodes shall be busy with."""
+"""The most audits at once, because audits are the least of the nodes' work."""
 
 _STRIKE_AUDITS = 100
-"""A node that slips a second time within so many of its audits has no bad luck: it is wrong now and then."""
+"""A node that slips a second time within this number of its audits was not unlucky: it is wrong now and then."""
 
 
 @dataclass(slots=True)
 class Record:
-    """How a node's audits ended, by its key. strikes: the numbers of those in which it slipped."""
+    """The results of a node's audits, by its key. strikes: the numbers of those in which it slipped."""
 
     passed: int = 0
     failed: int = 0
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """An audit of the node with this key has ended: it was right, or it was not."""
+    """An audit of the node with this key has ended, and found it right or wrong."""
 
     key: bytes
     passed: bool
@@ -50,21 +50,21 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """What the node with this key earned so far is its own: an audit found it right, or there are none."""
+    """The node with this key keeps what it has earned so far: an audit found it right, or there are no audits."""
 
     key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Forfeit:
-    """The node with this key was caught: what it earned since its latest audit is not paid."""
+    """The node with this key was caught, and what it has earned since its latest audit is not paid."""
 
     key: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The node is not used any more, and nobody else who has its key, for this reason."""
+    """The node and all others with its key are no longer used, for this reason."""
 
     node: str
     key: bytes
@@ -73,7 +73,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """These nodes contradict what others compute, and cannot be convicted: a line for the log."""
+    """These nodes contradict what others compute, and cannot be convicted. This is for the log."""
 
     nodes: tuple[str, ...]
     reason: str
@@ -84,14 +84,16 @@ Action = Audited | Settle | Forfeit | Quarantine | Suspect
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assignment:
-    """This node shall compute the case's rows."""
+    """This node is to compute the case's rows."""
 
     case: Case
     holder: Holder
 
 
 class Audits:
-    """rate: of all stage-steps; 0: everybody is believed. agree: as in `case`. chance: uniform in [0, 1), at random."""
+    """All audits. rate: the share of all stage-steps; 0 believes everybody. agree: as in `case`. chance: uniform in [0,
+    1).
+    """
 
     def __init__(self, rate: float, agree: Agree, chance: Callable[[], float] = _secret) -> None:
         self._rate = rate
@@ -102,23 +104,26 @@ class Audits:
         self._running: list[Assignment] = []
         self._records = Recent[bytes, Record](Record, MOST_KNOWN)
         self.totals = Record()
-        """Of all nodes together, those that are forgotten included."""
+        """The totals of all nodes, including those that are forgotten."""
         self.undecided = 0
-        """Audits that ended in contradiction."""
+        """The number of audits that ended in contradiction."""
 
     def record(self, key: bytes) -> Record:
-        """Of the node with this key."""
+        """The record of the node with this key."""
         return self._records[key]
 
     def is_credible(self, key: bytes) -> bool:
-        """Whether the node with this key has passed its first audits, and no case is open; without audits all are."""
+        """Whether the node with this key has passed its first audits and no case is open. Without audits all nodes
+        have.
+        """
         open_cases = any(case.audited.key == key for case in self._cases)
         return not self._rate or (self.record(key).passed >= FIRST_SESSIONS and not open_cases)
 
     def opened(self, keys: Sequence[bytes], before: Sequence[int], most: int) -> dict[int, int]:
-        """A session begins on a route of these nodes (an empty key: one that nobody could audit, or where none begins).
+        """Draw the audits of a session that opens on a route of these nodes.
 
-        before: of each of them, the rows before the first that can be judged.
+        keys: an empty one means that nobody could audit the node, or that no session begins there.
+        before: for each node, the rows before the first that can be judged.
         Returns how many rows to judge of which of its stages; no audit takes more than `most`.
         """
         drawn = {
@@ -129,12 +134,12 @@ class Audits:
         return {place: rows for place, rows in drawn.items() if rows}
 
     def stepped(self, key: bytes, rows: int) -> list[Action]:
-        """The node with this key has computed a step of a session."""
+        """Note that the node with this key has computed a step of a session."""
         self._lottery.stepped(key, rows)
         return [] if self._rate else [Settle(key)]
 
     def collected(self, evidence: Evidence, audited: Holder) -> None:
-        """What was drawn is there, or as much of it as there will be."""
+        """Take the evidence that was drawn, or as much of it as there will be."""
         waiting = sum(case.evidence.nbytes for case in self._cases)
         if len(self._cases) >= _MOST_CASES or waiting + evidence.nbytes > _MOST_BYTES:
             self._lottery.redraw(audited.key)
@@ -143,7 +148,9 @@ class Audits:
         self._cases.append(Case(evidence, audited, self._agree))
 
     def assign(self, holders: Callable[[Evidence], Sequence[Holder]]) -> tuple[list[Assignment], list[Action]]:
-        """What is to be computed now. holders: of the stage, the audited one among them. Contradictions come first."""
+        """The computations to do now. holders: returns those of a stage, the audited one among them. Contradictions
+        come first.
+        """
         started, actions = list[Assignment](), list[Action]()
         for case in sorted(self._cases, key=lambda case: -len(case.claims)):
             if any(running.case is case for running in self._running):
@@ -165,7 +172,7 @@ class Audits:
         return holder
 
     def answered(self, assignment: Assignment, answer: Answer | None) -> list[Action]:
-        """The end of an assignment. None: the node could not compute it, or has left."""
+        """Take the end of an assignment. None means that the node could not compute it, or has left."""
         self._running.remove(assignment)
         case, holder = assignment.case, assignment.holder
         if case not in self._cases:  # the audited node was convicted meanwhile
@@ -203,7 +210,7 @@ class Audits:
         return Audited(holder.key, passed=False)
 
     def _others_passed(self, case: Case, guilty: Holder) -> list[Action]:
-        """An auditor was wrong: then the audited node was right."""
+        """Note that an auditor was wrong, so that the audited node was right."""
         return self._passed(case.audited) if guilty.key != case.audited.key else []
 
     def _slipped(self, holder: Holder, case: Case) -> list[Action]:
@@ -226,5 +233,5 @@ def _told(case: Case) -> str:
 
 
 def no_audits() -> Audits:
-    """Everybody is believed."""
+    """Audits that believe everybody."""
     return Audits(0.0, lambda *_: True)

@@ -1,4 +1,4 @@
-"""One audit, from the evidence to its outcome: who computes the rows next, and whom the answers tell against. Pure."""
+"""One audit from the evidence to its outcome: who computes the rows next, and whom the answers convict. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from potluck.coordinator.relay.evidence import Answer, Evidence
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A node that can compute a stage. key: its owner's, the same whenever it comes back. trusted: by the coordinator's
-    owner, who vouches for it. twin: its mark.
+    """A node that can compute a stage. key: the same whenever it comes back. twin: its mark.
+
+    trusted: the coordinator's owner vouches for it.
     """
 
     node: str
@@ -27,7 +28,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Slipped:
-    """This node was wrong once, and is right when it computes the same again, or is not there to be asked."""
+    """This node was wrong once, and is right when it computes the same again, or cannot be asked again."""
 
     holder: Holder
 
@@ -41,7 +42,7 @@ class Convicted:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """These contradict each other, and nobody can tell who is wrong."""
+    """These nodes contradict each other, and nobody can tell which one is wrong."""
 
     holders: tuple[Holder, ...]
 
@@ -54,7 +55,7 @@ class Dropped:
 Outcome = Passed | Slipped | Convicted | Undecided | Dropped
 
 Agree = Callable[[Evidence, Answer, Answer, bool], bool]
-"""Whether two answers to the evidence's questions can both be right; the last argument: they are of twins."""
+"""Whether two answers to the evidence's questions can both be right. The last argument says that they are of twins."""
 
 
 @dataclass(slots=True)
@@ -65,10 +66,11 @@ class _Claim:
 
 @dataclass(slots=True, eq=False)
 class Case:
-    """The audited node's claim is what it passed on. Another node computes the same; if the two disagree, a third.
+    """An audit. The audited node's claim is what it passed on. Another node computes the same; if they disagree, a
+    third does.
 
-    The one that the third contradicts computes its rows again. A trusted node stands in for a third.
-    While at most one of three lies, nobody else is convicted: it takes two that agree against one.
+    The node that the third one contradicts computes its rows again. A trusted node stands in for a third.
+    While at most one of three lies, nobody else is convicted, because it takes two that agree against one.
     """
 
     evidence: Evidence
@@ -84,7 +86,9 @@ class Case:
         self._tried.add(self.audited.key)
 
     def choose(self, holders: Iterable[Holder], chance: Callable[[], float]) -> Holder | None:
-        """Who computes next: the suspect again, or else a trusted node before twins before others; None: nobody."""
+        """The node to compute next: the suspect again, or else a trusted node before twins before others; None if there
+        is none.
+        """
         if self.suspect is not None:
             return next((holder for holder in holders if holder.key == self.suspect.key), None)
         free = [holder for holder in holders if holder.key not in self._tried]
@@ -96,12 +100,14 @@ class Case:
         return 0 if holder.trusted else 1 if _are_twins(holder, self.audited) else 2
 
     def failed(self, holder: Holder) -> Outcome | None:
-        """It could not compute the rows, or is gone: somebody else shall. A suspect has no second witness for it."""
+        """Note that the node could not compute the rows, or is gone, so that another one has to. A suspect gets no
+        substitute.
+        """
         self._tried.add(holder.key)
         return None if self.suspect is None else Slipped(self.suspect)
 
     def nobody(self) -> Outcome | None:
-        """There is nobody to ask. None: the word of a trusted node counts, and the case goes on."""
+        """Note that there is nobody to ask. None means that the word of a trusted node counts, and the case goes on."""
         if self.suspect is not None:
             return Slipped(self.suspect)
         if len(self.claims) == 1:
@@ -113,7 +119,7 @@ class Case:
         return None
 
     def answered(self, holder: Holder, answer: Answer) -> Outcome | None:
-        """None: one more computation is needed."""
+        """Take an answer. None means that one more computation is needed."""
         claim = _Claim(holder, answer)
         if self._truth is not None:
             return Slipped(holder) if self._agree(claim, self._truth) else Convicted(holder)

@@ -1,4 +1,4 @@
-"""When each node is audited next, and how far: drawn when a session opens, so that the node cannot know. Pure."""
+"""Draws when each node is audited next, and how far, as a session opens, so that the node cannot know. Pure."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from dataclasses import dataclass
 from potluck.coordinator.recent import Recent
 
 FIRST_SESSIONS = 3
-"""A newcomer's first sessions are all audited, as are the next ones of a node that is suspected."""
+"""The first sessions of a newcomer, and the next ones of a suspected node, which are all audited."""
 
 FREE_ROWS = 24
-"""An audit computes so many rows for its fixed price. What is beyond that is owed, and paid back before the next."""
+"""The rows that an audit computes for its fixed price. Rows beyond these are owed, and paid back before the next audit.
+"""
 
 _PRICE = 1.6
-"""What an audit costs at least, in steps: its rows are computed together, but they are more than one."""
+"""The least cost of an audit in steps. Its rows are computed together, but they are more than one."""
 
 _TOGETHER = 5
-"""So many rows that are computed together take as long as a lone one, more or less."""
+"""This many rows that are computed together take about as long as a single one."""
 
 _REPAID = 20.0
-"""Rows that a lone one's step pays back, times the rate: at 0.02 an audit of 100 rows is paid by 190 steps."""
+"""The rows that a step of a single row pays back, times the rate: at 0.02 an audit of 100 rows is paid by 190 steps."""
 
 _SPREAD = 0.2
-"""Of the intervals around their mean: nobody can count along, and none is long."""
+"""The spread of the intervals around their mean, so that nobody can count along and no interval is long."""
 
 MOST_KNOWN = 10_000
-"""Keys cost nothing. A node that comes back after so many others is a newcomer again, and audited as one."""
+"""The most keys that are remembered, because keys cost nothing. A node that returns after this many others is a
+newcomer."""
 
 
 @dataclass(slots=True)
 class _Ticket:
-    """Of one node. steps: since its latest audit. due: after how many the next one is. close: sessions to audit all.
+    """The state of one node. steps: since its latest audit. due: steps until the next one. close: sessions to audit
+    all.
 
     owed: rows that audits had beyond the free ones.
     """
@@ -43,13 +46,13 @@ class _Ticket:
 
 
 class Lottery:
-    """`rate` of each node's stage-steps are spent on auditing it; 0: none.
+    """Spends `rate` of each node's stage-steps on auditing it; 0 means none.
 
-    Not by a coin for each step: a node could then go unseen for long. Its turn comes at intervals of its own steps that
-    are drawn anew each time. So is the number of rows, 1 + 1 / u of a uniform u: mostly a few, which are enough to see
-    whoever lies always; but every position has its chance. What that takes beyond FREE_ROWS is owed, and paid back by
-    the node's steps: as long as there are debts, audits are short, and where they cannot be, as at last stages behind
-    long prompts, there are none but of newcomers.
+    A coin for each step could leave a node unseen for long. Instead, a node's turn comes at intervals of its own steps
+    that are drawn anew each time. So is the number of rows, 1 + 1 / u of a uniform u. It is mostly small, which is
+    enough to see a node that always lies, but every position has its chance. Rows beyond FREE_ROWS are owed, and paid
+    back by the node's steps. As long as there are debts, audits are short. If they cannot be short, as for last stages
+    behind long prompts, only newcomers are audited.
 
     chance: uniform random numbers in [0, 1).
     """
@@ -60,16 +63,16 @@ class Lottery:
         self._tickets = Recent[bytes, _Ticket](lambda: _Ticket(self._interval()), MOST_KNOWN)
 
     def stepped(self, key: bytes, rows: int) -> None:
-        """The node has computed a step of so many rows."""
+        """Note that the node has computed a step with this many rows."""
         if self._rate:
             ticket = self._tickets[key]
             ticket.steps += 1
             ticket.owed = max(0.0, ticket.owed - _REPAID * self._rate * max(1.0, rows / _TOGETHER))
 
     def draw(self, key: bytes, before: int) -> int:
-        """How many rows to judge of a session that opens on this node now; 0: none.
+        """The number of rows to judge of a session that opens on this node now; 0 means none.
 
-        before: so many rows have to be computed before the first that can be judged.
+        before: rows that have to be computed before the first one that can be judged.
         """
         if not self._rate:
             return 0
@@ -84,11 +87,11 @@ class Lottery:
         return rows
 
     def audited(self, key: bytes, rows: int) -> None:
-        """An audit of the node begins, in which so many rows are computed, judged or not."""
+        """Note that an audit of the node begins, in which this many rows are computed, judged or not."""
         self._tickets[key].owed += max(0, rows - FREE_ROWS)
 
     def redraw(self, key: bytes) -> None:
-        """The audit came to nothing: the node's next session takes its place."""
+        """Note that an audit came to nothing: the node's next session takes its place."""
         if self._rate:
             self._tickets[key].due = 0.0
 

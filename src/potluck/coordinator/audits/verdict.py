@@ -28,9 +28,9 @@ from potluck.wire.rows import Rows, Scored, join_rows, unpack_rows, unpack_score
 
 
 class Tolerance(Struct, frozen=True):
-    """How far honest nodes that are no twins may differ.
+    """The largest difference between honest nodes that are not twins.
 
-    hidden: of a hidden row, the length of the difference over the row's own. logprob: of a token's log-probability.
+    hidden: for a hidden row, the length of the difference over the row's own. logprob: for a token's log-probability.
     """
 
     hidden: float
@@ -46,16 +46,16 @@ _TABLE = {
 
 
 def tolerance(engine: EngineKind, rows: RowFormat) -> Tolerance:
-    """Of all quantizations: they differ by less than the margin."""
+    """The tolerance for all quantizations, which differ by less than the margin."""
     return _TABLE[engine, rows]
 
 
 _LIKELY = -7.0
-"""Of unlikelier tokens the log-probabilities vary more from kernel to kernel, and hardly ever is one sampled."""
+"""Log-probabilities of less likely tokens vary more from kernel to kernel, and such a token is hardly ever sampled."""
 
 
 class Judge:
-    """Of a swarm with hidden rows of `width` values in this form."""
+    """The judge of a swarm with hidden rows of `width` values in this form."""
 
     def __init__(self, width: int, form: RowFormat, tolerance: Tolerance) -> None:
         self._width = width
@@ -67,7 +67,7 @@ class Judge:
         return one == other if twins else self.difference(evidence, one, other) <= 1.0
 
     def difference(self, evidence: Evidence, one: Answer, other: Answer) -> float:
-        """The largest of any row, as a multiple of the tolerance."""
+        """The largest difference of any row, as a multiple of the tolerance."""
         if evidence.final:
             tops = (asked.top if asked is not None else 0 for asked in evidence.asks)
             rows = zip(one, other, tops, strict=True)
@@ -87,7 +87,7 @@ def _scores(row: bytes) -> Scored:
 
 
 def rows_error(one: Rows, other: Rows) -> Rows:
-    """Of hidden rows `[n, d]`: the length of each difference over that of the longer row. `[n]`"""
+    """The length of each difference over that of the longer row, for hidden rows `[n, d]`. Returns `[n]`."""
     lengths = np.maximum(np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1))
     errors: Rows = np.linalg.norm(one - other, axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
     return errors
@@ -96,7 +96,7 @@ def rows_error(one: Rows, other: Rows) -> Rows:
 def scores_error(one: Scored, other: Scored, top: int) -> float:
     """The largest difference of a likely token's log-probability, or of the logits' sum.
 
-    top: so many of the most likely tokens each of them names; what it does not name is no likelier than those.
+    top: each of them names this number of the most likely tokens; a token that is not named is no likelier than those.
     """
     first, second = _named(one), _named(other)
     views = ((first, second, _least(other, top)), (second, first, _least(one, top)))
@@ -114,5 +114,5 @@ def _named(row: Scored) -> dict[int, float]:
 
 
 def _least(row: Scored, top: int) -> float:
-    """The log-probability of the last of the `top` most likely; of nothing, where it names fewer."""
+    """The log-probability of the last of the `top` most likely tokens; that of nothing if fewer are named."""
     return float(np.sort(row[1])[-top]) if len(row[1]) >= top else -np.inf

@@ -1,1 +1,1 @@
-"""The nodes' web-sockets: admits nodes, looks after them and carries frames; the seam to the nodes."""
+"""The nodes' web-sockets: admits nodes, looks after them and carries frames. This is the seam to the nodes."""

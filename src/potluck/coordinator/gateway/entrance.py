@@ -1,4 +1,4 @@
-"""The way in for nodes: who has dialled and is not admitted yet, how many may be there at once, and for how long."""
+"""The entrance for nodes that have dialled and are not yet admitted: how many may be there, and for how long."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from potluck.errors import LinkClosed, Refused, WireError
 from potluck.wire.link import Link
 
 _HELLO_S = 30.0
-"""How long a new socket may take to say who it is."""
+"""Seconds in which a new socket must say who it is."""
 
 _MOST_STRANGERS = 64
-"""Sockets that may be at the door at once, those that only ask included: each may have sent a frame of full length."""
+"""The most sockets at the door at once, including those that only ask: each may have sent a frame of full length."""
 
 
 class Entrance:
-    """clock: seconds, for the speed of a newcomer's link."""
+    """The entrance of a coordinator. clock: seconds, for the speed of a newcomer's link."""
 
     def __init__(self, reception: Reception, clock: Callable[[], float]) -> None:
         self._reception = reception
         self._clock = clock
         self._strangers = 0
-        """Sockets of those who have not been admitted yet."""
+        """The number of sockets that have not been admitted yet."""
         self._shut: set[bytes] = set()
-        """Keys that were revoked since the coordinator started."""
+        """The keys that were revoked since the coordinator started."""
 
     @property
     def is_full(self) -> bool:
@@ -37,7 +37,7 @@ class Entrance:
 
     @contextmanager
     def stranger(self) -> Iterator[None]:
-        """Somebody who is not admitted is here while the block runs."""
+        """While the block runs, a stranger is here."""
         self._strangers += 1
         try:
             yield
@@ -58,13 +58,13 @@ class Entrance:
         return Joined(node, hello, entry, speed)
 
     async def linger(self, link: Link) -> None:
-        """Until whoever only asked hangs up, or for a while."""
+        """Wait until a node that only asked hangs up, or for a while."""
         with suppress(LinkClosed, TimeoutError):
             async with asyncio.timeout(_HELLO_S):
                 await link.receive()
 
     def shut(self, key: bytes) -> None:
-        """Nodes with this key stay outside, those too that the door has let in a moment ago."""
+        """Keep nodes with this key outside, including those that the door has let in a moment ago."""
         self._shut.add(key)
 
     def reopen(self, key: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Which nodes a newcomer may fetch its layers from. Pure decisions."""
+"""Decides from which nodes a newcomer may download its layers. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _URL = re.compile(r"http://(?:\[([0-9a-f:]+)\]|([0-9.]+)):([0-9]{1,5})")
 
 
 def may_share(url: str, host: str) -> bool:
-    """Whether a node seen at the address `host` may send others to this URL: it must be that address and a port.
+    """Whether a node seen at the address `host` may send others to this URL, which must be that address and a port.
 
     Otherwise a node could turn the whole swarm against a third party.
     """
@@ -29,7 +29,9 @@ def may_share(url: str, host: str) -> bool:
 
 
 def choose_peers(span: Span, nodes: Iterable[Node]) -> tuple[str, ...]:
-    """URLs of ready nodes that share some of these layers: those with the most of them, of these the least busy."""
+    """The URLs of ready nodes that share some of these layers: those with the most of them, and of these the least
+    busy.
+    """
     sharing = [node for node in nodes if node.state is NodeState.READY and node.ready.shares and _common(node, span)]
     best = sorted(sharing, key=lambda node: (-_common(node, span), node.open_sessions))
     return tuple(node.ready.shares for node in best[:MOST_PEERS])

@@ -17,7 +17,7 @@ from potluck.wire.origin import origin
 
 
 class Reception:
-    """url: the one that nodes must have dialled; empty where the coordinator does not know its own."""
+    """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own."""
 
     def __init__(self, identity: Identity, door: Door, url: str = "") -> None:
         self._identity = identity
@@ -25,9 +25,9 @@ class Reception:
         self._url = url
 
     async def meet(self, link: Link) -> tuple[Hello, Entry]:
-        """From a link's first frame to a hello that is proven, of a node that the door admits.
+        """Lead a link from its first frame to a proven hello of a node that the door admits.
 
-        Raises WireError, IdentityError or Refused, with the reason, and StoreError.
+        Raises WireError, IdentityError or Refused with the reason, and StoreError.
         """
         frame = await link.receive()
         check_version(frame)
@@ -45,6 +45,6 @@ class Reception:
         return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
 
     def _check_url(self, dialled: str) -> None:
-        """A proof made for another server must not open this one."""
+        """Raises Refused for a proof that was made for another server, because it must not open this one."""
         if self._url and origin(dialled) != origin(self._url):
-            raise Refused(f"You dialled {origin(dialled)}, this coordinator is {self._url}: join that.")
+            raise Refused(f"You dialled {origin(dialled)}, but this coordinator is {self._url}: join with that URL.")

@@ -1,4 +1,4 @@
-"""What a node shows when it fetches weights over HTTP, beside its web-socket."""
+"""Tickets that nodes show when they download weights over HTTP, beside their web-socket."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from potluck.coordinator.members.store import digest_of
 
 
 class Tickets:
-    """One for each connection of a node; it is good as long as that lasts."""
+    """One ticket for each connection of a node, which is valid as long as the connection lasts."""
 
     def __init__(self) -> None:
         self._issued: dict[str, str] = {}
         self._digests: set[str] = set()
 
     def issue(self, node: str) -> str:
-        """The node's ticket: the same each time."""
+        """The node's ticket, which is the same each time."""
         ticket = self._issued.setdefault(node, secrets.token_urlsafe(24))
         self._digests.add(digest_of(ticket))
         return ticket
@@ -26,5 +26,5 @@ class Tickets:
             self._digests.remove(digest_of(ticket))
 
     def holds(self, ticket: str) -> bool:
-        """Whether a node that is connected now has this ticket. By its hash, so that the time tells no part of one."""
+        """Whether a connected node has this ticket. It is compared by its hash, so that timing reveals nothing."""
         return digest_of(ticket) in self._digests

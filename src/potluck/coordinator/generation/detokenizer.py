@@ -1,4 +1,4 @@
-"""Incremental text: tokens in, and out the text that no later token can change."""
+"""The detokenizer: turns tokens into text as they come, and gives only text that no later token can change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from potluck.errors import RequestError
 class Detokenizer:
     """Turns the tokens of one answer into text, up to the first stop string.
 
-    A character split over tokens comes out whole, and what may be the beginning of a stop string waits until it is
-    known not to be one. What comes out in all depends on the bytes of the tokens only, not on how they are cut.
-    stops: raises RequestError when one is empty.
+    A character that is split over tokens comes out whole, and text that may be the beginning of a stop string waits
+    until it is known not to be one. The whole output depends only on the bytes of the tokens, not on how they are cut.
+    stops: raises RequestError when one of them is empty.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
@@ -26,14 +26,14 @@ class Detokenizer:
         self._longest = max(map(len, stops), default=0)
         self._held = ""
         self.stopped: str | None = None
-        """The stop string that was found; neither it nor what follows is emitted."""
+        """The stop string that was found. Neither it nor what follows is emitted."""
 
     def push(self, token: int) -> str:
         """The text that is certain now and was not before."""
         return self._advance(self._decoder.decode(self._tokenizer.piece(token)))
 
     def finish(self) -> str:
-        """The rest, when no more tokens come; bytes that are no whole character become U+FFFD."""
+        """The rest, when no more tokens come. Bytes that are not a whole character become U+FFFD."""
         text = self._advance(self._decoder.decode(b"", final=True)) + self._held
         self._held = ""
         return text
@@ -52,7 +52,7 @@ class Detokenizer:
         return text[:certain]
 
     def _first_stop(self, text: str) -> tuple[int, str] | None:
-        """The start of the stop string that is complete first, and itself; the longest of those that end together."""
+        """The start of the stop string that is complete first, and the string; the longest if several end together."""
         found = [(start + len(stop), start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
         return min(found)[1:] if found else None
 

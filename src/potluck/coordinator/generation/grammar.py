@@ -1,4 +1,4 @@
-"""Answers in a prescribed form: which tokens a JSON schema lets come next. llguidance knows how."""
+"""The grammar of an answer in a prescribed form: llguidance says which tokens a JSON schema allows next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _MOST_KNOWN = 1000
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance wants it. One token more than the model's stands in where no token ends an answer."""
+    """A tokenizer as llguidance wants it. If no token ends an answer, one token beyond the model's own stands in for
+    it.
+    """
 
     bos_token_id = None
 
@@ -40,7 +42,7 @@ class _Vocabulary:
 
 
 class Constraint:
-    """Of one answer. `accept` every token of it."""
+    """The constraint of one answer. `accept` every token of it."""
 
     def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
         self._matcher = matcher
@@ -48,9 +50,9 @@ class Constraint:
         self._param = param
 
     def allowed(self) -> Ids:
-        """The tokens that may come next, ascending; those that end an answer among them where it may end.
+        """The tokens that may come next, ascending, including those that end an answer if it may end here.
 
-        Raises RequestError when that takes too long to find out.
+        Raises RequestError when this takes too long to find out.
         """
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         if self._matcher.is_error():
@@ -75,18 +77,20 @@ class Grammar:
         self._param = param
 
     def start(self) -> Constraint:
-        """For a new answer."""
+        """The constraint of a new answer."""
         return Constraint(self._matcher.deep_copy(), self._vocabulary, self._param)
 
 
 class Grammars:
-    """Makes them for one tokenizer. thread: where; nothing else shall wait for those that take long."""
+    """Makes grammars for one tokenizer. thread: where to make them, so that nothing else waits for those that take
+    long.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.thread = ThreadPoolExecutor(1, "grammars")
         self._tokenizer = tokenizer
         self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
-        """Sources, by their hash, that were made in time before."""
+        """The sources, by their hash, that were made in time before."""
 
     @cached_property
     def _tokens(self) -> LLTokenizer:
@@ -94,7 +98,9 @@ class Grammars:
         return LLTokenizer(TokenizerWrapper(vocabulary), eos_token=vocabulary.end_ids)
 
     def of_schema(self, schema: dict[str, Any]) -> Grammar:
-        """Of JSON texts that this schema describes. Takes a while. Raises RequestError where it is not understood."""
+        """The grammar of JSON texts that match this schema. This takes a while. Raises RequestError when it is not
+        understood.
+        """
         try:
             source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": SPACES})
         except (ValueError, RecursionError) as error:
@@ -102,7 +108,9 @@ class Grammars:
         return self._of(source, "response_format")
 
     def of_calls(self, form: CallForm, tools: Mapping[str, dict[str, Any]], *, several: bool) -> Grammar:
-        """Of a call, or several, of these tools, each with a schema of its arguments. As `of_schema`."""
+        """The grammar of a call, or several, of these tools, each with a schema of its arguments. Raises as `of_schema`
+        does.
+        """
         try:
             source = LLMatcher.grammar_from_lark(form.grammar(tools, several=several))
         except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""How far a prompt has been read, for whoever waits for its answer."""
+"""Tells how far a prompt has been read, for whoever waits for its answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """In tokens. cached: those that the nodes held before. processed: these, and those that have come through the
-    whole route since. elapsed_s: since the first of them was sent.
+    """The progress in tokens. cached: those that the nodes held before. processed: these, and those that have passed
+    through the whole route since. elapsed_s: since the first of them was sent.
     """
 
     total: int
@@ -24,7 +24,7 @@ class Progress:
 
 
 class Reading:
-    """Of one prompt of so many tokens. now: seconds of any clock."""
+    """The reading of one prompt with this many tokens. now: seconds of any clock."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -33,7 +33,7 @@ class Reading:
         self._news = asyncio.Event()
 
     def begin(self, cached: int, now: float) -> None:
-        """Call it again where reading begins again."""
+        """Begin to read. Call this again if reading begins again."""
         self._since = now
         self._tell(replace(self._latest, cached=cached, processed=cached))
 
@@ -45,7 +45,7 @@ class Reading:
         self._news.set()
 
     async def during(self, work: asyncio.Future[Any]) -> AsyncGenerator[Progress, None]:
-        """Each time what is newest, until the work is done; first what was held before."""
+        """The newest progress each time, until the work is done; first what was held before."""
         work.add_done_callback(lambda _: self._news.set())
         told = self._latest
         while not work.done() or self._news.is_set():
@@ -58,7 +58,7 @@ class Reading:
 
 @asynccontextmanager
 async def under_way(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """It runs beside what is done here, and not longer."""
+    """Run the work beside what is done in the block, and no longer than the block."""
     task = asyncio.create_task(work)
     try:
         yield task

@@ -1,7 +1,7 @@
-"""Sampling: the candidates of one row in, one token out. Pure but for the sampler's own counts and random numbers.
+"""Sampling: candidates of one row in, one token out. Pure except for the sampler's own counts and random numbers.
 
-Candidates come as log-probabilities. They serve as logits, since the softmax does not change when all logits move
-together. Order of the steps, as in vLLM: logit bias, repetition penalty, frequency and presence penalties,
+Candidates come as log-probabilities. They serve as logits, because the softmax does not change when all logits move
+together. The order of the steps is that of vLLM: logit bias, repetition penalty, frequency and presence penalties,
 temperature, top_k, top_p, min_p. The distribution is always that of at most MAX_CANDIDATES tokens, as with top_k = 256.
 """
 
@@ -21,11 +21,11 @@ from potluck.wire.rows import Ids
 Floats = NDArray[np.float64]
 
 _COLD = 1e-5
-"""Temperatures below this are greedy: the division would overflow before it could change the choice."""
+"""Temperatures below this are greedy, because the division would overflow before it could change the choice."""
 
 
 class SamplingParams(Struct, frozen=True):
-    """What a request may set; `http.requests` declares the bounds.
+    """The parameters that a request may set; `http.requests` declares their bounds.
 
     temperature: 0 is greedy. top_k: 0 is off. top_p = 1 and min_p = 0 are off.
     frequency_penalty, presence_penalty: over generated tokens; repetition_penalty: over the prompt's too.
@@ -53,7 +53,7 @@ class SamplingParams(Struct, frozen=True):
 
     @property
     def raises_seen(self) -> bool:
-        """Whether the penalties may lift a token that was seen before, rather than only push it down."""
+        """Whether the penalties may raise a token that was seen before, rather than only push it down."""
         return self.frequency_penalty < 0 or self.presence_penalty < 0 or self.repetition_penalty < 1
 
     def candidates_needed(self, top_logprobs: int = 0, forbidden: int = 0) -> int:
@@ -84,9 +84,11 @@ class Sampler:
         self._counts[token] += 1
 
     def ids_needed(self) -> list[int]:
-        """Ids to ask the last stage for, however unlikely they are: those that bias or penalties may lift; ascending.
+        """The ids to ask the last stage for, however unlikely they are, ascending: those that bias or penalties may
+        raise.
 
-        A token that is only pushed down needs no asking: it cannot come from outside the likeliest into them.
+        A token that is only pushed down need not be asked for, because it cannot move from outside the likeliest into
+        them.
         """
         lifted = {token for token, bias in self._params.logit_bias.items() if bias > 0}
         if self._params.raises_seen:
@@ -106,7 +108,7 @@ class Sampler:
         return int(ids[self._draw(chances[: self._kept(chances)])])
 
     def _rank(self, candidates: Candidates) -> tuple[Ids, Floats]:
-        """Ids and their logits after bias and penalties, the highest logit first, the lower id first in a tie."""
+        """The ids and their logits after bias and penalties, the highest logit first, the lower id first in a tie."""
         params = self._params
         ids, logits = candidates.ids, candidates.logprobs.astype(np.float64)
         if not params.logit_bias and not params.penalised:
@@ -142,7 +144,7 @@ class Sampler:
 
 
 def _softmax(logits: Floats) -> Floats:
-    """Of descending logits."""
+    """The softmax of descending logits."""
     weights = np.exp(logits - logits[0])
     chances: Floats = weights / weights.sum()
     return chances

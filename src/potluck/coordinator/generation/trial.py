@@ -1,6 +1,6 @@
-"""Whether a grammar is made in time, tried in a process of its own: llguidance can be neither stopped nor bounded.
+"""Tries in a separate process whether a grammar is made in time, because llguidance can be neither stopped nor bounded.
 
-Where many patterns of a schema meet, or for a large `multipleOf`, a hundred bytes take minutes and all memory.
+Where many patterns of a schema meet, or for a large `multipleOf`, a hundred bytes can take minutes and all memory.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from contextlib import suppress
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 _LONGEST_CPU_S = 2
-"""Of the process, its start included; the grammars of large schemas take some 0.2 s."""
+"""The processor seconds of the process, including its start. The grammars of large schemas take about 0.2 s."""
 
 LONGEST_S = 10.0
-"""By the clock: a busy machine refuses no honest schema."""
+"""The seconds by the clock, so that a busy machine does not refuse an honest schema."""
 
 
 class _Bytes:
-    """A vocabulary of bytes, and an end: what a grammar takes hardly depends on it."""
+    """A vocabulary of bytes, and an end, because the time that a grammar takes hardly depends on the vocabulary."""
 
     tokens = [*(bytes([byte]) for byte in range(256)), b""]
     special_token_ids = [256]
@@ -30,7 +30,7 @@ class _Bytes:
 
 
 def is_quick(source: str) -> bool:
-    """Whether it is known soon what the grammar is, or that it is none. Blocks for seconds at most."""
+    """Whether it is soon known what the grammar is, or that it is not one. Blocks for seconds at most."""
     try:
         subprocess.run(
             [sys.executable, "-m", __name__],

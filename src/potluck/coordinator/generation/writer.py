@@ -1,4 +1,4 @@
-"""Makes an answer, a token a time, of the candidates that the model gives for it."""
+"""Makes an answer, one token at a time, from the candidates that the model gives for it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.types import MAX_CANDIDATES
 
 _LEAST_LOGPROB = -9999.0
-"""OpenAI's word for "impossible": JSON has no infinity."""
+"""OpenAI's number for "impossible", because JSON has no infinity."""
 
 
 _FEW = 256
-"""Allowed tokens that are asked for by name at once. Where a grammar allows more, the likeliest tokens mostly hold some
-of them, and the row is asked for again where they do not."""
+"""Allowed tokens that are asked for by name at once. If a grammar allows more, some of them are usually among the
+likeliest tokens, and the row is asked for again if none is."""
 
 
 class _LateDetokenizer(Detokenizer):
-    """A detokenizer in which stop strings count only when so many tokens have come."""
+    """A detokenizer in which stop strings count only after this many tokens."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], least: int) -> None:
         super().__init__(tokenizer, stops)
@@ -37,7 +37,7 @@ class _LateDetokenizer(Detokenizer):
 
 
 class Writer:
-    """Makes the answer, a token a time, of the candidates that the model gives for it. last: the latest token."""
+    """Makes the answer, one token at a time, from the model's candidates. last: the latest token."""
 
     def __init__(self, tokenizer: Tokenizer, job: Job, tally: Tally) -> None:
         self.last = -1
@@ -56,28 +56,28 @@ class Writer:
 
     @property
     def top(self) -> int:
-        """How many candidates the next token takes."""
+        """The number of candidates that the next token needs."""
         if self._allowed is not None:
             return MAX_CANDIDATES
         return self._job.params.candidates_needed(self._job.logprobs or 0, len(self._forbidden))
 
     def ids_needed(self) -> tuple[int, ...]:
-        """Those that must be among them, however unlikely they are."""
+        """The tokens that must be among the candidates, however unlikely they are."""
         lifted = self._sampler.ids_needed()
         if self._allowed is not None and len(self._allowed) <= _FEW:
             return tuple(sorted({*lifted, *self._allowed.tolist()}))
         return tuple(lifted)
 
     def can_use(self, candidates: Candidates) -> bool:
-        """Whether one of them may come next."""
+        """Whether one of the candidates may come next."""
         return self._allowed is None or len(candidates.only(self._allowed)) > 0
 
     def ids_allowed(self) -> tuple[int, ...]:
-        """All that may come next, where not all may."""
+        """All tokens that may come next, if not all of them may."""
         return () if self._allowed is None else tuple(self._allowed.tolist())
 
     def write(self, candidates: Candidates) -> Delta:
-        """The next token. After one with `finish` there is none."""
+        """Write the next token. After one with `finish` there is none."""
         usable = candidates if self._allowed is None else candidates.only(self._allowed)
         token = self.last = self._sampler.sample(usable, self._forbidden)
         self._tally.tokens[TokenKind.GENERATED] += 1
@@ -107,7 +107,7 @@ class Writer:
 
 
 def score_prompt(job: Job, rows: list[Candidates]) -> list[Scored]:
-    """Log-probability of each token of the prompt given those before it; of the first there is none."""
+    """The log-probability of each token of the prompt given those before it. The first token has none."""
     pairs = zip(job.prompt[1:], rows, strict=True)
     return [Scored(job.prompt[0], None), *(_scored(token, row, job.logprobs) for token, row in pairs)]
 

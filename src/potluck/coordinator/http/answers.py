@@ -1,4 +1,4 @@
-"""What the HTTP API answers, as types: `openapi` describes it by them. `replies` makes the JSON itself."""
+"""The answers of the HTTP API as types, by which `openapi` describes them. `replies` makes the JSON itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from potluck.coordinator.members.members import Member
 
 
 class ErrorBody(Struct, frozen=True):
-    """param: the field at fault. code: a short name. choices: what there was of an answer that broke off."""
+    """The body of an error. param: the field at fault. code: a short name. choices: the parts of an answer that broke
+    off.
+    """
 
     message: str
     type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
@@ -26,7 +28,7 @@ class Error(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """created: Unix time."""
+    """A model. created: Unix time."""
 
     id: str
     object: Literal["model"]
@@ -40,13 +42,15 @@ class Models(Struct, frozen=True):
 
 
 class PromptDetails(Struct, frozen=True):
-    """cached_tokens: of the prompt, those that the nodes held already."""
+    """Details of the prompt. cached_tokens: those that the nodes already held."""
 
     cached_tokens: int
 
 
 class UsageReport(Struct, frozen=True):
-    """Tokens of one request, over all its choices. nodes: who computed them, each with its layers; a field of ours."""
+    """The tokens of one request, over all its choices. nodes: those that computed them, with their layers; our own
+    field.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -75,7 +79,7 @@ class ChatLogprobs(Struct, frozen=True):
 
 
 class FunctionCall(Struct, frozen=True):
-    """arguments: a JSON object, as text."""
+    """The function of a call. arguments: a JSON object, as text."""
 
     name: str
     arguments: str
@@ -88,14 +92,14 @@ class Call(Struct, frozen=True):
 
 
 class FunctionPiece(Struct, frozen=True):
-    """arguments: so much more of the JSON. name: in a call's first piece."""
+    """A part of a function's call. arguments: more of the JSON. name: in a call's first piece."""
 
     arguments: str
     name: str = ""
 
 
 class ToolCallDelta(Struct, frozen=True):
-    """Of a streamed call. index: its place. id, type: in its first piece."""
+    """A piece of a streamed call. index: its place. id, type: in its first piece."""
 
     index: int
     function: FunctionPiece
@@ -118,7 +122,7 @@ class ChatChoice(Struct, frozen=True):
 
 
 class ChatCompletion(Struct, frozen=True):
-    """sessions: the numbers by which `/trace` knows those in which the choices were generated."""
+    """A chat's answer. sessions: the numbers by which `/trace` knows the sessions of the choices."""
 
     id: str
     object: Literal["chat.completion"]
@@ -130,7 +134,9 @@ class ChatCompletion(Struct, frozen=True):
 
 
 class PromptProgress(Struct, frozen=True):
-    """In tokens, as llama.cpp's server tells it: the nodes held `cache` of them before, and `processed` are done."""
+    """The progress in tokens, as in llama.cpp's server: the nodes held `cache` of them before, and `processed` are
+    done.
+    """
 
     total: int
     cache: int
@@ -152,9 +158,9 @@ class ChatChunkChoice(Struct, frozen=True):
 
 
 class ChatChunk(Struct, frozen=True):
-    """One event of a streamed chat. usage, sessions: in the last one, where usage was asked for.
+    """One event of a streamed chat. usage, sessions: in the last one, if usage was asked for.
 
-    prompt_progress: before the choice's first token, where it was asked for.
+    prompt_progress: before the choice's first token, if it was asked for.
     """
 
     id: str
@@ -168,7 +174,7 @@ class ChatChunk(Struct, frozen=True):
 
 
 class CompletionLogprobs(Struct, frozen=True):
-    """Lists of one length. A prompt's first token has no probability."""
+    """Log-probabilities of a completion, in lists of one length. A prompt's first token has no probability."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -184,9 +190,9 @@ class CompletionChoice(Struct, frozen=True):
 
 
 class Completion(Struct, frozen=True):
-    """Whole, or one event of a streamed one: usage and sessions then are in the last, where usage was asked for.
+    """A whole completion, or one event of a streamed one, whose last one has usage and sessions if usage was asked for.
 
-    sessions: as for chats. prompt_progress: as for chats, of streamed ones.
+    sessions: as for chats. prompt_progress: as for chats, for streamed ones.
     """
 
     id: str
@@ -200,7 +206,7 @@ class Completion(Struct, frozen=True):
 
 
 class TokenPiece(Struct, frozen=True):
-    """piece: the token's text, or its bytes where these are no whole characters."""
+    """A token and its text. piece: the token's text, or its bytes if these are not whole characters."""
 
     id: int
     piece: str | list[int]
@@ -211,14 +217,14 @@ class Tokens(Struct, frozen=True):
 
 
 class Text(Struct, frozen=True):
-    """The same twice, as llama.cpp's server names it and as vLLM's does."""
+    """The text of tokens under two names: llama.cpp's server's and vLLM's."""
 
     content: str
     prompt: str
 
 
 class TokenizerInfo(Struct, frozen=True):
-    """The tokens that begin and end a sequence, as text, and the Jinja source of chats; null where there is none."""
+    """The tokens that begin and end a sequence, as text, and the Jinja source of chats; null if there is none."""
 
     bos_token: str | None
     eos_token: str | None
@@ -226,7 +232,7 @@ class TokenizerInfo(Struct, frozen=True):
 
 
 class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):
-    """Perfetto's trace event format, with a sentence, and how many hops there were so far."""
+    """A timeline in Perfetto's trace event format, with a sentence, and the number of all hops so far."""
 
     summary: str
     count: int

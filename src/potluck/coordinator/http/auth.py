@@ -1,5 +1,6 @@
-"""Who asks over HTTP, and what they may: nothing passes here unseen but the nodes' own socket, `/health`
-and the pages."""
+"""Authentication: finds out who asks over HTTP, and what they may do, for everything but `/node`, `/health` and the
+pages.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +25,20 @@ from potluck.wire.origin import is_loopback
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 _STRANGERS = 60
-"""Requests a minute from one address without a key."""
+"""The most requests a minute from one address without a key."""
 
 _GUESSES = 30
-"""Requests a minute with wrong keys from one address."""
+"""The most requests a minute with wrong keys from one address."""
 
 _NO_KEY = "none"
-"""What people write where OpenAI's client insists on a key."""
+"""The texts that people use as a key when OpenAI's client insists on one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """account: whose work it is. name: whose requests are counted together. per_minute: None: any number of them."""
+    """The one who asks. account: whose work it is. name: whose requests are counted together. per_minute: None means
+    any number.
+    """
 
     account: str
     name: str
@@ -45,37 +48,41 @@ class Caller:
 
 
 OWNER = Caller(OWNER_ACCOUNT, "owner", admin=True, per_minute=None)
-"""Whoever sits at this machine, where the swarm is for it alone."""
+"""The caller at this machine, in a swarm that is for this machine alone."""
 
 
 class Policy(Protocol):
-    """How a swarm tells who asks."""
+    """Finds out who asks."""
 
     def check(self, connection: HTTPConnection) -> None:
-        """Raises RequestError for what must not even come near: for every request and every socket."""
+        """Raises RequestError for a request or a socket that must not be accepted at all."""
 
     async def caller(self, connection: HTTPConnection) -> Caller:
-        """Raises RequestError when it cannot be told."""
+        """The caller. Raises RequestError when the caller cannot be identified."""
 
 
 class LocalPolicy:
-    """For this machine alone: who reaches it is its owner, unless a proxy or a web page brings somebody else."""
+    """The policy of a swarm for this machine alone: whoever reaches it is its owner, except through a proxy or a web
+    page.
+    """
 
     def check(self, connection: HTTPConnection) -> None:
         headers = connection.headers
         if not _is_local(f"http://{headers.get('host', '')}"):  # a page's own name may be made to point here
-            raise _forbidden("This swarm is for its own machine: ask it as http://127.0.0.1, not by another name.")
+            raise _forbidden("This swarm is for its own machine only: ask it as http://127.0.0.1, not by another name.")
         if any(name in headers for name in _FORWARDED):
-            raise _forbidden("This swarm is for its own machine: it is not to be reached through a proxy.")
+            raise _forbidden("This swarm is for its own machine only: it cannot be reached through a proxy.")
         if not _is_local(headers.get("origin", "http://localhost")):  # browsers send it; pages may not read our answer,
-            raise _forbidden("This swarm is for its own machine: pages of other sites may not ask it.")  # but may ask
+            raise _forbidden(
+                "This swarm is for its own machine only: pages of other sites may not ask it."
+            )  # but may ask
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         return OWNER
 
 
 class KeyPolicy:
-    """By API keys. open: who has none may ask as well, but comes last."""
+    """The policy of a swarm with API keys. open: callers without one may ask as well, but come last."""
 
     def __init__(self, keys: Keys, *, open: bool) -> None:
         self._keys = keys
@@ -98,7 +105,7 @@ class KeyPolicy:
 
 
 class Auth:
-    """ASGI middleware: every request is checked, and its `Caller` noted for the routes (`caller_of`).
+    """ASGI middleware that checks every request and notes its `Caller` for the routes (`caller_of`).
 
     access_of: who may ask for what lies at a path.
     """
@@ -142,14 +149,14 @@ class Auth:
             return
         caller = await self._caller(connection)
         if caller.anonymous and access is not Access.ANY:
-            raise _unauthorized("This takes an API key: send it as in 'Authorization: Bearer pk-…'.")
+            raise _unauthorized("This request needs an API key: send it as in 'Authorization: Bearer pk-…'.")
         if access is Access.ADMIN and not caller.admin:
-            raise _forbidden("This takes an admin key.")
+            raise _forbidden("This request needs an admin key.")
         self._count(caller)
         connection.state.caller = caller
 
     async def _caller(self, connection: HTTPConnection) -> Caller:
-        """Wrong keys are counted, and only they: behind a proxy many share an address."""
+        """The caller. Only wrong keys are counted by address, because behind a proxy many callers share one."""
         try:
             return await self._policy.caller(connection)
         except RequestError as error:
@@ -170,7 +177,7 @@ class Auth:
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
-    """Who asks, once `Auth` has let the request pass."""
+    """The caller, once `Auth` has let the request pass."""
     caller: Caller = connection.state.caller
     return caller
 
@@ -190,7 +197,7 @@ def _address(connection: HTTPConnection) -> str:
 
 
 def _household(address: str) -> str:
-    """Whom an address stands for: with IPv6 everybody has 2 ** 64 of them."""
+    """The household that an address stands for, because with IPv6 everybody has 2 ** 64 addresses."""
     try:
         known = ip_address(address)
     except ValueError:  # a socket without one

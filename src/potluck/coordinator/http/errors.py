@@ -1,4 +1,4 @@
-"""Errors as OpenAI words them, and the HTTP status that goes with each."""
+"""Errors in OpenAI's form, and the HTTP status of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from potluck.errors import Busy, PotluckError, RequestError, Unavailable
 
 
 def error_json(error: PotluckError) -> dict[str, Any]:
-    """The error as OpenAI words them."""
+    """The error in OpenAI's form."""
     if isinstance(error, RequestError):
         kind = "invalid_request_error" if error.retry_s is None else "rate_limit_error"
         param, code = error.param, error.code
@@ -44,7 +44,7 @@ async def http_error(_: Request, error: Exception) -> Response:
 
 
 def unavailable(error: Unavailable, more: dict[str, Any]) -> Response:
-    """more: what else the error tells."""
+    """The reply for an error of the swarm. more: further fields of the error."""
     body = error_json(error)
     return JSONResponse(
         {"error": {**body["error"], **more}}, 429 if isinstance(error, Busy) else 503, {"Retry-After": "5"}

@@ -1,4 +1,4 @@
-"""A client's end of a request: the body that it sends, and whether it still waits for the answer."""
+"""The client's end of a request: the body that it sends, and whether it still waits for the answer."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from potluck.errors import RequestError
 T = TypeVar("T")
 
 _MAX_BODY = 2 << 20
-"""Bytes. All nodes wait while it is parsed: some 25 ms."""
+"""The most bytes of a body. All nodes wait while it is parsed, which takes about 25 ms."""
 _TOKEN_BYTES = 16
-"""Of a token in JSON; few are longer."""
+"""The bytes of a token in JSON; few are longer."""
 CLIENT_GONE = 499
-"""nginx's word for "the client did not wait"; nobody reads this reply."""
+"""nginx's status for a client that did not wait. Nobody reads this reply."""
 
 
 class ClientGone(Exception):
@@ -25,7 +25,7 @@ class ClientGone(Exception):
 
 
 async def body_of(request: Request, context: int = 0) -> bytes:
-    """Raises RequestError when it is longer than most, and than a prompt of so many tokens."""
+    """The body. Raises RequestError when it is longer than usual bodies, and than a prompt of this many tokens."""
     parts, size, most = [], 0, max(_MAX_BODY, context * _TOKEN_BYTES)
     try:
         async for part in request.stream():
@@ -39,7 +39,7 @@ async def body_of(request: Request, context: int = 0) -> bytes:
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """The work's result; it is cancelled, and ClientGone raised, when the client disconnects first."""
+    """The work's result. It is cancelled, and ClientGone raised, when the client disconnects first."""
     task = asyncio.ensure_future(work)
     watch = asyncio.create_task(_disconnected(request))
     try:

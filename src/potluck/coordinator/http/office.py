@@ -1,4 +1,4 @@
-"""All that decides who may use a swarm, over one store."""
+"""Everything that decides who may use a swarm, over one store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from potluck.wire.identity import Identity, fingerprint, write_private
 
 @dataclass(frozen=True)
 class Office:
-    """url: the coordinator's, as others reach it."""
+    """Who may use a swarm. url: the coordinator's, as others reach it."""
 
     url: str
     policy: Policy
@@ -32,7 +32,7 @@ class Office:
 
 
 def open_office(store: Store, audience: Audience, identity: Identity, url: str, proven_url: str = "") -> Office:
-    """proven_url: the one that nodes must have dialled, where the coordinator knows it."""
+    """Open the office over a store. proven_url: the one that nodes must have dialled, if the coordinator knows it."""
     invites = Invites(store, fingerprint(identity.public))
     keys = Keys(store)
     policy = LocalPolicy() if audience is Audience.LOCAL else KeyPolicy(keys, open=audience is Audience.OPEN)
@@ -42,7 +42,9 @@ def open_office(store: Store, audience: Audience, identity: Identity, url: str, 
 
 
 def keep_admin_key(keys: Keys, path: Path) -> None:
-    """See to it that this file holds an admin key, for its owner alone. Raises StoreError when it cannot be written."""
+    """Make sure that this file contains an admin key, readable only by its owner. Raises StoreError when it cannot be
+    written.
+    """
     try:
         key = keys.find(path.read_text("utf-8").strip()) if path.exists() else None
         if key is None or not key.admin:

@@ -1,4 +1,4 @@
-"""The pages for people: files that come with this package, and the rules that keep all else out of them."""
+"""The pages for people: files that come with this package, and the rules that keep everything else out of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RULES = {
 
 @dataclass(frozen=True)
 class Page:
-    """tag: of these very bytes, so that browsers need not fetch them again."""
+    """One file of the pages. tag: that of these very bytes, so that browsers need not download them again."""
 
     body: bytes
     media: str
@@ -49,7 +49,7 @@ class Page:
 
 
 class Pages:
-    """They hold nothing of the swarm, so everybody may have them: what they show they ask for with a key."""
+    """The pages. They hold no data of the swarm, so everybody may have them. What they show they request with a key."""
 
     def __init__(self) -> None:
         self._pages = {path.name: Page.read(path) for path in _FOLDER.iterdir() if path.suffix in _MEDIA}

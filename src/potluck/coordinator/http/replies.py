@@ -1,4 +1,4 @@
-"""What the OpenAI API answers: generation's deltas as the JSON of chats and of completions, whole or in chunks."""
+"""The answers of the OpenAI API: generation's deltas as the JSON of chats and completions, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Json = dict[str, Any]
 
 @dataclass
 class Usage:
-    """Tokens of one request, over all its choices. cached_tokens: of the prompt, those that the nodes held already.
+    """The tokens of one request, over all its choices. cached_tokens: those of the prompt that the nodes already held.
 
-    nodes: who computed them, each with its layers. sessions: the numbers by which `/trace` knows where that was.
+    nodes: those that computed them, with their layers. sessions: the numbers by which `/trace` knows where that was.
     """
 
     prompt_tokens: int
@@ -37,7 +37,9 @@ class Usage:
             self.sessions += (delta.session,)
 
     def json(self) -> Json:
-        """Several choices have their prompt counted once, so no more than all of it can have been held."""
+        """The usage as JSON. Several choices have their prompt counted once, so no more than all of it can have been
+        held.
+        """
         total = self.prompt_tokens + self.completion_tokens
         return {
             "prompt_tokens": self.prompt_tokens,
@@ -49,7 +51,7 @@ class Usage:
 
 
 def progress_json(progress: Progress) -> Json:
-    """As llama.cpp's server words it."""
+    """The progress in the form of llama.cpp's server."""
     return {
         "total": progress.total,
         "cache": progress.cached,
@@ -59,7 +61,7 @@ def progress_json(progress: Progress) -> Json:
 
 
 class Form(Protocol):
-    """How one kind of answer is worded."""
+    """The form of one kind of answer."""
 
     def head(self, *, chunk: bool) -> Json:
         """The fields around the choices."""
@@ -68,10 +70,10 @@ class Form(Protocol):
         """The choice's chunks before its first token."""
 
     def chunk(self, index: int, delta: Delta) -> Json:
-        """One chunk's choice."""
+        """The choice of one chunk."""
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
-        """A whole answer's choice."""
+        """The choice of a whole answer."""
 
 
 @dataclass
@@ -90,7 +92,9 @@ class _Base:
 
 
 class ChatForm(_Base):
-    """tools: the names of those that the model may call; without any, all that it says is text."""
+    """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
+    text.
+    """
 
     def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, tools: Collection[str] = ()) -> None:
         super().__init__(model, tokenizer, logprobs)
@@ -126,7 +130,7 @@ class ChatForm(_Base):
         }
 
     def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
-        """What is text, what belongs to calls, and how the answer ends."""
+        """The text, the pieces of calls, and how the answer ends."""
         if not self._tools:
             return text, [], finish
         stream = self._streams.setdefault(index, ToolStream(self._tools))
@@ -155,7 +159,7 @@ class ChatForm(_Base):
 
 
 def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
-    """By their numbers. Each begins with its id and name; what comes later brings more of its arguments."""
+    """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
     calls: dict[int, Json] = {}
     for piece in pieces:
         if piece.name is not None:
@@ -167,7 +171,7 @@ def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
 
 
 class CompletionForm(_Base):
-    """echoes: for each choice, the prompt's text to repeat before the answer."""
+    """The form of completions. echoes: for each choice, the prompt's text to repeat before the answer."""
 
     echoes: list[str]
     _offsets: dict[int, int]
@@ -206,13 +210,13 @@ class CompletionForm(_Base):
         }
 
     def _top(self, scored: Scored) -> dict[str, float] | None:
-        """By the token's text, the likelier of two that look alike; null for a prompt's first token."""
+        """The alternatives by their text, the likelier of two that look alike; null for a prompt's first token."""
         if scored.logprob is None:
             return None
         return {self._text(token): logprob for token, logprob in reversed(scored.top)}
 
     def _offset(self, index: int, scored: Scored) -> int:
-        """Characters of the choice before this token."""
+        """The number of characters of the choice before this token."""
         offset = self._offsets.get(index, 0)
         self._offsets[index] = offset + len(self._text(scored.token))
         return offset

@@ -1,4 +1,4 @@
-"""Who may join: asked about every node that has proven its key."""
+"""Decides who may join, for every node that has proven its key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from potluck.wire.identity import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the coordinator knows of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
+    """The coordinator's knowledge of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
 
     account: str
     trusted: bool
@@ -29,24 +29,24 @@ STRANGER = Entry("", trusted=False)
 
 class Door(Protocol):
     def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
-        """For a node that has proven this public key. Called on a thread: a database may be asked.
+        """Admit a node that has proven this public key. Call this on a thread, because it may ask a database.
 
-        joins: False where it only asks, so that nothing may change. Raises Refused, with a sentence for its owner.
+        joins: False if the node only asks, so that nothing may change. Raises Refused with a sentence for its owner.
         """
 
 
 class OpenDoor:
-    """Everybody may join, and nobody is known."""
+    """A door that admits everybody and knows nobody."""
 
     def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         return STRANGER
 
 
 class StoreDoor:
-    """Remembers nodes by their keys; nodes that the owner revoked stay outside.
+    """A door that remembers nodes by their keys, and keeps out nodes that the owner revoked.
 
-    invites: what newcomers must have one of; None: everyone may come. A node that is known needs none: coming back
-    must not use up an invite. Nodes that share a key are one to this.
+    invites: newcomers must have one of these; None admits everyone. A node that is known needs none, because coming
+    back must not use up an invite. Nodes that share a key are one node to this door.
     """
 
     def __init__(self, store: Store, invites: Invites | None, clock: Callable[[], float] = time.time) -> None:
@@ -54,7 +54,7 @@ class StoreDoor:
         self._invites = invites
         self._clock = clock
         self._lock = threading.Lock()
-        """Nodes of one key may come at once, and only one is new."""
+        """Guards against nodes of one key that come at the same time: only one of them is new."""
 
     def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         now = self._clock()
@@ -76,7 +76,7 @@ class StoreDoor:
             if not text:
                 raise Refused(
                     "This swarm is private: ask its owner for an invite, and join with its URL. "
-                    "If this machine has joined before, use the --name of then: a node's key belongs to its name."
+                    "If this machine has joined before, use the same --name: a node's key belongs to its name."
                 )
             invite = self._invites.redeem(session, text)
             account, number = invite.account or account, invite.id

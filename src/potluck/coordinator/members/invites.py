@@ -1,4 +1,4 @@
-"""Invites: who may join a private swarm."""
+"""Invites, which let nodes join a private swarm."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from potluck.errors import Refused, RequestError
 
 
 class Invite(Struct, frozen=True):
-    """Without its secret, which only those have to whom it was given.
+    """An invite without its secret, which only those have to whom it was given.
 
-    uses_left: None: any number. expires: Unix time, None: never. account: whose credits its nodes earn; None: each
-    node its own.
+    uses_left: None means any number. expires: Unix time, None means never. account: the one whose credits its nodes
+    earn; None means one for each node.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Invite(Struct, frozen=True):
 
 
 class Invites:
-    """fingerprint: of the coordinator's key; who is invited learns from it whom to trust."""
+    """The invites of a store. fingerprint: of the coordinator's key, from which the invited learn whom to trust."""
 
     def __init__(self, store: Store, fingerprint: str, clock: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -41,7 +41,7 @@ class Invites:
     def create(
         self, *, uses: int | None = None, lifetime_s: float | None = None, account: str | None = None
     ) -> tuple[str, Invite]:
-        """The text to give away, whose secret is not kept, and the invite."""
+        """The text to give away, whose secret is not stored, and the invite."""
         secret, now = secrets.token_urlsafe(16), self._clock()
         row = InviteRow(
             id=secrets.token_hex(4),
@@ -57,7 +57,7 @@ class Invites:
         return f"{secret}.{self._fingerprint}", _invite(row)
 
     def redeem(self, session: Session, text: str) -> Invite:
-        """Use it once, in this transaction. Raises Refused, with the reason, when it opens nothing."""
+        """Use an invite once, in this transaction. Raises Refused with the reason when it opens nothing."""
         digest = digest_of(text.partition(".")[0])
         # Locked, so that two nodes at once cannot both take the last use.
         row = session.scalar(select(InviteRow).where(InviteRow.digest == digest).with_for_update())
@@ -74,12 +74,12 @@ class Invites:
         return _invite(row)
 
     def all(self) -> list[Invite]:
-        """Oldest first."""
+        """All invites, the oldest first."""
         with self._store.begin() as session:
             return [_invite(row) for row in session.scalars(select(InviteRow).order_by(InviteRow.created))]
 
     def revoke(self, number: str) -> Invite:
-        """Nobody new comes by it. Raises RequestError when there is no invite with this id."""
+        """Stop new nodes from joining with the invite. Raises RequestError when there is no invite with this id."""
         with self._store.begin() as session:
             row = session.get(InviteRow, number)
             if row is None:

@@ -1,4 +1,4 @@
-"""API keys: who asks over HTTP."""
+"""API keys, which say who asks over HTTP."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from potluck.errors import RequestError
 PREFIX = "pk-"
 
 OWNER_ACCOUNT = "owner"
-"""Of whoever started the coordinator."""
+"""The account of whoever started the coordinator."""
 
 PER_MINUTE = 600
-"""Requests of a key, where nothing else was said: far more than a person needs, and no flood."""
+"""The default limit of requests a minute for a key: far more than a person needs, and no flood."""
 
 
 class Key(Struct, frozen=True):
-    """Without its secret, which only its owner has. per_minute: requests; None: any number."""
+    """An API key without its secret, which only its owner has. per_minute: requests; None means any number."""
 
     id: str
     account: str
@@ -34,14 +34,14 @@ class Key(Struct, frozen=True):
 
 
 class Keys:
-    """The keys of a store, which is asked anew each time: a key revoked elsewhere is revoked here."""
+    """The keys of a store, which is asked anew each time, so that a key revoked elsewhere is revoked here."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
 
     def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
-        """The secret, which is not kept, and the key."""
+        """The secret, which is not stored, and the key."""
         secret = PREFIX + secrets.token_urlsafe(24)
         row = KeyRow(
             id=secrets.token_hex(4),
@@ -57,18 +57,18 @@ class Keys:
         return secret, _key(row)
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret; None when there is none, or it is revoked."""
+        """The key with this secret; None if there is none, or if it is revoked."""
         with self._store.begin() as session:
             row = session.scalar(select(KeyRow).where(KeyRow.digest == digest_of(secret), KeyRow.revoked.is_(False)))
         return None if row is None else _key(row)
 
     def all(self) -> list[Key]:
-        """Oldest first."""
+        """All keys, the oldest first."""
         with self._store.begin() as session:
             return [_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
 
     def revoke(self, number: str) -> Key:
-        """Raises RequestError when there is no key with this id."""
+        """Revoke a key. Raises RequestError when there is no key with this id."""
         with self._store.begin() as session:
             row = session.get(KeyRow, number)
             if row is None:

@@ -1,4 +1,4 @@
-"""Credits: what accounts earned by computing, and spent by asking; and how nodes' audits ended.
+"""Credits that accounts earned by computing and spent by asking, and the results of nodes' audits.
 
 A credit is a layer-token: one position through one layer. The ledger has no clock and no I/O; the books read it from
 the store, and write what has changed every few seconds.
@@ -23,7 +23,7 @@ from potluck.errors import StoreError
 log = logging.getLogger(__name__)
 
 _EVERY_S = 5.0
-"""What a coordinator that dies may forget."""
+"""Seconds between two writes, which is what a coordinator that dies may forget."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Account:
 
 
 class Pending(NamedTuple):
-    """Credits of a node that no audit has covered yet, and the account they are for."""
+    """Credits of a node that no audit has covered yet, and the account that they are for."""
 
     account: str
     credits: int
@@ -45,7 +45,7 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to add to the stored figures: credits of accounts by name; pending ones and audits of nodes by key."""
+    """The changes to add to the stored figures: credits of accounts by name, and pending ones and audits by key."""
 
     earned: Counter[str] = field(default_factory=Counter)
     spent: Counter[str] = field(default_factory=Counter)
@@ -59,12 +59,12 @@ class Changes:
 
     @property
     def nodes(self) -> set[bytes]:
-        """The keys of those that have changed."""
+        """The keys of the nodes whose figures have changed."""
         return self.pending.keys() | self.passed.keys() | self.failed.keys()
 
 
 class Ledger:
-    """Keeps all accounts in memory, because every hop of every token is booked; `changes` is what to store."""
+    """Keeps all accounts in memory, because every hop of every token is booked. `changes` is what to store."""
 
     def __init__(
         self, accounts: Mapping[str, Account] | None = None, pending: Mapping[bytes, Pending] | None = None
@@ -74,24 +74,24 @@ class Ledger:
         self._changes = Changes()
 
     def earn(self, node: bytes, account: str, layer_tokens: int) -> None:
-        """The node with this key computed so much for the account. It counts once an audit has covered it."""
+        """Note the node's work for the account. It counts once an audit has covered it."""
         held = self._pending.get(node, Pending(account, 0))
         self._pending[node] = Pending(account, held.credits + layer_tokens)
         self._changes.pending[node] += layer_tokens
 
     def audited(self, node: bytes, *, passed: bool) -> None:
-        """An audit of the node with this key has ended so."""
+        """Note the result of an audit of the node with this key."""
         (self._changes.passed if passed else self._changes.failed)[node] += 1
 
     def settle(self, node: bytes) -> None:
-        """The node's work is taken to be right: what is pending is its account's."""
+        """Take the node's work to be right: what is pending belongs to its account."""
         held = self._take(node)
         if held is not None:
             self._account(held.account).earned += held.credits
             self._changes.earned[held.account] += held.credits
 
     def forfeit(self, node: bytes) -> None:
-        """An audit found the node's work wrong: what is pending is lost."""
+        """Take the node's work to be wrong, as an audit found: what is pending is lost."""
         self._take(node)
 
     def _take(self, node: bytes) -> Pending | None:
@@ -101,7 +101,9 @@ class Ledger:
         return held
 
     def spend(self, account: str, layer_tokens: int) -> None:
-        """Work was done for the account. It pays as far as its credits go: asking is never refused for want of them."""
+        """Charge the account for work. It pays as far as its credits go, because asking is never refused for lack of
+        them.
+        """
         paid = min(layer_tokens, self.balance(account))
         if paid:
             self._account(account).spent += paid
@@ -114,20 +116,20 @@ class Ledger:
         return self.account(account).balance
 
     def account(self, name: str) -> Account:
-        """As it stands; all zeros for one that is not known."""
+        """The account as it stands; all zeros for an unknown one."""
         return self._accounts.get(name, Account())
 
     def pending(self, account: str) -> int:
-        """Of all nodes of the account."""
+        """The pending credits of all nodes of the account."""
         return sum(held.credits for held in self._pending.values() if held.account == account)
 
     def changes(self) -> Changes:
-        """Since this was last asked."""
+        """The changes since this was last called."""
         changes, self._changes = self._changes, Changes()
         return changes
 
     def undo(self, changes: Changes) -> None:
-        """These could not be stored: they come with the next ones."""
+        """Take back changes that could not be stored, so that they come with the next ones."""
         self._changes.earned.update(changes.earned)
         self._changes.spent.update(changes.spent)
         self._changes.pending.update(changes.pending)
@@ -136,7 +138,9 @@ class Ledger:
 
 
 class Books:
-    """Only differences are written, so that coordinators that share a database do not overwrite each other's."""
+    """Stores the ledger. Only differences are written, so that coordinators that share a database do not overwrite each
+    other's.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -151,11 +155,13 @@ class Books:
             return Ledger(accounts, {bytes.fromhex(row.key): Pending(row.account, row.pending) for row in rows})
 
     def shut_out(self, key: bytes, reason: str) -> None:
-        """The node was caught lying: it is put down with the next changes, and so stays outside in later runs, too."""
+        """Note that the node was caught lying. This is stored with the next changes, so that it stays outside in later
+        runs, too.
+        """
         self._caught[key] = reason
 
     async def write(self) -> None:
-        """Store what has changed. Raises StoreError; it will be tried again with the next changes."""
+        """Store what has changed. Raises StoreError; the changes are then tried again with the next ones."""
         for key, reason in list(self._caught.items()):
             await asyncio.to_thread(self._members.quarantine, key.hex(), reason)
             del self._caught[key]
@@ -188,7 +194,7 @@ class Books:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Written at intervals while the block runs, and at its end."""
+        """Write the books at intervals while the block runs, and at its end."""
         writing = asyncio.create_task(self._write_again_and_again())
         try:
             yield

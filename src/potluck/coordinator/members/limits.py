@@ -1,16 +1,16 @@
-"""How often somebody may ask. Pure: the time is passed in."""
+"""Limits how often somebody may ask. Pure: the time is passed in."""
 
 from __future__ import annotations
 
 _WINDOW_S = 60.0
 _MOST_KNOWN = 4096
-"""Callers that are remembered before those who have rested are forgotten."""
+"""The number of callers that are remembered before those who have rested are forgotten."""
 
 
 class Limits:
-    """A token bucket for each caller: a minute's requests at once, and so many a minute on the average.
+    """A token bucket for each caller, with a minute's requests at once and this number a minute on average.
 
-    Of each bucket one number is kept: the time at which it is full again.
+    One number is kept for each bucket: the time at which it is full again.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class Limits:
         self._most = _MOST_KNOWN
 
     def wait_s(self, caller: str, per_minute: int, now: float) -> float:
-        """0.0, and one request is counted; or the seconds until the caller may send one."""
+        """Count a request and return 0.0, or return the seconds until the caller may send one."""
         cost = _WINDOW_S / per_minute
         full = max(self._full.get(caller, now), now) + cost
         if full - now > _WINDOW_S * (1 + 1e-9):  # sums of costs are rounded

@@ -1,4 +1,4 @@
-"""The nodes that a swarm knows by their keys, whether they are here now or not."""
+"""The nodes that a swarm knows by their keys, whether they are connected or not."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from potluck.coordinator.members.store import NodeRow, Store
 from potluck.errors import RequestError
 
 QUARANTINE_S = 30 * 86400.0
-"""How long a node that was caught stays outside, unless the owner lets it in again."""
+"""Seconds that a node that was caught stays outside, unless the owner readmits it."""
 
 
 class Member(Struct, frozen=True):
-    """key: the node's public key, in hex. invite: by which it came. Times are Unix seconds."""
+    """A known node. key: its public key, in hex. invite: the one that it used. Times are Unix seconds."""
 
     key: str
     account: str
@@ -40,7 +40,7 @@ class Members:
         self._clock = clock
 
     def all(self) -> list[Member]:
-        """In the order in which they came first."""
+        """All nodes, in the order in which they first came."""
         with self._store.begin() as session:
             return [_member(row) for row in session.scalars(select(NodeRow).order_by(NodeRow.first_seen))]
 
@@ -51,7 +51,7 @@ class Members:
         return [member for member in self.all() if member.invite == invite]
 
     def mark(self, key: str, *, trusted: bool | None = None, revoked: bool | None = None) -> Member:
-        """What is None stays. Raises RequestError when no node with this key was ever here."""
+        """Mark a node; None changes nothing. Raises RequestError when no node with this key was ever here."""
         with self._store.begin() as session:
             row = _existing(session, key)
             row.trusted = row.trusted if trusted is None else trusted
@@ -61,7 +61,7 @@ class Members:
         return _member(row)
 
     def quarantine(self, key: str, reason: str) -> None:
-        """The door is shut for the node from now on, also when the coordinator starts again."""
+        """Shut the door for the node from now on, also when the coordinator starts again."""
         until = self._clock() + QUARANTINE_S
         with self._store.begin() as session:
             caught = update(NodeRow).values(quarantine=reason, quarantined_until=until).where(NodeRow.key == key)

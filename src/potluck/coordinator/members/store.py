@@ -1,4 +1,4 @@
-"""What outlives the coordinator: accounts, API keys, invites and known nodes, in SQLite or PostgreSQL.
+"""The state that outlives the coordinator: accounts, API keys, invites and known nodes, in SQLite or PostgreSQL.
 
 Times are Unix seconds. Of secrets only the SHA-256 is stored. Several coordinators may share one database.
 """
@@ -16,10 +16,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from potluck.coordinator.members import schema
 from potluck.errors import StoreError
 
 _BUSY_S = 10.0
-"""How long a writer of SQLite waits for another."""
+"""Seconds that a writer of SQLite waits for another."""
 
 
 class Base(DeclarativeBase):
@@ -27,7 +28,7 @@ class Base(DeclarativeBase):
 
 
 class AccountRow(Base):
-    """Credits are layer-tokens: positions times layers."""
+    """An account. Credits are layer-tokens: positions times layers."""
 
     __tablename__ = "accounts"
 
@@ -37,7 +38,7 @@ class AccountRow(Base):
 
 
 class KeyRow(Base):
-    """per_minute: requests; None: any number."""
+    """An API key. per_minute: requests; None means any number."""
 
     __tablename__ = "api_keys"
 
@@ -51,7 +52,7 @@ class KeyRow(Base):
 
 
 class InviteRow(Base):
-    """uses_left, expires: None for no limit. account: whose the nodes are that come by it; None: their own."""
+    """An invite. uses_left, expires: None means no limit. account: that of its nodes; None means their own."""
 
     __tablename__ = "invites"
 
@@ -65,7 +66,7 @@ class InviteRow(Base):
 
 
 class NodeRow(Base):
-    """key: the node's public key, in hex. pending: credits that no audit has covered yet."""
+    """A known node. key: its public key, in hex. pending: credits that no audit has covered yet."""
 
     __tablename__ = "nodes"
 
@@ -85,7 +86,9 @@ class NodeRow(Base):
 
 
 class Store:
-    """Hands out transactions. They are short; those of PostgreSQL cross a network: not for the event loop's thread."""
+    """Hands out transactions, which are short. Those of PostgreSQL cross a network, so do not use the event loop's
+    thread.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -93,7 +96,7 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
-        """One transaction: kept when the block ends, undone when it raises. Raises StoreError."""
+        """One transaction, which is kept when the block ends and undone when it raises. Raises StoreError."""
         try:
             with self._sessions.begin() as session:
                 yield session
@@ -105,25 +108,32 @@ class Store:
 
 
 def open_store(url: str) -> Store:
-    """The database at this URL, such as `sqlite:////home/anna/potluck.db` or `postgresql://anna@host/potluck`.
+    """Open the database at this URL, such as `sqlite:////home/anna/potluck.db` or `postgresql://anna@host/potluck`.
 
-    What is missing in it is made. Raises StoreError when it cannot be opened.
+    Its schema is brought up to date. Raises StoreError when it cannot be opened, or is newer than this program.
     """
     try:
-        engine = _engine(url)
-        Base.metadata.create_all(engine)
+        return Store(_upgraded(_engine(url)))
     except ArgumentError as error:  # its text may hold the password
-        raise StoreError("--database is no URL of a database, such as postgresql://anna@host/potluck.") from error
+        raise StoreError("--database must be the URL of a database, such as postgresql://anna@host/potluck.") from error
     except ModuleNotFoundError as error:
         message = f"This database needs the package {error.name}: pip install 'potluck[postgres]' brings PostgreSQL's."
         raise StoreError(message) from error
     except SQLAlchemyError as error:
         raise StoreError(f"The database cannot be opened: {_reason(error)}.") from error
-    return Store(engine)
+
+
+def _upgraded(engine: Engine) -> Engine:
+    try:
+        schema.upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
 
 
 def open_file(file: Path) -> Store:
-    """An SQLite file as the database; its folder is made where there is none. Raises StoreError."""
+    """Open an SQLite file as the database; its folder is made if it does not exist. Raises StoreError."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -149,10 +159,12 @@ def _set_up_sqlite(connection: Any, _: object) -> None:
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """The driver's own words, on one line; SQLAlchemy's would add the statement with all that was to be stored."""
+    """The driver's own words on one line. SQLAlchemy's would add everything that was to be stored."""
     return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split()).rstrip(".")
 
 
 def digest_of(secret: str) -> str:
-    """What is stored of a secret. It is long and random: no salt is needed, and looking it up tells no part of it."""
+    """The stored form of a secret. A secret is long and random, so it needs no salt, and looking it up reveals no part
+    of it.
+    """
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Follows every step from stage to stage, and keeps its times and evidence; the seam between tokens and candidates."""
+"""Follows every step from stage to stage, and keeps its times and evidence: the seam between tokens and candidates."""

@@ -17,8 +17,8 @@ class Candidates:
     """The likely next tokens of one row, sorted by log-probability, the highest first; the lower id first in a tie.
 
     ids: int32 [m]. logprobs: float32 [m], of the whole vocabulary's distribution at temperature 1.
-    normalizer: the row's log-sum-exp: `logprobs + normalizer` are the model's own logits. Only the repetition
-    penalty, which divides positive logits and multiplies negative ones, can tell them from log-probabilities.
+    normalizer: the row's log-sum-exp, so that `logprobs + normalizer` are the model's own logits. Only the repetition
+    penalty, which divides positive logits and multiplies negative ones, distinguishes them from log-probabilities.
     """
 
     ids: Ids
@@ -27,7 +27,9 @@ class Candidates:
 
     @classmethod
     def checked(cls, ids: Ids, logprobs: NDArray[np.float32], vocabulary: int, normalizer: float = 0.0) -> Candidates:
-        """What a node sent, in any order, sorted. Raises WireError when it cannot be a row of such a vocabulary."""
+        """The candidates that a node sent in any order, sorted. Raises WireError when they cannot be a row of such a
+        vocabulary.
+        """
         if not ids.size or ids.shape != logprobs.shape or ids.ndim != 1:
             raise WireError(f"{ids.size} candidates came with {logprobs.size} log-probabilities.")
         if not 0 <= ids.min() <= ids.max() < vocabulary or len(set(ids.tolist())) != ids.size:
@@ -41,7 +43,7 @@ class Candidates:
         return cls(ids[order], logprobs[order], normalizer)
 
     def logprob(self, token: int) -> float:
-        """The log-probability of one of the candidates; KeyError when it is none of them."""
+        """The log-probability of one of the candidates. Raises KeyError when it is not among them."""
         found = np.flatnonzero(self.ids == token)
         if not found.size:
             raise KeyError(token)
@@ -52,14 +54,16 @@ class Candidates:
         return tuple(zip(self.ids[:count].tolist(), self.logprobs[:count].tolist(), strict=True))
 
     def without(self, forbidden: Collection[int]) -> Candidates:
-        """The others. Raises WireError when there are none: more were asked for than are forbidden."""
+        """The candidates without these. Raises WireError when none is left, because more were asked for than are
+        forbidden.
+        """
         allowed = ~np.isin(self.ids, list(forbidden))
         if not allowed.any():
-            raise WireError("All candidates for the next token are ones that would end the text too early.")
+            raise WireError("All candidates for the next token would end the text too early.")
         return Candidates(self.ids[allowed], self.logprobs[allowed], self.normalizer)
 
     def only(self, allowed: Ids) -> Candidates:
-        """Those of them that are allowed, perhaps none."""
+        """The candidates that are allowed, which may be none."""
         kept = np.isin(self.ids, allowed)
         return Candidates(self.ids[kept], self.logprobs[kept], self.normalizer)
 

@@ -1,4 +1,4 @@
-"""What is known of a stage's work when it is audited, and the questions that an auditor gets. Pure."""
+"""The evidence of a stage's work for an audit, and the questions that an auditor gets. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy as np
 from potluck.types import MAX_STEP_ROWS, Stage
 
 EVIDENCE_BYTES = 32 << 20
-"""Of one stage of one session: a record that is so long grows no further."""
+"""The bytes of one stage of one session up to which a record grows."""
 
 _STEP_BYTES = 4 << 20
-"""Of an auditor's answers to one question. Where a form lets few tokens come, thousands are asked for by name."""
+"""The bytes of an auditor's answers to one question. Where a grammar allows few tokens, thousands are asked for by
+name."""
 
 Answer = tuple[bytes | None, ...]
-"""What a stage makes of its input, position by position: a hidden row, or candidates; None where none are wanted."""
+"""The output of a stage position by position: a hidden row, or candidates; None if none are wanted."""
 
 
 class Asked(NamedTuple):
-    """Candidates that are wanted of one row: so many of the most likely, and these."""
+    """The candidates that are wanted of one row: this number of the most likely ones, and these by name."""
 
     top: int
     ids: tuple[int, ...]
@@ -40,7 +41,7 @@ class Question(NamedTuple):
 class Evidence:
     """What one stage was given and what it passed on, from position 0 of a session on.
 
-    stages: of the session's route. asks: of the last stage, what it was asked of each position; None: nothing.
+    stages: of the session's route. asks: what the last stage was asked for each position; None means nothing.
     """
 
     session: int
@@ -52,24 +53,25 @@ class Evidence:
 
     @property
     def final(self) -> bool:
-        """Whether it ends the model: what it passed on are candidates."""
+        """Whether the stage ends the model, so that it passed on candidates."""
         return any(self.asks)
 
     @property
     def nbytes(self) -> int:
-        """Of its rows."""
+        """The bytes of the rows."""
         return size_of(self.given) + size_of(self.gave)
 
     def questions(self) -> list[Question]:
-        """The same computation in as few steps as may be: it costs an auditor much less than it cost the stage.
+        """The same computation in as few steps as possible, so that it costs an auditor much less than it cost the
+        stage.
 
-        Of each row the audited one's own candidates are asked for by name, so that there is something to compare
-        where the most likely ones are others.
+        The audited node's own candidates of each row are asked for by name, so that there is something to compare if
+        the most likely ones are others.
         """
         return [self._question(start, end) for start, end in self._pieces()]
 
     def _pieces(self) -> list[tuple[int, int]]:
-        """Of at most MAX_STEP_ROWS positions and _STEP_BYTES of answers each, and with one `top`."""
+        """The pieces of at most MAX_STEP_ROWS positions and _STEP_BYTES of answers each, with one `top`."""
         pieces, start, top, size = list[tuple[int, int]](), 0, 0, 0
         for position, (asked, row) in enumerate(zip(self.asks, self.gave, strict=True)):
             changed, size = asked is not None and top not in (0, asked.top), size + len(row or b"")
@@ -94,5 +96,5 @@ class Evidence:
 
 
 def size_of(rows: Sequence[bytes | None]) -> int:
-    """In bytes."""
+    """The size of an answer in bytes."""
     return sum(len(row) for row in rows if row is not None)

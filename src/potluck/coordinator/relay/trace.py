@@ -1,4 +1,4 @@
-"""Where the steps spent their time: the latest hops, as a timeline and as one sentence. Pure: times are passed in."""
+"""Shows where the steps spent their time: the latest hops as a timeline and as a sentence. Pure: times come in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 from potluck.types import Span
 
 MAX_HOPS = 20_000
-"""About 5 MB, and 6,000 tokens of one session on three nodes."""
+"""The most hops that are kept: about 5 MB, and 6,000 tokens of one session on three nodes."""
 
 _SESSIONS = 1
 """The process number of the sessions in the timeline; those of the nodes follow."""
@@ -24,7 +24,7 @@ Event = dict[str, Any]
 class Hop(Struct, frozen=True, gc=False):
     """A step's stay at one stage, sent there and received back by the coordinator's clock, in seconds.
 
-    index: of the stage, of so many `stages`. queue_s, compute_s: as the node says.
+    index: that of the stage, among `stages`. queue_s, compute_s: as the node says.
     gc=False: twenty thousand of them live at any time, and none can be part of a cycle.
     """
 
@@ -47,7 +47,7 @@ class Hop(Struct, frozen=True, gc=False):
 
     @property
     def shares(self) -> tuple[float, float, float]:
-        """Seconds in the queue, in computation and on the wire: they add up to the total, whatever the node says."""
+        """The seconds in the queue, in computation and on the wire, which always add up to the total."""
         compute = min(self.compute_s, self.total_s)
         queue = min(self.queue_s, self.total_s - compute)
         return queue, compute, max(self.total_s - compute - queue, 0.0)
@@ -59,22 +59,22 @@ class Trace:
     def __init__(self, size: int = MAX_HOPS) -> None:
         self._hops: deque[Hop] = deque(maxlen=size)
         self.count = 0
-        """Of all hops so far, those that are forgotten included."""
+        """The number of all hops so far, including those that are forgotten."""
 
     def add(self, hop: Hop) -> None:
         self._hops.append(hop)
         self.count += 1
 
     def hops(self, session: int | None = None, after: int = 0) -> list[Hop]:
-        """Of this session or of all, without the first `after` of all hops so far."""
+        """The hops of this session or of all, without the first `after` of all hops so far."""
         forgotten = self.count - len(self._hops)
         return [hop for hop in islice(self._hops, max(0, after - forgotten), None) if session in (None, hop.session)]
 
 
 def chrome(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, Any]:
-    """The hops in the trace event format that Perfetto and chrome://tracing show; names: of the nodes.
+    """The hops in the trace event format that Perfetto and chrome://tracing show. names: those of the nodes.
 
-    One process for the sessions, with an event for each whole step, and one for each node.
+    There is one process for the sessions, with an event for each whole step, and one for each node.
     """
     hops = sorted(hops, key=lambda hop: hop.sent)
     zero = hops[0].sent if hops else 0.0
@@ -90,9 +90,9 @@ def chrome(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, Any]:
 
 
 class _Process:
-    """One process of the timeline: a row for each session, and more where steps of a session overlap.
+    """One process of the timeline, with a row for each session, and more if steps of a session overlap.
 
-    Viewers take events of one row that overlap for nested ones.
+    Viewers take overlapping events of one row for nested ones.
     """
 
     def __init__(self, number: int, name: str) -> None:
@@ -108,9 +108,9 @@ class _Process:
         return {"ph": "M", "name": kind, "pid": self._number, "tid": row, "args": args}
 
     def draw(self, hop: Hop, bounds: Sequence[int], names: Iterable[str]) -> None:
-        """Events end to end, the first from bounds[0] to bounds[1], in nanoseconds; empty ones are left out.
+        """Draw events end to end, the first from bounds[0] to bounds[1], in nanoseconds. Empty ones are left out.
 
-        Whole nanoseconds, because one event's end must be exactly the next one's start.
+        The times are whole nanoseconds, because one event's end must be exactly the next one's start.
         """
         row = self._free_row(hop.session, bounds[0], bounds[-1])
         args = {"session": hop.session, "step": hop.step, "rows": hop.rows, "position": hop.position}
@@ -130,7 +130,7 @@ class _Process:
 
 
 def _node_processes(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, _Process]:
-    """In the order of their layers."""
+    """The processes of the nodes, in the order of their layers."""
     spans: dict[str, Span] = {}
     for hop in hops:  # a stage may end before its node's span does: the longest is nearest to it
         spans[hop.node] = max(spans.get(hop.node, hop.span), hop.span)
@@ -141,9 +141,9 @@ def _node_processes(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, 
 
 
 def _bounds(hop: Hop, zero: float) -> list[int]:
-    """Where a hop's wire, queue, compute and wire begin, and its end, in nanoseconds from `zero`.
+    """The times in nanoseconds from `zero` at which a hop's wire, queue, compute and wire begin, and its end.
 
-    Half of the wire time goes before and half after: the clocks of two machines do not tell more.
+    Half of the wire time goes before and half after, because the clocks of two machines do not say more.
     """
     queue, compute, wire = hop.shares
     arrival = hop.sent + wire / 2
@@ -157,7 +157,7 @@ def _nanoseconds(time: float, zero: float) -> int:
 
 
 def summary(hops: Sequence[Hop], names: Mapping[str, str]) -> str:
-    """One sentence that names the slowest stage: of the steps of one token, or of all where there are none."""
+    """A sentence that names the slowest stage of the steps of one token, or of all steps if there are none."""
     steps = _whole_steps(hops)
     tokens = [step for step in steps if _kind(step[0]) == "token"]
     stages: dict[tuple[str, Span], list[tuple[Hop, float]]] = defaultdict(list)
@@ -166,7 +166,7 @@ def summary(hops: Sequence[Hop], names: Mapping[str, str]) -> str:
         for hop in step:
             stages[hop.node, hop.span].append((hop, seconds))
     if not stages:
-        return "No step is through all layers yet."
+        return "No step has passed through all layers yet."
     (node, span), passed = max(stages.items(), key=lambda item: fmean(hop.total_s for hop, _ in item[1]))
     whole = fmean(seconds for _, seconds in passed)
     shares = [fmean(share) for share in zip(*(hop.shares for hop, _ in passed), strict=True)]
@@ -196,5 +196,5 @@ def _layers(span: Span) -> str:
 
 
 def _name(node: str, names: Mapping[str, str]) -> str:
-    """A node that has left keeps only its number."""
+    """The name of a node. One that has left keeps only its number."""
     return names.get(node, f"{node} (left)")

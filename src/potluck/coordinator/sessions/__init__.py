@@ -1,1 +1,1 @@
-"""Opens sessions in turn, mends, parks and closes them; the seam between requests and the nodes' KV caches."""
+"""Opens sessions in turn, mends, parks and closes them: the seam between requests and the nodes' KV caches."""

@@ -1,4 +1,4 @@
-"""Which session a request gets: a parked one that holds its beginning, or a new one. Without clock and I/O."""
+"""Decides which session a request gets: a parked one that holds its beginning, or a new one. Without clock and I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from potluck.wire.rows import Ids
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A session with room on every stage. held: how many of the request's tokens the nodes hold already.
+    """A session with room on every stage. held: how many of the request's tokens the nodes already hold.
 
     steps: the number of its next step. evicted: parked sessions that had to give way, for the nodes to forget.
     """
@@ -27,7 +27,7 @@ class Grant:
 
 
 class Admission:
-    """Owns the parked sessions. They give way, oldest first, but only where that makes room."""
+    """Owns the parked sessions. They give way, oldest first, but only if that makes room."""
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
@@ -37,10 +37,10 @@ class Admission:
     def grant(
         self, number: int, positions: int, tokens: Ids, avoid: Collection[str], spare: int = 0, account: str = ""
     ) -> Grant | None:
-        """A session for a request that begins with these tokens, or None when all is taken now.
+        """A session for a request that begins with these tokens, or None when all room is taken now.
 
-        number: of the session, if it is a new one. spare: positions of one more session for which every stage must
-        have room beside it. account: whose it is. Raises Unavailable as `Swarm.reserve` does.
+        number: of the session, if it is a new one. spare: positions of one more session for which every stage must have
+        room beside it. account: whose session it is. Raises Unavailable as `KvBudget.reserve` does.
         """
         match = self._prefix_cache.best(tokens, avoid, account)
         taken_over = self._take_over(match, positions, spare) if match is not None else None
@@ -75,7 +75,9 @@ class Admission:
         return oldest.number
 
     def reserve_on(self, node: str, number: int, positions: int) -> tuple[int, ...] | None:
-        """Room for a session on this node alone, and the sessions that had to give way; None when there is none."""
+        """Reserve room for a session on this node alone. Returns the sessions that had to give way; None if there is no
+        room.
+        """
         evicted = []
         while not self._kv_budget.reserve_on(node, number, positions):
             if not self._kv_budget.has_room_without_parked(node, number, positions):
@@ -86,9 +88,10 @@ class Admission:
     def mend(
         self, number: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str]
     ) -> tuple[Mended, tuple[int, ...]] | None:
-        """Others in place of a session's lost stages, and the sessions that had to give way; None when there are none.
+        """Put other nodes in place of a session's lost stages, as `KvBudget.mend` does, but let parked sessions give
+        way.
 
-        As `Swarm.mend`, but parked sessions give way where that makes room.
+        Returns the new route and the sessions that had to give way; None if there are no such nodes.
         """
         evicted = []
         while (mended := self._kv_budget.mend(number, route, positions, avoid)) is None:
@@ -100,22 +103,22 @@ class Admission:
         return mended, tuple(evicted)
 
     def park(self, session: Parked) -> bool:
-        """Keep a session whose answer has ended; False for one that is not worth it."""
+        """Keep a session whose answer has ended. False for one that is not worth it."""
         if not self._prefix_cache.park(session):
             return False
         self._kv_budget.park(session.number, len(session.tokens))
         return True
 
     def drop(self, number: int) -> bool:
-        """The session is closed or lost; who drops it also releases it. Whether it was parked."""
+        """Forget that the session is parked; whoever drops it also releases it. Returns whether it was parked."""
         return self._prefix_cache.drop(number)
 
     def expired(self, now: float) -> list[int]:
-        """Sessions that have been parked for long enough."""
+        """The sessions that have been parked for long enough."""
         return [session.number for session in self._prefix_cache.expired(now)]
 
     @property
     def next_expiry(self) -> float | None:
-        """When the oldest parked session has been parked for long enough."""
+        """The time when the oldest parked session has been parked for long enough."""
         oldest = self._prefix_cache.oldest
         return None if oldest is None else oldest.since + KEEP_S

@@ -1,4 +1,4 @@
-"""Whose turn it is: a queue that is fair over accounts, in work. Pure: times are passed in, in seconds."""
+"""The scheduler of requests: a queue that is fair over accounts, in work. Pure: times are passed in, in seconds."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.errors import Busy
 
 AGING_S = 60.0
-"""A class of which nothing has run for so long, though somebody waits, rises by one for one request. Someone who
-waits for a token may bear one batch request a minute before them; an answer a minute is still progress for the batch.
-"""
+"""A class in which nothing has run for this many seconds, while somebody waits, rises by one for one request. Someone
+who waits for a token can bear one batch request a minute before them, and an answer a minute is still progress for the
+batch."""
 
 MOST_OF_ACCOUNT = 128
-"""Requests of one account that may wait in a class: two of the largest `n`. One account cannot fill the queue."""
+"""The requests of one account that may wait in a class: two of the largest `n`. One account cannot fill the queue."""
 
 MOST_OF_CLASS = 1024
-"""Whoever comes then waits for minutes even in a quick swarm, and is better told to come again."""
+"""The requests that may wait in a class. Later ones would wait for minutes even in a fast swarm, so they are refused.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:
-    """One request's. work: expected, in tokens times layers. urgent: before all that are not. joined: when it did."""
+    """The turn of one request.
+
+    work: expected, in tokens times layers. urgent: it comes before all that are not. joined: when it joined.
+    """
 
     claim: Claim
     work: float
@@ -34,13 +38,13 @@ class Turn:
 
     @property
     def share(self) -> float:
-        """What it costs its account."""
+        """The share of work that the request costs its account."""
         return self.work / self.claim.weight
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of a waiting request, and a sentence that tells why it is no further."""
+    """The standing of a waiting request, and a sentence that gives the reason for its place."""
 
     claim: Claim
     waited_s: float
@@ -50,8 +54,8 @@ class Standing:
 class _Flow:
     """One account's requests of one class, in the order in which they came.
 
-    used: the account's work so far over its weight; the flow that has used least is next. Whoever had nothing waiting
-    starts with what the others have, because nobody saves up by not asking.
+    used: the account's work so far over its weight; the flow that has used least is next. An account that had nothing
+    waiting starts with what the others have, because nobody saves up by not asking.
     """
 
     def __init__(self) -> None:
@@ -67,7 +71,7 @@ class _Flow:
 
 
 class _Class:
-    """The flows of one rank, with how many of its requests run. idle_since: when the last of these ended."""
+    """The flows of one rank, and how many of its requests run. idle_since: when the last of these ended."""
 
     def __init__(self) -> None:
         self.flows: dict[str, _Flow] = {}
@@ -103,12 +107,14 @@ class _Class:
         return min(heads)[2] if heads else None
 
     def ordered(self) -> list[Turn]:
-        """All that wait, as if no more came."""
+        """All waiting requests in order, as if no more came."""
         tagged = [(tag, turn.number, turn) for flow in self.flows.values() for tag, turn in flow.tags()]
         return [turn for *_, turn in sorted(tagged)]
 
     def rises(self, now: float) -> int:
-        """By how many ranks its first request stands higher, because none of the class runs or has run lately."""
+        """The number of ranks by which its first request stands higher, because none of the class runs or has run
+        lately.
+        """
         joined = [flow.turns[0].joined for flow in self.flows.values() if flow.turns]
         if self.running or not joined:
             return 0
@@ -116,10 +122,10 @@ class _Class:
 
 
 class FairQueue:
-    """Class first; within a class, accounts get work in proportion to their weights while they have requests waiting.
+    """A queue in which classes come first; within a class, accounts that wait get work in proportion to their weights.
 
-    A request is charged what it may take when it starts, and gets back what it did not when it ends. Between two
-    accounts the difference in work over weight is at most the largest request of each.
+    A request is charged for what it may take when it starts, and gets the difference back when it ends. Between two
+    accounts, the difference in work over weight is at most the largest request of each.
     """
 
     def __init__(self) -> None:
@@ -131,13 +137,13 @@ class FairQueue:
         return len(self._urgent) + sum(each.waiting for each in self._classes.values())
 
     def waiting(self) -> Counter[Rank]:
-        """How many requests of each class wait, urgent ones among them."""
+        """How many requests of each class wait, including urgent ones."""
         return Counter(turn.claim.rank for turn in self._urgent) + Counter(
             {rank: each.waiting for rank, each in self._classes.items()}
         )
 
     def join(self, claim: Claim, work: float, now: float, *, urgent: bool = False) -> Turn:
-        """A request waits from now on. Raises Busy when too many do; never for an urgent one."""
+        """Let a request wait from now on. Raises Busy when too many do, but never for an urgent one."""
         turn = Turn(claim, work, urgent, now, next(self._numbers))
         if urgent:
             self._urgent.append(turn)
@@ -150,26 +156,30 @@ class FairQueue:
         own = self._classes[claim.rank]
         flow = own.flows.get(claim.account)
         if flow is not None and len(flow.turns) >= MOST_OF_ACCOUNT:
-            raise Busy(f"{len(flow.turns)} {claim.rank.word} requests of this account wait already. Try again later.")
+            raise Busy(
+                f"{len(flow.turns)} {claim.rank.word} requests of this account are already waiting. Try again later."
+            )
         if own.waiting >= MOST_OF_CLASS:
-            raise Busy(f"The swarm is busy: {own.waiting} {claim.rank.word} requests wait already. Try again later.")
+            raise Busy(
+                f"The swarm is busy: {own.waiting} {claim.rank.word} requests are already waiting. Try again later."
+            )
 
     def leave(self, turn: Turn) -> None:
-        """It waits no longer."""
+        """Let a request wait no longer."""
         if turn.urgent:
             self._urgent.remove(turn)
         else:
             self._classes[turn.claim.rank].flows[turn.claim.account].turns.remove(turn)
 
     def start(self, turn: Turn) -> None:
-        """It runs, and waits no longer."""
+        """Let a request run, so that it waits no longer."""
         own = self._classes[turn.claim.rank]
         own.flows.setdefault(turn.claim.account, _Flow())  # an interrupted answer need not have waited there
         own.start(turn)
         self.leave(turn)
 
     def end(self, turn: Turn, work: float, now: float) -> None:
-        """One that ran has ended; work: what it really took."""
+        """End a request that ran. work: what it really took."""
         self._classes[turn.claim.rank].end(turn, work, now)
 
     def runs(self, rank: Rank) -> bool:
@@ -182,19 +192,19 @@ class FairQueue:
         return Rank.INTERACTIVE if turn.urgent else max(Rank.INTERACTIVE, rank - self._classes[rank].rises(now))
 
     def first(self, now: float) -> Turn | None:
-        """Whose turn it is; None when nobody waits."""
+        """The request whose turn it is; None when nobody waits."""
         if self._urgent:
             return self._urgent[0]
         heads = [head for each in self._classes.values() if (head := each.head()) is not None]
         return min(heads, key=lambda turn: (self._precedence(turn, now), turn.number), default=None)
 
     def _precedence(self, head: Turn, now: float) -> tuple[int, bool]:
-        """Of the first of a class: where it has risen, it goes before those whose own rank it has now."""
+        """The precedence of the first of a class. If it has risen, it goes before those whose own rank it has now."""
         level = self.level(head, now)
         return level, level == head.claim.rank
 
     def ordered(self, now: float) -> list[Turn]:
-        """All that wait, the first first, as if no more came and no time passed."""
+        """All waiting requests in order, as if no more came and no time passed."""
         places: list[tuple[tuple[int, bool], int, int, Turn]] = []
         for each in self._classes.values():
             for place, turn in enumerate(each.ordered()):
@@ -203,7 +213,7 @@ class FairQueue:
         return [*self._urgent, *(turn for *_, turn in sorted(places))]
 
     def standings(self, now: float, most: int) -> list[Standing]:
-        """Of the first so many, in their order."""
+        """The standings of the first requests, in their order."""
         before: Counter[tuple[Rank, str]] = Counter()
         standings = []
         for place, turn in enumerate(self.ordered(now)[:most]):
@@ -217,10 +227,10 @@ class FairQueue:
         account = f", account {claim.account}" if claim.account else ""
         who = f"{claim.rank.word}{account}, weight {claim.weight:.1f}"
         if turn.urgent:
-            return f"{who}: an interrupted answer goes on before all others."
+            return f"{who}: an interrupted answer continues before all others."
         if own or others:
             return f"{who}: {own} of its requests and {others} of others are before it."
         level = self.level(turn, now)
         if level == Rank.INTERACTIVE:
-            return f"{who}: it is next, when there is room."
-        return f"{who}: it is next, when there is room for it and an interactive request besides."
+            return f"{who}: it is next when there is room."
+        return f"{who}: it is next when there is room for it and for an interactive request besides."

@@ -1,4 +1,4 @@
-"""Sessions whose answer has ended, and whose keys and values the nodes keep for a request that begins alike. Pure."""
+"""The prefix cache: keeps ended sessions, with the nodes' keys and values, for requests that begin alike. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from potluck.types import Stage
 from potluck.wire.rows import Ids
 
 KEEP_S = 300.0
-"""How long a session stays parked when nobody takes it over."""
+"""Seconds that a session stays parked when nobody takes it over."""
 
 LEAST_PREFIX = 16
-"""Tokens that a request must share with a parked session: fewer are computed as fast as they are looked up."""
+"""The tokens that a request must share with a parked session. Fewer are computed as fast as they are looked up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """tokens: what every node of the route holds. steps: the number of the session's next step. since: when parked.
+    """A parked session. tokens: what every node of the route holds. steps: the number of its next step. since: when
+    parked.
 
-    account: whose it is. Nobody else takes it over: how fast an answer begins would tell what others have asked.
+    account: whose it is. Nobody else takes it over, because how fast an answer begins would reveal what others have
+    asked.
     """
 
     number: int
@@ -34,14 +36,14 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """So many of a request's first tokens are the first of this session too."""
+    """A number of a request's first tokens that are also the first ones of this session."""
 
     session: Parked
     held: int
 
 
 class PrefixCache:
-    """In the order in which they were parked."""
+    """The parked sessions, in the order in which they were parked."""
 
     def __init__(self) -> None:
         self._sessions: dict[int, Parked] = {}
@@ -50,14 +52,14 @@ class PrefixCache:
         return len(self._sessions)
 
     def park(self, session: Parked) -> bool:
-        """Keep it; False for one that is too short to be of use."""
+        """Keep a session. False for one that is too short to be of use."""
         if len(session.tokens) < LEAST_PREFIX:
             return False
         self._sessions[session.number] = session
         return True
 
     def drop(self, number: int) -> bool:
-        """It is taken over, evicted or lost; False where it is not parked."""
+        """Drop a session that is taken over, evicted or lost. False if it is not parked."""
         return self._sessions.pop(number, None) is not None
 
     def best(self, prompt: Ids, avoid: Collection[str] = (), account: str = "") -> Match | None:
@@ -81,7 +83,7 @@ class PrefixCache:
         return next(iter(self._sessions.values()), None)
 
     def oldest_on(self, nodes: Collection[str]) -> Parked | None:
-        """Of those whose route runs through one of these nodes."""
+        """The oldest session whose route runs through one of these nodes."""
         sessions = self._sessions.values()
         return next((one for one in sessions if any(stage.node in nodes for stage in one.route)), None)
 
@@ -90,7 +92,9 @@ class PrefixCache:
 
 
 def _common(prompt: Ids, tokens: Ids) -> int:
-    """How many first tokens are the same. The prompt's last does not count: it must be fed to see what follows it."""
+    """How many first tokens are the same. The prompt's last one does not count, because it must be fed to see what
+    follows.
+    """
     most = min(len(prompt) - 1, len(tokens))
     if most < LEAST_PREFIX:
         return 0
@@ -101,7 +105,7 @@ def _common(prompt: Ids, tokens: Ids) -> int:
 def _is_worth_it(match: Match, prompt: int) -> bool:
     """Whether the request saves more than the session loses, since what it holds beyond the prefix is forgotten.
 
-    Chats often begin with the same few lines. Without this rule a new one would take those from another's session,
+    Chats often begin with the same few lines. Without this rule, a new one would take those from another's session,
     whose next turn would then find nothing. A request whose whole prompt is there is the same chat, asked again.
     """
     lost = len(match.session.tokens) - match.held

@@ -1,4 +1,4 @@
-"""Who may have something done first: a few at a time, those of the lowest rank before the others."""
+"""Decides who may do something first: a few at a time, those of the lowest rank before the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """For each key, `most` turns at a time."""
+    """Gives `most` turns at a time for each key."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -20,7 +20,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, key: str, rank: int) -> AsyncGenerator[None, None]:
-        """Wait for a turn; of those that wait for one of this key, the lowest rank comes first."""
+        """Wait for a turn. Of those that wait for one of this key, the lowest rank comes first."""
         if self._taken.get(key, 0) < self._most:
             self._taken[key] = self._taken.get(key, 0) + 1
         else:
@@ -31,7 +31,7 @@ class Turns:
             self._give(key)
 
     async def _wait(self, key: str, rank: int) -> None:
-        """Until somebody's turn is given on."""
+        """Wait until somebody's turn is passed on."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting.setdefault(key, []), (rank, next(self._numbers), future))
         try:

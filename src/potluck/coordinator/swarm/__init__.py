@@ -1,1 +1,1 @@
-"""Who serves which layers: a state machine that takes events and gives actions; the seam to `planning`."""
+"""Who serves which layers, as a state machine that takes events and returns actions: the seam to `planning`."""

@@ -1,4 +1,4 @@
-"""What happens to the swarm, and what is to be done about it: the events and actions of `coordinator.swarm`."""
+"""The events that happen to the swarm, and the actions that follow from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potluck.wire.messages import Hello, Ready
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A node that has proven the key in its hello; the door knows it by `entry`. speed: of its link."""
+    """A node has proven the key in its hello. entry: what the door knows about it. speed: that of its link."""
 
     node: str
     hello: Hello
@@ -47,7 +47,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """The node does not answer in time: it is passed over until it is `Revived`."""
+    """The node does not answer in time. It is passed over until it is `Revived`."""
 
     node: str
     reason: str
@@ -62,14 +62,14 @@ class Revived:
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """The node wants to go, once others have taken over its sessions."""
+    """The node wants to go once others have taken over its sessions."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """The node's owner wants the machine: others are to take over its sessions, until it `Resumes`."""
+    """The node's owner needs the machine. Others are to take over its sessions until it `Resumes`."""
 
     node: str
     reason: PauseReason
@@ -82,7 +82,9 @@ class Resumes:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """Audits have caught the node, here or gone: nothing that it computes is to be used, and its key stays outside."""
+    """Audits have caught the node, whether it is here or gone. Nothing that it computes is used, and its key stays
+    outside.
+    """
 
     node: str
     key: bytes
@@ -91,7 +93,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """It is time to see whether a node would help more with other layers. Comes at regular intervals."""
+    """It is time to see whether a node would help more with other layers. This event comes at regular intervals."""
 
 
 Event = (
@@ -126,7 +128,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A session lost a stage of its route. It keeps its room on the others, until it is mended or released."""
+    """A session has lost a stage of its route. It keeps its room on the others until it is mended or released."""
 
     session: int
     reason: str
@@ -142,14 +144,14 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class LetGo:
-    """The node that leaves holds nothing any more that is needed."""
+    """The node that leaves no longer holds anything that is needed."""
 
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Room or coverage may have grown: whoever waits for a route should ask again."""
+    """Room or coverage may have grown, so whoever waits for a route should ask again."""
 
 
 Action = Admit | Refuse | Break | Tell | LetGo | Changed

@@ -1,4 +1,4 @@
-"""Which nodes are late: those that say nothing, and those that say much but answer no step. Pure: times come in."""
+"""The heartbeat: finds nodes that are silent, and those that talk but answer no step. Pure: times come in."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from potluck.coordinator.swarm.events import Revived, Stalled
 from potluck.coordinator.swarm.measure import Measure
 
 LOOK_S = 0.25
-"""Between two looks."""
+"""Seconds between two looks."""
 
 _SILENCE_S = 1.25
 _SILENCE_FORWARDS = 4.0
-"""A node may be silent so long, and so many of its longest computations, while an answer of it is due."""
+"""A node with an answer due may be silent for this many seconds plus this many of its longest computations."""
 
 _LONGEST_SILENCE_S = 30.0
-"""Whatever its computations take: what they take is also what a node says of itself."""
+"""The longest silence in seconds, whatever the computations take, because the node itself says how long they take."""
 
 _LATE_S = 10.0
 _LATE_FACTOR = 10.0
-"""A step may take so long, and so many times what it should."""
+"""A step may take this many seconds, and this many times as long as it should."""
 
 _ASK_S = 0.4
-"""A node that is silent so long with a step is asked whether it lives."""
+"""A node that has a step and is silent for this many seconds is asked whether it lives."""
 
 _IDLE_ASK_S = 5.0
 _LONGEST_PENALTY_S = 60.0
 _MOST_FAILURES = 5
 _FORGIVEN_S = 120.0
-"""After so long without another stall a node is as good as new."""
+"""Seconds without another stall after which a node is as good as new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Ask:
 
 @dataclass(slots=True)
 class _Record:
-    """Of one node. asked: since when a ping is out. stalled: since when it is passed over. struck: when it last was.
+    """The record of one node. asked: when a ping was sent. stalled: since when it is passed over. struck: the latest
+    stall.
 
     failures: steps in a row that it could not run.
     """
@@ -68,12 +69,12 @@ class Heartbeat:
         return len(self._records)
 
     def heard(self, node: str, now: float) -> None:
-        """A frame of the node came in."""
+        """Note that a frame of the node has arrived."""
         record = self._records.setdefault(node, _Record(now))
         record.heard, record.asked = now, None
 
     def ran(self, node: str, now: float, *, failed: bool) -> None:
-        """A step of the node has ended."""
+        """Note that a step of the node has ended."""
         record = self._records.setdefault(node, _Record(now))
         record.failures = record.failures + 1 if failed else 0
 
@@ -83,7 +84,7 @@ class Heartbeat:
     def look(
         self, now: float, awaited: Iterable[Awaited], measures: Mapping[str, Measure]
     ) -> list[Stalled | Revived | Ask]:
-        """What has become of the nodes that serve (those with a measure), by the steps that are under way."""
+        """Judge the nodes that serve (those with a measure) by the steps that are under way."""
         late = self._looked is not None and now - self._looked > 4 * LOOK_S
         self._looked = now
         if late:  # it is we who slept: what the nodes said meanwhile has not been read yet
@@ -118,7 +119,7 @@ class Heartbeat:
 
 
 def _complaint(record: _Record, steps: list[Awaited], measure: Measure, now: float) -> str | None:
-    """Why the node is to be passed over, or None."""
+    """The reason why the node is to be passed over, or None."""
     if record.failures >= _MOST_FAILURES:
         record.failures = 0
         return f"it could not run {_MOST_FAILURES} steps in a row"
@@ -129,5 +130,5 @@ def _complaint(record: _Record, steps: list[Awaited], measure: Measure, now: flo
     expected_s = sum(measure.forward_s if step.rows == 1 else step.rows * measure.row_s for step in steps)
     late_s = now - min((step.sent for step in steps), default=now)
     if late_s > _LATE_S + _LATE_FACTOR * expected_s:
-        return f"a step has been there for {late_s:.1f} s"
+        return f"a step has taken {late_s:.1f} s"
     return None

@@ -1,4 +1,4 @@
-"""Which sessions hold room on which nodes: routes are reserved, mended, parked and given back. Without I/O."""
+"""The KV budget: which sessions hold room on which nodes. It is reserved, mended, parked and given back. No I/O."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Mended(NamedTuple):
 
 
 GOING = (NodeState.LEAVING, NodeState.MOVING, NodeState.PAUSED)
-"""Their sessions are handed over."""
+"""The states of nodes whose sessions are handed over."""
 
 
 def missing_spans(nodes: Mapping[str, Node], layers: int) -> list[Span]:
-    """Spans of a model's layers that no ready node serves."""
+    """The spans of a model's layers that no ready node serves."""
     return spans_of(missing_layers(layers, (node.span for node in ready_nodes(nodes).values())))
 
 
 class KvBudget:
-    """Of these nodes, which come and go, for a model of so many layers.
+    """The room of these nodes, which come and go, for a model with this number of layers.
 
     tainted: nodes that were caught, whether they are still here or not.
     """
@@ -42,15 +42,15 @@ class KvBudget:
 
     @property
     def streams(self) -> int:
-        """Sessions for which nodes hold room and that are not parked."""
+        """The number of sessions for which nodes hold room and that are not parked."""
         return len({session for node in self._nodes.values() for session in node.reserved.keys() - node.parked})
 
     def reserve(
         self, session: int, positions: int, avoid: Collection[str] = (), spare: int = 0
     ) -> tuple[Stage, ...] | None:
-        """A route for the session with room for so many positions on every stage, or None when all is taken now.
+        """A route for the session with room for its positions on every stage, or None when all room is taken now.
 
-        avoid: nodes that are taken only where there is no other way. spare: as in `Node.has_room`.
+        avoid: nodes that are taken only if there is no other way. spare: as in `Node.has_room`.
         Raises Unavailable as `check` does.
         """
         self.check(positions)
@@ -60,13 +60,13 @@ class KvBudget:
         return route
 
     def worth_moving(self, node: str, session: int) -> int:
-        """Bytes of the session that the node's link carries while another one would compute them."""
+        """The bytes of the session that the node's link carries while another node would compute them."""
         one = self._nodes[node]
         seconds = one.measure.row_s * one.reserved.get(session, 0)
         return int(min(MOST_STATE, one.speed.bytes_per_s * seconds))
 
     def reserve_on(self, node: str, session: int, positions: int) -> bool:
-        """Room for so many positions of a session on this one node; False where there is none now."""
+        """Reserve room for these positions of a session on this one node. False if there is none now."""
         if node not in self._roomy(session, positions):
             return False
         self._nodes[node].reserved[session] = positions
@@ -77,7 +77,11 @@ class KvBudget:
         return node in self._roomy(session, positions, evicting=True)
 
     def give_up(self, session: int, route: Iterable[Stage]) -> list[str]:
-        """A session that waits for lost layers keeps no node from going. Returns those that it was still on."""
+        """Let go of the nodes that a session is still on, because one that waits for lost layers must not keep nodes
+        from going.
+
+        Returns the nodes.
+        """
         names = [stage.node for stage in self.going(session, route)]
         for name in names:
             self._nodes[name].forget(session)
@@ -88,7 +92,7 @@ class KvBudget:
         return self.due(session, route) is not None
 
     def going(self, session: int, route: Iterable[Stage]) -> list[Stage]:
-        """Those of its stages whose nodes are about to leave or pause, and still have it."""
+        """The stages of the session whose nodes are about to leave or pause, and still hold it."""
         here = [(stage, self._nodes[stage.node]) for stage in route if stage.node in self._nodes]
         return [stage for stage, node in here if node.state in GOING and session in node.reserved]
 
@@ -100,10 +104,11 @@ class KvBudget:
     def mend(
         self, session: int, route: tuple[Stage, ...], positions: int, avoid: Collection[str] = ()
     ) -> Mended | None:
-        """The session's route with others in place of stages that are lost or about to leave, with their room reserved.
+        """The session's route with other nodes in place of those that are lost or about to leave, with their room
+        reserved.
 
         Twins of the lost nodes are preferred. None when nobody has the layers and the room; nothing is changed then.
-        What later stages hold was computed from the rows of one that was caught, so that it counts as lost too.
+        What later stages hold was computed from the rows of a node that was caught, so it counts as lost, too.
         """
         mended = self._mended(session, route, self._roomy(session, positions), avoid)
         if mended is None:
@@ -148,14 +153,16 @@ class KvBudget:
         return Mended(tuple(stages), tuple(runs))
 
     def check(self, positions: int) -> None:
-        """Raises Unavailable, naming them, when layers are not covered, or when no nodes could ever hold so many."""
+        """Raises Unavailable when layers are not covered (and names them), or when no nodes could ever hold these
+        positions.
+        """
         if missing := missing_spans(self._nodes, self._layers):
             raise Unavailable(f"No node serves layers {', '.join(map(str, missing))} now.")
         if not self.could_hold(positions):
             raise Unavailable(f"No route of this swarm can hold {positions} positions; ask for fewer tokens.")
 
     def could_hold(self, positions: int, sessions: int = 1) -> bool:
-        """Whether an empty swarm has a route for so many positions, of so many sessions together."""
+        """Whether an empty swarm has a route for this many positions, in this many sessions together."""
         big = {
             name: node
             for name, node in ready_nodes(self._nodes).items()
@@ -174,7 +181,9 @@ class KvBudget:
     def _route(
         self, nodes: dict[str, Node], avoid: Collection[str] = (), part: Span | None = None, twins: Collection[str] = ()
     ) -> tuple[Stage, ...] | None:
-        """Through these nodes, of `part` (None: all layers), without those to avoid where there is another way."""
+        """A route through these nodes for `part` (None means all layers), without those to avoid if there is another
+        way.
+        """
         part = part or Span(0, self._layers - 1)
         welcome = {name: node for name, node in nodes.items() if name not in avoid}
         route = choose_route(part, _servers(welcome), twins)
@@ -183,20 +192,22 @@ class KvBudget:
         return route
 
     def park(self, session: int, positions: int) -> None:
-        """The session's answer has ended: it keeps only the positions that it holds, and those on demand."""
+        """Note that the session's answer has ended. It keeps only the positions that it holds, and those only until
+        needed.
+        """
         for node in self._nodes_of(session):
             node.reserved[session] = positions
             node.parked.add(session)
 
     def can_resume(self, session: int, positions: int, *, evicting: bool = False, spare: int = 0) -> bool:
-        """Whether every stage of a parked session has room for so many positions of it.
+        """Whether every stage of a parked session has room for this many positions of it.
 
         spare: as in `Node.has_room`.
         """
         return all(node.has_room(session, positions, evicting, spare) for node in self._nodes_of(session))
 
     def resume(self, session: int, positions: int) -> bool:
-        """Open a parked session again, with so many positions on every stage of its route; False without room."""
+        """Open a parked session again with these positions on every stage of its route. False if there is no room."""
         if not self.can_resume(session, positions):
             return False
         for node in self._nodes_of(session):

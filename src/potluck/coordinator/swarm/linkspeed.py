@@ -1,4 +1,4 @@
-"""What a node's link is like, in two figures."""
+"""The speed of a node's link, in two figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from potluck.planning.cost import HOP_S
 
 
 class LinkSpeed(NamedTuple):
-    """round_trip_s: of an empty frame. bytes_per_s: that go to the node and come back, counted both ways."""
+    """The speed of a link. round_trip_s: of an empty frame. bytes_per_s: to the node and back, counted both ways."""
 
     round_trip_s: float
     bytes_per_s: float

@@ -1,4 +1,4 @@
-"""What a node's steps take, averaged exponentially over real ones, so that nobody is believed for ever. No clock."""
+"""Averages the times of a node's real steps, so that no node's own word counts forever. Without a clock."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from potluck.planning.cost import HOP_S
 from potluck.types import SMALL_ROWS, Span, Speed
 
 _WEIGHT = 0.1
-"""Of the latest step."""
+"""The weight of the latest step."""
 
 _DECAY = 0.9
 
 
 @dataclass(slots=True)
 class Measure:
-    """All in seconds. token_s: one token through the whole span, for each session that runs there.
+    """The times of a node's steps, all in seconds.
 
-    row_s: one row of a prompt. hop_s: what a step takes besides queue and computation. forward_s: the longest
-    computation lately during which the node could not answer.
+    token_s: one token through the whole span, for each session that runs there.
+    row_s: one row of a prompt. hop_s: the part of a step outside queue and computation.
+    forward_s: the longest recent computation during which the node could not answer.
     """
 
     token_s: float
@@ -29,7 +30,7 @@ class Measure:
 
     @classmethod
     def of(cls, speed: Speed, hop_s: float = HOP_S) -> Measure:
-        """Before the first step: what the node measured when it loaded, and a guess for its link.
+        """The measure before the first step: what the node measured when it loaded, and an estimate for its link.
 
         Beside other programs a row of a prompt may seem to take longer than a token. It never does.
         """
@@ -37,7 +38,7 @@ class Measure:
         return cls(speed.decode_s, row_s, max(speed.decode_s, SMALL_ROWS * row_s), hop_s)
 
     def note(self, hop: Hop, span: Span, sessions: int) -> None:
-        """One step on a node that serves `span` and has so many sessions."""
+        """Note one step on a node that serves `span` and has this many sessions."""
         # What the node says of itself cannot be more than what it took.
         there_s = max(0.0, hop.received - hop.sent)
         compute_s = min(hop.compute_s, there_s)

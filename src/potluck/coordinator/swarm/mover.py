@@ -1,4 +1,4 @@
-"""Whether a node should move to other layers: only when that has looked right for a while. Without clock and I/O."""
+"""Decides whether a node should move to other layers, once this has looked right for a while. Without clock and I/O."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from potluck.planning.machine import Placed
 from potluck.planning.rebalancing import Move, choose_move
 
 _LOOKS = 3
-"""So many times in a row a move must look right: whoever restarts shall find its place again."""
+"""The times in a row that a move must look right, so that a node that restarts finds its place again."""
 
 
 class Mover:
-    """Is asked at regular intervals, and judges anew only what has changed: a large swarm takes a while to judge."""
+    """Is asked at regular intervals, and judges only what has changed, because judging a large swarm takes a while."""
 
     def __init__(self, footprint: Footprint) -> None:
         self._footprint = footprint
@@ -22,7 +22,7 @@ class Mover:
         self._looks = 0
 
     def look(self, placed: Sequence[Placed], movable: Collection[str]) -> Move | None:
-        """The move to make now, by those of these names."""
+        """The move to make now among the nodes of these names."""
         if (placed, movable) != self._seen:
             self._seen = placed, movable
             wish = choose_move(self._footprint, placed, movable) if movable else None
@@ -32,5 +32,5 @@ class Mover:
         return self._wish if self._looks >= _LOOKS else None
 
     def reset(self) -> None:
-        """What the swarm will be is not known yet."""
+        """Start over, because it is not yet known what the swarm will be."""
         self._seen, self._wish, self._looks = None, None, 0

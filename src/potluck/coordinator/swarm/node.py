@@ -1,4 +1,4 @@
-"""One node as the coordinator knows it, and what may be believed of what it says."""
+"""One node as the coordinator knows it, and how far its own words are believed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, is_la
 from potluck.wire.messages import Ready
 
 _SLOWEST, _QUICKEST = 1e6, 1e13
-"""Bytes a second."""
+"""The slowest and the fastest plausible rates, in bytes a second."""
 _SLOWEST_TOKEN_S = 60.0
 NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
@@ -25,10 +25,10 @@ class Node:
     """One admitted node. `reserved` counts the positions promised to each session on it.
 
     bytes_per_s: of weights that it reads in decoding. movable: its owner did not choose the layers.
-    parked: those of them whose answer has ended, and which are kept only as long as nobody needs their room.
+    parked: the sessions whose answer has ended, and which are kept only as long as nobody needs their room.
     destination: the layers that a moving node is to serve next.
-    key: its public one, by which it is known when it comes again; nodes of one name and machine share one.
-    speed: of its link, when it came.
+    key: its public key, by which it is recognised when it comes again; nodes of one name and machine share one.
+    speed: that of its link when it came.
     reason: why it is in quarantine, or paused.
     """
 
@@ -49,11 +49,11 @@ class Node:
     parked: set[int] = field(default_factory=set)
     measure: Measure = field(default_factory=lambda: Measure.of(NOT_READY.speed))
     held: int = 0
-    """Sessions that its engine holds, as it said last."""
+    """The sessions that its engine holds, as it last said."""
     rows: int = 0
-    """That it has computed since it came."""
+    """The rows that it has computed since it came."""
     audited_at: int | None = None
-    """Unix time."""
+    """The Unix time of its latest audit."""
     destination: Span | None = None
     reason: str = ""
 
@@ -62,13 +62,13 @@ class Node:
         return len(self.reserved) - len(self.parked)
 
     def machine(self, name: str, bytes_per_s: float) -> Machine:
-        """As planning sees it, with this speed."""
+        """The node as planning sees it, with this speed."""
         return Machine(name, self.memory, bytes_per_s, self.measure.hop_s, self.speed.bytes_per_s)
 
     def has_room(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> bool:
-        """Whether this session, new or not, may have so many. evicting: as if the parked ones were gone.
+        """Whether this session, new or not, may have this many positions. evicting: as if the parked ones were gone.
 
-        spare: of one more session that must find room beside it then, for which the parked ones would go.
+        spare: positions of one more session that must find room beside it then, for which the parked ones would go.
         """
         fits = self._fits(session, positions, 1, evicting)
         return fits and (not spare or self._fits(session, positions + spare, 2, evicting=True))
@@ -85,14 +85,14 @@ class Node:
 
 
 def plausible_rate(bytes_per_s: float) -> float:
-    """What a node says of its speed, within what machines have. Raises WireError when it is no number."""
+    """The node's own figure of its speed, within what machines have. Raises WireError when it is not a number."""
     if not math.isfinite(bytes_per_s):
         raise WireError("A node's speed must be a number of bytes a second.")
     return min(max(bytes_per_s, _SLOWEST), _QUICKEST)
 
 
 def ready_nodes(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Those that serve now, in their order."""
+    """The nodes that serve now, in their order."""
     return {name: node for name, node in nodes.items() if node.state is NodeState.READY}
 
 
@@ -103,12 +103,12 @@ def called(nodes: Mapping[str, Node], name: str) -> str:
 
 
 def check_ready(ready: Ready) -> None:
-    """What a node says of itself decides over routes, so it must make sense. Raises WireError."""
+    """Raises WireError when the node's own figures make no sense, because routes depend on them."""
     speed, capacity = ready.speed, ready.capacity
     if not all(math.isfinite(seconds) and seconds > 0 for seconds in (speed.decode_s, speed.prefill_s)):
         raise WireError("A node's speed must be positive numbers of seconds.")
     if speed.decode_s > _SLOWEST_TOKEN_S:
-        raise WireError("A node's speed is none that a computer has.")
+        raise WireError("A node's speed must be that of a real computer.")
     if not all(map(is_label, (ready.twin, ready.layout))):
         raise WireError("A node's marks must be short and printable.")
     if min(capacity.sessions, capacity.positions) < 1 or capacity.rows < MAX_STEP_ROWS:

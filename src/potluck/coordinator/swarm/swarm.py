@@ -1,4 +1,4 @@
-"""Who serves what: the swarm's state as a machine without I/O. Events in, actions out."""
+"""The swarm's state as a machine without I/O: events in, actions out."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from potluck.types import NodeState, Prospect, Span
 
 _MOST_THREADS = 1024
 _DOUBTED = 8.0
-"""A node that is slower by such a factor than it said when it loaded is taken to be as slow as it is."""
+"""A node that is slower by this factor than it said when it loaded is taken to be as slow as it is."""
 
 
 class Swarm:
-    """The nodes of one model, with `digest`, `layers` layers and sizes as `footprint` says."""
+    """The nodes of one model, with this `digest`, this number of `layers`, and the sizes in `footprint`."""
 
     def __init__(self, digest: str, footprint: Footprint) -> None:
         self._digest = digest
@@ -62,7 +62,7 @@ class Swarm:
         """Nodes that were caught, whether they are still here or not."""
         self.kv_budget = KvBudget(self.nodes, self.layers, self._tainted)
         self._caught: dict[bytes, str] = {}
-        """Their keys, each with the reason."""
+        """The keys of nodes that were caught, each with the reason."""
         self._handlers: dict[type, Callable[..., list[Action]]] = {
             Joined: self._joined,
             Progressed: self._progressed,
@@ -91,7 +91,7 @@ class Swarm:
         return [Admit(event.node, node.span)]
 
     def newcomer(self, event: Joined) -> Node:
-        """The node, with the span that it would serve; nothing is changed. Raises Refused with the reason."""
+        """The node, with the span that it would serve. Nothing is changed. Raises Refused with the reason."""
         hello = event.hello
         if hello.key in self._caught:
             raise Refused(f"This node is in quarantine: {self._caught[hello.key]}.")
@@ -121,26 +121,29 @@ class Swarm:
         )
 
     def prospect(self, name: str, node: Node) -> Prospect:
-        """What this node adds to all others, here or not yet."""
+        """The gain that this node brings to all others, whether it is here yet or not."""
         others = [one for one in self._placed() if one.machine.name != name]
         machine = Machine(name, node.memory, node.bytes_per_s, *node.speed)
         return prospect(self._footprint, others, Placed(machine, node.span))
 
     def _rate(self, node: Node) -> float:
-        """Bytes of weights a second: what it said when it loaded, unless its steps show it to be much slower.
+        """The bytes of weights a second that the node claimed when it loaded, unless its steps show it to be much
+        slower.
 
-        Then in powers of two, so that plans do not change with every step.
+        It is then rounded to a power of two, so that plans do not change with every step.
         """
         seen = self._seen_rate(node)
         doubted = node.state is not NodeState.LOADING and seen * _DOUBTED < node.bytes_per_s
         return 2.0 ** round(math.log2(seen)) if doubted else node.bytes_per_s
 
     def _seen_rate(self, node: Node) -> float:
-        """The same, as its latest steps show it; what it said when it loaded, until there are any."""
+        """The bytes of weights a second that its latest steps show; before the first step, what it claimed when it
+        loaded.
+        """
         return self._footprint.work(node.span) / max(node.measure.token_s, 1e-9)
 
     def _placed(self) -> list[Placed]:
-        """The nodes as planning sees them; those that are still loading count, those that leave or pause do not."""
+        """The nodes as planning sees them. Those that are loading count; those that leave or pause do not."""
         return [
             Placed(node.machine(name, self._rate(node)), node.destination or node.span)
             for name, node in self.nodes.items()
@@ -148,14 +151,14 @@ class Swarm:
         ]
 
     def limit(self) -> str:
-        """What limits the nodes that serve now, in a sentence; empty where none does."""
+        """What limits the nodes that serve now, in a sentence; empty if none does."""
         ready = ready_nodes(self.nodes).values()
         serving = [Placed(node.machine(node.name, self._seen_rate(node)), node.span) for node in ready]
         return limit_sentence(self._footprint, serving) if serving else ""
 
     def _progressed(self, event: Progressed) -> list[Action]:
         if not 0 <= event.fraction <= 1:
-            raise WireError(f"{event.fraction} is no fraction of the work of loading.")
+            raise WireError(f"{event.fraction} is not a fraction between 0 and 1.")
         node = self.nodes[event.node]
         node.fraction = max(node.fraction, event.fraction)
         return []
@@ -174,7 +177,7 @@ class Swarm:
 
     def _resized(self, event: Resized) -> list[Action]:
         if not 1 <= event.threads <= _MOST_THREADS:
-            raise WireError(f"{event.threads} is no number of threads.")
+            raise WireError(f"{event.threads} is not a possible number of threads.")
         self.nodes[event.node].threads = event.threads
         return []
 
@@ -188,7 +191,7 @@ class Swarm:
         return [*self._lose_all(node, reason), *self._keep_needed(), Changed()]
 
     def _lose_all(self, node: Node, reason: str) -> list[Action]:
-        """The node's sessions have lost a stage; those that were parked are not kept either."""
+        """Break all of the node's sessions. Those that were parked are dropped."""
         parked = self._drop_parked(node, reason)
         lost = [Break(session, reason) for session in node.reserved]
         node.reserved.clear()
@@ -226,7 +229,7 @@ class Swarm:
         self.tally.incidents[Incident.QUARANTINED] += 1
         node.state, node.destination, node.reason = NodeState.QUARANTINED, None, event.reason
         reason = f"Node {node.name}, which served layers {node.span}, is in quarantine: {event.reason}."
-        told = Tell(event.node, f"The coordinator does not use this node any more: {event.reason}.")
+        told = Tell(event.node, f"The coordinator no longer uses this node: {event.reason}.")
         return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go(), Changed()]
 
     def pardon(self, key: bytes) -> None:
@@ -240,7 +243,9 @@ class Swarm:
         return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
 
     def _pauses(self, event: Pauses) -> list[Action]:
-        """One that loads says so again when it is ready; one that leaves, or was caught, is passed over already."""
+        """Pause a node. One that loads says so again when it is ready; one that leaves, or was caught, is already
+        passed over.
+        """
         node = self.nodes[event.node]
         if node.state not in (NodeState.READY, NodeState.MOVING, NodeState.STALLED, NodeState.PAUSED):
             return []
@@ -258,7 +263,7 @@ class Swarm:
         return [Changed()]
 
     def _rebalance(self, _: Rebalance) -> list[Action]:
-        """Make before break: a node moves once its sessions are with others, and only while others serve its layers."""
+        """Move a node once its sessions are with others, and only while others serve its layers: make before break."""
         wish = self._wanted_move()
         if wish is None:
             return []
@@ -269,7 +274,7 @@ class Swarm:
         return [told, *dropped, *self.let_go(), Changed()]
 
     def _wanted_move(self) -> Move | None:
-        """None while somebody loads, leaves or moves."""
+        """The move that looks right now; None while a node loads, leaves or moves."""
         settled = (NodeState.READY, NodeState.STALLED, NodeState.PAUSED, NodeState.QUARANTINED)
         if any(node.state not in settled for node in self.nodes.values()):
             self._mover.reset()
@@ -283,7 +288,7 @@ class Swarm:
         return self._mover.look(placed, {name for name, node in ready if node.movable})
 
     def _keep_needed(self) -> list[Action]:
-        """A node that has become the only one at some layer does not move."""
+        """Keep a moving node where it is if it has become the only one at some layer."""
         served = self.served()
         kept: list[Action] = []
         for name, node in self.nodes.items():
@@ -293,7 +298,7 @@ class Swarm:
         return kept
 
     def let_go(self) -> list[Action]:
-        """Those that leave or move, and hold nothing any more, may do so."""
+        """Let nodes go that leave or move and no longer hold anything."""
         going = [(name, node) for name, node in self.nodes.items() if node.state in GOING and not node.reserved]
         free = [(name, node) for name, node in going if node.state is not NodeState.PAUSED]
         return [LetGo(name) if node.destination is None else self._move(name, node.destination) for name, node in free]
@@ -306,15 +311,15 @@ class Swarm:
         return Admit(name, span)
 
     def served(self, at_least: NodeState = NodeState.READY) -> list[int]:
-        """How many nodes serve each layer; with LOADING those that are still loading count as well."""
+        """How many nodes serve each layer. With LOADING, those that are still loading count as well."""
         nodes = [node for node in self.nodes.values() if at_least is NodeState.LOADING or node.state is at_least]
         return [sum(layer in node.span for node in nodes) for layer in range(self.layers)]
 
     def missing(self) -> list[Span]:
-        """Spans of layers that no ready node serves."""
+        """The spans of layers that no ready node serves."""
         return missing_spans(self.nodes, self.layers)
 
     def release(self, session: int) -> list[Action]:
-        """The session has ended: its room is free again."""
+        """Free the room of a session that has ended."""
         self.kv_budget.release(session)
         return [*self.let_go(), Changed()]

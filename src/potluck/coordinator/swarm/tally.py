@@ -1,4 +1,4 @@
-"""What has happened since the coordinator started, in numbers that only grow. Pure: times are passed in."""
+"""Counts what has happened since the coordinator started, in numbers that only grow. Pure: times are passed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Incident(StrEnum):
-    """Of a node. lost: it was gone, or was cut, without having left politely."""
+    """Something that happened to a node. lost: it vanished, or was cut off, without having left cleanly."""
 
     JOINED = "joined"
     LEFT = "left"
@@ -20,8 +20,8 @@ class Incident(StrEnum):
 
 
 class Remedy(StrEnum):
-    """How an answer came to go on: with keys and values that moved, with ones rebuilt from a journal, or from its
-    first token on.
+    """How an answer continued: with keys and values that moved, with ones rebuilt from a journal, or from its first
+    token on.
     """
 
     MOVED = "moved"
@@ -30,7 +30,7 @@ class Remedy(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """cached: of a prompt, held by the nodes before it came; prompt: the rest of it."""
+    """A kind of token. cached: part of a prompt, held by the nodes before it came. prompt: the rest of it."""
 
     PROMPT = "prompt"
     CACHED = "cached"
@@ -39,7 +39,8 @@ class TokenKind(StrEnum):
 
 @dataclass(slots=True)
 class Tally:
-    """rows: that nodes computed, one for each position and stage. opened: sessions that are new; resumed: others.
+    """The counts. rows: those that nodes computed, one for each position and stage. opened: new sessions; resumed:
+    others.
 
     mended: interruptions of answers, and mending_s: the seconds that they took. requests: by the status of the reply.
     """
@@ -55,7 +56,8 @@ class Tally:
 
 
 class Interruption:
-    """Of one answer: it begins when a stage is lost or about to leave, and ends when the answer goes on.
+    """The interruption of an answer, which begins when a stage is lost or about to leave, and ends when the answer
+    continues.
 
     remedy: what it takes, as far as is known.
     """
@@ -66,12 +68,12 @@ class Interruption:
         self._since: float | None = None
 
     def begin(self, now: float) -> None:
-        """It may have begun before."""
+        """Begin the interruption, unless it has begun before."""
         if self._since is None:
             self._since = now
 
     def end(self, now: float) -> None:
-        """If there was one, it is counted."""
+        """End the interruption and count it, if there was one."""
         if self._since is not None:
             self._tally.mended[self.remedy] += 1
             self._tally.mending_s[self.remedy] += now - self._since

@@ -1,1 +1,1 @@
-"""Tokenizers, chat templates and tool calls; the seam between text and token ids."""
+"""Tokenizers, chat templates and tool calls: the seam between text and token ids."""

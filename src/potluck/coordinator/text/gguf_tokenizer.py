@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file, by llama.cpp."""
+"""The tokenizer of a GGUF file, run by llama.cpp."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its a
 
 
 class GgufTokenizer:
-    """llama.cpp's own tokenizer for a GGUF file, read without its weights. Raises ModelError when it has none."""
+    """llama.cpp's own tokenizer for a GGUF file, read without its weights. Raises ModelError when the file has none."""
 
     def __init__(self, path: Path) -> None:
         c.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
@@ -40,7 +40,7 @@ class GgufTokenizer:
         weakref.finalize(self, c.llama_model_free, model)
         self._vocab = c.llama_model_get_vocab(model)
         if c.llama_vocab_type(self._vocab) == c.LLAMA_VOCAB_TYPE_NONE:
-            raise ModelError(f"{path} holds no tokenizer.")
+            raise ModelError(f"{path} does not contain a tokenizer.")
         self.vocabulary: int = c.llama_vocab_n_tokens(self._vocab)
         self.stop_ids = frozenset(i for i in range(self.vocabulary) if c.llama_vocab_is_eog(self._vocab, i))
         bos = c.llama_vocab_bos(self._vocab)

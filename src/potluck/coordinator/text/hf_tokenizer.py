@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder, by the `tokenizers` library; neither torch nor transformers is needed."""
+"""The tokenizer of a Hugging Face folder, run by the `tokenizers` library; neither torch nor transformers is needed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _Step = Callable[[str], str | bytes]
 
 
 class HuggingFaceTokenizer:
-    """Implements `text.tokenizer.Tokenizer`. Raises ModelError when the folder holds no fast tokenizer.
+    """Implements `text.tokenizer.Tokenizer`. Raises ModelError when the folder does not contain a fast tokenizer.
 
-    Beside tokenizer.json it reads, where they exist: tokenizer_config.json (which tokens begin and end a sequence,
-    chat template), config.json and generation_config.json (which tokens end a generation), chat_template.jinja.
+    Beside tokenizer.json it reads these files if they exist: tokenizer_config.json (which tokens begin and end a
+    sequence, chat template), config.json and generation_config.json (which tokens end a generation),
+    chat_template.jinja.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,13 +57,17 @@ class HuggingFaceTokenizer:
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
-        """A second one that reads control tokens as text: the switch is no argument but state of the tokenizer."""
+        """A second tokenizer that reads control tokens as text: the switch is not an argument but a state of the
+        tokenizer.
+        """
         tokenizer = self._build()
         tokenizer.encode_special_tokens = True
         return tokenizer
 
     def _read_prefix(self, config: dict[str, Any]) -> list[int]:
-        """What a text begins with: as the configuration says, else as the post-processor does to an empty text."""
+        """The tokens that a text begins with, from the configuration or else from what the post-processor adds to an
+        empty text.
+        """
         bos = self._tokenizer.token_to_id(self.bos)
         begins = config.get("add_bos_token")
         if begins is None:
@@ -105,7 +110,7 @@ def _kinds(state: dict[str, Any]) -> list[str]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's: printable bytes stand for themselves, the others for the characters from U+0100 on, in order."""
+    """GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(0x100) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(hidden)}
@@ -115,16 +120,16 @@ _BYTES = _byte_alphabet()
 
 
 def _byte_level(text: str) -> bytes:
-    """A token of a ByteLevel vocabulary; one with a character outside the alphabet is meant literally."""
+    """The bytes of a token of a ByteLevel vocabulary. One with a character outside the alphabet is literal."""
     if all(character in _BYTES for character in text):
         return bytes(_BYTES[character] for character in text)
     return text.encode()
 
 
 def _sentence_piece(state: dict[str, Any], path: Path) -> Callable[[str], bytes]:
-    """What turns a token of a SentencePiece-like vocabulary into bytes: `<0xE2>` is a byte, `▁` a space.
+    """A function that turns a token of a SentencePiece-like vocabulary into bytes: `<0xE2>` is a byte, `▁` a space.
 
-    Steps that act on a whole text, not on a token (Fuse, and Strip of its first space), have no part in it.
+    Steps that act on a whole text, not on a token (Fuse, and Strip of its first space), play no part in it.
     """
     kinds = _kinds(state)
     unknown = set(kinds) - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}
@@ -154,7 +159,9 @@ def _swap(decoder: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
-    """A file of its own comes first; a list of named templates gives its default, or its first."""
+    """The model's chat template. A separate file comes first; a list of named templates gives its default, or its
+    first.
+    """
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
@@ -166,12 +173,12 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
 
 
 def _content(token: Any) -> str:
-    """A special token in tokenizer_config.json: its text, an object that holds it, or null."""
+    """The text of a special token in tokenizer_config.json, which may be a text, an object, or null."""
     return str(token["content"]) if isinstance(token, dict) else str(token or "")
 
 
 def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The object in a file; `default` where the file is missing. Raises ModelError when it holds anything else."""
+    """The object in a file; `default` if the file is missing. Raises ModelError when it contains anything else."""
     if default is not None and not path.is_file():
         return default
     try:
@@ -179,5 +186,5 @@ def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, A
     except ValueError as error:
         raise ModelError(f"{path} is not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds no JSON object.")
+        raise ModelError(f"{path} does not contain a JSON object.")
     return value

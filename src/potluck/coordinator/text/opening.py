@@ -1,4 +1,4 @@
-"""Opens a model's tokenizer, of whichever kind it has."""
+"""Opens the tokenizer of a model, of whichever kind it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from potluck.coordinator.text.tokenizer import Tokenizer
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a GGUF file or of a Hugging Face folder. Raises ModelError when there is none to be read."""
+    """The tokenizer of a GGUF file or of a Hugging Face folder. Raises ModelError when none can be read."""
     if path.is_dir():
         from potluck.coordinator.text.hf_tokenizer import HuggingFaceTokenizer
 

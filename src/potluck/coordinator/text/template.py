@@ -1,4 +1,4 @@
-"""Chat templates: a list of messages to the one text that the model was trained to continue."""
+"""Chat templates, which turn a list of messages into the one text that the model was trained to continue."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PLAIN = """\
 {%- if add_generation_prompt %}
     {{- 'Assistant:' }}
 {%- endif %}"""
-"""For models that bring no template: a dialogue in plain words, which a base model can continue."""
+"""The template of models that bring none: a dialogue in plain words, which a base model can continue."""
 
 PLAIN_STOPS = ("\n\nUser:", "\nUser:", "\n\nSystem:", "\nSystem:")
-"""Where such a model goes on to write the next turn itself."""
+"""The strings at which such a model would go on to write the next turn itself."""
 
 _RENDERING_ERRORS = (
     jinja2.TemplateError,
@@ -39,21 +39,21 @@ _RENDERING_ERRORS = (
     ArithmeticError,
     RecursionError,
 )
-"""What an expression in a template may raise over messages that it was not written for."""
+"""The exceptions that an expression in a template may raise for messages that it was not written for."""
 
 
 class ChatTemplate:
-    """A Jinja template in the dialect of Hugging Face, in a sandbox: it comes with the model, like its weights.
+    """A Jinja template in the dialect of Hugging Face, run in a sandbox because it comes with the model.
 
-    source: None gives the plain one. bos, eos: the texts it knows as `bos_token` and `eos_token`.
-    Raises ModelError when the source is no valid template.
+    source: None gives the plain one. bos, eos: the texts that it knows as `bos_token` and `eos_token`.
+    Raises ModelError when the source is not a valid template.
     """
 
     def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
         self.source = PLAIN if source is None else source
         self.calls = CallForm.of(self.source)
         self.stops = PLAIN_STOPS if source is None else ()
-        """Stop strings that an answer needs besides the model's own stop tokens."""
+        """The stop strings that an answer needs besides the model's own stop tokens."""
         try:
             self._template = _ENVIRONMENT.from_string(self.source)
         except jinja2.TemplateError as error:
@@ -97,7 +97,7 @@ class ChatTemplate:
 
 
 def _content(index: int, message: Mapping[str, Any]) -> str:
-    """The text of a message: its string, its text parts on lines of their own, or "" beside tool calls."""
+    """The text of a message: its string, its text parts on separate lines, or "" beside tool calls."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -113,7 +113,7 @@ def _content(index: int, message: Mapping[str, Any]) -> str:
 
 
 def _calls(index: int, message: Mapping[str, Any]) -> list[Any]:
-    """Their arguments as objects: OpenAI has them as text, and templates write them as JSON."""
+    """The calls with their arguments as objects. OpenAI sends arguments as text, and templates write them as JSON."""
     try:
         return [
             {**call, "function": {**call["function"], "arguments": _parsed(call["function"].get("arguments"))}}
@@ -133,7 +133,9 @@ def _is_text(part: object) -> bool:
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's words for training; here its body just renders."""
+    """`{% generation %}…{% endgeneration %}`, which marks the assistant's words for training; here its body just
+    renders.
+    """
 
     tags = {"generation"}
 
@@ -150,7 +152,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Unlike Jinja's own filter, without HTML escapes, which models were not trained on."""
+    """JSON without HTML escapes, which Jinja's own filter adds and models were not trained on."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

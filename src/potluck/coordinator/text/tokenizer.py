@@ -1,4 +1,4 @@
-"""The tokenizer of a model: text to token ids, and a token id to exact bytes."""
+"""The protocol of tokenizers: they turn text into token ids, and a token id into exact bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from potluck.errors import RequestError
 
 
 class Tokenizer(Protocol):
-    """Every member is read-only; calls from several threads are safe."""
+    """A tokenizer. Every member is read-only, and calls from several threads are safe."""
 
     @property
     def vocabulary(self) -> int:
@@ -24,31 +24,32 @@ class Tokenizer(Protocol):
 
     @property
     def eos(self) -> str:
-        """The text of the token that ends a sequence, likewise."""
+        """The text of the token that ends a sequence, for chat templates; empty when the model has none."""
 
     @property
     def chat_template(self) -> str | None:
         """The Jinja source that comes with the model."""
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        """The tokens of a text. Raises RequestError when it holds half a surrogate pair.
+        """The tokens of a text. Raises RequestError when it contains half a surrogate pair.
 
-        special: read `<|im_start|>` and the like as the control tokens they name, not as plain text.
-        bos: begin with the beginning-of-sequence token if the model was trained so; a text that does already keeps one.
+        special: read `<|im_start|>` and the like as the control tokens that they name, not as plain text.
+        bos: begin with the beginning-of-sequence token if the model was trained with it. A text that already begins so
+        keeps one.
         """
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes a token stands for, perhaps a part of a character; control tokens give none unless `special`.
+        """The bytes that a token stands for, perhaps a part of a character. Control tokens give none unless `special`.
 
-        An id outside the vocabulary, a row of padding in the model's head, gives none.
+        An id outside the vocabulary, which is a row of padding in the model's head, gives none.
         """
 
     def name(self, token: int) -> str:
-        """A token as text to show (U+FFFD for parts of characters); control tokens too."""
+        """A token as text to show (U+FFFD for parts of characters), including control tokens."""
 
 
 def prefixed(tokens: list[int], prefix: list[int]) -> list[int]:
-    """The tokens, beginning with the prefix once."""
+    """The tokens, beginning with the prefix exactly once."""
     return tokens if tokens[: len(prefix)] == prefix else prefix + tokens
 
 

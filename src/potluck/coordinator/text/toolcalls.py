@@ -1,7 +1,7 @@
-"""Tool calls in a model's own words: found in its text, piece by piece, or asked for by a grammar. Without I/O.
+"""Tool calls in a model's own words: found in its text piece by piece, or demanded by a grammar. Without I/O.
 
-Two ways of writing them: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, anywhere and several (Hermes, Qwen),
-and an answer that begins with `{"name": …, "parameters": {…}}` (Llama 3).
+There are two ways of writing them: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, anywhere and several times
+(Hermes, Qwen), and an answer that begins with `{"name": …, "parameters": {…}}` (Llama 3).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ CALL_END = "</tool_call>"
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rf'\s*\{{\s*"name"\s*:\s*({_STRING})\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)', re.DOTALL)
-"""Of a call, as models are taught to write it: up to the object of its arguments."""
+"""The head of a call as models are taught to write it: up to the object of its arguments."""
 
 SPACES = r" |\n{1,2}[ \t]{0,20}"
-"""What may stand between the parts of a JSON text; as much as it liked, a small model would never end."""
+"""The spaces that may stand between the parts of a JSON text. Without a limit, a small model would never end."""
 
 
 class CallForm(Enum):
-    """What stands before the name, between it and the arguments, and after a call."""
+    """The text before the name, between the name and the arguments, and after a call."""
 
     HERMES = ('<tool_call>\n{"name": ', ', "arguments": ', "}\n</tool_call>")
     LLAMA = ('{"name": ', ', "parameters": ', "}")
 
     @classmethod
     def of(cls, template: str) -> CallForm | None:
-        """That of a chat template; None where it knows no tools, or writes calls in another way."""
+        """The form of a chat template; None if it knows no tools, or writes calls in another way."""
         if "tools" not in template:
             return None
         if "<tool_call>" in template and re.search(r'"arguments\\*"', template):
@@ -43,11 +43,13 @@ class CallForm(Enum):
 
     @property
     def repeats(self) -> bool:
-        """Whether an answer may hold several calls."""
+        """Whether an answer may contain several calls."""
         return self is CallForm.HERMES
 
     def grammar(self, tools: Mapping[str, Schema], *, several: bool) -> str:
-        """In llguidance's dialect of Lark: one call, or several, of these tools. Each has a schema of its arguments."""
+        """One call, or several, of these tools in llguidance's dialect of Lark. Each tool has a schema of its
+        arguments.
+        """
         start, middle, end = self.value
         numbered = list(enumerate(tools.items()))
         calls = " | ".join(f"call{number}" for number, _ in numbered)
@@ -63,7 +65,7 @@ class CallForm(Enum):
 
 @dataclass(frozen=True)
 class CallPiece:
-    """Of the call with this number, counted from 0. name: in its first piece. arguments: so much more of their JSON."""
+    """A piece of the call with this number, counted from 0. name: in its first piece. arguments: more of their JSON."""
 
     index: int
     name: str | None
@@ -71,7 +73,9 @@ class CallPiece:
 
 
 class _Place(Enum):
-    """START: only space has come. TEXT: beside calls. HEAD: in a call, before its arguments. TAIL: behind them."""
+    """The place in an answer. START: only space so far. TEXT: beside calls. HEAD: in a call, before its arguments.
+    TAIL: after them.
+    """
 
     START = auto()
     TEXT = auto()
@@ -81,9 +85,10 @@ class _Place(Enum):
 
 
 class ToolStream:
-    """Of one answer, piece by piece. What is no call of one of these tools stays text; white space after calls goes.
+    """Separates the calls from the text of one answer, piece by piece. Text that does not call one of these tools stays
+    text.
 
-    found: how many calls have begun so far.
+    White space after calls is dropped. found: the number of calls that have begun so far.
     """
 
     def __init__(self, tools: Collection[str]) -> None:
@@ -92,21 +97,21 @@ class ToolStream:
         self._held = ""
         self._place = _Place.START
         self._tag = ""
-        """That opened the call, if it has one."""
+        """The tag that opened the call, if it has one."""
         self._after_call = False
         self._object = _Object()
         self._shown = ""
         self._pieces: list[CallPiece] = []
 
     def push(self, text: str) -> tuple[str, list[CallPiece]]:
-        """The text that is certain to be no part of a call, and what calls have grown by."""
+        """The text that is certain not to be part of a call, and the new pieces of calls."""
         self._held += text
         while self._advance():
             pass
         return self._told()
 
     def finish(self) -> tuple[str, list[CallPiece]]:
-        """The rest. A call that lacks only its closing tag counts."""
+        """The rest of the answer. A call that lacks only its closing tag counts."""
         if self._place is _Place.HEAD and self._is_call(self._held):
             self._held = ""
         if self._place not in (_Place.ARGUMENTS, _Place.TAIL):
@@ -119,7 +124,7 @@ class ToolStream:
         return shown, pieces
 
     def _advance(self) -> bool:
-        """Whether there may be more to be found in what is held."""
+        """Take a step through the held text. Returns whether there may be more to find in it."""
         match self._place:
             case _Place.START:
                 return self._start()
@@ -133,7 +138,7 @@ class ToolStream:
                 return self._end_call()
 
     def _start(self) -> bool:
-        """The whole answer may be one call without tags."""
+        """Decide how the answer begins: the whole of it may be one call without tags."""
         first = self._held.lstrip()[:1]
         if first:
             self._place = _Place.HEAD if first == "{" else _Place.TEXT
@@ -163,7 +168,7 @@ class ToolStream:
         return True
 
     def _end_odd_call(self) -> bool:
-        """One that is written in another order, or is none."""
+        """End a call that is written in another order, or text that is not a call."""
         end = self._held.find(CALL_END) if self._tag else -1
         if end < 0:
             return False
@@ -192,7 +197,7 @@ class ToolStream:
         return bool(found)
 
     def _is_call(self, text: str) -> bool:
-        """Whether it is a whole call, but for the closing tag. Then it is noted."""
+        """Note a whole call, which may lack its closing tag. Returns whether the text was one."""
         said = _decoded(text[len(self._tag) :])
         if not isinstance(said, dict):
             return False
@@ -207,7 +212,7 @@ class ToolStream:
         self.found += 1
 
     def _show(self, length: int) -> None:
-        """So much of the text that is held."""
+        """Show this much of the text that is held."""
         taken, self._held = self._held[:length], self._held[length:]
         if self._after_call:
             taken = taken.lstrip()
@@ -216,7 +221,7 @@ class ToolStream:
 
 
 class _Object:
-    """Finds the end of a JSON object, which comes in pieces."""
+    """Finds the end of a JSON object that arrives in pieces."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -224,7 +229,7 @@ class _Object:
         self._in_string = self._escaped = False
 
     def end(self, text: str) -> int:
-        """How many characters of the next piece belong to it."""
+        """The number of characters of the next piece that belong to the object."""
         for index, character in enumerate(text):
             self._take(character)
             if self.is_closed:
@@ -245,7 +250,7 @@ class _Object:
 
 
 def _decoded(text: str) -> Any:
-    """None for what is no JSON."""
+    """The decoded JSON; None for text that is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -253,5 +258,5 @@ def _decoded(text: str) -> Any:
 
 
 def _doubtful(text: str) -> int:
-    """The length of the longest end of the text with which an opening tag begins."""
+    """The length of the longest end of the text with which an opening tag may begin."""
     return next((n for n in range(min(len(text), len(_OPEN) - 1), 0, -1) if _OPEN.startswith(text[-n:])), 0)

@@ -1,1 +1,1 @@
-"""What the swarm tells about itself: status, metrics, live updates and history; the seam to whoever watches it."""
+"""The status, metrics, live updates and history of the swarm: the seam to everyone who watches it."""

@@ -1,4 +1,4 @@
-"""What the swarm did in the last minutes, in figures: noted whether or not anybody looks."""
+"""Figures of the swarm's last minutes, which are noted whether or not anybody looks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST = 300
 
 
 class Sample(Struct, frozen=True):
-    """ago_s: seconds before now. tokens, streams, waiting: as in the status then."""
+    """One sample. ago_s: seconds before now. tokens, streams, waiting: as in the status at that time."""
 
     ago_s: float
     tokens: int
@@ -25,7 +25,7 @@ class Sample(Struct, frozen=True):
 
 
 class History:
-    """look: the tokens, streams and waiting requests of now. clock: in seconds."""
+    """The latest samples. look: returns the current tokens, streams and waiting requests. clock: in seconds."""
 
     def __init__(self, look: Callable[[], tuple[int, int, int]], clock: Callable[[], float] = time.monotonic) -> None:
         self._look = look
@@ -36,7 +36,7 @@ class History:
         self._noted.append((self._clock(), self._look()))
 
     def samples(self) -> list[Sample]:
-        """The oldest first."""
+        """The samples, the oldest first."""
         now = self._clock()
         return [Sample(round(now - then, 1), *figures) for then, figures in self._noted]
 
@@ -46,7 +46,7 @@ class History:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """A sample a second while the block runs."""
+        """Take a sample every second while the block runs."""
         noting = asyncio.create_task(self._note_again_and_again())
         try:
             yield

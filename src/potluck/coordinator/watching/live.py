@@ -1,4 +1,4 @@
-"""What the swarm does, told as it changes: server-sent events, made once for all who look."""
+"""Tells the status as it changes, in server-sent events that are made once for all listeners."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from potluck.errors import RequestError
 
 _LOOK_S = 1.0
 _KEEP_LOOKS = 15
-"""After so many looks at which nothing changed it is told again, so that no proxy takes the line for dead."""
+"""After this many looks at which nothing changed the status is sent again, so that no proxy takes the line for dead."""
 _LONGEST_S = 600.0
-"""A listener asks again then, with a key that is still good."""
+"""Seconds after which a listener must ask again, with a key that is still valid."""
 _MOST_LISTENERS = 256
 
 
 class Live:
-    """tell: what there is to be told, as JSON on one line. It is asked once a second, while anybody listens.
+    """Sends the status to all listeners.
 
-    greet: makes of it what those who have just come are told.
+    tell: returns the status as JSON on one line. It is called once a second while anybody listens.
+    greet: makes of it what new listeners receive first.
     """
 
     def __init__(self, tell: Callable[[], bytes], greet: Callable[[bytes], bytes] = bytes) -> None:
@@ -37,12 +38,12 @@ class Live:
     async def events(self, _: Request) -> Response:
         """GET /status/events"""
         if self._listeners >= _MOST_LISTENERS:
-            raise RequestError("Too many look at this swarm now.", status=429, retry_s=_LOOK_S)
+            raise RequestError("Too many people watch this swarm now.", status=429, retry_s=_LOOK_S)
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return StreamingResponse(self.listen(), media_type="text/event-stream", headers=headers)
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Each time what is newest: whoever reads slowly misses what lies between."""
+        """The newest status each time. A listener that reads slowly misses those in between."""
         self._listeners += 1
         deadline = asyncio.get_running_loop().time() + _LONGEST_S
         try:
@@ -77,6 +78,6 @@ class Live:
         news.set()
 
     def stop(self) -> None:
-        """The coordinator goes, and waits for nobody who looks."""
+        """Stop, without waiting for listeners, because the coordinator is stopping."""
         self._stopped = True
         self._wake()

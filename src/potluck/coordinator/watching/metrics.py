@@ -1,4 +1,4 @@
-"""What `/metrics` tells to Prometheus: the swarm's state and its tally, read when somebody asks."""
+"""The answer of `/metrics` for Prometheus: the swarm's state and its tally, read when somebody asks."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ S = TypeVar("S", bound=str)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily)
 
 _MOST_NODES = 500
-"""That are shown one by one: where everybody may join, strangers shall not fill the owner's database."""
+"""Nodes that are shown one by one. Where everybody may join, strangers should not fill the owner's database."""
 
 _NODE = ("node", "layers", "copy")
 
 _NODE_GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
     ("sessions", "Answers under way on the node.", lambda node: node.open_sessions),
     ("parked_sessions", "Sessions that the node keeps for a follow-up.", lambda node: len(node.parked)),
-    ("held_sessions", "Sessions whose state it holds, as it said last.", lambda node: node.held),
-    ("token_seconds", "One token through the node's layers, averaged.", lambda node: node.measure.token_s),
-    ("row_seconds", "One row of a prompt through its layers, averaged.", lambda node: node.measure.row_s),
-    ("hop_seconds", "What a step takes besides queue and computation.", lambda node: node.measure.hop_s),
-    ("threads", "Threads with which the node computes.", lambda node: node.threads),
+    ("held_sessions", "Sessions whose state the node holds.", lambda node: node.held),
+    ("token_seconds", "Average time of a token through the layers.", lambda node: node.measure.token_s),
+    ("row_seconds", "Average time of a prompt's row through the layers.", lambda node: node.measure.row_s),
+    ("hop_seconds", "Average time of a step outside queue and compute.", lambda node: node.measure.hop_s),
+    ("threads", "Threads that the node computes with.", lambda node: node.threads),
 )
 
 
 class Metrics(Collector):
-    """model, digest: of what is served. waiting: requests in the line, by class."""
+    """The metrics of a swarm. model, digest: what is served. waiting: the requests in the line, by class."""
 
     def __init__(
         self, model: str, digest: str, swarm: Swarm, audits: Audits, waiting: Callable[[], Counter[Rank]]
@@ -57,7 +57,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def response(self) -> Response:
-        """To a scrape."""
+        """The reply to a scrape."""
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
     def collect(self) -> Iterator[Metric]:
@@ -69,10 +69,10 @@ class Metrics(Collector):
     def _coverage(self) -> Iterator[Metric]:
         swarm, served = self._swarm, self._swarm.served()
         about = {"version": __version__, "model": self._model, "digest": self._digest}
-        yield InfoMetricFamily("potluck", "What is served, and by which version.", about)
+        yield InfoMetricFamily("potluck", "The model that is served, and the version that serves it.", about)
         yield GaugeMetricFamily("potluck_layers", "Layers of the model.", swarm.layers)
         yield GaugeMetricFamily("potluck_layers_missing", "Layers that no ready node serves.", served.count(0))
-        yield GaugeMetricFamily("potluck_layer_nodes_min", "Ready nodes at the layer that has fewest.", min(served))
+        yield GaugeMetricFamily("potluck_layer_nodes_min", "Ready nodes at the layer that has the fewest.", min(served))
         by_layer = {str(layer): nodes for layer, nodes in enumerate(served)}
         yield _family(GaugeMetricFamily, "potluck_layer_nodes", "Ready nodes that serve the layer.", "layer", by_layer)
 
@@ -104,13 +104,15 @@ class Metrics(Collector):
 def _counted(tally: Tally) -> Iterator[Metric]:
     tokens = {kind: tally.tokens[kind] for kind in TokenKind}
     yield _family(CounterMetricFamily, "potluck_tokens", "Tokens of prompts and answers.", "kind", tokens)
-    yield CounterMetricFamily("potluck_rows", "Rows that nodes computed: positions times stages.", tally.rows)
-    yield CounterMetricFamily("potluck_sessions_opened", "Sessions that began from nothing.", tally.opened)
-    yield CounterMetricFamily("potluck_sessions_resumed", "Sessions that began from a parked one.", tally.resumed)
+    yield CounterMetricFamily("potluck_rows", "Rows that nodes have computed: positions times stages.", tally.rows)
+    yield CounterMetricFamily("potluck_sessions_opened", "Sessions that began anew.", tally.opened)
+    yield CounterMetricFamily("potluck_sessions_resumed", "Sessions that continued a parked one.", tally.resumed)
     incidents = {incident: tally.incidents[incident] for incident in Incident}
-    yield _family(CounterMetricFamily, "potluck_node_incidents", "What happened to nodes.", "incident", incidents)
+    yield _family(
+        CounterMetricFamily, "potluck_node_incidents", "Events that happened to nodes.", "incident", incidents
+    )
     mending = SummaryMetricFamily(
-        "potluck_mending_seconds", "Interruptions of answers, until they went on.", labels=["remedy"]
+        "potluck_mending_seconds", "Interruptions of answers, until they continued.", labels=["remedy"]
     )
     for remedy in Remedy:
         mending.add_metric([remedy], tally.mended[remedy], tally.mending_s[remedy])
@@ -120,7 +122,7 @@ def _counted(tally: Tally) -> Iterator[Metric]:
 
 
 def _family(kind: type[F], name: str, meaning: str, label: str, values: Mapping[S, float]) -> F:
-    """One sample for each value of the label."""
+    """A metric with one sample for each value of the label."""
     family = kind(name, meaning, labels=[label])
     for key, value in values.items():
         family.add_metric([key], value)
@@ -128,7 +130,7 @@ def _family(kind: type[F], name: str, meaning: str, label: str, values: Mapping[
 
 
 def _labelled(nodes: Iterator[Node]) -> Iterator[tuple[tuple[str, str, str], Node]]:
-    """Each with labels of its own: of nodes with one name and span the second has `copy` 2."""
+    """The nodes, each with labels of its own: of two nodes with the same name and span, the second has `copy` 2."""
     copies: Counter[tuple[str, str]] = Counter()
     for node in nodes:
         place = (node.name, str(node.span))
@@ -137,7 +139,7 @@ def _labelled(nodes: Iterator[Node]) -> Iterator[tuple[tuple[str, str, str], Nod
 
 
 class RequestCount:
-    """ASGI middleware: counts each HTTP request by the status of its reply."""
+    """ASGI middleware that counts each HTTP request by the status of its reply."""
 
     def __init__(self, app: ASGIApp, tally: Tally) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What `/status` tells: the model, who serves which layers, and what is missing. And what `/v1/account` tells."""
+"""The answers of `/status` (the model, who serves which layers, and what is missing) and of `/v1/account`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from potluck.types import EngineKind
 
 
 class NodeStatus(Struct, frozen=True, kw_only=True):
-    """tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
+    """A node in the status.
 
-    rows: that it has computed since it came. credits: what its account has earned and not spent.
-    parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it said last.
-    round_trip_s: what a step takes besides the node. audits_passed, audits_failed: of this node.
-    audited_at: Unix time of its latest audit since it came; null: there was none.
+    tokens_per_s: of one stream through this node's span alone. sessions: answers under way on it.
+    rows: those that it has computed since it came. credits: what its account has earned and not spent.
+    parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it last said.
+    round_trip_s: the part of a step that is spent outside the node. audits_passed, audits_failed: of this node.
+    audited_at: Unix time of its latest audit since it came; null if there was none.
     reason: why it is not used.
     """
 
@@ -53,7 +54,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
 
 
 class QueueStatus(Struct, frozen=True):
-    """A waiting request. priority: its class. reason: of its place, in a sentence."""
+    """A waiting request. priority: its class. reason: the reason for its place, in a sentence."""
 
     priority: str
     account: str
@@ -62,12 +63,12 @@ class QueueStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in line.
+    """The status of the swarm.
 
-    limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started. streams: sessions
-    that are no parked ones.
-    queue: the first of these. audits_undecided: those in which nodes contradicted each other, and nobody could tell
-    who was wrong.
+    served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in the line.
+    limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started.
+    streams: sessions that are not parked. queue: the first of the waiting requests.
+    audits_undecided: audits in which nodes contradicted each other, and nobody could tell which one was wrong.
     """
 
     model: str
@@ -90,7 +91,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 class StatusEvent(Status, frozen=True, kw_only=True):
-    """One of `/status/events`. history: in the first one, a sample a second of the last five minutes."""
+    """An event of `/status/events`. history: in the first one, a sample for each second of the last five minutes."""
 
     history: list[Sample] = []
 
@@ -164,14 +165,15 @@ def _node_status(node: Node, record: Record, ledger: Ledger) -> NodeStatus:
 
 
 class AccountNode(Struct, frozen=True):
-    """key: the node's public key, in hex."""
+    """A node that earns for an account. key: the node's public key, in hex."""
 
     name: str
     key: str
 
 
 class AccountStatus(Struct, frozen=True):
-    """In layer-tokens. credits: what is left of those earned. pending: they wait for audits. nodes: who earn for it.
+    """An account, in layer-tokens. credits: earned and not spent. pending: not yet audited. nodes: those that earn for
+    it.
 
     weight: how much more work its requests get than those of an account without credits.
     """

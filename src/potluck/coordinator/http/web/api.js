@@ -1,4 +1,4 @@
-// The coordinator over HTTP, with the key that this browser keeps.
+// Requests to the coordinator, with the API key that this browser keeps.
 
 const KEY = "potluck.key";
 
@@ -16,7 +16,7 @@ export class Refused extends Error {
   }
 }
 
-/** A reply of status 200; throws Refused with the coordinator's own sentence for any other. */
+/** A reply with status 200; throws Refused with the coordinator's own sentence for any other. */
 export async function request(path, { body, ...options } = {}) {
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
   if (body !== undefined) {
@@ -31,7 +31,7 @@ export async function request(path, { body, ...options } = {}) {
 
 export const json = async (path, options) => (await request(path, options)).json();
 
-/** The data of each server-sent event. EventSource would do, but it sends no key. */
+/** The data of each server-sent event. EventSource would do the same, but it cannot send a key. */
 export async function* events(reply) {
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -44,6 +44,6 @@ export async function* events(reply) {
       for (const part of parts) if (part.startsWith("data: ")) yield part.slice(6);
     }
   } finally {
-    reader.cancel().catch(() => {}); // whoever broke the line off has cancelled it already
+    reader.cancel().catch(() => {}); // whoever ended the request has already cancelled it
   }
 }

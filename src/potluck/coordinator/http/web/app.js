@@ -1,4 +1,4 @@
-// Puts the page together: the live status, the two views, and who is asking.
+// Puts the page together: the live status, the two views, and the dialogue for the API key.
 
 import { Refused, events, json, key, request, setKey } from "./api.js";
 import { ageChat, startChat } from "./chat.js";
@@ -13,7 +13,7 @@ let following = null;
 
 const seconds = () => performance.now() / 1000;
 
-/** One line of events after the other, for as long as the page is open. */
+/** Follows the status events, and asks again when they end, for as long as the page is open. */
 async function follow() {
   following?.abort();
   const mine = (following = new AbortController());
@@ -23,7 +23,7 @@ async function follow() {
     } catch (error) {
       if (mine.signal.aborted) return;
       if (error instanceof Refused && error.status === 401) return askKey(error.message);
-      setText($("line"), error instanceof Refused ? error.message : "The coordinator does not answer. Trying again…");
+      setText($("line"), error instanceof Refused ? error.message : "The coordinator does not answer. The page tries again…");
     }
     await new Promise((done) => setTimeout(done, AGAIN_MS));
   }

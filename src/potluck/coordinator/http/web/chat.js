@@ -1,4 +1,4 @@
-// The chat: streamed answers, and under each who served it.
+// The chat: streamed answers, and under each of them the nodes that served it.
 
 import { events, request } from "./api.js";
 import { begin, conversations, forget, keep, titleOf } from "./conversations.js";
@@ -6,16 +6,16 @@ import { $, figure, make, setText } from "./dom.js";
 import { markdown } from "./markdown.js";
 
 const KNOBS = ["temperature", "top_p", "max_tokens", "seed"];
-const LONG = 128; // tokens; what is shorter is read in no time
+const LONG = 128; // tokens; a shorter message is read in no time
 const QUIET_MS = 2000;
 
 let current;
 let modelName;
 let asking = null;
 let growing = null; // the message that an answer fills
-let heard = 0; // when something last came of it
+let heard = 0; // when a part of it last arrived
 
-/** model: a function that tells the model's name. */
+/** model: a function that returns the model's name. */
 export function startChat(model) {
   modelName = model;
   $("fresh").addEventListener("click", () => open(begin()));
@@ -31,10 +31,10 @@ export function startChat(model) {
   open(conversations()[0] ?? begin());
 }
 
-/** Once a second: whoever waits is told for what. missing: layers that no node serves. */
+/** Says once a second what an answer waits for. missing: layers that no node serves. */
 export function ageChat(missing) {
   if (!asking || performance.now() - heard < QUIET_MS) return;
-  growing.wait(missing.length ? `No node serves layers ${missing.join(", ")} now: waiting for one.` : "Waiting for the nodes…");
+  growing.wait(missing.length ? `No node serves layers ${missing.join(", ")} now. The answer waits for one…` : "Waiting for the nodes…");
 }
 
 function open(conversation) {
@@ -104,7 +104,7 @@ async function send() {
   list();
 }
 
-/** What was asked in vain is not to be typed again. */
+/** Puts a question that got no answer back, so that nobody has to type it again. */
 function restore(prompt) {
   if (!$("prompt").value) $("prompt").value = prompt;
 }
@@ -146,7 +146,7 @@ async function stream(asked, answer, shown) {
   }
 }
 
-/** The focus stays where it is, unless it is on the button that goes. */
+/** Keeps the focus where it is, unless it is on the button that disappears. */
 function busy(is) {
   const focused = document.activeElement;
   asking = is ? new AbortController() : null;
@@ -167,7 +167,7 @@ function bubble(message) {
   const read = make("span");
   const bar = make("progress");
   const progress = make("label", { class: "reading", hidden: true }, read, bar);
-  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "The table" }, progress, text, note);
+  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "Answer" }, progress, text, note);
   let due = false;
   const show = () => {
     due = false;

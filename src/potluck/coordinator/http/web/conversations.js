@@ -1,4 +1,4 @@
-// Conversations, kept in this browser alone.
+// Conversations, which are kept only in this browser.
 
 const PLACE = "potluck.conversations";
 const MOST = 50;
@@ -17,7 +17,7 @@ export const conversations = () => all;
 
 export const titleOf = (conversation) => conversation.messages[0]?.content.trim().slice(0, 60) || "New conversation";
 
-/** The newest comes first. settings: as in the one before. */
+/** Begins a conversation, which comes first in the list. settings: those of the one before. */
 export function begin() {
   const fresh = { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), settings: all[0]?.settings ?? {}, messages: [] };
   all = [fresh, ...all.filter((one) => one.messages.length)].slice(0, MOST);
@@ -29,7 +29,7 @@ export function forget(conversation) {
   keep();
 }
 
-/** When the browser has no room left, the oldest go. */
+/** Stores all conversations. If the browser has no room left, the oldest ones are dropped. */
 export function keep() {
   for (let count = all.length; count >= 0; count--) {
     try {

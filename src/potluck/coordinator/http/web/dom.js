@@ -1,4 +1,4 @@
-// Elements are made of text alone: nothing here, or anywhere else, parses HTML.
+// Makes elements of text alone: nothing here, or anywhere else, parses HTML.
 
 /** An element with these properties and children; `class`, `data-…` and `aria-…` are attributes. */
 export function make(tag, properties = {}, ...children) {
@@ -13,7 +13,7 @@ export function make(tag, properties = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-/** Only what differs is touched, so that a table of hundreds costs little. */
+/** Sets the text if it differs, so that a table with hundreds of rows costs little. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -21,5 +21,5 @@ export function setText(element, text) {
 const FIGURES = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: true });
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
-/** Three digits, and all of those before the point. */
+/** The number with three digits, or all of those before the point if they are more. */
 export const figure = (value) => (Math.abs(value) >= 1000 ? WHOLE : FIGURES).format(value);

@@ -1,11 +1,11 @@
-// The one command that brings this computer to the table, for those who may invite.
+// Shows the command that adds another computer, to those who may invite.
 
 import { json, key } from "./api.js";
 import { $, setText } from "./dom.js";
 
 const LIFETIME_S = 24 * 3600;
 
-/** Whoever has no key and sees the swarm needs no invite: it is open, or this machine's own. */
+/** A swarm that can be seen without a key is open, or this machine's own. Its nodes need no invite. */
 export async function offerJoin() {
   const owner = await allowed("/v1/admin/invites");
   const open = !owner && !key() && (await allowed("/v1/models"));
@@ -18,18 +18,19 @@ async function allowed(path) {
     await json(path);
     return true;
   } catch {
-    return false; // the button stays away
+    return false; // the button stays hidden
   }
 }
 
 async function show(owner) {
   setText($("command"), "");
   setText($("copied"), "");
-  setText($("join-text"), "Run this where Potluck is installed:");
+  setText($("join-text"), "Run this command on a computer where Potluck is installed:");
   $("join-dialog").showModal();
   try {
     setText($("command"), owner ? await invited() : `potluck join ${location.origin}`);
-    if (owner) setText($("join-text"), "Run this where Potluck is installed. The invite is for one computer, and good for a day:");
+    const text = "Run this command on a computer where Potluck is installed. The invite is for one computer and valid for a day:";
+    if (owner) setText($("join-text"), text);
   } catch (error) {
     setText($("join-text"), error.message);
   }
@@ -41,7 +42,7 @@ async function invited() {
 }
 
 $("copy").addEventListener("click", async () => {
-  getSelection().selectAllChildren($("command")); // where the clipboard is closed, the text is marked at least
+  getSelection().selectAllChildren($("command")); // if the clipboard is not available, the text is at least selected
   await navigator.clipboard?.writeText($("command").textContent);
-  setText($("copied"), navigator.clipboard ? "Copied." : "Marked: copy it yourself.");
+  setText($("copied"), navigator.clipboard ? "Copied." : "Selected. Copy it yourself.");
 });

@@ -1,8 +1,8 @@
-// Markdown as DOM nodes. Text of a model is hostile: it becomes text nodes, and links only where they lead to the web.
+// Turns Markdown into DOM nodes. A model's text is hostile: it becomes text nodes, and only links to the web are links.
 
 import { make } from "./dom.js";
 
-// Every part is bounded, so that no text takes the browser long.
+// Every part is bounded, so that no text keeps the browser busy for long.
 const INLINE = new RegExp(
   [
     "(`{1,3})(.{1,2000}?)\\1",
@@ -16,7 +16,7 @@ const INLINE = new RegExp(
 
 const DEEPEST = 8;
 
-/** A fragment of the whole text. depth: of the quotes and lists around it. */
+/** The whole text as a fragment. depth: that of the quotes and lists around it. */
 export function markdown(text, depth = 0) {
   const fragment = document.createDocumentFragment();
   if (depth > DEEPEST) fragment.append(text);
@@ -70,12 +70,12 @@ function list(lines, depth) {
   return made;
 }
 
-/** A line of names over one of dashes. */
+/** Whether a table begins here: a line of names above one of dashes. */
 const tabular = ([names, rule = ""]) => names.includes("|") && /^\|?(\s*:?-+:?\s*\|)+(\s*:?-+:?)?$/.test(rule.trim());
 
 const cells = (line) => line.trim().replace(/^\||\|$/g, "").split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 
-/** Rows may be too short; filled up, a little text could make very many cells. */
+/** The table. Short rows are not filled up, because then a little text could make very many cells. */
 function table(lines) {
   const [names] = lines.splice(0, 2).map(cells);
   const end = lines.findIndex((line) => !line.includes("|"));
@@ -108,7 +108,7 @@ function piece([whole, , literal, strong, star, underscore, label, target]) {
   return make("em", {}, ...inline(star ?? underscore));
 }
 
-/** Pictures become links, too: nothing is fetched from elsewhere. */
+/** A link. Pictures become links, too, because nothing is fetched from elsewhere. */
 function link(label, target) {
   if (!/^https?:\/\//i.test(target) || !URL.canParse(target)) return undefined;
   return make("a", { href: target, target: "_blank", rel: "noopener noreferrer" }, label);

@@ -1,4 +1,4 @@
-// What the swarm did in the last minutes: four figures, each with its curve.
+// The swarm's last minutes: four figures, each with its curve.
 
 import { $, figure, make, setText } from "./dom.js";
 
@@ -13,15 +13,15 @@ const tiles = [
   ["tokens/s", (at) => tokensPerSecond(at)],
   ["streams", (at) => samples[at].streams, "stream"],
   ["waiting", (at) => samples[at].waiting],
-  ["ms a token", (at) => milliseconds(at)],
+  ["ms per token", (at) => milliseconds(at)],
 ].map(([unit, value, one = unit]) => ({ unit, value, one, ...tile(unit) }));
 
-/** What was before this page was opened, or while it heard nothing. */
+/** Takes over the samples from before this page was opened, or from while it heard nothing. */
 export function recallStrip(history, now) {
   samples.splice(0, samples.length, ...history.map(({ ago_s, ...figures }) => ({ at: now - ago_s, ...figures })));
 }
 
-/** Once a second: the latest status, whether it is new or not. */
+/** Adds the latest status once a second, whether it is new or not. */
 export function sampleStrip(status, now) {
   samples.push({ at: now, tokens: status.tokens, streams: status.streams, waiting: status.waiting });
   while (samples[0].at < now - KEPT_S) samples.shift();
@@ -39,13 +39,13 @@ function tokensPerSecond(at) {
   return seconds > 0 ? Math.max(0, samples[at].tokens - samples[from].tokens) / seconds : 0;
 }
 
-/** Streams over their tokens a second, which is Little's law; null where nothing runs. */
+/** Streams over their tokens a second, which is Little's law; null if nothing runs. */
 function milliseconds(at) {
   const rate = tokensPerSecond(at);
   return rate && samples[at].streams ? (1000 * samples[at].streams) / rate : null;
 }
 
-/** As wide as there are samples, but for the first minute. */
+/** The curve of these values. It is as wide as there are samples, except in the first minute. */
 function path(values) {
   const most = Math.max(1, ...values);
   const step = KEPT_S / Math.max(LEAST_S, values.length - 1);

@@ -1,17 +1,7 @@
-// The table that everyone sits at: layers from left to right, a row for each node.
+// The table of nodes: layers from left to right, and a row for each node.
 
 import { $, figure, make, setText } from "./dom.js";
 
-const WORDS = {
-  loading: "loading",
-  ready: "ready",
-  busy: "busy",
-  leaving: "draining",
-  moving: "draining",
-  paused: "paused",
-  stalled: "frozen",
-  quarantined: "quarantined",
-};
 const ENGINES = { llamacpp: "llama.cpp", transformers: "transformers" };
 const UNITS = [["h", 3600], ["min", 60], ["s", 1]];
 const WINDOW_S = 5;
@@ -40,7 +30,7 @@ export function showTable(status, now) {
   for (const [id, row] of rows) if (!seen.has(id)) row.remove(), rows.delete(id);
 }
 
-/** Rates fall to nothing when nothing comes: rows are counted over the last seconds. */
+/** Lets rates fall when no rows come: they are counted over the last seconds. */
 export function ageTable(now) {
   for (const row of rows.values()) row.age(now);
 }
@@ -98,7 +88,7 @@ class Row {
   }
 
   #count(now) {
-    if (this.#samples.at(-1)?.rows > this.#node.rows) this.#samples = []; // another stay of the same node
+    if (this.#samples.at(-1)?.rows > this.#node.rows) this.#samples = []; // the node has left and come again
     this.#samples.push({ at: now, rows: this.#node.rows });
   }
 
@@ -121,7 +111,7 @@ class Row {
 
   #tell() {
     const told = facts(this.#node);
-    if (String(told) === this.#facts) return; // what somebody reads, or has marked, stays
+    if (String(told) === this.#facts) return; // keeps what somebody has selected
     this.#facts = String(told);
     this.facts.replaceChildren(...told.map(([word, text]) => make("div", {}, make("dt", {}, word), make("dd", {}, text))));
   }
@@ -135,23 +125,23 @@ class Row {
 function stateWords(node, state) {
   if (state === "loading") return `loading ${Math.floor(100 * node.progress)} %`;
   if (state === "busy") return `busy, ${node.sessions} ${node.sessions > 1 ? "streams" : "stream"}`;
-  return WORDS[state];
+  return state;
 }
 
 function facts(node) {
   return [
-    ...(node.reason ? [["Why", node.reason]] : []),
+    ...(node.reason ? [["Reason", node.reason]] : []),
     ["Layers", node.span],
     ["Machine", `${node.threads} ${node.threads > 1 ? "threads" : "thread"}, Potluck ${node.software || "unknown"}`],
     ["Engine", [ENGINES[node.engine], node.layout, node.twin && `twin mark ${node.twin.slice(0, 12)}`].filter(Boolean).join(", ")],
     ["Memory offered", `${figure(node.memory / 2 ** 30)} GiB`],
-    ["Alone", node.tokens_per_s ? `${figure(node.tokens_per_s)} tokens/s, ${figure(node.prefill_tokens_per_s)} in prompts` : "not measured yet"],
+    ["Speed alone", node.tokens_per_s ? `${figure(node.tokens_per_s)} tokens/s, ${figure(node.prefill_tokens_per_s)} in prompts` : "not measured yet"],
     ["Round trip", `${figure(1000 * node.round_trip_s)} ms`],
     ["Tokens served", figure(node.rows)],
     ["Sessions", `${node.sessions} running, ${node.parked} kept`],
-    ["Karma", `${figure(node.credits)} credits of its account`],
+    ["Credits", `${figure(node.credits)} on its account`],
     ["Audits", audits(node)],
-    ["Last audit", node.audited_at ? `${ago(Date.now() / 1000 - node.audited_at)} ago` : "none since it came"],
+    ["Last audit", node.audited_at ? `${ago(Date.now() / 1000 - node.audited_at)} ago` : "none since it joined"],
   ];
 }
 
@@ -172,7 +162,7 @@ function bounds(span) {
 
 let drawn = "";
 
-/** Neighbouring layers that as many nodes serve are one piece. */
+/** Draws neighbouring layers that the same number of nodes serve as one piece. */
 function showCoverage(status) {
   const told = JSON.stringify([status.served, status.missing]);
   if (told === drawn) return;
@@ -197,6 +187,6 @@ function piece({ nodes, first, last }, layers) {
 }
 
 function coverageWords({ layers, covered, missing }) {
-  const which = missing.length === 1 && !missing[0].includes("-") ? "Layer" : "Layers";
-  return covered ? `All ${layers} layers are served.` : `${which} ${missing.join(", ")} of ${layers} ${which === "Layer" ? "is" : "are"} served by nobody.`;
+  const which = missing.length === 1 && !missing[0].includes("-") ? "layer" : "layers";
+  return covered ? `All ${layers} layers are served.` : `No node serves ${which} ${missing.join(", ")} of ${layers}.`;
 }
