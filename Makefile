@@ -6,7 +6,10 @@ PIP := .venv/bin/pip
 # llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
-.PHONY: install demo test lint audit docs screenshots clean
+# Python keeps what it has compiled: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: install demo check test test-random nightly lint fix audit docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -16,10 +19,31 @@ demo: .venv/demo.stamp
 test: .venv/test.stamp
 	.venv/bin/python -m pytest
 
+# What to run before a commit: format, lint, types, and all tests that start no processes and take no many seconds.
+check: .venv/test.stamp
+	.venv/bin/ruff format --check src tests benchmarks docs
+	.venv/bin/ruff check src tests benchmarks docs
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q -n auto --dist worksteal --ignore tests/e2e \
+		-m "not e2e and not slow and not torch and not browser and not postgres"
+
+# The long tests in full: a million hostile frames, two minutes of chaos.
+nightly: .venv/test.stamp
+	.venv/bin/python -m pytest --nightly tests/test_fuzz.py tests/test_life.py
+
+# The same tests in random order. The run prints its seed; `make test-random SEED=123` repeats the order.
+test-random: .venv/test.stamp
+	.venv/bin/python -m pytest -p randomly $(if $(SEED),--randomly-seed=$(SEED))
+
 lint: .venv/test.stamp
 	.venv/bin/ruff check src tests benchmarks docs
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
+
+# Formats the code, and fixes what ruff can fix by itself.
+fix: .venv/test.stamp
+	.venv/bin/ruff check --fix src tests benchmarks docs
+	.venv/bin/ruff format src tests benchmarks docs
 
 # Asks the vulnerability service of PyPI about every pin; it takes the network, so `make test` does not.
 audit: .venv/bin/pip
@@ -27,10 +51,12 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
 	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-# The pages that are generated: the protocol from the message types, the list of files from their docstrings.
+# The pages that are generated: the protocol from the message types, the list of files from their docstrings, and the
+# tables of figures from the records in docs/figures.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
 	.venv/bin/python docs/make_files.py
+	.venv/bin/python benchmarks/make_figures.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.
 screenshots: .venv/test.stamp
@@ -50,4 +76,5 @@ clean:
 
 .venv/test.stamp: .venv/demo.stamp
 	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev,eval]'
+	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m kit.kernels
 	@touch $@

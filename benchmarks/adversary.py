@@ -1,40 +1,44 @@
-"""Nodes that lie, and honest ones that differ: who is caught, after how many tokens, and what it costs.
+"""Audits against nodes that lie and honest nodes that differ: who is caught, how soon, and at what cost.
 
     python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--smollm2]
         [--prompt 20] [--part attacks|honest|overhead]
 
-Attacks: a tiny random model (with --smollm2 SmolLM2, at the default rate only) on three spans, each on two honest nodes
-and one that lies (benchmarks/hostile_node.py), until every lie was told often enough; three streams of short answers
-run meanwhile, and every one must be answered.
-From the first step, and once the node has been honest for a while: then only the regular audits can see it.
-Honest: SmolLM2 and the tiny model, every layer on three nodes, one of them with the plain weight layout, with f32 and
-f16 rows, alone and eight at once, everything audited: nobody may be accused.
-Overhead: SmolLM2, every layer twice: processor time a token with audits and without, in turns.
+Attacks: a tiny random model runs on three spans, each on two honest nodes and one that lies (see
+benchmarks/hostile_node.py), until every lie has been told often enough. Meanwhile three streams ask for short answers,
+and every one must be answered. Nodes lie from their first step on, or once they have been honest for a while and only
+the regular audits can still catch them. With --smollm2 the model is SmolLM2, at the default rate only.
+Honest: SmolLM2 and the tiny model have every layer on three nodes, some with the plain weight layout. Rows are f32 or
+f16, requests come alone or eight at once, and every session is audited. Nobody may be accused.
+Overhead: SmolLM2 has every layer on two nodes. The processor time per token is measured with and without audits in
+turns.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 import psutil
 from gguf import GGMLQuantizationType
 
+from bench.hostile import HostileNode
+from bench.prompts import Prompts
+from bench.record import Aim, Figure, Measure, at_least, below
+from bench.report import Report, options_parser
+from bench.streams import ask_together
+from bench.tables import counted, print_table
+from bench.traffic import Traffic, wait_until
 from calibrate import KINDS, requantized
-from common import Prompts, ask_together, begin, print_aim, print_json, print_table, request
 from hostile_node import LIES
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, demo_model
@@ -52,92 +56,19 @@ MOST_LIES = 400
 AIM_TOKENS = 200
 RATES = (0.01, 0.02, 0.05)
 DEFAULT_RATE = 0.02
+OVERHEAD_RATES = ("0", str(DEFAULT_RATE))
 ATTACKS = tuple(name for name in LIES if name != "none")
 
-
-class HostileNode:
-    """The process of one, and how each of its stays ended: (caught, lies told)."""
-
-    def __init__(self, url: str, span: Span, model: Path, **options: object) -> None:
-        script = str(Path(__file__).with_name("hostile_node.py"))
-        flags = [text for name, value in options.items() for text in (f"--{name}", str(value)) if value is not True]
-        flags += [f"--{name}" for name, value in options.items() if value is True]
-        flags = [flag for flag in flags if flag != "True"]
-        self.stays: list[tuple[bool, int]] = []
-        self.ready = threading.Event()
-        self._popen = subprocess.Popen(
-            [sys.executable, script, url, str(span), "--model", str(model), *flags],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._popen.stdout is not None
-        for line in self._popen.stdout:
-            word, _, count = line.partition(" ")
-            if word in ("CAUGHT", "FREE"):
-                self.stays.append((word == "CAUGHT", int(count)))
-            elif word == "Serving":
-                self.ready.set()
-
-    def __enter__(self) -> HostileNode:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._popen.terminate()
-        self._popen.wait()
-
-
-@dataclass
-class Traffic:
-    """Short answers, so many at a time, until it is left. errors: what broke off."""
-
-    url: str
-    model: str
-    prompts: Prompts
-    prompt: int = PROMPT
-    answers: int = 0
-    errors: list[str] = field(default_factory=list)
-    _stop: bool = False
-
-    async def _stream(self, client: httpx.AsyncClient, tokens: int) -> None:
-        while not self._stop:
-            [prompt] = self.prompts.take(1, self.prompt)
-            body = {**request(self.model, prompt, tokens), "stream": False}
-            reply = await client.post("/v1/completions", json=body)
-            self.answers += 1
-            if reply.status_code != 200:
-                self.errors.append(reply.text)
-
-    async def _run(self, streams: int, tokens: int) -> None:
-        async with httpx.AsyncClient(base_url=self.url, timeout=120.0, trust_env=False) as client:
-            await asyncio.gather(*(self._stream(client, tokens) for _ in range(streams)))
-
-    @contextmanager
-    def flowing(self, streams: int, tokens: int) -> Iterator[Traffic]:
-        thread = threading.Thread(target=lambda: asyncio.run(self._run(streams, tokens)))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._stop = True
-            thread.join()
-
-
-def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
+RUNS, CAUGHT = Measure("runs", "count"), Measure("caught", "%")
+WITHIN = Measure(f"within {AIM_TOKENS} tokens", "%")
+MEDIAN, MOST = Measure("median tokens until caught", "count"), Measure("most tokens", "count")
+AUDITS, ACCUSED = Measure("audits", "count"), Measure("accusations", "count")
+OVERHEAD = Measure("processor time added to a token", "%")
 
 
 @contextmanager
 def honest_nodes(model: Path, spans: Sequence[Span], copies: int, serve: Sequence[str]) -> Iterator[LocalSwarm]:
-    """Every span so many times, on nodes with names, and so keys, of their own."""
+    """A swarm with every span on so many nodes. Each node has a name, and so a key, of its own."""
     with LocalSwarm(model, [], serve=serve, join=["--model", str(model), "--threads", "1"]) as swarm:
         for span in spans:
             for copy in range(copies):
@@ -149,7 +80,7 @@ def honest_nodes(model: Path, spans: Sequence[Span], copies: int, serve: Sequenc
 
 
 def attack_groups() -> list[dict[int, str]]:
-    """Which attacks to run side by side, by the span that lies: one a span. Only the last one has candidates."""
+    """The attacks to run side by side: one for each span that lies. Only the last span has candidates to forge."""
     last = ["forged candidates", "noise 1 %", "bias 0.1 %", "zeros"]
     others = [attack for attack in ATTACKS if attack != "forged candidates"]
     groups = [{0: one, 1: other} for one, other in zip(others[::2], others[1::2], strict=False)]
@@ -158,6 +89,22 @@ def attack_groups() -> list[dict[int, str]]:
     for group, attack in zip(groups, last, strict=False):
         group[2] = attack
     return groups
+
+
+@dataclass
+class Ending:
+    """How the stays of one liar ended: for each, whether it was caught and in how many steps it had lied by then."""
+
+    attack: str
+    place: int
+    honest: int
+    rate: float
+    stays: list[tuple[bool, int]]
+
+    @property
+    def told(self) -> list[int]:
+        """The lies that were told in each of the stays that ended with the node being caught."""
+        return [lies for caught, lies in self.stays if caught]
 
 
 def run_group(
@@ -181,65 +128,72 @@ def run_group(
         return {key: node.stays[:] for key, node in nodes.items()}
 
 
-def attack_part(model: Path, runs: dict[float, int], prompt: int) -> dict[str, Any]:
-    rows, figures, everything = [], [], list[tuple[bool, int]]()
-    vocabulary = open_tokenizer(model).vocabulary
-    for rate, count in runs.items():
-        spans = even_spans(open_model(model).layers, 3)
-        serve = ["--local", "--audit", str(rate)]
-        with honest_nodes(model, spans, 2, serve) as swarm:
-            name = swarm.wait_covered()["model"]
-            for honest in (0, TRUSTED_STEPS):
-                for group in attack_groups():
-                    traffic = Traffic(swarm.url, name, Prompts(vocabulary, seed=time.time_ns() % 2**32), prompt)
-                    stays = run_group(swarm, model, group, honest, count, traffic)
-                    if traffic.errors:
-                        sys.exit(f"An answer broke off: {traffic.errors[0]}")
-                    for (attack, place), ended in stays.items():
-                        told = [lies for caught, lies in ended if caught]
-                        within = sum(caught and lies <= AIM_TOKENS for caught, lies in ended)
-                        if rate == DEFAULT_RATE:
-                            everything += ended
-                        when = "once trusted" if honest else "at once"
-                        rows.append(
-                            (
-                                f"{attack}, span {place}",
-                                when,
-                                f"{rate:.0%}",
-                                len(ended),
-                                f"{len(told) / len(ended):.0%}",
-                                f"{within / len(ended):.0%}",
-                                f"{median(told):.0f}" if told else "-",
-                                f"{max(told)}" if told else "-",
-                            )
-                        )
-                        figures.append(
-                            {
-                                "attack": attack,
-                                "place": place,
-                                "honest": honest,
-                                "rate": rate,
-                                "runs": len(ended),
-                                "caught": len(told) / len(ended),
-                                "within": within / len(ended),
-                                "tokens": told,
-                            }
-                        )
-            wronged = [node for node in swarm.status()["nodes"] if node["state"] == "quarantined"]
-            wronged = [node for node in wronged if not node["name"].startswith("liar")]
-            if wronged:
-                sys.exit(f"An honest node was convicted: {wronged}")
-    print_table(("attack", "lies", "rate", "runs", "caught", "in 200", "median", "most"), rows)
-    share = sum(caught and lies <= AIM_TOKENS for caught, lies in everything) / max(1, len(everything))
-    aim = print_aim(f"caught within {AIM_TOKENS} tokens at the default rate", share, at_least=0.99)
-    return {"attacks": figures, "within_aim": aim, "runs_at_default": len(everything)}
+def attack(model: Path, rate: float, runs: int, prompt: int) -> Iterator[Ending]:
+    """Run all attacks at one rate of audits. Ends the program if an honest node is convicted."""
+    spans, vocabulary = even_spans(open_model(model).layers, 3), open_tokenizer(model).vocabulary
+    with honest_nodes(model, spans, 2, ["--local", "--audit", str(rate)]) as swarm:
+        name = swarm.wait_covered()["model"]
+        for honest in (0, TRUSTED_STEPS):
+            for group in attack_groups():
+                traffic = Traffic(swarm.url, name, Prompts(vocabulary, seed=time.time_ns() % 2**32), prompt)
+                ended = run_group(swarm, model, group, honest, runs, traffic)
+                if traffic.errors:
+                    sys.exit(f"An answer broke off: {traffic.errors[0]}")
+                for (lie, place), stays in ended.items():
+                    yield Ending(lie, place, honest, rate, stays)
+        quarantined = [node for node in swarm.status()["nodes"] if node["state"] == "quarantined"]
+        if wronged := [node for node in quarantined if not node["name"].startswith("liar")]:
+            sys.exit(f"An honest node was convicted: {wronged}")
+
+
+def within(stays: Sequence[tuple[bool, int]]) -> float:
+    """The percentage of stays that were caught in time."""
+    return 100 * sum(caught and lies <= AIM_TOKENS for caught, lies in stays) / len(stays)
+
+
+def stay_figures(case: str, endings: Sequence[Ending], aim: Aim | None = None) -> list[Figure]:
+    stays = [stay for one in endings for stay in one.stays]
+    told = [lies for one in endings for lies in one.told]
+    return [
+        RUNS.of(case, len(stays)),
+        CAUGHT.of(case, 100 * len(told) / len(stays)),
+        WITHIN.of(case, within(stays), aim),
+        *([MEDIAN.of(case, median(told)), MOST.of(case, max(told))] if told else []),
+    ]
+
+
+def attack_part(report: Report, model: Path, runs: dict[float, int], prompt: int, part: str) -> dict[str, Any]:
+    endings = [ending for rate, count in runs.items() for ending in attack(model, rate, count, prompt)]
+    begins = {0: "at once", TRUSTED_STEPS: "once trusted"}
+    print_table(
+        ("attack", "lies", "rate", "runs", "caught", "in time"),
+        [
+            (
+                f"{one.attack}, span {one.place}",
+                begins[one.honest],
+                f"{one.rate:.0%}",
+                len(one.stays),
+                len(one.told),
+                f"{within(one.stays):.0f}%",
+            )
+            for one in endings
+        ],
+    )
+    figures = []
+    for rate, (honest, begin) in product(runs, begins.items()):
+        chosen = [one for one in endings if (one.rate, one.honest) == (rate, honest)]
+        figures += stay_figures(f"{rate:.0%}, {begin}", chosen)
+    default = [one for one in endings if one.rate == DEFAULT_RATE]
+    figures += stay_figures("all at the default rate", default, at_least(99))
+    report.add({"audits, and when the lies begin": figures}, part)
+    return {"attacks": [asdict(one) for one in endings]}
 
 
 # Honest nodes that differ
 
 
-def honest_part(models: Sequence[tuple[Path, int]]) -> dict[str, Any]:
-    """(model, audits) each: half of them over f32 rows, half over f16."""
+def honest_part(report: Report, models: Sequence[tuple[Path, int]]) -> None:
+    """models: each with the number of audits to run on it, half of them over f32 rows and half over f16 rows."""
     rows, audits, accused = [], 0, 0
     for model, wanted in models:
         for form in ("f32", "f16"):
@@ -248,8 +202,8 @@ def honest_part(models: Sequence[tuple[Path, int]]) -> dict[str, Any]:
                 audits, accused = audits + passed + failed + undecided, accused + failed + undecided
                 rows.append((model.stem[:24], form, streams, passed, failed, undecided))
     print_table(("model", "rows", "at once", "passed", "failed", "undecided"), rows)
-    aim = print_aim("false accusations", accused, below=1)
-    return {"audits": audits, "accusations": aim}
+    case = "two weight layouts"
+    report.add({"honest nodes": [AUDITS.of(case, audits), ACCUSED.of(case, accused, below(1))]}, "honest")
 
 
 def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int, int, int]:
@@ -264,7 +218,7 @@ def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int
                 node = stack.enter_context(HostileNode(swarm.url, span, model, **options))
                 node.ready.wait(60)
         name = swarm.wait_until(lambda status: min(status["served"]) >= 2)["model"]
-        traffic = Traffic(swarm.url, name, Prompts(open_tokenizer(model).vocabulary, seed=len(form) + streams))
+        traffic = Traffic(swarm.url, name, Prompts(open_tokenizer(model).vocabulary, seed=len(form) + streams), PROMPT)
 
         def audits() -> tuple[int, int, int]:
             status = swarm.status()
@@ -282,24 +236,37 @@ def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int
 
 
 def cpu_s(swarm: LocalSwarm) -> float:
-    """Processor seconds that coordinator and nodes have taken so far."""
+    """The processor seconds that the coordinator and the nodes have taken so far."""
     processes = [psutil.Process(process.popen.pid) for process in (swarm.coordinator, *swarm.nodes)]
     return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
-def overhead_part(rounds: int, streams: int) -> dict[str, Any]:
-    """Two swarms, asked in turns. Processor seconds a token are compared: of what else runs here they tell little.
+@dataclass
+class Overhead:
+    """The processor seconds per token of each round, by the rate of audits, and the number of audits."""
 
-    They are what limits the throughput of a swarm whose nodes have enough to do.
+    streams: int
+    spent: dict[str, list[float]]
+    audits: int
+
+    def figure(self) -> Figure:
+        without, with_audits = (sum(self.spent[rate]) for rate in OVERHEAD_RATES)
+        return OVERHEAD.of(counted(self.streams, "stream"), 100 * (with_audits / without - 1), below(4))
+
+
+def measure_overhead(rounds: int, streams: int) -> Overhead:
+    """Ask two swarms in turns, and compare their processor seconds per token.
+
+    Other programs on the machine hardly change these, and they limit the throughput of a swarm that is fully used.
     """
     model = demo_model()
     spans = even_spans(open_model(model).layers, 3)
     prompts = Prompts(open_tokenizer(model).vocabulary)
-    rates = ("0", str(DEFAULT_RATE))
-    spent: dict[str, list[float]] = {rate: [] for rate in rates}
+    spent: dict[str, list[float]] = {rate: [] for rate in OVERHEAD_RATES}
     with ExitStack() as stack:
         swarms = {
-            rate: stack.enter_context(honest_nodes(model, spans, 2, ["--local", "--audit", rate])) for rate in rates
+            rate: stack.enter_context(honest_nodes(model, spans, 2, ["--local", "--audit", rate]))
+            for rate in OVERHEAD_RATES
         }
         names = {rate: swarm.wait_covered()["model"] for rate, swarm in swarms.items()}
         for rate, swarm in swarms.items():  # newcomers' sessions, which are all audited
@@ -313,46 +280,56 @@ def overhead_part(rounds: int, streams: int) -> dict[str, Any]:
                     ask_together(swarm.url, names[rate], prompts.take(streams, PROMPT), ANSWER)
                 spent[rate].append((cpu_s(swarm) - begun) / (4 * streams * ANSWER))
         audits = swarms[str(DEFAULT_RATE)].status()["audits_passed"] - before
-    without, with_audits = (sum(spent[rate]) / rounds for rate in rates)
-    print(f"{streams} at once: {audits} audits; {without:.4f} s a token without, {with_audits:.4f} with", flush=True)
-    aim = print_aim(f"overhead at {DEFAULT_RATE:.0%}, {streams} at once", with_audits / without - 1, below=0.04)
-    return {"streams": streams, "cpu_s_a_token": spent, "overhead": aim, "audits": audits}
+    return Overhead(streams, spent, audits)
+
+
+def overhead_part(report: Report, rounds: int) -> dict[str, Any]:
+    measured = [measure_overhead(rounds, streams) for streams in (1, 4)]
+    report.add({"audits at the default rate": [one.figure() for one in measured]}, "overhead")
+    return {"overhead": [asdict(one) for one in measured]}
+
+
+def rates_and_runs(options: argparse.Namespace) -> dict[float, int]:
+    """How often each attack runs at each rate. In short benchmarks there is only the default rate."""
+    if options.quick or options.smollm2 or options.prompt != PROMPT:
+        return {DEFAULT_RATE: options.runs}
+    return {rate: options.runs if rate == DEFAULT_RATE else max(2, options.runs // 3) for rate in RATES}
+
+
+def tiny_model(folder: Path, dtype: GGMLQuantizationType) -> Path:
+    return write_tiny_gguf(folder / f"tiny-{dtype.name}.gguf", tokenizer="bpe", context=4096, dtype=dtype)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=15, help="of each attack at the default rate")
+    parser = options_parser(__doc__)
+    parser.add_argument("--runs", type=int, default=15, help="runs of each attack at the default rate")
     parser.add_argument("--audits", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=5, help="for the overhead")
-    parser.add_argument("--quick", action="store_true", help="few of everything")
-    parser.add_argument("--smollm2", action="store_true", help="attack SmolLM2 in place of a tiny model: much slower")
-    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens, for the attacks")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds for the overhead")
+    parser.add_argument("--quick", action="store_true", help="measure little of everything")
+    parser.add_argument(
+        "--smollm2", action="store_true", help="attack SmolLM2 instead of a tiny model, which is much slower"
+    )
+    parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of each prompt in the attacks")
     parser.add_argument("--part", choices=("attacks", "honest", "overhead"))
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.runs, arguments.audits, arguments.rounds = 3, 200, 1
-    begin()
-    figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["POTLUCK_DATA"] = folder  # whom a coordinator caught it remembers
-        tiny = write_tiny_gguf(
-            Path(folder) / "tiny.gguf", tokenizer="bpe", context=4096, dtype=GGMLQuantizationType.Q8_0
-        )
-        if arguments.part in (None, "attacks"):
-            runs = {rate: arguments.runs if rate == DEFAULT_RATE else max(2, arguments.runs // 3) for rate in RATES}
-            model = demo_model() if arguments.smollm2 else tiny
-            few = arguments.quick or arguments.smollm2 or arguments.prompt != PROMPT
-            figures |= attack_part(model, {DEFAULT_RATE: arguments.runs} if few else runs, arguments.prompt)
-        if arguments.part in (None, "honest"):
-            # Q4_0: of the usual weights the ones with most layouts.
-            small = write_tiny_gguf(
-                Path(folder) / "tiny-q4_0.gguf", tokenizer="bpe", context=4096, dtype=GGMLQuantizationType.Q4_0
-            )
-            real = requantized(demo_model(), KINDS["Q4_0"], Path(folder))
-            figures["honest"] = honest_part([(small, arguments.audits * 4 // 5), (real, arguments.audits // 5)])
-        if arguments.part in (None, "overhead"):
-            figures["overhead"] = [overhead_part(arguments.rounds, streams) for streams in (1, 4)]
-    print_json("adversary", **figures)
+    options = parser.parse_args()
+    if options.quick:
+        options.runs, options.audits, options.rounds = 3, 200, 1
+    report = Report("adversary", options)
+    details: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["POTLUCK_DATA"] = name  # whom a coordinator caught it remembers
+        folder = Path(name)
+        if options.part in (None, "attacks"):
+            model = demo_model() if options.smollm2 else tiny_model(folder, GGMLQuantizationType.Q8_0)
+            part = "smollm2" if options.smollm2 else ""
+            details |= attack_part(report, model, rates_and_runs(options), options.prompt, part)
+        if options.part in (None, "honest"):
+            small = tiny_model(folder, GGMLQuantizationType.Q4_0)  # of the usual weights those with most layouts
+            real = requantized(demo_model(), KINDS["Q4_0"], folder)
+            honest_part(report, [(small, options.audits * 4 // 5), (real, options.audits // 5)])
+        if options.part in (None, "overhead"):
+            details |= overhead_part(report, options.rounds)
+    report.finish(**details)
 
 
 if __name__ == "__main__":

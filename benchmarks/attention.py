@@ -1,8 +1,8 @@
-"""What `--attention fast` gains: SmolLM2 in one engine, with the exact cache (q8_0) and with the fast one (f16).
+"""What `--attention fast` gains: SmolLM2 in one engine with the exact cache (q8_0) and with the fast one (f16).
 
     python benchmarks/attention.py [--threads 2] [--prompt 2048] [--streams 16] [--rounds 3]
 
-Both run in turns in one go. Fast attention's bits depend on batches and threads, so no answers are compared.
+Both run in turns within one run. Fast attention's bits depend on batches and threads, so no answers are compared.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import time
 
 import numpy as np
 
-from common import begin, print_json, print_table
+from bench.record import Figure, Measure, Unit
+from bench.report import Report, options_parser
+from bench.rounds import Values, medians
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.local import demo_model
@@ -23,9 +25,14 @@ from potluck.types import MAX_STEP_ROWS, Attention, Capacity, Span
 
 DECODES = 16
 
+GAIN = Measure("times as fast", "ratio")
+
+Rounds = dict[Attention, list[Values]]
+"""Of each kind of attention, what each round measured."""
+
 
 def prefill_s(engine: LlamaCppEngine, length: int, session: int = 0) -> float:
-    """Seconds of a prompt in steps as nodes get them."""
+    """The seconds that a prompt takes in steps as nodes get them."""
     tokens = (np.arange(length) * 7919 % engine.vocabulary).astype(np.int32)
     start = time.perf_counter()
     for position in range(0, length, MAX_STEP_ROWS):
@@ -34,7 +41,7 @@ def prefill_s(engine: LlamaCppEngine, length: int, session: int = 0) -> float:
 
 
 def decode_s(engine: LlamaCppEngine, sessions: int, length: int) -> float:
-    """Median seconds of a batch with one row of each session, each of which holds so many positions."""
+    """The median seconds of a batch with one row of each session, when each session holds so many positions."""
     seconds = []
     for step in range(DECODES):
         batch = [Segment(one, length + step, np.array([one], np.int32), engine.span.last, 1) for one in range(sessions)]
@@ -44,7 +51,7 @@ def decode_s(engine: LlamaCppEngine, sessions: int, length: int) -> float:
     return statistics.median(seconds)
 
 
-def one_round(engine: LlamaCppEngine, prompt: int, streams: int) -> dict[str, float]:
+def one_round(engine: LlamaCppEngine, prompt: int, streams: int) -> Values:
     long_s = prefill_s(engine, prompt)
     one_s = decode_s(engine, 1, prompt)
     engine.close(0)
@@ -57,48 +64,57 @@ def one_round(engine: LlamaCppEngine, prompt: int, streams: int) -> dict[str, fl
     return {"prefill_s": long_s, "one_stream_s": one_s, "streams_s": many_s}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--prompt", type=int, default=2048)
-    parser.add_argument("--streams", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    begin()
+def measure(options: argparse.Namespace) -> Rounds:
     path = demo_model()
     layers = open_model(path).layers
-    capacity = Capacity(arguments.streams, 2 * arguments.prompt + DECODES * arguments.streams, MAX_STEP_ROWS)
-    rounds: dict[Attention, list[dict[str, float]]] = {Attention.EXACT: [], Attention.FAST: []}
-    for _ in range(arguments.rounds):
-        for attention, times in rounds.items():
+    capacity = Capacity(options.streams, 2 * options.prompt + DECODES * options.streams, MAX_STEP_ROWS)
+    rounds: Rounds = {Attention.EXACT: [], Attention.FAST: []}
+    for _ in range(options.rounds):
+        for attention, values in rounds.items():
             engine = LlamaCppEngine(
                 path,
                 span=Span(0, layers - 1),
                 layers=layers,
                 attention=attention,
                 capacity=capacity,
-                threads=arguments.threads,
+                threads=options.threads,
             )
-            engine.use_cores(usable_cores()[: arguments.threads])
-            times.append(one_round(engine, arguments.prompt, arguments.streams))
+            engine.use_cores(usable_cores()[: options.threads])
+            values.append(one_round(engine, options.prompt, options.streams))
             engine.rest()
             engine.unload()
-    medians = {
-        attention: {key: statistics.median(one[key] for one in times) for key in times[0]}
-        for attention, times in rounds.items()
+    return rounds
+
+
+def figures_of(rounds: Rounds, options: argparse.Namespace) -> list[Figure]:
+    cases: dict[str, tuple[str, Unit, float]] = {
+        "prefill_s": (f"prompt of {options.prompt:,} tokens", "s", 1),
+        "one_stream_s": (f"token of one stream that holds {options.prompt:,}", "ms", 1e3),
+        "streams_s": (f"token of {options.streams} streams that together hold as many", "ms", 1e3),
     }
-    names = {
-        "prefill_s": f"prompt of {arguments.prompt} tokens",
-        "one_stream_s": f"a token of one stream, {arguments.prompt} tokens held",
-        "streams_s": f"a token of {arguments.streams} streams, the same in all",
-    }
-    exact, fast = medians[Attention.EXACT], medians[Attention.FAST]
-    table = [
-        (name, f"{exact[key]:.4f} s", f"{fast[key]:.4f} s", f"{exact[key] / fast[key]:.2f}")
-        for key, name in names.items()
+    exact, fast = (medians(rounds[attention]) for attention in (Attention.EXACT, Attention.FAST))
+    return [
+        figure
+        for name, (case, unit, scale) in cases.items()
+        for figure in (
+            Measure("exact", unit).of(case, scale * exact[name]),
+            Measure("fast", unit).of(case, scale * fast[name]),
+            GAIN.of(case, exact[name] / fast[name]),
+        )
     ]
-    print_table(("", "exact", "fast", "times as fast"), table)
-    print_json("attention", exact=exact, fast=fast, gain={key: exact[key] / fast[key] for key in exact})
+
+
+def main() -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--prompt", type=int, default=2048)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    report = Report("attention", options)
+    rounds = measure(options)
+    report.add({"time of a": figures_of(rounds, options)})
+    report.finish(rounds=rounds)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
-"""How far honest nodes differ that are no twins: the figures behind src/potluck/coordinator/audits/verdict.py.
+"""How much honest nodes differ if they are no twins, for the tolerances in src/potluck/coordinator/audits/verdict.py.
 
     python benchmarks/calibrate.py [--tokens 1500] [--model FILE]
 
-Each span of a model (SmolLM2, as it is and quantized anew) is computed with llama.cpp's optimised weight layout, a
-token at a time, and with the plain one, 64 rows at a time, both from the same rows: over f32 and f16 rows, and with
-rows that are rounded to f16 for one of them only.
+Each span of a model (SmolLM2 as it is, and quantized anew) is computed from the same rows in two ways: with llama.cpp's
+optimised weight layout, one token at a time, and with the plain one, 64 rows at a time. Rows travel as f32, as f16, or
+as f16 for one of the two only.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import numpy as np
 
-from common import begin, print_json, print_table
+from bench.record import Figure, Measure
+from bench.report import Report, options_parser
 from potluck.coordinator.audits.verdict import rows_error, scores_error
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.engine.base import Segment
@@ -35,12 +36,29 @@ from potluck.wire.rows import pack_rows, unpack_rows
 KINDS = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
 TOP = 40
 SESSION_TOKENS = 250
+WIRES = ((RowFormat.F32, False), (RowFormat.F16, False), (RowFormat.F32, True))
+"""How rows travel, and whether one of the two engines gets rounded rows."""
 TEXT = Path(__file__).parent.parent / "tests" / "data" / "alice.txt"
+
+
+ROWS = Measure("rows", "count")
+HIDDEN = {
+    50: Measure("hidden p50", "ratio"),
+    99.9: Measure("hidden p99.9", "ratio"),
+    100: Measure("hidden, most", "ratio"),
+}
+LOGPROB = {
+    50: Measure("log-prob. p50", "ratio"),
+    99.9: Measure("log-prob. p99.9", "ratio"),
+    100: Measure("log-prob., most", "ratio"),
+}
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass
 class Errors:
-    """Of every row that was compared."""
+    """The errors of every row that was compared."""
 
     hidden: list[float] = field(default_factory=list)
     logprob: list[float] = field(default_factory=list)
@@ -72,8 +90,8 @@ def load(model: Path, span: Span, folder: Path, *, optimised: bool) -> LlamaCppE
     )
 
 
-def run(engine: LlamaCppEngine, data: np.ndarray, rows: int) -> np.ndarray:
-    """All outputs of a session that is fed so many rows at a time."""
+def run(engine: LlamaCppEngine, data: Array, rows: int) -> Array:
+    """All outputs of a session that gets so many rows at a time."""
     engine.close(1)
     starts = range(0, len(data), rows)
     parts = [data[start : start + rows] for start in starts]
@@ -83,15 +101,16 @@ def run(engine: LlamaCppEngine, data: np.ndarray, rows: int) -> np.ndarray:
     )
 
 
-def through_wire(rows: np.ndarray, form: RowFormat) -> np.ndarray:
-    payload = pack_rows(rows, form)
-    return np.array(unpack_rows(memoryview(payload), *rows.shape, form))
+def through_wire(rows: Array, form: RowFormat) -> Array:
+    count, width = rows.shape
+    return np.array(unpack_rows(memoryview(pack_rows(rows, form)), count, width, form))
 
 
-def compare(
-    model: Path, parts: int, sessions: list[np.ndarray], form: RowFormat, folder: Path, rounded: bool
-) -> Errors:
-    """rounded: the other one gets f16 rows: it shows what a last bit becomes, where both layouts compute the same."""
+def compare(model: Path, parts: int, sessions: list[Array], form: RowFormat, folder: Path, rounded: bool) -> Errors:
+    """Compare both layouts span by span.
+
+    rounded: the plain one gets f16 rows, which shows what the last bits become even if both layouts compute the same.
+    """
     errors = Errors()
     inputs = sessions
     for span in even_spans(open_model(model).layers, parts):
@@ -111,44 +130,54 @@ def compare(
     return errors
 
 
-def _scores_errors(one: np.ndarray, other: np.ndarray) -> Iterator[float]:
-    """As audits compare them: the second one is also asked for what the first one named."""
+def _scores_errors(one: Array, other: Array) -> Iterator[float]:
+    """Compare scores as audits do: the second engine is also asked for the candidates that the first one named."""
     for mine, theirs in zip(one, other, strict=True):
         named = best_candidates(mine, TOP, ())
         yield scores_error(named, best_candidates(theirs, TOP, named[0].tolist()), TOP)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=1500)
-    parser.add_argument("--model", type=Path, default=None)
-    arguments = parser.parse_args()
-    begin()
-    path = arguments.model or demo_model()
-    tokenizer = open_tokenizer(path)
-    text = tokenizer.encode(TEXT.read_text(), special=False, bos=False)
-    random = np.random.default_rng(0).integers(256, tokenizer.vocabulary, max(0, arguments.tokens - len(text)))
-    tokens = np.array([*text, *random.tolist()][: arguments.tokens], np.int32)
-    sessions = [tokens[start : start + SESSION_TOKENS] for start in range(0, len(tokens), SESSION_TOKENS)]
-    table, figures = [], list[dict[str, Any]]()
+def errors_of(path: Path, sessions: list[Array]) -> Iterator[tuple[str, Errors]]:
+    """The errors of each way to quantize, cut and send the model, with a description of the way."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = {path.stem: path, **{kind: requantized(path, number, folder) for kind, number in KINDS.items()}}
-        for kind, model in models.items():
-            for parts in (3, 2):
-                for form, rounded in ((RowFormat.F32, False), (RowFormat.F16, False), (RowFormat.F32, True)):
-                    errors = compare(model, parts, sessions, form, folder, rounded)
-                    shares = [float(np.percentile(errors.hidden, share)) for share in (50, 99.9, 100)]
-                    scores = [float(np.percentile(errors.logprob, share)) for share in (50, 99.9, 100)]
-                    shown = [f"{value:.4f}" for value in (*shares, *scores)]
-                    wire = "f16 for one" if rounded else form
-                    table.append((kind, open_model(model).layers // parts, wire, len(errors.hidden), *shown))
-                    figures.append({"model": kind, "parts": parts, "rows": wire, "hidden": shares, "logprob": scores})
-                    print(table[-1], flush=True)
-    print_table(
-        ("weights", "layers", "wire", "rows", "hidden p50", "p99.9", "most", "log-prob. p50", "p99.9", "most"), table
-    )
-    print_json("calibrate", figures=figures)
+        for (kind, model), parts, (form, rounded) in product(models.items(), (3, 2), WIRES):
+            layers = open_model(model).layers // parts
+            wire = "f16 for one" if rounded else form
+            yield f"{kind}, {layers} layers, {wire}", compare(model, parts, sessions, form, folder, rounded)
+
+
+def figures_of(case: str, errors: Errors) -> list[Figure]:
+    return [
+        ROWS.of(case, len(errors.hidden)),
+        *(measure.of(case, float(np.percentile(errors.hidden, share))) for share, measure in HIDDEN.items()),
+        *(measure.of(case, float(np.percentile(errors.logprob, share))) for share, measure in LOGPROB.items()),
+    ]
+
+
+def token_sessions(path: Path, count: int) -> list[Array]:
+    """So many tokens in sessions of equal length; those of a text come first, then random ones."""
+    tokenizer = open_tokenizer(path)
+    text = tokenizer.encode(TEXT.read_text(), special=False, bos=False)
+    random = np.random.default_rng(0).integers(256, tokenizer.vocabulary, max(0, count - len(text)))
+    tokens = np.array([*text, *random.tolist()][:count], np.int32)
+    return [tokens[start : start + SESSION_TOKENS] for start in range(0, len(tokens), SESSION_TOKENS)]
+
+
+def main() -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument("--tokens", type=int, default=1500)
+    parser.add_argument("--model", type=Path, default=None)
+    options = parser.parse_args()
+    options.model = options.model or demo_model()
+    report = Report("calibrate", options)
+    figures: list[Figure] = []
+    for case, errors in errors_of(options.model, token_sessions(options.model, options.tokens)):
+        figures += figures_of(case, errors)
+        print(f"{case}: {len(errors.hidden)} rows", flush=True)
+    report.add({"weights, layers and wire": figures})
+    report.finish()
 
 
 if __name__ == "__main__":

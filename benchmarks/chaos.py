@@ -1,12 +1,13 @@
-"""Nodes die, freeze and lose their sockets while many streams run: does every answer stay what it is?
+"""Nodes die, freeze and lose their sockets while many streams run, and no answer may change.
 
     python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0] [--audit 0.02] [--plain]
 
-SmolLM2 on six nodes, every layer twice. Every few seconds one of them, chosen at random, is killed with SIGKILL and
-started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same again and again. Ends with
-an error when an answer breaks off, or differs by a byte from the same answer before the chaos, or when an audit finds
-fault with a node: all are honest. With --plain the weights are Q4_0 and each layer's second node has the plain layout,
-which computes other bits: answers that differ are counted then.
+SmolLM2 runs on six nodes, so that two nodes have each layer. Every few seconds one of them, chosen at random, is killed
+with SIGKILL and started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same question
+again and again. The benchmark ends with an error if an answer breaks off or differs by a byte from the same answer
+before the chaos, or if an audit finds fault with a node, because all of them are honest. With --plain the weights are
+Q4_0 and the second node of each layer has the plain layout, which computes other bits. Then answers that differ are
+only counted.
 """
 
 from __future__ import annotations
@@ -25,21 +26,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bench.links import SlowLink
+from bench.prompts import Prompt, Prompts
+from bench.record import Figure, Measure, below
+from bench.report import Report, options_parser
+from bench.rounds import percentile
+from bench.streams import Stream, all_gaps, ask, ask_in_turn, open_client
+from bench.swarms import forbid_optimised
 from calibrate import KINDS, requantized
-from common import (
-    Prompt,
-    Prompts,
-    SlowLink,
-    Stream,
-    ask,
-    ask_in_turn,
-    begin,
-    forbid_optimised,
-    open_client,
-    percentile,
-    print_json,
-    print_table,
-)
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, Process, demo_model
 from potluck.models.sources import open_model
@@ -50,9 +44,14 @@ LEAST_PROMPT, MOST_PROMPT = 16, 64
 FREEZE_S = 4.0
 SPANS = 3
 
+COUNT, PAUSE, SPEED = Measure("result", "count"), Measure("result", "s"), Measure("result", "tokens/s")
+
+
+DISTURBANCES = {"kill": "nodes killed", "freeze": "nodes frozen", "cut": "lines cut"}
+
 
 class Line(SlowLink):
-    """A node's connections, which can be cut."""
+    """The connections of a node, which can be cut."""
 
     def __init__(self, url: str) -> None:
         self._sockets: list[socket.socket] = []
@@ -82,7 +81,7 @@ class Seat:
 
 @dataclass
 class Swarm:
-    """Every layer twice."""
+    """A swarm with two nodes for every layer."""
 
     local: LocalSwarm
     model: Path
@@ -107,7 +106,7 @@ async def disturb(swarm: Swarm, deadline: float, every_s: float, chance: random.
     try:
         while time.monotonic() < deadline:
             await asyncio.sleep(every_s * chance.uniform(0.7, 1.3))
-            seat, what = chance.choice(swarm.seats), chance.choice(["kill", "freeze", "cut"])
+            seat, what = chance.choice(swarm.seats), chance.choice(list(DISTURBANCES))
             done[what] += 1
             if what == "kill":
                 await asyncio.to_thread(swarm.kill, seat)
@@ -123,7 +122,7 @@ async def disturb(swarm: Swarm, deadline: float, every_s: float, chance: random.
 
 
 async def ask_until(deadline: float, url: str, model: str, prompt: Prompt) -> list[Stream]:
-    """The same again and again."""
+    """Ask the same question again and again."""
     answers: list[Stream] = []
     async with open_client(url) as client:
         while time.monotonic() < deadline:
@@ -144,60 +143,100 @@ async def chaos(
 
 
 def leaked(status: dict[str, Any]) -> int:
-    """Sessions that nodes hold and nobody knows of."""
+    """The number of sessions that nodes hold and the coordinator does not know."""
     return sum(abs(node["held"] - node["sessions"] - node["parked"]) for node in status["nodes"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--streams", type=int, default=16)
-    parser.add_argument("--every", type=float, default=4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--audit", type=float, default=0.02, help="as of potluck serve")
-    parser.add_argument("--plain", action="store_true", help="half of the nodes without optimised weight layouts")
-    arguments = parser.parse_args()
-    begin()
-    lengths = random.Random(arguments.seed)
-    source = Prompts(open_tokenizer(demo_model()).vocabulary, arguments.seed)
-    prompts = [source.take(1, lengths.randint(LEAST_PROMPT, MOST_PROMPT))[0] for _ in range(arguments.streams)]
+@dataclass
+class Outcome:
+    """The outcome of a run. quiet: the answer to each prompt before the chaos. status: the one after it."""
+
+    quiet: list[str]
+    answers: list[list[Stream]]
+    done: Counter[str]
+    status: dict[str, Any]
+
+    @property
+    def streams(self) -> list[Stream]:
+        return [stream for asked in self.answers for stream in asked]
+
+    @property
+    def differ(self) -> int:
+        pairs = zip(self.answers, self.quiet, strict=True)
+        return sum(stream.text != text for streams, text in pairs for stream in streams)
+
+    @property
+    def faults(self) -> int:
+        return int(self.status["audits_failed"] + self.status["audits_undecided"])
+
+    def check(self, *, plain: bool) -> None:
+        """End the program if an answer changed without a reason, or an honest node was accused."""
+        if self.differ and not plain:
+            sys.exit(f"{self.differ} answers were not those of a quiet swarm.")
+        if self.faults:
+            sys.exit(f"{self.faults} audits found fault with honest nodes.")
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    lengths = random.Random(options.seed)
+    source = Prompts(open_tokenizer(demo_model()).vocabulary, options.seed)
+    prompts = [source.take(1, lengths.randint(LEAST_PROMPT, MOST_PROMPT))[0] for _ in range(options.streams)]
     with ExitStack() as stack:
         cache = stack.enter_context(TemporaryDirectory())
-        path = requantized(demo_model(), KINDS["Q4_0"], Path(cache)) if arguments.plain else demo_model()
-        local = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--audit", str(arguments.audit)]))
+        path = requantized(demo_model(), KINDS["Q4_0"], Path(cache)) if options.plain else demo_model()
+        local = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--audit", str(options.audit)]))
         swarm, done = Swarm(local, path), Counter[str]()
         forbid_optimised(path, SPANS, Path(cache))
-        for copy, env in (("a", {}), ("b", {"POTLUCK_CACHE": cache} if arguments.plain else {})):
+        for copy, env in (("a", {}), ("b", {"POTLUCK_CACHE": cache} if options.plain else {})):
             for span in even_spans(open_model(path).layers, SPANS):
                 swarm.sit(span, f"{span}{copy}", env)
         model = local.wait_covered()["model"]
         quiet = [stream.text for stream in ask_in_turn(local.url, model, prompts, TOKENS)]
-        answers = asyncio.run(chaos(swarm, model, prompts, arguments.seconds, arguments.every, arguments.seed, done))
-        differ = sum(stream.text != text for streams, text in zip(answers, quiet, strict=True) for stream in streams)
-        if differ and not arguments.plain:
-            sys.exit(f"{differ} answers were not those of a quiet swarm.")
+        answers = asyncio.run(chaos(swarm, model, prompts, options.seconds, options.every, options.seed, done))
         local.wait_covered()
-        status = local.wait_until(lambda status: leaked(status) == 0, timeout=30)
-    faults = status["audits_failed"] + status["audits_undecided"]
-    if faults:
-        sys.exit(f"{faults} audits found fault with honest nodes.")
-    streams = [stream for asked in answers for stream in asked]
-    gaps = [gap for stream in streams for gap in stream.gaps]
-    figures = {
-        "answers": len(streams),
-        "differ": differ,
-        "leaked": leaked(status),
-        "audits": status["audits_passed"],
-        **{what: done[what] for what in ("kill", "freeze", "cut")},
-        "tokens_per_s": sum(len(stream.moments) for stream in streams) / arguments.seconds,
-        "gap_p50_s": percentile(gaps, 0.5),
-        "gap_p99_s": percentile(gaps, 0.99),
-        "gap_max_s": max(gaps),
-    }
-    print_table(
-        ("", ""), [(name, value if isinstance(value, int) else f"{value:.3f}") for name, value in figures.items()]
+        status = local.wait_until(lambda status: leaked(status) == 0)
+    return Outcome(quiet, answers, done, status)
+
+
+def figures_of(outcome: Outcome, seconds: float) -> list[Figure]:
+    tokens = sum(len(stream.moments) for stream in outcome.streams)
+    return [
+        *(COUNT.of(name, outcome.done[what]) for what, name in DISTURBANCES.items()),
+        COUNT.of("answers, all of them whole", len(outcome.streams)),
+        COUNT.of("answers with other words", outcome.differ),
+        COUNT.of("sessions that were leaked", leaked(outcome.status), below(1)),
+        COUNT.of("audits that passed", outcome.status["audits_passed"]),
+        COUNT.of("audits that found fault", outcome.faults, below(1)),
+        SPEED.of("speed of all streams", tokens / seconds),
+        PAUSE.of("longest pause in an answer", max(all_gaps(outcome.streams))),
+    ]
+
+
+def main() -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--every", type=float, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--audit", type=float, default=0.02, help="the rate of audits, as of potluck serve")
+    parser.add_argument("--plain", action="store_true", help="run half of the nodes with the plain weight layout")
+    options = parser.parse_args()
+    report = Report("chaos", options)
+    outcome = run(options)
+    outcome.check(plain=options.plain)
+    heading = f"{options.streams} streams for {options.seconds:g} s"
+    report.add({heading: figures_of(outcome, options.seconds)}, "plain" if options.plain else "")
+    gaps = all_gaps(outcome.streams)
+    report.finish(
+        answers=len(outcome.streams),
+        differ=outcome.differ,
+        leaked=leaked(outcome.status),
+        audits=outcome.status["audits_passed"],
+        **{what: outcome.done[what] for what in DISTURBANCES},
+        gap_p50_s=percentile(gaps, 50),
+        gap_p99_s=percentile(gaps, 99),
+        gap_max_s=max(gaps),
     )
-    print_json("chaos", plain=arguments.plain, **figures)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The dashboard with many nodes: its first paint, and what a second of updates costs browser and coordinator."""
+"""The dashboard with many nodes: its first paint, and what updates cost the browser and the coordinator."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import shutil
@@ -16,7 +15,8 @@ import uvicorn
 from playwright.sync_api import Page, sync_playwright
 from starlette.applications import Starlette
 
-from common import begin, print_aim, print_json, print_table
+from bench.record import Figure, Measure, below
+from bench.report import Report, options_parser
 from potluck.coordinator.audits.audits import no_audits
 from potluck.coordinator.http.pages import Pages
 from potluck.coordinator.http.routes import routes_of
@@ -32,9 +32,11 @@ from potluck.wire.messages import Hello, Ready
 
 LAYERS = 80
 
+TIME, SHARE, TELLING = Measure("result", "ms"), Measure("result", "%"), Measure("result", "ms/s")
+
 
 class Crowd:
-    """A swarm of simulated nodes, all of them busy. spent_s: what telling of them took."""
+    """A swarm of simulated, busy nodes. spent_s: the processor time of all tellings. told: their number."""
 
     def __init__(self, nodes: int) -> None:
         self._chance = random.Random(1)
@@ -94,7 +96,7 @@ def served(crowd: Crowd) -> Iterator[str]:
 
 
 def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> dict[str, float]:
-    """paint_ms: until the first paint; table_ms: until all rows are there. share: of a core, of the page's updates."""
+    """The ms until the first paint and until all rows are there, and the share of a core that updates take."""
     page.goto(url)
     page.locator("tr.node").nth(nodes - 1).wait_for(state="attached")
     table_ms = page.evaluate("performance.now()")
@@ -110,31 +112,36 @@ def measure(page: Page, url: str, nodes: int, seconds: float, picture: str) -> d
 
 
 def busy_s(tools: object) -> float:
-    """CPU time of the page's main thread: scripts, styles, layout and painting."""
+    """The CPU time of the page's main thread, with scripts, styles, layout and painting."""
     metrics = tools.send("Performance.getMetrics")["metrics"]  # type: ignore[attr-defined]
     return next(float(one["value"]) for one in metrics if one["name"] == "TaskDuration")
 
 
+def figures_of(page: dict[str, float], tell_ms: float) -> list[Figure]:
+    """tell_ms: the coordinator's processor time for one telling. There is one each second."""
+    return [
+        TIME.of("first paint", page["paint_ms"], below(1000)),
+        TIME.of("until all rows are there", page["table_ms"]),
+        SHARE.of("share of a core that updates take in the browser", 100 * page["share"], below(5)),
+        TELLING.of("processor time of the coordinator", tell_ms),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_parser(__doc__)
     parser.add_argument("--nodes", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--picture", default="", help="where to put a PNG of the page")
-    asked = parser.parse_args()
-    begin()
-    crowd = Crowd(asked.nodes)
+    options = parser.parse_args()
+    report = Report("dashboard", options)
+    crowd = Crowd(options.nodes)
     with served(crowd) as url, sync_playwright() as player:
         browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = measure(browser.new_page(), url, asked.nodes, asked.seconds, asked.picture)
+        page = measure(browser.new_page(), url, options.nodes, options.seconds, options.picture)
         browser.close()
     tell_ms = 1000 * crowd.spent_s / crowd.told
-    row = [asked.nodes, round(page["table_ms"]), round(tell_ms, 1)]
-    print_table(["nodes", "ms until all rows are there", "ms a second for telling"], [row])
-    aims = {
-        "paint_ms": print_aim("ms to the first paint", page["paint_ms"], below=1000),
-        "share": print_aim("of a core for updates", page["share"], below=0.05),
-    }
-    print_json("dashboard", nodes=asked.nodes, tell_ms=tell_ms, **page, aims=aims)
+    report.add({f"{options.nodes} nodes": figures_of(page, tell_ms)})
+    report.finish(tell_ms=tell_ms, **page)
 
 
 if __name__ == "__main__":

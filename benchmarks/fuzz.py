@@ -1,17 +1,17 @@
-"""Hostile frames: does anything but WireError come out of what reads them, and does memory stay bounded?
+"""Hostile frames: the code that reads them may raise nothing but WireError, and its memory must stay bounded.
 
     python benchmarks/fuzz.py [--inputs 1000000] [--seed 0] [--memory 256]
 
-A corpus is made of every kind of message, with payloads of every form, and damaged: bits flipped, pieces cut out,
-doubled and spliced, lengths that lie, deep nesting, numbers too large or none at all, fields of other types. Each frame
-is given to all that reads frames and payloads. A message that is read must also be written and read again as the same.
-The same seed makes the same frames. Ends with the frame, and an error, at the first one that raises anything else;
---memory is how many MiB the process may take beyond what it has at the start.
+The corpus holds every kind of message with payloads of every form. The benchmark damages them: it flips bits, cuts out,
+doubles and splices pieces, and makes lengths that lie, deep nesting, numbers that are too large or NaN, and fields of
+other types. All code that reads frames and payloads gets each frame. A message that is read must stay the same when it
+is written and read again. The same seed makes the same frames. At the first frame that raises anything else, the
+benchmark prints it and ends with an error. --memory is how many MiB the process may take beyond what it has at the
+start.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
 import struct
 import sys
@@ -26,7 +26,8 @@ import numpy as np
 import psutil
 from msgspec import inspect
 
-from common import print_json
+from bench.record import Measure
+from bench.report import Report, options_parser
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import RowFormat
@@ -37,6 +38,9 @@ from potluck.wire.rows import check_finite, pack_ids, pack_rows, pack_scores, un
 
 WIDTH, VOCABULARY = 2, 10
 LENGTH = struct.Struct("<I")
+MIB = 1 << 20
+
+SECONDS, GROWN = Measure("time", "s"), Measure("growth of the process", "MiB")
 
 T = TypeVar("T")
 
@@ -50,7 +54,7 @@ Parted = tuple[bytes, bytes]
 
 
 def example(kind: inspect.Type, size: int) -> object:
-    """A value of this type; with 0 the least there is."""
+    """A value of this type. Size 0 stands for the least one."""
     match kind:
         case inspect.BoolType():
             return bool(size)
@@ -111,7 +115,7 @@ LENGTHS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1]
 
 
 class Mutator:
-    """Makes damaged frames of a corpus, the same ones with the same seed."""
+    """Makes damaged frames from a corpus, the same ones with the same seed."""
 
     def __init__(self, frames: list[Parted], seed: int) -> None:
         self._frames = frames
@@ -130,7 +134,7 @@ class Mutator:
         return frame if self._random() < 0.97 else frame[: self._place(frame)]
 
     def _one_of(self, options: Sequence[T]) -> T:
-        """Several times as fast as `Random.choice`, and not as even."""
+        """One of the options. This is several times as fast as `Random.choice`, and less even."""
         return options[int(self._random() * len(options))]
 
     def _place(self, data: bytes) -> int:
@@ -161,7 +165,7 @@ class Mutator:
         return data[:start] + token + data[start + self._one_of((0, 1, len(token))) :]
 
     def _set_field(self, header: bytes) -> bytes:
-        """Another value for a field, or one more field; bytes that are no message any more stay as they are."""
+        """Change the value of a field, or add one. Bytes that are no longer a message stay as they are."""
         try:
             fields = msgspec.msgpack.decode(header, type=dict[str, object])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -174,14 +178,14 @@ class Mutator:
 
 
 class Readers:
-    """Gives a frame to everything that reads frames. Counts what was read, and what was refused."""
+    """Gives a frame to everything that reads frames, and counts what was read and what was refused."""
 
     def __init__(self) -> None:
         self.read: Counter[str] = Counter()
         self._parts = Parts()
 
     def __call__(self, frame: bytes) -> None:
-        """Raises whatever comes out that is no WireError."""
+        """Read the frame in every way. Raises whatever comes out and is not a WireError."""
         self._try("first frame", check_version, frame)
         for decode in (decode_from_node, decode_from_coordinator):
             if read := self._try("header", decode, frame):
@@ -199,7 +203,7 @@ class Readers:
         return result
 
     def _payload(self, message: Message, payload: memoryview) -> None:
-        """As relay and stage read it."""
+        """Read the payload as the relay and the nodes do."""
         match message:
             case Hidden(rows=rows) | Step(rows=rows):
                 for form in RowFormat:
@@ -222,27 +226,27 @@ class Readers:
 
 
 def check_same(decode: Decode, message: Message) -> None:
-    """Raises ValueError for a message that is another one when it is written and read again.
+    """Raises ValueError if a message changes when it is written and read again.
 
-    Bytes are compared, because a number that is none does not equal itself.
+    Bytes are compared, because NaN does not equal itself.
     """
     again = encode(message)
     if encode(decode(again)[0]) != again:
-        raise ValueError(f"{message} is another message when it is read again.")
+        raise ValueError(f"{message} changes when it is read again.")
 
 
 # The run
 
 
 def bound_memory(more: int) -> None:
-    """Let this process take so many bytes more than now: beyond them, MemoryError."""
+    """Let this process take so many bytes more than now. Beyond them it gets a MemoryError."""
     if sys.platform == "linux":
         limit = psutil.Process().memory_info().vms + more
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def fuzz(inputs: int, seed: int, readers: Callable[[bytes], None]) -> None:
-    """Raises what the readers raise, with the frame as a note."""
+    """Give the readers so many frames. Raises what they raise, with the frame as a note."""
     mutator = Mutator(corpus(), seed)
     for number in range(inputs):
         frame = mutator.frame()
@@ -254,20 +258,25 @@ def fuzz(inputs: int, seed: int, readers: Callable[[bytes], None]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", type=int, default=256, help="MiB that the process may take more than at the start")
+    parser.add_argument(
+        "--memory", type=int, default=256, help="MiB that the process may take beyond what it has at the start"
+    )
     options = parser.parse_args()
-    bound_memory(options.memory << 20)
+    report = Report("fuzz", options)
+    bound_memory(options.memory * MIB)
     readers, begin, before = Readers(), time.perf_counter(), psutil.Process().memory_info().rss
     fuzz(options.inputs, options.seed, readers)
-    print_json(
-        "fuzz",
+    seconds, grown = time.perf_counter() - begin, (psutil.Process().memory_info().rss - before) / MIB
+    case = f"{options.inputs:,}"
+    report.add({"damaged frames": [SECONDS.of(case, seconds), GROWN.of(case, grown)]})
+    report.finish(
         inputs=options.inputs,
         seed=options.seed,
-        seconds=time.perf_counter() - begin,
-        grown_mib=(psutil.Process().memory_info().rss - before) / 2**20,
+        seconds=seconds,
+        grown_mib=grown,
         read=dict(readers.read.most_common()),
     )
 

@@ -1,10 +1,9 @@
-"""A node that lies: `potluck join` with its engine wrapped. benchmarks/adversary.py starts it.
+"""A node that lies, which is `potluck join` with its engine wrapped; benchmarks/adversary.py starts it.
 
     python benchmarks/hostile_node.py URL SPAN --attack zeros [--model FILE] [--honest 160] [--most 400] [--plain]
 
-Each time that it is caught, or has lied for so many steps, it says so in one line and comes back as another node,
-with a name and a key of its own.
-Its twin mark is the honest one: it lies about sessions, not about the probe.
+Each time that it is caught, or has lied in so many steps, it says so in one line and comes back as another node with a
+name and a key of its own. Its twin mark is the honest one, because it lies about sessions and not about the probe.
 """
 
 from __future__ import annotations
@@ -12,8 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 
@@ -36,32 +38,36 @@ def zeros(_: Liar, __: Segment, rows: Output) -> Output:
 
 def noise(share: float) -> Lie:
     def lie(liar: Liar, _: Segment, rows: Output) -> Output:
-        size = share * np.sqrt(np.mean(rows**2, axis=1, keepdims=True))
-        return (rows + size * liar.random.standard_normal(rows.shape)).astype(np.float32)
+        return np.asarray(rows + share * sizes(rows) * liar.random.standard_normal(rows.shape), np.float32)
 
     return lie
 
 
+def sizes(rows: Output) -> Output:
+    """The root mean square of each row."""
+    return np.asarray(np.sqrt(np.mean(rows**2, axis=1, keepdims=True)))
+
+
 def bias(_: Liar, __: Segment, rows: Output) -> Output:
-    return (rows + 0.001 * np.sqrt(np.mean(rows**2, axis=1, keepdims=True))).astype(np.float32)
+    return np.asarray(rows + 0.001 * sizes(rows), np.float32)
 
 
 def stale(liar: Liar, segment: Segment, rows: Output) -> Output:
-    """What the step before gave."""
+    """Answer with the output of the step before."""
     before = liar.latest.get(segment.session, rows[:1])
     liar.latest[segment.session] = rows[-1:]
     return np.repeat(before, len(rows), axis=0) if len(rows) else rows
 
 
 def forge(_: Liar, __: Segment, logits: Output) -> Output:
-    """One token is much likelier than it should be."""
+    """Make one token much likelier than it should be."""
     forged = logits.copy()
     forged[:, 42] += 5.0
     return forged
 
 
 def as_it_is(_: Liar, __: Segment, rows: Output) -> Output:
-    """For lies that are told by computing fewer layers."""
+    """Change nothing, for lies that are told by computing fewer layers."""
     return rows
 
 
@@ -79,7 +85,7 @@ LIES: dict[str, Lie] = {
 
 
 class Liar:
-    """An engine that answers truly for `honest` steps, and then tells one kind of lie."""
+    """An engine that answers truly for `honest` steps and then tells one kind of lie."""
 
     def __init__(self, engine: Engine, attack: str, honest: int) -> None:
         self._engine = engine
@@ -109,7 +115,7 @@ class Liar:
 
 
 class Told:
-    """Listens to what the coordinator says to the node's owner."""
+    """Listens to what the coordinator tells the node's owner."""
 
     def __init__(self) -> None:
         self.caught = asyncio.Event()
@@ -124,7 +130,7 @@ class Told:
 
 
 async def stay(config: NodeConfig, liar: list[Liar], most: int, loaded: Any) -> Any:
-    """One stay under one name, until it is caught or has lied enough. Returns the loaded span for the next."""
+    """Stay under one name until the node is caught or has lied enough. Returns the loaded span for the next stay."""
     told = Told()
     node = agent.Agent(config, told)
     node._loaded = loaded
@@ -146,11 +152,17 @@ async def run(arguments: argparse.Namespace) -> None:
     def load_liar(*args: Any) -> tuple[Engine, str]:
         engine, layout = load(*args)
         liar[:] = [Liar(engine, arguments.attack, arguments.honest)]
-        return liar[0], layout  # type: ignore[return-value]
+        return cast(Engine, liar[0]), layout
 
-    agent.load_span = load_liar
-    if arguments.plain:
-        loading._is_safe = lambda *_: False
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(agent, "load_span", load_liar))
+        if arguments.plain:
+            stack.enter_context(patch.object(loading, "_is_safe", lambda *_: False))
+        await stay_again(arguments, liar)
+
+
+async def stay_again(arguments: argparse.Namespace, liar: list[Liar]) -> None:
+    """Stay again and again, each time under another name and key."""
     config = NodeConfig(
         arguments.url,
         arguments.name,
@@ -161,7 +173,7 @@ async def run(arguments: argparse.Namespace) -> None:
         identity=Identity.fresh(),
     )
     loaded = None
-    for number in range(1_000_000):
+    for number in count():
         if liar:
             liar[0].told, liar[0].honest = 0, arguments.honest
         named = NodeConfig(**{**vars(config), "name": f"{arguments.name}-{number}", "identity": Identity.fresh()})
@@ -175,9 +187,9 @@ def main() -> None:
     parser.add_argument("--attack", choices=LIES, default="zeros")
     parser.add_argument("--model", type=Path)
     parser.add_argument("--name", default="hostile")
-    parser.add_argument("--honest", type=int, default=0, help="steps before the first lie")
-    parser.add_argument("--most", type=int, default=400, help="lies of one stay, if it is not caught")
-    parser.add_argument("--plain", action="store_true", help="the plain weight layout")
+    parser.add_argument("--honest", type=int, default=0, help="honest steps before the first lie")
+    parser.add_argument("--most", type=int, default=400, help="lies after which a stay ends if the node is not caught")
+    parser.add_argument("--plain", action="store_true", help="use the plain weight layout")
     asyncio.run(run(parser.parse_args()))
 
 

@@ -1,14 +1,14 @@
-"""GPT-NeoX-20B's geometry through nodes of one machine: seconds per token, against what its memory allows.
+"""A model of GPT-NeoX-20B's size on nodes of one machine: the time per token against the memory's bound.
 
     python benchmarks/neox20b.py [--layers 44] [--nodes 4] [--threads 2] [--tokens 16] [--rounds 6]
 
-The weights and the tokenizer are made up: speed depends on their size alone. All 44 layers in Q4_0 are 11.5 GB, and
-need twice that on disk (the model, and the span files that the nodes make of it) and 16 GB of free memory. The disk
-space is that of the temporary folder (TMPDIR) and is free again at the end, after Ctrl-C too.
+The weights and the tokenizer are made up, because speed depends on their size alone. All 44 layers in Q4_0 take 11.5
+GB. They need twice that on disk, for the model and for the span files that the nodes make of it, and 16 GB of free
+memory. The files lie in the temporary folder (TMPDIR) and are removed at the end, even after Ctrl-C.
 
-A token reads every weight once, so that bytes of weights / memory bandwidth bounds its seconds from below. The
-bandwidth is measured before every answer, while the nodes wait: `np.add.reduce` over 1 GiB of uint64, in as many
-threads as a node computes with. All traffic of the nodes passes through a counting proxy.
+A token reads every weight once, so the bytes of the weights over the memory's bandwidth bound its seconds from below.
+The bandwidth is measured before every answer, while the nodes wait, by `np.add.reduce` over 1 GiB of uint64 in as many
+threads as a node computes with. All traffic of the nodes passes through a proxy that counts it.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import socket
-import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from operator import truediv
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
 import psutil
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter
 
-from common import Proxy, print_json
+from bench import neox
+from bench.links import Proxy
+from bench.record import Figure, Measure, below
+from bench.report import Report, options_parser
 from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -44,9 +45,8 @@ from potluck.node.hardware import free_memory, physical_cores
 from potluck.types import EngineKind, Quantize, RowFormat, Span, even_spans
 from potluck.wire.rows import payload_size
 
-LAYERS, HIDDEN, HEADS, FEED_FORWARD, VOCABULARY, CONTEXT = 44, 6144, 64, 24576, 50432, 2048
+LAYERS, HIDDEN, HEADS, FEED_FORWARD, VOCABULARY = 44, 6144, 64, 24576, 50432
 EMBEDDING = "token_embd.weight"
-END_OF_TEXT = "<|endoftext|>"
 BLOCK, BLOCK_BYTES = 32, 18
 NODE_SPARE = 1 << 30
 """Of memory for a node, beside its weights: the KV cache of two sessions of full length, buffers, and Python."""
@@ -54,6 +54,11 @@ NODE_SPARE = 1 << 30
 PROMPT = list(range(1000, 1128))
 BUFFER_BYTES = 1 << 30
 GB = 1e9
+
+TOKEN, BOUND = Measure("time per token", "s"), Measure("the memory's bound", "s")
+OVER_BOUND = Measure("relative to the bound", "ratio")
+FIRST = Measure("time to the first token", "s")
+RSS, WEIGHTS = Measure("resident memory", "GB"), Measure("weights", "GB")
 
 Array = np.ndarray[Any, Any]
 
@@ -87,14 +92,15 @@ def random_norm(random: np.random.Generator, name: str) -> dict[str, Array]:
 
 
 def write_model(path: Path, layers: int) -> None:
-    """The layers are one layer whose rows are shifted: random enough, and made in seconds."""
+    """Write the model. Its layers are one layer with shifted rows, which is random enough and takes only seconds."""
     random = np.random.default_rng(0)
     layer = random_layer(random)
     ends = random_norm(random, "output_norm")
     for name in (EMBEDDING, "output.weight"):
         ends[name] = random_tensor(random, VOCABULARY, HIDDEN)
     writer = GGUFWriter(path, "gptneox")
-    add_metadata(writer, layers)
+    neox.add_metadata(writer, layers=layers, hidden=HIDDEN, heads=HEADS, feed_forward=FEED_FORWARD)
+    neox.add_tokenizer(writer, VOCABULARY)
     for name, values, _ in all_tensors(layer, ends, layers):
         dtype = GGMLQuantizationType.Q4_0 if values.ndim == 2 else GGMLQuantizationType.F32
         writer.add_tensor_info(name, values.shape, values.dtype, values.nbytes, dtype)
@@ -107,42 +113,12 @@ def write_model(path: Path, layers: int) -> None:
 
 
 def all_tensors(layer: dict[str, Array], ends: dict[str, Array], layers: int) -> Iterator[tuple[str, Array, int]]:
-    """Name, values, and how many rows to shift them by."""
+    """The name of each tensor, its values, and how many rows to shift them by."""
     for name, values in ends.items():
         yield name, values, 0
     for number in range(layers):
         for name, values in layer.items():
             yield f"blk.{number}.{name}", values, number
-
-
-def add_metadata(writer: GGUFWriter, layers: int) -> None:
-    writer.add_block_count(layers)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_rope_dimension_count(HIDDEN // HEADS // 4)
-    writer.add_parallel_residual(True)
-    writer.add_layer_norm_eps(1e-5)
-    writer.add_vocab_size(VOCABULARY)
-    tokens = [*byte_characters(), "the", END_OF_TEXT]
-    types = [*[TokenType.NORMAL] * (len(tokens) - 1), TokenType.CONTROL]
-    unused = [f"[unused {token}]" for token in range(len(tokens), VOCABULARY)]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*tokens, *unused])
-    writer.add_token_types([*types, *[TokenType.UNUSED] * len(unused)])
-    writer.add_token_merges(["t h", "th e"])
-    writer.add_bos_token_id(tokens.index(END_OF_TEXT))
-    writer.add_eos_token_id(tokens.index(END_OF_TEXT))
-    writer.add_add_bos_token(False)
-
-
-def byte_characters() -> list[str]:
-    """The printable character that byte-level BPE writes for each of the 256 bytes."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
 
 
 class Meter(Proxy):
@@ -157,7 +133,7 @@ class Meter(Proxy):
         threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Until either end hangs up."""
+        """Carry bytes until either end hangs up."""
         try:
             while data := source.recv(1 << 16):
                 with self._lock:
@@ -169,7 +145,7 @@ class Meter(Proxy):
 
 
 def bandwidth(threads: int, repeats: int = 5) -> float:
-    """Bytes/s that so many threads together read from memory, at best."""
+    """The bytes/s that so many threads together read from memory, at best."""
     buffer = np.ones(BUFFER_BYTES // 8, np.uint64)
     parts = np.array_split(buffer, threads)
     seconds = []
@@ -189,7 +165,7 @@ def answer_seconds(url: str, model: str, prompt: list[int], tokens: int) -> floa
 
 
 def check_room(layers: int) -> None:
-    """End the program where the machine is too small, before anything is written."""
+    """End the program if the machine is too small, before anything is written."""
     weights = layers * 255e6 + 350e6
     folder = tempfile.gettempdir()
     if filesystem(folder) in ("tmpfs", "ramfs"):
@@ -210,35 +186,28 @@ def filesystem(folder: str) -> str:
 
 
 def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, options: argparse.Namespace) -> list[Span]:
-    """One after the other: while it proves its span, a node would disturb the others."""
+    """Start the nodes one after the other, because a node disturbs the others while it proves its span."""
     spans = even_spans(manifest.layers, options.nodes)
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
+
+    def ready(count: int, status: dict[str, Any]) -> bool:
+        return [node["state"] for node in status["nodes"]].count("ready") == count
+
     for count, span in enumerate(spans, 1):
         memory = f"{(sizes.of(span) + NODE_SPARE) >> 20}M"
         threads = str(options.threads)
         arguments = ["--model", str(path), "--memory", memory, "--threads", threads, "--name", f"layers {span}"]
         swarm.add_node(str(span), *arguments, url=url)
-        swarm.wait_until(
-            lambda status, count=count: [node["state"] for node in status["nodes"]].count("ready") == count, 900.0
-        )
+        swarm.wait_until(partial(ready, count), 900.0)
     return spans
 
 
-def print_nodes(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> list[dict[str, object]]:
-    """Memory and speed of each node; returns them too.
-
-    RSS counts shared pages in each process, PSS in parts, USS not at all.
-    """
+def node_figures(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> list[dict[str, Any]]:
+    """The memory in bytes and the speed of each node. RSS counts shared pages fully, PSS in parts, USS not at all."""
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
-    figures: list[dict[str, object]] = []
+    figures = []
     for span, process, node in zip(spans, swarm.nodes, swarm.status()["nodes"], strict=True):
         memory = psutil.Process(process.popen.pid).memory_full_info()
-        print(
-            f"layers {span!s:>5}: RSS {memory.rss / GB:.2f} GB, PSS {memory.pss / GB:.2f} GB, "
-            f"USS {memory.uss / GB:.2f} GB, weights alone {sizes.of(span) / GB:.2f} GB; "
-            f"in huge pages {huge_bytes(process.popen.pid) / GB:.2f} GB; "
-            f"its own probe {1e3 / node['tokens_per_s']:.0f} ms a token, layout {node['layout']}"
-        )
         figures.append(
             {
                 "layers": str(span),
@@ -255,19 +224,24 @@ def print_nodes(swarm: LocalSwarm, spans: list[Span], manifest: Manifest) -> lis
 
 
 def huge_bytes(pid: int) -> int:
-    """Of a process's memory, in pages of 2 MiB; 0 where the system does not tell."""
+    """The bytes of a process in pages of 2 MiB; 0 if the system does not provide it."""
     rollup = Path(f"/proc/{pid}/smaps_rollup")
     lines = rollup.read_text().splitlines() if rollup.exists() else []
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("AnonHugePages"))
 
 
-def print_round(
-    swarm: LocalSwarm, meter: Meter, manifest: Manifest, options: argparse.Namespace
-) -> tuple[float, float]:
-    """Seconds and bytes of a token: a long answer less a short one. Returns the seconds, and their bound."""
+class Round(NamedTuple):
+    """The seconds of a token, the least that reading its weights takes, and its bytes on the wire."""
+
+    token_s: float
+    bound_s: float
+    wire_bytes: float
+
+
+def one_round(swarm: LocalSwarm, meter: Meter, manifest: Manifest, options: argparse.Namespace) -> Round:
+    """Measure a token as the difference between a long answer and a short one."""
     weights = sum(tensor.nbytes for tensor in manifest.tensors if tensor.name != EMBEDDING)
-    reads = bandwidth(options.threads)
-    bound = weights / reads
+    bound = weights / bandwidth(options.threads)
     # Nodes make room for other programs, and this was one.
     swarm.wait_until(lambda status: all(node["threads"] == options.threads for node in status["nodes"]))
     totals = []
@@ -275,32 +249,23 @@ def print_round(
         before = meter.nbytes
         totals.append((answer_seconds(swarm.url, manifest.name, PROMPT[:1], tokens), meter.nbytes - before))
     (short_s, short_bytes), (long_s, long_bytes) = totals
-    token = (long_s - short_s) / options.tokens
-    rows = 2 * (options.nodes - 1) * payload_size(1, HIDDEN, RowFormat.F32)
+    taken = Round((long_s - short_s) / options.tokens, bound, (long_bytes - short_bytes) / options.tokens)
     print(
-        f"memory reads {reads / GB:.1f} GB/s; {token:.3f} s a token, bound {bound:.3f} s, ratio {token / bound:.3f}; "
-        f"{(long_bytes - short_bytes) / options.tokens:.0f} bytes on the wire, of which hidden rows {rows}",
+        f"{taken.token_s:.3f} s a token, bound {bound:.3f} s, ratio {taken.token_s / bound:.3f}; "
+        f"{taken.wire_bytes:.0f} bytes on the wire, of which hidden rows {rows_bytes(options.nodes)}",
         flush=True,
     )
-    return token, bound
+    return taken
 
 
-def print_first_token(swarm: LocalSwarm, manifest: Manifest) -> float:
-    seconds = answer_seconds(swarm.url, manifest.name, PROMPT, 1)
-    print(f"first token of a {len(PROMPT)}-token prompt after {seconds:.2f} s", flush=True)
-    return seconds
+def rows_bytes(nodes: int) -> int:
+    """The bytes of the rows of a token that pass between so many nodes and the coordinator."""
+    return 2 * (nodes - 1) * payload_size(1, HIDDEN, RowFormat.F32)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=LAYERS)
-    parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--tokens", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=6)
-    options = parser.parse_args()
-    check_room(options.layers)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
+@contextmanager
+def served(options: argparse.Namespace) -> Iterator[tuple[LocalSwarm, Meter, Manifest, list[Span]]]:
+    """The made-up model, served by all nodes from a folder that is removed at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="potluck-neox20b-")))
         os.environ["POTLUCK_CACHE"] = str(folder / "cache")
@@ -314,27 +279,44 @@ def main() -> None:
         meter = Meter(swarm.url)
         spans = start_nodes(swarm, meter.url, path, manifest, options)
         print(f"{options.nodes} nodes serve it after {time.perf_counter() - begin:.0f} s", flush=True)
-        rounds = [print_round(swarm, meter, manifest, options) for _ in range(options.rounds)]
-        first_s = print_first_token(swarm, manifest)
-        figures = print_nodes(swarm, spans, manifest)
-        tokens, bounds = zip(*rounds, strict=True)
-        print(
-            f"seconds per token / bound: median {statistics.median(map(truediv, tokens, bounds)):.3f}, "
-            f"of the best of each {min(tokens) / min(bounds):.3f} ({min(tokens):.3f} s / {min(bounds):.3f} s)"
-        )
-        print_json(
-            "neox20b",
-            layers=options.layers,
-            threads=options.threads,
-            tokens=options.tokens,
-            token_s=tokens,
-            bound_s=bounds,
-            median_ratio=statistics.median(map(truediv, tokens, bounds)),
-            best_ratio=min(tokens) / min(bounds),
-            prompt=len(PROMPT),
-            first_token_s=first_s,
-            nodes=figures,
-        )
+        yield swarm, meter, manifest, spans
+
+
+def speed_figures(rounds: list[Round], first_s: float, options: argparse.Namespace) -> list[Figure]:
+    case = f"{options.layers} layers, {options.nodes} nodes"
+    return [
+        TOKEN.of(case, [one.token_s for one in rounds]),
+        BOUND.of(case, [one.bound_s for one in rounds]),
+        OVER_BOUND.of(case, [one.token_s / one.bound_s for one in rounds], below(1.25)),
+        FIRST.of(case, first_s),
+    ]
+
+
+def main() -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=6)
+    options = parser.parse_args()
+    check_room(options.layers)
+    report = Report("neox20b", options)
+    with served(options) as (swarm, meter, manifest, spans):
+        rounds = [one_round(swarm, meter, manifest, options) for _ in range(options.rounds)]
+        first_s = answer_seconds(swarm.url, manifest.name, PROMPT, 1)
+        nodes = node_figures(swarm, spans, manifest)
+    report.add(
+        {
+            "GPT-NeoX-20B": speed_figures(rounds, first_s, options),
+            "node with layers": [
+                measure.of(node["layers"], node[name] / GB)
+                for node in nodes
+                for name, measure in (("rss", RSS), ("weights", WEIGHTS))
+            ],
+        }
+    )
+    report.finish(prompt=len(PROMPT), rounds=[one._asdict() for one in rounds], nodes=nodes)
 
 
 if __name__ == "__main__":

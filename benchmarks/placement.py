@@ -1,15 +1,14 @@
-"""Placement: how good plans are, and how long they, a newcomer's span and a move take.
+"""Placement: how good plans are, and how long it takes to plan, to place a newcomer and to choose a move.
 
     python benchmarks/placement.py [--swarms 600]
 
-Quality: plans for small random swarms are compared with the best of all assignments of spans; for large ones with what
-their machines could give if no memory were left over and no layer were quicker than the slowest, which no plan reaches.
-Time: of one call, the median of five.
+Quality: plans for small random swarms are compared with the best of all assignments of spans. Plans for large ones are
+compared with what their machines could give if no memory were left over and no layer were faster than the slowest one,
+which no plan reaches. Time: the median of five calls.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from common import begin, print_aim, print_json, print_table
+from bench.record import Figure, Measure, at_least, below
+from bench.report import Report, options_parser
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.options import Options
@@ -33,9 +33,14 @@ SMALL = [(2, 7), (3, 7), (4, 5), (5, 4)]
 LARGE = [(10, 32), (60, 32), (200, 64), (1000, 100)]
 """Machines and layers."""
 
+RESULT, SHARE = Measure("result", "count"), Measure("result", "ratio")
+OF_BOUND = Measure("of the bound", "ratio")
+PLAN, NEWCOMER, MOVE = Measure("plan", "ms"), Measure("newcomer", "ms"), Measure("move", "ms")
+
 
 def swarm(random: Random, machines: int, layers: int) -> tuple[Footprint, list[Machine]]:
-    """Uneven layers of some 400 MiB; machines for one layer to many, 5 to 100 GB/s, every third behind a thin link."""
+    """Uneven layers of some 400 MiB, and machines that hold one layer or many, read 5 to 100 GB/s, and often have slow
+    links."""
     sizes = tuple(random.randint(300, 500) * MIB for _ in range(layers))
     entry, head = (random.choice([0, 200, 800]) * MIB for _ in range(2))
     footprint = Footprint(sizes, entry, head, cache=20 * MIB, row=8 * 8192)
@@ -57,7 +62,7 @@ def planned(footprint: Footprint, machines: Sequence[Machine]) -> list[Placed]:
 
 
 def optimum(footprint: Footprint, machines: Sequence[Machine]) -> tuple[int, float]:
-    """Layers covered and bottleneck of the best of all assignments."""
+    """The layers that the best of all assignments covers, and its bottleneck."""
     options = Options(footprint)
     rates = np.zeros((1, options.layers))
     for machine in machines:
@@ -68,7 +73,7 @@ def optimum(footprint: Footprint, machines: Sequence[Machine]) -> tuple[int, flo
 
 
 def bound(footprint: Footprint, machines: Sequence[Machine]) -> float:
-    """Tokens/s that no plan exceeds."""
+    """The tokens/s that no plan exceeds."""
     options = Options(footprint)
     most = [float(options.work[options.fitting(machine)].max(initial=0)) for machine in machines]
     whole = footprint.work(Span(0, options.layers - 1))
@@ -125,29 +130,44 @@ def seconds(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+def quality_figures(small: dict[str, Any]) -> list[Figure]:
+    return [
+        RESULT.of("swarms that can be complete", small["complete"]),
+        RESULT.of("plans that cover fewer layers than the best assignment", small["fewer_layers"], below(1)),
+        SHARE.of("speed relative to the best assignment, at worst", small["worst"], at_least(0.95)),
+        SHARE.of("speed relative to the best assignment, on average", small["mean"]),
+    ]
+
+
+def time_figures(large: list[dict[str, Any]]) -> list[Figure]:
+    """The aim is for the largest swarm."""
+    return [
+        figure
+        for one in large
+        for case in (f"{one['machines']:,} machines and {one['layers']} layers",)
+        for figure in (
+            OF_BOUND.of(case, one["of_bound"]),
+            PLAN.of(case, 1e3 * one["place_s"], below(200) if one is large[-1] else None),
+            NEWCOMER.of(case, 1e3 * one["best_span_s"]),
+            MOVE.of(case, 1e3 * one["choose_move_s"]),
+        )
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--swarms", type=int, default=600, help="small ones")
+    parser = options_parser(__doc__)
+    parser.add_argument("--swarms", type=int, default=600, help="small random swarms")
     options = parser.parse_args()
-    begin()
+    report = Report("placement", options)
     small = measure_small(options.swarms)
-    print_table(list(small), [[f"{value:.4g}" for value in small.values()]])
     large = [measure_large(machines, layers) for machines, layers in LARGE]
-    print_table(
-        ["machines", "layers", "of the bound", "plan", "newcomer", "move"],
-        [
-            [
-                *(one["machines"], one["layers"], f"{one['of_bound']:.3f}"),
-                *(f"{1e3 * one[key]:.1f} ms" for key in ("place_s", "best_span_s", "choose_move_s")),
-            ]
-            for one in large
-        ],
+    report.add(
+        {
+            f"{options.swarms} random swarms of up to five machines": quality_figures(small),
+            "swarm of": time_figures(large),
+        }
     )
-    aims = {
-        "worst": print_aim("worst of the optimum", small["worst"], at_least=0.95),
-        "place_ms": print_aim("ms for 1,000 machines and 100 layers", 1e3 * large[-1]["place_s"], below=200),
-    }
-    print_json("placement", small=small, large=large, aims=aims)
+    report.finish(small=small, large=large)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""A long prompt through one and through two nodes of one core each: seconds to the first token.
+"""A long prompt through one node and through two, with one core each: the time to the first token.
 
     python benchmarks/prefill.py [--prompt 2048] [--chunks 512 64] [--rounds 1]
 
-- "1 stage": one node with the whole model on one core;
-- "2 stages": two nodes with half of it each, whose stages work on successive chunks of the prompt at once;
-- "without pipelining": both halves in one process with one thread on one core, every chunk through one half and then
-  through the other, without a wire: the sum of what both stages compute. Measured in chunks of several sizes, as the
-  coordinator's may change; the fastest is what counts.
-Then the same while another stream of two stages is being answered: the time between its tokens from the prompt's
-request to the prompt's first token, against an answer that nothing disturbs.
+- "1 stage" is one node with the whole model on one core.
+- "2 stages" are two nodes with half of it each, which work on successive chunks of the prompt at the same time.
+- "Without pipelining" is both halves in one process with one thread on one core. Every chunk passes through one half
+  and then through the other, without a wire, so this is the sum of what both stages compute. It is measured with chunks
+  of several sizes, because the coordinator's may change, and the fastest one counts.
+Then the prompt comes while two stages answer another stream. The time between that stream's tokens, from the prompt's
+request to its first token, is compared with an answer that nothing disturbs.
 Engines compute only while the swarm rests.
 """
 
@@ -17,25 +17,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 from pathlib import Path
 
-from common import (
-    Engines,
-    Prompt,
-    Prompts,
-    Stream,
-    add_pinned_nodes,
-    ask,
-    ask_in_turn,
-    begin,
-    check_answers,
-    open_client,
-    percentile,
-    print_aim,
-    print_json,
-    print_table,
-    temporary_cache,
-)
+from bench.engines import Engines
+from bench.prompts import Prompt, Prompts
+from bench.record import Figure, Measure, at_least, below
+from bench.report import Report, options_parser
+from bench.rounds import percentile
+from bench.streams import Stream, ask, ask_in_turn, check_answers, open_client
+from bench.swarms import add_pinned_nodes, temporary_cache
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -45,7 +36,59 @@ STREAM_PROMPT = 16
 HEAD_START_S = 0.5
 """How long the other stream runs before the prompt comes."""
 
-Texts = list[str]
+FIRST, SPEED = Measure("first token", "s"), Measure("tokens/s", "tokens/s")
+BETWEEN = {50: Measure("p50", "ms"), 95: Measure("p95", "ms")}
+RATIO, OVER_QUIET = Measure("ratio", "ratio"), Measure("p95 relative to quiet", "ratio")
+
+Rounds = dict[str, list[float]]
+"""Of each value, what each round measured."""
+
+
+class Swarms:
+    """Asks swarms, and keeps what was measured and every answer."""
+
+    def __init__(self, manifest: Manifest, options: argparse.Namespace) -> None:
+        self.rounds: Rounds = {}
+        self.answers: list[tuple[Prompt, int, str]] = []
+        self._manifest = manifest
+        self._options = options
+        self._prompts = Prompts(manifest.vocabulary)
+
+    def measure(self) -> None:
+        for stages in (1, 2):
+            with LocalSwarm(self._options.model, [], serve=["--local"]) as swarm:
+                spans = even_spans(self._manifest.layers, stages)
+                model = add_pinned_nodes(swarm, self._options.model, spans)["model"]
+                ask_in_turn(swarm.url, model, self._prompts.take(1, 600), 4)  # everything has run once
+                for prompt in self._prompts.take(self._options.rounds, self._options.prompt):
+                    [stream] = ask_in_turn(swarm.url, model, [prompt], self._options.tokens)
+                    self._answered(prompt, self._options.tokens, stream)
+                    self._note(f"stages_{stages}_s", stream.first_s)
+                if stages == 2:
+                    for prompt in self._prompts.take(self._options.rounds, self._options.prompt):
+                        self._disturb(swarm.url, model, prompt)
+
+    def _note(self, name: str, value: float) -> None:
+        self.rounds.setdefault(name, []).append(value)
+
+    def _answered(self, prompt: Prompt, tokens: int, stream: Stream) -> None:
+        self.answers.append((prompt, tokens, stream.text))
+
+    def _disturb(self, url: str, model: str, long: Prompt) -> None:
+        """Ask for one stream alone, and for one while a long prompt is computed."""
+        length = self._options.stream
+        first, second = self._prompts.take(2, STREAM_PROMPT)
+        [quiet] = ask_in_turn(url, model, [first], length)
+        disturbed, asked = disturb(url, model, second, length, long, self._options.tokens)
+        self._answered(first, length, quiet)
+        self._answered(second, length, disturbed)
+        self._answered(long, self._options.tokens, asked)
+        gaps = between(disturbed, asked.begin, asked.moments[0])
+        for name, values in (("quiet", quiet.gaps), ("disturbed", gaps)):
+            for share in BETWEEN:
+                self._note(f"{name}_gap_p{share}_s", percentile(values, share))
+        self._note("disturbed_gaps", len(gaps))
+        self._note("disturbed_prompt_s", asked.first_s)
 
 
 def disturb(url: str, model: str, short: Prompt, length: int, long: Prompt, tokens: int) -> tuple[Stream, Stream]:
@@ -62,122 +105,93 @@ def disturb(url: str, model: str, short: Prompt, length: int, long: Prompt, toke
 
 
 def between(stream: Stream, begin_s: float, end_s: float) -> list[float]:
-    """Seconds before each token that came in this time."""
+    """The seconds before each token that came in this time."""
     return [gap for gap, moment in zip(stream.gaps, stream.moments[1:], strict=True) if begin_s <= moment <= end_s]
 
 
-def measure_swarms(
-    path: Path, manifest: Manifest, prompts: Prompts, options: argparse.Namespace
-) -> tuple[dict[str, list[float]], list[tuple[Prompt, int, str]]]:
-    """Figures by name, and every answer with what it answers."""
-    figures: dict[str, list[float]] = {}
-    answers: list[tuple[Prompt, int, str]] = []
-
-    def note(prompt: Prompt, tokens: int, stream: Stream) -> Stream:
-        answers.append((prompt, tokens, stream.text))
-        return stream
-
-    for stages in (1, 2):
-        with LocalSwarm(path, [], serve=["--local"]) as swarm:
-            model = add_pinned_nodes(swarm, path, even_spans(manifest.layers, stages))["model"]
-            ask_in_turn(swarm.url, model, prompts.take(1, 600), 4)  # everything has run once
-            for prompt in prompts.take(options.rounds, options.prompt):
-                [stream] = ask_in_turn(swarm.url, model, [prompt], options.tokens)
-                note(prompt, options.tokens, stream)
-                figures.setdefault(f"stages_{stages}_s", []).append(stream.first_s)
-            if stages == 1:
-                continue
-            for long in prompts.take(options.rounds, options.prompt):
-                first, second = prompts.take(2, STREAM_PROMPT)
-                [quiet] = ask_in_turn(swarm.url, model, [first], options.stream)
-                disturbed, asked = disturb(swarm.url, model, second, options.stream, long, options.tokens)
-                note(first, options.stream, quiet)
-                note(second, options.stream, disturbed)
-                note(long, options.tokens, asked)
-                gaps = between(disturbed, asked.begin, asked.moments[0])
-                for name, values in (("quiet", quiet.gaps), ("disturbed", gaps)):
-                    for share in (50, 95):
-                        figures.setdefault(f"{name}_gap_p{share}_s", []).append(percentile(values, share))
-                figures.setdefault("disturbed_gaps", []).append(len(gaps))
-                figures.setdefault("disturbed_prompt_s", []).append(asked.first_s)
-    return figures, answers
-
-
-def measure_engines(
-    path: Path, manifest: Manifest, answers: list[tuple[Prompt, int, str]], options: argparse.Namespace
-) -> dict[str, list[float]]:
-    """Without pipelining; and every answer of the swarms is checked against the unsplit engine's."""
-    figures: dict[str, list[float]] = {}
-    with Engines(path, [Span(0, manifest.layers - 1)], 1) as unsplit:
+def measure_engines(manifest: Manifest, answers: list[tuple[Prompt, int, str]], options: argparse.Namespace) -> Rounds:
+    """Measure without pipelining, and compare every answer of the swarms with the unsplit engine's."""
+    rounds: Rounds = {}
+    with Engines(options.model, [Span(0, manifest.layers - 1)], 1) as unsplit:
         expected = [unsplit.alone([prompt], tokens)[0] for prompt, tokens, _ in answers]
     check_answers([text for _, _, text in answers], expected, "the swarm")
-    with Engines(path, even_spans(manifest.layers, 2), 1) as halves:
+    with Engines(options.model, even_spans(manifest.layers, 2), 1) as halves:
         for (prompt, tokens, text), _ in zip(answers, range(options.rounds), strict=False):
             for chunk in options.chunks:
                 answer = halves.answer([prompt], tokens, chunk)
                 check_answers(answer.texts, [text], f"chunks of {chunk} without pipelining")
-                figures.setdefault(f"chunks_of_{chunk}_s", []).append(answer.first_s)
-    return figures
+                rounds.setdefault(f"chunks_of_{chunk}_s", []).append(answer.first_s)
+    return rounds
+
+
+def prompt_figures(rounds: Rounds, options: argparse.Namespace) -> list[Figure]:
+    cases = {
+        "1 stage": "stages_1_s",
+        "2 stages": "stages_2_s",
+        **{f"2 stages without pipelining, chunks of {size}": f"chunks_of_{size}_s" for size in options.chunks},
+        "2 stages, beside another stream": "disturbed_prompt_s",
+    }
+    return [
+        figure
+        for case, name in cases.items()
+        for figure in (
+            FIRST.of(case, rounds[name]),
+            SPEED.of(case, options.prompt / statistics.median(rounds[name])),
+        )
+    ]
+
+
+def ratio_figures(rounds: Rounds, options: argparse.Namespace) -> list[Figure]:
+    medians = {name: statistics.median(values) for name, values in rounds.items()}
+    unpipelined_s = min(medians[f"chunks_of_{size}_s"] for size in options.chunks)
+    return [
+        RATIO.of("the same without pipelining", unpipelined_s / medians["stages_2_s"], at_least(1.7)),
+        RATIO.of("1 stage", medians["stages_1_s"] / medians["stages_2_s"]),
+    ]
+
+
+def stream_figures(rounds: Rounds) -> list[Figure]:
+    medians = {name: statistics.median(values) for name, values in rounds.items()}
+    if not medians["disturbed_gaps"]:
+        sys.exit("No token of the other stream came while the prompt was computed: ask for more with --stream.")
+    quiet, disturbed = "quiet", "while the prompt is computed"
+    return [
+        *(measure.of(quiet, 1e3 * medians[f"quiet_gap_p{share}_s"]) for share, measure in BETWEEN.items()),
+        *(measure.of(disturbed, 1e3 * medians[f"disturbed_gap_p{share}_s"]) for share, measure in BETWEEN.items()),
+        OVER_QUIET.of(disturbed, medians["disturbed_gap_p95_s"] / medians["quiet_gap_p95_s"], below(3)),
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_parser(__doc__)
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--prompt", type=int, default=2048, help="tokens of the long prompt")
-    parser.add_argument("--tokens", type=int, default=8, help="of the long prompt's answer")
+    parser.add_argument("--tokens", type=int, default=8, help="tokens of the long prompt's answer")
     parser.add_argument("--stream", type=int, default=384, help="tokens of the other stream's answer")
-    parser.add_argument("--chunks", type=int, nargs="+", default=[512, MAX_STEP_ROWS], help="at most 512 each")
+    parser.add_argument(
+        "--chunks",
+        type=int,
+        nargs="+",
+        default=[512, MAX_STEP_ROWS],
+        help="rows of a chunk without pipelining, at most 512",
+    )
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
-    path = options.model or demo_model()
-    manifest = open_model(path)
-    begin()
+    options.model = options.model or demo_model()
+    manifest = open_model(options.model)
+    report = Report("prefill", options)
     with temporary_cache():
-        rounds, answers = measure_swarms(path, manifest, Prompts(manifest.vocabulary), options)
-        rounds |= measure_engines(path, manifest, answers, options)
-    figures = {name: statistics.median(values) for name, values in rounds.items()}
-    sums = {chunk: figures[f"chunks_of_{chunk}_s"] for chunk in options.chunks}
-    chunk = min(sums, key=lambda size: sums[size])
-    rows = [["1 stage", figures["stages_1_s"]], ["2 stages, pipelined", figures["stages_2_s"]]]
-    rows += [[f"2 stages, without pipelining, chunks of {size}", seconds] for size, seconds in sums.items()]
-    rows.append(["2 stages, beside another stream", figures["disturbed_prompt_s"]])
-    print_table(
-        [f"{options.prompt}-token prompt", "first token", "tokens/s"],
-        [[name, f"{seconds:.2f} s", f"{options.prompt / seconds:.0f}"] for name, seconds in rows],
+        swarms = Swarms(manifest, options)
+        swarms.measure()
+        rounds = swarms.rounds | measure_engines(manifest, swarms.answers, options)
+    report.add(
+        {
+            f"prompt of {options.prompt:,} tokens": prompt_figures(rounds, options),
+            "2 stages relative to": ratio_figures(rounds, options),
+            "time between another stream's tokens": stream_figures(rounds),
+        }
     )
-    print("Without pipelining: both halves in one process, one thread on one core, one after the other; no wire.")
-    print_table(
-        ["another stream, between tokens", "p50", "p95"],
-        [
-            [name, *(f"{1e3 * figures[f'{name}_gap_p{share}_s']:.1f} ms" for share in (50, 95))]
-            for name in ("quiet", "disturbed")
-        ],
-    )
-    if not figures["disturbed_gaps"]:
-        print("No token of the other stream came while the prompt was computed.")
-    ratios = {
-        "pipelining": print_aim(
-            f"two stages over the same without pipelining (chunks of {chunk})",
-            sums[chunk] / figures["stages_2_s"],
-            at_least=1.7,
-        ),
-        "another_stream_p95": print_aim(
-            "another stream's p95 between tokens over its quiet value",
-            figures["disturbed_gap_p95_s"] / figures["quiet_gap_p95_s"],
-            below=3,
-        ),
-        "over_1_stage": figures["stages_1_s"] / figures["stages_2_s"],
-    }
-    print_json(
-        "prefill",
-        model=manifest.name,
-        prompt=options.prompt,
-        threads_a_node=1,
-        figures=figures,
-        rounds=rounds,
-        ratios=ratios,
-        answers_equal=True,
-    )
+    report.finish(model=manifest.name, threads_a_node=1, rounds=rounds, answers_equal=True)
 
 
 if __name__ == "__main__":

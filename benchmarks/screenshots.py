@@ -1,4 +1,4 @@
-"""Pictures of the pages: a swarm of this machine, in Debian's Chromium. They go to docs/screenshots."""
+"""Makes the pictures in docs/screenshots, of a swarm on this machine in Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MINUTE_S = 60.0
 
 @contextmanager
 def company(url: str) -> Iterator[None]:
-    """Two others ask now and then while the block runs, which begins when the curves have a minute of them."""
+    """Two others who ask now and then. The block begins once the curves show a minute of them."""
     over = threading.Event()
     others = [threading.Thread(target=ask_now_and_then, args=(Client(url), seed, over)) for seed in range(2)]
     for other in others:
@@ -45,7 +45,7 @@ def ask_now_and_then(swarm: Client, seed: int, over: threading.Event) -> None:
 
 @contextmanager
 def page_of(browser: Browser, url: str, scheme: str, width: int) -> Iterator[Page]:
-    """A fresh one, of this width in pixels and in `light` or `dark`."""
+    """A fresh page of this width in pixels, in `light` or `dark`."""
     page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 720})  # type: ignore[arg-type]
     page.goto(url)
     page.locator("tr.node").first.wait_for()

@@ -1,9 +1,9 @@
-"""The tax of a swarm: tokens/s of one stream through node processes over tokens/s of the unsplit engine.
+"""The tax of a swarm: the speed of one stream through node processes relative to the unsplit engine.
 
     python benchmarks/tax.py [--nodes 1 2 3 5] [--threads 2] [--tokens 192] [--rounds 3] [--plain]
 
-Both run in turns in one go with the same threads, library and weight layout, so that only their ratio matters.
-Every answer is compared with the unsplit engine's.
+Both run in turns within one run with the same threads, library and weight layout, so only their ratio matters. Every
+answer is compared with the unsplit engine's.
 """
 
 from __future__ import annotations
@@ -11,36 +11,51 @@ from __future__ import annotations
 import argparse
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from common import (
-    Engines,
-    Prompts,
-    ask_in_turn,
-    ask_whole,
-    begin,
-    check_answers,
-    forbid_optimised,
-    print_aim,
-    print_json,
-    print_table,
-    temporary_cache,
-)
+from bench.engines import Engines
+from bench.prompts import Prompts
+from bench.record import Figure, Measure, at_least
+from bench.report import Report, options_parser
+from bench.streams import ask_in_turn, ask_whole, check_answers
+from bench.swarms import forbid_optimised, temporary_cache
+from bench.tables import counted
 from potluck.local import LocalSwarm, demo_model
+from potluck.models.manifest import Manifest
 from potluck.models.sources import cache_folder, open_model
 from potluck.node.hardware import physical_cores
 from potluck.types import Span, even_spans
 
 PROMPT = 30
+AIM = at_least(0.85)
+
+UNSPLIT, SWARM = Measure("unsplit", "tokens/s"), Measure("swarm", "tokens/s")
+STREAMED = Measure("between streamed tokens", "ms")
+HOP = Measure("added by a node", "ms")
+RATIO = Measure("ratio", "ratio")
 
 
-def one_round(
-    swarm: LocalSwarm, model: str, nodes: int, prompts: Prompts, engine: Engines, tokens: int
-) -> dict[str, Any]:
-    """Seconds a token of the unsplit engine and of the swarm, and at the median as a streaming client sees them.
+class Round(NamedTuple):
+    """The seconds per token of the unsplit engine, of the swarm, and as a streaming client sees them at the median.
 
-    Of the swarm: of a long answer less a short one, so that the prompt does not count.
+    The swarm's are those of a long answer less a short one, so that the prompt does not count.
     """
+
+    nodes: int
+    unsplit_s: float
+    split_s: float
+    streamed_median_s: float
+
+    @property
+    def ratio(self) -> float:
+        return self.unsplit_s / self.split_s
+
+    @property
+    def hop_s(self) -> float:
+        return (self.split_s - self.unsplit_s) / self.nodes
+
+
+def one_round(swarm: LocalSwarm, model: str, nodes: int, prompts: Prompts, engine: Engines, tokens: int) -> Round:
     long, short, streamed = prompts.take(3, PROMPT)
     alone = engine.answer([long], tokens + 1)
     long_s, long_text = ask_whole(swarm.url, model, long, tokens + 1)
@@ -48,76 +63,63 @@ def one_round(
     [stream] = ask_in_turn(swarm.url, model, [streamed], tokens + 1)
     expected = [*alone.texts, *engine.alone([short], 1), *engine.alone([streamed], tokens + 1)]
     check_answers([long_text, short_text, stream.text], expected, f"{nodes} nodes")
-    unsplit_s, split_s = statistics.fmean(alone.step_s), (long_s - short_s) / tokens
-    return {
-        "nodes": nodes,
-        "unsplit_s": unsplit_s,
-        "split_s": split_s,
-        "streamed_median_s": statistics.median(stream.gaps),
-        "ratio": unsplit_s / split_s,
-        "hop_s": (split_s - unsplit_s) / nodes,
-    }
+    split_s = (long_s - short_s) / tokens
+    return Round(nodes, statistics.fmean(alone.step_s), split_s, statistics.median(stream.gaps))
 
 
-def print_rounds(rounds: list[dict[str, Any]]) -> None:
-    print_table(
-        ["nodes", "unsplit tokens/s", "ms", "swarm tokens/s", "ms", "streamed ms", "ratio", "µs a node"],
-        [
-            [
-                one["nodes"],
-                f"{1 / one['unsplit_s']:.1f}",
-                f"{1e3 * one['unsplit_s']:.2f}",
-                f"{1 / one['split_s']:.1f}",
-                f"{1e3 * one['split_s']:.2f}",
-                f"{1e3 * one['streamed_median_s']:.2f}",
-                f"{one['ratio']:.3f}",
-                f"{1e6 * one['hop_s']:.0f}",
-            ]
-            for one in rounds
-        ],
-    )
+def measure(manifest: Manifest, options: argparse.Namespace) -> list[Round]:
+    prompts, rounds = Prompts(manifest.vocabulary), []
+    whole = [Span(0, manifest.layers - 1)]
+    with temporary_cache(), Engines(options.model, whole, options.threads, extra_buffers=not options.plain) as engine:
+        engine.answer(prompts.take(1, PROMPT), 8)  # everything has run once
+        for nodes in options.nodes:
+            if options.plain:
+                forbid_optimised(options.model, nodes, cache_folder())
+            spans, join = even_spans(manifest.layers, nodes), ["--threads", str(options.threads)]
+            with LocalSwarm(options.model, spans, serve=["--local"], join=join) as swarm:
+                model = swarm.wait_covered()["model"]
+                ask_in_turn(swarm.url, model, prompts.take(1, PROMPT), 8)
+                for _ in range(options.rounds):
+                    rounds.append(one_round(swarm, model, nodes, prompts, engine, options.tokens))
+    return rounds
+
+
+def figures_of(rounds: list[Round]) -> list[Figure]:
+    """The figures of the rounds with one number of nodes."""
+    case = counted(rounds[0].nodes, "node")
+    return [
+        UNSPLIT.of(case, [1 / one.unsplit_s for one in rounds]),
+        SWARM.of(case, [1 / one.split_s for one in rounds]),
+        STREAMED.of(case, [1e3 * one.streamed_median_s for one in rounds]),
+        HOP.of(case, [1e3 * one.hop_s for one in rounds]),
+        RATIO.of(case, [one.ratio for one in rounds], AIM),
+    ]
+
+
+def variant(options: argparse.Namespace) -> str:
+    """The name of what is unusual about a run, such as "plain-1-thread"; empty for the usual one."""
+    threads = "" if options.threads == physical_cores() else f"{options.threads}-thread"
+    return "-".join(filter(None, ("plain" if options.plain else "", threads)))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options_parser(__doc__)
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 3, 5])
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--tokens", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--plain", action="store_true", help="without optimised weight layouts")
+    parser.add_argument("--plain", action="store_true", help="use the plain weight layout")
     options = parser.parse_args()
-    path = options.model or demo_model()
-    manifest = open_model(path)
-    prompts, rounds = Prompts(manifest.vocabulary), []
-    begin()
-    whole = [Span(0, manifest.layers - 1)]
-    with temporary_cache(), Engines(path, whole, options.threads, extra_buffers=not options.plain) as engine:
-        engine.answer(prompts.take(1, PROMPT), 8)  # everything has run once
-        for nodes in options.nodes:
-            if options.plain:
-                forbid_optimised(path, nodes, cache_folder())
-            spans, join = even_spans(manifest.layers, nodes), ["--threads", str(options.threads)]
-            with LocalSwarm(path, spans, serve=["--local"], join=join) as swarm:
-                model = swarm.wait_covered()["model"]
-                ask_in_turn(swarm.url, model, prompts.take(1, PROMPT), 8)
-                for _ in range(options.rounds):
-                    rounds.append(one_round(swarm, model, nodes, prompts, engine, options.tokens))
-    print_rounds(rounds)
-    ratios = {
-        nodes: statistics.median(one["ratio"] for one in rounds if one["nodes"] == nodes) for nodes in options.nodes
-    }
-    aimed = {
-        str(nodes): print_aim(f"{nodes} nodes, median ratio", ratio, at_least=0.85) for nodes, ratio in ratios.items()
-    }
-    print_json(
-        "tax",
+    options.model = options.model or demo_model()
+    manifest = open_model(options.model)
+    report = Report("tax", options)
+    rounds = measure(manifest, options)
+    figures = [figures_of([one for one in rounds if one.nodes == nodes]) for nodes in options.nodes]
+    report.add({"one stream through": [figure for some in figures for figure in some]}, variant(options))
+    report.finish(
         model=manifest.name,
-        threads=options.threads,
-        layout="plain" if options.plain else "optimised",
-        tokens=options.tokens,
-        rounds=rounds,
-        ratios=aimed,
+        rounds=[{**one._asdict(), "ratio": one.ratio, "hop_s": one.hop_s} for one in rounds],
         answers_equal=True,
     )
 

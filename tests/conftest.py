@@ -8,16 +8,35 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from kit import apart
+from kit.groups import groups
+from kit.marks import MEANINGS, mark_and_sort
 from potluck.local import demo_model
 
 settings.register_profile("shared", deadline=None)  # other programs of the machine decide how long an example takes
 settings.load_profile("shared")
 
-SLOW = ("test_transformers.py", "test_families.py", "test_exactness.py", "e2e")
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="Run the long tests in full, not in a smaller dose.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for mark, meaning in MEANINGS.items():
+        config.addinivalue_line("markers", f"{mark}: {meaning}")
+    apart.register(config, groups())
+    if apart.CHILD not in os.environ:
+        config.pluginmanager.import_plugin("kit.report")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: next((rank for rank, name in enumerate(SLOW, 1) if name in item.nodeid), 0))
+    mark_and_sort(items)
+
+
+@pytest.fixture(scope="session")
+def nightly(request: pytest.FixtureRequest) -> bool:
+    """Whether the long tests run in full."""
+    return bool(request.config.getoption("--nightly"))
 
 
 @pytest.fixture(scope="session", autouse=True)

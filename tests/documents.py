@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from potluck.local import HANG_S
+
 ROOT = Path(__file__).parent.parent
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FIRST_WORD = re.compile(r"[^\w ]*[A-Za-z]*")
-_STOP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def filled(text: str, substitutions: Mapping[str, str]) -> str:
     return text
 
 
-def finish(command: Command, folder: Path, env: Mapping[str, str], timeout: float = 60.0) -> str:
+def finish(command: Command, folder: Path, env: Mapping[str, str], timeout: float = HANG_S) -> str:
     """Run it to its end, which must be a good one, and give what it said: it begins with the word that is shown."""
     interpreter = ["python3"] if command.language == "python" else ["bash", "-o", "pipefail"]
     done = subprocess.run(
@@ -100,9 +101,9 @@ class Running(AbstractContextManager["Running"]):
     def told(self) -> str:
         return self._log.read_text("utf-8")
 
-    def wait_for(self, pattern: str, timeout: float = 120.0) -> str:
+    def wait_for(self, pattern: str) -> str:
         """What the pattern finds in the output, as soon as it is there."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + HANG_S
         while (found := re.search(pattern, self.told)) is None:
             assert self._process.poll() is None, f"{self._text}\n{self.told}"
             assert time.monotonic() < deadline, f"{self._text}\n{self.told}"
@@ -112,7 +113,7 @@ class Running(AbstractContextManager["Running"]):
     def __exit__(self, *error: object) -> None:
         self._process.send_signal(signal.SIGINT)
         try:
-            status = self._process.wait(_STOP_S)
+            status = self._process.wait(HANG_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise

@@ -28,10 +28,12 @@ from potluck.wire.messages import Hello
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
 TABLE = ROOT / "docs" / "options.md"
+REPORT = ROOT / "benchmarks" / "bench" / "report.py"
+"""Where the options are that all benchmarks have."""
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 FILES = ROOT / "docs" / "internals" / "files.md"
 DECISIONS = ROOT / "docs" / "decisions"
-DOCUMENTS = [ROOT / "README.md", ARCHITECTURE, ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 _FENCE = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`([^`]+)`")
@@ -152,13 +154,14 @@ def _split_command(found: tuple[str, str]) -> tuple[str, str]:
 
 def _benchmark_options(code: list[str]) -> set[str]:
     files = {file for snippet in code for file, _ in _BENCHMARK.findall(snippet) if (ROOT / file).exists()}
-    return {option for file in files for option in _OPTION.findall((ROOT / file).read_text("utf-8"))}
+    return {option for file in (*files, REPORT) for option in _OPTION.findall((ROOT / file).read_text("utf-8"))}
 
 
 def _wrong_benchmarks(code: list[str]) -> Iterator[str]:
     for snippet in code:
         for file, rest in _BENCHMARK.findall(snippet):
-            known = _OPTION.findall((ROOT / file).read_text("utf-8")) if (ROOT / file).exists() else []
+            sources = (ROOT / file, REPORT) if (ROOT / file).exists() else ()
+            known = {option for source in sources for option in _OPTION.findall(source.read_text("utf-8"))}
             yield from (f"{file} {option}" for option in _OPTION.findall(rest) if option not in known)
 
 

@@ -1,13 +1,25 @@
-"""Potluck: everyone brings a few layers of a large language model; everyone eats."""
+"""Potluck: everyone brings a few layers of a large language model; everyone eats.
+
+    import potluck
+
+    swarm = potluck.connect("http://192.168.1.5:8470")
+    answer = swarm.chat([{"role": "user", "content": "What is a potluck?"}])
+
+`__all__` is the public API. It is typed, and the changelog tells of every change to it.
+"""
 
 from __future__ import annotations
 
 import os
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from potluck.errors import PotluckError
 
 if TYPE_CHECKING:
     from potluck.client import Client
+
+__all__ = ["Client", "PotluckError", "__version__", "connect"]
 
 __version__ = version("potluck")
 
@@ -20,3 +32,14 @@ def connect(url: str, key: str = "") -> Client:
     from potluck.client import Client, checked_url  # whoever wants the version only need not wait for HTTP
 
     return Client(checked_url(url), key or os.environ.get("POTLUCK_KEY", ""))
+
+
+if not TYPE_CHECKING:  # a type checker would let every name pass
+
+    def __getattr__(name: str) -> Any:
+        """`Client`, once somebody names it."""
+        if name == "Client":
+            from potluck.client import Client
+
+            return Client
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

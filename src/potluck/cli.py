@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from potluck import __version__
-from potluck.commands import chat, convert, join, owner, plan, serve, status, trace
+from potluck.commands import chat, convert, doctor, join, owner, plan, serve, status, trace
 from potluck.commands.terminal import OneScreen, console, say
 from potluck.errors import PotluckError
 
@@ -80,5 +80,6 @@ for command in (
     chat.chat,
     chat.demo,
     owner.account,
+    doctor.doctor,
 ):
     app.command()(command)

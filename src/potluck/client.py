@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Json = dict[str, Any]
+Messages = Sequence[Mapping[str, Any]]
+"""Of a chat, as OpenAI's API has them: `{"role": "user", "content": "…"}`."""
 
 _ANSWER_S = httpx.Timeout(10.0, read=None)
 """A slow swarm may take minutes for a token; connecting takes seconds."""
@@ -72,7 +74,7 @@ class Client:
         """`GET /trace`: the latest hops of all sessions or of one, without the first `after` hops."""
         return self._known(self._ask("GET", "/trace", params=which, timeout=60.0), "traceEvents")
 
-    def chat(self, messages: list[Json], priority: str = "interactive", **options: Any) -> Json:
+    def chat(self, messages: Messages, priority: str = "interactive", **options: Any) -> Json:
         """`POST /v1/chat/completions`: the whole answer. priority: "batch" if nobody waits for the answer.
 
         options: further fields of the request, such as `temperature`.
@@ -122,7 +124,7 @@ class Client:
         self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
 
     def stream_chat(
-        self, model: str, messages: list[Json], on_progress: Callable[[int, int], None] | None = None
+        self, model: str, messages: Messages, on_progress: Callable[[int, int], None] | None = None
     ) -> Iterator[str]:
         """Stream the answer's text. on_progress: receives the number of the prompt's tokens that are read, and of all
         of them.

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 
 import postgres
-from potluck.coordinator.members.store import Base, Store, open_store
+from potluck.coordinator.members.store import Store, open_store
 
 
 class Clock:
@@ -36,14 +36,16 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty one."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/potluck.db"
     url: str = request.getfixturevalue("postgres_url")
     engine = create_engine(url)
-    Base.metadata.drop_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
     return url
 

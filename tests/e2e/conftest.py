@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,9 +10,15 @@ import openai
 import pytest
 
 from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Unsplit
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 from potluck.types import even_spans
 from tiny import write_tiny_gguf
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """What a script starts in the background ignores Ctrl-C, and so would all that such a test run starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +65,7 @@ def client_of() -> Iterator[Callable[[LocalSwarm], openai.OpenAI]]:
     clients: list[openai.OpenAI] = []
 
     def connect(swarm: LocalSwarm) -> openai.OpenAI:
-        clients.append(openai.OpenAI(base_url=f"{swarm.url}/v1", api_key="none", max_retries=0, timeout=120))
+        clients.append(openai.OpenAI(base_url=f"{swarm.url}/v1", api_key="none", max_retries=0, timeout=HANG_S))
         return clients[-1]
 
     yield connect

@@ -21,6 +21,7 @@ from potluck.coordinator.model_choice import footprint
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
+from potluck.local import HANG_S
 from potluck.models.sources import open_model
 from potluck.node.candidates import best_candidates
 from potluck.types import Attention, Capacity, EngineKind, Quantize, Span
@@ -31,14 +32,17 @@ OPEN = ["--open", "--host", "127.0.0.1"]
 ONE_THREAD = ["--threads", "1"]
 CHUNK = 512
 
+CRAWL = 1e3
+"""Bytes a second of a line by which a node gets a few tokens a second: an answer takes minutes on any machine."""
+
 EXACT = GGMLQuantizationType.Q8_0
 """Of float matrices llama.cpp computes one row in another order than many, so that batches change bits."""
 
 
-def potluck(*arguments: object, stdin: str = "", timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+def potluck(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     command = [*POTLUCK, *map(str, arguments)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def complaint(*arguments: object) -> str:
@@ -48,13 +52,6 @@ def complaint(*arguments: object) -> str:
     [line] = done.stderr.strip().splitlines()
     assert re.fullmatch(r"potluck: \S.*[.]", line), line
     return line.removeprefix("potluck: ")
-
-
-def eventually(condition: Callable[[], object], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "It did not come about in time."
-        time.sleep(0.02)
 
 
 def memory_for(path: Path, span: Span, context: int = 4096) -> int:
@@ -126,26 +123,26 @@ def check_greedy(client: openai.OpenAI, model: str, unsplit: Unsplit) -> None:
 class Proxy:
     """Stands between a node and the coordinator at `url`, and keeps what either sends.
 
-    pace: bytes a second that it carries to the node on each connection, if it is slow.
+    pace: bytes a second that it carries to the node on each connection, where it is slow; it may change at any time.
     """
 
     def __init__(self, url: str, pace: float | None = None) -> None:
         self.heard = bytearray()
         self.told = bytearray()
-        self._pace = pace
+        self.pace = pace
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(int(url.rpartition(":")[2])))
         self._server.daemon_threads = True  # where a test fails, its nodes end after the proxy
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:
-        heard, told, pace = self.heard, self.told, self._pace
+        proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with socket.create_connection(("127.0.0.1", port)) as forth:
-                    back = threading.Thread(target=pump, args=[forth, self.request, told, pace])
+                    back = threading.Thread(target=pump, args=[forth, self.request, proxy.told, lambda: proxy.pace])
                     back.start()
-                    pump(self.request, forth, heard)
+                    pump(self.request, forth, proxy.heard)
                     back.join()
 
         return Handler
@@ -154,6 +151,13 @@ class Proxy:
     def paths(self) -> list[str]:
         """What was asked for."""
         return [path.decode() for path in re.findall(rb"GET (\S+) HTTP/1.1\r\n", self.heard)]
+
+    @contextmanager
+    def crawling(self) -> Iterator[None]:
+        """No answer that passes here ends meanwhile."""
+        self.pace = CRAWL
+        yield
+        self.pace = None
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
@@ -167,12 +171,15 @@ class Proxy:
             thread.join()
 
 
-def pump(one: socket.socket, other: socket.socket, heard: bytearray, pace: float | None = None) -> None:
+def pump(
+    one: socket.socket, other: socket.socket, heard: bytearray, pace: Callable[[], float | None] = lambda: None
+) -> None:
     """Carry bytes from one socket to the other until either closes; pace: so many a second."""
     with suppress(ConnectionError):
         while data := one.recv(1 << 16):
             heard += data
             other.sendall(data)
-            time.sleep(len(data) / pace if pace else 0)
+            if rate := pace():
+                time.sleep(len(data) / rate)
     with suppress(OSError):
         other.shutdown(socket.SHUT_WR)

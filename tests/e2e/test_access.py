@@ -18,8 +18,9 @@ import openai
 import psutil
 import pytest
 
-from e2e.helpers import ONE_THREAD, OPEN, Proxy, complaint, eventually, potluck
-from potluck.local import Process
+from e2e.helpers import ONE_THREAD, OPEN, Proxy, complaint, potluck
+from potluck.local import HANG_S, Process
+from waiting import eventually
 
 PRIVATE = ["--host", "127.0.0.1"]
 PROMPT = "the potluck that nobody else shall read about"
@@ -54,7 +55,9 @@ class Swarm:
 
     def ask(self, path: str, key: str = "", **request: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.request("POST" if request else "GET", f"{self.url}{path}", headers=headers, **request)
+        return httpx.request(
+            "POST" if request else "GET", f"{self.url}{path}", headers=headers, timeout=HANG_S, **request
+        )
 
     def nodes(self) -> list[str]:
         return [
@@ -113,7 +116,7 @@ def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
         node.wait_for("Serving layers 0-5 ")
         assert "private: ask its owner for an invite" in complaint("join", swarm.url)
         assert "This invite is used up" in complaint("join", invite, "--name", "other")
-        with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=bens, max_retries=0) as client:
+        with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=bens, max_retries=0, timeout=HANG_S) as client:
             answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8)
         assert answer.usage.completion_tokens > 0
         status = swarm.ask("/status", key).text
@@ -164,7 +167,7 @@ def test_a_revoked_node_is_cut_at_once_and_stays_outside(start):
         eventually(lambda: swarm.nodes() == ["one", "two"])
         [digits] = re.findall(r"^ (\w{16}) +one ", swarm.run("node", "list", swarm.url), re.M)
         assert swarm.run("node", "revoke", swarm.url, digits) == "Node one is revoked.\n"
-        assert one.wait(10) == 1
+        assert one.wait() == 1
         assert one.lines[-1] == "potluck: The swarm's owner has revoked this node."
         assert swarm.nodes() == ["two"]
         with swarm.join(url, "one") as again:
@@ -173,7 +176,7 @@ def test_a_revoked_node_is_cut_at_once_and_stays_outside(start):
         told = swarm.run("invite", "revoke", swarm.url, number, "--nodes")
         assert told.splitlines()[0] == f"Invite {number} is revoked."
         assert re.search(r"Node two \(\w{16}\) joined with it and is cut off\.", told)
-        assert two.wait(10) == 1
+        assert two.wait() == 1
     assert swarm.nodes() == []
     assert "This invite was revoked" in complaint("join", url, "--name", "three")
     assert "Node one may join again." in swarm.run("node", "restore", swarm.url, digits)
@@ -195,12 +198,13 @@ def test_a_revoked_node_fetches_nothing_from_the_others_either(start):
                 httpx.get,
                 f"http://127.0.0.1:{port}/tensors",
                 headers={"Authorization": f"Bearer {token.decode()}"},
+                timeout=HANG_S,
             )
             assert len(fetch().json()) > 0
             [digits] = re.findall(r"^ (\w{16}) +bad ", swarm.run("node", "list", swarm.url), re.M)
             swarm.run("node", "revoke", swarm.url, digits)
             eventually(lambda: fetch().status_code == 401)
-            assert bad.wait(10) == 1
+            assert bad.wait() == 1
         assert swarm.nodes() == ["good"]
 
 
@@ -239,9 +243,9 @@ def test_in_a_public_swarm_strangers_join_and_ask_but_do_not_manage(start):
 
 
 def test_a_swarm_for_this_machine_wants_no_key_and_no_proxy(tiny_swarm):
-    assert httpx.get(f"{tiny_swarm.url}/v1/account").json()["account"] == "owner"
+    assert httpx.get(f"{tiny_swarm.url}/v1/account", timeout=HANG_S).json()["account"] == "owner"
     for header in ({"Host": "evil.example"}, {"X-Forwarded-For": "203.0.113.7"}, {"Origin": "https://evil.example"}):
-        assert httpx.get(f"{tiny_swarm.url}/status", headers=header).status_code == 403
+        assert httpx.get(f"{tiny_swarm.url}/status", headers=header, timeout=HANG_S).status_code == 403
     assert "leave --host out" in complaint("serve", "x", "--local", "--host", "0.0.0.0")
     assert "exclude each other" in complaint("serve", "x", "--local", "--open")
     assert "--database must be the URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from e2e.helpers import LOCAL, ONE_THREAD
 from potluck.coordinator.http.openapi import describe
 from potluck.coordinator.http.routes import ENDPOINTS
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 from potluck.types import even_spans
 
 API = schemathesis.openapi.from_dict(describe(ENDPOINTS)).exclude(path="/status/events")  # it has no end
@@ -28,7 +28,7 @@ def short_swarm(tiny: Path) -> Iterator[LocalSwarm]:
 
 
 def test_the_description_is_served(short_swarm: LocalSwarm) -> None:
-    assert httpx.get(f"{short_swarm.url}/openapi.json").json() == describe(ENDPOINTS)
+    assert httpx.get(f"{short_swarm.url}/openapi.json", timeout=HANG_S).json() == describe(ENDPOINTS)
 
 
 @API.parametrize()
@@ -40,4 +40,4 @@ def test_every_operation_keeps_to_its_description(case: schemathesis.Case, short
         unknowable = [schemathesis.checks.positive_data_acceptance]
         if isinstance(body, dict) and isinstance(body.get("model"), str):
             body["model"] = tiny.stem
-    case.call_and_validate(base_url=short_swarm.url, excluded_checks=unknowable)
+    case.call_and_validate(base_url=short_swarm.url, excluded_checks=unknowable, timeout=HANG_S)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, eventually
+from e2e.helpers import LOCAL, ONE_THREAD
 from potluck.local import LocalSwarm
+from waiting import eventually
 
 HOSTILE = Path(__file__).parents[2] / "benchmarks" / "hostile_node.py"
 
@@ -37,7 +38,7 @@ def test_a_node_that_lies_is_put_in_quarantine_and_answers_become_right(
                 assert len(answer.choices) == 4  # at once, so that all nodes have work
                 if "CAUGHT" in log.read_text():
                     break
-            assert "The coordinator no longer uses this node: its" in log.read_text()
+            eventually(lambda: "The coordinator no longer uses this node: its" in log.read_text())
             swarm.coordinator.wait_for("is put in quarantine: its")
         finally:
             liar.terminate()

@@ -14,9 +14,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from e2e.helpers import LOCAL, check_greedy, complaint, eventually
+from e2e.helpers import LOCAL, check_greedy, complaint
 from newcomer import GREETING, answer
-from potluck.local import LocalSwarm, Process
+from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.config import node_url
 from potluck.types import Capacity, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
@@ -26,6 +26,7 @@ from potluck.wire.messages import (
     Hello,
     Hidden,
     Loading,
+    Ping,
     Pong,
     Ready,
     Refusal,
@@ -35,6 +36,7 @@ from potluck.wire.messages import (
     Welcome,
 )
 from tiny import write_tiny_gguf
+from waiting import eventually
 
 # Models
 
@@ -154,7 +156,17 @@ def fake_node(swarm: LocalSwarm) -> Iterator[ClientConnection]:
 
 def introduce(link: ClientConnection) -> None:
     link.send(GREETING)
-    link.send(answer(link.recv(timeout=10), HELLO))
+    link.send(answer(link.recv(timeout=HANG_S), HELLO))
+
+
+def next_step(link: ClientConnection) -> Step:
+    """The one that it is sent next; it lives, and says so."""
+    while True:
+        message, _ = decode_from_coordinator(link.recv(timeout=HANG_S))
+        if isinstance(message, Step):
+            return message
+        if isinstance(message, Ping):
+            link.send(encode(Pong(message.number, 0)))
 
 
 def told_reason(link: ClientConnection) -> str:
@@ -162,7 +174,7 @@ def told_reason(link: ClientConnection) -> str:
     reason = ""
     with suppress(ConnectionClosed):
         while True:
-            message, _ = decode_from_coordinator(link.recv(timeout=10))
+            message, _ = decode_from_coordinator(link.recv(timeout=HANG_S))
             if isinstance(message, Refusal):
                 reason = message.reason
     return reason
@@ -197,7 +209,7 @@ def test_a_malformed_frame_drops_the_node_and_no_other(tiny_swarm, tiny_unsplit,
     with fake_node(tiny_swarm) as link:
         if admitted:
             introduce(link)
-            assert isinstance(decode_from_coordinator(link.recv(timeout=10))[0], Welcome)
+            assert isinstance(decode_from_coordinator(link.recv(timeout=HANG_S))[0], Welcome)
         with suppress(ConnectionClosed):  # a frame over the limit is cut off while it is sent
             link.send(frame)
         reason = told_reason(link)
@@ -226,13 +238,12 @@ def test_an_answer_survives_a_node_that_sends_nonsense(tiny_swarm, tiny_unsplit,
     """The fake claims to be the fastest, so that the answer begins with it."""
     with fake_node(tiny_swarm) as link:
         introduce(link)
-        link.recv(timeout=10)
+        link.recv(timeout=HANG_S)
         link.send(READY)
         tiny_swarm.wait_until(lambda status: status["served"] == [2, 2, 1, 1, 1, 1])
         with ThreadPoolExecutor(1) as threads:
             asked = threads.submit(check_greedy, client_of(tiny_swarm), "tiny", tiny_unsplit)
-            step, _ = decode_from_coordinator(link.recv(timeout=10))
-            link.send(lie(step))
+            link.send(lie(next_step(link)))
             assert told_reason(link)
             asked.result()
     assert tiny_swarm.wait_until(lambda status: len(status["nodes"]) == 3)["covered"]
@@ -272,7 +283,7 @@ def client(tiny_swarm, client_of) -> openai.OpenAI:
 
 
 def rejected(swarm: LocalSwarm, path: str, **body: object) -> dict[str, object]:
-    reply = httpx.post(f"{swarm.url}{path}", **body)
+    reply = httpx.post(f"{swarm.url}{path}", timeout=HANG_S, **body)
     assert 400 <= reply.status_code < 500
     error = reply.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -331,7 +342,7 @@ def test_a_value_out_of_range(tiny_swarm, field, value):
 def test_unknown_paths_and_methods(tiny_swarm):
     assert rejected(tiny_swarm, "/v1/embeddings", json={})["status"] == 404
     assert rejected(tiny_swarm, "/v1/models", json={})["status"] == 405
-    assert httpx.get(f"{tiny_swarm.url}/files/..%2f..%2fetc%2fpasswd").status_code == 404
+    assert httpx.get(f"{tiny_swarm.url}/files/..%2f..%2fetc%2fpasswd", timeout=HANG_S).status_code == 404
 
 
 def test_the_swarm_serves_on_after_all_this(tiny_swarm, tiny_unsplit, client):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, eventually, potluck
-from potluck.local import LocalSwarm, Process
+from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from potluck.local import HANG_S, LocalSwarm, Process
+from potluck.node.agent import _LEAVE_S
 from potluck.types import Span, even_spans
+from tiny_hf import write_tiny_hf
+from waiting import eventually
 
 
 def test_status_tells_who_serves_what(tiny_swarm):
@@ -30,7 +36,7 @@ def test_status_tells_who_serves_what(tiny_swarm):
 
 
 def test_the_status_for_programs(tiny_swarm):
-    reply = httpx.get(f"{tiny_swarm.url}/status")
+    reply = httpx.get(f"{tiny_swarm.url}/status", timeout=HANG_S)
     assert reply.headers["content-type"] == "application/json"
     status = reply.json()
     assert (status["model"], status["layers"], status["context"]) == ("tiny", 6, 4096)
@@ -102,12 +108,16 @@ def test_a_demo_with_more_nodes_than_layers_is_refused(tiny):
 
 @contextmanager
 def interrupted(process: Process, sign: signal.Signals = signal.SIGINT) -> Iterator[None]:
-    """After the block the signal comes; the process must end with status 0, and take its children along."""
+    """After the block the signal comes; the process must end with status 0, and take its children along.
+
+    It ends at once: it waits for nobody as a node does that hands its sessions over.
+    """
     with process:
         yield
-        children = psutil.Process(process.popen.pid).children(recursive=True)
+        children, began = psutil.Process(process.popen.pid).children(recursive=True), time.monotonic()
         process.popen.send_signal(sign)
-        assert process.wait(10) == 0, "\n".join(process.lines)
+        assert process.wait() == 0, "\n".join(process.lines)
+        assert time.monotonic() - began < _LEAVE_S
         assert not any("Traceback" in line for line in process.lines), "\n".join(process.lines)
         assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
@@ -133,11 +143,12 @@ def test_serve_ends_in_the_middle_of_an_answer(tiny):
     body = {"model": "tiny", "prompt": "x", "max_tokens": 4000, "stream": True, "ignore_eos": True}
     with LocalSwarm(tiny, even_spans(6, 2), serve=LOCAL, join=ONE_THREAD) as swarm:
         swarm.wait_covered()
-        with httpx.stream("POST", f"{swarm.url}/v1/completions", json=body) as reply:
+        with httpx.stream("POST", f"{swarm.url}/v1/completions", json=body, timeout=HANG_S) as reply:
             lines = reply.iter_lines()
             assert next(lines).startswith("data: {")
             with interrupted(swarm.coordinator):
                 pass
+            assert any("The coordinator is stopping." in line for line in lines)  # it was not written to its end
         for node in swarm.nodes:
             node.wait_for("trying again")
 
@@ -154,10 +165,23 @@ def test_join_ends_while_it_dials_and_while_it_loads(tiny, smollm2, tmp_path):
         node.wait_for("trying again")
 
 
-def test_serve_ends_while_it_hashes_the_model(smollm2, tmp_path):
-    process = Process(["serve", str(smollm2), "--port", "0", *LOCAL], POTLUCK_CACHE=str(tmp_path))
+@pytest.fixture
+def vast(tmp_path: Path) -> Path:
+    """A model of zeros, which take no room on the disk but long to be hashed, whatever the machine."""
+    folder, nbytes = write_tiny_hf(tmp_path / "vast", layers=1, shards=1), 1 << 36
+    tensor = {"dtype": "F32", "shape": [nbytes // 4], "data_offsets": [0, nbytes]}
+    header = json.dumps({"model.layers.0.weight": tensor}).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(file.tell() + nbytes)
+    return folder
+
+
+def test_serve_ends_while_it_hashes_the_model(vast, tmp_path):
+    process = Process(["serve", str(vast), "--port", "0", *LOCAL], POTLUCK_CACHE=str(tmp_path))
+    weights = str(vast / "model.safetensors")
     with interrupted(process):
-        eventually(lambda: str(smollm2) in {file.path for file in psutil.Process(process.popen.pid).open_files()})
+        eventually(lambda: weights in {file.path for file in psutil.Process(process.popen.pid).open_files()})
 
 
 @pytest.mark.parametrize(
@@ -185,5 +209,5 @@ def test_chat_ends_while_it_waits_and_while_it_answers(tiny_swarm):
             if question:
                 assert chat.stdout.read(1)
             chat.send_signal(signal.SIGINT)
-            assert chat.wait(10) == 0
+            assert chat.wait(HANG_S) == 0
             assert "Traceback" not in chat.stderr.read()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from e2e.helpers import Unsplit, chosen_logprob
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of other people's code
 
@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent.parent
 TASKS = ROOT / "tests" / "data" / "lm_eval"
 FEW = 8
 """Of each task that the second run asks."""
+RUN_S = 6 * HANG_S
+"""Ends a run that hangs, and the wait of its last request: it asks hundreds of times, some at a time."""
 
 Score = tuple[float, bool]
 """A choice's log-likelihood, and whether greedy decoding would have chosen it."""
@@ -58,8 +60,8 @@ def evaluate(swarm: LocalSwarm, model: str, tasks: str, *options: str, folder: P
     """What `lm_eval` tells of the swarm, which it knows by its address alone."""
     command = [Path(sys.executable).parent / "lm_eval", "--model", "local-completions", "--tasks", tasks, *options]
     command += ["--include_path", TASKS, "--log_samples", "--output_path", folder, "--model_args", f"model={model}"]
-    command += [f"base_url={swarm.url}/v1/completions", f"num_concurrent={concurrent}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=os.environ)
+    command += [f"base_url={swarm.url}/v1/completions", f"num_concurrent={concurrent}", f"timeout={RUN_S:.0f}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False, env=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     [results] = folder.glob("*/results_*.json")
     files = {task: next(folder.glob(f"*/samples_{task}_2*.jsonl")) for task in tasks.split(",")}

@@ -111,7 +111,7 @@ def test_a_node_fetches_from_another_one_when_the_coordinator_is_slow(tmp_path):
     with LocalSwarm(model, [], serve=LOCAL, join=ONE_THREAD) as swarm:
         swarm.add_node("0-5", POTLUCK_CACHE=str(caches[0]))
         swarm.wait_covered()
-        with Proxy(swarm.url, pace=4e6).running() as proxy:
+        with Proxy(swarm.url, pace=1e6).running() as proxy:
             node = swarm.add_node("0-5", url=proxy.url, POTLUCK_CACHE=str(caches[1]))
             node.wait_for("Serving layers 0-5")
             [first, second] = [file for cache in caches for file in cache.rglob("0-5.gguf")]

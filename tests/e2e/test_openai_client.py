@@ -12,6 +12,7 @@ import pytest
 
 from e2e.helpers import Unsplit
 from potluck.coordinator.text.template import ChatTemplate
+from potluck.local import HANG_S
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = "Once upon a time"
@@ -89,7 +90,7 @@ def test_a_streamed_chat_is_the_same_text(chat):
     assert len(chunks) > 6
 
 
-LONG = [{"role": "user", "content": f"What is the capital of France, again? {'Again, please. ' * 60}"}]
+LONG = [{"role": "user", "content": f"What is the capital of France, again? {'Again, please. ' * 240}"}]
 
 
 def test_how_far_a_long_prompt_is_read(chat):
@@ -116,7 +117,7 @@ def test_a_streamed_completion_is_the_same_text(complete):
 
 def test_the_stream_is_server_sent_events_and_ends_with_done(smol, name):
     body = {"model": name, "prompt": STORY, "max_tokens": 3, "stream": True}
-    reply = httpx.post(f"{smol.url}/v1/completions", json=body, timeout=60)
+    reply = httpx.post(f"{smol.url}/v1/completions", json=body, timeout=HANG_S)
     assert reply.headers["content-type"].startswith("text/event-stream")
     *events, done, rest = reply.text.split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
+from waiting import run
 
 BATCHES, RUNNING = 100, 7
 """Nodes hold eight sessions of full length, and one must find room beside those of batch requests."""
@@ -26,7 +27,7 @@ async def batch(http: httpx.AsyncClient, number: int) -> None:
 
 async def waiting(swarm: LocalSwarm, count: int) -> Json:
     """The first status in which so many wait."""
-    return await asyncio.to_thread(swarm.wait_until, lambda status: status["waiting"] == count, 60)
+    return await asyncio.to_thread(swarm.wait_until, lambda status: status["waiting"] == count)
 
 
 async def steps(http: httpx.AsyncClient, after: int) -> list[Json]:
@@ -41,7 +42,7 @@ def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(t
 
     async def test() -> None:
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(base_url=tiny_swarm.url, timeout=60, limits=limits) as http:
+        async with httpx.AsyncClient(base_url=tiny_swarm.url, timeout=HANG_S, limits=limits) as http:
             before = (await http.get("/trace")).json()["count"]
             batches = [asyncio.create_task(batch(http, number)) for number in range(BATCHES)]
             status = await waiting(tiny_swarm, BATCHES - RUNNING)
@@ -64,4 +65,4 @@ def test_an_interactive_request_behind_a_hundred_batch_requests_starts_at_once(t
             await asyncio.gather(*batches, return_exceptions=True)
             await waiting(tiny_swarm, 0)
 
-    asyncio.run(asyncio.wait_for(test(), 120))
+    run(test())

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterable, Iterator
 
 import httpx
 import openai
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, complaint, eventually, memory_for, potluck
-from potluck.local import LocalSwarm, Process
+from e2e.helpers import LOCAL, ONE_THREAD, Proxy, complaint, memory_for, potluck
+from potluck.local import HANG_S, LocalSwarm, Process
+from potluck.node.agent import _LEAVE_S
 from potluck.types import Span
+from waiting import eventually
 
 TOKENS = 1500
 PROMPT = "the potluck"
 
 
 def ask(client: openai.OpenAI) -> Iterator[str]:
-    """A greedy answer of about two seconds, piece by piece."""
+    """A greedy answer of some seconds, piece by piece."""
     stream = client.completions.create(
         model="tiny",
         prompt=PROMPT,
@@ -45,28 +48,33 @@ def begun(answer: Iterator[str]) -> str:
 
 def kill(node: Process) -> None:
     node.popen.kill()
-    assert node.wait(10) == -signal.SIGKILL
+    assert node.wait() == -signal.SIGKILL
 
 
 def test_another_node_of_the_span_takes_over(twins, client_of, undisturbed):
-    swarm, nodes = twins
+    swarm, nodes, line = twins
     answer = ask(client_of(swarm))
     head = begun(answer)
-    victim = serving(swarm, nodes)
-    kill(nodes[victim])
+    with line.crawling():
+        victim = serving(swarm, nodes)
+        kill(nodes[victim])
     assert head + "".join(answer) == undisturbed
     assert state(swarm, victim) == "gone"
     swarm.coordinator.wait_for("Others take over its sessions")
 
 
 @pytest.fixture
-def twins(tiny) -> Iterator[tuple[LocalSwarm, dict[str, Process]]]:
-    """A swarm with two nodes for its second half, and these by name."""
+def twins(tiny) -> Iterator[tuple[LocalSwarm, dict[str, Process], Proxy]]:
+    """A swarm with two nodes for its second half, these by name, and the line of its first half."""
     # Without audits: the tests look at what each node computes.
-    with LocalSwarm(tiny, [Span(0, 2)], serve=[*LOCAL, "--audit", "0"], join=ONE_THREAD) as swarm:
+    with (
+        LocalSwarm(tiny, [], serve=[*LOCAL, "--audit", "0"], join=ONE_THREAD) as swarm,
+        Proxy(swarm.url).running() as line,
+    ):
+        swarm.add_node("0-2", url=line.url)
         nodes = {name: swarm.add_node("3-5", "--name", name) for name in ("castor", "pollux")}
         swarm.wait_covered()
-        yield swarm, nodes
+        yield swarm, nodes, line
 
 
 def serving(swarm: LocalSwarm, names: Iterable[str]) -> str:
@@ -76,7 +84,7 @@ def serving(swarm: LocalSwarm, names: Iterable[str]) -> str:
 
 def longest_step(swarm: LocalSwarm, name: str) -> int:
     """Rows of the longest step that the node has computed."""
-    timeline = httpx.get(f"{swarm.url}/trace").json()["traceEvents"]
+    timeline = httpx.get(f"{swarm.url}/trace", timeout=HANG_S).json()["traceEvents"]
     names = {event["pid"]: event["args"]["name"] for event in timeline if event["name"] == "process_name"}
     computed = [event for event in timeline if event["name"] == "compute"]
     return max(event["args"]["rows"] for event in computed if names[event["pid"]].partition(":")[0] == name)
@@ -87,11 +95,12 @@ def state(swarm: LocalSwarm, name: str) -> str:
 
 
 def test_a_frozen_node_is_passed_over_and_used_again(twins, client_of, undisturbed):
-    swarm, nodes = twins
+    swarm, nodes, line = twins
     answer = ask(client_of(swarm))
     head = begun(answer)
-    victim = serving(swarm, nodes)
-    nodes[victim].popen.send_signal(signal.SIGSTOP)
+    with line.crawling():
+        victim = serving(swarm, nodes)
+        nodes[victim].popen.send_signal(signal.SIGSTOP)
     assert head + "".join(answer) == undisturbed
     assert state(swarm, victim) == "stalled"
     nodes[victim].popen.send_signal(signal.SIGCONT)
@@ -103,16 +112,17 @@ def test_a_frozen_node_is_passed_over_and_used_again(twins, client_of, undisturb
 
 @pytest.mark.parametrize("command", [True, False])
 def test_a_node_that_leaves_hands_its_answers_over_first(twins, client_of, undisturbed, command):
-    swarm, nodes = twins
+    swarm, nodes, line = twins
     answer = ask(client_of(swarm))
     head = begun(answer)
-    leaver = serving(swarm, nodes)
-    if command:
-        assert potluck("leave", leaver).stdout == f"{leaver} leaves.\n"
-    else:
-        nodes[leaver].interrupt()
-    assert nodes[leaver].wait(20) == 0
-    heir = serving(swarm, nodes)
+    with line.crawling():
+        leaver = serving(swarm, nodes)
+        if command:
+            assert potluck("leave", leaver).stdout == f"{leaver} leaves.\n"
+        else:
+            nodes[leaver].interrupt()
+        assert nodes[leaver].wait() == 0
+        heir = serving(swarm, nodes)
     assert heir != leaver
     assert head + "".join(answer) == undisturbed
     assert longest_step(swarm, heir) == 1  # its keys and values have moved: the heir computed no prompt
@@ -121,15 +131,16 @@ def test_a_node_that_leaves_hands_its_answers_over_first(twins, client_of, undis
 
 
 def test_a_second_signal_goes_at_once(twins, client_of):
-    swarm, nodes = twins
+    swarm, _, line = twins
     answer = ask(client_of(swarm))
     begun(answer)
-    leaver = swarm.nodes[0]  # nobody else has its layers
-    leaver.interrupt()
-    leaver.wait_for("Leaving")
-    leaver.interrupt()
-    assert leaver.wait(10) == 0
-    assert nodes
+    with line.crawling():
+        leaver, began = swarm.nodes[0], time.monotonic()  # nobody else has its layers
+        leaver.interrupt()
+        leaver.wait_for("Leaving")
+        leaver.interrupt()
+        assert leaver.wait() == 0
+        assert time.monotonic() - began < _LEAVE_S
 
 
 def test_nobody_leaves_where_nobody_is():
@@ -151,17 +162,20 @@ def test_an_answer_waits_for_a_new_node(tiny, client_of, undisturbed, span):
 def test_a_spare_node_moves_to_lost_layers_and_the_answer_goes_on(tiny, client_of, undisturbed):
     """Both nodes of the first half could have the answer's first stage: it is handed over, or given up, in time."""
     half = max(memory_for(tiny, span) for span in (Span(0, 2), Span(3, 5)))
-    with LocalSwarm(tiny, [], serve=LOCAL, join=ONE_THREAD) as swarm:
+    with (
+        LocalSwarm(tiny, [], serve=LOCAL, join=ONE_THREAD) as swarm,
+        Proxy(swarm.url).running() as line,
+    ):
         spare = swarm.add_node("--memory", str(half), "--name", "spare")
         spare.wait_for("Serving layers 0-2")
-        last = swarm.add_node("3-5")
+        last = swarm.add_node("3-5", url=line.url)
         swarm.wait_covered()
         answer = ask(client_of(swarm))
         head = begun(answer)
-        swarm.add_node("0-2", "--name", "fixed")
-        spare_and_fixed = swarm.wait_covered()
-        assert spare_and_fixed["served"] == [2, 2, 2, 1, 1, 1]
-        kill(last)
+        with line.crawling():
+            swarm.add_node("0-2", "--name", "fixed")
+            assert swarm.wait_covered()["served"] == [2, 2, 2, 1, 1, 1]
+            kill(last)
         spare.wait_for("it moves there")
         assert head + "".join(answer) == undisturbed
         assert swarm.status()["served"] == [1] * 6

@@ -12,11 +12,11 @@ from safetensors.numpy import load
 
 from e2e.helpers import Unsplit
 from potluck.engine.base import Segment
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 
 
 def post(swarm: LocalSwarm, path: str, body: dict[str, Any], status: int = 200) -> httpx.Response:
-    reply = httpx.post(f"{swarm.url}{path}", json=body, timeout=60)
+    reply = httpx.post(f"{swarm.url}{path}", json=body, timeout=HANG_S)
     assert reply.status_code == status, reply.text
     return reply
 
@@ -48,7 +48,7 @@ def test_a_text_as_vllm_asks_for_it(smol: LocalSwarm, unsplit: Unsplit) -> None:
 
 
 def test_how_sequences_begin_and_end(smol: LocalSwarm, unsplit: Unsplit) -> None:
-    told = httpx.get(f"{smol.url}/tokenizer_info").json()
+    told = httpx.get(f"{smol.url}/tokenizer_info", timeout=HANG_S).json()
     assert (told["bos_token"], told["eos_token"]) == ("<|im_start|>", "<|im_end|>")
     assert told["chat_template"] == unsplit.tokenizer.chat_template
 

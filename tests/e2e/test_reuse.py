@@ -132,12 +132,14 @@ def test_what_is_parked_makes_way_for_eight_answers_of_full_length(tiny_swarm, c
         return [node["sessions"] for node in tiny_swarm.status()["nodes"]]
 
     assert sessions() == [0, 0, 0]
+    before = tiny_swarm.status()["tokens"]
     request = {"model": "tiny", "prompt": text[:96], "max_tokens": 4000, "extra_body": {"ignore_eos": True}}
     with ExitStack() as streams:
         for _ in range(8):
             next(iter(streams.enter_context(client.completions.create(stream=True, **request))))
         assert sessions() == [8, 8, 8]
-    tiny_swarm.wait_until(lambda _: sessions() == [0, 0, 0], timeout=5)
+    tiny_swarm.wait_until(lambda _: sessions() == [0, 0, 0])
+    assert tiny_swarm.status()["tokens"] - before < 8 * 4000 / 2  # they were not written on for nobody
     [end] = sorted(tiny_unsplit.tokenizer.stop_ids)[:1]
     ended = client.completions.create(model="tiny", prompt=text[:96], max_tokens=4000, n=8, logit_bias={str(end): 100})
     assert [choice.finish_reason for choice in ended.choices] == ["stop"] * 8

@@ -17,10 +17,11 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, eventually, potluck
+from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
 from potluck import __version__
 from potluck.cli import app
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
+from waiting import eventually
 
 
 class Terminal:
@@ -49,7 +50,7 @@ class Terminal:
             yield self
         finally:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(HANG_S)
             os.close(self._own)
 
 
@@ -61,7 +62,7 @@ def test_the_status_is_watched_until_ctrl_c(tiny):
         assert swarm.coordinator.stop() == 0
         eventually(lambda: terminal.shows("No coordinator can be reached"))
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(10) == 0
+        assert terminal.process.wait(HANG_S) == 0
         assert not terminal.shows("Traceback")
 
 
@@ -72,7 +73,7 @@ def test_a_talk_tells_how_far_the_question_is_read(tiny_swarm):
         eventually(lambda: terminal.shows("Waiting for the first word"))
         eventually(lambda: terminal.shows("Reading the question"))
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(10) == 0
+        assert terminal.process.wait(HANG_S) == 0
         assert not terminal.shows("Traceback")
 
 
@@ -90,7 +91,7 @@ def test_a_talk_tells_that_it_waits_for_the_nodes(smol):
             frozen.send_signal(signal.SIGCONT)
         eventually(lambda: terminal.shows("\x1b8\x1b[J"))
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(10) == 0
+        assert terminal.process.wait(HANG_S) == 0
         assert not terminal.shows("Traceback")
 
 
@@ -120,7 +121,7 @@ def test_who_waits_for_a_coordinator_is_told(command: tuple[str, ...]):
         with Terminal(*(word.format(url) for word in command)).open() as terminal:
             eventually(lambda: terminal.shows(f"Waiting for {url}"))
             terminal.process.send_signal(signal.SIGINT)
-            assert terminal.process.wait(10) == 0
+            assert terminal.process.wait(HANG_S) == 0
             assert not terminal.shows("Traceback")
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from e2e.helpers import LOCAL, complaint, potluck
-from potluck.local import LocalSwarm
+from potluck.local import HANG_S, LocalSwarm
 
 SENTENCE = (
     r"Layers (0-1|2-3|4-5) on \S+ take \d+ % of a token's time: [\d.]+ of [\d.]+ ms \(compute .*, wire [\d.]+\)\."
@@ -52,23 +52,23 @@ def test_trace_writes_the_timeline_of_its_question(tiny_swarm, tmp_path):
 def test_trace_without_a_question_writes_what_there_was_lately(tiny_swarm, tmp_path):
     for _ in range(2):
         body = {"model": "tiny", "prompt": "xyzzy", "max_tokens": 2, "ignore_eos": True}
-        httpx.post(f"{tiny_swarm.url}/v1/completions", json=body).raise_for_status()
+        httpx.post(f"{tiny_swarm.url}/v1/completions", json=body, timeout=HANG_S).raise_for_status()
     told = potluck("trace", tiny_swarm.url, tmp_path / "timeline.json")
     assert told.returncode == 0, told.stderr
     text = (tmp_path / "timeline.json").read_text("utf-8")
     sessions = {event["args"]["session"] for event in drawn(json.loads(text))}
     assert len(sessions) >= 2
     assert "xyzzy" not in text
-    some = httpx.get(f"{tiny_swarm.url}/trace?session={min(sessions)}").json()
+    some = httpx.get(f"{tiny_swarm.url}/trace?session={min(sessions)}", timeout=HANG_S).json()
     assert {event["args"]["session"] for event in drawn(some)} == {min(sessions)}
-    rest = httpx.get(f"{tiny_swarm.url}/trace?after={some['count'] - 3}").json()
+    rest = httpx.get(f"{tiny_swarm.url}/trace?after={some['count'] - 3}", timeout=HANG_S).json()
     assert {event["args"]["session"] for event in drawn(rest)} == {max(sessions)}
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1.5", "9" * 5000, "٣"])
 def test_what_is_no_number_is_refused(tiny_swarm, number):
     for name in ("session", "after"):
-        reply = httpx.get(f"{tiny_swarm.url}/trace", params={name: number})
+        reply = httpx.get(f"{tiny_swarm.url}/trace", params={name: number}, timeout=HANG_S)
         assert reply.status_code == 400
         assert reply.json()["error"]["message"] == f"{name} must be a whole number, 0 or more."
 

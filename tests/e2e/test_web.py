@@ -6,17 +6,20 @@ import json
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from e2e.helpers import LOCAL, ONE_THREAD, eventually
-from potluck.local import LocalSwarm, Process
+from e2e.helpers import LOCAL, ONE_THREAD, Proxy
+from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span, even_spans
+from waiting import eventually
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>
@@ -44,6 +47,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=1000 * HANG_S)
     with sync_playwright() as player:
         browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield browser
@@ -63,6 +67,7 @@ def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Pag
 
     def opened(url: str, **options: object) -> Page:
         page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+        page.set_default_timeout(1000 * HANG_S)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: None if request.url.startswith(url) else complaints.append(request.url))
@@ -116,10 +121,20 @@ def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) ->
     expect(page.locator("tr.details:visible")).to_have_count(0)
 
 
+def told_first(swarm: LocalSwarm) -> dict[str, Any]:
+    """What the coordinator tells whoever begins to listen."""
+    with httpx.stream("GET", f"{swarm.url}/status/events", timeout=HANG_S) as events:
+        event: dict[str, Any] = json.loads(next(events.iter_lines()).removeprefix("data: "))
+        return event
+
+
 def test_the_curves_begin_before_the_page_was_opened(visit, tiny_swarm: LocalSwarm) -> None:
+    eventually(lambda: len(told_first(tiny_swarm)["history"]) > 2)
     page = visit(tiny_swarm.url)
-    curve = page.locator(".tile path").nth(1)
-    eventually(lambda: (curve.get_attribute("d") or "").count("L") > 2 + page.evaluate("performance.now()") / 1000)
+    page.clock.install()
+    page.clock.pause_at(time.time() + 1)  # so that it draws nothing that it has seen itself but one moment
+    page.reload()
+    expect(page.locator(".tile path").nth(1)).to_have_attribute("d", re.compile("L.*L"))
 
 
 def test_a_chat_is_streamed_signed_and_kept(visit, tiny_swarm: LocalSwarm, complaints) -> None:
@@ -138,15 +153,15 @@ def test_a_chat_is_streamed_signed_and_kept(visit, tiny_swarm: LocalSwarm, compl
     assert complaints == []
 
 
-def test_an_answer_can_be_stopped(visit, tiny_swarm: LocalSwarm) -> None:
-    page = visit(tiny_swarm.url)
+def test_an_answer_can_be_stopped(visit, smol: LocalSwarm) -> None:
+    page = visit(smol.url)
     page.route("**/v1/chat/completions", lambda route: route.continue_(post_data=endless(route)))
     ask(page, "the potluck")
     expect(page.locator("article.assistant .text")).not_to_be_empty()
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("article.assistant .note")).to_contain_text("stopped")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
-    tiny_swarm.wait_until(lambda status: status["streams"] == 0)
+    smol.wait_until(lambda status: status["streams"] == 0)
     assert len(page.locator("article.assistant .text").inner_text()) > 0
 
 
@@ -329,20 +344,26 @@ def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:
         expect(page.get_by_role("img", name="No node serves layers 2-3 of 6.")).to_be_visible()
         expect(page.locator("tr.node")).to_have_count(2)
         swarm.add_node(str(Span(2, 3)))
-        expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible(timeout=60_000)
+        expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible()
 
 
 def test_an_answer_that_waits_for_lost_layers_says_so(visit, tiny: Path) -> None:
-    with LocalSwarm(tiny, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+    with (
+        LocalSwarm(tiny, [Span(0, 1), Span(4, 5)], serve=LOCAL, join=ONE_THREAD) as swarm,
+        Proxy(swarm.url).running() as line,
+    ):
+        node = swarm.add_node("2-3", url=line.url).popen
         swarm.wait_covered()
         page = visit(swarm.url)
-        set_answers(page, 8)
-        swarm.nodes[1].popen.send_signal(signal.SIGSTOP)
-        ask(page, "potluck")
-        note = page.locator("article.assistant .note")
-        expect(note).to_have_text("No node serves layers 2-3 now. The answer waits for one…", timeout=20_000)
-        swarm.nodes[1].popen.send_signal(signal.SIGCONT)
-        expect(note).to_contain_text("Served by", timeout=20_000)
+        set_answers(page, 500)
+        with line.crawling():
+            ask(page, "potluck")
+            expect(page.locator("article.assistant .text")).not_to_be_empty()
+            node.send_signal(signal.SIGSTOP)
+            note = page.locator("article.assistant .note")
+            expect(note).to_have_text("No node serves layers 2-3 now. The answer waits for one…")
+            node.send_signal(signal.SIGCONT)
+        expect(note).to_contain_text("Served by")
 
 
 def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, tiny: Path, tmp_path: Path) -> None:
@@ -364,11 +385,11 @@ def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, t
 
 
 def test_pages_are_cached_by_their_tag_and_let_nothing_else_in(tiny_swarm: LocalSwarm) -> None:
-    reply = httpx.get(tiny_swarm.url)
+    reply = httpx.get(tiny_swarm.url, timeout=HANG_S)
     assert reply.headers["content-type"].startswith("text/html")
     policy = reply.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    again = httpx.get(tiny_swarm.url, headers={"If-None-Match": reply.headers["etag"]})
+    again = httpx.get(tiny_swarm.url, headers={"If-None-Match": reply.headers["etag"]}, timeout=HANG_S)
     assert (again.status_code, again.content) == (304, b"")
-    assert httpx.get(f"{tiny_swarm.url}/web/..%2Fweb.py").status_code == 404
+    assert httpx.get(f"{tiny_swarm.url}/web/..%2Fweb.py", timeout=HANG_S).status_code == 404

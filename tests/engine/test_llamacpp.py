@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType
 
 from potluck.engine import tap
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
-from potluck.engine.probe import Trial, measure, survives
+from potluck.engine.probe import Trial, survives
 from potluck.errors import CapacityError, EngineError
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
@@ -131,7 +130,7 @@ def test_a_session_that_outlives_others_gets_the_bits_that_it_gets_alone(whole):
 
 def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone(model, monkeypatch):
     """While others come and go it is stored outside of the cache, and put back when it goes on."""
-    monkeypatch.setattr("potluck.engine.llamacpp._MANY_CELLS", 8)
+    monkeypatch.setattr("potluck.engine.session_table._MANY_CELLS", 8)
     engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=512, rows=64))
     alone = answer(engine, 1, 20)
     engine.close(1)
@@ -142,7 +141,7 @@ def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone
             for other in range(100):
                 run(engine, 100 + other, 0, TOKENS)
                 engine.close(100 + other)
-            stored.append(2 in engine._stored)
+            stored.append(engine._table.stored(2) is not None)
 
     assert answer(engine, 2, 20, pause) == alone
     assert stored == [True]
@@ -152,7 +151,7 @@ def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone
         for other in range(100):
             run(engine, 100 + other, 0, TOKENS)
             engine.close(100 + other)
-    assert {1, 3} <= engine._stored.keys()
+    assert all(engine._table.stored(session) is not None for session in (1, 3))
     engine.truncate(1, 6)
     engine.close(3)
     assert (engine.length(1), engine.length(3)) == (6, 0)
@@ -170,14 +169,14 @@ def test_a_stored_session_is_cut_back_though_the_cache_is_full_of_ended_ones(mod
     for step in range(100):
         run(engine, 2, 20 + step, TOKENS[:1])
     engine._compact()  # session 1 is idle by now
-    assert 1 in engine._stored
+    assert engine._table.stored(1) is not None
     for position in range(0, 200, 20):
         run(engine, 3, position, TOKENS)
     engine.close(3)
     for position in range(0, 180, 20):
         run(engine, 4, position, TOKENS)
-    assert not engine._free
-    assert engine._ended_cells == 200
+    assert not engine._table._free
+    assert engine._table._ended_cells == 200
     engine.truncate(1, 6)
     assert np.array_equal(run(engine, 1, 6, TOKENS[6:10]), expected)
     engine.unload()
@@ -238,28 +237,6 @@ def test_threads_do_not_change_a_bit(whole):
     assert np.array_equal(run(whole, 3, 0, TOKENS), expected)
 
 
-def test_twins_have_one_mark_and_other_spans_another(tmp_path):
-    exact = write_tiny_gguf(tmp_path / "exact.gguf", "llama", layers=LAYERS, dtype=GGMLQuantizationType.Q8_0)
-    one, twin, whole = (load(exact, span) for span in (Span(1, 2), Span(1, 2), Span(0, LAYERS - 1)))
-    speed, mark = measure(one)
-    assert speed.decode_s > 0
-    assert speed.prefill_s > 0
-    assert mark
-    assert measure(twin)[1] == mark
-    assert measure(whole)[1] not in ("", mark)
-    told: list[float] = []
-    assert measure(twin, "another layout", told.append)[1] not in ("", mark)
-    assert (told, told[-1]) == (sorted(told), 1.0)
-    assert one.length(-1) == 0
-    for engine in (one, twin, whole):
-        engine.unload()
-
-
-def test_an_engine_whose_bits_depend_on_the_batch_has_no_twins(whole, middle):
-    """llama.cpp multiplies float matrices with other kernels for one row than for many."""
-    assert measure(whole)[1] == measure(middle)[1] == ""
-
-
 def test_a_child_tells_whether_a_span_survives(model, tmp_path):
     path = str(span_file(model, Span(1, 2)))
     told: list[float] = []
@@ -281,7 +258,7 @@ def test_a_moved_session_goes_on_as_if_it_had_always_been_there(model, middle, s
         data = rows(middle, 24)
         run(middle, 1, 0, data[:20])
         if stored:
-            middle._stored[1] = middle._save(middle._sequences[1])
+            middle._table.store(1, middle._save(middle._table.sequence(1)))
         run(heir, 5, 0, rows(heir, 3))  # others are there already
         moved(middle, heir, 1)
         assert heir.length(1) == 20

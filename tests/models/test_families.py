@@ -3,11 +3,15 @@
 f16 weights and llama.cpp's own rounding (its kernels turn activations to f16 as well) leave a few parts in a thousand.
 """
 
-import copy
+import importlib.util
+from pathlib import Path
 
+import llama_cpp
 import numpy as np
 import pytest
+import tokenizers
 
+from kit.reference import GREEDY, LAYERS, LONG, Reference, make_references, tokens
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.models.modelfile import write_model_file
@@ -16,14 +20,11 @@ from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import Attention, Capacity, Span
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("torch", "transformers"))), reason="transformers is not installed"
+)
 
-LAYERS = 4
-VOCABULARY = 320
 TOLERANCE = 0.01
-GREEDY = 32
-CLEAR = 0.02  # of the logits' deviation: some five times what rounding changes (0.1 to 0.4 %)
 
 GROUPED = {"num_key_value_heads": 2}
 LLAMA3 = {
@@ -50,33 +51,18 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
+    """All of them at once, because loading transformers takes longest."""
+    return make_references(CASES, tmp_path_factory.mktemp("references"))
+
+
 @pytest.fixture(scope="module", params=CASES)
-def saved(request, tmp_path_factory):
-    """A random model as transformers runs it, and the directory in which it has saved it."""
-    name, settings = CASES[request.param]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        hidden_size=128, num_attention_heads=4, num_hidden_layers=LAYERS, intermediate_size=192,
-        vocab_size=VOCABULARY, max_position_embeddings=512, initializer_range=0.12, **copy.deepcopy(settings),
-    )  # fmt: skip
-    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:  # norms of 1 and biases of 0 would hide that one is lost
-                parameter.add_(torch.randn_like(parameter) * 0.1)
-    folder = tmp_path_factory.mktemp(request.param)
-    model.save_pretrained(folder, max_shard_size="200KB")
-    assert len(list(folder.glob("*.safetensors"))) > 3
-    return model, folder, *greedy_reference(model)
-
-
-def tokens(count=40, seed=0):
-    return np.random.default_rng(seed).integers(0, VOCABULARY, count).astype(np.int32)
-
-
-def reference(model, sequence):
-    with torch.no_grad():
-        return model(torch.from_numpy(np.asarray(sequence, np.int64))[None]).logits[0].numpy()
+def saved(request: pytest.FixtureRequest, references: dict[str, Reference]) -> Reference:
+    """A random model in the directory in which transformers has saved it, and what transformers makes of it."""
+    reference = references[request.param]
+    assert len(list(reference.folder.glob("*.safetensors"))) > 3
+    return reference
 
 
 class Pipeline:
@@ -123,22 +109,6 @@ def greedy(run, prompt):
     return chosen
 
 
-def greedy_reference(model):
-    """A prompt and the tokens that follow it, none of them by a near-tie, which rounding alone would decide."""
-    for seed in range(200):
-        prompt = tokens(8, seed)
-        sequence = list(prompt)
-        for _ in range(GREEDY):
-            logits = reference(model, sequence)[-1]
-            second, first = np.sort(logits)[-2:]
-            if first - second < CLEAR * logits.std():
-                break
-            sequence.append(int(logits.argmax()))
-        else:
-            return prompt, sequence[len(prompt) :]
-    raise AssertionError("No prompt of this model has 32 clear tokens.")
-
-
 def relative_error(logits, expected):
     return np.linalg.norm(logits - expected) / np.linalg.norm(expected)
 
@@ -149,46 +119,41 @@ def relative_error(logits, expected):
     ids=lambda cuts: "+".join(map(str, cuts)),
 )
 def test_logits_and_greedy_tokens_are_those_of_transformers(saved, cuts, tmp_path):
-    model, folder, beginning, continuation = saved
     prompt = tokens()
-    pipeline = Pipeline(folder, cuts, tmp_path)
-    assert relative_error(pipeline.run(prompt), reference(model, prompt)) < TOLERANCE
+    pipeline = Pipeline(saved.folder, cuts, tmp_path)
+    assert relative_error(pipeline.run(prompt), saved.logits[len(prompt)]) < TOLERANCE
     for each in pipeline.engines:
         each.close(1)
-    assert greedy(pipeline.run, beginning) == continuation
+    assert greedy(pipeline.run, saved.prompt) == saved.continuation
     pipeline.unload()
 
 
 def test_every_cut_gives_the_same_bits(saved, tmp_path):
-    _, folder, *_ = saved
     results = []
     for cuts in ([Span(0, 3)], [Span(0, 0), Span(1, 2), Span(3, 3)]):
-        pipeline = Pipeline(folder, cuts, tmp_path, "q8_0", Attention.EXACT)
+        pipeline = Pipeline(saved.folder, cuts, tmp_path, "q8_0", Attention.EXACT)
         results.append(pipeline.run(tokens()))
         pipeline.unload()
     assert np.array_equal(*results)
 
 
 def test_long_positions_are_rotated_alike(saved, tmp_path):
-    model, folder, *_ = saved
-    prompt = tokens(250)
-    pipeline = Pipeline(folder, [Span(0, 3)], tmp_path)
-    logits = np.concatenate([pipeline.run(prompt[begin : begin + 50], begin) for begin in range(0, 250, 50)])
-    assert relative_error(logits[-50:], reference(model, prompt)[-50:]) < TOLERANCE
+    prompt = tokens(LONG)
+    pipeline = Pipeline(saved.folder, [Span(0, 3)], tmp_path)
+    logits = np.concatenate([pipeline.run(prompt[begin : begin + 50], begin) for begin in range(0, LONG, 50)])
+    assert relative_error(logits[-50:], saved.logits[LONG][-50:]) < TOLERANCE
     pipeline.unload()
 
 
 def test_eight_bits_come_close(saved, tmp_path):
-    model, folder, *_ = saved
-    pipeline = Pipeline(folder, [Span(0, 1), Span(2, 3)], tmp_path, "q8_0")
-    assert relative_error(pipeline.run(tokens()), reference(model, tokens())) < 0.1
+    prompt = tokens()
+    pipeline = Pipeline(saved.folder, [Span(0, 1), Span(2, 3)], tmp_path, "q8_0")
+    assert relative_error(pipeline.run(prompt), saved.logits[len(prompt)]) < 0.1
     pipeline.unload()
 
 
 def test_the_converted_file_gives_the_same_in_stock_llama_cpp(saved, tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
-    llama_cpp = pytest.importorskip("llama_cpp")
-    model, folder, beginning, continuation = saved
+    folder: Path = saved.folder
     vocabulary = [*sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()), "on"]
     merges = [("o", "n")]
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE({token: i for i, token in enumerate(vocabulary)}, merges))
@@ -201,8 +166,8 @@ def test_the_converted_file_gives_the_same_in_stock_llama_cpp(saved, tmp_path):
     )
     prompt = tokens()
     stock.eval(prompt.tolist())
-    assert relative_error(stock.scores[: len(prompt)], reference(model, prompt)) < TOLERANCE
-    assert greedy_stock(stock, beginning) == continuation
+    assert relative_error(stock.scores[: len(prompt)], saved.logits[len(prompt)]) < TOLERANCE
+    assert greedy_stock(stock, saved.prompt) == saved.continuation
     assert stock.detokenize(stock.tokenize(b"one two", add_bos=False)) == b"one two"
     stock.close()
 

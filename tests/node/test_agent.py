@@ -1,16 +1,16 @@
-"""An owner's wishes while a node serves: a fake clock, a fake load, a toy engine."""
+"""An owner's wishes while a node serves: clocks of its own, a fake load, a toy engine."""
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pytest
 
-from node.test_engine_loop import FIRST, SPEED, ToyEngine, TwoCores, run
+from node.test_engine_loop import FIRST, SPEED, ToyEngine, TwoCores
 from potluck.node import agent as module
 from potluck.node.agent import Agent
 from potluck.node.config import NodeConfig
@@ -21,6 +21,9 @@ from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Failed, FromNode, Hidden, Message, Pause, Ready, Released, Resume, Step, Welcome
 from potluck.wire.rows import pack_ids
+from waiting import run_leaping
+
+T = TypeVar("T")
 
 WELCOME = Welcome(
     node="n1",
@@ -62,14 +65,20 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     monkeypatch.setattr(module, "time", machine)
     monkeypatch.setattr(module, "Neighbours", machine)
     monkeypatch.setattr(module, "Cores", ToyCores)
-    monkeypatch.setattr(module, "_FOLLOW_S", 0.01)
-    monkeypatch.setattr(module, "_YIELD_S", 0.01)
+    monkeypatch.setattr(module, "Worker", ToyWorker)
     return machine
 
 
 class ToyCores(TwoCores):
     def __init__(self, threads: int) -> None:
         self.threads, self.count, self.allowed = threads, 2, None
+
+
+class ToyWorker:
+    """Without a thread, so that computations take no time of the loop's."""
+
+    async def run(self, call: Callable[..., T], *arguments: Any) -> T:
+        return call(*arguments)
 
 
 class Said:
@@ -117,9 +126,8 @@ class Bench:
 
     async def steps_fail(self) -> None:
         """Soon, and then for good."""
-        for _ in range(1000):
-            if isinstance(await self.step(), Failed):
-                break
+        while not isinstance(await self.step(), Failed):
+            pass
         assert isinstance(await self.step(), Failed)
 
 
@@ -138,7 +146,25 @@ def test_an_owner_who_comes_back_has_the_machine_until_it_was_quiet_for_a_minute
             assert isinstance(await bench.step(), Hidden)
         assert bench.said.lines == ["Pausing: its owner uses the machine.", "Continuing."]
 
-    run(test())
+    run_leaping(test())
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_an_owner_waits_less_than_a_second(machine: Machine, by_hand: bool) -> None:
+    async def test() -> None:
+        bench = Bench(idle_only=True)
+        with bench.serving():
+            assert isinstance(await bench.step(), Hidden)
+            began = asyncio.get_running_loop().time()
+            if by_hand:
+                bench.agent.pause()
+            else:
+                machine.used = 1.0
+            await bench.next(Pause)
+            await bench.steps_fail()
+            assert asyncio.get_running_loop().time() - began < 1
+
+    run_leaping(test())
 
 
 def test_outside_its_hours_a_node_computes_nothing(machine: Machine) -> None:
@@ -154,20 +180,20 @@ def test_outside_its_hours_a_node_computes_nothing(machine: Machine) -> None:
             await bench.next(Resume)
             assert isinstance(await bench.step(), Hidden)
 
-    run(test())
+    run_leaping(test())
 
 
 def test_outside_its_hours_a_node_does_not_even_dial(machine: Machine) -> None:
     async def test() -> None:
         bench = Bench(hours=Hours.parse("22-07"))
         running = asyncio.create_task(bench.agent.run())
-        await asyncio.wait_for(bench.said.something.wait(), 5)
+        await bench.said.something.wait()
         assert bench.said.lines == ["Waiting: it is outside its hours."]
         bench.agent.leave()
         with pytest.raises(asyncio.CancelledError):
             await running
 
-    run(test())
+    run_leaping(test())
 
 
 def test_paused_by_hand_it_stays_paused_until_it_is_resumed_by_hand(machine: Machine) -> None:
@@ -182,7 +208,7 @@ def test_paused_by_hand_it_stays_paused_until_it_is_resumed_by_hand(machine: Mac
             assert isinstance(await bench.step(), Hidden)
             await bench.link.send(encode(Released()))
 
-    run(test())
+    run_leaping(test())
 
 
 @pytest.mark.parametrize("used", [0.0, 3.0])
@@ -193,7 +219,7 @@ def test_a_node_without_conditions_works_beside_its_owner(machine: Machine, used
         with bench.serving():
             for _ in range(5):
                 assert isinstance(await bench.step(), Hidden)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(module._FOLLOW_S)
         assert bench.said.lines == []
 
-    run(test())
+    run_leaping(test())

@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from potluck.local import HANG_S
 from potluck.node.background import Worker
 
 
@@ -35,7 +36,7 @@ def test_an_exception_is_raised_where_it_is_awaited_and_the_worker_goes_on(error
 def test_calls_run_in_order_and_the_loop_stays_free_meanwhile() -> None:
     async def test() -> None:
         worker, gate, order = Worker(), threading.Event(), list[int]()
-        first = asyncio.create_task(worker.run(gate.wait, 10))
+        first = asyncio.create_task(worker.run(gate.wait, HANG_S))
         others = [asyncio.create_task(worker.run(order.append, number)) for number in range(5)]
         await asyncio.sleep(0)  # the calls are queued
         assert not first.done()
@@ -50,7 +51,7 @@ def test_calls_run_in_order_and_the_loop_stays_free_meanwhile() -> None:
 def test_a_cancelled_call_leaves_the_worker_usable() -> None:
     async def test() -> None:
         worker, gate = Worker(), threading.Event()
-        task = asyncio.create_task(worker.run(gate.wait, 10))
+        task = asyncio.create_task(worker.run(gate.wait, HANG_S))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -65,7 +66,7 @@ def test_a_call_may_outlive_its_loop() -> None:
     worker, gate, done = Worker(), threading.Event(), threading.Event()
 
     def slow() -> None:
-        gate.wait(10)
+        gate.wait(HANG_S)
         done.set()
 
     async def abandon() -> None:
@@ -75,7 +76,7 @@ def test_a_call_may_outlive_its_loop() -> None:
 
     asyncio.run(abandon())
     gate.set()
-    assert done.wait(10)
+    assert done.wait(HANG_S)
 
     async def again() -> int:
         return await worker.run(len, "abcd")

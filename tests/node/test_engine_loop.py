@@ -1,8 +1,8 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 
 from potluck.engine.base import Output, Segment
 from potluck.errors import CapacityError, EngineError, LinkClosed, Refused, WireError
+from potluck.local import HANG_S
 from potluck.node.background import Worker
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores
@@ -39,6 +40,7 @@ from potluck.wire.messages import (
     Welcome,
 )
 from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
+from waiting import run
 
 LAYERS = 4
 SPEED = Speed(decode_s=1.0, prefill_s=0.25)
@@ -169,14 +171,6 @@ class Bench:
 FIRST, LAST = Span(0, 1), Span(2, 3)
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(20):
-            await test
-
-    asyncio.run(timed())
-
-
 @contextmanager
 def serving(bench: Bench) -> Iterator[asyncio.Task[None]]:
     task = asyncio.create_task(bench.serve())
@@ -270,7 +264,7 @@ def test_a_session_that_closes_while_it_runs_is_forgotten_afterwards() -> None:
 
         def hold() -> None:
             loop.call_soon_threadsafe(entered.set)
-            assert gate.wait(10)
+            assert gate.wait(HANG_S)
 
         bench.engine.before = hold
         with serving(bench):

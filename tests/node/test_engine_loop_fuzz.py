@@ -8,11 +8,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from node.test_engine_loop import FIRST, LAST, Bench, run
+from node.test_engine_loop import FIRST, LAST, Bench
 from potluck.errors import LinkClosed, Refused, WireError
 from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.codec import encode
 from potluck.wire.messages import Challenge, FromCoordinator, Released, Step, Welcome
+from waiting import run
 
 FRAMES = 60
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from potluck.local import HANG_S
 from potluck.node import hardware
 from potluck.node.hardware import Cores, free_memory, physical_cores
 
@@ -74,9 +75,9 @@ def test_a_node_waits_while_all_cores_are_taken_and_then_proceeds(node: Node) ->
     with one.share() as held:
         assert len(held) == 4
         waiter.start()
-        assert begun.wait(10)
+        assert begun.wait(HANG_S)
         assert got == []
-    waiter.join(10)
+    waiter.join(HANG_S)
     assert not waiter.is_alive()
     assert len(got) == 1
     assert 1 <= got[0] <= 2
@@ -88,7 +89,7 @@ def test_never_more_threads_than_cores_however_many_nodes(node: Node) -> None:
     def compute(wanted: int) -> None:
         nonlocal running, most
         cores = node(wanted)
-        start.wait(10)
+        start.wait(HANG_S)
         for _ in range(30):
             with cores.share() as taken:
                 granted = len(taken)
@@ -102,7 +103,7 @@ def test_never_more_threads_than_cores_however_many_nodes(node: Node) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(HANG_S)
     assert running == 0
     assert 1 <= most <= TOGETHER
 

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,11 @@ from potluck.wire.identity import Identity, fingerprint
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Challenge, Greeting, Hello, Refusal, Released, Welcome
 from potluck.wire.origin import origin
+from waiting import run
 
 URL = "http://192.168.1.5:8470"
 HELLO = Hello("anna", "0.1", "", None, 1 << 30, 4)
 OURS, OTHERS = fingerprint(COORDINATOR.public), "0" * 16
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(10):
-            await test
-
-    asyncio.run(timed())
 
 
 class Owner:
@@ -97,7 +89,7 @@ def test_an_invite_that_names_another_key_is_not_shown(owner: Owner, url: str) -
     run(test())
 
 
-@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"])
+@pytest.mark.parametrize("invite", ["secret", f"secret.{OURS}"], ids=["without a key", "with the key"])
 def test_an_invite_arrives(owner: Owner, invite: str) -> None:
     async def test() -> None:
         assert (await owner.meet(invite=invite)).invite == invite

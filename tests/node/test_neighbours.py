@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.local import HANG_S
 from potluck.node import neighbours as module
 from potluck.node.neighbours import Neighbours, follow, local_nodes, registered
 
@@ -88,7 +89,7 @@ def test_what_nodes_use_is_free_to_nodes_and_what_others_use_is_not(machine: Mac
 def ended() -> int:
     """The number of a process that is no more."""
     child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait(10)
+    child.wait(HANG_S)
     return child.pid
 
 

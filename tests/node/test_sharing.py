@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from e2e.helpers import eventually
 from fileserver import FileServer
+from potluck.local import HANG_S
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
 from potluck.models.sources import CoordinatorSource, open_model
@@ -25,6 +25,7 @@ from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
 from tiny import write_tiny_gguf
 from tiny_hf import write_tiny_hf
+from waiting import eventually
 
 TOKEN = "secret"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -71,7 +72,7 @@ def sharing() -> Iterator[Sharing]:
 @pytest.fixture
 def http(sharing, offer) -> Iterator[httpx.Client]:
     """Someone who holds the token."""
-    with httpx.Client(base_url=sharing.start("127.0.0.1", offer), headers=HEADERS) as client:
+    with httpx.Client(base_url=sharing.start("127.0.0.1", offer), headers=HEADERS, timeout=HANG_S) as client:
         yield client
 
 
@@ -111,7 +112,7 @@ def test_the_transformers_engines_span_is_given_too_but_converted_weights_are_no
 )
 def test_nothing_is_given_without_the_token(http, offer, path, given):
     url = f"{http.base_url}/tensors{path}".format(next(iter(offer.ranges)))
-    reply = httpx.get(url, headers={name: value.encode("latin-1") for name, value in given.items()})
+    reply = httpx.get(url, headers={name: value.encode("latin-1") for name, value in given.items()}, timeout=HANG_S)
     assert (reply.status_code, reply.content) == (401, b"")
 
 
@@ -148,7 +149,7 @@ def slots_are_free(http: httpx.Client) -> bool:
 
 
 def test_at_most_two_replies_run_at_once(sharing, large):
-    with httpx.Client(base_url=sharing.start("127.0.0.1", large), headers=HEADERS) as http:
+    with httpx.Client(base_url=sharing.start("127.0.0.1", large), headers=HEADERS, timeout=HANG_S) as http:
         with ExitStack() as stack:
             for _ in range(2):
                 reply = stack.enter_context(http.stream("GET", "/tensors/aa", headers=part(0, (1 << 28) - 1)))
@@ -160,17 +161,21 @@ def test_at_most_two_replies_run_at_once(sharing, large):
 
 def test_whoever_does_not_take_a_reply_loses_the_place(sharing, large, monkeypatch):
     monkeypatch.setattr(module, "_LONGEST_S", 0.2)
-    with httpx.Client(base_url=sharing.start("127.0.0.1", large), headers=HEADERS) as http, ExitStack() as stack:
+    with (
+        httpx.Client(base_url=sharing.start("127.0.0.1", large), headers=HEADERS, timeout=HANG_S) as http,
+        ExitStack() as stack,
+    ):
         for _ in range(2):
             stack.enter_context(http.stream("GET", "/tensors/aa", headers=part(0, (1 << 28) - 1)))
+        monkeypatch.setattr(module, "_LONGEST_S", HANG_S)  # the next one has the time that it needs
         eventually(lambda: slots_are_free(http))
 
 
 def test_another_welcome_changes_what_is_given_and_the_token(sharing, offer, large):
     url = sharing.start("127.0.0.1", offer)
     assert sharing.start("127.0.0.1", Offer(large.path, large.ranges, "another")) == url
-    assert httpx.get(f"{url}/tensors", headers=HEADERS).status_code == 401
-    assert httpx.get(f"{url}/tensors", headers={"Authorization": "Bearer another"}).json() == ["aa"]
+    assert httpx.get(f"{url}/tensors", headers=HEADERS, timeout=HANG_S).status_code == 401
+    assert httpx.get(f"{url}/tensors", headers={"Authorization": "Bearer another"}, timeout=HANG_S).json() == ["aa"]
 
 
 def test_a_new_token_takes_the_place_of_the_old_one(http, sharing, offer):
@@ -203,7 +208,7 @@ def test_a_span_file_that_was_deleted_breaks_the_reply_and_no_more(http, offer):
 
 def test_closing_it_ends_replies_and_frees_the_port(sharing, large):
     url = sharing.start("127.0.0.1", large)
-    with httpx.stream("GET", f"{url}/tensors/aa", headers=HEADERS | part(0, (1 << 28) - 1)) as reply:
+    with httpx.stream("GET", f"{url}/tensors/aa", headers=HEADERS | part(0, (1 << 28) - 1), timeout=HANG_S) as reply:
         sharing.close()
         with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
             reply.read()
@@ -238,6 +243,6 @@ def test_what_is_given_fits_the_owners_rate(large):
     with closing(Sharing(Upload(8e6))) as sharing:
         url = sharing.start("127.0.0.1", large)
         begin = time.monotonic()
-        reply = httpx.get(f"{url}/tensors/aa", headers=HEADERS | part(0, (4 << 20) - 1))
+        reply = httpx.get(f"{url}/tensors/aa", headers=HEADERS | part(0, (4 << 20) - 1), timeout=HANG_S)
         assert len(reply.content) == 4 << 20
         assert time.monotonic() - begin > 0.25  # three of its four MiB, but for what goes at once

@@ -9,16 +9,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from potluck.errors import LinkClosed
 from potluck.wire.codec import MAX_FRAME
 from potluck.wire.link import MemoryLink, WebSocketLink
+from waiting import run
 
 Handler = Callable[[ServerConnection], Coroutine[Any, Any, None]]
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(20):
-            await test
-
-    asyncio.run(timed())
 
 
 @asynccontextmanager

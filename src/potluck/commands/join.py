@@ -57,7 +57,6 @@ def join(
     from potluck.node.permit import Hours
     from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key
-    from potluck.wire.origin import is_loopback
 
     log_to_console()
     url, invite = split_invite(url)
@@ -75,13 +74,19 @@ def join(
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
     )
-    if url.startswith("http://") and not is_loopback(url):
-        say(f"The connection to {url} is not encrypted: anyone on the path can read it, and could change it.")
+    _warn_of_plain_text(url)
     if dry_run:
         with ConsoleReporter() as reporter:
             run(lambda: inquire(config, reporter))
         return
     _serve(config)
+
+
+def _warn_of_plain_text(url: str) -> None:
+    from potluck.wire.origin import is_loopback
+
+    if url.startswith("http://") and not is_loopback(url):
+        say(f"The connection to {url} is not encrypted: anyone on the path can read it, and could change it.")
 
 
 def _serve(config: NodeConfig) -> None:

@@ -19,6 +19,7 @@ from potluck.types import Attention, Audience, RowFormat
 
 if TYPE_CHECKING:
     from potluck.coordinator.http.office import Office
+    from potluck.coordinator.server import Tls
 
 DEFAULT_PORT = 8470
 
@@ -59,16 +60,14 @@ def serve(
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
-    from potluck.coordinator.server import Tls, make_server
+    from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
     from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint
 
     log_to_console()
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
-    if (tls_cert is None) != (tls_key is None):
-        raise PotluckError("TLS needs a certificate and its key: give both --tls-cert and --tls-key.")
-    tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    tls = _tls(tls_cert, tls_key)
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
@@ -85,6 +84,14 @@ def serve(
         _tell_who_may(office, audience, fingerprint(identity.public))
         run(lambda: server.serve([listener]))
     say("Stopped.")
+
+
+def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
+    from potluck.coordinator.server import Tls
+
+    if (certificate is None) != (key is None):
+        raise PotluckError("TLS needs a certificate and its key: give both --tls-cert and --tls-key.")
+    return Tls(certificate, key) if certificate and key else None
 
 
 def _audience(local: bool, public: bool) -> Audience:

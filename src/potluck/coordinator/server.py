@@ -21,7 +21,7 @@ from potluck.wire.codec import MAX_FRAME
 class _Server(uvicorn.Server):
     """A server that Ctrl-C and SIGTERM end cleanly: answers first, then sockets, and no signal is raised again.
 
-    stops: functions that end what would hold up the end of the sockets.
+    stops: what ends the work that would keep the sockets open.
     """
 
     def __init__(self, config: uvicorn.Config, stops: Sequence[Callable[[], None]]) -> None:

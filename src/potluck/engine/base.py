@@ -69,6 +69,13 @@ class Engine(Protocol):
     @property
     def capacity(self) -> Capacity: ...
 
+    @property
+    def build(self) -> str:
+        """What decides over last bits besides weights and inputs: the same for engines that compute the same bits.
+
+        It is empty where the engine does not promise bits.
+        """
+
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         """Run all segments in one pass and append their rows to the sessions' KV.
 

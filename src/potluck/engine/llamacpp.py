@@ -8,11 +8,8 @@ Sessions are llama.cpp sequences, so that one `llama_decode` serves many of them
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,9 @@ import numpy as np
 
 from potluck.engine import cells, openmp
 from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
+from potluck.engine.exclusive import claim_process
+from potluck.engine.library import kernels_digest
+from potluck.engine.session_table import SessionTable
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
 from potluck.types import Attention, Capacity, Span
@@ -30,14 +30,8 @@ log = logging.getLogger(__name__)
 GGML_TYPE_BF16 = 30  # missing among the package's constants
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _LOG_ERROR = 4
-_MANY_CELLS = 1024
-"""Of ended and idle sessions: attention looks at every occupied cell, so that more would slow all others."""
-_IDLE_FORWARDS = 64
-"""A session that had no part in so many forwards is idle."""
 _SAMPLE = -2
 """The session that shows the layout of cells; the probe's is -1, all others count from 1."""
-_STORED_SHARE = 8
-"""This part of the cache's positions may be kept outside of it, for idle sessions."""
 
 
 def _log(level: int, text: bytes, _user_data: object) -> None:
@@ -88,18 +82,13 @@ class LlamaCppEngine:
         extra_buffers: bool = True,
         progress: Progress = ignore,
     ) -> None:
+        claim_process("llama.cpp")
         start_library()
+        self.build = _build(extra_buffers)
         self.span = span
         self.layers = layers
         self.capacity = capacity
-        self._sequences: dict[int, int] = {}
-        self._lengths: dict[int, int] = {}
-        self._stored: dict[int, Any] = {}
-        self._used: dict[int, int] = {}
-        self._forwards = 0
-        self._free = list(range(capacity.sessions))
-        self._ended: list[int] = []
-        self._ended_cells = 0
+        self._table: SessionTable[Any] = SessionTable(capacity)
         self._model = self._load(path, extra_buffers, progress)
         self.hidden_size: int = c.llama_model_n_embd(self._model)
         self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
@@ -193,8 +182,9 @@ class LlamaCppEngine:
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         check_batch(self, batch)
-        self._forwards += 1
-        self._make_room(batch)
+        self._table.begin_forward()
+        if self._table.must_compact({segment.session for segment in batch}, sum(segment.rows for segment in batch)):
+            self._compact()
         last = batch[0].last
         head = last == self.layers - 1
         rows = self._fill(batch, head)
@@ -206,8 +196,7 @@ class LlamaCppEngine:
                 raise CapacityError(f"The KV cache has no room for {rows} more positions.")
             raise EngineError(f"llama_decode failed with code {code} on {rows} rows of layers {self.span}.")
         for segment in batch:
-            self._lengths[segment.session] = segment.position + segment.rows
-            self._used[segment.session] = self._forwards
+            self._table.use(segment.session, segment.position + segment.rows)
         return self._logits(batch) if head else self._hidden(batch, rows)
 
     def _fill(self, batch: Sequence[Segment], head: bool) -> int:
@@ -230,27 +219,22 @@ class LlamaCppEngine:
         return rows
 
     def _sequence(self, session: int) -> int:
-        if session not in self._sequences:
-            if not self._free:
-                raise CapacityError(f"All {self.capacity.sessions} sessions of this node are taken.")
-            sequence = self._free.pop()
-            if session in self._stored:
-                self._restore(sequence, self._stored[session])
-                del self._stored[session]
-            self._sequences[session] = sequence
-        return self._sequences[session]
+        """The session's sequence, with its cells in it."""
+        sequence, state = self._table.place(session)
+        if state is not None and not self._put(sequence, state):
+            self._table.store(session, state)
+            raise EngineError("llama.cpp cannot put a session back into its cache.")
+        return sequence
 
     def _undo(self, batch: Sequence[Segment]) -> None:
         """After a failed decode: drop what it may have written, and sessions that it would have begun."""
         for segment in batch:
-            if segment.position:  # these first: closing others may move them out of the cache
-                c.llama_memory_seq_rm(self._memory, self._sequences[segment.session], segment.position, -1)
-                self._used[segment.session] = self._forwards
+            if segment.position:
+                sequence = self._table.sequence(segment.session)
+                c.llama_memory_seq_rm(self._memory, sequence, segment.position, -1)
+                self._table.use(segment.session)
             else:
-                self._lengths.setdefault(segment.session, 0)
-        for segment in batch:
-            if not segment.position:
-                self.close(segment.session)
+                self._table.close(segment.session)
         self._compact()
 
     def _hidden(self, batch: Sequence[Segment], rows: int) -> list[Output]:
@@ -268,10 +252,10 @@ class LlamaCppEngine:
 
     @property
     def sessions(self) -> int:
-        return len(self._lengths)
+        return len(self._table)
 
     def length(self, session: int) -> int:
-        return self._lengths.get(session, 0)
+        return self._table.length(session)
 
     def truncate(self, session: int, length: int) -> None:
         if length >= self.length(session):
@@ -279,76 +263,45 @@ class LlamaCppEngine:
         if length == 0:
             self.close(session)
         elif self._forget_from(session, length):
-            self._lengths[session] = length
+            self._table.truncate(session, length)
             self._compact()
         else:
             raise EngineError("This model's memory cannot forget a part of a session.")
 
     def _forget_from(self, session: int, length: int) -> bool:
-        used = self._ended_cells + self._cells(self._sequences) + self.length(session)
-        if session in self._stored and (not self._free or used > self.capacity.positions):
+        if self._table.must_compact({session}, 0):
             self._compact()
         return bool(c.llama_memory_seq_rm(self._memory, self._sequence(session), length, -1))
 
     def close(self, session: int) -> None:
         """The session's cells stay occupied until they are many, or there is need of them: see `_compact`."""
-        sequence = self._sequences.pop(session, None)
-        length = self._lengths.pop(session, 0)
-        self._used.pop(session, None)
-        self._stored.pop(session, None)
-        if sequence is not None:
-            self._ended.append(sequence)
-            self._ended_cells += length
-        useless = self._ended_cells + self._cells(self._idle())
-        if not self._sequences or useless > max(_MANY_CELLS, self._cells(self._sequences) - useless):
-            self._compact()
-
-    def _cells(self, sessions: Iterable[int]) -> int:
-        return sum(self._lengths.get(session, 0) for session in sessions)
-
-    def _idle(self) -> list[int]:
-        """Sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
-        room = self.capacity.positions // _STORED_SHARE - self._cells(self._stored)
-        idle = []
-        for session in self._sequences:
-            if self._forwards - self._used.get(session, 0) >= _IDLE_FORWARDS and self._lengths[session] <= room:
-                room -= self._lengths[session]
-                idle.append(session)
-        return idle
-
-    def _make_room(self, batch: Sequence[Segment]) -> None:
-        sessions = self._sequences.keys() | {segment.session for segment in batch}
-        used = self._ended_cells + self._cells(sessions) + sum(segment.rows for segment in batch)
-        newcomers = len(sessions) - len(self._sequences)
-        if used > self.capacity.positions or newcomers > len(self._free):
+        self._table.close(session)
+        if self._table.is_crowded():
             self._compact()
 
     def _compact(self) -> None:
         """Give back the cells of ended sessions, store idle ones, and lay those of the others one after the other.
 
-        llama.cpp would fill holes with the next rows of sessions that go on, below their own: attention sums over
-        the cells in order, so that bits would change. Moving a session's cells as a whole changes none.
+        Moving a session's cells as a whole changes no bit of what follows.
         """
-        if not self._ended and not self._sequences:
+        if self._table.is_empty():
             return
-        for session in self._idle():
-            sequence = self._sequences.pop(session)
-            self._stored[session] = self._save(sequence)
-            self._ended.append(sequence)
-        kept = [(sequence, self._save(sequence)) for sequence in self._sequences.values()]
+        for session in self._table.idle():
+            self._table.store(session, self._save(self._table.sequence(session)))
+        kept = [(session, self._save(self._table.sequence(session))) for session in self._table.in_cache()]
         c.llama_memory_clear(self._memory, False)
-        for sequence, state in kept:
-            self._restore(sequence, state)
-        self._free += self._ended
-        self._ended.clear()
-        self._ended_cells = 0
+        for session, state in kept:
+            if not self._put(self._table.sequence(session), state):
+                log.warning("llama.cpp lost session %d when it moved the sessions together.", session)
+                self._table.close(session)
+        self._table.compacted()
 
     def export(self, session: int) -> bytes:
-        if session not in self._lengths:
+        if session not in self._table:
             raise EngineError(f"Session {session} is not here.")
-        stored = self._stored.get(session)
-        state = bytes(stored if stored is not None else self._save(self._sequences[session]))
-        if cells.read(state)[1] != self._lengths[session]:
+        stored = self._table.stored(session)
+        state = bytes(stored if stored is not None else self._save(self._table.sequence(session)))
+        if cells.read(state)[1] != self.length(session):
             raise EngineError("This model's memory is of a kind that cannot be moved.")
         return state
 
@@ -357,13 +310,15 @@ class LlamaCppEngine:
         layout, length = cells.read(state)
         if layout != self._own_layout():
             raise EngineError("These keys and values belong to another span, or to another kind of cache.")
-        if self._ended_cells + self._cells(self._sequences) + length > self.capacity.positions or not self._free:
+        if not self._table.fits(length):
             self._compact()
-        if self._cells(self._sequences) + length > self.capacity.positions or not self._free:
+        if not self._table.fits(length):
             raise CapacityError(f"There is no room for one more session of {length} positions.")
-        sequence = self._free.pop()
-        self._restore(sequence, (ctypes.c_uint8 * len(state)).from_buffer_copy(state))
-        self._sequences[session], self._lengths[session], self._used[session] = sequence, length, self._forwards
+        sequence, _ = self._table.place(session)
+        if not self._put(sequence, (ctypes.c_uint8 * len(state)).from_buffer_copy(state)):
+            self._table.close(session)
+            raise EngineError("llama.cpp cannot put a session back into its cache.")
+        self._table.use(session, length)
 
     def _own_layout(self) -> cells.Layout:
         """Of this engine's cells, as a session of one row shows it."""
@@ -377,10 +332,9 @@ class LlamaCppEngine:
                 self.close(_SAMPLE)
         return self._layout
 
-    def _restore(self, sequence: int, state: Any) -> None:
-        if c.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
-            self._ended.append(sequence)
-            raise EngineError("llama.cpp cannot put a session back into its cache.")
+    def _put(self, sequence: int, state: Any) -> bool:
+        """Put a session's cells into an empty sequence. False: llama.cpp refuses them."""
+        return bool(c.llama_state_seq_set_data(self._context, state, len(state), sequence) == len(state))
 
     def _save(self, sequence: int) -> Any:
         """The sequence's cells as bytes, in a ctypes array."""
@@ -398,19 +352,7 @@ def _split(rows: Output, counts: list[int]) -> list[Output]:
     return np.split(rows, np.cumsum(counts[:-1])) if len(counts) > 1 else [rows]
 
 
-def library_version() -> str:
-    """Of llama-cpp-python and of the kernels it was built with, for probe verdicts and bug reports."""
-    import llama_cpp
-
-    library = Path(llama_cpp.__file__).parent / "lib"
-    stamp = max((int(file.stat().st_mtime) for file in library.iterdir()), default=0)
-    return f"{llama_cpp.__version__}-{stamp}-{sys.platform}"
-
-
-@cache
-def build_mark() -> str:
-    """What decides over last bits besides the weights: the compiled kernels, and what they found this CPU to have."""
-    digest = hashlib.sha256(c.llama_print_system_info())
-    for library in sorted((Path(c.__file__).parent / "lib").glob("*ggml-cpu*")):
-        digest.update(library.read_bytes())
-    return digest.hexdigest()
+def _build(extra_buffers: bool) -> str:
+    """The kernels, what they found this CPU to have, and the weight layout, which selects among them."""
+    system: bytes = c.llama_print_system_info()
+    return f"{kernels_digest()} {system.decode()} {'optimised' if extra_buffers else 'plain'}"

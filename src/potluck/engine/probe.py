@@ -12,19 +12,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from potluck.engine.base import Engine, Progress, Rows, Segment, Tokens, ignore
-from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.types import Attention, Capacity, Span, Speed
+
+if TYPE_CHECKING:
+    from potluck.engine.llamacpp import LlamaCppEngine
 
 _SESSION = -1
 _MANY = 64
 _REPEATS = 5
-_MANY_SHARE = 0.5
-"""The share of many-row batches in the time of measuring, for the progress that is shown."""
+_BATCHES = (2, 3, 4, 7, 17, 33, _MANY)
+"""Numbers of rows at which kernels change: one row or several, and blocks of 4, 16 and 32 rows with what is left."""
+_MANY_SHARE = 0.35
+"""The part of the measurement's time that the first batch takes, for the progress that is told."""
 _LOAD_SHARE = 0.7
 """The share of loading in the time of a trial."""
 _FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
@@ -41,6 +46,8 @@ class Trial(msgspec.Struct, frozen=True):
     extra_buffers: bool
 
     def load(self, capacity: Capacity, progress: Progress = ignore) -> LlamaCppEngine:
+        from potluck.engine.llamacpp import LlamaCppEngine  # here only: a process that runs PyTorch must not load it
+
         return LlamaCppEngine(
             Path(self.path),
             span=self.span,
@@ -78,35 +85,47 @@ def survives(trial: Trial, progress: Progress = ignore) -> bool:
 
 def stop_probes() -> None:
     """Kill the children of trials that are under way, so that none outlives this process."""
-    for child in list(_running):
+    children = list(_running)
+    for child in children:
         child.kill()
+    for child in children:
+        child.wait()
 
 
-def measure(engine: Engine, build: str = "", progress: Progress = ignore) -> tuple[Speed, str]:
-    """The engine's speed, and the hash of its output for a fixed input (its "twin" mark).
+def measure(engine: Engine, progress: Progress = ignore) -> tuple[Speed, str]:
+    """The engine's speed, and the hash of its build and of its output for a fixed input (its "twin" mark).
 
-    build: whatever else decides over bits. Kernels that differ in the last bit of one row in a thousand may give the
-    same output for the fixed input, and twins must not be accused because of that.
-    The mark is empty if rows come out differently in a batch and alone: such an engine has no twins.
+    The build counts because kernels that differ in the last bit of one row in a thousand may give the same output for
+    the fixed input, and twins must not be accused because of that. The mark is empty if the engine promises no bits, or
+    if rows come out differently in a batch and alone: such an engine has no twins.
     """
     data = probe_input(engine, _MANY + _REPEATS)
     prefill_s, output = _timed(engine, 0, data[:_MANY])
     progress(_MANY_SHARE)
-    digest = hashlib.sha256(build.encode() + output.tobytes())
+    digest = hashlib.sha256(engine.build.encode() + output.tobytes())
     decode, alone = [], []
     for position in range(_MANY, _MANY + _REPEATS):
         seconds, output = _timed(engine, position, data[position : position + 1])
         decode.append(seconds)
         alone.append(output)
         digest.update(output.tobytes())
-        progress(_MANY_SHARE + (1 - _MANY_SHARE) * len(alone) / (_REPEATS + 1))
-    engine.truncate(_SESSION, _REPEATS)
-    _, together = _timed(engine, _REPEATS, data[_REPEATS:], wanted=_REPEATS)
+        progress(_MANY_SHARE * (1 + len(alone) / _REPEATS))
+    exact = bool(engine.build) and _batches_are_exact(engine, data, np.concatenate(alone))
     engine.close(_SESSION)
     progress(1.0)
-    exact = together[-_REPEATS:].tobytes() == np.concatenate(alone).tobytes()
     speed = Speed(decode_s=sorted(decode)[_REPEATS // 2], prefill_s=prefill_s / _MANY)
     return speed, digest.hexdigest()[:16] if exact else ""
+
+
+def _batches_are_exact(engine: Engine, data: Tokens | Rows, alone: Rows) -> bool:
+    """Whether the last rows of batches of every kind have the bits that they had alone, `alone` `[_REPEATS, …]`."""
+    for rows in _BATCHES:
+        wanted = min(rows, _REPEATS)
+        engine.truncate(_SESSION, len(data) - rows)
+        _, together = _timed(engine, len(data) - rows, data[-rows:], wanted)
+        if together[-wanted:].tobytes() != alone[-wanted:].tobytes():
+            return False
+    return True
 
 
 def _timed(engine: Engine, position: int, data: Tokens | Rows, wanted: int = 1) -> tuple[float, Rows]:

@@ -8,34 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from pathlib import Path
 from typing import Any, Protocol
 
-import llama_cpp
 import llama_cpp.llama_cpp as c
 import numpy as np
 
+from potluck.engine import ggml
 from potluck.engine.base import Rows
 from potluck.errors import EngineError
 
 _NAME_BYTES = 64  # GGML_MAX_NAME
 
-
-def _load_ggml() -> ctypes.CDLL:
-    folder = Path(llama_cpp.__file__).parent / "lib"
-    for pattern in ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.*"):
-        for file in folder.glob(pattern):
-            return ctypes.CDLL(str(file))
-    raise EngineError(f"llama-cpp-python has no ggml-base library in {folder}.")
-
-
-_ggml = _load_ggml()
-_ggml.ggml_get_name.argtypes = [ctypes.c_void_p]
-_ggml.ggml_get_name.restype = ctypes.c_char_p
-_ggml.ggml_nbytes.argtypes = [ctypes.c_void_p]
-_ggml.ggml_nbytes.restype = ctypes.c_size_t
-_ggml.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-_ggml.ggml_backend_tensor_get.restype = None
+_ggml = ggml.base()
 
 
 class Tap(Protocol):

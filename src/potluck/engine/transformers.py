@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
+from potluck.engine.exclusive import claim_process
 from potluck.engine.kvcache import KvCache
 from potluck.engine.quantize import Quantize
 from potluck.engine.ragged_attention import RaggedBatch
@@ -32,8 +33,12 @@ class TransformersEngine:
     config: the content of the model's config.json. threads: of PyTorch's CPU kernels, in the whole process.
     dtype: that of weights and computation; None means the config's, or float32 if it names none.
     quantize: weight-only, for the layers; None means not at all. device: None means a GPU if there is one.
-    Raises EngineError when transformers cannot run the model or tensors are missing, SpanError for a span outside it.
+    Raises EngineError when transformers cannot run the model, when tensors are missing, or when llama.cpp is loaded in
+    this process; SpanError for a span outside the model.
     """
+
+    build = ""
+    """PyTorch promises no bits: its kernels change with the number of rows and threads."""
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class TransformersEngine:
         device: torch.device | None = None,
         progress: Progress = ignore,
     ) -> None:
+        claim_process("PyTorch")
         self.span = span
         self.capacity = capacity
         torch.set_num_threads(threads)

@@ -12,7 +12,6 @@ from functools import partial
 import msgspec
 
 from potluck.engine.base import Engine
-from potluck.engine.llamacpp import build_mark
 from potluck.engine.probe import measure, stop_probes
 from potluck.errors import LinkClosed, TicketExpired
 from potluck.node.announcement import announcement
@@ -257,7 +256,7 @@ class Agent:
         engine, layout = load_span(manifest, path, welcome, config.memory, config.threads, self._note)
         with self._cores.share() as cores:
             engine.use_cores(cores)
-            speed, twin = measure(engine, f"{layout} {build_mark()}", partial(self._note, Phase.MEASURE))
+            speed, twin = measure(engine, partial(self._note, Phase.MEASURE))
             engine.rest()
         offer = offer_span(manifest, path, welcome)
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)

@@ -1,4 +1,4 @@
-"""Pure decisions about which waiting steps run in the next forward pass."""
+"""Pure decisions about which waiting steps run in the next batch."""
 
 from __future__ import annotations
 

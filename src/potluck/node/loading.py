@@ -1,4 +1,4 @@
-"""Leads from a welcome to an engine: it downloads the span's bytes into a span file, tries the file, and loads it."""
+"""Leads from a welcome to an engine: it downloads the span's weights into a span file, tries the file, and loads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from potluck.engine.base import Engine
-from potluck.engine.llamacpp import library_version
+from potluck.engine.library import library_version
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
 from potluck.models.files import Source

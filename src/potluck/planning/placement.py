@@ -1,4 +1,4 @@
-"""Decides which layers each machine of a swarm should serve. Pure."""
+"""The placement of layers: decides which of them each machine of a swarm should serve. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses the nodes that a session runs through. Pure."""
+"""Chooses the route of a session: the nodes that it runs through. Pure."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import pytest
 from potluck.coordinator.gateway.linkprobe import _PROBE_BYTES, probe_link
 from potluck.coordinator.swarm.linkspeed import LinkSpeed
 from potluck.errors import WireError
+from potluck.local import HANG_S
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Loading, Message, Ping, Pong
@@ -30,7 +31,7 @@ async def probed(node: Node, word: Callable[[int], Message] = lambda number: Pon
     ours, theirs = MemoryLink.pair()
     task = asyncio.create_task(node.answer(theirs, word))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             return await probe_link(ours, lambda: node.now)
     finally:
         task.cancel()

@@ -1,6 +1,4 @@
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
@@ -12,6 +10,7 @@ from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Challenge, Hello
+from waiting import run
 
 HELLO = Hello("anna", "0.1", "", None, 1 << 30, 4, url="https://anna.example/", invite="secret")
 
@@ -27,14 +26,6 @@ class GuardedDoor:
         if invite != "secret":
             raise Refused("You are not invited.")
         return Entry("anna", trusted=True)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(10):
-            await test
-
-    asyncio.run(timed())
 
 
 async def challenged(reception: Reception) -> tuple[MemoryLink, bytes, asyncio.Task[tuple[Hello, Entry]]]:

@@ -1,7 +1,7 @@
 """`Generation` over a swarm with nodes in this process that compute a toy model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from potluck.coordinator.generation import generation, writer
 from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.sessions.claim import Claim, Rank
-from potluck.coordinator.swarm.heartbeat import LOOK_S
+from potluck.coordinator.swarm.heartbeat import Heartbeat
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Incident, Remedy, TokenKind
 from potluck.errors import LinkClosed, RequestError, Unavailable
@@ -60,6 +60,7 @@ from potluck.wire.messages import (
     Welcome,
 )
 from potluck.wire.rows import pack_ids, pack_rows, pack_scores, unpack_ids, unpack_rows
+from waiting import run
 
 LAYERS, WIDTH = 4, 1
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -272,14 +273,6 @@ async def answer(service: SwarmService, one: Job) -> list[Delta]:
 
 def text(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(10):
-            await test
-
-    asyncio.run(timed())
 
 
 @pytest.mark.parametrize("spans", [["0-3"], ["0-1", "2-3"], ["0", "1", "2", "3"], ["0-2", "1-3"]])
@@ -562,7 +555,7 @@ def test_a_node_that_leaves_is_let_go_when_others_have_its_sessions() -> None:
 @pytest.mark.parametrize(("gives", "takes"), [(True, True), (False, True), (True, False)])
 def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, takes: bool) -> None:
     async def scenario() -> None:
-        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (service, nodes), asyncio.timeout(10):
+        async with toy_swarm("0-1", "2-3", "2-3", twin="same") as (service, nodes):
             generator = service.generation(TOKENIZER).answer(job(max_tokens=12))
             text = [(await anext(generator)).text for _ in range(4)]
             [leaver] = [node for node in nodes[1:] if node.cache]
@@ -575,7 +568,7 @@ def test_keys_and_values_move_to_a_twin_or_else_are_computed_there(gives: bool, 
             assert bool(nodes[0].recalls) != (gives and takes)
             assert service.swarm.tally.mended == {Remedy.MOVED if gives and takes else Remedy.REBUILT: 1}
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_an_heir_that_is_lost_with_what_it_was_given_is_replaced() -> None:
@@ -1082,7 +1075,16 @@ def test_a_node_that_pauses_hands_its_sessions_over_and_stays() -> None:
     run(test())
 
 
-def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
+def test_what_a_pausing_node_leaves_undone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    look = Heartbeat.look
+
+    def noted(heartbeat: Heartbeat, now: float, *seen: Any) -> list[Any]:
+        looks.append(now)
+        return look(heartbeat, now, *seen)
+
+    monkeypatch.setattr(Heartbeat, "look", noted)
+
     async def test() -> None:
         async with toy_swarm("0-3", positions=2000) as (service, nodes):
             [owned] = nodes
@@ -1093,7 +1095,8 @@ def test_what_a_pausing_node_leaves_undone_is_no_fault() -> None:
             owned.failing = True
             rest = [asyncio.create_task(anext(stream)) for stream in streams]
             await until(lambda: not service.swarm.nodes[owned.name].reserved)
-            await asyncio.sleep(2 * LOOK_S)  # the watch has looked
+            looks.clear()
+            await until(lambda: len(looks) == 2)
             owned.failing = False
             await owned.link.send(encode(Resume()))
             for stream, first, second in zip(streams, begun, rest, strict=True):

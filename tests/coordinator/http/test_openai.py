@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Priority, Quantize, RowFormat, Span, Speed
 from potluck.wire.messages import Hello, Ready
+from waiting import run
 
 LAYERS, CONTEXT = 6, 64
 DELTAS = (Delta("he", [Scored(104, -0.5)]), Delta("llo", [Scored(108, -0.25)]), Delta(finish="stop"))
@@ -106,14 +107,6 @@ async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://potluck") as one:
         yield one
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def timed() -> None:
-        async with asyncio.timeout(10):
-            await test
-
-    asyncio.run(timed())
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from potluck.coordinator.members.ledger import Account, Books, Ledger, Pending
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import Store, open_store
 from potluck.errors import StoreError
+from potluck.local import HANG_S
 
 ANNA, BEN = b"a" * 32, b"b" * 32
 
@@ -179,7 +180,7 @@ def test_books_are_written_while_they_are_kept_and_at_the_end(known: Store, monk
         async with books.kept():
             books.ledger.earn(ANNA, "anna", 10)
             books.ledger.settle(ANNA)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 await stored(known, 10)
             books.ledger.spend("anna", 4)
         assert Books(known).ledger.account("anna") == Account(10, 4)

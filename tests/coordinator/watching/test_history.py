@@ -5,6 +5,7 @@ import pytest
 
 from potluck.coordinator.watching import history as module
 from potluck.coordinator.watching.history import History, Sample
+from potluck.local import HANG_S
 
 
 def test_the_last_minutes_are_kept_and_no_more(clock) -> None:
@@ -39,7 +40,7 @@ def test_they_are_noted_whether_or_not_anybody_looks(monkeypatch: pytest.MonkeyP
             return 0, 0, 0
 
         history = History(look)
-        async with history.kept(), asyncio.timeout(5):
+        async with history.kept(), asyncio.timeout(HANG_S):
             await thrice.wait()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 

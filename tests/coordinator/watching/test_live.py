@@ -8,6 +8,7 @@ import pytest
 
 from potluck.coordinator.watching import live as module
 from potluck.coordinator.watching.live import Live
+from potluck.local import HANG_S
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +86,7 @@ def test_listeners_go_when_the_coordinator_does() -> None:
                 heard.append(event)
                 live.stop()
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await hear()
         assert heard == [b"data: 1\n\n"]
 

@@ -1,4 +1,4 @@
-"""Turns tokens into text as they come, and gives only text that no later token can change."""
+"""The detokenizer: turns tokens into text as they come, and gives only text that no later token can change."""
 
 from __future__ import annotations
 

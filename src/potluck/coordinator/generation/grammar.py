@@ -1,4 +1,4 @@
-"""Answers in a prescribed form: llguidance says which tokens a JSON schema allows next."""
+"""The grammar of an answer in a prescribed form: llguidance says which tokens a JSON schema allows next."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ def refused_with(sentence: str, **bounds: Any) -> Meta:
 
 
 def described(**schema: object) -> Meta:
-    """A description for the OpenAPI document of a field whose bound the model or another field sets.
+    """The OpenAPI schema of a field that its type cannot check, because the model or another field sets its bound.
 
-    The bound is checked where it is known.
+    The field is checked where that bound is known.
     """
     return Meta(extra_json_schema=schema)
 

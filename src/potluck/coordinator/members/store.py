@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from potluck.coordinator.members import schema
 from potluck.errors import StoreError
 
 _BUSY_S = 10.0
@@ -109,11 +110,10 @@ class Store:
 def open_store(url: str) -> Store:
     """Open the database at this URL, such as `sqlite:////home/anna/potluck.db` or `postgresql://anna@host/potluck`.
 
-    Missing tables are made. Raises StoreError when it cannot be opened.
+    Its schema is brought up to date. Raises StoreError when it cannot be opened, or is newer than this program.
     """
     try:
-        engine = _engine(url)
-        Base.metadata.create_all(engine)
+        return Store(_upgraded(_engine(url)))
     except ArgumentError as error:  # its text may hold the password
         raise StoreError("--database must be the URL of a database, such as postgresql://anna@host/potluck.") from error
     except ModuleNotFoundError as error:
@@ -121,7 +121,15 @@ def open_store(url: str) -> Store:
         raise StoreError(message) from error
     except SQLAlchemyError as error:
         raise StoreError(f"The database cannot be opened: {_reason(error)}.") from error
-    return Store(engine)
+
+
+def _upgraded(engine: Engine) -> Engine:
+    try:
+        schema.upgrade(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
 
 
 def open_file(file: Path) -> Store:

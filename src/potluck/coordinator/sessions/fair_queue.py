@@ -1,4 +1,4 @@
-"""A queue that decides whose turn it is, fair over accounts in work. Pure: times are passed in, in seconds."""
+"""The scheduler of requests: a queue that is fair over accounts, in work. Pure: times are passed in, in seconds."""
 
 from __future__ import annotations
 

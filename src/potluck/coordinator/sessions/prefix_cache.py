@@ -1,4 +1,4 @@
-"""Keeps sessions whose answers have ended, with the nodes' keys and values, for requests that begin alike. Pure."""
+"""The prefix cache: keeps ended sessions, with the nodes' keys and values, for requests that begin alike. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds nodes that are late: those that are silent, and those that talk but answer no step. Pure: times come in."""
+"""The heartbeat: finds nodes that are silent, and those that talk but answer no step. Pure: times come in."""
 
 from __future__ import annotations
 

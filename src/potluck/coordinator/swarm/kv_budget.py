@@ -1,4 +1,4 @@
-"""Tracks which sessions hold room on which nodes: routes are reserved, mended, parked and given back. Without I/O."""
+"""The KV budget: which sessions hold room on which nodes. It is reserved, mended, parked and given back. No I/O."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The revisions. Each file is named after its number and says what it changes."""

@@ -1,0 +1,25 @@
+"""One native library a process: llama.cpp and PyTorch must not compute in the same one.
+
+llama.cpp configures the AMX tiles of a thread once and remembers that it did (`done` in `ggml-cpu/amx/mmq.cpp`).
+PyTorch's kernels release the tiles of the thread in which they ran. After that, llama.cpp's next tile instruction in
+this thread is undefined, and the process dies with "Illegal instruction".
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from potluck.errors import EngineError
+
+_MODULES = {"llama.cpp": "llama_cpp", "PyTorch": "torch"}
+
+
+def claim_process(library: Literal["llama.cpp", "PyTorch"]) -> None:
+    """To be called before an engine of this library is made. Raises EngineError when the other one is loaded here."""
+    [other] = _MODULES.keys() - {library}
+    if _MODULES[other] in sys.modules:
+        raise EngineError(
+            f"An engine that uses {library} cannot be made in a process that has loaded {other}: on CPUs with AMX each "
+            "breaks the other's tile configuration, and the process would die. Run the two engines in two processes."
+        )

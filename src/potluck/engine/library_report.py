@@ -1,0 +1,80 @@
+"""What the llama.cpp library of this machine is, asked without loading it into this process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import msgspec
+from msgspec import Struct
+
+_CHILD_S = 60.0
+"""Loading the library takes a second; a GPU's driver may take several."""
+
+_REPORT = (sys.executable, "-m", "potluck.engine.library_child")
+
+
+class Gpu(Struct, frozen=True):
+    """free, total: bytes of its memory."""
+
+    name: str
+    free: int
+    total: int
+
+
+class Library(Struct, frozen=True, tag="loads", tag_field="library"):
+    """What the library says of itself. package: the version of llama-cpp-python. ggml: that of ggml inside.
+
+    digest: the first hex digits of the kernels' SHA-256, on which last bits depend. kernels: what was built in, in its
+    own words, such as `AVX2`. for_gpus: whether it was built for GPUs. gpus: those that it can compute on.
+    compiled_tap: whether Potluck's own C code beside it was compiled.
+    """
+
+    package: str
+    ggml: str
+    digest: str
+    kernels: tuple[str, ...]
+    for_gpus: bool
+    gpus: tuple[Gpu, ...]
+    compiled_tap: bool
+
+
+class BrokenLibrary(Struct, frozen=True, tag="is broken", tag_field="library"):
+    """reason: why it cannot be used, as the end of a sentence."""
+
+    reason: str
+
+
+def read_library(command: tuple[str, ...] = _REPORT) -> Library | BrokenLibrary:
+    """What a child process reports: a library that was built for another CPU kills the process that loads it.
+
+    command: the child's, which writes a `Library` as JSON in its last line.
+    """
+    try:
+        child = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_CHILD_S, check=False)
+    except subprocess.TimeoutExpired:
+        return BrokenLibrary(f"it has not loaded within {_CHILD_S:.0f} seconds")
+    if child.returncode < 0:
+        return BrokenLibrary(f"it ends the process that loads it ({_signal(-child.returncode)})")
+    if child.returncode:
+        return BrokenLibrary(_last_line(child.stderr) or f"the process that loads it ends with {child.returncode}")
+    return msgspec.json.decode(_last_line(child.stdout), type=Library)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, which has no name
+        return f"signal {number}"
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def parse_kernels(system_info: str) -> tuple[str, ...]:
+    """The names with the value 1 in what llama.cpp says of its build: `CPU : AVX2 = 1 | AVX512 = 0 | REPACK = 1 |`."""
+    pairs = [part.rpartition(":")[2].partition("=") for part in system_info.split("|")]
+    return tuple(dict.fromkeys(name.strip() for name, _, value in pairs if value.strip() == "1"))

@@ -1,0 +1,92 @@
+"""One native library a process: no engine of the one is made where the other is loaded, in tests and in nodes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from kit.groups import PYTORCH
+from potluck.engine.exclusive import claim_process
+from potluck.errors import EngineError
+
+TESTS = Path(__file__).parent.parent
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
+
+
+def test_this_process_runs_llama_cpp_and_has_not_loaded_pytorch() -> None:
+    import llama_cpp
+
+    assert llama_cpp
+    assert "torch" not in sys.modules
+    claim_process("llama.cpp")
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "told"),
+    [
+        ("llama.cpp", "torch", "uses llama.cpp cannot be made in a process that has loaded PyTorch"),
+        ("PyTorch", "llama_cpp", "uses PyTorch cannot be made in a process that has loaded llama.cpp"),
+    ],
+)
+def test_the_second_library_is_refused(library: str, module: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, sys)
+    with pytest.raises(EngineError, match=told):
+        claim_process(library)  # type: ignore[arg-type]
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@needs_torch
+def test_the_engines_themselves_refuse() -> None:
+    """Before they read a file: that there is none is not what they say."""
+    assert "has loaded PyTorch" in run(
+        """
+import torch
+from pathlib import Path
+from potluck.engine.llamacpp import LlamaCppEngine
+from potluck.types import Attention, Capacity, Span
+span, capacity = Span(0, 0), Capacity(1, 1, 1)
+LlamaCppEngine(Path("none"), span=span, layers=1, attention=Attention.EXACT, capacity=capacity, threads=1)
+"""
+    )
+    assert "has loaded llama.cpp" in run(
+        """
+import llama_cpp
+from potluck.engine.transformers import TransformersEngine
+from potluck.types import Capacity, Span
+TransformersEngine({}, {}, span=Span(0, 0), capacity=Capacity(1, 1, 1), threads=1)
+"""
+    )
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("engine", "absent"), [("potluck.engine.transformers", "llama_cpp"), ("potluck.engine.llamacpp", "torch")]
+)
+def test_a_node_loads_the_library_of_its_engine_alone(engine: str, absent: str) -> None:
+    code = f"import sys, potluck.node.agent, {engine}; sys.exit({absent!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_test_file_that_loads_pytorch_runs_apart() -> None:
+    loading = {
+        file.relative_to(TESTS.parent).as_posix()
+        for file in TESTS.rglob("test_*.py")
+        if any(
+            line.startswith(("import torch", "from torch", "from transformers", "import transformers"))
+            or line.lstrip().startswith(("torch = pytest.importorskip", "import torch"))
+            for line in file.read_text("utf-8").splitlines()
+        )
+        and file != Path(__file__)
+    }
+    assert loading <= set(PYTORCH)
+    assert os.environ.get("POTLUCK_TESTS_CHILD") is None

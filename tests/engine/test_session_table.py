@@ -1,0 +1,136 @@
+"""The table of sessions of the llama.cpp engine: who has which sequence, and when cells must be given back."""
+
+from __future__ import annotations
+
+import pytest
+
+from potluck.engine.session_table import SessionTable
+from potluck.errors import CapacityError
+from potluck.types import Capacity
+
+Table = SessionTable[str]
+
+
+def table(sessions: int = 3, positions: int = 100) -> Table:
+    return SessionTable(Capacity(sessions, positions, 64))
+
+
+def grow(table: Table, session: int, length: int) -> int:
+    """A forward after which the session holds so many positions; returns its sequence."""
+    table.begin_forward()
+    sequence, _ = table.place(session)
+    table.use(session, length)
+    return sequence
+
+
+def compact(table: Table) -> None:
+    """What the engine does to its cache."""
+    for session in table.idle():
+        table.store(session, f"state of {session}")
+    table.compacted()
+
+
+def test_a_session_keeps_its_sequence_and_its_length() -> None:
+    sessions = table()
+    sequence = grow(sessions, 7, 5)
+    assert grow(sessions, 7, 6) == sequence
+    assert (sessions.length(7), len(sessions), 7 in sessions) == (6, 1, True)
+    assert (sessions.length(8), 8 in sessions, sessions.stored(8)) == (0, False, None)
+
+
+def test_no_sequence_is_given_twice_and_one_too_many_is_refused() -> None:
+    sessions = table()
+    assert len({grow(sessions, session, 1) for session in range(3)}) == 3
+    with pytest.raises(CapacityError, match="All 3 sessions"):
+        sessions.place(9)
+    assert 9 not in sessions
+
+
+def test_the_cells_and_sequences_of_ended_sessions_come_back_at_a_compaction() -> None:
+    sessions = table()
+    for session in range(3):
+        grow(sessions, session, 30)
+    sessions.close(0)
+    assert sessions.length(0) == 0
+    assert not sessions.fits(1)
+    assert sessions.must_compact({5}, 1)
+    compact(sessions)
+    assert sessions.fits(40)
+    assert not sessions.fits(41)
+    assert sorted(sessions.in_cache()) == [1, 2]
+
+
+def test_more_rows_than_there_are_cells_take_a_compaction() -> None:
+    sessions = table()
+    grow(sessions, 1, 60)
+    assert not sessions.must_compact({1}, 40)
+    assert sessions.must_compact({1}, 41)
+
+
+def test_the_cache_is_crowded_when_what_is_useless_outweighs_the_rest() -> None:
+    sessions = table(sessions=9, positions=10_000)
+    grow(sessions, 1, 3000)
+    grow(sessions, 2, 1024)
+    sessions.close(2)
+    assert not sessions.is_crowded()
+    grow(sessions, 3, 2000)
+    sessions.close(3)
+    assert sessions.is_crowded()  # 3,024 cells of ended sessions, 3,000 of the others
+
+
+def test_the_cache_is_crowded_when_nobody_is_left() -> None:
+    sessions = table()
+    grow(sessions, 1, 1)
+    sessions.close(1)
+    assert sessions.is_crowded()
+    assert not sessions.is_empty()
+    compact(sessions)
+    assert sessions.is_empty()
+
+
+def idle_table() -> Table:
+    """Session 1 holds 10 positions and session 2 20 of 100; only session 3 goes on."""
+    sessions = table(sessions=4)
+    grow(sessions, 1, 10)
+    grow(sessions, 2, 20)
+    for length in range(1, 70):
+        grow(sessions, 3, length)
+    return sessions
+
+
+def test_idle_sessions_are_those_that_may_be_stored() -> None:
+    """An eighth of the cache's 100 positions has room for 10, not for 20."""
+    sessions = idle_table()
+    assert sessions.idle() == [1]
+    compact(sessions)
+    assert sessions.stored(1) == "state of 1"
+    assert sorted(sessions.in_cache()) == [2, 3]
+    assert (sessions.length(1), len(sessions)) == (10, 3)
+    assert sessions.idle() == []
+
+
+def test_a_stored_session_goes_on_with_its_state_in_a_new_sequence() -> None:
+    sessions = idle_table()
+    compact(sessions)
+    assert sessions.must_compact({1}, 2)  # 69 and 20 in the cache, and 10 that come back
+    assert not sessions.must_compact({1}, 1)
+    sequence, state = sessions.place(1)
+    assert state == "state of 1"
+    assert sessions.stored(1) is None
+    assert sessions.sequence(1) == sequence
+    assert sessions.place(1) == (sequence, None)
+
+
+def test_a_session_that_is_closed_while_it_is_stored_leaves_no_cells() -> None:
+    sessions = idle_table()
+    compact(sessions)
+    sessions.close(1)
+    assert (sessions.length(1), sessions.stored(1), sessions.fits(11), sessions.fits(12)) == (0, None, True, False)
+
+
+def test_a_truncated_session_takes_less() -> None:
+    sessions = table()
+    grow(sessions, 1, 90)
+    sessions.truncate(1, 20)
+    assert sessions.length(1) == 20
+    assert sessions.fits(80)

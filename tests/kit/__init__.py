@@ -1,0 +1,1 @@
+"""What the tests share: runners, toy parts and helpers; no test module imports another one."""
