@@ -12,7 +12,7 @@ from potluck.coordinator.sessions.claim import EVERYONE, Claim
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to generate.
+    """The description of one answer to generate.
 
     logprobs: how many top alternatives to report; None for no log-probabilities.
     echo: score the prompt's own tokens as well (OpenAI's `echo` with `logprobs`).

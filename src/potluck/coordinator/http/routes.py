@@ -248,7 +248,7 @@ _ACCESS = (
 
 
 def access_of(path: str) -> Access:
-    """Who may use a path. One without an endpoint needs a caller, too, so that strangers do not learn what exists."""
+    """The access of a path. One without an endpoint needs a caller, too, so that strangers do not learn what exists."""
     return next((access for pattern, access in _ACCESS if pattern.match(path)), Access.ANY)
 
 
