@@ -328,6 +328,25 @@ def test_lines_are_short() -> None:
     assert [line for line in lines if len(line) > 120] == []
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    """(file, text) of every docstring in the source, those of constants included."""
+    for file in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
+                yield file.relative_to(SOURCE).as_posix(), node.value.value
+
+
+def test_no_docstring_begins_with_a_fragment() -> None:
+    fragment = re.compile(r"(Of|By|From|So|Than|Those|Through|Until|Where|Whom|Whose|Without)\b")
+    texts = list(docstrings())
+    assert len(texts) > 1000
+    assert [(file, text.partition("\n")[0]) for file, text in texts if fragment.match(text)] == []
+
+
 def test_the_check_looks_at_something() -> None:
     text = "\n".join(document.read_text("utf-8") for document in DOCUMENTS)
     code = snippets(text)

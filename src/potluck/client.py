@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Messages = Sequence[Mapping[str, Any]]
-"""Of a chat, as OpenAI's API has them: `{"role": "user", "content": "…"}`."""
+"""The messages of a chat in OpenAI's form: `{"role": "user", "content": "…"}`."""
 
 _ANSWER_S = httpx.Timeout(10.0, read=None)
 """A slow swarm may take minutes for a token; connecting takes seconds."""

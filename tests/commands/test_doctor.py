@@ -84,7 +84,7 @@ def with_features(features: str) -> Processor:
         (check.clock(-3.0), Ok, "agree"),
         (check.clock(-30.0), Note, "30 s behind"),
         (check.clock(125.4), Wrong, "125 s ahead of"),
-        (check.clock(None), Note, "does not tell its time"),
+        (check.clock(None), Note, "does not send its time"),
     ],
 )
 def test_what_follows(finding: Finding, kind: type[Finding], word: str) -> None:

@@ -70,7 +70,7 @@ def test_what_is_no_number_is_refused(tiny_swarm, number):
     for name in ("session", "after"):
         reply = httpx.get(f"{tiny_swarm.url}/trace", params={name: number}, timeout=HANG_S)
         assert reply.status_code == 400
-        assert reply.json()["error"]["message"] == f"{name} must be a number from 0 on."
+        assert reply.json()["error"]["message"] == f"{name} must be a whole number, 0 or more."
 
 
 def test_trace_tells_why_there_is_no_timeline(tiny, tiny_swarm, tmp_path):

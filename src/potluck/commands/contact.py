@@ -1,4 +1,4 @@
-"""How `potluck doctor` reaches a coordinator: who answers there, how fast, with which version and by which clock."""
+"""Reaches a coordinator for `potluck doctor`: who answers there, how fast, with which version and by which clock."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _PATIENCE_S = 10.0
 _Answer = TypeVar("_Answer", bound=Struct)
 
 _LONGEST = 200
-"""Characters of what a stranger says."""
+"""The most characters of a stranger's message that are shown."""
 
 
 class NoUrl(Struct, frozen=True, tag="no URL", tag_field="coordinator"):
-    """What was given is not a coordinator's URL. It is not repeated here: it may hold an invite."""
+    """The text is not a coordinator's URL. It is not repeated here, because it may contain an invite."""
 
 
 class Unreachable(Struct, frozen=True, tag="unreachable", tag_field="coordinator"):
-    """reason: in the words of the network's library."""
+    """Nobody answers. reason: in the words of the network library."""
 
     url: str
     reason: str
 
 
 class Stranger(Struct, frozen=True, tag="stranger", tag_field="coordinator"):
-    """It answers, but not as a coordinator does. message: what it says, if it says why."""
+    """A server answers, but not as a coordinator does. message: the reason that it gives, if any."""
 
     url: str
     status: int
@@ -43,9 +43,10 @@ class Stranger(Struct, frozen=True, tag="stranger", tag_field="coordinator"):
 
 
 class Coordinator(Struct, frozen=True, tag="reached", tag_field="coordinator"):
-    """round_trip_s: of one request. ahead_s: this machine's clock less the coordinator's; None: it does not tell.
+    """A coordinator that answers. round_trip_s: of one request.
 
-    version: of its Potluck; None where it tells that only to those who have a key.
+    ahead_s: this machine's clock minus the coordinator's; None if it does not send its time.
+    version: that of its Potluck; None if it tells this only to callers with a key.
     """
 
     url: str
@@ -58,7 +59,9 @@ Contact = NoUrl | Unreachable | Stranger | Coordinator
 
 
 def contact(text: str, key: str) -> Contact:
-    """text: a coordinator's URL, with or without an invite. key: an API key; "" for the owner's, where that is here."""
+    """Contact a coordinator. text: its URL, with or without an invite. key: an API key; "" means the owner's, if it is
+    here.
+    """
     try:
         url, _ = split_invite(text)
     except PotluckError:
@@ -71,7 +74,7 @@ def contact(text: str, key: str) -> Contact:
 
 
 def _ask(http: httpx.Client, key: str, shown: str) -> Contact:
-    """The time is taken of the last request, when the connection is there. The first one is without the key."""
+    """Ask the coordinator. The first request is without the key, and the last one, when the line exists, is timed."""
     health = http.get("/health")
     if _decoded(health, _Health).status != "ok":
         return Stranger(shown, health.status_code, _printable(_decoded(health, _Refusal).error.message))
@@ -86,9 +89,9 @@ def _ask(http: httpx.Client, key: str, shown: str) -> Contact:
 
 
 def ahead(date: str | None, sent_s: float, received_s: float) -> float | None:
-    """How far this machine's clock is ahead of the one that wrote the date of an answer, in seconds.
+    """The seconds by which this machine's clock is ahead of the one that wrote the date of an answer.
 
-    date: of the header, in full seconds. sent_s, received_s: Unix time here. None where there is no such date.
+    date: that of the header, in full seconds. sent_s, received_s: Unix time here. None if there is no such date.
     """
     try:
         told_s = parsedate_to_datetime(date or "").timestamp()
@@ -125,7 +128,7 @@ class _Description(Struct, frozen=True):
 
 
 def _decoded(reply: httpx.Response, kind: type[_Answer]) -> _Answer:
-    """The reply's JSON, or the empty answer where it is of another kind."""
+    """The reply's JSON, or the empty answer if it is of another kind."""
     try:
         return msgspec.json.decode(reply.content, type=kind)
     except msgspec.DecodeError:
@@ -133,5 +136,5 @@ def _decoded(reply: httpx.Response, kind: type[_Answer]) -> _Answer:
 
 
 def _printable(text: str) -> str:
-    """Whoever answers there is a stranger: nothing that a terminal would obey, and no novel."""
+    """A stranger's text, without anything that a terminal would obey, and cut to a reasonable length."""
     return "".join(filter(str.isprintable, text))[:_LONGEST]

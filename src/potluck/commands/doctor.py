@@ -1,4 +1,4 @@
-"""`potluck doctor`: what this machine has, and what is wrong with it or on the way to a coordinator."""
+"""`potluck doctor` shows what this machine has, and what is wrong with it or on the way to a coordinator."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MaybeUrl = Annotated[str | None, typer.Argument(metavar="URL", help=URL_HELP)]
 
 
 def doctor(url: MaybeUrl = None, as_json: AsJson = False, key: Key = "") -> None:
-    """What this machine has, and what is wrong with it.
+    """Show what this machine has, and what is wrong with it.
 
-    The exit status is 1 where something is wrong.
+    The exit status is 1 if something is wrong.
     """
     with waiting("Looking at this machine"):
         readings = read(url, key)
@@ -36,13 +36,13 @@ def doctor(url: MaybeUrl = None, as_json: AsJson = False, key: Key = "") -> None
 
 
 def report(readings: Readings, found: list[Finding]) -> dict[str, object]:
-    """For bug reports: the findings, and all that they follow from."""
+    """The report for bugs: the findings, and everything that they follow from."""
     told: dict[str, object] = msgspec.to_builtins({"findings": found, "readings": readings}, order="deterministic")
     return told
 
 
 def _screen(found: list[Finding]) -> Table:
-    """A line for each finding; longer ones go on below their beginning."""
+    """The screen: a line for each finding; longer ones continue below their beginning."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for each in found:
         level = each.__struct_config__.tag
@@ -54,7 +54,7 @@ def _screen(found: list[Finding]) -> Table:
 def _summary(found: list[Finding], *, asked: bool) -> str:
     wrong = len(_wrong(found))
     verdict = "Nothing is wrong." if not wrong else f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong."
-    return verdict if asked else f"{verdict} To check the way to a coordinator too: potluck doctor URL"
+    return verdict if asked else f"{verdict} To check the connection to a coordinator as well: potluck doctor URL"
 
 
 def _wrong(found: list[Finding]) -> list[Wrong]:

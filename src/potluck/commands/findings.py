@@ -1,4 +1,4 @@
-"""What follows from the readings of `potluck doctor`: one finding on each subject, by pure functions."""
+"""Draws the findings of `potluck doctor` from its readings, one on each subject, by pure functions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from potluck.engine.library_report import BrokenLibrary, Library
 
 _GIB = 1 << 30
 _SCARCE_DISK, _SPARSE_DISK = 1 * _GIB, 10 * _GIB
-"""Bytes that are too few for a node's layers, and few."""
+"""The bytes of free disk that are too few for a node's layers, and those that are few."""
 _SCARCE_MEMORY, _SPARSE_MEMORY = _GIB // 2, 2 * _GIB
 _BUSY = 0.5
-"""The share of the processor from which on other programs slow a node."""
+"""The share of the processor from which on other programs slow down a node."""
 _CLOCK_NOTE_S, _CLOCK_WRONG_S = 5.0, 60.0
 
 _REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
@@ -29,18 +29,18 @@ _KERNELS = {
     "i8mm": "MATMUL_INT8",
     "sve": "SVE",
 }
-"""Linux's words for what CPUs can do, and llama.cpp's for its kernels that use it."""
+"""Linux's names for the features of CPUs, and llama.cpp's names for its kernels that use them."""
 
 
 class Ok(Struct, frozen=True, tag="ok", tag_field="level"):
-    """says: a sentence."""
+    """Everything is in order. says: a sentence."""
 
     subject: str
     says: str
 
 
 class Note(Struct, frozen=True, tag="note", tag_field="level"):
-    """It works, but not as well as it could. advice: a sentence that says what to do."""
+    """Something works, but not as well as it could. advice: a sentence that says what to do."""
 
     subject: str
     says: str
@@ -48,7 +48,7 @@ class Note(Struct, frozen=True, tag="note", tag_field="level"):
 
 
 class Wrong(Struct, frozen=True, tag="wrong", tag_field="level"):
-    """It does not work until this is fixed. advice: a sentence that says what to do."""
+    """Something does not work until it is fixed. advice: a sentence that says what to do."""
 
     subject: str
     says: str
@@ -59,7 +59,7 @@ Finding = Ok | Note | Wrong
 
 
 def findings(read: Readings) -> list[Finding]:
-    """In the order in which they are shown."""
+    """The findings, in the order in which they are shown."""
     return [
         software(read.software),
         *_llamacpp(read),
@@ -78,7 +78,7 @@ def software(read: Software) -> Finding:
 
 
 def _llamacpp(read: Readings) -> list[Finding]:
-    """Of kernels and GPUs nothing is known where the library cannot be used."""
+    """The findings about llama.cpp. If the library cannot be used, nothing is known of kernels and GPUs."""
     match read.library:
         case Library() as library:
             says = f"llama-cpp-python {library.package} with ggml {library.ggml}."
@@ -89,7 +89,7 @@ def _llamacpp(read: Readings) -> list[Finding]:
 
 
 def kernels(read: Library, cpu: Processor) -> Finding:
-    """Compares what the CPU can do with what the library was built for."""
+    """Compare what the CPU can do with what the library was built for."""
     subject = "kernels"
     used = {feature for feature, kernel in _KERNELS.items() if kernel in read.kernels}
     if unused := [kernel for feature, kernel in _KERNELS.items() if feature in set(cpu.features.split()) - used]:
@@ -102,7 +102,7 @@ def kernels(read: Library, cpu: Processor) -> Finding:
 
 
 def gpu(read: Library, nvidia: tuple[str, ...]) -> Finding:
-    """nvidia: the GPUs that NVIDIA's driver knows."""
+    """The finding about GPUs. nvidia: the GPUs that NVIDIA's driver knows."""
     subject = "GPU"
     if read.gpus:
         gpus = ", ".join(f"{each.name} ({gib(each.free)} of {gib(each.total)} free)" for each in read.gpus)
@@ -150,7 +150,9 @@ def folder(subject: str, read: Folder) -> Finding:
 
 
 def coordinator(read: Contact, ours: str) -> list[Finding]:
-    """Whether it is reached, and where it is, its version and its clock. ours: the version of this Potluck."""
+    """The findings about the coordinator: whether it is reached, its version and its clock. ours: this Potluck's
+    version.
+    """
     match read:
         case Coordinator():
             says = f"{read.url} answers after {read.round_trip_s * 1e3:.1f} ms."
@@ -161,13 +163,13 @@ def coordinator(read: Contact, ours: str) -> list[Finding]:
             says = f"No coordinator can be reached at {read.url}: {read.reason}."
             return [Wrong("coordinator", says, "Check the address, that `potluck serve` runs there, and the firewall.")]
         case NoUrl():
-            says = "What was given is not a coordinator's URL."
+            says = "The text that was given is not a coordinator's URL."
             return [Wrong("coordinator", says, "Write it as http://192.168.1.5:8470.")]
 
 
 def _stranger(read: Stranger) -> Finding:
     if read.message:
-        return Wrong("coordinator", f"{read.url} refuses: {read.message}", "Ask it in the way that it says.")
+        return Wrong("coordinator", f"{read.url} refuses: {read.message}", "Ask it as its message says.")
     says = f"{read.url} answers with status {read.status}, but it is not a Potluck coordinator."
     return Wrong("coordinator", says, "Check the address and the port.")
 
@@ -187,7 +189,7 @@ def clock(ahead_s: float | None) -> Finding:
     subject = "clock"
     if ahead_s is None:
         return Note(
-            subject, "The coordinator does not tell its time.", "Check whether a proxy removes the Date header."
+            subject, "The coordinator does not send its time.", "Check whether a proxy removes the Date header."
         )
     if abs(ahead_s) < _CLOCK_NOTE_S:
         return Ok(subject, "This machine and the coordinator agree on the time.")

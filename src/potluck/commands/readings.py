@@ -1,4 +1,4 @@
-"""What `potluck doctor` reads of this machine. No key is in it, and the home folder, which names a person, is `~`."""
+"""Reads this machine for `potluck doctor`. No key is included, and the home folder, which names a person, is `~`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from potluck.node.hardware import free_memory, usable_cores
 from potluck.wire.identity import data_folder
 
 _LOOK_S = 0.5
-"""How long it is watched what other programs use of the processor."""
+"""Seconds in which to measure what other programs use of the processor."""
 _DRIVER_S = 10.0
-"""How long a GPU's driver may take to answer."""
+"""Seconds that a GPU's driver may take to answer."""
 _PACKAGES = ("llama_cpp_python", "numpy", "gguf", "httpx", "starlette", "websockets", "torch", "transformers")
 
 
 class Software(Struct, frozen=True):
-    """packages: the versions of those that matter most, where they are installed. bits: of the Python."""
+    """The software. packages: the versions of the most important ones that are installed. bits: those of Python."""
 
     potluck: str
     python: str
@@ -40,9 +40,10 @@ class Software(Struct, frozen=True):
 
 
 class Processor(Struct, frozen=True):
-    """cores: those that this process may use, without hyper-threads. busy: the share that programs use now.
+    """The processor. cores: those that this process may use, without hyper-threads. busy: the share that programs use
+    now.
 
-    features: what the CPU can do, in Linux's words; "" where the system does not tell.
+    features: the features of the CPU in Linux's words; "" if the system does not list them.
     """
 
     model: str
@@ -52,14 +53,16 @@ class Processor(Struct, frozen=True):
 
 
 class Memory(Struct, frozen=True):
-    """Bytes. free: what programs can have now without swapping."""
+    """The memory in bytes. free: what programs can have now without swapping."""
 
     free: int
     total: int
 
 
 class Folder(Struct, frozen=True):
-    """A folder of Potluck's. used: bytes of the files in it. free: bytes on its disk. setting: what names another."""
+    """One of Potluck's folders. used: bytes of the files in it. free: bytes on its disk. setting: the variable that
+    names it.
+    """
 
     path: str
     setting: str
@@ -69,7 +72,7 @@ class Folder(Struct, frozen=True):
 
 
 class Readings(Struct, frozen=True):
-    """All of them. nvidia: the GPUs that NVIDIA's driver knows. contact: None where no URL was given."""
+    """All readings. nvidia: the GPUs that NVIDIA's driver knows. contact: None if no URL was given."""
 
     software: Software
     library: Library | BrokenLibrary
@@ -82,7 +85,7 @@ class Readings(Struct, frozen=True):
 
 
 def read(url: str | None, key: str) -> Readings:
-    """url: of a coordinator, which is asked with this key; or None."""
+    """Read this machine. url: that of a coordinator, which is asked with this key; or None."""
     return Readings(
         software=_software(),
         library=_library(),
@@ -129,7 +132,7 @@ def _processor() -> Processor:
 
 
 def _linux_cpu() -> dict[str, str]:
-    """What Linux tells of the first CPU; nothing on other systems."""
+    """Linux's description of the first CPU; nothing on other systems."""
     path = Path("/proc/cpuinfo")
     first = path.read_text("utf-8").partition("\n\n")[0] if path.exists() else ""
     pairs = (line.partition(":") for line in first.splitlines())
@@ -149,7 +152,7 @@ def _nvidia() -> tuple[str, ...]:
 
 
 def read_folder(path: Path, setting: str) -> Folder:
-    """A folder that may not exist yet: then its nearest parent tells whether it can be made."""
+    """A folder that may not exist yet. Its nearest parent then says whether it can be made."""
     nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     used = sum(file.stat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
     writable = nearest.is_dir() and os.access(nearest, os.W_OK)
@@ -157,6 +160,6 @@ def read_folder(path: Path, setting: str) -> Folder:
 
 
 def without_home(text: str) -> str:
-    """The home folder's path names its owner: it is written as `~`."""
+    """The path with the home folder as `~`, because the folder's name identifies its owner."""
     home = Path.home()
     return text if home == home.parent else re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)

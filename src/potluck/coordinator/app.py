@@ -1,4 +1,4 @@
-"""The coordinator as a web application: composes all that answers people, programs and nodes."""
+"""The coordinator as a web application, composed of everything that answers people, programs and nodes."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ DEFAULT_AUDIT = 0.02
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """model: what `find_model` found. engine, quantize: None takes the first that can run it.
+    """The owner's choices for `serve`. model: what `find_model` found. engine, quantize: None takes the first that can
+    run it.
 
-    context: positions a session may have; None: the model's, up to DEFAULT_CONTEXT. audit: the share of all
-    stage-steps that other nodes compute again.
+    context: the positions of a session; None means the model's, up to DEFAULT_CONTEXT.
+    audit: the share of all stage-steps that other nodes compute again.
     """
 
     model: Found
@@ -108,6 +109,6 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 
 @asynccontextmanager
 async def _lifespan(books: Books, history: History, _: Starlette) -> AsyncIterator[None]:
-    """What is kept up while the application serves."""
+    """Keep the books and the history while the application serves."""
     async with books.kept(), history.kept():
         yield

@@ -1,4 +1,4 @@
-"""Composes everything about one served model. Constructors say who hears of what; nothing is patched in later."""
+"""Composes everything about one served model. Constructors say what listens to what; nothing is patched in later."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
 
 _MOST_SHOWN = 100
-"""Waiting requests that `/status` lists."""
+"""The waiting requests that `/status` lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SwarmService:
-    """All that runs one model's swarm. queue: of the requests that wait."""
+    """Everything that runs one model's swarm. queue: that of the waiting requests."""
 
     terms: Terms
     swarm: Swarm
@@ -81,15 +81,15 @@ class SwarmService:
     gateway: Gateway
 
     def generation(self, tokenizer: Tokenizer) -> Generation:
-        """What makes answers on this swarm."""
+        """The maker of answers on this swarm."""
         return Generation(tokenizer, self.swarm, self.sessions, self.changes, step_rows(self.relay.row_bytes))
 
     def hidden_states(self) -> HiddenStates:
-        """What gives hidden rows of this swarm."""
+        """The maker of hidden rows of this swarm."""
         return HiddenStates(self.sessions, self.swarm.layers, step_rows(self.relay.row_bytes))
 
     def stop(self) -> None:
-        """The coordinator goes: answers under way end with an error now, and none begins."""
+        """Stop: answers that are under way end with an error now, and none begins."""
         self.pending.stop()
         self.auditor.stop()
         self.lookout.stop()
@@ -109,9 +109,9 @@ def compose_swarm(
     audits: Audits | None = None,
     on_quarantined: Callable[[bytes, str], None] = lambda *_: None,
 ) -> SwarmService:
-    """Wires what runs a swarm. width: values of a hidden row. ledger: where the nodes' work is booked.
+    """Wire what runs a swarm. width: values of a hidden row. ledger: where the nodes' work is booked.
 
-    on_quarantined: is given the key of a node that was caught, and what it did.
+    on_quarantined: receives the key of a node that was caught, and what it did.
     """
     ledger, audits = ledger or Ledger(), audits or no_audits()
     evidence, outboxes, stays, tickets = Topic[Evidence](), Outboxes(), Stays(), Tickets()
@@ -162,7 +162,7 @@ def compose_swarm(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelService:
-    """Everything about one model that is served: what it is, how its text is read and written, and what runs it."""
+    """Everything about one model that is served: the model, the way its text is read and written, and its swarm."""
 
     manifest: Manifest
     found: Found
@@ -173,7 +173,7 @@ class ModelService:
     hidden_states: HiddenStates
 
     def status(self) -> bytes:
-        """What `/status` tells, as JSON on one line."""
+        """The answer of `/status`, as JSON on one line."""
         running = self.running
         told = swarm_status(
             running.swarm,
@@ -189,7 +189,7 @@ class ModelService:
         return msgspec.json.encode(told)
 
     def figures(self) -> tuple[int, int, int]:
-        """Tokens generated so far, sessions that run now, and requests that wait."""
+        """The tokens generated so far, the sessions that run now, and the requests that wait."""
         swarm = self.running.swarm
         return swarm.tally.tokens[TokenKind.GENERATED], swarm.kv_budget.streams, len(self.running.queue)
 
@@ -197,7 +197,7 @@ class ModelService:
 def compose_model(
     manifest: Manifest, found: Found, terms: Terms, audit_rate: float, reception: Reception, books: Books
 ) -> ModelService:
-    """Wires everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
+    """Wire everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
 
     Raises ModelError when its tokenizer or template cannot be read.
     """

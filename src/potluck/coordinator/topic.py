@@ -1,5 +1,6 @@
-"""Values of one kind, and who listens to them: made first, so that whoever tells them and whoever hears them need not
-know each other."""
+"""Values of one kind and their listeners. A topic is made first, so that tellers and listeners need not know each
+other.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ T = TypeVar("T")
 
 
 class Topic(Generic[T]):
-    """Listeners are called at once, in the order in which they came."""
+    """A topic, which calls its listeners at once, in the order in which they came."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[T], None]] = []
 
     def listen(self, listener: Callable[[T], None]) -> None:
-        """Call it with every value from now on."""
+        """Call this listener with every value from now on."""
         self._listeners.append(listener)
 
     def tell(self, value: T) -> None:

@@ -71,9 +71,9 @@ class Engine(Protocol):
 
     @property
     def build(self) -> str:
-        """What decides over last bits besides weights and inputs: the same for engines that compute the same bits.
+        """Everything that decides over the last bits besides weights and inputs, equal for engines with equal bits.
 
-        It is empty where the engine does not promise bits.
+        It is empty if the engine does not promise bits.
         """
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:

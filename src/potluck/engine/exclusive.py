@@ -1,4 +1,4 @@
-"""One native library a process: llama.cpp and PyTorch must not compute in the same one.
+"""Allows one native library in a process: llama.cpp and PyTorch must not compute in the same one.
 
 llama.cpp configures the AMX tiles of a thread once and remembers that it did (`done` in `ggml-cpu/amx/mmq.cpp`).
 PyTorch's kernels release the tiles of the thread in which they ran. After that, llama.cpp's next tile instruction in
@@ -16,7 +16,9 @@ _MODULES = {"llama.cpp": "llama_cpp", "PyTorch": "torch"}
 
 
 def claim_process(library: Literal["llama.cpp", "PyTorch"]) -> None:
-    """To be called before an engine of this library is made. Raises EngineError when the other one is loaded here."""
+    """Claim the process for this library, before an engine is made. Raises EngineError when the other one is loaded
+    here.
+    """
     [other] = _MODULES.keys() - {library}
     if _MODULES[other] in sys.modules:
         raise EngineError(

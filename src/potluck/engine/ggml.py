@@ -14,7 +14,7 @@ _GPU, _INTEGRATED_GPU = 1, 2  # of `enum ggml_backend_dev_type`; the others are 
 
 
 def load(name: str) -> ctypes.CDLL:
-    """One of the libraries that llama-cpp-python loads, such as `ggml-base`; EngineError where it is missing."""
+    """One of the libraries that llama-cpp-python loads, such as `ggml-base`. Raises EngineError when it is missing."""
     folder = library_folder()
     for pattern in (f"lib{name}.so", f"lib{name}.dylib", f"{name}.dll", f"lib{name}.*"):
         for file in folder.glob(pattern):
@@ -24,7 +24,7 @@ def load(name: str) -> ctypes.CDLL:
 
 @cache
 def base() -> ctypes.CDLL:
-    """The library with ggml's tensors and backends, its functions declared as far as they are used here."""
+    """The library with ggml's tensors and backends, with declarations of the functions that are used here."""
     library = load("ggml-base")
     library.ggml_version.restype = ctypes.c_char_p
     library.ggml_get_name.argtypes, library.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
@@ -44,7 +44,7 @@ def version() -> str:
 
 
 def gpus() -> list[Gpu]:
-    """Those that this build of the library can compute on."""
+    """The GPUs that this build of the library can compute on."""
     return [_gpu(handle) for handle in _handles() if base().ggml_backend_dev_type(handle) in (_GPU, _INTEGRATED_GPU)]
 
 

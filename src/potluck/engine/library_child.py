@@ -1,4 +1,4 @@
-"""As a program: loads the llama.cpp library and reports what it is, as JSON in the last line of stdout."""
+"""A program that loads the llama.cpp library and reports what it is, as JSON in the last line of its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the llama.cpp library of this machine is, asked without loading it into this process."""
+"""Describes the llama.cpp library of this machine without loading it into this process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import msgspec
 from msgspec import Struct
 
 _CHILD_S = 60.0
-"""Loading the library takes a second; a GPU's driver may take several."""
+"""Seconds in which the child must load the library. It takes a second; a GPU's driver may take several."""
 
 _REPORT = (sys.executable, "-m", "potluck.engine.library_child")
 
 
 class Gpu(Struct, frozen=True):
-    """free, total: bytes of its memory."""
+    """A GPU. free, total: bytes of its memory."""
 
     name: str
     free: int
@@ -24,7 +24,7 @@ class Gpu(Struct, frozen=True):
 
 
 class Library(Struct, frozen=True, tag="loads", tag_field="library"):
-    """What the library says of itself. package: the version of llama-cpp-python. ggml: that of ggml inside.
+    """The library's own description. package: the version of llama-cpp-python. ggml: that of the ggml inside.
 
     digest: the first hex digits of the kernels' SHA-256, on which last bits depend. kernels: what was built in, in its
     own words, such as `AVX2`. for_gpus: whether it was built for GPUs. gpus: those that it can compute on.
@@ -41,13 +41,13 @@ class Library(Struct, frozen=True, tag="loads", tag_field="library"):
 
 
 class BrokenLibrary(Struct, frozen=True, tag="is broken", tag_field="library"):
-    """reason: why it cannot be used, as the end of a sentence."""
+    """A library that cannot be used. reason: the reason, as the end of a sentence."""
 
     reason: str
 
 
 def read_library(command: tuple[str, ...] = _REPORT) -> Library | BrokenLibrary:
-    """What a child process reports: a library that was built for another CPU kills the process that loads it.
+    """The report of a child process, because a library that was built for another CPU kills the process that loads it.
 
     command: the child's, which writes a `Library` as JSON in its last line.
     """
@@ -75,6 +75,6 @@ def _last_line(output: bytes) -> str:
 
 
 def parse_kernels(system_info: str) -> tuple[str, ...]:
-    """The names with the value 1 in what llama.cpp says of its build: `CPU : AVX2 = 1 | AVX512 = 0 | REPACK = 1 |`."""
+    """The names with the value 1 in llama.cpp's description of its build: `CPU : AVX2 = 1 | AVX512 = 0 |`."""
     pairs = [part.rpartition(":")[2].partition("=") for part in system_info.split("|")]
     return tuple(dict.fromkeys(name.strip() for name, _, value in pairs if value.strip() == "1"))

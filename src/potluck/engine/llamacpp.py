@@ -1,8 +1,8 @@
-"""The llama.cpp engine: runs a span GGUF with the stock library through its C API.
+"""The llama.cpp engine, which runs a span GGUF with the stock library through its C API.
 
-A later span takes hidden rows through `llama_batch.embd`. An earlier span gives them through the scheduler's
-evaluation callback: it asks for the tensor `l_out-{i}`, copies it, and stops the graph before the unneeded head.
-Sessions are llama.cpp sequences, so that one `llama_decode` serves many of them.
+A later span takes hidden rows through `llama_batch.embd`. An earlier span gives them through the scheduler's evaluation
+callback: it asks for the tensor `l_out-{i}`, copies it, and stops the graph before the unneeded head. Sessions are
+llama.cpp sequences, so that one `llama_decode` serves many of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GGML_TYPE_BF16 = 30  # missing among the package's constants
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _LOG_ERROR = 4
 _SAMPLE = -2
-"""The session that shows the layout of cells; the probe's is -1, all others count from 1."""
+"""The number of the session that shows the layout of cells. The probe's is -1, and all others count from 1."""
 
 
 def _log(level: int, text: bytes, _user_data: object) -> None:
@@ -43,7 +43,9 @@ _LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its a
 
 
 def _telling(progress: Progress) -> Callable[[float, object], bool]:
-    """llama.cpp's callback while it loads, for every tensor. True: go on. It is told no more than a thousandth."""
+    """llama.cpp's callback while it loads, called for every tensor. True lets it go on. Only each thousandth is passed
+    on.
+    """
     told = -1.0
 
     def tell(fraction: float, _user_data: object) -> bool:
@@ -57,7 +59,7 @@ def _telling(progress: Progress) -> Callable[[float, object], bool]:
 
 
 def start_library() -> None:
-    """Initialise llama.cpp once a process, its chatter going to `logging`."""
+    """Initialise llama.cpp once in a process, and send its log messages to `logging`."""
     c.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
     c.llama_backend_init()
 
@@ -66,8 +68,8 @@ class LlamaCppEngine:
     """Implements `potluck.engine.base.Engine`.
 
     path: a span GGUF as `potluck.models.spanfile` writes it (or a whole model's, for the span of all layers).
-    capacity: KV cells, sessions and rows a batch to allocate for.
-    extra_buffers: let llama.cpp repack weights for this CPU; three times faster where it works.
+    capacity: KV cells, sessions and rows of a batch to allocate for.
+    extra_buffers: let llama.cpp repack weights for this CPU, which is three times faster where it works.
     """
 
     def __init__(
@@ -130,13 +132,15 @@ class LlamaCppEngine:
         return context
 
     def _cache_type(self, attention: Attention) -> int:
-        """q8_0 is exact and fast, but packs 32 values a block; bf16 is exact for every head size."""
+        """The type of the KV cache. q8_0 is exact and fast, but packs 32 values in a block; bf16 is exact for every
+        head size.
+        """
         if attention is Attention.FAST:
             return c.GGML_TYPE_F16
         return c.GGML_TYPE_Q8_0 if all(size % 32 == 0 for size in self._head_sizes()) else GGML_TYPE_BF16
 
     def _head_sizes(self) -> list[int]:
-        """Of keys and values; models whose heads are not hidden size / heads wide say so in their metadata."""
+        """The sizes of keys and values. Models with other heads than hidden size / heads say so in their metadata."""
         usual = self.hidden_size // int(c.llama_model_n_head(self._model))
         architecture = self._metadata("general.architecture")
         names = ("key_length", "value_length")
@@ -149,7 +153,7 @@ class LlamaCppEngine:
         )
 
     def _allocate_batch(self) -> None:
-        """One llama_batch over NumPy arrays, filled in place by every forward."""
+        """Allocate one llama_batch over NumPy arrays, which every forward fills in place."""
         rows = self.capacity.rows
         self._token = np.zeros(rows, np.int32)
         self._embd = np.zeros((rows, self.hidden_size), np.float32)
@@ -170,7 +174,7 @@ class LlamaCppEngine:
         self._batch = batch
 
     def use_cores(self, cores: Sequence[int]) -> None:
-        """The results do not depend on it."""
+        """Use these cores. The results do not depend on them."""
         if cores != self._cores:
             c.llama_set_n_threads(self._context, len(cores), len(cores))
             openmp.bind(cores)
@@ -200,7 +204,7 @@ class LlamaCppEngine:
         return self._logits(batch) if head else self._hidden(batch, rows)
 
     def _fill(self, batch: Sequence[Segment], head: bool) -> int:
-        """Lay the segments one after the other into the batch arrays; returns the number of rows."""
+        """Lay the segments one after the other into the batch arrays. Returns the number of rows."""
         rows = 0
         for segment in batch:
             part = slice(rows, rows + segment.rows)
@@ -227,7 +231,7 @@ class LlamaCppEngine:
         return sequence
 
     def _undo(self, batch: Sequence[Segment]) -> None:
-        """After a failed decode: drop what it may have written, and sessions that it would have begun."""
+        """Drop what a failed decode may have written, and sessions that it would have begun."""
         for segment in batch:
             if segment.position:
                 sequence = self._table.sequence(segment.session)
@@ -274,7 +278,7 @@ class LlamaCppEngine:
         return bool(c.llama_memory_seq_rm(self._memory, self._sequence(session), length, -1))
 
     def close(self, session: int) -> None:
-        """The session's cells stay occupied until they are many, or there is need of them: see `_compact`."""
+        """Forget the session. Its cells stay occupied until they are many or are needed: see `_compact`."""
         self._table.close(session)
         if self._table.is_crowded():
             self._compact()
@@ -321,7 +325,7 @@ class LlamaCppEngine:
         self._table.use(session, length)
 
     def _own_layout(self) -> cells.Layout:
-        """Of this engine's cells, as a session of one row shows it."""
+        """The layout of this engine's cells, as a session of one row shows it."""
         if self._layout is None:
             first = self.span.first == 0
             row = np.zeros(1, np.int32) if first else np.zeros((1, self.hidden_size), np.float32)
@@ -333,7 +337,7 @@ class LlamaCppEngine:
         return self._layout
 
     def _put(self, sequence: int, state: Any) -> bool:
-        """Put a session's cells into an empty sequence. False: llama.cpp refuses them."""
+        """Put a session's cells into an empty sequence. False if llama.cpp refuses them."""
         return bool(c.llama_state_seq_set_data(self._context, state, len(state), sequence) == len(state))
 
     def _save(self, sequence: int) -> Any:

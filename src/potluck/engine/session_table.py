@@ -1,4 +1,4 @@
-"""Which llama.cpp sequence holds which session, and how many cells of the KV cache are taken. Pure.
+"""Tracks which llama.cpp sequence holds which session, and how many cells of the KV cache are taken. Pure.
 
 The cells of an ended session stay occupied until a compaction: llama.cpp would fill the hole with the next rows of
 other sessions, below their own, and attention sums over the cells in order, so that bits would change. At a compaction
@@ -17,9 +17,9 @@ from potluck.types import Capacity
 _MANY_CELLS = 1024
 """The cells of ended and idle sessions that are worth a compaction, even if others hold no more."""
 _IDLE_FORWARDS = 64
-"""A session that had no part in so many forwards is idle."""
+"""A session that had no part in this many forwards is idle."""
 _STORED_SHARE = 8
-"""This part of the cache's positions may be kept outside of it, for idle sessions."""
+"""The share of the cache's positions that may be kept outside of it, for idle sessions."""
 
 State = TypeVar("State")
 """A session's keys and values outside of the cache."""
@@ -27,7 +27,7 @@ State = TypeVar("State")
 
 @dataclass
 class _Held(Generic[State]):
-    """used: the number of the latest forward that the session had a part in. stored: set instead of `sequence`."""
+    """A session that is held. used: the number of its latest forward. stored: its state, set instead of `sequence`."""
 
     sequence: int | None = None
     length: int = 0
@@ -45,7 +45,7 @@ class SessionTable(Generic[State]):
         self._forwards = 0
 
     def __len__(self) -> int:
-        """How many sessions hold positions."""
+        """The number of sessions that hold positions."""
         return sum(held.length > 0 for held in self._sessions.values())
 
     def __contains__(self, session: int) -> bool:
@@ -77,7 +77,7 @@ class SessionTable(Generic[State]):
         self._forwards += 1
 
     def use(self, session: int, length: int | None = None) -> None:
-        """Note that the session has a part in this forward, and holds so many positions after it."""
+        """Note that the session has a part in this forward, and holds this many positions after it."""
         held = self._sessions[session]
         held.used = self._forwards
         if length is not None:
@@ -93,23 +93,23 @@ class SessionTable(Generic[State]):
             self._ended_cells += held.length
 
     def must_compact(self, sessions: Set[int], rows: int) -> bool:
-        """Whether these sessions, with so many more rows, fit only after a compaction."""
+        """Whether these sessions, with this many more rows, fit only after a compaction."""
         newcomers = sessions - self._in_cache().keys()
         cells = self._taken() + sum(map(self.length, newcomers)) + rows
         return cells > self._capacity.positions or len(newcomers) > len(self._free)
 
     def is_crowded(self) -> bool:
-        """Whether so many cells are of no use now that a compaction is worth its time."""
+        """Whether enough cells are of no use now to make a compaction worth its time."""
         live = self._in_cache()
         useless = self._ended_cells + sum(map(self.length, self.idle()))
         return not live or useless > max(_MANY_CELLS, sum(map(self.length, live)) - useless)
 
     def fits(self, length: int) -> bool:
-        """Whether there is a free sequence and room for one more session of so many positions."""
+        """Whether there is a free sequence and room for one more session with this many positions."""
         return bool(self._free) and self._taken() + length <= self._capacity.positions
 
     def idle(self) -> list[int]:
-        """Sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
+        """The sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
         stored = sum(held.length for held in self._sessions.values() if held.stored is not None)
         room = self._capacity.positions // _STORED_SHARE - stored
         idle = []

@@ -136,7 +136,7 @@ def test_a_model_without_an_end_is_never_told_to_end() -> None:
     ],
 )
 def test_a_schema_that_is_not_understood_is_refused_in_a_sentence(schema: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match=r"^No answer can be made to this schema: [^\n]+\.$") as caught:
+    with pytest.raises(RequestError, match=r"^This schema cannot be enforced: [^\n]+\.$") as caught:
         GRAMMARS.of_schema(schema)
     assert caught.value.param == "response_format"
 

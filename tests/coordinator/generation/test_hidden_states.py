@@ -55,7 +55,7 @@ def test_where_all_nodes_fail_the_swarm_is_not_available() -> None:
     async def test() -> None:
         async with toy_swarm("0-1", "2-3") as (service, nodes):
             nodes[0].failing = True
-            with pytest.raises(Unavailable, match="lost 3 times"):
+            with pytest.raises(Unavailable, match="lost its route 3 times"):
                 await service.hidden_states().rows(TOKENS, 1, EVERYONE)
             assert all(not node.reserved for node in service.swarm.nodes.values())
 

@@ -113,7 +113,7 @@ def test_a_node_is_trusted_revoked_and_restored(ask, office: Office, gateway: Cu
     ("path", "body", "told"),
     [
         ("invites", {"uses": 0}, "1 to 1000000000 uses"),
-        ("invites", {"lifetime_s": 0}, "live for a while"),
+        ("invites", {"lifetime_s": 0}, "lifetime must be positive"),
         ("invites", {"lifetime": 60}, "unknown field"),
         ("invites", {"account": ""}, "An account's name is"),
         ("keys", {}, "account"),
@@ -170,7 +170,7 @@ def test_what_a_database_cannot_hold_is_refused_before(ask, path: str, asked: di
 @pytest.mark.parametrize(("method", "path"), [("DELETE", "invites"), ("DELETE", "keys"), ("POST", "nodes")])
 def test_a_name_with_a_nul_which_postgresql_cannot_read_is_not_found(ask, method: str, path: str) -> None:
     status, message = ask(method, f"{path}/a%00b", json={})
-    assert (status, message) == (404, "Nothing has the name 'a\\x00b'.")
+    assert (status, message) == (404, "There is nothing named 'a\\x00b'.")
 
 
 def test_a_method_that_a_path_has_not_is_told_those_that_it_has(office: Office) -> None:

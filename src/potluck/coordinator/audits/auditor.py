@@ -1,4 +1,4 @@
-"""Runs audits: hands the evidence to other nodes, and does what follows from their answers."""
+"""Runs audits: gives the evidence to other nodes, and does what follows from their answers."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from potluck.wire.rows import join_rows
 log = logging.getLogger(__name__)
 
 _ANSWER_S = 60.0
-"""How long an auditor may take for one: it must not keep others from being audited."""
+"""Seconds in which an auditor must answer, so that it does not keep others from being audited."""
 
 _ROOM_S = 30.0
-"""How long an auditor may be without room."""
+"""Seconds that an auditor may be without room."""
 
 
 class Bench(Protocol):
-    """Sessions in which one node alone computes what another did."""
+    """Opens sessions in which one node alone computes what another did."""
 
     def open(self, node: str, evidence: Evidence) -> int | None:
-        """The number of a new one on this node; None where it has no room now."""
+        """Open a session on this node. Returns its number; None if there is no room now."""
 
     def close(self, number: int) -> None:
-        """The node forgets it."""
+        """Let the node forget the session."""
 
 
 class Auditor:
-    """Asks `audits` for decisions. evidence: each record that the witness has completed.
+    """Runs audits by the decisions of `audits`. evidence: each record that the witness has completed.
 
-    ledger: keeps how audits end, and what nodes earned until that is settled. quarantine: is given a node, its key and
-    the reason.
+    ledger: keeps how audits end, and what nodes earned until that is settled.
+    quarantine: receives a node, its key and the reason.
     """
 
     def __init__(
@@ -77,21 +77,22 @@ class Auditor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._numbers: set[int] = set()
         self._seen = Recent[str, Holder](lambda: Holder("", b""), MOST_KNOWN)
-        """The nodes of watched stages: whoever lied and hung up is judged all the same."""
+        """The nodes of watched stages, so that a node that lied and hung up is judged all the same."""
         evidence.listen(self._collected)
 
     def opened(self, session: int, route: Sequence[Stage], prompt: int) -> None:
-        """A new session has this route, for a prompt of so many tokens.
+        """Note that a new session has this route, for a prompt with this many tokens.
 
-        Which of its stages are audited is drawn now: the nodes cannot know.
+        The audits of its stages are drawn now, so that the nodes cannot know.
         """
         before = [0] * (len(route) - 1) + [max(0, prompt - 1)]
         self._witness.watch(session, route, self._drawn(route, range(len(route)), before))
 
     def mended(self, session: int, route: Sequence[Stage], places: Collection[int], held: int) -> None:
-        """The nodes at these places of the route stand in for others, and compute first what those held: so many rows.
+        """Note that the nodes at these places of the route stand in for others, and first compute the rows that those
+        held.
 
-        How they answer while they do so is not seen of all, so that they are judged by what comes then.
+        The coordinator does not see all of their answers while they do so, so they are judged by what comes afterwards.
         """
         drawn = self._drawn(route, places, [held] * len(route))
         self._witness.watch(session, route, drawn, held)
@@ -103,19 +104,19 @@ class Auditor:
         return self._audits.opened(keys, before, most)
 
     def _key(self, stage: Stage) -> bytes:
-        """Of the stage's node; empty where it has just left, or there is nobody else to audit it."""
+        """The key of the stage's node; empty if it has just left, or if there is nobody else to audit it."""
         if stage.node not in self._nodes:
             return b""
         holder = self._seen[stage.node] = self._holder(stage.node)
         return holder.key if self._is_auditable(stage) else b""
 
     def stepped(self, hop: Hop) -> None:
-        """A stage has computed a step."""
+        """Note that a stage has computed a step."""
         if hop.session not in self._numbers and hop.node in self._nodes:
             self._act(self._audits.stepped(self._nodes[hop.node].key, hop.rows))
 
     def is_credible(self, node: str) -> bool:
-        """Whether what this node has computed may be taken as it is: it is trusted, or was audited often enough."""
+        """Whether this node's computation may be taken as it is, because it is trusted or was audited often enough."""
         known = self._nodes[node]
         return known.entry.trusted or self._audits.is_credible(known.key)
 
@@ -133,7 +134,7 @@ class Auditor:
         return len({holder.key for holder in self._holders(stage)}) > 1
 
     def _holders(self, stage: Stage) -> list[Holder]:
-        """Nodes that serve, begin where the stage begins, and reach its end: the stage's own among them."""
+        """The nodes that serve, begin where the stage begins, and reach its end, including the stage's own."""
         return [
             self._holder(name)
             for name, node in ready_nodes(self._nodes).items()
@@ -169,7 +170,7 @@ class Auditor:
         self._assign()
 
     async def _answer(self, node: str, evidence: Evidence) -> Answer:
-        """What this node makes of what the audited one was given. Raises Unavailable when it does not come to that."""
+        """This node's output for the audited node's input. Raises Unavailable when there is none."""
         session = await self._open(node, evidence)
         self._numbers.add(session)
         try:
@@ -218,7 +219,7 @@ class Auditor:
                     log.warning("%s: %s.", ", ".join(called(self._nodes, node) for node in nodes), reason)
 
     def _note_time(self, key: bytes) -> None:
-        """Of an audit of the nodes with this key."""
+        """Note the time of an audit of the nodes with this key."""
         for node in self._nodes.values():
             if node.key == key:
                 node.audited_at = int(time.time())

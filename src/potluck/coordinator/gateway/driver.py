@@ -1,4 +1,4 @@
-"""Drives the swarm's state machine: hands it what happens, and does what it says."""
+"""Drives the swarm's state machine: tells it what happens, and does what it says."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 
 class Driver:
-    """send: puts frames into outboxes.
+    """Drives one swarm. send: puts frames into outboxes.
 
-    on_quarantined: is given a node's key and what it did: whoever keeps lists of nodes.
+    on_quarantined: receives a node's key and what it did, for whoever keeps lists of nodes.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Driver:
         self._on_quarantined = on_quarantined
 
     def apply(self, event: Event) -> None:
-        """Something has happened. Raises Refused where a node cannot join."""
+        """Apply an event. Raises Refused when a node cannot join."""
         self._note(event)
         actions = self._swarm.handle(event)
         if broken := [action for action in actions if isinstance(action, Break)]:
@@ -73,7 +73,7 @@ class Driver:
         self.act(actions)
 
     def _note(self, event: Event) -> None:
-        """What others than the swarm have to know of it."""
+        """Tell others besides the swarm what they have to know of an event."""
         match event:
             case Left(node):
                 self._handover.lost(node)
@@ -85,7 +85,7 @@ class Driver:
             case Pauses(node, reason):
                 log.info("%s pauses: %s.", self._called(node), reason)
             case Resumes(node):
-                log.info("%s goes on.", self._called(node))
+                log.info("%s continues.", self._called(node))
 
     def act(self, actions: Iterable[Action]) -> None:
         """Do what the swarm says."""
@@ -106,14 +106,14 @@ class Driver:
                     self._changes.tell()
 
     def _break(self, session: int, reason: str) -> None:
-        """A session has lost a stage; one that was parked is forgotten."""
+        """Break a session that has lost a stage. One that was parked is forgotten."""
         if self._admission.drop(session):
             self._send(*self._relay.close(session))
         else:
             self._pending.lose(session, reason)
 
     def quarantine(self, node: str, key: bytes, reason: str) -> None:
-        """The node is not used any more, nor are others that have its key, nor whoever comes with it later."""
+        """Stop using the node, all others with its key, and whoever comes with this key later."""
         log.warning("%s is put in quarantine: %s.", self._called(node), reason)
         mates = {name for name, other in self._swarm.nodes.items() if other.key == key}
         for name in sorted({node, *mates}):

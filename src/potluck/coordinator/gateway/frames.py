@@ -1,4 +1,4 @@
-"""What each frame of an admitted node does."""
+"""Acts on each frame of an admitted node."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from potluck.wire.messages import (
 log = logging.getLogger(__name__)
 
 _CHATTER_PER_MINUTE = 600
-"""Frames of a node that answer nothing: honest ones send two or three a second."""
+"""The most frames of a node in a minute that answer nothing. Honest nodes send two or three a second."""
 
 
 class Frames:
-    """nodes: those that are admitted. send: puts frames into outboxes."""
+    """Takes frames. nodes: those that are admitted. send: puts frames into outboxes."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Frames:
         self._chatter = Limits()
 
     def take(self, node: str, frame: bytes) -> None:
-        """Raises WireError for one that a good node does not send."""
+        """Take a frame. Raises WireError for one that a good node does not send."""
         message, payload = decode_from_node(frame)
         self._lookout.heard(node)
         match message:
@@ -102,7 +102,7 @@ class Frames:
             raise WireError("The node floods the coordinator with frames that answer nothing.")
 
     def _go_on(self, message: Hidden | Scores | Kept, answered: Answered | None) -> None:
-        """A step goes to its next stage, or back to whoever awaits its end."""
+        """Let a step continue at its next stage, or return to whoever awaits its end."""
         if answered is None:
             return
         if answered.onward is not None:
@@ -113,7 +113,9 @@ class Frames:
             self._meter.note(answered.hop)
 
     def _fail(self, node: str, message: Failed) -> None:
-        """A node could not run a step: its session goes on without it. If it was to rebuild one, the route stays."""
+        """Let a session continue without a node that could not run a step. If the step was to rebuild one, the route
+        stays.
+        """
         step = self._relay.failed(node, message)
         if step is None:
             return
@@ -130,7 +132,7 @@ class Frames:
         self._pending.lose(message.session, reason, node)
 
     def _note(self, node: str, message: FromNode) -> None:
-        """What the node tells of itself."""
+        """Note what the node says about itself."""
         match message:
             case Pong():
                 self._nodes[node].held = message.sessions

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Owns the links; `entrance` asks who is there, `frames` takes what nodes say, and `driver` is told who leaves.
+    """Owns the links. `entrance` finds out who is there, `frames` takes what nodes say, and `driver` learns who leaves.
 
-    numbers: of the nodes. tickets: those of the nodes that are connected.
+    numbers: those of the nodes. tickets: those of the connected nodes.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Gateway:
         await self.serve(link, host)
 
     async def serve(self, link: Link, host: str = "") -> None:
-        """One node's whole stay, from its greeting to the end of its link. host: the address from which it came."""
+        """Serve a node's whole stay, from its greeting to the end of its link. host: the address that it came from."""
         node, task = f"n{next(self._numbers)}", asyncio.current_task()
         assert task is not None
         self._stays.begin(node, host, task)
@@ -86,20 +86,20 @@ class Gateway:
             log.warning("%s is refused: %s", self._called(node), error)
             reason = str(error)
         except StoreError as error:  # it may come again, and need not know
-            log.error("%s cannot come in: %s", self._called(node), error)
+            log.error("%s cannot be admitted: %s", self._called(node), error)
         except asyncio.CancelledError:
             reason = self._stays.why_cut(node)
             if reason is None:
                 raise
             task.uncancel()
-            log.warning("%s is cut: %s", self._called(node), reason)
+            log.warning("%s is cut off: %s", self._called(node), reason)
         finally:
             sender.cancel()
             self._forget(node)  # before the farewell, which a node that does not read would hold up
             await farewell(link, reason)
 
     async def _admit(self, node: str, link: Link) -> bool:
-        """Whether it joins; one that only asks has learned what it wanted to know."""
+        """Admit a node. Returns whether it joins; one that only asks has then learned what it wanted to know."""
         with self._entrance.stranger():
             joined = await self._entrance.introduce(node, link)
             if not joined.hello.joins:
@@ -110,7 +110,7 @@ class Gateway:
         return True
 
     async def _show(self, joined: Joined, link: Link) -> None:
-        """What the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
+        """Show what the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
         self._welcomes.show(joined.node, self._swarm.newcomer(joined))
         await self._entrance.linger(link)
 

@@ -1,4 +1,4 @@
-"""Looks after the nodes, as long as there are any: asks the silent, finds the late, thinks about who should move."""
+"""Looks after the nodes as long as there are any: asks silent ones, finds late ones, and considers moves."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from potluck.wire.codec import encode
 from potluck.wire.messages import Ping
 
 _LONGEST_LOADING_S = 1800.0
-"""Without getting on: a large span is read from a slow disk in less."""
+"""Seconds without progress in loading. A large span is read from a slow disk in less."""
 
 _REBALANCE_LOOKS = 16
-"""Looks at the nodes from one thought about their layers to the next."""
+"""Looks at the nodes between two considerations of their layers."""
 
 
 class Lookout:
-    """heartbeat: what is known of each node. apply: takes what it finds. send: puts a frame into a node's outbox.
+    """Looks after nodes. heartbeat: what is known of each node. apply: takes the events that follow.
 
-    end_stay: of a node, for this reason.
+    send: puts a frame into a node's outbox. end_stay: ends a node's stay for a reason.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Lookout:
         self._end_stay = end_stay
         self._heartbeat = heartbeat
         self._progress: dict[str, float] = {}
-        """When nodes last got on with loading."""
+        """The times when nodes last made progress in loading."""
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self._pings = itertools.count(1)
@@ -51,16 +51,16 @@ class Lookout:
 
     @property
     def watched(self) -> int:
-        """Nodes that it remembers."""
+        """The nodes that it remembers."""
         return len(self._heartbeat) + len(self._progress)
 
     def heard(self, node: str) -> None:
-        """A frame came from this node."""
+        """Note that a frame has come from this node."""
         self._heartbeat.heard(node, self._relay.clock())
         self._go_on()
 
     def got_on(self, node: str) -> None:
-        """It has loaded more than before."""
+        """Note that the node has loaded more than before."""
         self._progress[node] = self._relay.clock()
 
     def forget(self, node: str) -> None:
@@ -91,9 +91,9 @@ class Lookout:
         self._go_on()
 
     def _end_idle_loading(self) -> None:
-        """Layers are not kept for ever for nodes that do not get on with loading them."""
+        """End the stays of nodes that make no progress in loading, because layers are not kept for them forever."""
         now = self._relay.clock()
         for name, node in self._swarm.nodes.items():
             idle_s = now - self._progress.setdefault(name, now)
             if node.state is NodeState.LOADING and idle_s > _LONGEST_LOADING_S:
-                self._end_stay(name, f"This node has not got on with loading for {idle_s / 60:.0f} minutes.")
+                self._end_stay(name, f"This node has made no progress in loading for {idle_s / 60:.0f} minutes.")

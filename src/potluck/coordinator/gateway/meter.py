@@ -14,7 +14,7 @@ from potluck.coordinator.swarm.tally import Tally
 
 
 class Meter:
-    """ledger: where the nodes' work is booked. payers: for whom it was done."""
+    """Books hops. ledger: where the nodes' work is booked. payers: those for whom it was done."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Meter:
         self._auditor = auditor
 
     def note(self, hop: Hop) -> None:
-        """A node has answered a step."""
+        """Note that a node has answered a step."""
         node = self._nodes.get(hop.node)
         self._heartbeat.ran(hop.node, hop.received, failed=False)
         if node is not None:

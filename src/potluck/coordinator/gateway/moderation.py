@@ -1,4 +1,4 @@
-"""What the swarm's owner does about nodes, by their keys: cuts them, lets them in again, or vouches for them."""
+"""Lets the swarm's owner act on nodes by their keys: cut them off, readmit them, or vouch for them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Moderation:
         self._welcomes = welcomes
 
     def cut(self, key: bytes, reason: str) -> None:
-        """Nodes with this public key go now, with the reason; their sessions go on without them.
+        """Cut off all nodes with this public key now, with the reason. Their sessions continue without them.
 
-        What they know of the others' tokens is worth nothing then. Those that the door let in a moment ago, and that
-        are not admitted yet, stay outside.
+        The tokens for peers that they know become worthless. Nodes that the door let in a moment ago, and that are not
+        admitted yet, stay outside.
         """
         self._entrance.shut(key)
         for name, known in self._swarm.nodes.items():
@@ -30,12 +30,12 @@ class Moderation:
         self._welcomes.renew_peer_token(self._stays.cut)
 
     def pardon(self, key: bytes) -> None:
-        """The owner lets nodes with this key in again, from the next time that they come."""
+        """Readmit nodes with this key, from the next time that they come."""
         self._entrance.reopen(key)
         self._swarm.pardon(key)
 
     def trust(self, key: bytes, *, trusted: bool) -> None:
-        """The owner vouches for nodes with this key, from the next audit on, or does not any more."""
+        """Vouch for nodes with this key from the next audit on, or stop doing so."""
         for node in self._swarm.nodes.values():
             if node.key == key:
                 node.entry = replace(node.entry, trusted=trusted)

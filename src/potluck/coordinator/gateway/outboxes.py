@@ -1,4 +1,4 @@
-"""What is to be sent to the nodes: an outbox for each, so that a slow node holds up nobody else."""
+"""The frames that wait to be sent to nodes, in an outbox for each, so that a slow node holds up nobody else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from potluck.wire.link import Link
 
 
 class Outbox:
-    """Frames waiting for one node."""
+    """The frames that wait for one node."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -22,7 +22,7 @@ class Outbox:
         self._filled.set()
 
     async def run(self) -> None:
-        """Send until the link closes."""
+        """Send frames until the link closes."""
         while True:
             await self._filled.wait()
             self._filled.clear()
@@ -31,23 +31,23 @@ class Outbox:
 
 
 class Outboxes:
-    """Of all nodes that are connected, by their names."""
+    """The outboxes of all connected nodes, by their names."""
 
     def __init__(self) -> None:
         self._outboxes: dict[str, Outbox] = {}
 
     def open(self, node: str, link: Link) -> Outbox:
-        """The node's outbox; let it run. `close` it."""
+        """Open the node's outbox, which the caller runs and finally closes."""
         outbox = self._outboxes[node] = Outbox(link)
         return outbox
 
     def send(self, *outgoing: Outgoing) -> None:
-        """Put frames into outboxes; those for nodes that have left are dropped."""
+        """Put frames into outboxes. Frames for nodes that have left are dropped."""
         for node, frame in outgoing:
             outbox = self._outboxes.get(node)
             if outbox is not None:
                 outbox.put(frame)
 
     def close(self, node: str) -> None:
-        """What still waits is not sent."""
+        """Drop the node's outbox and the frames that wait in it."""
         del self._outboxes[node]

@@ -19,7 +19,9 @@ _LONGEST_REASON = 500
 
 
 class ServerLink:
-    """A node's web-socket as the ASGI server gives it: no framework between, since every hidden row passes here."""
+    """A node's web-socket as the ASGI server gives it, without a framework in between, because every hidden row passes
+    here.
+    """
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -41,7 +43,7 @@ class ServerLink:
             raise LinkClosed("The node's socket is closed.")
         frame: bytes | None = message.get("bytes")
         if frame is None:
-            raise WireError("A text frame came where only binary ones are spoken.")
+            raise WireError("A text frame came where only binary frames are allowed.")
         return frame
 
     async def close(self) -> None:
@@ -52,7 +54,7 @@ class ServerLink:
 
 
 async def farewell(link: Link, reason: str | None) -> None:
-    """Close the link, with the reason for a refusal."""
+    """Close the link, after the reason if the node is refused."""
     try:
         async with asyncio.timeout(_FAREWELL_S):
             if reason is not None:

@@ -1,4 +1,4 @@
-"""Which nodes are connected, where each came from, and how the coordinator ends a stay."""
+"""Tracks which nodes are connected, where each came from, and how the coordinator ends a stay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class _Stay:
-    """task: serves the node. cut: why it was ended here; None: it was not."""
+    """One stay. task: serves the node. cut: the reason why it was ended here, or None."""
 
     host: str
     task: asyncio.Task[Any]
@@ -17,13 +17,13 @@ class _Stay:
 
 
 class Stays:
-    """By the nodes' names."""
+    """The stays by the nodes' names."""
 
     def __init__(self) -> None:
         self._stays: dict[str, _Stay] = {}
 
     def begin(self, node: str, host: str, task: asyncio.Task[Any]) -> None:
-        """A node has connected from this address, and this task serves it. `forget` it."""
+        """Note that a node has connected from this address, and that this task serves it. `forget` it afterwards."""
         self._stays[node] = _Stay(host, task)
 
     def host(self, node: str) -> str:
@@ -38,14 +38,14 @@ class Stays:
             stay.task.cancel()
 
     def why_cut(self, node: str) -> str | None:
-        """The reason why the node's stay was ended here; None where it was not."""
+        """The reason why the node's stay was ended here; None if it was not."""
         return self._stays[node].cut
 
     @property
     def cut(self) -> set[str]:
-        """Nodes whose stay was ended here, and that are not quite gone."""
+        """The nodes whose stay was ended here, and that are not quite gone."""
         return {node for node, stay in self._stays.items() if stay.cut is not None}
 
     def forget(self, node: str) -> None:
-        """The node is gone."""
+        """Forget a node that is gone."""
         del self._stays[node]

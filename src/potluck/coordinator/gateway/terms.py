@@ -1,4 +1,4 @@
-"""What every node of a swarm agrees on."""
+"""The terms that every node of a swarm agrees on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from potluck.wire.messages import Welcome
 
 @dataclass(frozen=True)
 class Terms:
-    """As in `Welcome`. digest: of the model. context: positions a session."""
+    """The terms, as in `Welcome`. digest: of the model. context: positions of a session."""
 
     digest: str
     engine: EngineKind

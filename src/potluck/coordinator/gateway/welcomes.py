@@ -1,4 +1,4 @@
-"""What nodes are told when they are given layers: with a ticket for the weights, peers, and a token among peers."""
+"""Welcomes nodes to their layers, with a ticket for the weights, peers, and a token among peers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from potluck.wire.messages import PeerToken
 
 
 class Welcomes:
-    """send: puts frames into outboxes."""
+    """Sends welcomes. send: puts frames into outboxes."""
 
     def __init__(self, swarm: Swarm, terms: Terms, tickets: Tickets, send: Callable[..., None]) -> None:
         self._swarm = swarm
@@ -39,7 +39,9 @@ class Welcomes:
         self._send((name, encode(welcome)))
 
     def renew_peer_token(self, cut: Collection[str]) -> None:
-        """The one that a cut node takes along opens nothing, whether it was here when it was cut or had left."""
+        """Renew the token, so that the one that a cut node takes along opens nothing, whether it was here then or had
+        left.
+        """
         self._peer_token = secrets.token_urlsafe(32)
         frame = encode(PeerToken(self._peer_token))
         self._send(*((node, frame) for node in self._swarm.nodes if node not in cut))

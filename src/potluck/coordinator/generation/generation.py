@@ -26,16 +26,16 @@ from potluck.errors import RouteLost, Unavailable
 log = logging.getLogger(__name__)
 
 _FAILURES = 5
-"""Of nodes that could not run a step, that an answer survives between two tokens. Nodes may leave as they like."""
+"""The failures of nodes to run a step that an answer survives between two tokens. Nodes may leave as they like."""
 _PATIENCE_S = 60.0
-"""How long an interrupted answer waits for the lost layers to be served again."""
+"""Seconds that an interrupted answer waits for the lost layers to be served again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Makes answers. swarm: whose nodes are named, and whose tally counts the tokens.
+    """Makes answers. swarm: its nodes are named in answers, and its tally counts tokens.
 
-    most_rows: positions that a step may carry.
+    most_rows: the positions that a step may carry.
     """
 
     tokenizer: Tokenizer
@@ -85,14 +85,14 @@ async def _next_rows(run: _Run, writer: Writer, asks: Sequence[tuple[int, ...]] 
 
 
 def _now() -> float:
-    """Seconds of the loop's clock."""
+    """The loop's clock in seconds."""
     return asyncio.get_running_loop().time()
 
 
 class _Run:
     """The session behind an answer. When stages of its route are lost, others take them over.
 
-    cached: how many of the prompt's tokens the nodes held when it began. reading: of the prompt.
+    cached: how many of the prompt's tokens the nodes held when it began. reading: that of the prompt.
     """
 
     def __init__(self, generation: Generation, job: Job) -> None:
@@ -117,7 +117,7 @@ class _Run:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Who has computed it, each with its layers, in the order in which they came in."""
+        """The nodes that have computed the answer, each with its layers, in the order in which they came in."""
         return tuple(self._nodes)
 
     def _note_nodes(self, session: Session) -> None:
@@ -128,11 +128,11 @@ class _Run:
 
     @property
     def number(self) -> int | None:
-        """Of its session."""
+        """The number of its session."""
         return None if self._session is None else self._session.number
 
     async def advance(self, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
-        """Feed the tokens that were not fed yet; candidates for each of the last `len(asks)` tokens."""
+        """Feed the tokens that were not fed yet. Returns candidates for each of the last `len(asks)` tokens."""
         failures = 0
         while failures < _FAILURES:
             try:
@@ -159,15 +159,16 @@ class _Run:
         raise Unavailable(f"The answer lost its route {_FAILURES} times.")
 
     async def ask_again(self, ids: tuple[int, ...], top: int) -> Candidates:
-        """Other candidates for the latest token, which is fed once more: the nodes forget it first."""
+        """Other candidates for the latest token, which is fed once more after the nodes have forgotten it."""
         self._done -= 1
         [candidates] = await self.advance([ids], top)
         return candidates
 
     async def _whole_session(self, tokens: list[int]) -> Session:
-        """One whose stages are all there. An answer that has begun waits a while for layers that have just been lost.
+        """A session whose stages are all there. An answer that has begun waits a while for layers that have just been
+        lost.
 
-        Lost stages are mended where somebody can serve just these layers; else the answer moves to a new session.
+        Lost stages are mended if somebody can serve exactly these layers; otherwise the answer moves to a new session.
         """
         deadline = _now() + (_PATIENCE_S if self._began else 0.0)
         while True:
@@ -203,7 +204,7 @@ class _Run:
         tokens[TokenKind.PROMPT] += len(self.tokens) - cached
 
     async def _mend(self, session: Session) -> bool:
-        """Whether the session can go on: it was whole, or is again, or has a node that waits for an heir."""
+        """Mend the session. Returns whether it can continue: it is whole, or its node waits for an heir."""
         if session.is_whole:
             return True
         self._interruption.begin(_now())
@@ -215,7 +216,7 @@ class _Run:
         return not session.is_lost
 
     async def _feed(self, session: Session, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
-        """In steps of bounded size, several under way at once so that all stages of the route work."""
+        """Feed tokens in steps of bounded size, several of them at once, so that all stages of the route work."""
         starts = range(self._done, len(self.tokens), self._most_rows)
         steps = (self._step(session, start, asks, top) for start in starts)
         rows: list[Candidates] = []
@@ -229,7 +230,7 @@ class _Run:
     async def _step(self, session: Session, start: int, asks: list[tuple[int, ...]], top: int) -> list[Candidates]:
         """Feed the tokens from `start` on, as many as a step may carry.
 
-        Of the asks, which belong to the last tokens of all, those for these tokens.
+        The asks belong to the last tokens of all. Those for these tokens go with the step.
         """
         end, unasked = min(start + self._most_rows, len(self.tokens)), len(self.tokens) - len(asks)
         own = tuple(asks[max(0, start - unasked) : max(0, end - unasked)])
@@ -239,7 +240,9 @@ class _Run:
         return rows
 
     def end(self) -> None:
-        """Of the session. It is parked only between steps: with one under way, nodes may hold different lengths."""
+        """End the session. It is parked only between steps, because nodes may hold different lengths while one is under
+        way.
+        """
         if self._session is None:
             return
         # What the nodes held is free, and what they lost is not charged again.

@@ -121,7 +121,7 @@ class Grammars:
         digest = sha256(source.encode()).digest()
         if not self._quick.get(digest):
             if not is_quick(source):
-                raise RequestError("The schema takes too long to understand: use fewer patterns.", param=param)
+                raise RequestError("The schema takes too long to compile: use fewer patterns.", param=param)
             self._quick[digest] = True
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
@@ -131,4 +131,4 @@ class Grammars:
 
 def _unusable(matcher: LLMatcher, param: str) -> RequestError:
     reason = " ".join(matcher.get_error().split()).rstrip(".")
-    return RequestError(f"No answer can be made to this schema: {reason}.", param=param)
+    return RequestError(f"This schema cannot be enforced: {reason}.", param=param)

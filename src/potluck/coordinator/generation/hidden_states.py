@@ -1,4 +1,4 @@
-"""Hidden rows after one of the model's layers: a session on the first part of a route, run through once."""
+"""Hidden rows after one of the model's layers, from a session on the first part of a route."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from potluck.errors import RouteLost, Unavailable
 from potluck.wire.rows import Ids
 
 _TRIES = 3
-"""Routes that may be lost."""
+"""The routes that may be lost before the request fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenStates:
-    """Of a model with so many layers. most_rows: positions that a step may carry."""
+    """Makes the hidden rows of a model. layers: their number. most_rows: the positions that a step may carry."""
 
     sessions: SessionManager
     layers: int
     most_rows: int
 
     async def rows(self, tokens: Ids, layer: int, claim: Claim) -> npt.NDArray[np.float32]:
-        """Rows `[n, d]`, one a token, as that layer gives them; it is not the model's last.
+        """The rows `[n, d]` after that layer, one for each token. It must not be the model's last layer.
 
         Raises Unavailable as `SessionManager.open` does, or when routes are lost again and again.
         """
@@ -46,10 +46,10 @@ class HiddenStates:
                 return rows
             finally:
                 session.close(computed)
-        raise Unavailable(f"The rows' route was lost {_TRIES} times.")
+        raise Unavailable(f"The request lost its route {_TRIES} times.")
 
     async def _run(self, session: Session, tokens: Ids) -> npt.NDArray[np.float32]:
-        """Several steps are under way at once, so that all stages work."""
+        """Run several steps at once, so that all stages work."""
         limit = self.most_rows
         parts = [(start, tokens[start : start + limit]) for start in range(0, len(tokens), limit)]
         steps = (session.hidden(start, part) for start, part in parts)

@@ -1,4 +1,4 @@
-"""What to generate, and what comes of it piece by piece."""
+"""A job of generation, and the pieces of its answer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from potluck.coordinator.sessions.claim import EVERYONE, Claim
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to generate. `logprobs`: how many top alternatives to report, None for no log-probabilities.
+    """The description of one answer to generate.
 
+    logprobs: how many top alternatives to report; None for no log-probabilities.
     echo: score the prompt's own tokens as well (OpenAI's `echo` with `logprobs`).
-    ignore_eos: go on after the model's end of text, as benchmarks want it.
-    min_tokens: neither the model nor a stop string can end the answer before it has so many.
-    grammar: what the answer must look like. It says where the answer may end, so that min_tokens must be 0.
-    progress: tell how far the prompt has been read, too.
+    ignore_eos: continue after the model's end of text, as benchmarks need it.
+    min_tokens: neither the model nor a stop string can end the answer before it has this many.
+    grammar: the form of the answer. It says where the answer may end, so min_tokens must be 0.
+    progress: also report how far the prompt has been read.
     """
 
     prompt: list[int]
@@ -45,13 +46,14 @@ class Scored:
 
 @dataclass
 class Delta:
-    """What one step adds to an answer. finish: "stop" or "length" with the last one.
+    """The part that one step adds to an answer. finish: "stop" or "length" in the last one.
 
-    generated: 1 where the step sampled a token, shown or not; 0 where it only scored the prompt.
-    progress: before the first token, if it was asked for: how far the prompt has been read. Then there is nothing else.
-    cached: with the first that was sampled, how many tokens of the prompt the nodes held already.
-    session: with the same one, the number by which `/trace` knows its session.
-    nodes: with the last one, who computed the answer, each with its layers.
+    generated: 1 if the step sampled a token, shown or not; 0 if it only scored the prompt.
+    progress: before the first token, if it was asked for: how far the prompt has been read. Everything else is then
+    empty.
+    cached: with the first token, how many tokens of the prompt the nodes already held.
+    session: with the first token, the number by which `/trace` knows its session.
+    nodes: with the last token, the nodes that computed the answer, each with its layers.
     """
 
     text: str = ""

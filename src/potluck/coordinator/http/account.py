@@ -1,4 +1,4 @@
-"""Whose account a request runs on, and what that account has earned and spent."""
+"""The account that a request runs on, and what that account has earned and spent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Accounts:
         return readable(msgspec.json.encode(told))
 
     def claim(self, request: Request, priority: Priority) -> Claim:
-        """What its account has earned and not spent gives a request weight."""
+        """The claim of a request. Credits that its account has earned and not spent give it weight."""
         caller = caller_of(request)
         rank = Rank.of(priority, anonymous=caller.anonymous)
         return Claim(caller.account, rank, weight_of(self.ledger.balance(caller.account)))

@@ -1,4 +1,4 @@
-"""The owner's part of the HTTP API: invites, API keys and nodes. `auth` lets only admin keys come here."""
+"""The owner's part of the HTTP API: invites, API keys and nodes. `auth` lets only admin keys use it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from potluck.errors import RequestError
 _LONGEST_NAME = 64
 _MAX_BODY = 1 << 16
 _MOST = 10**9
-"""Of whatever is counted: databases hold no number of more than 64 bits."""
+"""The largest count, because databases hold no numbers of more than 64 bits."""
 
 _NAME = f"An account's name is up to {_LONGEST_NAME} printable characters."
 _Name = Annotated[str, refused_with(_NAME, min_length=1, max_length=_LONGEST_NAME)]
 _Uses = Annotated[int, refused_with(f"An invite is for 1 to {_MOST} uses.", ge=1, le=_MOST)]
-_Lifetime = Annotated[float, refused_with("An invite must live for a while.", gt=0)]
+_Lifetime = Annotated[float, refused_with("An invite's lifetime must be positive.", gt=0)]
 _Rate = Annotated[int, refused_with(f"per_minute must lie between 0 and {_MOST}.", ge=0, le=_MOST)]
 
 
 class NewInvite(Struct, frozen=True, forbid_unknown_fields=True):
-    """uses: None: any number. lifetime_s: None: for ever. account: see `Invite`."""
+    """The wish for an invite. uses: None means any number. lifetime_s: None means forever. account: see `Invite`."""
 
     uses: _Uses | None = None
     lifetime_s: _Lifetime | None = None
@@ -40,7 +40,7 @@ class NewInvite(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """per_minute: requests; 0: any number."""
+    """The wish for an API key. per_minute: requests; 0 means any number."""
 
     account: _Name
     admin: bool = False
@@ -48,14 +48,14 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to change of a node; None: nothing."""
+    """The changes to a node; None changes nothing."""
 
     trusted: bool | None = None
     revoked: bool | None = None
 
 
 class MadeInvite(Struct, frozen=True):
-    """url: the coordinator's. text: what to give away behind its `#`; it is shown this once."""
+    """A new invite. url: the coordinator's. text: what to give away after the URL's `#`; it is shown only now."""
 
     url: str
     text: str
@@ -63,14 +63,14 @@ class MadeInvite(Struct, frozen=True):
 
 
 class MadeKey(Struct, frozen=True):
-    """secret: it is shown this once."""
+    """A new API key. secret: it is shown only now."""
 
     secret: str
     key: Key
 
 
 class Revoked(Struct, frozen=True):
-    """nodes: those that came by the invite. cut: whether they were revoked as well."""
+    """A revoked invite. nodes: those that joined with it. cut: whether they were revoked as well."""
 
     invite: Invite
     nodes: list[Member]
@@ -79,7 +79,7 @@ class Revoked(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Admin:
-    """The store is asked on threads: it may be slow."""
+    """The owner's endpoints. The store is asked on threads, because it may be slow."""
 
     office: Office
     moderation: Moderation
@@ -96,7 +96,9 @@ class Admin:
         return _json(MadeInvite(self.office.url, text, invite))
 
     async def revoke_invite(self, request: Request) -> Response:
-        """Nobody new comes by it; with `?nodes=true` those that came are revoked, too, and cut at once."""
+        """Stop new nodes from joining with the invite. With `?nodes=true`, also revoke those that did, and cut them off
+        at once.
+        """
         number, cut = _named(request, "id"), request.query_params.get("nodes") == "true"
         invite = await asyncio.to_thread(self.office.invites.revoke, number)
         nodes = await asyncio.to_thread(self.office.members.by_invite, number)
@@ -120,7 +122,7 @@ class Admin:
         return _json({"nodes": await asyncio.to_thread(self.office.members.all)})
 
     async def mark_node(self, request: Request) -> Response:
-        """Trust it or not; revoke it, which cuts it at once, or let it come again."""
+        """Trust a node or not; revoke it, which cuts it off at once, or readmit it."""
         return _json(await self._mark(_named(request, "key"), parse(await _body(request), Marks)))
 
     async def _mark(self, key: str, marks: Marks) -> Member:
@@ -135,10 +137,10 @@ class Admin:
 
 
 def _named(request: Request, parameter: str) -> str:
-    """What the path names."""
+    """The part of the path with this name."""
     name: str = request.path_params[parameter]
     if "\0" in name:  # PostgreSQL refuses to look for it
-        raise RequestError(f"Nothing has the name {name!r}.", status=404)
+        raise RequestError(f"There is nothing named {name!r}.", status=404)
     return name
 
 

@@ -1,4 +1,4 @@
-"""An endpoint of the HTTP API, as data: routing, access rules and the OpenAPI document are made from it."""
+"""An endpoint of the HTTP API as data, from which routing, access rules and the OpenAPI document are made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class Access(Enum):
-    """Who may ask, of those whom the swarm's policy does not turn away."""
+    """The callers that may use an endpoint, among those whom the swarm's policy does not turn away."""
 
     PUBLIC = "whoever reaches the coordinator"
     ANY = "every caller, in an open swarm also one without an API key"
@@ -55,20 +55,20 @@ class Endpoint:
 
     @property
     def pattern(self) -> str:
-        """The path, for Starlette."""
+        """The path in Starlette's form."""
         return self.name.partition(" ")[2]
 
     @property
     def path(self) -> str:
-        """The path, for people and for OpenAPI."""
+        """The path in the form of people and of OpenAPI."""
         return re.sub(r":\w+}", "}", self.pattern)
 
     @property
     def types(self) -> list[Any]:
-        """What its JSON consists of."""
+        """The types of its JSON."""
         return [kind for kind in (self.answer, self.body, self.events) if kind not in (None, str)]
 
 
 def parameter(place: str, name: str, meaning: str, schema: Json) -> Json:
-    """As OpenAPI describes it. place: "path", "query" or "header"."""
+    """A parameter in OpenAPI's form. place: "path", "query" or "header"."""
     return {"in": place, "name": name, "description": meaning, "required": place == "path", "schema": schema}

@@ -1,4 +1,4 @@
-"""What the swarm is doing: the endpoints for its owner, for Prometheus and for trace viewers."""
+"""The endpoints that show what the swarm does, for its owner, for Prometheus and for trace viewers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from potluck.errors import RequestError
 
 @dataclass(frozen=True)
 class Monitoring:
-    """tell: the swarm's status, as JSON."""
+    """The endpoints for watching. tell: returns the swarm's status as JSON."""
 
     tell: Callable[[], bytes]
     figures: Metrics
@@ -48,22 +48,22 @@ class Monitoring:
 
 
 def readable(body: bytes) -> Response:
-    """JSON for people who use curl: indented, but a list of numbers on one line."""
+    """JSON for people who use curl: indented, but with a list of numbers on one line."""
     indented = msgspec.json.format(body, indent=2) + b"\n"
     text = re.sub(rb"\[[\d,\s]+\]", lambda found: b" ".join(found[0].split()), indented)
     return Response(text, media_type="application/json")
 
 
 def _number(request: Request, name: str) -> int | None:
-    """A parameter of the query."""
+    """A number among the parameters of the query."""
     text = request.query_params.get(name)
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,18}", text):
-        raise RequestError(f"{name} must be a number from 0 on.", param=name)
+        raise RequestError(f"{name} must be a whole number, 0 or more.", param=name)
     return int(text)
 
 
 def _timeline(hops: Sequence[Hop], names: dict[str, str], count: int) -> bytes:
-    """What viewers read, and beside it a sentence, and how many hops there were so far."""
+    """The timeline for viewers, with a sentence, and the number of all hops so far."""
     return msgspec.json.encode({"summary": summary(hops, names), "count": count, **chrome(hops, names)})

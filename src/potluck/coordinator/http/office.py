@@ -20,7 +20,7 @@ from potluck.wire.identity import Identity, fingerprint, write_private
 
 @dataclass(frozen=True)
 class Office:
-    """Who may use a swarm. url: the coordinator's, as others reach it."""
+    """The parts that decide who may use a swarm. url: the coordinator's, as others reach it."""
 
     url: str
     policy: Policy

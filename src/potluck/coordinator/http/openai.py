@@ -1,4 +1,4 @@
-"""The OpenAI API over HTTP: requests to generation, its deltas to JSON or server-sent events."""
+"""The OpenAI API over HTTP: turns requests into jobs, and the deltas of generation into JSON or server-sent events."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_tok
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
-    """Where there are no accounts, all requests are of one."""
+    """The claim of all requests in a swarm that has no accounts."""
     return Claim(rank=Rank.of(priority))
 
 
 @dataclass(frozen=True)
 class Service:
-    """What answering takes. generate: makes one answer. context: the most positions a session may have.
+    """Answers OpenAI's requests. generate: makes one answer. context: the most positions of a session.
 
-    created: Unix time, of the model's list. claim: on whose account a request runs that asks for this priority.
+    created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
@@ -90,7 +90,7 @@ class Service:
         return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
 
     def _rendered(self, asked: ChatRequest) -> str:
-        """The prompt's text."""
+        """The text of the prompt."""
         tools = [_as_given(tool) for tool in asked.offered] or None
         options = {"tools": tools, **(asked.chat_template_kwargs or {})}
         if taken := _TEMPLATE_OWN & options.keys():
@@ -100,7 +100,7 @@ class Service:
         return self.template.render(asked.messages, **options)
 
     def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
-        """What ends the answer; where it may hold one call only, the call's end."""
+        """The strings that end the answer, including the end of a call if the answer may contain only one."""
         last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
         return (*asked.stops, *self.template.stops, *last_call)
 
@@ -140,13 +140,13 @@ class Service:
         )
 
     async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
-        """param: the field that holds it."""
+        """The tokens of a text. param: the field that contains it."""
         if isinstance(prompt, str):
             return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
         return checked_tokens(prompt, self.tokenizer, param)
 
     async def _grammar(self, asked: Common) -> Grammar | None:
-        """What the answer must keep to. On a thread: it takes a while."""
+        """The grammar that the answer must follow. It is made on a thread, because it takes a while."""
         schema = asked.schema
         return None if schema is None else await self._made(partial(self.grammars.of_schema, schema))
 
@@ -154,12 +154,12 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self.grammars.thread, make)
 
     async def _chat_grammar(self, asked: ChatRequest) -> Grammar | None:
-        """As `_grammar`; where the answer must call a tool, that of the call."""
+        """The grammar that a chat's answer must follow: that of the call if the answer must call a tool."""
         tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
         if not tools:
             return await self._grammar(asked)
         if self.template.calls is None:
-            message = "tool_choice cannot be kept to: the model's chat template knows no tools, or in an unknown form."
+            message = "tool_choice cannot be enforced: the chat template has no tools, or has them in an unknown form."
             raise RequestError(message, param="tool_choice")
         several = not asked.calls_once
         return await self._made(partial(self.grammars.of_calls, self.template.calls, tools, several=several))
@@ -175,13 +175,13 @@ class Service:
         return params
 
     def check_model(self, model: str) -> None:
-        """Raises RequestError when another one is served."""
+        """Raises RequestError when this model is not the one that is served."""
         if model != self.model:
             message = f"The model {model!r} is not served here; {self.model!r} is."
             raise RequestError(message, status=404, param="model", code="model_not_found")
 
     def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int]) -> int:
-        """Tokens that the answer may have. Raises RequestError when prompt and answer do not fit the context."""
+        """The most tokens of the answer. Raises RequestError when prompt and answer do not fit into the context."""
         name, limit = asked.limit
         room = self.context - len(prompt)
         if not prompt:
@@ -198,7 +198,7 @@ class Service:
         return limit
 
     async def _answer(self, request: Request, asked: Common, form: Form, jobs: list[Job], usage: Usage) -> Response:
-        """Generate all choices at once. Errors before the first token have their own HTTP status."""
+        """Generate all choices at once. Errors before the first token have an HTTP status of their own."""
         deltas = merge([self.generate(job) for job in jobs])
         try:
             if not asked.stream:
@@ -211,18 +211,18 @@ class Service:
 
 
 def _as_given(tool: Tool) -> Json:
-    """For the template; without what was not given."""
+    """The request's messages for the template, without fields that were not given."""
     fields = {name: getattr(tool.function, name) for name in tool.function.__struct_fields__}
     return {"type": tool.type, "function": {name: value for name, value in fields.items() if value is not None}}
 
 
 def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
-    """Raises RequestError, naming the field, when one is outside the vocabulary."""
+    """Raises RequestError, naming the field, when a token is outside the vocabulary."""
     if not all(0 <= token < tokenizer.vocabulary for token in tokens):
         raise RequestError(f"{param} names a token outside 0-{tokenizer.vocabulary - 1}.", param=param)
     return tokens
 
 
 def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    """What they stand for, control tokens and all."""
+    """The text that the tokens stand for, including control tokens."""
     return b"".join(tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")

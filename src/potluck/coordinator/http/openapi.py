@@ -16,11 +16,11 @@ from potluck.coordinator.http.endpoint import Access, Endpoint, Json
 
 _REF = "#/components/schemas/{name}"
 _TURNED_AWAY = (401, 403, 429)
-"""What `Auth` may answer a request with: no key, the wrong one, too many requests."""
+"""The errors with which `Auth` may answer a request: no key, a wrong one, too many requests."""
 
 
 class Document:
-    """Gives the document itself to whoever asks for it."""
+    """Serves the document."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._encoded = msgspec.json.encode(describe(endpoints))
@@ -85,7 +85,7 @@ def _json_of(kind: Any) -> Json:
 
 
 def _event_of(kind: Any, *, ends: bool) -> Json:
-    """A server-sent event; of an answer, which ends: a chunk, what broke it off, or the end."""
+    """A server-sent event. An answer's event is a chunk, the error that broke it off, or the end."""
     if not ends:
         [schema], _ = msgspec.json.schema_components([kind], ref_template=_REF)
         told = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
@@ -96,7 +96,7 @@ def _event_of(kind: Any, *, ends: bool) -> Json:
 
 
 def _nullable(schema: Json) -> Json:
-    """Of a request: `null` is OpenAI's word for "not given"."""
+    """A request's schema in which fields may be `null`, which is OpenAI's way to say "not given"."""
     fields = {
         name: field if name in schema["required"] or {"type": "null"} in field.get("anyOf", ()) else _or_null(field)
         for name, field in schema["properties"].items()

@@ -1,4 +1,4 @@
-"""JSON bodies into typed requests: the types declare all bounds, and what is wrong is told in a sentence."""
+"""Turns JSON bodies into typed requests. The types declare all bounds, and what is wrong is said in a sentence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from potluck.errors import RequestError
 R = TypeVar("R", bound=Struct)
 
 _NULL = msgspec.Raw(b"null")
-"""OpenAI's word for "not given"."""
+"""OpenAI's way to say that a field is not given."""
 
 _SENTENCE = "sentence"
 _BROKEN = re.compile(r"Expected `(\w+)` ((?:of length )?[<>]=?) (\S+)")
-"""How msgspec words a bound that a value does not keep to."""
+"""msgspec's words for a bound that a value exceeds."""
 _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     ">=": ("ge", operator.ge),
     ">": ("gt", operator.gt),
@@ -32,15 +32,15 @@ _NUMBERS: dict[str, type[float]] = {"int": int, "float": float}
 
 
 def refused_with(sentence: str, **bounds: Any) -> Meta:
-    """Bounds of a field, with what a client is told of a value outside them: {field} and {value} are filled in.
+    """The bounds of a field, with the sentence for a value outside them, in which {field} and {value} are filled in.
 
-    Bounds without a sentence of their own (`Meta(ge=…, le=…)`) are told in the words of `_default_sentence`.
+    Bounds without a sentence of their own (`Meta(ge=…, le=…)`) use the words of `_default_sentence`.
     """
     return Meta(**bounds, extra={_SENTENCE: sentence})
 
 
 def described(**schema: object) -> Meta:
-    """What the OpenAPI document says of a field that its type cannot check: the model or another field sets the bound.
+    """The OpenAPI schema of a field that its type cannot check, because the model or another field sets its bound.
 
     The field is checked where that bound is known.
     """
@@ -48,7 +48,7 @@ def described(**schema: object) -> Meta:
 
 
 def parse(body: bytes, kind: type[R]) -> R:
-    """Raises RequestError when the body is no JSON, or not of this kind."""
+    """Parse a body. Raises RequestError when it is not JSON, or not of this kind."""
     try:
         # Values stay text here: making objects of those that are not known would hold up all nodes.
         fields, known = msgspec.json.decode(body, type=dict[str, msgspec.Raw]), kind.__struct_encode_fields__
@@ -70,7 +70,7 @@ def _missing(text: str) -> str:
 
 
 def _out_of_bounds(text: str, kind: type[Struct], field: str, body: bytes) -> str | None:
-    """The sentence of the bound that msgspec's text names; None where the text is about something else."""
+    """The sentence of the bound that msgspec's text names; None if the text is about something else."""
     broken = _BROKEN.fullmatch(text)
     if broken is None or field not in kind.__struct_fields__:
         return None
@@ -85,7 +85,7 @@ def _out_of_bounds(text: str, kind: type[Struct], field: str, body: bytes) -> st
 
 
 def _metas(hint: Any) -> Iterator[Meta]:
-    """All that is declared of a field and of what it holds, the outermost first."""
+    """Everything that is declared about a field and about its content, the outermost first."""
     if get_origin(hint) is Annotated:
         yield from (one for one in hint.__metadata__ if isinstance(one, Meta))
     for inner in get_args(hint):
@@ -99,7 +99,7 @@ def _default_sentence(meta: Meta) -> str:
 
 
 def _numbers(given: msgspec.Raw, kind: type[float]) -> Iterator[float]:
-    """The field's own number, or those that it maps to. What follows the wrong one was not checked by anyone."""
+    """The field's own number, or the numbers that it maps to. Nobody has checked what follows the wrong one."""
     mapped = bytes(given).startswith(b"{")
     held = msgspec.json.decode(given, type=dict[str, msgspec.Raw]).values() if mapped else (given,)
     return (msgspec.json.decode(one, type=kind) for one in held)

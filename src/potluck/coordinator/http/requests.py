@@ -1,4 +1,4 @@
-"""What clients may ask, as the OpenAI API words it, with the bounds of each field. Unknown fields are ignored."""
+"""The requests of clients in OpenAI's words, with the bounds of each field. Unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Message = Annotated[
     ),
 ]
 _Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
-"""The served model's vocabulary bounds it further: `openai.checked_tokens`."""
+"""A token id. The served model's vocabulary bounds it further: see `openai.checked_tokens`."""
 _AtLeastOne = Annotated[int, Meta(ge=1)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -55,7 +55,7 @@ class StreamOptions(Struct, frozen=True):
 
 
 class JsonSchema(Struct, frozen=True, rename={"definition": "schema"}):
-    """name and strict are OpenAI's; the answer keeps to the schema whatever they say."""
+    """A JSON schema. name and strict are OpenAI's; the answer follows the schema whatever they say."""
 
     definition: dict[str, Any]
     name: str | None = None
@@ -63,14 +63,14 @@ class JsonSchema(Struct, frozen=True, rename={"definition": "schema"}):
 
 
 class ResponseFormat(Struct, frozen=True):
-    """What the answer must look like: any text, a JSON object, or JSON that a schema describes."""
+    """The form of the answer: any text, a JSON object, or JSON that matches a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
 class Common(Struct, frozen=True, kw_only=True):
-    """Of both kinds of request."""
+    """The fields that both kinds of request share."""
 
     model: str
     stream: bool = False
@@ -95,7 +95,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def schema(self) -> dict[str, Any] | None:
-        """What the answer must keep to, as a JSON schema; None: any text will do."""
+        """The JSON schema that the answer must follow; None allows any text."""
         form = self.response_format
         if form is None or form.type == "text":
             return None
@@ -110,7 +110,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def urgency(self) -> Priority:
-        """As we ask for it, or as OpenAI does: its "flex" is cheaper and may wait."""
+        """The urgency, in our words or in OpenAI's: its "flex" is cheaper and may wait."""
         if self.priority is not None:
             return self.priority
         return Priority.BATCH if self.service_tier == "flex" else Priority.INTERACTIVE
@@ -124,7 +124,7 @@ class Common(Struct, frozen=True, kw_only=True):
         return 1 if self.n is None else self.n
 
     def least(self, limit: int) -> int:
-        """Tokens that the answer must have, of so many that it may have."""
+        """The fewest tokens of the answer. limit: the most."""
         if not 0 <= self.min_tokens <= limit:
             message = f"min_tokens must lie between 0 and the answer's limit of {limit}, not {self.min_tokens}."
             raise RequestError(message, param="min_tokens")
@@ -139,7 +139,7 @@ class Common(Struct, frozen=True, kw_only=True):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling(self, choice: int) -> SamplingParams:
-        """For the answer with this number: with a seed, each of several answers has its own."""
+        """The parameters of the answer with this number. With a seed, each of several answers has its own."""
         given = {
             name: value for name in SamplingParams.__struct_fields__ if (value := getattr(self, name, None)) is not None
         }
@@ -154,7 +154,7 @@ class Common(Struct, frozen=True, kw_only=True):
         except ValueError as error:
             raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
         if wrong := [token for token in biases if token < 0]:
-            raise RequestError(f"logit_bias names tokens by their id, and {wrong[0]} is none.", param="logit_bias")
+            raise RequestError(f"logit_bias names tokens by their id, and {wrong[0]} is not an id.", param="logit_bias")
         return biases
 
 
@@ -165,7 +165,7 @@ class Function(Struct, frozen=True):
 
     @property
     def schema(self) -> dict[str, Any]:
-        """Of its arguments. Raises RequestError where they are no object."""
+        """The schema of its arguments. Raises RequestError when they are not an object."""
         if self.parameters is None:
             return {"type": "object", "additionalProperties": False}
         kind = self.parameters.get("type", "object")
@@ -175,7 +175,7 @@ class Function(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True):
-    """What the model may ask the client to do."""
+    """A tool that the model may ask the client to use."""
 
     type: Literal["function"]
     function: Function
@@ -186,7 +186,7 @@ class NamedFunction(Struct, frozen=True):
 
 
 class NamedTool(Struct, frozen=True):
-    """The one that the answer must call."""
+    """The tool that the answer must call."""
 
     type: Literal["function"]
     function: NamedFunction
@@ -210,7 +210,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
     @property
     def demanded(self) -> list[Tool]:
-        """Those of which the answer must call one; none where it may be text."""
+        """The tools of which the answer must call one; none if it may be text."""
         if self.tool_choice in (None, "auto", "none"):
             return []
         if self.ignore_eos or self.min_tokens:
@@ -224,7 +224,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
     @property
     def calls_once(self) -> bool:
-        """Whether the answer may hold no more than one call."""
+        """Whether the answer may contain at most one call."""
         return not self.parallel_tool_calls or isinstance(self.tool_choice, NamedTool)
 
     @property
@@ -236,7 +236,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        """How many top log-probabilities are wanted a token; None: no log-probabilities at all."""
+        """How many top log-probabilities are wanted for each token; None for no log-probabilities at all."""
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true.", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
@@ -250,7 +250,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def limit(self) -> tuple[str, int | None]:
-        """As for chat; OpenAI's default for completions is 16 tokens."""
+        """The field that bounds the answer, and its value; OpenAI's default for completions is 16 tokens."""
         return "max_tokens", 16 if self.max_tokens is None else self.max_tokens
 
     @property
@@ -259,7 +259,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """A prompt a choice, each as text or as token ids."""
+        """One prompt for each choice, as text or as token ids."""
         given = [self.prompt] if isinstance(self.prompt, str) else self.prompt
         tokens = [item for item in given if isinstance(item, int)]
         if len(tokens) == len(given):
@@ -271,10 +271,10 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):
-    """As llama.cpp's server takes it, a `content`; or as vLLM's does, a `prompt`.
+    """A request for tokens with llama.cpp's server's field `content`, or with vLLM's field `prompt`.
 
-    add_special: begin as a sequence does; vLLM's word for it is add_special_tokens, and its default the other one.
-    with_pieces: each token's text as well.
+    add_special: begin as a sequence does; vLLM calls it add_special_tokens and has the opposite default.
+    with_pieces: return each token's text as well.
     """
 
     content: str | None = None
@@ -285,7 +285,9 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def given(self) -> tuple[str, bool]:
-        """The text, and whether to begin as a sequence does. Raises RequestError unless it is given in one way."""
+        """The text, and whether to begin as a sequence does. Raises RequestError unless exactly one of the fields is
+        given.
+        """
         if self.content is not None and self.prompt is None:
             return self.content, self.add_special
         if self.prompt is not None and self.content is None:
@@ -298,7 +300,9 @@ class DetokenizeRequest(Struct, frozen=True, kw_only=True):
 
 
 class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
-    """Of the prompt, as text or as token ids. layer: after which the rows are taken; the model's last has none."""
+    """A request for the hidden rows of a prompt, which is text or token ids. layer: not the model's last, which has
+    none.
+    """
 
     model: str
     layer: Annotated[int, described(minimum=0)]
@@ -308,7 +312,7 @@ class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
 
     @property
     def given(self) -> str | list[int]:
-        """Raises RequestError unless there is one or the other."""
+        """The prompt or the tokens. Raises RequestError unless exactly one of them is given."""
         if self.prompt is None and self.tokens is not None:
             return self.tokens
         if self.tokens is None and self.prompt is not None:

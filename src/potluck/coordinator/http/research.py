@@ -1,4 +1,4 @@
-"""What OpenAI's API cannot say: the tokens of a text, the text of tokens, and hidden rows."""
+"""The endpoints that OpenAI's API lacks: the tokens of a text, the text of tokens, and hidden rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from potluck.wire.rows import Ids
 
 @dataclass(frozen=True)
 class Research:
-    """Of the model that the service serves."""
+    """The endpoints for researchers, for the model that the service serves."""
 
     service: Service
     hidden: HiddenStates
@@ -77,7 +77,7 @@ class Research:
     def _check_layer(self, layer: int) -> None:
         last = self.hidden.layers - 1
         if not 0 <= layer < last:
-            message = f"layer must lie between 0 and {last - 1}, not be {layer}: the model's last gives no rows away."
+            message = f"layer must lie between 0 and {last - 1}, not {layer}: the model's last layer gives no rows."
             raise RequestError(message, param="layer")
 
     async def _prompt(self, asked: HiddenStatesRequest) -> Ids:

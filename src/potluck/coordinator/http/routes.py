@@ -1,4 +1,6 @@
-"""All endpoints of the HTTP API in one table; Starlette's routes, the access rules and the document come from it."""
+"""All endpoints of the HTTP API in one table, from which Starlette's routes, the access rules and the document are
+made.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,16 @@ from potluck.coordinator.watching.status import AccountStatus, Status, StatusEve
 from potluck.models.manifest import Manifest
 
 NODE_SOCKET = "/node"
-"""The nodes' WebSocket. Nodes prove who they are once it is open, so that nothing is asked before."""
+"""The nodes' web-socket. Nodes prove who they are once it is open, so nothing is asked before."""
 
 _TEXT: Json = {"type": "string", "minLength": 1}
 _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 _ID = parameter("path", "id", "its id, as the list has it", _TEXT)
 
 _WITH_BODY = (400, 413)
-"""What a request with a body may end with."""
+"""The errors that a request with a body may end with."""
 _FOR_ANSWER = (400, 404, 413, 503)
-"""What a request for an answer may end with."""
+"""The errors that a request for an answer may end with."""
 
 TABLE: Mapping[type, tuple[Endpoint, ...]] = {
     Pages: (
@@ -234,7 +236,7 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
         ),
     ),
 }
-"""For each class its endpoints."""
+"""The endpoints of each class."""
 ENDPOINTS = tuple(endpoint for endpoints in TABLE.values() for endpoint in endpoints)
 
 _ACCESS = (
@@ -242,11 +244,11 @@ _ACCESS = (
     *((compile_path(endpoint.pattern)[0], endpoint.access) for endpoint in ENDPOINTS),
     (re.compile("/v1/admin/"), Access.ADMIN),
 )
-"""By the pattern of a path; the last one keeps the owner's part closed also where nothing is."""
+"""The access by the pattern of a path. The last one keeps the owner's part closed where there is no endpoint, too."""
 
 
 def access_of(path: str) -> Access:
-    """Who may ask for a path. A path without an endpoint takes a caller, too: strangers do not learn what there is."""
+    """The access of a path. One without an endpoint needs a caller, too, so that strangers do not learn what exists."""
     return next((access for pattern, access in _ACCESS if pattern.match(path)), Access.ANY)
 
 
@@ -254,7 +256,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def routes_of(*owners: object) -> list[Route]:
-    """Routes to these objects' endpoints. Those of one path share a route, which therefore knows all its methods."""
+    """The routes to these objects' endpoints. Those of one path share a route, which therefore knows all methods."""
     paths: dict[str, dict[str, Handler]] = {}
     for owner in owners:
         for endpoint in TABLE[type(owner)]:

@@ -1,4 +1,4 @@
-"""Answers while they are made: those of several choices merged into one stream, and told as server-sent events."""
+"""Answers while they are made: those of several choices merged into one stream, and sent as server-sent events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Numbered = tuple[int, Delta]
 
 
 async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Numbered, None]:
-    """The deltas of all answers as they come, with the number of the answer. Closing this closes them all."""
+    """The deltas of all answers as they come, each with the number of the answer. Closing this closes them all."""
     queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
     tasks = [asyncio.create_task(_pour(number, answer, queue)) for number, answer in enumerate(answers)]
     try:
@@ -51,7 +51,7 @@ async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio
 
 
 async def whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Response:
-    """All choices; of answers that broke off, the error with what there was of them."""
+    """All choices. If answers broke off, the error includes what there was of them."""
     answers: list[list[Delta]] = [[] for _ in range(choices)]
     broken: Unavailable | None = None
     try:
@@ -73,7 +73,7 @@ async def whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int
 async def events(
     form: Form, first: Numbered, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage, include_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Server-sent events; a failure after the first token is told in the stream, where its status cannot be."""
+    """The server-sent events. A failure after the first token is sent in the stream, where no status can be."""
     head = form.head(chunk=True)
     extra: Json = {"usage": None} if include_usage else {}
     item: Numbered | None = first
@@ -97,7 +97,7 @@ async def events(
 
 
 def _told(usage: Usage) -> Json:
-    """What an answer tells at its end, streamed or not."""
+    """The fields that end an answer, streamed or not."""
     return {"usage": usage.json(), "sessions": usage.sessions}
 
 

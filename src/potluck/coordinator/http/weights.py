@@ -1,4 +1,4 @@
-"""The model's bytes, as nodes fetch them: the manifest and the files that it names."""
+"""The model's bytes as nodes download them: the manifest, and the files that it names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from potluck.models.sources import Found, local_source
 
 
 class Weights:
-    """Files of a model from the Hugging Face hub are fetched there; others are read from this machine's disk."""
+    """Serves the model's bytes. Files on the Hugging Face hub are fetched there; others are read from this machine's
+    disk.
+    """
 
     def __init__(self, manifest: Manifest, model: Found) -> None:
         self._files = frozenset(manifest.files)

@@ -1,1 +1,1 @@
-"""Who may join and ask, and what accounts have earned and spent: the seam to the database."""
+"""Keeps who may join and ask, and what accounts have earned and spent: the seam to the database."""

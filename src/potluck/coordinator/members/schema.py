@@ -1,4 +1,4 @@
-"""The version of the database's schema: `serve` brings an older one up to date and refuses a newer one."""
+"""The version of the database's schema. `serve` upgrades an older one and refuses a newer one."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FIRST = "0001"
 _TABLES_OF_FIRST = frozenset({"accounts", "api_keys", "invites", "nodes"})
 
 _LOCK = 0x706F746C75636B
-"""The word "potluck": PostgreSQL knows its advisory locks by numbers."""
+"""The word "potluck" as a number, because PostgreSQL knows its advisory locks by numbers."""
 
 
 def upgrade(engine: Engine, migrations: Path = MIGRATIONS) -> None:
-    """Bring the database to the newest revision of `migrations`. An SQLite file is copied before it is changed.
+    """Upgrade the database to the newest revision of `migrations`. An SQLite file is copied before it is changed.
 
     Everything happens in one transaction, and coordinators that start together wait for each other.
-    Raises StoreError when the schema is newer than this program, or the file cannot be copied.
+    Raises StoreError when the schema is newer than this program, or when the file cannot be copied.
     """
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
@@ -45,7 +45,7 @@ def upgrade(engine: Engine, migrations: Path = MIGRATIONS) -> None:
 
 
 def revision_of(stamps: Collection[str], tables: Collection[str], known: Collection[str]) -> str | None:
-    """The revision of a database, from the stamps and tables that are in it; None where it is empty.
+    """The revision of a database, from the stamps and tables in it; None if it is empty.
 
     known: the revisions that this program has. Raises StoreError when the database has another one.
     """
@@ -81,9 +81,10 @@ def _announce(revision: str, newest: str | None, copy: Path | None) -> None:
 
 
 def _copy(connection: Connection, revision: str) -> Path | None:
-    """The SQLite file as it was before this transaction, beside it and named after its revision; else None.
+    """Copy the SQLite file as it was before this transaction. Returns the copy, named after its revision; None if there
+    is none.
 
-    A copy of the same revision is replaced: it is from before a way back to an older version.
+    A copy of the same revision is replaced, because it is from before a return to an older version.
     """
     if (file := _file(connection)) is None:
         return None
@@ -101,7 +102,7 @@ def _copy(connection: Connection, revision: str) -> Path | None:
 
 
 def _file(connection: Connection) -> Path | None:
-    """Where SQLite keeps the database; None where it is in memory, or another system's."""
+    """The file in which SQLite keeps the database; None if it is in memory, or in another system."""
     if connection.dialect.name != "sqlite":
         return None
     files = {name: file for _, name, file in connection.exec_driver_sql("PRAGMA database_list")}
@@ -110,9 +111,10 @@ def _file(connection: Connection) -> Path | None:
 
 @contextmanager
 def _unchecked(connection: Connection) -> Iterator[None]:
-    """SQLite changes a table by making it anew: the rows that refer to the old one must not go with it.
+    """Turn off SQLite's check of references, because it changes a table by making it anew, and rows that refer to it
+    must stay.
 
-    It takes this only outside of transactions, which is why the driver is told.
+    SQLite accepts this only outside of transactions, so the driver is told.
     """
     driver = connection.connection.driver_connection
     if connection.dialect.name != "sqlite" or driver is None:
@@ -126,7 +128,7 @@ def _unchecked(connection: Connection) -> Iterator[None]:
 
 
 def _check(connection: Connection) -> None:
-    """What was not checked meanwhile. Raises StoreError, which undoes the upgrade."""
+    """Check what was not checked in the meantime. Raises StoreError, which undoes the upgrade."""
     if connection.dialect.name != "sqlite":
         return
     if lost := connection.exec_driver_sql("PRAGMA foreign_key_check").all():

@@ -39,7 +39,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one stage was given and what it passed on, from position 0 of a session on.
+    """The input of one stage and what it passed on, from position 0 of a session on.
 
     stages: of the session's route. asks: what the last stage was asked for each position; None means nothing.
     """

@@ -1,4 +1,4 @@
-"""One forward pass, as its session describes it; the relay adds where it goes."""
+"""One forward pass, as its session describes it. The relay adds where it goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Forward(Struct, frozen=True, kw_only=True):
-    """Positions `position` … `position + rows - 1` of a session; step: its number, counted from 0.
+    """Positions `position` … `position + rows - 1` of a session. step: its number, counted from 0.
 
     top, asks, keep: as in `wire.messages.Step`.
     """

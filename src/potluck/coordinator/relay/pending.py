@@ -1,4 +1,4 @@
-"""Steps under way, and who awaits the end of each."""
+"""Keeps the steps that are under way, and who awaits the end of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def stopped() -> Unavailable:
 
 
 class PendingSteps:
-    """send: puts a frame into a node's outbox."""
+    """The steps under way. send: puts a frame into a node's outbox."""
 
     def __init__(self, relay: Relay, send: Callable[[Outgoing], None]) -> None:
         self._relay = relay
@@ -26,10 +26,11 @@ class PendingSteps:
         self._stopping = False
 
     async def run(self, step: Forward, payload: bytes, part: tuple[int, int] | None = None) -> list[Any]:
-        """Run a step, and return its result, as `Result` says. payload: tokens, or an audit's input.
+        """Run a step, and return its `Result`. payload: tokens, or an audit's input.
 
-        part: the first and the last of the stages that shall run it, a step with `keep`; None: all of the route.
-        Raises RouteLost when a stage is lost, or cannot run it, RebuildFailed when a part cannot.
+        part: the first and the last of the stages that are to run it, for a step with `keep`; None means the whole
+        route.
+        Raises RouteLost when a stage is lost or cannot run it, RebuildFailed when a part cannot.
         """
         key = (step.session, step.step)
         if self._stopping:
@@ -46,22 +47,22 @@ class PendingSteps:
             self._futures.pop(key, None)
 
     async def hidden(self, step: Forward, tokens: bytes) -> Rows:
-        """The rows with which a route ends that ends within the model. Raises RouteLost when a stage is lost."""
+        """The hidden rows at the end of a route that ends within the model. Raises RouteLost when a stage is lost."""
         return self._relay.unpack(await self.run(step, tokens))
 
     def finish(self, session: int, step: int, result: Result) -> None:
-        """The step has ended so."""
+        """End a step with this result."""
         future = self._futures.pop((session, step), None)
         if future is not None and not future.done():
             future.set_result(result)
 
     def lose(self, session: int, reason: str, node: str | None = None) -> None:
-        """The session cannot go on before it is mended; its steps that are under way end with RouteLost."""
+        """End the session's steps that are under way with RouteLost. It cannot continue before it is mended."""
         self._relay.lose(session)
         self.end(session, RouteLost(reason, node))
 
     def end(self, session: int, error: PotluckError) -> None:
-        """Its steps that are under way end with this error."""
+        """End the session's steps that are under way with this error."""
         for key in self._steps_of(session):
             future = self._futures.pop(key)
             if not future.done():
@@ -71,7 +72,7 @@ class PendingSteps:
         return [key for key in self._futures if key[0] == session]
 
     def stop(self) -> None:
-        """Those that are under way end with an error now, and none begins."""
+        """End all steps that are under way with an error, and begin none."""
         self._stopping = True
         for future in self._futures.values():
             if not future.done():

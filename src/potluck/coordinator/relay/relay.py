@@ -34,12 +34,13 @@ Outgoing = tuple[str, bytes]
 
 
 Result = list[Candidates] | list[bytes]
-"""How a step ends: with candidates of each wanted row; row by row in bytes, where it was an audit's or ended with
-hidden rows; or empty, where it was only to be kept."""
+"""The result of a step: candidates of each wanted row; or rows as bytes, for an audit's step or one that ends with
+hidden rows; or empty, if its keys and values were only to be kept."""
 
 
 class Answered(NamedTuple):
-    """What came of an answer that was awaited. hop: its step's stay at the stage; None where that only recalled rows.
+    """The outcome of an answer that was awaited. hop: its step's stay at the stage; None if the stage only recalled
+    rows.
 
     onward: the step, for the next stage. result: how it ended, if it has.
     """
@@ -50,10 +51,9 @@ class Answered(NamedTuple):
 
 
 class _Leg(NamedTuple):
-    """A step under way: the place in the route that it is at, when it was sent there, and where it ends.
-    recalled: its stage only gives what it has in its journal.
+    """A step under way: its place in the route, when it was sent there, and where it ends.
 
-    A tuple, because one is made for every frame.
+    recalled: its stage only sends what it has in its journal. This is a tuple, because one is made for every frame.
     """
 
     step: Forward
@@ -67,7 +67,7 @@ class _Leg(NamedTuple):
 class _Flight:
     """An open session: its route, and its steps under way. lost: a stage of the route is gone.
 
-    audited: the session is an audit: one stage computes what this evidence says of another.
+    audited: the session is an audit, in which one stage computes what this evidence says about another.
     inner: the route ends within the model, so that a step ends with hidden rows.
     """
 
@@ -78,14 +78,14 @@ class _Flight:
     audited: Evidence | None = None
     inner: bool = False
     stages: int = field(init=False)
-    """Of the route, as its nodes are told: an audit looks like the session that it is about."""
+    """The number of stages that the route's nodes are told. An audit looks like the session that it is about."""
 
     def __post_init__(self) -> None:
         self.stages = self.audited.stages if self.audited else len(self.route)
 
 
 class Awaited(NamedTuple):
-    """A step that a node has: so many rows, sent at this time of the relay's clock."""
+    """A step that a node has: its rows, and the time at which it was sent by the relay's clock."""
 
     node: str
     rows: int
@@ -103,10 +103,10 @@ def _check_times(message: Hidden | Scores | Kept) -> None:
 
 
 class Relay:
-    """hidden_size and rows say what the payload of a hidden frame must be; frames of any other size are malformed.
+    """Follows steps. hidden_size, rows: they determine the size of a hidden frame's payload; other sizes are malformed.
 
-    witness: is shown what stages are given and pass on. clock: seconds, for times that are noted; nothing is decided
-    by it here.
+    witness: is shown what stages are given and pass on. clock: seconds, for times that are noted; no decision depends
+    on it.
     """
 
     def __init__(
@@ -125,32 +125,32 @@ class Relay:
         self._flights: dict[int, _Flight] = {}
         self.trace = Trace()
         self._owed: Counter[str] = Counter()
-        """Answers that each node may still give: one for each step or recall that was sent to it."""
+        """The answers that each node may still give: one for each step or recall that was sent to it."""
 
     @property
     def row_bytes(self) -> int:
-        """Of one hidden row on the wire."""
+        """The bytes of one hidden row on the wire."""
         return payload_size(1, self._hidden_size, self.rows)
 
     def unpack(self, rows: list[bytes]) -> Rows:
-        """Hidden rows that a step ended with."""
+        """The hidden rows that a step ended with."""
         return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self._hidden_size, self.rows)
 
     def open(self, session: int, route: tuple[Stage, ...], version: int, inner: bool = False) -> None:
-        """inner: the route ends within the model: each of its steps ends with hidden rows."""
+        """Open a session. inner: the route ends within the model, so that its steps end with hidden rows."""
         self._flights[session] = _Flight(route, version, inner=inner)
 
     def open_audit(self, session: int, stage: Stage, evidence: Evidence) -> None:
-        """A session in which one node computes what the evidence says of another."""
+        """Open a session in which one node computes what the evidence says about another."""
         self._flights[session] = _Flight((stage,), 1, audited=evidence, inner=not evidence.final)
 
     def is_open(self, session: int) -> bool:
-        """Whether steps can run: it is known, and all stages of its route are there."""
+        """Whether steps can run: the session is known, and all stages of its route are there."""
         flight = self._flights.get(session)
         return flight is not None and not flight.lost
 
     def lose(self, session: int) -> None:
-        """A stage of the session's route is gone: what is under way is not awaited any more, until `reroute`."""
+        """Note that a stage of the session's route is gone. Steps under way are no longer awaited, until `reroute`."""
         flight = self._flights.get(session)
         if flight is not None:
             flight.version += 1
@@ -158,11 +158,11 @@ class Relay:
             flight.lost = True
 
     def restart(self, session: int) -> None:
-        """What is under way is not awaited any more; the route stays."""
+        """Stop awaiting the steps that are under way. The route stays."""
         self.reroute(session, self._flights[session].route)
 
     def reroute(self, session: int, route: tuple[Stage, ...]) -> list[Outgoing]:
-        """The session goes on by another route; stages that are not on it any more are told to forget it."""
+        """Let the session continue on another route. Stages that are no longer on it are told to forget it."""
         flight = self._flights[session]
         kept = {stage.node for stage in route}
         frame = encode(Close(session))
@@ -177,7 +177,7 @@ class Relay:
         return self._to_stage(flight, _Leg(step, 0, self.clock(), len(flight.route) - 1), payload)
 
     def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
-        """Run a step with `keep` through the stages `first` … `goal` alone: they shall hold what lost ones held.
+        """Run a step with `keep` through the stages `first` … `goal` alone, so that they hold what lost ones held.
 
         The first stage of the route computes it from the tokens, any other from what the stage before it recalls.
         """
@@ -198,7 +198,7 @@ class Relay:
         ]
 
     def _to_stage(self, flight: _Flight, leg: _Leg, payload: bytes | memoryview) -> Outgoing:
-        """Send the step where the leg says."""
+        """Send the step to the stage of its leg."""
         step, stage = leg.step, flight.route[leg.place]
         flight.legs[step.step] = leg
         self._owed[stage.node] += 1
@@ -221,9 +221,9 @@ class Relay:
         return stage.node, encode(message, payload)
 
     def hidden(self, node: str, message: Hidden, payload: memoryview) -> Answered | None:
-        """A stage's rows go on to the next stage, or are the step's end; None when it is not awaited any more.
+        """Take a stage's rows, which go to the next stage or end the step. None if the step is no longer awaited.
 
-        Raises WireError when they are not what this node was asked for.
+        Raises WireError when the rows are not what this node was asked for.
         """
         awaited = self._find(node, message)
         if awaited is None:
@@ -247,7 +247,7 @@ class Relay:
         return Answered(None if leg.recalled else hop, onward)
 
     def scores(self, node: str, message: Scores, payload: memoryview) -> Answered | None:
-        """The end of a step, with candidates for each wanted row; None when it is not awaited any more.
+        """Take the end of a step, with candidates for each wanted row. None if the step is no longer awaited.
 
         Raises WireError when they are not what this node was asked for.
         """
@@ -275,7 +275,7 @@ class Relay:
         return Answered(hop, result=candidates)
 
     def kept(self, node: str, message: Kept) -> Answered | None:
-        """The end of a rebuilding step; None when it is not awaited any more. Raises WireError as `scores` does."""
+        """Take the end of a rebuilding step. None if it is no longer awaited. Raises WireError as `scores` does."""
         awaited = self._find(node, message)
         if awaited is None:
             return None
@@ -309,7 +309,7 @@ class Relay:
         return hop
 
     def failed(self, node: str, message: Failed) -> Forward | None:
-        """The step that this failure ends; None for one that is not awaited any more."""
+        """The step that this failure ends; None if it is no longer awaited."""
         awaited = self._find(node, message)
         if awaited is None:
             return None
@@ -317,9 +317,10 @@ class Relay:
         return awaited[1].step
 
     def _find(self, node: str, message: Hidden | Scores | Kept | Failed) -> tuple[_Flight, _Leg] | None:
-        """The flight and leg this frame belongs to; None for a late frame of a closed or re-routed session.
+        """The flight and the leg that this frame belongs to; None for a late frame of a closed or re-routed session.
 
-        Raises WireError for one that answers nothing, or steps of a session in another order than they were given in.
+        Raises WireError for a frame that answers nothing, or answers a session's steps in another order than they were
+        sent.
         """
         flight = self._flights.get(message.session)
         if flight is None or message.route != flight.version or message.step not in flight.legs:
@@ -335,7 +336,7 @@ class Relay:
         return flight, leg
 
     def forget(self, node: str) -> None:
-        """The node has left."""
+        """Forget a node that has left."""
         del self._owed[node]
 
     def close(self, session: int) -> list[Outgoing]:

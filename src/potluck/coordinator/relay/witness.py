@@ -1,6 +1,6 @@
-"""What the stages of some sessions were given and what they passed on, as the coordinator saw it. Without I/O.
+"""Records what the stages of some sessions were given and what they passed on, as the coordinator saw it. Without I/O.
 
-All rows pass through the coordinator, so that no node can show an auditor others than it passed on.
+All rows pass through the coordinator, so no node can show an auditor other rows than those that it passed on.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from potluck.wire.rows import split_rows, split_scores
 Payload = bytes | memoryview
 
 _LIMIT = 64 << 20
-"""Bytes of all records together."""
+"""The most bytes of all records together."""
 
 
 @dataclass(slots=True)
 class _Record:
-    """Of one stage of one session, from position 0 on. want: rows to be judged, of those from `before` on.
+    """The record of one stage of one session, from position 0 on. want: rows to be judged, among those from `before`
+    on.
 
-    final: they are candidates. told: rows that could be judged when it was last shown. shown: its length then.
-    nbytes: of all its rows.
+    final: the rows are candidates. told: rows that could be judged when it was last shown. shown: its length then.
+    nbytes: the bytes of all its rows.
     """
 
     stage: Stage
@@ -45,20 +46,20 @@ class _Record:
 
     @property
     def room(self) -> int:
-        """How many more rows are of use: a last stage is asked about few of them, and nobody knows which."""
+        """How many more rows are of use. A last stage is asked about few of them, and nobody knows about which."""
         if self.nbytes >= EVIDENCE_BYTES:
             return 0
         return MAX_STEP_ROWS if self.final else self.before + self.want - len(self.given)
 
     def truncate(self, length: int) -> int:
-        """Forget positions from `length` on; the bytes that it frees."""
+        """Forget positions from `length` on. Returns the bytes that this frees."""
         freed = size_of(self.given[length:]) + size_of(self.gave[length:])
         del self.given[length:], self.asks[length:], self.gave[length:]
         self.told = min(self.told, _judged(self.gave))
         return freed
 
     def evidence(self, session: int) -> Evidence | None:
-        """Up to the last row that can be judged; None where there is none that was not shown before."""
+        """The evidence up to the last row that can be judged; None if everything was shown before."""
         judged = [position for position, row in enumerate(self.gave) if row is not None]
         if len(judged) <= self.told:
             return None
@@ -79,9 +80,9 @@ def _judged(rows: Sequence[bytes | None]) -> int:
 
 
 class Witness:
-    """Keeps records of the sessions it is told to watch, at most `limit` bytes; the oldest ones go.
+    """Keeps records of the sessions that it is told to watch, at most `limit` bytes; the oldest ones go first.
 
-    on_evidence: is given each record that is complete, or as far as it came when an answer ends or its stage is lost.
+    on_evidence: receives each record that is complete, or as far as it came when an answer ends or its stage is lost.
     """
 
     def __init__(
@@ -95,13 +96,13 @@ class Witness:
 
     @property
     def nbytes(self) -> int:
-        """Of the rows that it keeps."""
+        """The bytes of the rows that it keeps."""
         return self._nbytes
 
     def watch(self, session: int, route: Sequence[Stage], wants: Mapping[int, int], before: int = 0) -> None:
-        """Keep so many rows of these stages (their places in the route), that are given the session from 0 on now.
+        """Keep this many rows of these stages (their places in the route), which are given the session from 0 on now.
 
-        before: rows that are not counted: those that stages compute in place of lost ones, mostly without an answer.
+        before: rows that are not counted, because stages compute them in place of lost ones, mostly without an answer.
         """
         records = {
             place: _Record(route[place], len(route), want, place == len(route) - 1, before)
@@ -114,7 +115,7 @@ class Witness:
             watched[place] = record
 
     def given(self, place: int, step: Forward, payload: Payload) -> None:
-        """A step goes to a stage."""
+        """Note that a step goes to a stage."""
         record = self._record(step.session, place)
         if record is None:
             return
@@ -131,13 +132,13 @@ class Witness:
         self._count(record, size_of(rows))
 
     def gave(self, place: int, step: Forward, payload: Payload) -> None:
-        """A stage passed hidden rows on."""
+        """Note that a stage passed hidden rows on."""
         record = self._record(step.session, place)
         if record is not None:
             self._note(step, place, record, list(split_rows(payload, step.rows, self._form)))
 
     def recalled(self, place: int, step: Forward, payload: Payload) -> None:
-        """A stage sent rows once more, for an heir of the next one: it answers for these instead."""
+        """Note that a stage sent rows once more, for an heir of the next one. It answers for these instead."""
         record = self._record(step.session, place)
         if record is None:
             return
@@ -149,28 +150,29 @@ class Witness:
             self._count(record, size_of(rows) - size_of(held))
 
     def scored(self, place: int, step: Forward, counts: Sequence[int], payload: Payload) -> None:
-        """The last stage gave candidates."""
+        """Note that the last stage gave candidates."""
         record = self._record(step.session, place)
         if record is not None:
             self._note(step, place, record, [*[None] * (step.rows - len(counts)), *split_scores(payload, counts)])
 
     def kept(self, place: int, step: Forward) -> None:
-        """A stage keeps a step, and answers nothing that could be judged."""
+        """Note that a stage keeps a step, and answers nothing that could be judged."""
         record = self._record(step.session, place)
         if record is not None:
             self._note(step, place, record, [None] * step.rows)
 
     def pause(self, session: int) -> None:
-        """The answer has ended, and the next turn of the chat may go on in the same session: so does the watch.
+        """Pause at the end of an answer. The next turn of the chat may continue in the same session, and so does the
+        watch.
 
-        An auditor computes all from position 0 on each time: shown again is only what has doubled.
+        An auditor computes everything from position 0 on each time, so evidence is shown again only if it has doubled.
         """
         for record in self._records.get(session, {}).values():
             if len(record.gave) >= 2 * record.shown:
                 self._show(session, record)
 
     def reroute(self, session: int, route: Sequence[Stage]) -> None:
-        """The session goes on by this route: of stages that are not on it any more nothing comes."""
+        """Continue on this route. Nothing more comes from stages that are no longer on it."""
         places = {stage: place for place, stage in enumerate(route)}
         kept: dict[int, _Record] = {}
         for record in self._records.pop(session, {}).values():
@@ -182,7 +184,7 @@ class Witness:
             self._records[session] = kept
 
     def close(self, session: int) -> None:
-        """Nothing more comes: the session has ended."""
+        """End the watch of a session that has ended."""
         for record in self._records.pop(session, {}).values():
             self._finish(session, record)
 
@@ -210,7 +212,7 @@ class Witness:
             self._on_evidence(evidence)
 
     def _count(self, record: _Record, nbytes: int) -> None:
-        """The record has grown by so much, or become smaller."""
+        """Note that the record has grown by this much, or become smaller."""
         record.nbytes += nbytes
         self._nbytes += nbytes
         while self._nbytes > self._limit:

@@ -1,4 +1,4 @@
-"""Sessions on one node alone, in which it computes what another one did."""
+"""Opens sessions on one node alone, in which it computes what another one did."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from potluck.coordinator.sessions.closing import Closing
 
 
 class AuditSessions:
-    """numbers: of the sessions. send: puts frames into outboxes."""
+    """Opens audits' sessions. numbers: those of the sessions. send: puts frames into outboxes."""
 
     def __init__(
         self,
@@ -30,7 +30,9 @@ class AuditSessions:
         self._send = send
 
     def open(self, node: str, evidence: Evidence) -> int | None:
-        """The number of a session in which this node computes what another did; None where it has no room now."""
+        """Open a session in which this node computes what another did. Returns its number; None if there is no room
+        now.
+        """
         number = next(self._numbers)
         evicted = self._admission.reserve_on(node, number, len(evidence.given))
         if evicted is None:
@@ -42,5 +44,5 @@ class AuditSessions:
         return number
 
     def close(self, number: int) -> None:
-        """The node forgets the session."""
+        """Let the node forget the session."""
         self._closing.close(number)

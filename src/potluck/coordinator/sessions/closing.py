@@ -1,4 +1,4 @@
-"""Ends sessions: parks those of which a later request may take over what the nodes hold, and closes the others."""
+"""Ends sessions: parks those that a later request may take over, and closes the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from potluck.coordinator.swarm.swarm import Swarm
 
 
 class Closing:
-    """send: puts frames into outboxes. act: does what the swarm says."""
+    """Ends sessions. send: puts frames into outboxes. act: does what the swarm says."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Closing:
         self._stopping = False
 
     def close(self, number: int, computed: int = 0) -> None:
-        """The nodes forget the session, and its room is free again. computed: tokens that its account pays for."""
+        """Let the nodes forget the session, and free its room. computed: tokens that its account pays for."""
         self._payers.settle(number, computed)
         self._release(number)
 
@@ -55,7 +55,7 @@ class Closing:
         self._act(self._swarm.release(number))
 
     def park(self, session: SessionState, tokens: Sequence[int], computed: int = 0) -> None:
-        """Keep what the nodes hold for a while; a session that lost its route, or is not worth it, is closed."""
+        """Keep what the nodes hold for a while. One that lost its route, or is not worth it, is closed instead."""
         self._payers.settle(session.number, computed)
         if not self._is_parked(session, tokens):
             self._release(session.number)
@@ -66,7 +66,7 @@ class Closing:
         self._changes.tell()
 
     def _is_parked(self, session: SessionState, tokens: Sequence[int]) -> bool:
-        """Whether it could be; then it is now."""
+        """Park the session if possible. Returns whether it is parked now."""
         shared = session.claim.rank is Rank.ANONYMOUS  # by many who do not know each other
         if self._stopping or shared or not self._relay.is_open(session.number):
             return False
@@ -76,7 +76,7 @@ class Closing:
         )
 
     def _set_expiry(self) -> None:
-        """Parked sessions go in time, whether or not another request comes."""
+        """Set the timer for parked sessions, which expire whether or not another request comes."""
         when = self._admission.next_expiry
         self._expiry = None if when is None else asyncio.get_running_loop().call_at(when, self._expire)
 
@@ -86,7 +86,7 @@ class Closing:
         self._set_expiry()
 
     def stop(self) -> None:
-        """No session is parked any more."""
+        """Park no more sessions."""
         self._stopping = True
         if self._expiry is not None:
             self._expiry.cancel()

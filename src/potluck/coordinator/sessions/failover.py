@@ -1,4 +1,4 @@
-"""Failover: mends sessions whose nodes are lost, leave or are quarantined, so that others take over."""
+"""Failover: mends sessions whose nodes are lost, leave or are quarantined, by letting other nodes take over."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from potluck.wire.messages import Close
 from potluck.wire.rows import Ids, pack_ids
 
 _MENDED_AT_ONCE = 2
-"""Sessions of one lost node: all at once would all be late."""
+"""The sessions of one lost node that are mended at once. If all were, all would be late."""
 
 
 class Failover:
-    """auditor: says whose keys and values may go into another node, and is told who takes over.
+    """Mends sessions. auditor: says whose keys and values may move to another node, and is told who takes over.
 
     most_rows: positions that a step may carry. send: puts frames into outboxes. act: does what the swarm says.
     """
@@ -58,7 +58,7 @@ class Failover:
         self._turns = Turns(_MENDED_AT_ONCE)
 
     def is_whole(self, session: SessionState) -> bool:
-        """Whether all stages are there with all that they should hold, and none is about to leave."""
+        """Whether all stages are there with everything that they should hold, and none is about to leave."""
         return (
             not session.lacking
             and self._relay.is_open(session.number)
@@ -72,10 +72,10 @@ class Failover:
     async def mend(self, session: SessionState, tokens: Ids, avoid: Collection[str]) -> int | None:
         """Put other nodes in place of those that are lost or about to leave, and compute what they held.
 
-        Those who leave give what they hold to a twin, where that is quicker. The sessions that are nearest to their
-        end come first. tokens: what the session holds. avoid: nodes that are taken only where there is no other way.
-        Returns how many of the tokens it holds then: all, or none where the journals do not reach.
-        None: there is no such node now. Raises RouteLost when one more stage is lost meanwhile.
+        Nodes that leave give what they hold to a twin, if that is quicker. The sessions that are nearest to their end
+        come first. tokens: what the session holds. avoid: nodes that are taken only if there is no other way.
+        Returns how many of the tokens it then holds: all, or none if the journals do not reach that far; None if there
+        are no such nodes now. Raises RouteLost when one more stage is lost in the meantime.
         """
         lost = self._kv_budget.due(session.number, session.route) or ""
         async with self._turns.turn(lost, rank=session.positions - len(tokens)):
@@ -96,9 +96,9 @@ class Failover:
             return len(tokens)
 
     async def _fetch_states(self, session: SessionState) -> dict[tuple[Span, str], bytes]:
-        """What the stages hold that are about to leave, by their layers and twin marks.
+        """The keys and values of the stages that are about to leave, by their layers and twin marks.
 
-        Nothing where computing it anew is quicker than sending it.
+        A stage has none here if computing them anew is quicker than sending them.
         """
         states = {}
         for stage in self._going(session):
@@ -115,7 +115,7 @@ class Failover:
         return [stage for stage in self._kv_budget.going(number, route) if self._auditor.is_credible(stage.node)]
 
     def _replace(self, session: SessionState, avoid: Collection[str]) -> bool:
-        """Put others in place of the nodes that are lost or about to leave; False when there are none now."""
+        """Put others in place of the nodes that are lost or about to leave. False if there are none now."""
         found = self._admission.mend(session.number, session.route, session.positions, avoid)
         if found is None:
             if self.is_lost(session):
@@ -134,13 +134,13 @@ class Failover:
         return True
 
     def _give_up(self, session: SessionState) -> None:
-        """It waits for layers that nobody serves, and keeps no node from going meanwhile."""
+        """Let go of nodes that want to go, because the session waits for layers that nobody serves."""
         frame = encode(Close(session.number))
         self._send(*((node, frame) for node in self._kv_budget.give_up(session.number, session.route)))
         self._act(self._swarm.let_go())
 
     async def _bring_states(self, session: SessionState, states: dict[tuple[Span, str], bytes], length: int) -> None:
-        """To those that took over just these layers, and compute the same bits."""
+        """Give the states to nodes that took over exactly these layers and compute the same bits."""
         for stage in session.route:
             state = states.get((stage.span, stage.twin))
             if (

@@ -1,4 +1,4 @@
-"""Moves sessions' keys and values from nodes that go to those that take over."""
+"""Moves sessions' keys and values from nodes that go to nodes that take over."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0
-"""For a state to come or to arrive; after that it is computed."""
+"""Seconds to wait for a state to come or to arrive; after that it is computed."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """What a node owes: a state, or how many positions of one it holds now."""
+    """The state, or the number of positions, that a node owes."""
 
     state: asyncio.Future[bytes] = field(default_factory=asyncio.Future)
     positions: asyncio.Future[int] = field(default_factory=asyncio.Future)
@@ -31,7 +31,7 @@ class _Pending:
 
 
 class Handover:
-    """Where a node cannot give or take a state, or is too slow, there is none: the session is rebuilt instead.
+    """Moves states. If a node cannot give or take a state, or is too slow, the session is rebuilt instead.
 
     send: puts a frame into a node's outbox.
     """
@@ -41,13 +41,13 @@ class Handover:
         self._pending: dict[tuple[str, int], _Pending] = {}
 
     async def fetch(self, node: str, session: int, most: int) -> bytes:
-        """The session's state, at most so many bytes of it; nothing where there is none."""
+        """The session's state, or nothing if there is none. most: the most bytes of it."""
         pending = self._pending[node, session] = _Pending()
         self._send((node, encode(Export(session, most))))
         return await self._wait(node, session, pending.state, b"")
 
     async def bring(self, node: str, session: int, state: bytes) -> int:
-        """How many positions of the session the node holds then."""
+        """Bring a state to a node. Returns how many positions of the session the node then holds."""
         pending = self._pending[node, session] = _Pending()
         for frame in state_frames(Import, session, state):
             self._send((node, frame))
@@ -64,7 +64,7 @@ class Handover:
             self._pending.pop((node, session), None)
 
     def part(self, node: str, message: Exported, payload: memoryview) -> bool:
-        """Whether it was awaited; if not it is ignored. Raises WireError for a part that does not follow."""
+        """Take a part of a state. Returns whether it was awaited. Raises WireError for a part that does not follow."""
         pending = self._pending.get((node, message.session))
         if pending is None or pending.state.done():
             return False
@@ -79,7 +79,7 @@ class Handover:
             pending.positions.set_result(message.positions)
 
     def lost(self, node: str) -> None:
-        """Nothing comes from there any more."""
+        """Expect nothing more from a node."""
         for (other, _), pending in self._pending.items():
             if other == node and not pending.state.done():
                 pending.state.set_result(b"")

@@ -1,4 +1,4 @@
-"""Requests that wait for room: they are called when it is their turn to try."""
+"""Lets requests wait for room, and calls them when it is their turn to try."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from potluck.coordinator.sessions.fair_queue import AGING_S, FairQueue, Turn
 
 
 class Place:
-    """Of one request, from when it joins the line until its answer ends."""
+    """The place of one request, from when it joins the line until its answer ends."""
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
@@ -23,7 +23,7 @@ class Place:
         self._called.set()
 
     async def wait(self) -> None:
-        """Until it is worth while to try (again): when it is called, and when its class may have risen."""
+        """Wait until it makes sense to try (again): when the request is called, and when its class may have risen."""
         with suppress(TimeoutError):
             async with asyncio.timeout(AGING_S):
                 await self._called.wait()
@@ -31,7 +31,8 @@ class Place:
 
 
 class Line:
-    """Only the first may try, and nobody overtakes, so that small requests cannot starve a big one.
+    """A line in which only the first request may try and none overtakes, so that small requests cannot starve a big
+    one.
 
     queue: says who is first. clock: in seconds.
     """
@@ -42,9 +43,9 @@ class Line:
         self._places: dict[Turn, Place] = {}
 
     def join(self, claim: Claim, work: float, *, urgent: bool = False) -> Place:
-        """Leave the place, whatever happens. work: expected, in tokens times layers.
+        """Join the line. The caller must leave it, whatever happens. work: expected, in tokens times layers.
 
-        Raises Busy when too many wait; never for an urgent request.
+        Raises Busy when too many wait, but never for an urgent request.
         """
         place = Place(self._queue.join(claim, work, self._clock(), urgent=urgent))
         self._places[place.turn] = place
@@ -54,27 +55,27 @@ class Line:
         return self._queue.first(self._clock()) is place.turn
 
     def yields(self, place: Place) -> bool:
-        """Whether it must leave room for an interactive request that may come."""
+        """Whether the request must leave room for an interactive request that may come."""
         return self._queue.level(place.turn, self._clock()) > Rank.INTERACTIVE
 
     def start(self, place: Place) -> None:
-        """It has found room, and waits no longer. `end` it."""
+        """Note that the request has found room and waits no longer. `end` it afterwards."""
         self._queue.start(place.turn)
         place.waits = False
 
     def end(self, place: Place, work: float) -> None:
-        """Its answer has ended; work: what it really took."""
+        """Note that the request's answer has ended. work: what it really took."""
         self._queue.end(place.turn, work, self._clock())
 
     def leave(self, place: Place) -> None:
-        """It has found room, or has given up: the next shall try."""
+        """Leave the line, because the request has found room or has given up. The next one tries."""
         if place.waits:
             self._queue.leave(place.turn)
         del self._places[place.turn]
         self.call()
 
     def call(self) -> None:
-        """There may be room now: the first shall try."""
+        """Let the first request try, because there may be room now."""
         first = self._queue.first(self._clock())
         if first is not None:
             self._places[first].call()

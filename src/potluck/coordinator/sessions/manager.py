@@ -24,9 +24,10 @@ from potluck.wire.rows import Ids
 
 
 class SessionManager:
-    """line: of the requests that wait, in the order of `queue`. auditor: is told of each session that begins.
+    """Opens sessions. line: the requests that wait, in the order of `queue`. auditor: is told of each session that
+    begins.
 
-    context: the most positions of a session. numbers: of the sessions. send: puts frames into outboxes.
+    context: the most positions of a session. numbers: those of the sessions. send: puts frames into outboxes.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class SessionManager:
         urgent: bool = False,
         last: int | None = None,
     ) -> Session:
-        """A session with room for so many positions on every stage, as soon as it is its turn and there is room.
+        """A session with room for this many positions on every stage, as soon as it is its turn and there is room.
 
-        tokens: what will be fed; a parked session that begins alike is taken over. Without them it is a new one.
-        avoid: nodes that are taken only where there is no other way. urgent: an answer that was interrupted.
-        last: the layer after which it ends, with hidden rows; it cannot be mended. None: it gives candidates.
+        tokens: what will be fed. A parked session that begins alike is taken over. Without tokens, it is a new one.
+        avoid: nodes that are taken only if there is no other way. urgent: for an answer that was interrupted.
+        last: the layer after which it ends, with hidden rows; it then cannot be mended. None: it gives candidates.
         Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when too many wait.
         """
         number, prompt = next(self._numbers), np.array(tokens, np.int32)
@@ -100,10 +101,10 @@ class SessionManager:
             self._line.leave(place)
 
     def _grant(self, place: Place, number: int, positions: int, prompt: Ids, avoid: Collection[str]) -> Grant | None:
-        """Only an interactive request may take all room: others leave as much as the longest one needs.
+        """A session for the request, or None when there is no room. Requests that are not interactive leave spare room.
 
-        Where there is never so much, the others are admitted while no interactive one runs (and none waits, because
-        it would be first).
+        The spare room is what the longest session needs. If there is never that much, such requests are admitted while
+        no interactive one runs (and none waits, because it would be first).
         """
         spare = self._context if self._line.yields(place) else 0
         if spare and not self._kv_budget.could_hold(positions + spare, sessions=2):
@@ -136,5 +137,5 @@ class SessionManager:
         )
 
     def stop(self) -> None:
-        """No session opens any more."""
+        """Open no more sessions."""
         self._stopping = True

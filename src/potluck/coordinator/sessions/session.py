@@ -1,4 +1,4 @@
-"""One sequence on a route of nodes: runs its steps, is mended, and ends."""
+"""One sequence on a route of nodes, which runs its steps, is mended, and ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from potluck.wire.rows import Ids, Rows, pack_ids
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Session(SessionState):
-    """`step` runs positions through the route. Close or park it, or its room stays taken."""
+    """An open session. `step` runs positions through the route. Close or park it, or its room stays taken."""
 
     pending: PendingSteps
     failover: Failover
@@ -26,7 +26,7 @@ class Session(SessionState):
     async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
         """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost.
 
-        position: where it is less than what the nodes hold, they forget the rest first.
+        position: if it is less than what the nodes hold, they forget the rest first.
         """
         return await self.pending.run(self.forward(position, len(tokens), top, asks), pack_ids(tokens))
 
@@ -36,7 +36,7 @@ class Session(SessionState):
 
     @property
     def is_whole(self) -> bool:
-        """Whether all stages are there with all that they should hold, and none is about to leave."""
+        """Whether all stages are there with everything that they should hold, and none is about to leave."""
         return self.failover.is_whole(self)
 
     @property
@@ -45,16 +45,16 @@ class Session(SessionState):
         return self.failover.is_lost(self)
 
     async def mend(self, tokens: Sequence[int], avoid: Collection[str] = ()) -> int | None:
-        """Put other nodes in place of those that are lost or about to leave. As `Failover.mend`."""
+        """Put other nodes in place of those that are lost or about to leave, as `Failover.mend` does."""
         return await self.failover.mend(self, np.array(tokens, np.int32), avoid)
 
     def park(self, tokens: Sequence[int], computed: int = 0) -> None:
-        """The end of a session that may be of use to a later request: every node holds exactly these tokens.
+        """End a session that may be of use to a later request. Every node holds exactly these tokens.
 
-        computed: of them, those that count as its request's work.
+        computed: those of them that count as its request's work.
         """
         self.closing.park(self, tokens, computed)
 
     def close(self, computed: int = 0) -> None:
-        """The end of a session, in which so many tokens were computed that count as its request's work."""
+        """End a session. computed: the tokens that count as its request's work."""
         self.closing.close(self.number, computed)

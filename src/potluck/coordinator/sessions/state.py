@@ -1,4 +1,4 @@
-"""What is known of one open session: its route, its room, and what its nodes hold."""
+"""The state of one open session: its route, its room, and what its nodes hold."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from potluck.types import Stage
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SessionState:
-    """held: how many tokens of the request that opened it the nodes hold already, so that they need not be fed.
+    """The state of a session; docs/internals/states.md draws its whole life.
 
+    held: how many tokens of its request the nodes already held when it opened, so that they need not be fed.
     positions: the room that it has on every stage. claim: whose it is. steps: the number of its next step.
-    remedy: what its latest mending took. lacking: the nodes of its route that do not hold all of it yet, and how many
-    positions each of them does.
+    remedy: what its latest mending took.
+    lacking: the nodes of its route that do not hold all of it yet, and how many positions each of them does.
     """
 
     number: int
@@ -31,7 +32,7 @@ class SessionState:
     def forward(
         self, position: int, rows: int, top: int = 1, asks: tuple[tuple[int, ...], ...] = (), *, keep: bool = False
     ) -> Forward:
-        """Its next step."""
+        """The session's next step."""
         number = self.steps
         self.steps += 1
         return Forward(session=self.number, step=number, position=position, rows=rows, top=top, asks=asks, keep=keep)

@@ -1,1 +1,1 @@
-"""Who serves which layers, as a state machine that takes events and returns actions: the seam to `planning`."""
+"""The state of the nodes and their layers, a machine that takes events and returns actions: the seam to `planning`."""

@@ -7,20 +7,20 @@ from collections.abc import Callable
 
 
 class Changes:
-    """also: is called at each change, too."""
+    """The changes of a swarm. also: is called at each change, too."""
 
     def __init__(self, also: Callable[[], None] = lambda: None) -> None:
         self._also = also
         self._changed = asyncio.Event()
 
     def tell(self) -> None:
-        """Whoever waits tries again."""
+        """Let everyone who waits try again."""
         self._changed.set()
         self._changed = asyncio.Event()
         self._also()
 
     async def before(self, deadline: float) -> bool:
-        """Wait for the next change; False when the loop's clock reaches `deadline` first."""
+        """Wait for the next change. False if the loop's clock reaches `deadline` first."""
         try:
             async with asyncio.timeout_at(deadline):
                 await self._changed.wait()

@@ -151,7 +151,7 @@ class Swarm:
         ]
 
     def limit(self) -> str:
-        """What limits the nodes that serve now, in a sentence; empty if none does."""
+        """The limit of the nodes that serve now, in a sentence; empty if none does."""
         ready = ready_nodes(self.nodes).values()
         serving = [Placed(node.machine(node.name, self._seen_rate(node)), node.span) for node in ready]
         return limit_sentence(self._footprint, serving) if serving else ""
