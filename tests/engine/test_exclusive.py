@@ -94,9 +94,7 @@ def pytest_configure(config):
 @needs_torch
 def test_a_test_that_loads_both_libraries_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "test_both.py").write_text(LOADS_BOTH)
-    (tmp_path / "conftest.py").write_text(
-        "from kit import apart\ndef pytest_configure(config):\n    apart.register(config, [])\n"
-    )
+    (tmp_path / "conftest.py").write_text(REGISTERS)
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path]
     environment = {name: value for name, value in os.environ.items() if name != "POTLUCK_TESTS_CHILD"}
     done = subprocess.run(
