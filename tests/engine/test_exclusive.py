@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import llama_cpp
 import pytest
 
 from kit.groups import PYTORCH
@@ -19,9 +20,7 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is 
 
 
 def test_this_process_runs_llama_cpp_and_has_not_loaded_pytorch() -> None:
-    import llama_cpp
-
-    assert llama_cpp
+    assert llama_cpp.__name__ in sys.modules
     assert "torch" not in sys.modules
     claim_process("llama.cpp")
 
