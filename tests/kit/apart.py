@@ -85,6 +85,7 @@ class Group:
         self.files = frozenset(files)
         self._environment = {**(environment or {}), CHILD: name}
         self.shared = shared
+        self._collected: list[str] | None = None
         self._child: Child | None = None
         self._events: Iterator[dict[str, Any]] = iter(())
 
@@ -104,12 +105,14 @@ class Group:
         return file
 
     def collected(self, config: pytest.Config, path: Path) -> list[str]:
-        """The names of the tests in this file, as a child collects them."""
-        child = Child(config, self._environment, ["--collect-only", str(path)])
-        names = [name for event in child.events() for name in event.get("collected", ())]
-        if child.died:
-            raise pytest.Collector.CollectError(child.died)
-        return names
+        """The names of the tests in this file, as a child collects them, with those of the group's other files."""
+        if self._collected is None:
+            child = Child(config, self._environment, ["--collect-only", *sorted(self.files)])
+            self._collected = [name for event in child.events() for name in event.get("collected", ())]
+            if child.died:
+                raise pytest.Collector.CollectError(child.died)
+        file = path.relative_to(config.rootpath).as_posix()
+        return [name.removeprefix(f"{file}::") for name in self._collected if name.startswith(f"{file}::")]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
@@ -200,7 +203,7 @@ class Teller:
         items.sort(key=lambda item: self._wanted.get(item.nodeid, 0))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._tell(collected=[item.nodeid.partition("::")[2] for item in session.items])
+        self._tell(collected=[item.nodeid for item in session.items])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
