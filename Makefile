@@ -24,7 +24,7 @@ check: .venv/test.stamp
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/ruff check src tests benchmarks docs
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -q -n auto --dist worksteal --ignore tests/e2e \
+	.venv/bin/python -m pytest -q -n auto --dist worksteal --hypothesis-profile=quick --ignore tests/e2e \
 		-m "not e2e and not slow and not torch and not browser and not postgres"
 
 # The long tests in full: a million hostile frames, two minutes of chaos.

@@ -8,6 +8,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import llama_cpp
 import pytest
 
 from kit.groups import PYTORCH
@@ -19,9 +20,7 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is 
 
 
 def test_this_process_runs_llama_cpp_and_has_not_loaded_pytorch() -> None:
-    import llama_cpp
-
-    assert llama_cpp
+    assert llama_cpp.__name__ in sys.modules
     assert "torch" not in sys.modules
     claim_process("llama.cpp")
 
@@ -77,16 +76,35 @@ def test_a_node_loads_the_library_of_its_engine_alone(engine: str, absent: str) 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_test_file_that_loads_pytorch_runs_apart() -> None:
-    loading = {
-        file.relative_to(TESTS.parent).as_posix()
-        for file in TESTS.rglob("test_*.py")
-        if any(
-            line.startswith(("import torch", "from torch", "from transformers", "import transformers"))
-            or line.lstrip().startswith(("torch = pytest.importorskip", "import torch"))
-            for line in file.read_text("utf-8").splitlines()
-        )
-        and file != Path(__file__)
-    }
-    assert loading <= set(PYTORCH)
+LOADS_BOTH = """
+import importlib
+def test_it():
+    importlib.import_module("llama_cpp"), importlib.import_module("torch")
+"""
+
+
+REGISTERS = """
+from kit import apart
+def pytest_configure(config):
+    apart.register(config, [])
+"""
+
+
+@needs_torch
+def test_a_test_that_loads_both_libraries_ends_the_run(tmp_path: Path) -> None:
+    (tmp_path / "test_both.py").write_text(LOADS_BOTH)
+    (tmp_path / "conftest.py").write_text(REGISTERS)
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path]
+    environment = {name: value for name, value in os.environ.items() if name != "POTLUCK_TESTS_CHILD"}
+    done = subprocess.run(
+        command, env=environment | {"PYTHONPATH": str(TESTS)}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "PyTorch and llama.cpp are both loaded after test_both.py::test_it" in done.stdout + done.stderr
+
+
+def test_what_runs_apart_is_told_from_what_does_not() -> None:
+    """This file runs in the main process, the files of PyTorch in a child."""
     assert os.environ.get("POTLUCK_TESTS_CHILD") is None
+    assert "tests/engine/test_exclusive.py" not in PYTORCH
+    assert all((TESTS.parent / file).is_file() for file in PYTORCH)

@@ -220,8 +220,18 @@ class LeftOut:
         return collection_path.relative_to(config.rootpath).as_posix() in self._files or None
 
 
+class OneLibrary:
+    """A plugin for every process of the tests: the test that loads the second native library fails."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if {"torch", "llama_cpp"} <= sys.modules.keys():
+            pytest.exit(f"PyTorch and llama.cpp are both loaded after {item.nodeid}: see tests/kit/groups.py.", 3)
+
+
 def register(config: pytest.Config, groups: Iterable[Group]) -> None:
     """In a child: tell the parent. In the parent: leave the groups' files to children."""
+    config.pluginmanager.register(OneLibrary())
     if CHILD in os.environ:
         config.pluginmanager.register(Teller(config), "apart")
     elif hasattr(config, "workerinput"):

@@ -8,16 +8,23 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+_without = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
+
+def needs_torch(test: Test) -> Test:
+    """Marks a test that has another process use PyTorch."""
+    return pytest.mark.torch(_without(test))
+
+
+Test = TypeVar("Test", bound=Callable[..., object])
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 

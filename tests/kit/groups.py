@@ -5,7 +5,11 @@ from __future__ import annotations
 from kit.apart import Group
 from kit.kernels import KERNEL_SETS
 
-PYTORCH = ("tests/engine/test_transformers.py", "tests/models/test_pickled.py")
+PYTORCH = (
+    "tests/engine/test_transformers.py",
+    "tests/models/test_other_families.py",
+    "tests/models/test_pickled.py",
+)
 """These load PyTorch, and never a process that runs llama.cpp."""
 EVERY_KERNEL_SET = ("tests/engine/test_exactness.py", "tests/engine/test_twins.py")
 """These run with the kernels of this CPU, and then with every other set that it can run."""

@@ -17,6 +17,8 @@ MARKS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_exclusive.py",
         "tests/engine/test_kernels.py",
         "tests/engine/test_real_weights.py",
+        "tests/planning/test_optimum.py",
+        "tests/test_public_api.py",
         "tests/test_fuzz.py",
         "tests/test_life.py",
     ),

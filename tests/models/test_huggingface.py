@@ -80,36 +80,6 @@ def test_a_tied_embedding_is_needed_at_both_ends(tmp_path):
     assert not [t for t in span_tensors(manifest, Span(1, 1)) if t.layer is None]
 
 
-OTHERS = {
-    "Gemma3": {"model_type": "Gemma3Text", "head_dim": 16},
-    "Mixtral": {"num_local_experts": 2},
-    "GPT2": {},
-    "Phi": {},
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_spans_of_any_causal_model_share_its_tensors_out(tmp_path, name):
-    """Families whose names nothing here lists, as transformers saves them."""
-    transformers = pytest.importorskip("transformers")
-    settings = dict(OTHERS[name])
-    config = getattr(transformers, f"{settings.pop('model_type', name)}Config")(
-        hidden_size=32, num_attention_heads=2, num_hidden_layers=4, intermediate_size=48, vocab_size=99,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, **settings,
-    )  # fmt: skip
-    kind = "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM"
-    getattr(transformers, kind)(config).save_pretrained(tmp_path / name, max_shard_size="20KB")
-    manifest = open_model(tmp_path / name)
-    assert engines_for(manifest) == ("transformers",)
-    parts = [span_tensors(manifest, span) for span in (Span(0, 1), Span(2, 2), Span(3, 3))]
-    assert {tensor.name for part in parts for tensor in part} == {tensor.name for tensor in manifest.tensors}
-    assert {tensor.layer for tensor in parts[1]} == {2}
-    assert sum(tensor.nbytes for tensor in parts[1]) == manifest.layer_bytes()[2] > 0
-    last = {tensor.name.split(".")[-2] for tensor in parts[2] if tensor.layer is None}
-    assert last & {"norm", "ln_f", "final_layernorm"}
-    assert last & {"lm_head", "embed_tokens", "wte"}
-
-
 def test_layers_beyond_the_last_are_left_out(model):
     change_json(model / "config.json", num_hidden_layers=3)
     manifest = open_model(model)

@@ -6,7 +6,13 @@ from math import inf
 from random import Random
 
 from potluck.planning.cost import RESERVE_BYTES, Footprint
-from potluck.planning.machine import Machine
+from potluck.planning.machine import Machine, Placed
+from potluck.planning.placement import layer_rates
+from potluck.planning.plan import place
+from potluck.types import Span
+
+SIZES = [(2, 7), (3, 7), (4, 5), (5, 4)]
+"""Machines, and the most layers at which all assignments are still few."""
 
 
 def random_footprint(random: Random, layers: int) -> Footprint:
@@ -20,3 +26,21 @@ def random_machine(random: Random, name: str) -> Machine:
     room = random.choice([random.randint(0, 300), random.randint(100, 1200), random.randint(100, 2000)])
     speed = 1000 * random.choice([1.0, 2.0, 5.0, 10.0, random.uniform(0.5, 30)])
     return Machine(name, RESERVE_BYTES + room, speed, 0.001, random.choice([inf, random.uniform(20, 800)]))
+
+
+def small_swarm(seed: int) -> tuple[Footprint, list[Machine]]:
+    random = Random(seed)
+    machines, most = random.choice(SIZES)
+    footprint = random_footprint(random, random.randint(3, most))
+    return footprint, [random_machine(random, str(number)) for number in range(machines)]
+
+
+def planned(footprint: Footprint, machines: list[Machine]) -> list[float]:
+    """The rate of each layer; every machine that can serve a layer does, and nobody takes more than it holds."""
+    spans = place(footprint, machines)
+    for machine, span in zip(machines, spans, strict=True):
+        layers = [Span(layer, layer) for layer in range(len(footprint.layers))]
+        assert (span is None) == all(footprint.of(layer) > machine.memory for layer in layers)
+        assert span is None or footprint.of(span) <= machine.memory
+    placed = [Placed(machine, span) for machine, span in zip(machines, spans, strict=True) if span is not None]
+    return layer_rates(footprint, placed)
