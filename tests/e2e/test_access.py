@@ -140,7 +140,7 @@ def test_strangers_wrong_keys_and_revoked_ones_are_refused(start):
     assert swarm.ask("/status").status_code == 401
     assert complaint("status", swarm.url, "--key", "pk-wrong").startswith("This API key is wrong or was revoked.")
     key = swarm.new_key("--account", "ben", "--per-minute", 3)
-    number = re.findall(r"revoke \S+ (\w+)", swarm.run("key", "create", swarm.url, "--account", "ben"))[0]
+    number = re.findall(r"key revoke \S+ (\w+)", swarm.run("key", "create", swarm.url, "--account", "ben"))[0]
     assert [swarm.ask("/status", key).status_code for _ in range(4)] == [200, 200, 200, 429]
     assert swarm.ask("/v1/admin/keys", key).status_code == 403
     listed = swarm.run("key", "list", swarm.url)
@@ -247,5 +247,5 @@ def test_a_swarm_for_this_machine_wants_no_key_and_no_proxy(tiny_swarm):
     for header in ({"Host": "evil.example"}, {"X-Forwarded-For": "203.0.113.7"}, {"Origin": "https://evil.example"}):
         assert httpx.get(f"{tiny_swarm.url}/status", headers=header, timeout=HANG_S).status_code == 403
     assert "leave --host out" in complaint("serve", "x", "--local", "--host", "0.0.0.0")
-    assert "exclude each other" in complaint("serve", "x", "--local", "--open")
+    assert "give at most one of them" in complaint("serve", "x", "--local", "--open")
     assert "--database must be the URL" in complaint("serve", "x", "--port", 0, "--database", "potluck")

@@ -113,7 +113,7 @@ def test_a_key_that_others_can_read_stops_both(tiny, tmp_path):
 
 def test_an_invite_for_another_coordinator_is_refused(tiny_swarm):
     said = complaint("join", f"{tiny_swarm.url}/#{'s' * 22}.{'0' * 16}")
-    assert f"The invite is for a coordinator with the key {'0' * 16}, and {tiny_swarm.url} has " in said
+    assert f"The invite is for a coordinator with the key {'0' * 16}, but {tiny_swarm.url} has " in said
 
 
 def test_a_node_that_dialled_another_url_is_refused(tiny):
