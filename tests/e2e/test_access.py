@@ -81,7 +81,8 @@ def start(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         process.stop()
 
 
-def test_a_dry_run_tells_what_a_node_would_add_and_uses_nothing_up(start):
+def test_a_dry_run_tells_what_a_node_would_add_and_uses_nothing_up(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("POTLUCK_CACHE", str(tmp_path / "cache"))  # other tests' nodes may have fetched these layers
     swarm = start(*PRIVATE)
     invite = swarm.invite("--uses", 1)
     assert "private: ask its owner for an invite" in complaint("join", swarm.url, "--dry-run")
