@@ -79,7 +79,7 @@ def test_a_converted_model_is_the_same(directory, client_of, by_llamacpp, tmp_pa
     out = tmp_path / "out.gguf"
     told = potluck("convert", directory, out, "--quantize", "f16")
     assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[-1].startswith(f"{out} holds {directory.name} in f16")
+    assert told.stdout.splitlines()[-1].startswith(f"{out} contains {directory.name} in f16")
     assert served(client_of, out) == by_llamacpp
 
 

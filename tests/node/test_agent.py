@@ -71,6 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
 
 class ToyCores(TwoCores):
     def __init__(self, threads: int) -> None:
+        super().__init__()
         self.threads, self.count, self.allowed = threads, 2, None
 
 

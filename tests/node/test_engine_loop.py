@@ -119,9 +119,13 @@ class ToyEngine:
 
 
 class TwoCores:
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+
     @contextmanager
-    def share(self) -> Iterator[tuple[int, ...]]:
-        yield 0, 1
+    def share(self, *, wait: bool = True) -> Iterator[tuple[int, ...]]:
+        yield (0, 1) if self.free.wait(HANG_S if wait else 0) else ()
 
 
 class Bench:
@@ -130,7 +134,8 @@ class Bench:
     def __init__(self, span: Span, form: RowFormat = RowFormat.F32) -> None:
         self.engine = ToyEngine(span)
         self.link, self.theirs = MemoryLink.pair()
-        self.loop = EngineLoop(self.engine, SPEED, self.theirs, form, cast(Cores, TwoCores()), Worker())
+        self.cores = TwoCores()
+        self.loop = EngineLoop(self.engine, SPEED, self.theirs, form, cast(Cores, self.cores), Worker())
 
     async def serve(self) -> None:
         try:
@@ -237,6 +242,22 @@ def test_the_steps_of_several_sessions_run_as_one_batch_and_those_of_one_in_orde
                 assert isinstance(message, Hidden)
             assert bench.engine.batches == [[1, 2, 3], [1]]
             assert bench.engine.lengths == {1: 2, 2: 1, 3: 1}
+
+    run(test())
+
+
+def test_a_node_that_waits_for_cores_answers_pings_meanwhile() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        bench.cores.free.clear()
+        with serving(bench):
+            await bench.tokens(1, [1])
+            await bench.send(Ping(1))
+            assert isinstance((await bench.receive())[0], Pong)
+            assert bench.engine.batches == []
+            bench.cores.free.set()
+            assert isinstance((await bench.receive())[0], Hidden)
+            assert bench.engine.batches == [[1]]
 
     run(test())
 

@@ -83,6 +83,14 @@ def test_a_node_waits_while_all_cores_are_taken_and_then_proceeds(node: Node) ->
     assert 1 <= got[0] <= 2
 
 
+def test_who_does_not_wait_gets_none_where_all_cores_are_taken(node: Node) -> None:
+    one, other = node(4), node(2)
+    with one.share(), other.share(wait=False) as none:
+        assert none == ()
+    with other.share(wait=False) as cores:
+        assert cores == (0, 1)
+
+
 def test_never_more_threads_than_cores_however_many_nodes(node: Node) -> None:
     running, most, lock, start = 0, 0, threading.Lock(), threading.Barrier(6)
 

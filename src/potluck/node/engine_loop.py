@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from potluck.engine.base import Engine, Output, Rows, Segment, Tokens
+from potluck.engine.base import Engine, Output, Rows, Tokens
 from potluck.errors import EngineError, PotluckError, Refused, WireError
 from potluck.node.background import Worker
 from potluck.node.batching import Waiting, choose_batch, fair_share, prompt_share
@@ -18,6 +17,7 @@ from potluck.node.candidates import best_candidates
 from potluck.node.hardware import Cores
 from potluck.node.journal import Journal
 from potluck.node.pace import Pace
+from potluck.node.step_part import Batch, StepPart
 from potluck.types import MAX_CANDIDATES, SMALL_ROWS, RowFormat, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
@@ -50,45 +50,6 @@ log = logging.getLogger(__name__)
 
 JOURNAL_BYTES = 128 << 20
 """The limit of the journal in bytes, which is a part of what `planning.cost.RESERVE_BYTES` sets aside."""
-
-
-@dataclass(slots=True, eq=False)
-class StepPart:
-    """A step and its input. A long one runs in pieces: `done` of its rows have run, with these outputs."""
-
-    step: Step
-    data: Tokens | Rows
-    arrived: float
-    done: int = 0
-    outputs: list[Output] = field(default_factory=list)
-    compute_s: float = 0.0
-
-    @property
-    def small(self) -> bool:
-        return self.step.rows <= SMALL_ROWS
-
-    @property
-    def left(self) -> int:
-        return self.step.rows - self.done
-
-    def segment(self, rows: int) -> Segment:
-        """The next rows of this number, and the candidates that are wanted for them."""
-        end = self.done + rows
-        first_wanted = max(self.step.rows - len(self.step.asks), self.done)
-        return Segment(
-            self.step.session,
-            self.step.position + self.done,
-            self.data[self.done : end],
-            self.step.last,
-            max(0, end - first_wanted),
-        )
-
-    def output(self) -> Output:
-        return self.outputs[0] if len(self.outputs) == 1 else np.concatenate(self.outputs)
-
-
-Batch = list[tuple[StepPart, int]]
-"""Steps, and how many rows of each to run."""
 
 
 class EngineLoop:
@@ -314,35 +275,45 @@ class EngineLoop:
         """Compute a batch. A small one runs right here, because handing it to a thread and back costs as much as a
         layer.
 
-        A long one runs beside the event loop, which meanwhile sends, receives and answers pings.
+        A long one, and one that has to wait for cores, runs beside the event loop, which meanwhile sends, receives and
+        answers pings.
         """
         if sum(rows for _, rows in batch) <= SMALL_ROWS:
-            frames = self._forward(batch)
-            await asyncio.sleep(0)  # lets the loop read what has come in meanwhile
-            return frames
+            with self._cores.share(wait=False) as cores:
+                outputs = self._forward(batch, cores) if cores else []
+            if outputs:
+                frames = self._finish(batch, outputs)
+                await asyncio.sleep(0)  # lets the loop read what has come in meanwhile
+                return frames
         self._engine.rest()
         return await self._worker.run(self._forward_and_rest, batch)
 
     def _forward_and_rest(self, batch: Batch) -> list[bytes]:
         try:
-            return self._forward(batch)
+            with self._cores.share() as cores:
+                outputs = self._forward(batch, cores)
+            return self._finish(batch, outputs)
         finally:
             self._engine.rest()
 
-    def _forward(self, batch: Batch) -> list[bytes]:
-        """Run a batch through the engine. Returns the frames of those steps that are then complete."""
+    def _forward(self, batch: Batch, cores: Sequence[int]) -> list[Output]:
+        """Run a batch through the engine on these cores."""
         for part, _ in batch:
             self._prepare(part)
-        with self._cores.share() as cores:
-            self._engine.use_cores(cores)
-            begin = time.perf_counter()
-            outputs = self._engine.forward([part.segment(rows) for part, rows in batch])
-            seconds = time.perf_counter() - begin
+        self._engine.use_cores(cores)
+        begin = time.perf_counter()
+        outputs = self._engine.forward([part.segment(rows) for part, rows in batch])
+        seconds = time.perf_counter() - begin
         self._note_speed(batch, seconds)
+        for part, _ in batch:
+            part.compute_s += seconds
+        return outputs
+
+    def _finish(self, batch: Batch, outputs: list[Output]) -> list[bytes]:
+        """Returns the frames of those steps that are complete with these outputs."""
         for (part, rows), output in zip(batch, outputs, strict=True):
             part.outputs.append(output)
             part.done += rows
-            part.compute_s += seconds
         return [self._frame(part) for part, _ in batch if not part.left]
 
     def _note_speed(self, batch: Batch, seconds: float) -> None:

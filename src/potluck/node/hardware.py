@@ -97,13 +97,17 @@ class Cores:
         self._files = {} if fcntl is None else _open_locks(folder or default_folder(), self._cores)
 
     @contextmanager
-    def share(self) -> Iterator[tuple[int, ...]]:
-        """Hold cores for one computation, and wait if all are taken. Gives the numbers of at least one CPU."""
+    def share(self, *, wait: bool = True) -> Iterator[tuple[int, ...]]:
+        """Hold cores for one computation, and give the numbers of these CPUs.
+
+        If all are taken, wait until at least one is free; without `wait`, give none.
+        """
         if not self._files:
             yield tuple(self._cores[: self.threads])
             return
         with ExitStack() as held:
-            yield tuple(self._take(held, self._cores, self.threads) or self._wait(held))
+            granted = self._take(held, self._cores, self.threads)
+            yield tuple(self._wait(held) if wait and not granted else granted)
 
     def _wait(self, held: ExitStack) -> list[int]:
         """Look again and again, at growing intervals, because a lock cannot be waited for with a time-out."""
