@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from test_docs import ROOT, mistakes
+from kit.document_names import ROOT, mistakes
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from test_docs import ROOT
+from kit.document_names import ROOT
 
 KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
 TEXT = (ROOT / "Dockerfile").read_text("utf-8")

@@ -18,9 +18,10 @@ import openai
 import psutil
 import pytest
 
-from e2e.helpers import ONE_THREAD, OPEN, Proxy, complaint, potluck
+from kit.processes import ONE_THREAD, OPEN, complaint, potluck
+from kit.proxy import Proxy
+from kit.waiting import eventually
 from potluck.local import HANG_S, Process
-from waiting import eventually
 
 PRIVATE = ["--host", "127.0.0.1"]
 PROMPT = "the potluck that nobody else shall read about"

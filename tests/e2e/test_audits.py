@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
+from kit.waiting import eventually
 from potluck.local import LocalSwarm
-from waiting import eventually
 
 HOSTILE = Path(__file__).parents[2] / "benchmarks" / "hostile_node.py"
 

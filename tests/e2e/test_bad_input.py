@@ -14,8 +14,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from e2e.helpers import LOCAL, check_greedy, complaint
-from newcomer import GREETING, answer
+from kit.newcomer import GREETING, answer
+from kit.processes import LOCAL, complaint
+from kit.tiny_gguf import write_tiny_gguf
+from kit.unsplit import check_greedy
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.config import node_url
 from potluck.types import Capacity, Span, Speed
@@ -35,8 +38,6 @@ from potluck.wire.messages import (
     Threads,
     Welcome,
 )
-from tiny import write_tiny_gguf
-from waiting import eventually
 
 # Models
 

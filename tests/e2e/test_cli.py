@@ -15,12 +15,12 @@ import httpx
 import psutil
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from kit.tiny_hf import write_tiny_hf
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.agent import _LEAVE_S
 from potluck.types import Span, even_spans
-from tiny_hf import write_tiny_hf
-from waiting import eventually
 
 
 def test_status_tells_who_serves_what(tiny_swarm):

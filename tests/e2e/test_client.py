@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import potluck
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.client import Client
 from potluck.engine.base import Segment
 from potluck.errors import PotluckError

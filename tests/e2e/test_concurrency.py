@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 import httpx
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
 from potluck.local import HANG_S, LocalSwarm
 from potluck.types import Span, even_spans
 

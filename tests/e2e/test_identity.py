@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from e2e.helpers import LOCAL, ONE_THREAD, OPEN, check_greedy, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, OPEN, complaint, potluck
+from kit.unsplit import check_greedy
 from potluck.local import LocalSwarm, Process
 from potluck.types import even_spans
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2e.helpers import Unsplit, chosen_logprob
+from kit.unsplit import Unsplit, chosen_logprob
 from potluck.local import HANG_S, LocalSwarm
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of other people's code

@@ -9,10 +9,12 @@ from pathlib import Path
 import openai
 import pytest
 
-from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Proxy, Unsplit, check_greedy, memory_for, potluck
+from kit.processes import LOCAL, ONE_THREAD, potluck
+from kit.proxy import Proxy
+from kit.tiny_gguf import EXACT, write_tiny_gguf
+from kit.unsplit import Unsplit, check_greedy, memory_for
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span
-from tiny import write_tiny_gguf
 
 CONTEXT = 512
 LAYERS = 16

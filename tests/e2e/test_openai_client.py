@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.local import HANG_S
 

@@ -10,11 +10,13 @@ import httpx
 import openai
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, Proxy, complaint, memory_for, potluck
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
+from kit.proxy import Proxy
+from kit.unsplit import memory_for
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.agent import _LEAVE_S
 from potluck.types import Span
-from waiting import eventually
 
 TOKENS = 1500
 PROMPT = "the potluck"

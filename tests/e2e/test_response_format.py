@@ -11,7 +11,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.coordinator.generation.grammar import Grammars
 from potluck.coordinator.text.template import ChatTemplate
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
 

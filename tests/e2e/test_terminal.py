@@ -17,11 +17,11 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from kit.waiting import eventually
 from potluck import __version__
 from potluck.cli import app
 from potluck.local import HANG_S, LocalSwarm
-from waiting import eventually
 
 
 class Terminal:

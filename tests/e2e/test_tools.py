@@ -9,10 +9,10 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.helpers import EXACT, LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
+from kit.tiny_gguf import CHAT_TEMPLATE, EXACT, bpe_tokens, write_tiny_gguf
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
-from tiny import CHAT_TEMPLATE, bpe_tokens, write_tiny_gguf
 
 QUESTION = {"role": "user", "content": "Will it rain in Cologne?"}
 CITY = {"type": "object", "properties": {"city": {"enum": ["Cologne", "Rome"]}}, "required": ["city"]}

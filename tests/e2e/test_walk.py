@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from documents import ROOT, Running, commands, filled, finish
+from kit.documents import ROOT, Running, commands, filled, finish
 
 LEFT_OUT = {
     r"make test": "this test is a part of it",

@@ -16,10 +16,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from e2e.helpers import LOCAL, ONE_THREAD, Proxy
+from kit.processes import LOCAL, ONE_THREAD
+from kit.proxy import Proxy
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span, even_spans
-from waiting import eventually
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>

@@ -11,8 +11,8 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from kit.kernels import KERNEL_SETS, KernelSet
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine.library_report import parse_kernels
-from tiny import write_tiny_gguf
 
 TELL = """
 import sys

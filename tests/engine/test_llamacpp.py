@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine import tap
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
@@ -17,7 +18,6 @@ from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import Attention, Capacity, Span
-from tiny import write_tiny_gguf
 
 LAYERS = 4
 TOKENS = np.arange(1, 21, dtype=np.int32)

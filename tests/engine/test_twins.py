@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.engine.probe import Trial, measure, probe_input
@@ -20,7 +21,6 @@ from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, Span
-from tiny import write_tiny_gguf
 
 LAYERS = 4
 WHOLE, MIDDLE = Span(0, LAYERS - 1), Span(1, 2)

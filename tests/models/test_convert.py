@@ -7,6 +7,7 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import ModelError, SpanError
 from potluck.models.arrays import read_array, to_float32
 from potluck.models.convert import QUANTIZE
@@ -15,7 +16,6 @@ from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span, span_file_name
 from potluck.types import Span
-from tiny_hf import write_tiny_hf
 
 
 def no_progress(_nbytes):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.errors import IntegrityError, ModelError, SpanError
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import engines_for, plan_span
 from potluck.types import Span
-from tiny import write_tiny_gguf
 
 
 def no_progress(_nbytes):

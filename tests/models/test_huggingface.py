@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kit.checkpoints import needs_torch, save_checkpoint
+from kit.tiny_hf import write_safetensors, write_tiny_hf
 from potluck.errors import IntegrityError, ModelError
 from potluck.models import families
 from potluck.models.arrays import read_array, to_float32
@@ -13,7 +14,6 @@ from potluck.models.huggingface import span_tensors
 from potluck.models.sources import LocalSource, local_source, open_model
 from potluck.models.spans import engines_for
 from potluck.types import Span
-from tiny_hf import write_safetensors, write_tiny_hf
 
 INDEX = "model.safetensors.index.json"
 

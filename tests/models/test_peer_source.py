@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileserver import FileServer
+from kit.fileserver import FileServer
+from kit.tiny_gguf import write_tiny_gguf
+from kit.waiting import eventually
 from potluck.errors import IntegrityError
 from potluck.models import peer_source, sources
 from potluck.models.manifest import Manifest
@@ -21,8 +23,6 @@ from potluck.models.sources import CoordinatorSource, local_source, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import Span
-from tiny import write_tiny_gguf
-from waiting import eventually
 
 SPAN = Span(1, 4)
 TOKEN = "token"

@@ -6,8 +6,10 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from fileserver import FileServer
 from kit.checkpoints import needs_torch, save_checkpoint
+from kit.fileserver import FileServer
+from kit.tiny_gguf import write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import IntegrityError, ModelError, TicketExpired
 from potluck.models import sources
 from potluck.models.arrays import read_array
@@ -16,8 +18,6 @@ from potluck.models.sources import CoordinatorSource, HubSource, LocalSource, lo
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import Span
-from tiny import write_tiny_gguf
-from tiny_hf import write_tiny_hf
 
 
 def no_progress(_nbytes):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from kit.tiny_gguf import CHAT_TEMPLATE, write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import ModelError
 from potluck.models.modelfile import write_model_file
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.tokenizer_metadata import tokenizer_entries
-from tiny import CHAT_TEMPLATE, write_tiny_gguf
-from tiny_hf import write_tiny_hf
 
 tokenizers = pytest.importorskip("tokenizers")
 llama_cpp = pytest.importorskip("llama_cpp")

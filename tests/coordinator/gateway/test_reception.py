@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from newcomer import COORDINATOR, GREETING, NODE, answer
+from kit.newcomer import COORDINATOR, GREETING, NODE, answer
+from kit.runner import run
 from potluck.coordinator.gateway.reception import Reception
 from potluck.coordinator.members.door import Entry, OpenDoor
 from potluck.errors import IdentityError, Refused, WireError
@@ -10,7 +11,6 @@ from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Challenge, Hello
-from waiting import run
 
 HELLO = Hello("anna", "0.1", "", None, 1 << 30, 4, url="https://anna.example/", invite="secret")
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.watching import live as module
 from potluck.coordinator.watching.live import Live
 from potluck.local import HANG_S
@@ -48,7 +49,7 @@ def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
         async with aclosing(live.listen()) as late:
             assert await anext(late) == b"data: 3\n\n"
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_those_who_come_are_greeted() -> None:
@@ -62,7 +63,7 @@ def test_those_who_come_are_greeted() -> None:
             told.text = b"2"
             assert await anext(one) == b"data: 2\n\n"
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
@@ -73,7 +74,7 @@ def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
             assert await anext(events) == first
         assert told.looks == 1 + module._KEEP_LOOKS
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_listeners_go_when_the_coordinator_does() -> None:
@@ -90,7 +91,7 @@ def test_listeners_go_when_the_coordinator_does() -> None:
             await hear()
         assert heard == [b"data: 1\n\n"]
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,4 +104,4 @@ def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatc
             with pytest.raises(module.RequestError, match="Too many"):
                 await live.events(None)  # type: ignore[arg-type]
 
-    asyncio.run(test())
+    run(test())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from potluck.local import HANG_S
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FIRST_WORD = re.compile(r"[^\w ]*[A-Za-z]*")
