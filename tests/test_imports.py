@@ -30,7 +30,7 @@ ARROWS = {
 FREE = {"cli", "commands", "local", "__main__"}
 """These may import anything, and nothing else may import them."""
 
-LEAVES = {"recent", "model_choice", "topic"}
+LEAVES = {"event_stream", "recent", "model_choice", "topic"}
 """Files of the coordinator that import none of its folders; every folder may import them."""
 
 FOLDERS = {
