@@ -198,7 +198,7 @@ def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, opt
         threads = str(options.threads)
         arguments = ["--model", str(path), "--memory", memory, "--threads", threads, "--name", f"layers {span}"]
         swarm.add_node(str(span), *arguments, url=url)
-        swarm.wait_until(partial(ready, count), 900.0)
+        swarm.wait_until(partial(ready, count))
     return spans
 
 

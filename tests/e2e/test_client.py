@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_a_streamed_chat_and_how_far_its_prompt_is_read(connected: Client) -> No
     assert next(answer)
     assert told == sorted(set(told))
     assert told[-1][0] == told[-1][1] > 64
+    assert isinstance(answer, Generator)
     answer.close()
 
 

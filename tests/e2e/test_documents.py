@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.documents import ROOT, Command, Running, commands, filled, finish
+from kit.documents import ROOT, Command, Running, commands, filled, run_command
 from kit.tiny_gguf import EXACT, write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 
@@ -88,7 +88,7 @@ def table(folder: Path) -> Iterator[Table]:
             node.wait_for("Serving layers")
         with Running(f"potluck join {invite} 0-{LAYERS - 1} --name ours", folder, owner) as node:
             node.wait_for("Serving layers")
-            known = json.loads(finish(Command(f"potluck node list {url} --json"), folder, owner))["nodes"]
+            known = json.loads(run_command(Command(f"potluck node list {url} --json"), folder, owner))["nodes"]
             substitutions = {
                 "potluck serve": "potluck serve --port 0",
                 r'"https?://\S+/#\S+"': invite,
@@ -119,7 +119,7 @@ def test_what_a_document_shows_runs(document: str, table: Table, folder: Path) -
             else:
                 shell = settings if command.language == "sh" else ""
                 env = table.guest if text.startswith("potluck join") else table.owner
-                finish(replace(command, text=shell + text), folder, env)
+                run_command(replace(command, text=shell + text), folder, env)
 
 
 def test_each_reason_not_to_run_a_command_is_needed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return folder
 
 
-def served(client_of, model, nodes: int = 2, *, serve=(), **env: str) -> tuple[str, list[float]]:
+def served(client_of, model, nodes: int = 2, *, serve=(), **env: Any) -> tuple[str, list[float]]:
     """The text and log-probabilities of a greedy answer, and a chat that works."""
     with LocalSwarm(model, even_spans(LAYERS, nodes), serve=[*LOCAL, *serve], join=ONE_THREAD, **env) as swarm:
         name = swarm.wait_covered()["model"]
@@ -71,8 +72,8 @@ def test_a_converted_model_is_the_same(directory, client_of, by_llamacpp, tmp_pa
 @pytest.mark.parametrize("directory", ["llama"], indirect=True)
 def test_a_model_on_the_hub_is_served_without_being_kept(directory, client_of, by_llamacpp, tmp_path):
     with FileServer(directory).running() as hub:
-        env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "POTLUCK_CACHE": str(tmp_path)}
-        with LocalSwarm("someone/tiny", [], serve=[*LOCAL, "--quantize", "f16"], **env):
+        env: dict[str, Any] = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "POTLUCK_CACHE": str(tmp_path)}
+        with LocalSwarm(Path("someone/tiny"), [], serve=[*LOCAL, "--quantize", "f16"], **env):
             hashed = hub.sent
         total = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
         assert hashed >= total * 0.9  # once, to be hashed

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -18,6 +20,10 @@ from potluck.types import Span
 
 CONTEXT = 512
 LAYERS = 16
+
+
+def has_nodes(count: int, status: dict[str, Any]) -> bool:
+    return len(status["nodes"]) == count
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +57,13 @@ def test_a_swarm_fills_up_layer_by_layer(deep, deep_unsplit, client_of):
         with pytest.raises(openai.InternalServerError, match="No node serves layers 0-3, 10-11, 13-15 now") as raised:
             client.completions.create(model="deep", prompt="x")
         assert raised.value.status_code == 503
-        assert raised.value.body["type"] == "server_error"
+        assert raised.value.type == "server_error"
         assert raised.value.response.headers["retry-after"]
         spans = set()
         for _ in range(3):
             known = len(swarm.status()["nodes"])
             swarm.add_node("--memory", str(memory_for(deep, Span(0, 3), CONTEXT)))
-            status = swarm.wait_until(lambda status, known=known: len(status["nodes"]) == known + 1)
+            status = swarm.wait_until(partial(has_nodes, known + 1))
             spans = {node["span"] for node in status["nodes"]}
         status = swarm.wait_covered()
         assert spans >= {"12", "4-9", "0-3"}

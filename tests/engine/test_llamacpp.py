@@ -310,9 +310,9 @@ def test_bytes_that_llama_cpp_would_not_write_are_refused(middle):
         forged[place] ^= 0x41
         with pytest.raises(EngineError):
             middle.restore(2, bytes(forged))
-    for forged in (b"", state[:-1], state + b"\0", state[:words], bytes(len(state))):
+    for other in (b"", state[:-1], state + b"\0", state[:words], bytes(len(state))):
         with pytest.raises(EngineError):
-            middle.restore(2, bytes(forged))
+            middle.restore(2, other)
     assert (middle.sessions, middle.length(2)) == (1, 0)
 
 

@@ -57,6 +57,12 @@ def potluck(
     return finish(*POTLUCK, *arguments, stdin=stdin, env=env)
 
 
+def speaking(*command: object) -> subprocess.Popen[str]:
+    """A process that the test talks with over pipes; as a context it is waited for at the end."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(list(map(str, command)), text=True, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
 @contextmanager
 def staying(*command: object, log: Path) -> Iterator[None]:
     """The command runs meanwhile; what it says goes to the file."""

@@ -43,7 +43,7 @@ def write_tiny_hf(
 ) -> Path:
     """A random model at `folder`, in `shards` safetensors files (1: no index). config: more keys of config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {
+    settings: dict[str, Any] = {
         "architectures": [CLASSES[family]],
         "model_type": family,
         "hidden_size": hidden,
@@ -149,11 +149,11 @@ def _random(random: np.random.Generator, shape: tuple[int, ...], dtype: Dtype) -
 def write_tiny_tokenizer(folder: Path) -> None:
     """The vocabulary of the tiny GGUF models."""
     tokens = [token for token in bpe_tokens() if token not in SPECIAL_TOKENS]
-    merges = [tuple(merge.split()) for merge in MERGES]
+    merges = [(first, second) for first, second in map(str.split, MERGES)]
     tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "add_bos_token": False}
+    settings: dict[str, Any] = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "add_bos_token": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT_TEMPLATE}))

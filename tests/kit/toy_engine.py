@@ -21,7 +21,7 @@ VOCABULARY = 8
 class ToyEngine:
     """Adds 1 to every value; the token ids of a first span become rows of that value. Logits: the values, then 0."""
 
-    hidden_size, vocabulary, layers = WIDTH, VOCABULARY, LAYERS
+    hidden_size, vocabulary, layers, build = WIDTH, VOCABULARY, LAYERS, "toy"
 
     def __init__(self, span: Span) -> None:
         self.span = span

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kit.newcomer import introduce, reception
 from kit.waiting import until
@@ -82,15 +83,16 @@ class Letters:
 TOKENIZER = Letters()
 
 
-def toy_logits(history: list[int]) -> np.ndarray:
+def toy_logits(history: list[int]) -> npt.NDArray[np.float32]:
     """The toy model: the next token follows from the sum of all so far; the others come behind it in order."""
     best = (sum(history) + 3 * len(history) + 1) % VOCABULARY
     return -((np.arange(VOCABULARY) - best) % VOCABULARY).astype(np.float32)
 
 
-def toy_logprobs(history: list[int]) -> np.ndarray:
+def toy_logprobs(history: list[int]) -> npt.NDArray[np.float64]:
     logits = toy_logits(history).astype(np.float64)
-    return logits - np.log(np.exp(logits).sum())
+    logprobs: npt.NDArray[np.float64] = logits - np.log(np.exp(logits).sum())
+    return logprobs
 
 
 def toy_answer(prompt: str, count: int) -> str:

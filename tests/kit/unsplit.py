@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openai
@@ -78,7 +79,13 @@ def chosen_logprob(logits: np.ndarray, token: int) -> float:
 def check_greedy(client: openai.OpenAI, model: str, unsplit: Unsplit) -> None:
     """A greedy answer and its prompt have the log-probabilities that the unsplit model gives them, bit for bit."""
     prompt = unsplit.encode("the potluck")
-    options = {"max_tokens": 40, "temperature": 0, "logprobs": 0, "echo": True, "extra_body": {"ignore_eos": True}}
+    options: dict[str, Any] = {
+        "max_tokens": 40,
+        "temperature": 0,
+        "logprobs": 0,
+        "echo": True,
+        "extra_body": {"ignore_eos": True},
+    }
     answer = client.completions.create(model=model, prompt=prompt, **options).choices[0]
     tokens = [*prompt, *unsplit.greedy(prompt, 40, ignore_eos=True)]
     assert answer.logprobs.token_logprobs == [None, *unsplit.score(tokens)]

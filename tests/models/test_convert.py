@@ -143,6 +143,7 @@ def test_llama_3_rope_factors_keep_short_waves_and_stretch_long_ones(tmp_path):
     model = write_tiny_hf(tmp_path / "llama", "llama", rope_theta=10000.0, rope_scaling=scaling)
     config = json.loads((model / "config.json").read_text())
     factors = rope_factors("config.json", config)
+    assert factors is not None
     assert factors.shape == (16,)
     assert factors[0] == 1
     assert factors[-1] == 8
@@ -215,7 +216,7 @@ def test_finished_conversions_survive_an_interruption(tmp_path):
     assert not out.exists()
     assert source.given > download_size(pieces) // 3
     source.budget = 1 << 40
-    seen = []
+    seen: list[int] = []
     write_span_file(out, header, pieces, source, seen.append)
     assert source.given == download_size(pieces) == sum(seen)
     assert out.read_bytes() == convert_bytes(model, Span(1, 2))

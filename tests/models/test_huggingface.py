@@ -46,7 +46,7 @@ def test_shards_do_not_change_the_digest_but_weights_do(tmp_path):
 
 
 def test_hashing_is_done_once_for_each_state_of_all_files(model):
-    hashed = []
+    hashed: list[int] = []
     first = open_model(model, hashed.append)
     assert sum(hashed) == sum(tensor.nbytes for tensor in first.tensors)
     hashed.clear()
@@ -111,7 +111,7 @@ def test_buffers_of_old_checkpoints_are_left_out(tmp_path):
     folder = write_tiny_hf(tmp_path / "neox", "gpt_neox", layers=1)
     old = {
         "gpt_neox.layers.0.attention.bias": np.ones((1, 1, 8, 8), np.bool_),
-        "gpt_neox.layers.0.attention.masked_bias": np.float32(-1e9).reshape(()),
+        "gpt_neox.layers.0.attention.masked_bias": np.full((), -1e9, np.float32),
         "gpt_neox.layers.0.attention.rotary_emb.inv_freq": np.ones(4, np.float32),
     }
     write_safetensors(folder / "old.safetensors", old)

@@ -127,7 +127,7 @@ def test_of_two_nodes_the_faster_gives_most(coordinator, node, manifest, right, 
 
 def test_a_node_that_lies_is_never_asked_again(coordinator, node, manifest, right, tmp_path, caplog):
     node[0].flips = 1 << 30
-    seen = []
+    seen: list[int] = []
     size = write(manifest, source_of(coordinator, *node), tmp_path / "span.gguf", seen.append)
     assert (tmp_path / "span.gguf").read_bytes() == right
     assert sum(seen) == size

@@ -10,7 +10,10 @@ from potluck.errors import ModelError
 from potluck.models.files import LocalSource
 from potluck.models.safetensors import read_safetensors
 
-TENSORS = {"a.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(5, np.float16)}
+TENSORS: dict[str, np.ndarray] = {
+    "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "b": np.ones(5, np.float16),
+}
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pyt
 
     async def is_heard(service: SwarmService) -> bool:
         """Whether the coordinator listens to a new socket, which is closed when it does."""
-        received = []
+        received: list[str] = []
 
         async def receive() -> dict[str, str]:
             received.append("websocket.disconnect" if received else "websocket.connect")

@@ -128,7 +128,7 @@ def test_a_hello_for_another_coordinator_admits_nobody() -> None:
 
 @pytest.mark.parametrize("url", ["https://anna.example", "https://ANNA.example:443/node"])
 def test_nodes_that_dialled_its_own_url_are_welcome(url: str) -> None:
-    run(meet(Reception(COORDINATOR, OpenDoor(), url)))  # type: ignore[arg-type]
+    run(meet(Reception(COORDINATOR, OpenDoor(), url)))
 
 
 def test_a_node_that_dialled_another_url_is_refused() -> None:

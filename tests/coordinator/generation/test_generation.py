@@ -762,7 +762,7 @@ def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
 
             tasks = [asyncio.create_task(wait_in_line(name)) for name in ("second", "third")]
             await until(lambda: len(service.queue) == 2)
-            failed = []
+            failed: list[bool] = []
 
             async def fail_once(_: Step) -> None:
                 nodes[0].failing = not failed

@@ -1,6 +1,6 @@
 """Requests through the real middleware: who gets in, and with which answer the others are sent away."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Send
 
 from kit.runner import run
 from potluck.coordinator.gateway.tickets import Tickets
@@ -210,7 +211,7 @@ def socket_of(policy: Policy, headers: list[tuple[bytes, bytes]]) -> list[dict[s
     """What the server is told when a node's socket comes."""
     sent: list[dict[str, Any]] = []
 
-    async def app(_scope: Any, _receive: Any, send: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    async def app(_scope: Any, _receive: Any, send: Send) -> None:
         await send({"type": "websocket.accept"})
 
     async def send(message: Any) -> None:

@@ -78,8 +78,9 @@ def test_the_changes_add_up_to_what_the_ledger_says_and_nothing_is_made_of_nothi
                 ledger.undo(ledger.changes())
             case "store":
                 changes = ledger.changes()
-                for stored, more in ((earned, changes.earned), (spent, changes.spent), (pending, changes.pending)):
-                    stored.update(more)
+                earned.update(changes.earned)
+                spent.update(changes.spent)
+                pending.update(changes.pending)
                 assert not ledger.changes()
     for node, account in accounts.items():
         assert ledger.account(account) == Account(earned[account], spent[account])
