@@ -24,6 +24,7 @@ check: .venv/test.stamp
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/ruff check src tests benchmarks docs
 	.venv/bin/mypy
+	.venv/bin/mypy --config-file tests/mypy.ini
 	.venv/bin/python -m pytest -q -n auto --dist worksteal --hypothesis-profile=quick --ignore tests/e2e \
 		-m "not e2e and not slow and not torch and not browser and not postgres"
 
@@ -39,6 +40,7 @@ lint: .venv/test.stamp
 	.venv/bin/ruff check src tests benchmarks docs
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/mypy
+	.venv/bin/mypy --config-file tests/mypy.ini
 
 # Formats the code, and fixes what ruff can fix by itself.
 fix: .venv/test.stamp

@@ -46,7 +46,7 @@ from potluck.models.sources import open_model
 from potluck.types import Span, even_spans
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from tiny import write_tiny_gguf
+from kit.tiny_gguf import write_tiny_gguf
 
 PROMPT, ANSWER = 20, 40
 STREAMS = 3

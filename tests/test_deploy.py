@@ -6,14 +6,14 @@ import plistlib
 import re
 import shlex
 import shutil
-import subprocess
 from configparser import RawConfigParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from test_docs import ROOT, mistakes
+from kit.document_names import ROOT, mistakes
+from kit.processes import finish
 
 DEPLOY = ROOT / "deploy"
 UNITS = sorted(DEPLOY.glob("*.service"))
@@ -71,6 +71,6 @@ def test_systemd_takes_the_unit(path: Path, tmp_path: Path) -> None:
         pytest.skip("There is no systemd here.")
     copy = tmp_path / path.name
     copy.write_text(path.read_text("utf-8").replace("/opt/potluck/bin/potluck", "/bin/true"), "utf-8")
-    done = subprocess.run([program, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    done = finish(program, "verify", "--man=no", copy)
     assert [line for line in done.stderr.splitlines() if path.name in line] == []
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,8 @@ import subprocess
 
 import pytest
 
-from test_docs import ROOT
+from kit.document_names import ROOT
+from kit.processes import finish
 
 KNOWN = {"FROM", "RUN", "COPY", "WORKDIR", "ENV", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD"}
 TEXT = (ROOT / "Dockerfile").read_text("utf-8")
@@ -98,7 +99,7 @@ def test_the_image_is_a_potluck_that_ends_politely() -> None:
 
 def engine() -> bool:
     program = shutil.which("docker")
-    return program is not None and subprocess.run([program, "info"], capture_output=True, check=False).returncode == 0
+    return program is not None and finish(program, "info").returncode == 0
 
 
 @pytest.mark.skipif(not engine(), reason="There is no Docker engine here.")

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from potluck.local import HANG_S
+from kit.processes import PYTHON, finish
 
 ROOT = Path(__file__).parent.parent
 FUZZ = ROOT / "benchmarks" / "fuzz.py"
@@ -223,8 +221,7 @@ def test_cases_are_rows_and_measures_are_columns() -> None:
 
 @pytest.mark.skipif(not (shutil.which("git") and (ROOT / ".git").exists()), reason="a record names its commit")
 def test_a_benchmark_records_what_it_measured(tmp_path: Path) -> None:
-    command = [sys.executable, str(FUZZ), "--record", str(tmp_path), "--inputs", "300"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
+    told = finish(*PYTHON, FUZZ, "--record", tmp_path, "--inputs", 300)
     assert told.returncode == 0, told.stderr
     record = read_record(tmp_path / "fuzz.json")
     assert record.command == "python benchmarks/fuzz.py --inputs 300"
@@ -238,10 +235,7 @@ def test_a_benchmark_records_what_it_measured(tmp_path: Path) -> None:
 
 
 def test_a_benchmark_that_cannot_name_its_commit_records_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(FUZZ), "--record", str(tmp_path), "--inputs", "1"]
-    told = subprocess.run(
-        command, capture_output=True, text=True, timeout=HANG_S, check=False, env={**os.environ, "PATH": ""}
-    )
+    told = finish(*PYTHON, FUZZ, "--record", tmp_path, "--inputs", 1, env={**os.environ, "PATH": ""})
     assert told.returncode == 1
     assert told.stderr.startswith("--record notes the commit that was measured")
     assert not list(tmp_path.iterdir())

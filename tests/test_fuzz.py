@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
-from potluck.local import HANG_S
+from kit.processes import PYTHON, finish
 from potluck.wire.messages import AnyMessage
 
 FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
@@ -27,8 +26,7 @@ fuzz.fuzz(100_000, 0, read)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False, cwd=FUZZ.parent)
+    return finish(*PYTHON, *arguments, cwd=FUZZ.parent)
 
 
 def test_hostile_frames_raise_nothing_but_wire_errors(nightly: bool) -> None:

@@ -131,7 +131,7 @@ def test_pre_commit_runs_the_tools_of_the_environment() -> None:
     [repository] = read(ROOT / ".pre-commit-config.yaml")["repos"]
     assert repository["repo"] == "local"
     hooks = {hook["id"]: hook for hook in repository["hooks"]}
-    assert hooks.keys() == {"ruff", "ruff-format", "mypy"}
+    assert hooks.keys() == {"ruff", "ruff-format", "mypy", "mypy-tests"}
     assert all(hook["language"] == "system" for hook in hooks.values())
     assert all(re.match(r"\.venv/bin/(ruff|mypy)\b", hook["entry"]) for hook in hooks.values())
-    assert hooks["mypy"]["pass_filenames"] is False
+    assert all(hooks[name]["pass_filenames"] is False for name in ("mypy", "mypy-tests"))

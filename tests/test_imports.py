@@ -1,7 +1,6 @@
 """Who may import whom: the arrows of the design, checked in the source of every file."""
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import potluck
-from potluck.local import HANG_S
+from kit.processes import python
 
 SOURCE = Path(potluck.__file__).parent
 
@@ -30,7 +29,7 @@ ARROWS = {
 FREE = {"cli", "commands", "local", "__main__"}
 """These may import anything, and nothing else may import them."""
 
-LEAVES = {"recent", "model_choice", "topic"}
+LEAVES = {"event_stream", "recent", "model_choice", "topic"}
 """Files of the coordinator that import none of its folders; every folder may import them."""
 
 FOLDERS = {
@@ -214,8 +213,7 @@ try:
 except PotluckError:
     print({"starlette", "uvicorn"} & sys.modules.keys())
 """
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG_S, check=True)
-    assert told.stdout == "set()\n"
+    assert python("-c", script) == "set()\n"
 
 
 def test_every_part_has_its_rule() -> None:
@@ -272,3 +270,15 @@ def test_the_check_finds_a_forbidden_import(part: str, source: str) -> None:
 )
 def test_the_check_lets_allowed_imports_pass(part: str, source: str) -> None:
     assert forbidden(part, source, f"potluck.{part}") == []
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several of them need is in tests/kit."""
+    tests = Path(__file__).parent
+    found = [
+        (path.relative_to(tests).as_posix(), name)
+        for path in tests.rglob("*.py")
+        for name in imported(path.read_text("utf-8"), ".".join(path.relative_to(tests).parent.parts))
+        if any(part == "conftest" or part.startswith("test_") for part in name.split("."))
+    ]
+    assert found == []

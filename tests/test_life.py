@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from potluck.local import HANG_S
+from kit.processes import PYTHON, finish
 
 CHAOS = Path(__file__).parent.parent / "benchmarks" / "chaos.py"
 
 
 def test_no_answer_breaks_while_nodes_come_and_go(nightly: bool) -> None:
-    command = [sys.executable, CHAOS, "--seconds", "120" if nightly else "25"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
+    told = finish(*PYTHON, CHAOS, "--seconds", 120 if nightly else 25)
     assert told.returncode == 0, told.stdout + told.stderr
     figures = json.loads(told.stdout.splitlines()[-1])
     assert figures["answers"] >= 16

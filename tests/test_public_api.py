@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import sysconfig
 import tomllib
 import venv
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import potluck
+from kit.processes import PYTHON, finish
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "potluck"
@@ -53,11 +52,9 @@ def check(packages: Path, program: str, folder: Path) -> str:
     (folder / "program.py").write_text(program, "utf-8")
     [python] = [path for path in packages.parents[2].glob("[bS]*/python*") if path.stem == "python"]
     cache = packages.parents[2] / "mypy"
-    command = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={python}", f"--cache-dir={cache}"]
+    command = [*PYTHON, "-m", "mypy", "--strict", f"--python-executable={python}", f"--cache-dir={cache}"]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
-    done = subprocess.run(
-        [*command, "program.py"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = finish(*command, "program.py", cwd=folder, env=environment)
     return done.stdout + done.stderr
 
 

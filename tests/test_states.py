@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import potluck
-from newcomer import reception
+from kit.newcomer import reception
+from kit.runner import run
 from potluck.coordinator.compose import compose_swarm
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.sessions.claim import Claim
@@ -442,7 +443,7 @@ async def walk_of_a_session() -> set[Arrow]:
 
 
 def test_the_states_of_a_session_are_drawn_as_its_managers_take_them() -> None:
-    assert drawn(PAGE.read_text("utf-8"), "A session", SESSION_STATES) == asyncio.run(walk_of_a_session())
+    assert drawn(PAGE.read_text("utf-8"), "A session", SESSION_STATES) == run(walk_of_a_session())
 
 
 def test_the_states_of_a_session_are_explained() -> None:

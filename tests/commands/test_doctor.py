@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.processes import potluck
 from potluck import __version__
 from potluck.commands import findings as check
 from potluck.commands.contact import Contact, Coordinator, NoUrl, Stranger, Unreachable, ahead, contact
@@ -279,8 +280,7 @@ def test_what_is_no_url_is_not_repeated(text: str) -> None:
 
 
 def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "potluck", "doctor", *arguments]
-    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    return potluck("doctor", *arguments, env={**os.environ, **env})
 
 
 @pytest.fixture

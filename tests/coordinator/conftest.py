@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-import postgres
+from kit import postgres
 from potluck.coordinator.members.store import Store, open_store
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import openai
 import pytest
 
-from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Unsplit
+from kit.processes import LOCAL, ONE_THREAD
+from kit.tiny_gguf import EXACT, write_tiny_gguf
+from kit.unsplit import Unsplit
 from potluck.local import HANG_S, LocalSwarm
 from potluck.types import even_spans
-from tiny import write_tiny_gguf
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,15 +12,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import psutil
 import pytest
 
-from e2e.helpers import ONE_THREAD, OPEN, Proxy, complaint, potluck
+from kit.processes import ONE_THREAD, OPEN, complaint, potluck
+from kit.proxy import Proxy
+from kit.waiting import eventually
 from potluck.local import HANG_S, Process
-from waiting import eventually
 
 PRIVATE = ["--host", "127.0.0.1"]
 PROMPT = "the potluck that nobody else shall read about"
@@ -53,7 +55,7 @@ class Swarm:
     def join(self, url: str, name: str) -> Process:
         return Process(["join", url, "0-5", "--name", name, *ONE_THREAD], POTLUCK_DATA=str(self.data / name))
 
-    def ask(self, path: str, key: str = "", **request: object) -> httpx.Response:
+    def ask(self, path: str, key: str = "", **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.request(
             "POST" if request else "GET", f"{self.url}{path}", headers=headers, timeout=HANG_S, **request
@@ -119,6 +121,7 @@ def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
         assert "This invite is used up" in complaint("join", invite, "--name", "other")
         with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=bens, max_retries=0, timeout=HANG_S) as client:
             answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8)
+        assert answer.usage is not None
         assert answer.usage.completion_tokens > 0
         status = swarm.ask("/status", key).text
         account = swarm.ask("/v1/account", key).json()

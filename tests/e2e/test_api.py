@@ -10,7 +10,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
 from potluck.coordinator.http.openapi import describe
 from potluck.coordinator.http.routes import ENDPOINTS
 from potluck.local import HANG_S, LocalSwarm

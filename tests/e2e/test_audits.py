@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD, PYTHON, staying
+from kit.waiting import eventually
 from potluck.local import LocalSwarm
-from waiting import eventually
 
 HOSTILE = Path(__file__).parents[2] / "benchmarks" / "hostile_node.py"
 
@@ -25,10 +23,8 @@ def test_a_node_that_lies_is_put_in_quarantine_and_answers_become_right(
                 swarm.add_node(layers, "--name", f"{layers} {name}")
         swarm.wait_covered()
         log = tmp_path / "hostile.txt"
-        with log.open("w") as output:
-            arguments = [swarm.url, span, "--attack", attack, "--model", str(tiny)]
-            liar = subprocess.Popen([sys.executable, HOSTILE, *arguments], stdout=output, env=None)
-        try:
+        arguments = [swarm.url, span, "--attack", attack, "--model", tiny]
+        with staying(*PYTHON, HOSTILE, *arguments, log=log):
             eventually(lambda: "Serving layers" in log.read_text())
             client = client_of(swarm)
             prompt = tiny_unsplit.encode("the potluck of liars")
@@ -40,9 +36,6 @@ def test_a_node_that_lies_is_put_in_quarantine_and_answers_become_right(
                     break
             eventually(lambda: "The coordinator no longer uses this node: its" in log.read_text())
             swarm.coordinator.wait_for("is put in quarantine: its")
-        finally:
-            liar.terminate()
-            liar.wait()
         swarm.wait_until(lambda status: [node["state"] for node in status["nodes"]] == ["ready"] * 4)
         expected = tiny_unsplit.text(prompt, 20)
         answer = client.completions.create(model="tiny", prompt=prompt, max_tokens=20, temperature=0)

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import httpx
 import openai
@@ -14,8 +15,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from e2e.helpers import LOCAL, check_greedy, complaint
-from newcomer import GREETING, answer
+from kit.newcomer import GREETING, answer
+from kit.processes import LOCAL, complaint
+from kit.tiny_gguf import write_tiny_gguf
+from kit.unsplit import check_greedy
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.config import node_url
 from potluck.types import Capacity, Span, Speed
@@ -35,8 +39,6 @@ from potluck.wire.messages import (
     Threads,
     Welcome,
 )
-from tiny import write_tiny_gguf
-from waiting import eventually
 
 # Models
 
@@ -156,13 +158,13 @@ def fake_node(swarm: LocalSwarm) -> Iterator[ClientConnection]:
 
 def introduce(link: ClientConnection) -> None:
     link.send(GREETING)
-    link.send(answer(link.recv(timeout=HANG_S), HELLO))
+    link.send(answer(link.recv(timeout=HANG_S, decode=False), HELLO))
 
 
 def next_step(link: ClientConnection) -> Step:
     """The one that it is sent next; it lives, and says so."""
     while True:
-        message, _ = decode_from_coordinator(link.recv(timeout=HANG_S))
+        message, _ = decode_from_coordinator(link.recv(timeout=HANG_S, decode=False))
         if isinstance(message, Step):
             return message
         if isinstance(message, Ping):
@@ -174,7 +176,7 @@ def told_reason(link: ClientConnection) -> str:
     reason = ""
     with suppress(ConnectionClosed):
         while True:
-            message, _ = decode_from_coordinator(link.recv(timeout=HANG_S))
+            message, _ = decode_from_coordinator(link.recv(timeout=HANG_S, decode=False))
             if isinstance(message, Refusal):
                 reason = message.reason
     return reason
@@ -209,7 +211,7 @@ def test_a_malformed_frame_drops_the_node_and_no_other(tiny_swarm, tiny_unsplit,
     with fake_node(tiny_swarm) as link:
         if admitted:
             introduce(link)
-            assert isinstance(decode_from_coordinator(link.recv(timeout=HANG_S))[0], Welcome)
+            assert isinstance(decode_from_coordinator(link.recv(timeout=HANG_S, decode=False))[0], Welcome)
         with suppress(ConnectionClosed):  # a frame over the limit is cut off while it is sent
             link.send(frame)
         reason = told_reason(link)
@@ -238,7 +240,7 @@ def test_an_answer_survives_a_node_that_sends_nonsense(tiny_swarm, tiny_unsplit,
     """The fake claims to be the fastest, so that the answer begins with it."""
     with fake_node(tiny_swarm) as link:
         introduce(link)
-        link.recv(timeout=HANG_S)
+        link.recv(timeout=HANG_S, decode=False)
         link.send(READY)
         tiny_swarm.wait_until(lambda status: status["served"] == [2, 2, 1, 1, 1, 1])
         with ThreadPoolExecutor(1) as threads:
@@ -282,7 +284,7 @@ def client(tiny_swarm, client_of) -> openai.OpenAI:
     return client_of(tiny_swarm)
 
 
-def rejected(swarm: LocalSwarm, path: str, **body: object) -> dict[str, object]:
+def rejected(swarm: LocalSwarm, path: str, **body: Any) -> dict[str, object]:
     reply = httpx.post(f"{swarm.url}{path}", timeout=HANG_S, **body)
     assert 400 <= reply.status_code < 500
     error = reply.json()["error"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,12 @@ import httpx
 import psutil
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck, speaking
+from kit.tiny_hf import write_tiny_hf
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.agent import _LEAVE_S
 from potluck.types import Span, even_spans
-from tiny_hf import write_tiny_hf
-from waiting import eventually
 
 
 def test_status_tells_who_serves_what(tiny_swarm):
@@ -201,8 +200,10 @@ def test_demo_ends_and_takes_its_swarm_along(smollm2, ready: Callable[[Process],
 
 def test_chat_ends_while_it_waits_and_while_it_answers(tiny_swarm):
     for question in ("", "hello\n"):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen([*POTLUCK, "chat", tiny_swarm.url], text=True, **pipes) as chat:
+        with speaking(*POTLUCK, "chat", tiny_swarm.url) as chat:
+            assert chat.stdin is not None
+            assert chat.stdout is not None
+            assert chat.stderr is not None
             assert chat.stdout.readline().startswith("Talking to tiny")
             chat.stdin.write(question)
             chat.stdin.flush()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import potluck
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.client import Client
 from potluck.engine.base import Segment
 from potluck.errors import PotluckError
@@ -43,6 +44,7 @@ def test_a_streamed_chat_and_how_far_its_prompt_is_read(connected: Client) -> No
     assert next(answer)
     assert told == sorted(set(told))
     assert told[-1][0] == told[-1][1] > 64
+    assert isinstance(answer, Generator)
     answer.close()
 
 

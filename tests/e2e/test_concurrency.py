@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
+from typing import Any
 
 import httpx
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
 from potluck.local import HANG_S, LocalSwarm
 from potluck.types import Span, even_spans
 
@@ -60,7 +61,8 @@ def test_an_answer_that_outlives_another_is_the_answer_that_it_is_alone(client, 
     assert head + logprobs(answer) == alone
 
 
-def scores(client, model: str, prompt: str | list[int], logprobs: int) -> list[float | None]:
+def scores(client, model: str, prompt: str | list[int], logprobs: int) -> list[Any]:
+    """None for the first token of a text, which nothing comes before; a number for each other."""
     reply = client.completions.create(model=model, prompt=prompt, max_tokens=0, echo=True, logprobs=logprobs)
     assert reply.usage.completion_tokens == 0
     return reply.choices[0].logprobs.token_logprobs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from e2e.helpers import LOCAL, ONE_THREAD, check_greedy, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
+from kit.unsplit import check_greedy
 from potluck.local import LocalSwarm
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from e2e.helpers import LOCAL, potluck
+from kit.processes import LOCAL, potluck
 from potluck import __version__
 from potluck.local import LocalSwarm
 

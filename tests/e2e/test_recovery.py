@@ -5,16 +5,19 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import httpx
 import openai
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD, Proxy, complaint, memory_for, potluck
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
+from kit.proxy import Proxy
+from kit.unsplit import memory_for
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.node.agent import _LEAVE_S
 from potluck.types import Span
-from waiting import eventually
 
 TOKENS = 1500
 PROMPT = "the potluck"
@@ -34,6 +37,7 @@ def ask(client: openai.OpenAI) -> Iterator[str]:
     for chunk in stream:
         for choice in chunk.choices:
             yield choice.text
+    assert chunk.usage is not None
     assert chunk.usage.completion_tokens == TOKENS
 
 
@@ -80,6 +84,10 @@ def twins(tiny) -> Iterator[tuple[LocalSwarm, dict[str, Process], Proxy]]:
 def serving(swarm: LocalSwarm, names: Iterable[str]) -> str:
     [name] = [node["name"] for node in swarm.status()["nodes"] if node["sessions"] and node["name"] in names]
     return name
+
+
+def serves_again(node: Process) -> bool:
+    return sum("Serving layers" in line for line in node.lines) == 2
 
 
 def longest_step(swarm: LocalSwarm, name: str) -> int:
@@ -192,6 +200,6 @@ def test_a_coordinator_that_comes_back_finds_its_nodes_again(tiny, client_of, un
         with Process(["serve", str(tiny), "--port", port, *LOCAL]) as coordinator:
             coordinator.wait_for("http://")
             for node in swarm.nodes:
-                eventually(lambda node=node: sum("Serving layers" in line for line in node.lines) == 2)
+                eventually(partial(serves_again, node))
             assert "".join(ask(client_of(swarm))) == undisturbed
             assert all(sum("Loading layers" in line for line in node.lines) == 1 for node in swarm.nodes)

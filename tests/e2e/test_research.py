@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.engine.base import Segment
 from potluck.local import HANG_S, LocalSwarm
 

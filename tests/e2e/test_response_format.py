@@ -11,11 +11,11 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from e2e.helpers import Unsplit
+from kit.unsplit import Unsplit
 from potluck.coordinator.generation.grammar import Grammars
 from potluck.coordinator.text.template import ChatTemplate
 
-QUESTION = [{"role": "user", "content": "Describe a person as JSON."}]
+QUESTION: list[Any] = [{"role": "user", "content": "Describe a person as JSON."}]
 
 
 class Person(BaseModel):
@@ -25,7 +25,7 @@ class Person(BaseModel):
 
 
 COLOUR = {"enum": ["red", "green", "blue"]}
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}, "colour": COLOUR},
     "required": ["name", "age", "colour"],
@@ -39,9 +39,8 @@ def keeping_to(schema: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def chat(client: openai.OpenAI, name: str) -> Callable[..., Any]:
-    return lambda **options: client.chat.completions.create(
-        **{"model": name, "messages": QUESTION, "max_tokens": 60, "temperature": 0} | options
-    )
+    usual: dict[str, Any] = {"model": name, "messages": QUESTION, "max_tokens": 60, "temperature": 0}
+    return lambda **options: client.chat.completions.create(**usual | options)
 
 
 def unsplit_answer(unsplit: Unsplit, schema: dict[str, Any]) -> str:

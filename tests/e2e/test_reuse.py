@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from e2e.helpers import LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
 
@@ -95,7 +95,7 @@ def test_a_prompt_of_several_steps_that_shares_its_beginning(tiny_swarm, fresh, 
 
 def test_sampling_with_a_seed_is_the_same_the_second_time(tiny_swarm, client_of, tiny_unsplit, alice):
     client, prompt = client_of(tiny_swarm), tiny_unsplit.encode(alice)[1200:1300]
-    options = {"temperature": 1.2, "top_p": 0.9, "seed": 3}
+    options: dict[str, Any] = {"temperature": 1.2, "top_p": 0.9, "seed": 3}
     (first, none), (second, cached) = (complete(client, prompt, **options) for _ in range(2))
     assert (none, cached) == (0, len(prompt) - 1)
     assert second == first

@@ -11,17 +11,18 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from e2e.helpers import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck
+from kit.processes import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck, python
+from kit.waiting import eventually
 from potluck import __version__
 from potluck.cli import app
 from potluck.local import HANG_S, LocalSwarm
-from waiting import eventually
 
 
 class Terminal:
@@ -105,11 +106,15 @@ with ConsoleReporter() as reporter:
 """
 
 
+def shows_bar(terminal: Terminal, phase: str) -> bool:
+    return terminal.shows(f"{phase} \x1b") and terminal.shows(" 40%")
+
+
 def test_a_node_shows_each_phase_as_a_bar():
     with Terminal("-c", REPORT, program=[sys.executable]).open() as terminal:
         for phase in ("Fetching", "Loading"):
             terminal.type(f"{phase} 0.4\n")
-            eventually(lambda phase=phase: terminal.shows(f"{phase} \x1b") and terminal.shows(" 40%"))
+            eventually(partial(shows_bar, terminal, phase))
 
 
 @pytest.mark.parametrize(
@@ -185,8 +190,9 @@ def test_the_version_is_told():
 def test_the_shell_completes_commands_and_options(monkeypatch: pytest.MonkeyPatch):
     def complete(words: str, word: int) -> list[str]:
         asked = {**os.environ, "_POTLUCK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(word)}
-        command = [POTLUCK[0], "-c", "import sys; sys.argv[0] = 'potluck'; from potluck.cli import main; main()"]
-        return subprocess.run(command, env=asked, capture_output=True, text=True, check=True).stdout.split()
+        return python(
+            "-c", "import sys; sys.argv[0] = 'potluck'; from potluck.cli import main; main()", env=asked
+        ).split()
 
     assert complete("potluck st", 1) == ["status"]
     assert complete("potluck node pa", 2) == ["pause"]

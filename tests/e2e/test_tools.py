@@ -9,14 +9,14 @@ from typing import Any
 import openai
 import pytest
 
-from e2e.helpers import EXACT, LOCAL, ONE_THREAD
+from kit.processes import LOCAL, ONE_THREAD
+from kit.tiny_gguf import CHAT_TEMPLATE, EXACT, bpe_tokens, write_tiny_gguf
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
-from tiny import CHAT_TEMPLATE, bpe_tokens, write_tiny_gguf
 
-QUESTION = {"role": "user", "content": "Will it rain in Cologne?"}
+QUESTION: Any = {"role": "user", "content": "Will it rain in Cologne?"}
 CITY = {"type": "object", "properties": {"city": {"enum": ["Cologne", "Rome"]}}, "required": ["city"]}
-TOOL = {"type": "function", "function": {"name": "rain", "description": "Asks the weather.", "parameters": CITY}}
+TOOL: Any = {"type": "function", "function": {"name": "rain", "description": "Asks the weather.", "parameters": CITY}}
 CALL = {
     "type": "object",
     "properties": {"name": {"const": "rain"}, "parameters": {**CITY, "additionalProperties": False}},
@@ -28,8 +28,14 @@ CALL = {
 
 @pytest.fixture
 def chat(client: openai.OpenAI, name: str) -> Callable[..., Any]:
-    form = {"type": "json_schema", "json_schema": {"name": "call", "schema": CALL}}
-    options = {"model": name, "messages": [QUESTION], "tools": [TOOL], "response_format": form, "temperature": 0}
+    form: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "call", "schema": CALL}}
+    options: dict[str, Any] = {
+        "model": name,
+        "messages": [QUESTION],
+        "tools": [TOOL],
+        "response_format": form,
+        "temperature": 0,
+    }
     return lambda **changes: client.chat.completions.create(**options | changes)
 
 
@@ -108,7 +114,13 @@ def asked(taught: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]) 
     model = client.models.list().data[0].id
 
     def ask(**changes: Any) -> Any:
-        options = {"model": model, "messages": [QUESTION], "tools": TOOLS, "temperature": 0, "max_tokens": 300}
+        options: dict[str, Any] = {
+            "model": model,
+            "messages": [QUESTION],
+            "tools": TOOLS,
+            "temperature": 0,
+            "max_tokens": 300,
+        }
         whole = client.chat.completions.create(**options | changes)
         with client.chat.completions.stream(**options | changes) as stream:
             put_together = stream.get_final_completion()

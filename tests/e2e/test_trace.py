@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 
-from e2e.helpers import LOCAL, complaint, potluck
+from kit.processes import LOCAL, complaint, potluck
 from potluck.local import HANG_S, LocalSwarm
 
 SENTENCE = (

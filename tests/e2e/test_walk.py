@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from documents import ROOT, Running, commands, filled, finish
+from kit.documents import ROOT, Running, commands, filled, run_command
+from kit.processes import finish
 
 LEFT_OUT = {
     r"make test": "this test is a part of it",
@@ -30,7 +30,7 @@ A bound that ends a hang: two cores compile it in some 5 minutes.
 def clone(tmp_path: Path) -> Iterator[Path]:
     """What is tracked, as it is in the working tree."""
     folder = tmp_path / "potluck"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = finish("git", "ls-files", "-z", cwd=ROOT).stdout
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
@@ -58,7 +58,7 @@ def walk(way: str, clone: Path, env: dict[str, str]) -> Iterator[tuple[str, str]
                 continue
             text = filled(command.text, substitutions)
             if (stays := re.match("potluck (serve|join)", text)) is None:
-                yield command.text, finish(replace(command, text=text), clone, env, INSTALL_S)
+                yield command.text, run_command(replace(command, text=text), clone, env, INSTALL_S)
                 continue
             running = stack.enter_context(Running(text, clone, env))
             if stays[1] == "serve":

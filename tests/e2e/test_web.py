@@ -16,10 +16,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from e2e.helpers import LOCAL, ONE_THREAD, Proxy
+from kit.processes import LOCAL, ONE_THREAD
+from kit.proxy import Proxy
+from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span, even_spans
-from waiting import eventually
 
 CHROMIUM = shutil.which("chromium")
 HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>
@@ -211,7 +212,8 @@ def test_a_long_message_is_seen_being_read(visit, tiny_swarm: LocalSwarm) -> Non
 
 def endless(route: Route) -> str:
     """The page's own request, for an answer that the model itself may not end, the same every time."""
-    return json.dumps({**route.request.post_data_json, "ignore_eos": True, "temperature": 0})
+    asked: dict[str, Any] = route.request.post_data_json or {}
+    return json.dumps({**asked, "ignore_eos": True, "temperature": 0})
 
 
 def test_a_hostile_answer_stays_text(visit, tiny_swarm: LocalSwarm, complaints) -> None:
@@ -268,7 +270,7 @@ def test_nothing_keeps_anybody_out(visit, tiny_swarm: LocalSwarm, scheme: str, w
         page.get_by_role("button", name=close).click()
 
 
-STATES = [
+STATES: list[tuple[dict[str, Any], str]] = [
     ({"state": "loading", "progress": 0.5}, "loading 50 %"),
     ({"state": "ready"}, "ready"),
     *(({"state": "ready", "sessions": count}, f"busy, {count} stream{'s' * (count > 1)}") for count in (1, 2, 3, 4)),
@@ -367,8 +369,7 @@ def test_an_answer_that_waits_for_lost_layers_says_so(visit, tiny: Path) -> None
 
 
 def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, tiny: Path, tmp_path: Path) -> None:
-    data = {"POTLUCK_DATA": str(tmp_path)}
-    with Process(["serve", str(tiny), "--port", "0", "--host", "127.0.0.1"], **data) as coordinator:
+    with Process(["serve", str(tiny), "--port", "0", "--host", "127.0.0.1"], POTLUCK_DATA=str(tmp_path)) as coordinator:
         [url] = re.findall(r"http://\S+", coordinator.wait_for("Serving "))
         secret = Path(coordinator.wait_for("Your own is in ")[15:-1]).read_text().strip()
         page = visit(url)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kit.pipeline import Pipeline, Unsplit, closing, greedy
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.types import Span, even_spans
-from tiny import write_tiny_gguf
 
 
 def cuts(layers: int) -> Iterator[list[Span]]:

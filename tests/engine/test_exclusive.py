@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ import llama_cpp
 import pytest
 
 from kit.groups import PYTORCH
+from kit.processes import PYTHON, finish, python
 from potluck.engine.exclusive import claim_process
 from potluck.errors import EngineError
 
@@ -39,7 +39,7 @@ def test_the_second_library_is_refused(library: str, module: str, told: str, mon
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = finish(*PYTHON, "-c", code)
     assert done.returncode == 1, done.stderr
     return done.stderr.splitlines()[-1]
 
@@ -73,7 +73,7 @@ TransformersEngine({}, {}, span=Span(0, 0), capacity=Capacity(1, 1, 1), threads=
 )
 def test_a_node_loads_the_library_of_its_engine_alone(engine: str, absent: str) -> None:
     code = f"import sys, potluck.node.agent, {engine}; sys.exit({absent!r} in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python("-c", code)
 
 
 LOADS_BOTH = """
@@ -94,11 +94,9 @@ def pytest_configure(config):
 def test_a_test_that_loads_both_libraries_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "test_both.py").write_text(LOADS_BOTH)
     (tmp_path / "conftest.py").write_text(REGISTERS)
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path]
+    command = [*PYTHON, "-m", "pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path]
     environment = {name: value for name, value in os.environ.items() if name != "POTLUCK_TESTS_CHILD"}
-    done = subprocess.run(
-        command, env=environment | {"PYTHONPATH": str(TESTS)}, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = finish(*command, env=environment | {"PYTHONPATH": str(TESTS)}, cwd=tmp_path)
     assert done.returncode == 3
     assert "PyTorch and llama.cpp are both loaded after test_both.py::test_it" in done.stdout + done.stderr
 

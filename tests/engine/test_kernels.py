@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from gguf import GGMLQuantizationType
 
 from kit.kernels import KERNEL_SETS, KernelSet
+from kit.processes import python
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine.library_report import parse_kernels
-from tiny import write_tiny_gguf
 
 TELL = """
 import sys
@@ -29,10 +28,7 @@ print(c.llama_print_system_info().decode())
 def tell(model: Path, kernels: KernelSet | None = None) -> tuple[str, str]:
     """A twin mark, and what llama.cpp says of its kernels, from a process with this set or with the installed one."""
     environment = os.environ | ({"LLAMA_CPP_LIB_PATH": str(kernels.folder)} if kernels else {})
-    command = [sys.executable, "-c", TELL, str(model)]
-    mark, system = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    mark, system = python("-c", TELL, model, env=environment).splitlines()
     return mark, system
 
 

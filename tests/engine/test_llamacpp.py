@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine import tap
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
@@ -17,7 +18,6 @@ from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import Attention, Capacity, Span
-from tiny import write_tiny_gguf
 
 LAYERS = 4
 TOKENS = np.arange(1, 21, dtype=np.int32)
@@ -310,9 +310,9 @@ def test_bytes_that_llama_cpp_would_not_write_are_refused(middle):
         forged[place] ^= 0x41
         with pytest.raises(EngineError):
             middle.restore(2, bytes(forged))
-    for forged in (b"", state[:-1], state + b"\0", state[:words], bytes(len(state))):
+    for other in (b"", state[:-1], state + b"\0", state[:words], bytes(len(state))):
         with pytest.raises(EngineError):
-            middle.restore(2, bytes(forged))
+            middle.restore(2, other)
     assert (middle.sessions, middle.length(2)) == (1, 0)
 
 

@@ -77,7 +77,7 @@ def test_the_batch_mix_does_not_change_a_bit(smollm2, prompts, tmp_path):
 
         expected = [alone(session) for session in range(4)]
         pipeline.restart()
-        together = [[] for _ in range(4)]
+        together: list[list[bytes]] = [[] for _ in range(4)]
         data = [prompts[session] + session for session in range(4)]
         position = [0] * 4
         for _ in range(4):

@@ -368,7 +368,7 @@ def test_the_dtype_is_the_checkpoints(llama: Checkpoint, tmp_path: Path) -> None
     assert np.array_equal(logits, torch.from_numpy(logits).bfloat16().float().numpy())
 
 
-BAD_MODELS = {
+BAD_MODELS: dict[str, dict[str, Any]] = {
     "knows no model of the type 'nonsense'": {"model_type": "nonsense"},
     "knows no model of the type None": {"model_type": None},
     "has no causal language model of the type 'vit'": {"model_type": "vit"},

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.engine.probe import Trial, measure, probe_input
@@ -20,13 +22,15 @@ from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, Span
-from tiny import write_tiny_gguf
 
 LAYERS = 4
 WHOLE, MIDDLE = Span(0, LAYERS - 1), Span(1, 2)
 FLOATS = ("F32", "F16", "BF16")
 QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
-GEOMETRIES = {"small": {"hidden": 64, "feed_forward": 128}, "odd": {"hidden": 96, "heads": 3, "feed_forward": 160}}
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "small": {"hidden": 64, "feed_forward": 128},
+    "odd": {"hidden": 96, "heads": 3, "feed_forward": 160},
+}
 """Kernels take the matrices of one geometry and leave those of the other to slower ones."""
 
 

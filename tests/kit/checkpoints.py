@@ -6,7 +6,6 @@ As a program: `python -m kit.checkpoints TENSORS.npz CHECKPOINT` writes one.
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,12 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from kit.processes import python
+
 _without = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
 def needs_torch(test: Test) -> Test:
     """Marks a test that has another process use PyTorch."""
-    return pytest.mark.torch(_without(test))
+    marked: Test = pytest.mark.torch(_without(test))
+    return marked
 
 
 Test = TypeVar("Test", bound=Callable[..., object])
@@ -31,9 +33,9 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 def save_checkpoint(path: Path, tensors: Arrays) -> None:
     """What `torch.save` writes of a dictionary of these tensors."""
     arrays = path.with_suffix(".npz")
-    np.savez(arrays, **tensors)
+    np.savez(arrays, allow_pickle=False, **tensors)
     here = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-m", "kit.checkpoints", arrays, path], cwd=here, check=True)
+    python("-m", "kit.checkpoints", arrays, path, cwd=here)
     arrays.unlink()
 
 

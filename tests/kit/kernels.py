@@ -79,7 +79,7 @@ def _compile(kernels: KernelSet, source: Path, build: Path) -> None:
     ]
     options += [f"-DCMAKE_CXX_FLAGS=-w -include {ROOT / 'native' / 'amx.h'}", *chosen, *without]
     subprocess.run(["cmake", "-S", source, "-B", build, *options], check=True, stdout=subprocess.DEVNULL)
-    command = ["cmake", "--build", build, "--target", "ggml-cpu", "--parallel", str(os.cpu_count())]
+    command = ["cmake", "--build", str(build), "--target", "ggml-cpu", "--parallel", str(os.cpu_count())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     kernels.folder.mkdir(parents=True, exist_ok=True)
     for file in library_folder().iterdir():
@@ -108,7 +108,7 @@ def _source(folder: Path) -> Path:
         "--no-binary",
         "llama-cpp-python",
         "-d",
-        folder,
+        str(folder),
         package,
     ]
     subprocess.run(command, check=True)

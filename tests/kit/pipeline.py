@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import llama_cpp.llama_cpp as c
 import numpy as np
@@ -89,7 +89,7 @@ class Pipeline:
         return parts[-1][0] if wanted == 1 else np.concatenate(parts)
 
     def _chunk(self, data: Tokens, wanted: int) -> Logits:
-        rows = data
+        rows: npt.NDArray[Any] = data
         for engine in self.engines:
             segment = Segment(1, self._position, rows, engine.span.last, min(wanted, len(data)))
             [rows] = engine.forward([segment])
@@ -109,7 +109,7 @@ def greedy(model: Unsplit | Pipeline, prompt: Tokens, tokens: int = TOKENS) -> L
     model.restart()
     logits = [model.feed(prompt)]
     while len(logits) < tokens:
-        logits.append(model.feed(logits[-1].argmax(keepdims=True).astype(np.int32)))
+        logits.append(model.feed(logits[-1].argmax(axis=-1, keepdims=True).astype(np.int32)))
     return np.stack(logits)
 
 

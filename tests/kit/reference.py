@@ -6,7 +6,6 @@ As a program: `python -m kit.reference CASES FOLDER`, so that the tests' own pro
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from kit.processes import python
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +53,7 @@ def tokens(count: int = 40, seed: int = 0) -> Tokens:
 
 def make_references(cases: Cases, folder: Path) -> dict[str, Reference]:
     here = Path(__file__).parent.parent
-    subprocess.run([sys.executable, "-m", "kit.reference", json.dumps(cases), folder], cwd=here, check=True)
+    python("-m", "kit.reference", json.dumps(cases), folder, cwd=here)
     return {name: _read(folder / name) for name in cases}
 
 
@@ -79,7 +80,7 @@ def _make(name: str, settings: Mapping[str, Any], folder: Path) -> None:
     model.save_pretrained(folder, max_shard_size="200KB")
     prompt, continuation = _clear_greedy(model)
     logits = {f"logits-{count}": _logits(model, tokens(count)) for count in (40, LONG)}
-    np.savez(folder / "reference.npz", prompt=prompt, continuation=continuation, **logits)
+    np.savez(folder / "reference.npz", allow_pickle=False, prompt=prompt, continuation=continuation, **logits)
 
 
 def _logits(model: PreTrainedModel, sequence: npt.ArrayLike) -> Logits:

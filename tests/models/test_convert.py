@@ -7,6 +7,7 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import ModelError, SpanError
 from potluck.models.arrays import read_array, to_float32
 from potluck.models.convert import QUANTIZE
@@ -15,7 +16,6 @@ from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span, span_file_name
 from potluck.types import Span
-from tiny_hf import write_tiny_hf
 
 
 def no_progress(_nbytes):
@@ -143,6 +143,7 @@ def test_llama_3_rope_factors_keep_short_waves_and_stretch_long_ones(tmp_path):
     model = write_tiny_hf(tmp_path / "llama", "llama", rope_theta=10000.0, rope_scaling=scaling)
     config = json.loads((model / "config.json").read_text())
     factors = rope_factors("config.json", config)
+    assert factors is not None
     assert factors.shape == (16,)
     assert factors[0] == 1
     assert factors[-1] == 8
@@ -215,7 +216,7 @@ def test_finished_conversions_survive_an_interruption(tmp_path):
     assert not out.exists()
     assert source.given > download_size(pieces) // 3
     source.budget = 1 << 40
-    seen = []
+    seen: list[int] = []
     write_span_file(out, header, pieces, source, seen.append)
     assert source.given == download_size(pieces) == sum(seen)
     assert out.read_bytes() == convert_bytes(model, Span(1, 2))

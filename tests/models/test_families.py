@@ -5,6 +5,7 @@ f16 weights and llama.cpp's own rounding (its kernels turn activations to f16 as
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -18,7 +19,7 @@ from potluck.models.modelfile import write_model_file
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
-from potluck.types import Attention, Capacity, Span
+from potluck.types import Attention, Capacity, Quantize, Span
 
 pytestmark = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("torch", "transformers"))), reason="transformers is not installed"
@@ -34,7 +35,7 @@ LLAMA3 = {
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
 
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "neox-parallel": ("GPTNeoX", {}),
     "neox-serial-half-rotary": ("GPTNeoX", {"use_parallel_residual": False, "rotary_pct": 0.5}),
     "neox-tied": ("GPTNeoX", {"tie_word_embeddings": True}),
@@ -160,7 +161,7 @@ def test_the_converted_file_gives_the_same_in_stock_llama_cpp(saved, tmp_path):
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     out = tmp_path / "model.gguf"
-    write_model_file(open_model(folder), out, "f16", LocalSource(folder))
+    write_model_file(open_model(folder), out, Quantize.F16, LocalSource(folder))
     stock = llama_cpp.Llama(
         str(out), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True, use_extra_bufts=False, verbose=False
     )

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.errors import IntegrityError, ModelError, SpanError
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import engines_for, plan_span
 from potluck.types import Span
-from tiny import write_tiny_gguf
 
 
 def no_progress(_nbytes):
@@ -48,7 +48,7 @@ def test_equal_models_have_equal_digests_wherever_they_lie(tmp_path):
 
 def test_hashing_is_done_once_for_each_state_of_the_file(tmp_path):
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
-    hashed = []
+    hashed: list[int] = []
     first = open_model(path, hashed.append)
     assert sum(hashed) == sum(tensor.nbytes for tensor in first.tensors)
     hashed.clear()
@@ -137,7 +137,7 @@ def test_an_interrupted_span_file_is_taken_up_where_it_stopped(tmp_path):
         write_span_file(out, header, pieces, source, no_progress)
     assert not out.exists()
     before, source.stop_after = source.given, None
-    seen = []
+    seen: list[int] = []
     write_span_file(out, header, pieces, source, seen.append)
     assert source.given == download_size(pieces)
     assert before > download_size(pieces) // 3
@@ -216,7 +216,7 @@ class CountingSource(LocalSource):
     """Counts what it gives; is interrupted after `stop_after` bytes."""
 
     given = 0
-    stop_after = None
+    stop_after: int | None = None
 
     def stream(self, file, offset, nbytes):
         for chunk in super().stream(file, offset, nbytes):

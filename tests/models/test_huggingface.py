@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kit.checkpoints import needs_torch, save_checkpoint
+from kit.tiny_hf import write_safetensors, write_tiny_hf
 from potluck.errors import IntegrityError, ModelError
 from potluck.models import families
 from potluck.models.arrays import read_array, to_float32
@@ -13,7 +14,6 @@ from potluck.models.huggingface import span_tensors
 from potluck.models.sources import LocalSource, local_source, open_model
 from potluck.models.spans import engines_for
 from potluck.types import Span
-from tiny_hf import write_safetensors, write_tiny_hf
 
 INDEX = "model.safetensors.index.json"
 
@@ -46,7 +46,7 @@ def test_shards_do_not_change_the_digest_but_weights_do(tmp_path):
 
 
 def test_hashing_is_done_once_for_each_state_of_all_files(model):
-    hashed = []
+    hashed: list[int] = []
     first = open_model(model, hashed.append)
     assert sum(hashed) == sum(tensor.nbytes for tensor in first.tensors)
     hashed.clear()
@@ -111,7 +111,7 @@ def test_buffers_of_old_checkpoints_are_left_out(tmp_path):
     folder = write_tiny_hf(tmp_path / "neox", "gpt_neox", layers=1)
     old = {
         "gpt_neox.layers.0.attention.bias": np.ones((1, 1, 8, 8), np.bool_),
-        "gpt_neox.layers.0.attention.masked_bias": np.float32(-1e9).reshape(()),
+        "gpt_neox.layers.0.attention.masked_bias": np.full((), -1e9, np.float32),
         "gpt_neox.layers.0.attention.rotary_emb.inv_freq": np.ones(4, np.float32),
     }
     write_safetensors(folder / "old.safetensors", old)

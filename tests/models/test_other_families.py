@@ -1,5 +1,7 @@
 """Families that only the transformers engine runs, as transformers saves them: what their spans consist of."""
 
+from typing import Any
+
 import pytest
 
 from potluck.models.huggingface import span_tensors
@@ -7,7 +9,7 @@ from potluck.models.sources import open_model
 from potluck.models.spans import engines_for
 from potluck.types import Span
 
-OTHERS = {
+OTHERS: dict[str, dict[str, Any]] = {
     "Gemma3": {"model_type": "Gemma3Text", "head_dim": 16},
     "Mixtral": {"num_local_experts": 2},
     "GPT2": {},

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fileserver import FileServer
+from kit.fileserver import FileServer
+from kit.tiny_gguf import write_tiny_gguf
+from kit.waiting import eventually
 from potluck.errors import IntegrityError
 from potluck.models import peer_source, sources
 from potluck.models.manifest import Manifest
@@ -21,8 +23,6 @@ from potluck.models.sources import CoordinatorSource, local_source, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span
 from potluck.types import Span
-from tiny import write_tiny_gguf
-from waiting import eventually
 
 SPAN = Span(1, 4)
 TOKEN = "token"
@@ -127,7 +127,7 @@ def test_of_two_nodes_the_faster_gives_most(coordinator, node, manifest, right, 
 
 def test_a_node_that_lies_is_never_asked_again(coordinator, node, manifest, right, tmp_path, caplog):
     node[0].flips = 1 << 30
-    seen = []
+    seen: list[int] = []
     size = write(manifest, source_of(coordinator, *node), tmp_path / "span.gguf", seen.append)
     assert (tmp_path / "span.gguf").read_bytes() == right
     assert sum(seen) == size

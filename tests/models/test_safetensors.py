@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from kit.tiny_hf import write_safetensors
 from potluck.errors import ModelError
 from potluck.models.files import LocalSource
 from potluck.models.safetensors import read_safetensors
-from tiny_hf import write_safetensors
 
-TENSORS = {"a.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(5, np.float16)}
+TENSORS: dict[str, np.ndarray] = {
+    "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "b": np.ones(5, np.float16),
+}
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from fileserver import FileServer
 from kit.checkpoints import needs_torch, save_checkpoint
+from kit.fileserver import FileServer
+from kit.tiny_gguf import write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import IntegrityError, ModelError, TicketExpired
 from potluck.models import sources
 from potluck.models.arrays import read_array
@@ -15,9 +17,7 @@ from potluck.models.huggingface import span_tensors
 from potluck.models.sources import CoordinatorSource, HubSource, LocalSource, local_source, open_hub, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span
-from potluck.types import Span
-from tiny import write_tiny_gguf
-from tiny_hf import write_tiny_hf
+from potluck.types import Quantize, Span
 
 
 def no_progress(_nbytes):
@@ -52,7 +52,7 @@ def coordinator(server):
 
 
 def plan(manifest, span):
-    return plan_span(manifest, span, "f16")
+    return plan_span(manifest, span, Quantize.F16)
 
 
 def write(coordinator, span, out, progress=no_progress):
@@ -72,7 +72,7 @@ def test_a_node_fetches_its_own_layers_and_no_more(model, server, coordinator, t
     total = sum(tensor.nbytes for tensor in manifest.tensors)
     table = manifest.vocabulary * manifest.hidden_size * 2
     ends = table * ((span.first == 0) + (span.last == 43))
-    seen = []
+    seen: list[int] = []
     write(coordinator, span, tmp_path / "span.gguf", seen.append)
     assert server.sent == sum(seen)
     assert server.sent <= total * 4 / 44 + total * 0.01 + ends
@@ -110,7 +110,7 @@ def test_a_download_that_was_stopped_goes_on_in_the_next_run(model, server, coor
     with pytest.raises(KeyboardInterrupt):
         write_span_file(tmp_path / "span.gguf", header, pieces, coordinator, stop_halfway)
     before = server.sent
-    seen = []
+    seen: list[int] = []
     write_span_file(tmp_path / "span.gguf", header, pieces, coordinator, seen.append)
     assert sum(seen) == download_size(pieces)
     largest = max(piece.tensors[0].nbytes for piece in pieces if piece.tensors)
@@ -122,7 +122,7 @@ def test_a_download_that_was_stopped_goes_on_in_the_next_run(model, server, coor
 def test_a_flipped_byte_is_noticed_and_fetched_again(model, server, coordinator, tmp_path):
     header, pieces = plan(coordinator.manifest(), Span(5, 8))
     server.flips = 1
-    seen = []
+    seen: list[int] = []
     write_span_file(tmp_path / "span.gguf", header, pieces, coordinator, seen.append)
     assert server.sent > download_size(pieces) == sum(seen)
     assert (tmp_path / "span.gguf").read_bytes() == locally(model, Span(5, 8), tmp_path / "local.gguf")

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
+from kit.tiny_gguf import CHAT_TEMPLATE, write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import ModelError
 from potluck.models.modelfile import write_model_file
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.tokenizer_metadata import tokenizer_entries
-from tiny import CHAT_TEMPLATE, write_tiny_gguf
-from tiny_hf import write_tiny_hf
+from potluck.types import Quantize
 
 tokenizers = pytest.importorskip("tokenizers")
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -84,7 +85,7 @@ def convert(tmp_path, tokenizer, **settings):
     model = write_tiny_hf(tmp_path / "model", layers=1, vocabulary=VOCABULARY)
     tokenizer.save(str(model / "tokenizer.json"))
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
-    write_model_file(open_model(model), tmp_path / "model.gguf", "q8_0", LocalSource(model))
+    write_model_file(open_model(model), tmp_path / "model.gguf", Quantize.Q8_0, LocalSource(model))
     return llama_cpp.Llama(str(tmp_path / "model.gguf"), vocab_only=True, verbose=False)
 
 
@@ -169,7 +170,7 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path):
 def test_a_missing_tokenizer_is_refused_before_anything_is_written(tmp_path):
     model = write_tiny_hf(tmp_path / "model", layers=1)
     with pytest.raises(ModelError, match=r"model/tokenizer\.json is missing"):
-        write_model_file(open_model(model), tmp_path / "model.gguf", "q8_0", LocalSource(model))
+        write_model_file(open_model(model), tmp_path / "model.gguf", Quantize.Q8_0, LocalSource(model))
     assert not list(tmp_path.glob("model.gguf*"))
 
 
@@ -183,11 +184,11 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
     model = write_tiny_hf(tmp_path / "model", layers=1)
     (tmp_path / "model.gguf").write_text("precious")
     with pytest.raises(ModelError, match=r"model\.gguf already exists: remove it, or choose another name"):
-        write_model_file(open_model(model), tmp_path / "model.gguf", "q8_0", LocalSource(model))
+        write_model_file(open_model(model), tmp_path / "model.gguf", Quantize.Q8_0, LocalSource(model))
     assert (tmp_path / "model.gguf").read_text() == "precious"
 
 
 def test_a_gguf_model_needs_no_conversion(tmp_path):
     manifest = open_model(write_tiny_gguf(tmp_path / "tiny.gguf"))
     with pytest.raises(ModelError, match="tiny is a GGUF file already"):
-        write_model_file(manifest, tmp_path / "copy.gguf", "q8_0", LocalSource(tmp_path))
+        write_model_file(manifest, tmp_path / "copy.gguf", Quantize.Q8_0, LocalSource(tmp_path))

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import pytest
 
-from node.test_engine_loop import FIRST, SPEED, ToyEngine, TwoCores
+from kit.runner import run_leaping
+from kit.toy_engine import FIRST, SPEED, ToyEngine, TwoCores
 from potluck.node import agent as module
 from potluck.node.agent import Agent
 from potluck.node.config import NodeConfig
@@ -21,7 +22,6 @@ from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Failed, FromNode, Hidden, Message, Pause, Ready, Released, Resume, Step, Welcome
 from potluck.wire.rows import pack_ids
-from waiting import run_leaping
 
 T = TypeVar("T")
 

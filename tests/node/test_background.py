@@ -3,6 +3,7 @@ import threading
 
 import pytest
 
+from kit.runner import run
 from potluck.local import HANG_S
 from potluck.node.background import Worker
 
@@ -13,7 +14,7 @@ def test_a_result_comes_back_and_always_from_the_same_daemon_thread() -> None:
         assert await worker.run(divmod, 7, 2) == (3, 1)
         return [await worker.run(threading.current_thread) for _ in range(3)]
 
-    threads = asyncio.run(test())
+    threads = run(test())
     assert len(set(threads)) == 1
     assert threads[0].daemon
     assert threads[0] is not threading.current_thread()
@@ -30,7 +31,7 @@ def test_an_exception_is_raised_where_it_is_awaited_and_the_worker_goes_on(error
             await worker.run(fail)
         assert await worker.run(int, "5") == 5
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_calls_run_in_order_and_the_loop_stays_free_meanwhile() -> None:
@@ -45,7 +46,7 @@ def test_calls_run_in_order_and_the_loop_stays_free_meanwhile() -> None:
         await asyncio.gather(*others)
         assert order == [0, 1, 2, 3, 4]
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_a_cancelled_call_leaves_the_worker_usable() -> None:
@@ -59,7 +60,7 @@ def test_a_cancelled_call_leaves_the_worker_usable() -> None:
         gate.set()
         assert await worker.run(len, "abc") == 3
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_a_call_may_outlive_its_loop() -> None:
@@ -74,11 +75,11 @@ def test_a_call_may_outlive_its_loop() -> None:
         await asyncio.sleep(0)
         task.cancel()
 
-    asyncio.run(abandon())
+    run(abandon())
     gate.set()
     assert done.wait(HANG_S)
 
     async def again() -> int:
         return await worker.run(len, "abcd")
 
-    assert asyncio.run(again()) == 4
+    assert run(again()) == 4

@@ -1,28 +1,26 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import cast
 
-import msgspec
 import numpy as np
 import pytest
 
-from potluck.engine.base import Output, Segment
+from kit.engine_bench import Bench, serving
+from kit.runner import run
+from kit.toy_engine import FIRST, LAST, LAYERS, SPEED, VOCABULARY, WIDTH, TwoCores
 from potluck.errors import CapacityError, EngineError, LinkClosed, Refused, WireError
 from potluck.local import HANG_S
 from potluck.node.background import Worker
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores
-from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
-from potluck.wire.codec import decode_from_node, encode
-from potluck.wire.link import MemoryLink
+from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import (
     Close,
     Export,
     Exported,
     Failed,
-    FromNode,
     Hidden,
     Import,
     Imported,
@@ -40,149 +38,6 @@ from potluck.wire.messages import (
     Welcome,
 )
 from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
-from waiting import run
-
-LAYERS = 4
-SPEED = Speed(decode_s=1.0, prefill_s=0.25)
-WIDTH = 3
-VOCABULARY = 8
-
-
-class ToyEngine:
-    """Adds 1 to every value; the token ids of a first span become rows of that value. Logits: the values, then 0."""
-
-    hidden_size, vocabulary, layers = WIDTH, VOCABULARY, LAYERS
-
-    def __init__(self, span: Span) -> None:
-        self.span = span
-        self.capacity = Capacity(sessions=8, positions=64, rows=32)
-        self.lengths: dict[int, int] = {}
-        self.batches: list[list[int]] = []
-        self.cores: Sequence[int] = ()
-        self.poisoned: dict[int, Exception] = {}
-        self.before: Callable[[], object] = lambda: None
-        self.worse = np.float32(0)
-
-    def forward(self, batch: Sequence[Segment]) -> list[Output]:
-        assert len({segment.last for segment in batch}) == 1
-        self.before()
-        self.batches.append([segment.session for segment in batch])
-        for segment in batch:
-            if segment.session in self.poisoned:
-                raise self.poisoned[segment.session]
-            if segment.position != self.length(segment.session):
-                raise EngineError(f"Position {segment.position} does not follow.")
-        return [self._run(segment) for segment in batch]
-
-    def _run(self, segment: Segment) -> Output:
-        self.lengths[segment.session] = segment.position + segment.rows
-        rows = segment.data.astype(np.float32) + 1 + self.worse
-        rows = np.repeat(rows[:, None], WIDTH, axis=1) if segment.data.ndim == 1 else rows
-        if segment.last < LAYERS - 1:
-            return rows
-        logits = np.zeros((segment.wanted, VOCABULARY), np.float32)
-        logits[:, :WIDTH] = rows[len(rows) - segment.wanted :]
-        return logits
-
-    def use_cores(self, cores: Sequence[int]) -> None:
-        self.cores = cores
-
-    def rest(self) -> None:
-        pass
-
-    @property
-    def sessions(self) -> int:
-        return len(self.lengths)
-
-    def length(self, session: int) -> int:
-        return self.lengths.get(session, 0)
-
-    def truncate(self, session: int, length: int) -> None:
-        self.lengths[session] = length
-
-    def close(self, session: int) -> None:
-        self.lengths.pop(session, None)
-
-    def export(self, session: int) -> bytes:
-        if session not in self.lengths:
-            raise EngineError("It is not here.")
-        return b"." * self.lengths[session]
-
-    def restore(self, session: int, state: bytes) -> None:
-        self.close(session)
-        if set(state) != {ord(".")}:
-            raise EngineError("These are no cells.")
-        self.lengths[session] = len(state)
-
-    def unload(self) -> None:
-        raise NotImplementedError
-
-
-class TwoCores:
-    def __init__(self) -> None:
-        self.free = threading.Event()
-        self.free.set()
-
-    @contextmanager
-    def share(self, *, wait: bool = True) -> Iterator[tuple[int, ...]]:
-        yield (0, 1) if self.free.wait(HANG_S if wait else 0) else ()
-
-
-class Bench:
-    """A stage over a link; the test plays the coordinator."""
-
-    def __init__(self, span: Span, form: RowFormat = RowFormat.F32) -> None:
-        self.engine = ToyEngine(span)
-        self.link, self.theirs = MemoryLink.pair()
-        self.cores = TwoCores()
-        self.loop = EngineLoop(self.engine, SPEED, self.theirs, form, cast(Cores, self.cores), Worker())
-
-    async def serve(self) -> None:
-        try:
-            await self.loop.run()
-        finally:
-            await self.theirs.close()
-
-    async def send(self, message: Message, payload: bytes = b"") -> None:
-        await self.link.send(encode(message, payload))
-
-    async def tokens(self, session: int, ids: Sequence[int], position: int = 0, last: int = 1, number: int = 0) -> None:
-        step = Step(
-            session=session, route=1, step=number, position=position, rows=len(ids), last=last, top=1, asks=(), stages=1
-        )
-        await self.send(step, pack_ids(np.array(ids, np.int32)))
-
-    async def rows(self, session: int, rows: Sequence[Sequence[float]], asks: tuple[tuple[int, ...], ...]) -> None:
-        step = Step(
-            session=session, route=1, step=0, position=0, rows=len(rows), last=LAYERS - 1, top=2, asks=asks, stages=1
-        )
-        await self.send(step, pack_rows(np.array(rows, np.float32), RowFormat.F32))
-
-    async def receive(self) -> tuple[FromNode, memoryview]:
-        """A message, its times left out."""
-        message, payload = decode_from_node(await self.link.receive())
-        if isinstance(message, Hidden | Scores | Kept):
-            assert message.queue_s >= 0
-            assert message.compute_s >= 0
-            message = msgspec.structs.replace(message, queue_s=0.0, compute_s=0.0)
-        return message, payload
-
-    async def receive_all(self, count: int) -> dict[int, FromNode]:
-        """The answers of so many sessions."""
-        messages = [(await self.receive())[0] for _ in range(count)]
-        return {message.session: message for message in messages if isinstance(message, Hidden | Scores | Failed)}
-
-
-FIRST, LAST = Span(0, 1), Span(2, 3)
-
-
-@contextmanager
-def serving(bench: Bench) -> Iterator[asyncio.Task[None]]:
-    task = asyncio.create_task(bench.serve())
-    try:
-        yield task
-    finally:
-        task.cancel()
 
 
 @pytest.mark.parametrize("form", list(RowFormat))

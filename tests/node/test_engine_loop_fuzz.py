@@ -8,12 +8,13 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from node.test_engine_loop import FIRST, LAST, Bench
+from kit.engine_bench import Bench
+from kit.runner import run
+from kit.toy_engine import FIRST, LAST
 from potluck.errors import LinkClosed, Refused, WireError
 from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.codec import encode
 from potluck.wire.messages import Challenge, FromCoordinator, Released, Step, Welcome
-from waiting import run
 
 FRAMES = 60
 

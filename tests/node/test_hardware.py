@@ -1,11 +1,11 @@
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from kit.processes import PYTHON, speaking
 from potluck.local import HANG_S
 from potluck.node import hardware
 from potluck.node.hardware import Cores, free_memory, physical_cores
@@ -124,9 +124,7 @@ def holding_all(folder: Path, then: str) -> subprocess.Popen[str]:
         f"with hardware.Cores({TOGETHER}, Path(sys.argv[1])).share() as threads:\n"
         f"    print(len(threads), flush=True); {then}\n"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return speaking(*PYTHON, "-c", code, folder)
 
 
 def test_a_process_that_dies_gives_its_cores_back(node: Node, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from newcomer import COORDINATOR, NODE, reception
+from kit.newcomer import COORDINATOR, NODE, reception
+from kit.runner import run
 from potluck.errors import IdentityError, LinkClosed, Refused, WireError
 from potluck.node.introduction import Introduction, expect
 from potluck.node.pins import Pins
@@ -14,7 +15,6 @@ from potluck.wire.identity import Identity, fingerprint
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Challenge, Greeting, Hello, Refusal, Released, Welcome
 from potluck.wire.origin import origin
-from waiting import run
 
 URL = "http://192.168.1.5:8470"
 HELLO = Hello("anna", "0.1", "", None, 1 << 30, 4)

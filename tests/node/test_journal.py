@@ -12,12 +12,18 @@ def rows(first: int, count: int) -> np.ndarray:
     return np.arange(first, first + count, dtype=np.float32)[:, None].repeat(WIDTH, axis=1)
 
 
+def noted(journal: Journal, position: int, count: int) -> np.ndarray:
+    rows = journal.rows(1, position, count)
+    assert rows is not None
+    return rows
+
+
 def test_what_was_noted_in_pieces_comes_back_in_others() -> None:
     journal = Journal(WIDTH, 1000)
     journal.note(1, 0, rows(0, 3))
     journal.note(1, 3, rows(3, 2))
-    assert np.array_equal(journal.rows(1, 1, 3), rows(1, 3))
-    assert np.array_equal(journal.rows(1, 0, 5), rows(0, 5))
+    assert np.array_equal(noted(journal, 1, 3), rows(1, 3))
+    assert np.array_equal(noted(journal, 0, 5), rows(0, 5))
 
 
 def test_what_is_not_there_is_none() -> None:
@@ -30,7 +36,7 @@ def test_positions_that_are_run_again_replace_what_was_there() -> None:
     journal = Journal(WIDTH, 1000)
     journal.note(1, 0, rows(0, 5))
     journal.note(1, 2, rows(70, 1))
-    assert np.array_equal(journal.rows(1, 0, 3), [[0, 0], [1, 1], [70, 70]])
+    assert np.array_equal(noted(journal, 0, 3), [[0, 0], [1, 1], [70, 70]])
     assert journal.rows(1, 3, 1) is None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.errors import EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -15,7 +16,6 @@ from potluck.node import loading
 from potluck.node.progress import Phase
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
-from tiny import write_tiny_gguf
 
 GIB = 1 << 30
 

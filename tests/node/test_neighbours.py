@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.local import HANG_S
+from kit.processes import python
 from potluck.node import neighbours as module
 from potluck.node.neighbours import Neighbours, follow, local_nodes, registered
 
@@ -88,9 +86,7 @@ def test_what_nodes_use_is_free_to_nodes_and_what_others_use_is_not(machine: Mac
 @pytest.fixture
 def ended() -> int:
     """The number of a process that is no more."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait(HANG_S)
-    return child.pid
+    return int(python("-c", "import os; print(os.getpid())"))
 
 
 def test_marks_come_and_go_with_their_processes(tmp_path: Path, ended: int) -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fileserver import FileServer
+from kit.fileserver import FileServer
+from kit.tiny_gguf import write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
+from kit.waiting import eventually
 from potluck.local import HANG_S
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
@@ -23,9 +26,6 @@ from potluck.node.sharing import Offer, Sharing, parse_range, usable_peers
 from potluck.node.upload import Upload
 from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
-from tiny import write_tiny_gguf
-from tiny_hf import write_tiny_hf
-from waiting import eventually
 
 TOKEN = "secret"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

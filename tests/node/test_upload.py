@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.runner import run_leaping
 from potluck.node import upload as module
 from potluck.node.upload import Bucket, PacedLink, Upload
 from potluck.wire.link import MemoryLink
-from waiting import run_leaping
 
 
 @given(

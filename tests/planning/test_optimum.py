@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from planning.random_swarms import planned, small_swarm
+from kit.random_swarms import planned, small_swarm
 from potluck.planning.cost import Footprint
 from potluck.planning.machine import Machine
 from potluck.planning.options import Options

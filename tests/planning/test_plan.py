@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from planning.random_swarms import planned, random_machine, small_swarm
+from kit.random_swarms import planned, random_machine, small_swarm
 from potluck.planning.cost import Footprint
 from potluck.planning.machine import Machine
 from potluck.planning.options import Options

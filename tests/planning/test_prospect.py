@@ -5,7 +5,7 @@ from random import Random
 import msgspec
 import pytest
 
-from planning.random_swarms import random_footprint, random_machine
+from kit.random_swarms import random_footprint, random_machine
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.forecast import forecast
 from potluck.planning.machine import Machine, Placed

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planning.random_swarms import random_footprint, random_machine
+from kit.random_swarms import random_footprint, random_machine
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span, layer_rates

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from kit.runner import run
 from potluck.errors import LinkClosed
 from potluck.wire.codec import MAX_FRAME
 from potluck.wire.link import MemoryLink, WebSocketLink
-from waiting import run
 
 Handler = Callable[[ServerConnection], Coroutine[Any, Any, None]]
 

@@ -27,7 +27,8 @@ FORMS = list(RowFormat)
 
 
 def back(rows: Rows, form: RowFormat) -> Rows:
-    return unpack_rows(memoryview(pack_rows(rows, form)), *rows.shape, form)
+    count, width = rows.shape
+    return unpack_rows(memoryview(pack_rows(rows, form)), count, width, form)
 
 
 @given(any_rows)
@@ -90,7 +91,8 @@ def test_a_row_that_is_not_finite_harms_no_other(form: RowFormat, bad: float) ->
 
 @given(finite_rows, st.sampled_from(FORMS))
 def test_the_size_is_as_announced(rows: Rows, form: RowFormat) -> None:
-    assert len(pack_rows(rows, form)) == payload_size(*rows.shape, form)
+    count, width = rows.shape
+    assert len(pack_rows(rows, form)) == payload_size(count, width, form)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,6 +1,5 @@
 """Audits over a swarm with nodes in this process, some of which lie about a toy model."""
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,94 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coordinator.generation.test_generation import (
-    LAYERS,
+from kit.runner import run
+from kit.toy_auditors import Liar, join, leave, make_audited_service, settled, shown, states
+from kit.toy_swarm import (
     TOKENIZER,
-    VOCABULARY,
-    WIDTH,
     Node,
     answer,
     job,
-    run,
     text,
     toy_answer,
     toy_logits,
-    until,
 )
-from newcomer import reception
-from potluck.coordinator.audits.audits import Audits
-from potluck.coordinator.audits.verdict import Judge, Tolerance
-from potluck.coordinator.compose import SwarmService, compose_swarm
-from potluck.coordinator.gateway.terms import Terms
-from potluck.coordinator.swarm.swarm import Swarm
-from potluck.coordinator.watching.status import swarm_status
-from potluck.planning.cost import Footprint
-from potluck.types import Attention, EngineKind, NodeState, Quantize, RowFormat, Span
+from kit.waiting import until
+from potluck.coordinator.compose import SwarmService
+from potluck.types import NodeState, Span
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.identity import Identity
-from potluck.wire.messages import Hidden, Recall, Scores, Step
-
-RATE = 0.2
-
-
-def make_service() -> SwarmService:
-    swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
-    terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
-    judge = Judge(WIDTH, RowFormat.F32, Tolerance(0.01, 0.01))
-    audits = Audits(RATE, judge.agree, random.Random(0).random)
-    return compose_swarm(terms, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits)
-
-
-class Liar(Node):
-    """Answers another row than it should once it has been honest for so many steps."""
-
-    honest = 0
-
-    def _answer(self, step: Step, payload: memoryview) -> bytes:
-        frame = super()._answer(step, payload)
-        self.honest -= 1
-        if self.honest >= 0:
-            return frame
-        message, told = decode_from_node(frame)
-        if isinstance(message, Hidden):
-            return encode(message, ((np.frombuffer(told, "<f4") + 1) % 20).astype("<f4").tobytes())
-        if isinstance(message, Scores):
-            return encode(message, _other_tokens(message.counts, bytes(told)))
-        return frame
-
-
-def _other_tokens(counts: tuple[int, ...], told: bytes) -> bytes:
-    """The same log-probabilities, of the next tokens."""
-    rows, start = [], 0
-    for count in counts:
-        ids = np.frombuffer(told, "<i4", count, start + 4)
-        rows += [told[start : start + 4], ((ids + 1) % VOCABULARY).astype("<i4").tobytes()]
-        rows.append(told[start + 4 + 4 * count : start + 4 + 8 * count])
-        start += 4 + 8 * count
-    return b"".join(rows)
-
-
-async def join(service: SwarmService, *nodes: Node) -> None:
-    await until(lambda: all(node.name and service.swarm.nodes[node.name].state is NodeState.READY for node in nodes))
-
-
-async def settled(service: SwarmService) -> None:
-    """No audit runs."""
-    await until(lambda: not service.auditor.busy)
-
-
-def states(service: SwarmService, *nodes: Node) -> list[NodeState]:
-    return [service.swarm.nodes[node.name].state for node in nodes]
-
-
-async def leave(*nodes: Node) -> None:
-    for node in nodes:
-        await node.leave()
+from potluck.wire.messages import Recall, Step
 
 
 def test_honest_nodes_pass_and_no_room_stays_taken() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         nodes = [Node(service, Span.parse(span)) for span in ("0-1", "0-1", "2-3", "2-3")]
         await join(service, *nodes)
         for number in range(30):
@@ -115,7 +48,7 @@ def test_honest_nodes_pass_and_no_room_stays_taken() -> None:
 
 def test_each_audit_is_noted_for_the_store() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         nodes = [Node(service, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
         began = int(time.time())
         await join(service, *nodes)
@@ -133,17 +66,13 @@ def test_each_audit_is_noted_for_the_store() -> None:
     run(test())
 
 
-def shown(service: SwarmService) -> list:
-    return swarm_status(service.swarm, "toy", "d", 1000, service.audits, 0).nodes
-
-
 @pytest.mark.parametrize("honest", [0, 50])
 @pytest.mark.parametrize(("lying", "other"), [("0-1", "2-3"), ("2-3", "0-1")])
 def test_a_liar_is_caught_and_from_then_on_the_answer_is_the_models(honest: int, lying: str, other: str) -> None:
     """What later stages had from it is computed anew, so that no later token depends on its lies."""
 
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         liar = Liar(service, Span.parse(lying))
         liar.honest = honest
         await join(service, liar)  # the first one gets the sessions
@@ -178,7 +107,7 @@ def test_a_liar_is_caught_and_from_then_on_the_answer_is_the_models(honest: int,
 
 def test_of_two_that_contradict_each_other_neither_is_convicted_but_both_are_watched() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         liar, honest, last = Liar(service, Span(0, 1)), Node(service, Span(0, 1)), Node(service, Span(2, 3))
         await join(service, liar, honest, last)
         for _ in range(5):
@@ -199,7 +128,7 @@ def test_of_two_that_contradict_each_other_neither_is_convicted_but_both_are_wat
 @pytest.mark.parametrize("loss", ["leaves", "fails"])
 def test_an_auditor_that_is_lost_is_replaced(loss: str) -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         nodes = [Node(service, Span.parse(span)) for span in ("0-1", "0-1", "0-1", "2-3")]
         await join(service, *nodes)
         served, others = nodes[0], nodes[1:3]
@@ -228,7 +157,7 @@ def test_an_auditor_that_is_lost_is_replaced(loss: str) -> None:
 
 def test_when_the_coordinator_stops_no_audit_stays_behind() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         nodes = [Node(service, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
         await join(service, *nodes)
 
@@ -249,7 +178,7 @@ def bind(call: Callable, node: Node) -> Callable:
 
 def test_an_audits_frames_look_like_the_sessions_that_it_is_about() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         nodes = [Node(service, Span.parse(span)) for span in ("0-1", "0-1", "2-3")]
         await join(service, *nodes)
         seen: list[Step] = []
@@ -284,7 +213,7 @@ class LateLiar(Liar):
 @pytest.mark.parametrize(("lying", "other"), [("0-1", "2-3"), ("2-3", "0-1")])
 def test_a_node_that_lies_in_a_chats_next_turns_alone_is_caught(lying: str, other: str) -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         liar = LateLiar(service, Span.parse(lying))
         await join(service, liar)
         others = [Node(service, Span.parse(span)) for span in (lying, lying, other)]
@@ -323,7 +252,7 @@ def test_a_node_that_lies_in_place_of_lost_ones_alone_is_caught(lying: str, othe
     """Those that stay on the route are watched as before, and none of them is accused."""
 
     async def test() -> None:
-        service, identity = make_service(), Identity.fresh()
+        service, identity = make_audited_service(), Identity.fresh()
         last = Node(service, Span.parse(other))
         await join(service, last)
 
@@ -366,7 +295,7 @@ class LyingJournal(Node):
 
 def test_a_node_that_lies_to_heirs_alone_is_caught_where_it_is_watched() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         liar = LyingJournal(service, Span(0, 1))
         await join(service, liar)  # the first one gets the sessions
         others = [Node(service, Span(0, 1)) for _ in range(2)]
@@ -396,7 +325,7 @@ def test_a_node_that_lies_to_heirs_alone_is_caught_where_it_is_watched() -> None
 
 def test_a_liar_that_hangs_up_before_its_audit_is_remembered_by_its_key() -> None:
     async def test() -> None:
-        service = make_service()
+        service = make_audited_service()
         identity = Identity.fresh()
 
         async def hang_up(node: Node, step: Step) -> None:

@@ -1,28 +1,39 @@
 import asyncio
-import gc
 import struct
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import pytest
 
-from newcomer import GREETING, NODE, answer, introduce, reception
-from potluck.coordinator.audits.audits import Audits, no_audits
-from potluck.coordinator.compose import SwarmService, compose_swarm
+from kit.newcomer import GREETING, NODE, answer, introduce
+from kit.played_node import (
+    DIGEST,
+    IDS,
+    LAYERS,
+    READY,
+    ROWS,
+    SCORES,
+    TERMS,
+    WIDTH,
+    Node,
+    hello,
+    join,
+    make_service,
+    one_step,
+)
+from kit.runner import run, run_leaping
+from kit.waiting import until
+from potluck.coordinator.audits.audits import no_audits
+from potluck.coordinator.compose import SwarmService
 from potluck.coordinator.gateway import entrance, lookout
-from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.members.door import Entry
 from potluck.coordinator.sessions import fair_queue, line
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.sessions.session import Session
-from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
-from potluck.local import HANG_S
-from potluck.planning.cost import Footprint
-from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
+from potluck.types import Capacity, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
@@ -30,7 +41,6 @@ from potluck.wire.messages import (
     Challenge,
     Close,
     Failed,
-    FromCoordinator,
     Greeting,
     Hello,
     Hidden,
@@ -40,89 +50,10 @@ from potluck.wire.messages import (
     Ping,
     Pong,
     Ready,
-    Refusal,
     Scores,
-    Step,
     Threads,
     Welcome,
 )
-from potluck.wire.rows import pack_rows, pack_scores
-from waiting import bounded, run_leaping
-
-LAYERS, WIDTH, VOCABULARY = 4, 2, 10
-DIGEST = "d" * 64
-TERMS = Terms(DIGEST, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 512)
-READY = Ready(Capacity(8, 100, 576), Speed(0.01, 0.001), "twin", "plain")
-IDS = np.array([1, 2, 3], np.int32)
-ROWS = pack_rows(np.ones((3, WIDTH), np.float32), RowFormat.F32)
-SCORES = pack_scores([(np.array([4], np.int32), np.array([-0.5], np.float32), 2.0)])
-
-
-def make_service(audit: float = 0.0) -> SwarmService:
-    swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
-    audits = Audits(audit, lambda *_: True)
-    return compose_swarm(TERMS, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits)
-
-
-def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
-    fields = {"name": "anna", "software": "0.1", "model": "", "threads": 1}
-    return Hello(**{**fields, "memory": 1 << 40, "span": Span(first, last), **changes})
-
-
-class Node:
-    """The test's end of a link that the gateway serves."""
-
-    def __init__(self, service: SwarmService, host: str = "") -> None:
-        self.link, theirs = MemoryLink.pair()
-        self.service = service
-        self.serving = asyncio.create_task(service.gateway.serve(theirs, host))
-        self.name = ""
-
-    async def send(self, message: Message, payload: bytes = b"") -> None:
-        await self.link.send(encode(message, payload))
-
-    async def introduce(self, first: int = 0, last: int = 3, **changes: Any) -> None:
-        await introduce(self.link, hello(first, last, **changes))
-
-    async def receive(self) -> FromCoordinator:
-        return decode_from_coordinator(await self.link.receive())[0]
-
-    async def step(self) -> Step:
-        message = await self.receive()
-        assert isinstance(message, Step)
-        return message
-
-    async def answer(self) -> None:
-        """Play the last stage for one step."""
-        step = await self.step()
-        await self.send(Scores(step.session, step.route, step.step, (1,), 0.0, 0.0), SCORES)
-
-    async def dropped(self) -> str:
-        """The reason the gateway gives before it closes the link."""
-        message = await self.receive()
-        assert isinstance(message, Refusal)
-        with pytest.raises(LinkClosed):
-            await self.receive()
-        await self.serving
-        assert self.name not in self.service.swarm.nodes
-        return message.reason
-
-    async def leave(self) -> None:
-        await self.link.close()
-        await self.serving
-
-
-async def join(service: SwarmService, first: int = 0, last: int = 3, ready: Ready = READY, host: str = "") -> Node:
-    node = Node(service, host)
-    await node.introduce(first, last)
-    welcome = await node.receive()
-    assert isinstance(welcome, Welcome)
-    node.name = welcome.node
-    changed = asyncio.create_task(service.changes.before(asyncio.get_running_loop().time() + HANG_S))
-    await asyncio.sleep(0)  # it waits now
-    await node.send(ready)
-    assert await changed
-    return node
 
 
 async def welcome(service: SwarmService, first: int, last: int) -> Welcome:
@@ -178,7 +109,7 @@ def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pyt
 
     async def is_heard(service: SwarmService) -> bool:
         """Whether the coordinator listens to a new socket, which is closed when it does."""
-        received = []
+        received: list[str] = []
 
         async def receive() -> dict[str, str]:
             received.append("websocket.disconnect" if received else "websocket.connect")
@@ -219,31 +150,6 @@ def test_the_welcome_tells_what_a_node_adds() -> None:
         assert (told.prospect.without.missing, told.prospect.joined.missing) == ((Span(0, 3),), (Span(3, 3),))
 
     run(test())
-
-
-def one_step(session: Session, asks: tuple[tuple[int, ...], ...] = ((),)) -> asyncio.Task[Any]:
-    return asyncio.create_task(session.step(0, IDS, 1, asks))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let everything run until it holds; the test's time-out bounds the wait."""
-    while True:
-        if condition():
-            return
-        await asyncio.sleep(0)
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    """The test fails for whatever reaches the loop's exception handler, and for tasks that it leaves behind."""
-    problems: list[dict[str, Any]] = []
-
-    async def timed() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
-        await bounded(test)
-        gc.collect()
-
-    asyncio.run(timed())
-    assert problems == []
 
 
 def test_a_node_is_admitted_with_all_it_must_know() -> None:

@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from coordinator.gateway.test_gateway import READY, ROWS, SCORES, Node, join, make_service, one_step, run, until
-from newcomer import GREETING
+from kit.newcomer import GREETING
+from kit.played_node import READY, ROWS, SCORES, Node, join, make_service, one_step
+from kit.runner import run
+from kit.waiting import until
 from potluck.coordinator.compose import SwarmService
 from potluck.coordinator.sessions.session import Session
 from potluck.errors import RebuildFailed, RouteLost, Unavailable

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.gateway.linkprobe import _PROBE_BYTES, probe_link
 from potluck.coordinator.swarm.linkspeed import LinkSpeed
 from potluck.errors import WireError
@@ -39,15 +40,15 @@ async def probed(node: Node, word: Callable[[int], Message] = lambda number: Pon
 
 @pytest.mark.parametrize(("round_trip_s", "bytes_per_s"), [(0.03, 1e6), (0.0, 1e8)])
 def test_a_links_round_trip_and_bandwidth_are_told_apart(round_trip_s: float, bytes_per_s: float) -> None:
-    speed = asyncio.run(probed(Node(round_trip_s, bytes_per_s)))
+    speed = run(probed(Node(round_trip_s, bytes_per_s)))
     assert speed == pytest.approx((round_trip_s, bytes_per_s))
 
 
 def test_a_link_that_takes_no_time_is_not_infinitely_fast() -> None:
-    assert asyncio.run(probed(Node(0.0, 1e30))).bytes_per_s == pytest.approx(2 * _PROBE_BYTES / 1e-5)
+    assert run(probed(Node(0.0, 1e30))).bytes_per_s == pytest.approx(2 * _PROBE_BYTES / 1e-5)
 
 
 @pytest.mark.parametrize("word", [lambda number: Pong(number + 1, 0), lambda _: Loading(0.5)])
 def test_whoever_answers_something_else_is_refused(word: Callable[[int], Message]) -> None:
     with pytest.raises(WireError, match="did not echo"):
-        asyncio.run(probed(Node(0.0, 1e6), word))
+        run(probed(Node(0.0, 1e6), word))

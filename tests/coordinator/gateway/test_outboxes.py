@@ -1,5 +1,6 @@
 import asyncio
 
+from kit.runner import run
 from potluck.coordinator.gateway.outboxes import Outboxes
 from potluck.wire.link import MemoryLink
 
@@ -15,4 +16,4 @@ def test_frames_go_to_their_nodes_in_order_and_those_for_nodes_that_left_are_dro
         outboxes.send(("n1", b"c"))
         sender.cancel()
 
-    asyncio.run(test())
+    run(test())

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from newcomer import COORDINATOR, GREETING, NODE, answer
+from kit.newcomer import COORDINATOR, GREETING, NODE, answer
+from kit.runner import run
 from potluck.coordinator.gateway.reception import Reception
 from potluck.coordinator.members.door import Entry, OpenDoor
 from potluck.errors import IdentityError, Refused, WireError
@@ -10,7 +11,6 @@ from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import Challenge, Hello
-from waiting import run
 
 HELLO = Hello("anna", "0.1", "", None, 1 << 30, 4, url="https://anna.example/", invite="secret")
 
@@ -128,7 +128,7 @@ def test_a_hello_for_another_coordinator_admits_nobody() -> None:
 
 @pytest.mark.parametrize("url", ["https://anna.example", "https://ANNA.example:443/node"])
 def test_nodes_that_dialled_its_own_url_are_welcome(url: str) -> None:
-    run(meet(Reception(COORDINATOR, OpenDoor(), url)))  # type: ignore[arg-type]
+    run(meet(Reception(COORDINATOR, OpenDoor(), url)))
 
 
 def test_a_node_that_dialled_another_url_is_refused() -> None:

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.gateway.stays import Stays
 
 
@@ -19,4 +20,4 @@ def test_a_stay_is_ended_once_and_for_its_first_reason() -> None:
         stays.forget("n1")
         assert stays.cut == set()
 
-    asyncio.run(test())
+    run(test())

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from coordinator.audits.test_auditor import Liar, join, leave, settled, states
-from coordinator.audits.test_auditor import make_service as make_audited_service
-from coordinator.generation.test_generation import LAYERS, Node, run, toy_swarm, until
+from kit.runner import run
+from kit.toy_auditors import Liar, join, leave, make_audited_service, settled, states
+from kit.toy_swarm import LAYERS, Node, toy_swarm
+from kit.waiting import until
 from potluck.coordinator.sessions.claim import EVERYONE
 from potluck.errors import Unavailable
 from potluck.types import NodeState, Span

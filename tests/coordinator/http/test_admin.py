@@ -1,14 +1,14 @@
 """The owner's API over HTTP, on SQLite and PostgreSQL."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
-from newcomer import COORDINATOR, NODE
+from kit.newcomer import COORDINATOR, NODE
+from kit.runner import run
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.office import Office, keep_admin_key, open_office
@@ -61,11 +61,7 @@ def ask(office: Office, gateway: Cutter) -> Callable[..., Any]:
             reply = await client.request(method, f"/v1/admin/{path}", **request)
         return reply.json() if reply.is_success else (reply.status_code, reply.json()["error"]["message"])
 
-    def run(method: str, path: str, **request: Any) -> Any:
-        call: Coroutine[Any, Any, Any] = send(method, path, **request)
-        return asyncio.run(call)
-
-    return run
+    return lambda *arguments, **request: run(send(*arguments, **request))
 
 
 def test_an_invite_from_its_making_to_its_end(ask, office: Office, gateway: Cutter) -> None:
@@ -180,6 +176,6 @@ def test_a_method_that_a_path_has_not_is_told_those_that_it_has(office: Office) 
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://potluck") as client:
             return await client.put("/v1/admin/keys")
 
-    reply = asyncio.run(ask())
+    reply = run(ask())
     assert reply.status_code == 405
     assert {"GET", "POST"} <= set(reply.headers["Allow"].split(", "))

@@ -1,7 +1,6 @@
 """Requests through the real middleware: who gets in, and with which answer the others are sent away."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,7 +9,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Send
 
+from kit.runner import run
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.auth import Auth, KeyPolicy, LocalPolicy, Policy, _household, caller_of
 from potluck.coordinator.http.routes import access_of
@@ -48,7 +49,7 @@ def ask(tickets: Tickets, clock) -> Callable[..., httpx.Response]:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base) as client:
                 return await client.get(path, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
-        return asyncio.run(one())
+        return run(one())
 
     return send
 
@@ -210,7 +211,7 @@ def socket_of(policy: Policy, headers: list[tuple[bytes, bytes]]) -> list[dict[s
     """What the server is told when a node's socket comes."""
     sent: list[dict[str, Any]] = []
 
-    async def app(_scope: Any, _receive: Any, send: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    async def app(_scope: Any, _receive: Any, send: Send) -> None:
         await send({"type": "websocket.accept"})
 
     async def send(message: Any) -> None:
@@ -220,7 +221,7 @@ def socket_of(policy: Policy, headers: list[tuple[bytes, bytes]]) -> list[dict[s
         return {"type": "websocket.connect"}
 
     scope = {"type": "websocket", "path": "/node", "headers": headers, "query_string": b""}
-    asyncio.run(Auth(app, policy, Tickets(), access_of)(scope, receive, send))
+    run(Auth(app, policy, Tickets(), access_of)(scope, receive, send))
     return sent
 
 

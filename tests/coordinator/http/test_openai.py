@@ -9,7 +9,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from newcomer import reception
+from kit.newcomer import reception
+from kit.runner import run
 from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation.job import Delta, Job, Scored
@@ -28,7 +29,6 @@ from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Priority, Quantize, RowFormat, Span, Speed
 from potluck.wire.messages import Hello, Ready
-from waiting import run
 
 LAYERS, CONTEXT = 6, 64
 DELTAS = (Delta("he", [Scored(104, -0.5)]), Delta("llo", [Scored(108, -0.25)]), Delta(finish="stop"))

@@ -8,7 +8,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from newcomer import COORDINATOR
+from kit.newcomer import COORDINATOR
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.coordinator.app import ServeConfig, make_app
 from potluck.coordinator.http.answers import ChatChunk, ChatCompletion, Completion
 from potluck.coordinator.http.office import open_office
@@ -17,7 +18,6 @@ from potluck.coordinator.http.routes import ENDPOINTS
 from potluck.coordinator.members.store import open_store
 from potluck.models.sources import find_model, open_model
 from potluck.types import Audience
-from tiny import write_tiny_gguf
 
 DOCUMENT = describe(ENDPOINTS)
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from kit.runner import run
 from potluck.coordinator.members import ledger as module
 from potluck.coordinator.members.door import StoreDoor
 from potluck.coordinator.members.ledger import Account, Books, Ledger, Pending
@@ -77,8 +78,9 @@ def test_the_changes_add_up_to_what_the_ledger_says_and_nothing_is_made_of_nothi
                 ledger.undo(ledger.changes())
             case "store":
                 changes = ledger.changes()
-                for stored, more in ((earned, changes.earned), (spent, changes.spent), (pending, changes.pending)):
-                    stored.update(more)
+                earned.update(changes.earned)
+                spent.update(changes.spent)
+                pending.update(changes.pending)
                 assert not ledger.changes()
     for node, account in accounts.items():
         assert ledger.account(account) == Account(earned[account], spent[account])
@@ -118,9 +120,9 @@ def test_the_next_coordinator_finds_the_same_figures(known: Store, database: str
     books.ledger.earn(ANNA, "anna", 100)
     books.ledger.settle(ANNA)
     books.ledger.spend("anna", 30)
-    asyncio.run(books.write())
+    run(books.write())
     books.ledger.earn(ANNA, "anna", 7)
-    asyncio.run(books.write())
+    run(books.write())
     again = open_store(database)
     ledger = Books(again).ledger
     again.close()
@@ -136,7 +138,7 @@ def test_coordinators_that_share_a_database_add_up(known: Store, database: str) 
     for books in (one, other, one):
         books.ledger.earn(ANNA, "anna", 10)
         books.ledger.settle(ANNA)
-        asyncio.run(books.write())
+        run(books.write())
     other_store.close()
     assert Books(known).ledger.account("anna") == Account(30, 0)
 
@@ -151,10 +153,10 @@ def test_what_could_not_be_stored_is_stored_later(known: Store) -> None:
     with known.begin() as session:
         session.execute(text(rename.format("accounts", "hidden")))
     with pytest.raises(StoreError):
-        asyncio.run(books.write())
+        run(books.write())
     with known.begin() as session:
         session.execute(text(rename.format("hidden", "accounts")))
-    asyncio.run(books.write())
+    run(books.write())
     assert Books(known).ledger.balance("anna") == 10
     [member] = Members(known).all()
     assert (member.audits_passed, member.audits_failed) == (1, 1)
@@ -165,9 +167,9 @@ def test_audits_are_stored_with_the_node(known: Store) -> None:
     for passed in (True, True, False):
         books.ledger.audited(ANNA, passed=passed)
     books.ledger.audited(b"nobody", passed=False)  # where everybody may join, nodes are not known
-    asyncio.run(books.write())
+    run(books.write())
     books.ledger.audited(ANNA, passed=True)
-    asyncio.run(books.write())
+    run(books.write())
     [member] = Members(known).all()
     assert (member.audits_passed, member.audits_failed) == (3, 1)
 
@@ -185,4 +187,4 @@ def test_books_are_written_while_they_are_kept_and_at_the_end(known: Store, monk
             books.ledger.spend("anna", 4)
         assert Books(known).ledger.account("anna") == Account(10, 4)
 
-    asyncio.run(test())
+    run(test())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, inspect
 
+from kit.processes import PYTHON, speaking
 from potluck.coordinator.members.schema import FIRST, MIGRATIONS, revision_of, upgrade
 from potluck.coordinator.members.store import AccountRow, Base, InviteRow, KeyRow, NodeRow, open_store
 from potluck.errors import StoreError
@@ -197,8 +196,8 @@ def test_a_file_that_cannot_be_copied_is_not_upgraded(tmp_path: Path) -> None:
 def test_coordinators_that_start_together_wait_for_each_other(database: str, old: bool) -> None:
     if old:
         make_first(database)
-    starts = [subprocess.Popen([sys.executable, "-c", START, database], stderr=subprocess.PIPE) for _ in range(3)]
-    told = [start.communicate()[1].decode() for start in starts]
+    starts = [speaking(*PYTHON, "-c", START, database) for _ in range(3)]
+    told = [start.communicate()[1] for start in starts]
     assert [start.returncode for start in starts] == [0, 0, 0], told
     assert stamp(database) == (newest(),)
     assert differences(database) == []

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from potluck.coordinator.relay.candidates import Candidates
 from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
@@ -69,7 +70,10 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
     ]
     got = relay.scores("c", Scores(1, 5, 0, (3,), 0.0, 0.0), candidates(([7, 1, 3], [-3.0, -0.5, -1.0])))
     assert got is not None
-    assert [(row.ids.tolist(), row.normalizer) for row in got.result] == [([1, 3, 7], 1.0)]
+    assert got.result is not None
+    assert [(row.ids.tolist(), row.normalizer) for row in got.result if isinstance(row, Candidates)] == [
+        ([1, 3, 7], 1.0)
+    ]
 
 
 def test_frames_that_nobody_waits_for_are_dropped() -> None:

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.sessions.chunks import in_order, step_rows
 
 
@@ -25,5 +26,5 @@ def test_results_come_in_order_and_a_few_calls_run_ahead() -> None:
     async def test() -> None:
         assert [result async for result in in_order(map(call, range(10)), ahead=2)] == list(range(10))
 
-    asyncio.run(test())
+    run(test())
     assert 1 < most <= 3

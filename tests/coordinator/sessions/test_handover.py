@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.relay.relay import Outgoing
 from potluck.coordinator.sessions import handover as module
 from potluck.coordinator.sessions.handover import Handover
@@ -50,7 +51,7 @@ def test_a_state_comes_in_parts_and_goes_on_in_parts(monkeypatch: pytest.MonkeyP
         assert await brought == 12
         bench.handover.imported("n2", Imported(7, 13))
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_node_that_is_lost_gives_and_takes_nothing() -> None:
@@ -65,7 +66,7 @@ def test_a_node_that_is_lost_gives_and_takes_nothing() -> None:
         bench.handover.lost("n2")
         await other
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await bench.handover.fetch("n1", 7, 1000) == b""
         assert await bench.handover.bring("n1", 7, b"ab") == 0
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_parts_that_do_not_follow_cost_the_node_its_place() -> None:
@@ -89,4 +90,4 @@ def test_parts_that_do_not_follow_cost_the_node_its_place() -> None:
         bench.handover.lost("n1")
         await fetched
 
-    asyncio.run(scenario())
+    run(scenario())

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.sessions import line as module
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.sessions.fair_queue import AGING_S, FairQueue
@@ -48,7 +49,7 @@ def test_who_becomes_first_is_called_and_nobody_else() -> None:
         line.leave(places[1])
         await waits[2]
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_a_call_before_the_wait_is_not_lost_and_counts_once() -> None:
@@ -62,12 +63,12 @@ def test_a_call_before_the_wait_is_not_lost_and_counts_once() -> None:
         assert not again.done()
         again.cancel()
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_who_is_not_called_looks_again_when_its_class_may_have_risen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGING_S", 0.01)
-    asyncio.run(Line(FairQueue()).join(EVERYONE, 1).wait())
+    run(Line(FairQueue()).join(EVERYONE, 1).wait())
 
 
 def test_all_but_interactive_requests_yield_until_they_have_risen() -> None:

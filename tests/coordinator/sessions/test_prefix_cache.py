@@ -31,7 +31,7 @@ def kept(*sessions: Parked) -> PrefixCache:
 
 def best(sessions: PrefixCache, prompt: Ids, avoid: tuple[str, ...] = ()) -> tuple[int, int] | None:
     match = sessions.best(prompt, avoid)
-    return match and (match.session.number, match.held)
+    return None if match is None else (match.session.number, match.held)
 
 
 def test_the_longest_common_prefix_wins() -> None:

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.sessions.turns import Turns
 
 
@@ -40,7 +41,7 @@ def test_the_lowest_rank_comes_first() -> None:
         assert bench.began == [9, 8, 3, 4, 5]
         await asyncio.gather(*tasks)
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_keys_do_not_wait_for_each_other() -> None:
@@ -53,7 +54,7 @@ def test_keys_do_not_wait_for_each_other() -> None:
             end.set()
         await asyncio.gather(*tasks)
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 @pytest.mark.parametrize("given", [False, True])
@@ -80,4 +81,4 @@ def test_whoever_gives_up_waiting_costs_nobody_a_turn(given: bool) -> None:
         bench.ends[4].set()
         await asyncio.gather(first, second, fourth, return_exceptions=True)
 
-    asyncio.run(scenario())
+    run(scenario())

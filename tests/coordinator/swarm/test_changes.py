@@ -1,5 +1,6 @@
 import asyncio
 
+from kit.runner import run
 from potluck.coordinator.swarm.changes import Changes
 
 
@@ -19,11 +20,11 @@ def test_a_change_wakes_all_who_wait_once() -> None:
         changes.tell()
         assert await later
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_who_has_waited_long_enough_is_told_so() -> None:
     async def test() -> None:
         assert not await Changes().before(asyncio.get_running_loop().time())
 
-    asyncio.run(test())
+    run(test())

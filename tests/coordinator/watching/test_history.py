@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.watching import history as module
 from potluck.coordinator.watching.history import History, Sample
 from potluck.local import HANG_S
@@ -44,4 +45,4 @@ def test_they_are_noted_whether_or_not_anybody_looks(monkeypatch: pytest.MonkeyP
             await thrice.wait()
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    asyncio.run(test())
+    run(test())

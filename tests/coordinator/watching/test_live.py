@@ -6,8 +6,10 @@ from contextlib import aclosing
 
 import pytest
 
+from kit.runner import run
 from potluck.coordinator.watching import live as module
 from potluck.coordinator.watching.live import Live
+from potluck.errors import RequestError
 from potluck.local import HANG_S
 
 
@@ -32,6 +34,12 @@ async def first_other_than(events: AsyncGenerator[bytes, None], known: bytes) ->
     raise AssertionError("It ended.")
 
 
+async def ended() -> None:
+    """The one who looks sees that nobody listens any more."""
+    [looking] = asyncio.all_tasks() - {asyncio.current_task()}
+    await looking
+
+
 def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
     async def test() -> None:
         told = Told()
@@ -42,13 +50,13 @@ def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
             told.text = b"2"
             assert await first_other_than(one, b"data: 1\n\n") == b"data: 2\n\n"
             assert await first_other_than(other, b"data: 1\n\n") == b"data: 2\n\n"
-        [looking] = asyncio.all_tasks() - {asyncio.current_task()}
-        await looking
+        await ended()
         told.text = b"3"
         async with aclosing(live.listen()) as late:
             assert await anext(late) == b"data: 3\n\n"
+        await ended()
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_those_who_come_are_greeted() -> None:
@@ -61,8 +69,9 @@ def test_those_who_come_are_greeted() -> None:
                 assert await anext(other) == b"data: hello 1\n\n"
             told.text = b"2"
             assert await anext(one) == b"data: 2\n\n"
+        await ended()
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
@@ -72,8 +81,9 @@ def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
             first = await anext(events)
             assert await anext(events) == first
         assert told.looks == 1 + module._KEEP_LOOKS
+        await ended()
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_listeners_go_when_the_coordinator_does() -> None:
@@ -89,8 +99,9 @@ def test_listeners_go_when_the_coordinator_does() -> None:
         async with asyncio.timeout(HANG_S):
             await hear()
         assert heard == [b"data: 1\n\n"]
+        await ended()
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +111,8 @@ def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatc
         live = Live(Told())
         async with aclosing(live.listen()) as events:
             await anext(events)
-            with pytest.raises(module.RequestError, match="Too many"):
+            with pytest.raises(RequestError, match="Too many"):
                 await live.events(None)  # type: ignore[arg-type]
+        await ended()
 
-    asyncio.run(test())
+    run(test())

@@ -1,4 +1,3 @@
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from newcomer import COORDINATOR
+from kit.newcomer import COORDINATOR
+from kit.runner import run
+from kit.tiny_gguf import write_tiny_gguf
 from potluck.coordinator.app import ServeConfig, make_app
 from potluck.coordinator.audits.audits import Audits, no_audits
 from potluck.coordinator.http.office import open_office
@@ -23,7 +24,6 @@ from potluck.models.sources import find_model, open_model
 from potluck.planning.cost import Footprint
 from potluck.types import Audience, Capacity, Span, Speed
 from potluck.wire.messages import Hello, Ready
-from tiny import write_tiny_gguf
 
 READY = Ready(Capacity(8, 100, 64), Speed(0.01, 0.001), "twin", "plain")
 LAYERS = 4
@@ -151,7 +151,7 @@ def test_requests_are_counted_by_status_and_broken_ones_as_errors(status: int | 
 
     tally = Tally()
     counted = RequestCount(app, tally)
-    asyncio.run(ask())
+    run(ask())
     assert tally.requests == {status or 500: 2}
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
+from potluck.coordinator.event_stream import EventStream
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import SamplingParams
@@ -207,7 +208,7 @@ class Service:
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         told = events(form, first, deltas, len(jobs), usage, asked.include_usage)
-        return StreamingResponse(told, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        return EventStream(told)
 
 
 def _as_given(tool: Tool) -> Json:

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
+from potluck.coordinator.event_stream import EventStream
 from potluck.errors import RequestError
 
 _LOOK_S = 1.0
@@ -39,8 +40,7 @@ class Live:
         """GET /status/events"""
         if self._listeners >= _MOST_LISTENERS:
             raise RequestError("Too many people watch this swarm now.", status=429, retry_s=_LOOK_S)
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self.listen(), media_type="text/event-stream", headers=headers)
+        return EventStream(self.listen(), **{"X-Accel-Buffering": "no"})
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """The newest status each time. A listener that reads slowly misses those in between."""

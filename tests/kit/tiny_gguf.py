@@ -13,6 +13,9 @@ from gguf.quants import quantize
 Architecture = Literal["gptneox", "llama"]
 Tokenizer = Literal["no_vocab", "bpe"]
 
+EXACT = GGMLQuantizationType.Q8_0
+"""Of float matrices llama.cpp computes one row in another order than many, so that batches change bits."""
+
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MERGES = ("t h", "th e", "Ġ the", "i n", "in g", "Ġ a", "e r", "h e", "l l", "he ll", "hell o")
 CHAT_TEMPLATE = (

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from kit.tiny_gguf import CHAT_TEMPLATE, MERGES, SPECIAL_TOKENS, bpe_tokens
 
 Array = npt.NDArray[Any]
 Family = Literal["gpt_neox", "llama", "mistral", "qwen2", "qwen3"]
@@ -40,7 +43,7 @@ def write_tiny_hf(
 ) -> Path:
     """A random model at `folder`, in `shards` safetensors files (1: no index). config: more keys of config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {
+    settings: dict[str, Any] = {
         "architectures": [CLASSES[family]],
         "model_type": family,
         "hidden_size": hidden,
@@ -141,3 +144,16 @@ def _random(random: np.random.Generator, shape: tuple[int, ...], dtype: Dtype) -
     if dtype == "BF16":
         return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     return values.astype(np.float16 if dtype == "F16" else np.float32)
+
+
+def write_tiny_tokenizer(folder: Path) -> None:
+    """The vocabulary of the tiny GGUF models."""
+    tokens = [token for token in bpe_tokens() if token not in SPECIAL_TOKENS]
+    merges = [(first, second) for first, second in map(str.split, MERGES)]
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings: dict[str, Any] = {"eos_token": "<|im_end|>", "bos_token": "<|endoftext|>", "add_bos_token": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": CHAT_TEMPLATE}))

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.processes import finish
 from potluck.local import HANG_S
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _FIRST_WORD = re.compile(r"[^\w ]*[A-Za-z]*")
@@ -61,22 +62,23 @@ def filled(text: str, substitutions: Mapping[str, str]) -> str:
     return text
 
 
-def finish(command: Command, folder: Path, env: Mapping[str, str], timeout: float = HANG_S) -> str:
+def run_command(command: Command, folder: Path, env: Mapping[str, str], timeout: float = HANG_S) -> str:
     """Run it to its end, which must be a good one, and give what it said: it begins with the word that is shown."""
     interpreter = ["python3"] if command.language == "python" else ["bash", "-o", "pipefail"]
-    done = subprocess.run(
-        [*interpreter, "-c", command.text],
+    done = finish(
+        *interpreter,
+        "-c",
+        command.text,
+        stdin=command.typed,
+        stderr=subprocess.STDOUT,
         cwd=folder,
         env=env,
-        input=command.typed,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
+        timeout_s=timeout,
     )
     assert done.returncode == 0, f"{command.text}\n{done.stdout}"
-    assert done.stdout.startswith(_FIRST_WORD.match(command.shown)[0]), done.stdout
+    word = _FIRST_WORD.match(command.shown)
+    assert word is not None
+    assert done.stdout.startswith(word[0]), done.stdout
     return done.stdout
 
 

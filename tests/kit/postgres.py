@@ -6,11 +6,12 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from kit.processes import finish
 
 _USER = "postgres"
 """Whom Debian's package makes: the server refuses to run as root."""
@@ -52,5 +53,5 @@ def _free_port() -> int:
 
 def _run(*command: str | Path) -> None:
     as_user = ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--init-groups"] if os.geteuid() == 0 else []
-    done = subprocess.run([*as_user, *map(str, command)], capture_output=True, text=True, check=False, cwd="/")
+    done = finish(*as_user, *command, cwd=Path("/"))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,27 @@
+"""Replies of server-sent events, whose source is closed as soon as the reply ends or the client hangs up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+
+class EventStream(StreamingResponse):
+    """A reply with these events.
+
+    Starlette only drops the generator of a client that hung up. The garbage collector would close it, and at the same
+    time the generators that it reads from, some of which are running then.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None], **headers: str) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-cache", **headers})
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._events):
+            await super().__call__(scope, receive, send)

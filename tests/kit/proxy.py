@@ -1,0 +1,79 @@
+"""A proxy between nodes and a coordinator: it keeps what either sends, and may be slow."""
+
+from __future__ import annotations
+
+import re
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+CRAWL = 1e3
+"""Bytes a second of a line by which a node gets a few tokens a second: an answer takes minutes on any machine."""
+
+
+class Proxy:
+    """Stands between a node and the coordinator at `url`, and keeps what either sends.
+
+    pace: bytes a second that it carries to the node on each connection, where it is slow; it may change at any time.
+    """
+
+    def __init__(self, url: str, pace: float | None = None) -> None:
+        self.heard = bytearray()
+        self.told = bytearray()
+        self.pace = pace
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(int(url.rpartition(":")[2])))
+        self._server.daemon_threads = True  # where a test fails, its nodes end after the proxy
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:
+        proxy = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with socket.create_connection(("127.0.0.1", port)) as forth:
+                    back = threading.Thread(target=pump, args=[forth, self.request, proxy.told, lambda: proxy.pace])
+                    back.start()
+                    pump(self.request, forth, proxy.heard)
+                    back.join()
+
+        return Handler
+
+    @property
+    def paths(self) -> list[str]:
+        """What was asked for."""
+        return [path.decode() for path in re.findall(rb"GET (\S+) HTTP/1.1\r\n", self.heard)]
+
+    @contextmanager
+    def crawling(self) -> Iterator[None]:
+        """No answer that passes here ends meanwhile."""
+        self.pace = CRAWL
+        yield
+        self.pace = None
+
+    @contextmanager
+    def running(self) -> Iterator[Proxy]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+
+def pump(
+    one: socket.socket, other: socket.socket, heard: bytearray, pace: Callable[[], float | None] = lambda: None
+) -> None:
+    """Carry bytes from one socket to the other until either closes; pace: so many a second."""
+    with suppress(ConnectionError):
+        while data := one.recv(1 << 16):
+            heard += data
+            other.sendall(data)
+            if rate := pace():
+                time.sleep(len(data) / rate)
+    with suppress(OSError):
+        other.shutdown(socket.SHUT_WR)
