@@ -19,7 +19,7 @@ demo: .venv/demo.stamp
 test: .venv/test.stamp
 	.venv/bin/python -m pytest
 
-# What to run before a commit: format, lint, types, and all tests that start no processes and take no many seconds.
+# What to run before a commit: format, lint, types, and the tests that are quick and start no swarm.
 check: .venv/test.stamp
 	.venv/bin/ruff format --check src tests benchmarks docs
 	.venv/bin/ruff check src tests benchmarks docs
@@ -32,7 +32,7 @@ check: .venv/test.stamp
 nightly: .venv/test.stamp
 	.venv/bin/python -m pytest --nightly tests/test_fuzz.py tests/test_life.py
 
-# The same tests in random order. The run prints its seed; `make test-random SEED=123` repeats the order.
+# All tests in random order. The run prints its seed; `make test-random SEED=123` repeats the order.
 test-random: .venv/test.stamp
 	.venv/bin/python -m pytest -p randomly $(if $(SEED),--randomly-seed=$(SEED))
 
