@@ -63,7 +63,7 @@ def test_a_text_as_a_prompt(connected: Client, tiny_unsplit: Unsplit) -> None:
 
 
 def test_errors_are_sentences(connected: Client) -> None:
-    with pytest.raises(PotluckError, match=r"^layer must lie between 0 and 4, not be 9: .*\.$"):
+    with pytest.raises(PotluckError, match=r"^layer must lie between 0 and 4, not 9: .*\.$"):
         connected.hidden_states(TOKENS, 9)
     with pytest.raises(PotluckError, match="is not a coordinator's URL"):
         potluck.connect("ftp://example.org")

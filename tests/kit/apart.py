@@ -115,12 +115,13 @@ class Group:
         return [name.removeprefix(f"{file}::") for name in self._collected if name.startswith(f"{file}::")]
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         if not isinstance(item, ApartItem) or item.group is not self:
             return None
         item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         for report in self._reports(item):
             item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_teardown(item=item, nextitem=nextitem)  # of the folders that the next does not need
         item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         return True
 
