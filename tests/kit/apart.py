@@ -114,21 +114,8 @@ class Group:
         file = path.relative_to(config.rootpath).as_posix()
         return [name.removeprefix(f"{file}::") for name in self._collected if name.startswith(f"{file}::")]
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-        if not isinstance(item, ApartItem) or item.group is not self:
-            return None
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in self._reports(item):
-            item.ihook.pytest_runtest_logreport(report=report)
-        item.ihook.pytest_runtest_teardown(item=item, nextitem=nextitem)  # of the folders that the next does not need
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        return True
-
-    def _reports(self, item: ApartItem) -> Iterator[pytest.TestReport]:
-        if self.missing:
-            yield item.report("skipped", (str(item.path), 0, f"Skipped: {self.missing}"))
-            return
+    def reports(self, item: ApartItem) -> Iterator[pytest.TestReport]:
+        """What a child reports of the test. Raises ChildError when the child dies in it."""
         if self._child is None:
             self._child = Child(item.config, self._environment, self._from(item))
             self._events = self._child.events()
@@ -136,9 +123,9 @@ class Group:
             if event.get("nodeid") == item.child_id:
                 if "report" not in event:
                     return
-                yield item.renamed(event["report"])
-        yield item.report("failed", self._child.died or "The process that should have run this test passed over it.")
-        self._child = None
+                yield item.config.hook.pytest_report_from_serializable(config=item.config, data=event["report"])
+        died, self._child = self._child.died, None
+        raise ChildError(died or "The process that should have run this test passed over it.")
 
     def _from(self, first: ApartItem) -> list[str]:
         """This test and all of the group behind it, by the names that they have in the child."""
@@ -159,6 +146,10 @@ class ApartFile(pytest.File):
             yield ApartItem.from_parent(self, name=name)
 
 
+class ChildError(Exception):
+    """A test failed in a child: what its report says, or how the child died."""
+
+
 class ApartItem(pytest.Item):
     @property
     def group(self) -> Group:
@@ -173,18 +164,28 @@ class ApartItem(pytest.Item):
         return self.path, None, self.name
 
     def runtest(self) -> None:
-        raise AssertionError("The child of the test's group runs it.")
+        if self.group.missing:
+            pytest.skip(self.group.missing)
+        reports = list(self.group.reports(self))
+        if failed := [_told(report) for report in reports if report.failed]:
+            raise ChildError("\n".join(failed))
+        for report in reports:
+            if report.skipped:
+                pytest.skip(reason_of(report))
 
-    def renamed(self, data: dict[str, Any]) -> pytest.TestReport:
-        """A child's report under the name that the test has here."""
-        report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
-        assert isinstance(report, pytest.TestReport)
-        report.nodeid, report.location = self.nodeid, self.location
-        return report
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        return str(excinfo.value) if isinstance(excinfo.value, ChildError) else super().repr_failure(excinfo)
 
-    def report(self, outcome: str, longrepr: Any) -> pytest.TestReport:
-        keywords = dict.fromkeys([self.name, *self.listextrakeywords()], 1)
-        return pytest.TestReport(self.nodeid, self.location, keywords, outcome, longrepr, "call")  # type: ignore[arg-type]
+
+def _told(report: pytest.TestReport) -> str:
+    """The report's traceback, and what the test printed."""
+    return "\n".join([report.longreprtext, *(f"--- {title} ---\n{text}" for title, text in report.sections)])
+
+
+def reason_of(report: pytest.TestReport) -> str:
+    """Why the test was skipped."""
+    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return told.removeprefix("Skipped: ").rstrip(".")
 
 
 class Teller:

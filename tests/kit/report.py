@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.apart import reason_of
 from kit.kernels import cpu_flags
 from potluck.engine.library_report import BrokenLibrary, read_library
 
@@ -52,13 +53,8 @@ def closing_line(stats: dict[str, list[pytest.TestReport]]) -> str:
     line = f"{len(stats.get('passed', []))} passed, {failed} failed, {len(skipped)} skipped"
     if not skipped:
         return f"{line}."
-    reasons = Counter(_reason(report) for report in skipped).most_common()
+    reasons = Counter(reason_of(report) for report in skipped).most_common()
     return f"{line} ({'; '.join(f'{count} x {reason}' for reason, count in reasons)})."
-
-
-def _reason(report: pytest.TestReport) -> str:
-    told = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return told.removeprefix("Skipped: ").rstrip(".")
 
 
 @pytest.hookimpl(trylast=True)
