@@ -30,13 +30,14 @@ Score = tuple[float, bool]
 
 
 @pytest.fixture(scope="module")
-def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     """Tasks are read from the root of the repository, without any hub, into a cache of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("datasets")))
         patch.setenv("HF_DATASETS_OFFLINE", "1")
+        patch.setenv("USE_TORCH", "0")  # lm_eval would load PyTorch beside the unsplit model's llama.cpp
         patch.chdir(ROOT)
-        yield
+        yield patch
 
 
 class Samples:
@@ -70,13 +71,17 @@ def evaluate(swarm: LocalSwarm, model: str, tasks: str, *options: str, folder: P
 
 
 @pytest.fixture(scope="module")
-def together(offline: None, smol: LocalSwarm, name: str, tmp_path_factory: pytest.TempPathFactory) -> Samples:
+def together(
+    offline: pytest.MonkeyPatch, smol: LocalSwarm, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> Samples:
     """All questions, eight requests at a time."""
     return evaluate(smol, name, "quiz", folder=tmp_path_factory.mktemp("together"), concurrent=8)
 
 
 @pytest.fixture(scope="module")
-def batched(offline: None, smol: LocalSwarm, name: str, tmp_path_factory: pytest.TempPathFactory) -> Samples:
+def batched(
+    offline: pytest.MonkeyPatch, smol: LocalSwarm, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> Samples:
     """Some of each task, eight prompts a request."""
     options = ["--batch_size", "8", "--limit", str(FEW)]
     folder = tmp_path_factory.mktemp("batched")
@@ -84,7 +89,7 @@ def batched(offline: None, smol: LocalSwarm, name: str, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
-def whole(offline: None, smollm2: Path) -> Samples:
+def whole(offline: pytest.MonkeyPatch, smollm2: Path) -> Samples:
     """The same harness with one engine in this process: no coordinator, no nodes."""
     from lm_eval.api.model import TemplateLM
     from lm_eval.evaluator import simple_evaluate
@@ -136,10 +141,17 @@ def whole(offline: None, smollm2: Path) -> Samples:
             text = self.model.text(self.tok_encode(prompt), options["max_gen_toks"])
             return text[: min(len(text), *(found for stop in options["until"] if (found := text.find(stop)) >= 0))]
 
+    offline.setattr("lm_eval.utils.is_torch_available", lambda: False)
     model, manager = Unsplit(smollm2), TaskManager(include_path=str(TASKS))
     try:
         runs = [
-            simple_evaluate(Whole(model), tasks=tasks, limit=limit, task_manager=manager, bootstrap_iters=0)
+            simple_evaluate(
+                Whole(model),
+                tasks=tasks,
+                limit=limit,
+                task_manager=manager,
+                bootstrap_iters=0,
+            )
             for tasks, limit in ((["quiz"], None), (["quiz_spoken", "alice"], FEW))
         ]
     finally:
