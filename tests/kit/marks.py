@@ -19,6 +19,7 @@ MARKS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_real_weights.py",
         "tests/planning/test_optimum.py",
         "tests/test_public_api.py",
+        "tests/test_apart.py",
         "tests/test_fuzz.py",
         "tests/test_life.py",
     ),
