@@ -93,7 +93,10 @@ def main() -> None:
         with temporary_cache(), ExitStack() as stack:
             started = {number: start(stack, checkouts[number], manifest, model) for number in order}
             orders.append(measure([started[0], started[1]], prompts, options))
-    ratios = {streams: list(map(geometric_mean, zip(*(order[streams] for order in orders)))) for streams in orders[0]}
+    ratios = {
+        streams: [geometric_mean(pair) for pair in zip(*(order[streams] for order in orders), strict=True)]
+        for streams in orders[0]
+    }
     report.add({"streams": [SPEED.of(str(number), values, AIM) for number, values in ratios.items()]})
     report.finish(
         rounds=[{"streams": number, "ratios": values} for number, values in ratios.items()],
