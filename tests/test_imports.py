@@ -16,12 +16,13 @@ BASE = {"types", "errors"}
 ARROWS = {
     "errors": set(),
     "types": {"errors"},
+    "webserver": BASE,
     "wire": BASE,
     "planning": BASE,
     "models": BASE,
     "engine": BASE | {"models"},
-    "node": BASE | {"wire", "models", "engine"},
-    "coordinator": BASE | {"wire", "planning", "models"},
+    "node": BASE | {"webserver", "wire", "models", "engine"},
+    "coordinator": BASE | {"webserver", "wire", "planning", "models"},
     "client": BASE,
 }
 """For each part of the package those that it may import besides itself."""

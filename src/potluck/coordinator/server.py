@@ -1,4 +1,4 @@
-"""The web server under the application: uvicorn, with TLS if the owner wants it."""
+"""The web server under the application, with TLS if the owner wants it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ import uvicorn
 from starlette.applications import Starlette
 
 from potluck.errors import PotluckError
+from potluck.webserver.guard import Guard
+from potluck.webserver.seats import Seats
+from potluck.webserver.server import BoundedServer, bounded_config, make_guard, most_connections
 from potluck.wire.codec import MAX_FRAME
 
+_MOST_STRANGERS = 768
+"""The most connections of clients that have not shown a key, and of nodes that were not admitted."""
+_MOST_OF_HOUSEHOLD = 256
+"""The most of these from one address, or from one network of IPv6."""
 
-class _Server(uvicorn.Server):
+
+class _Server(BoundedServer):
     """A server that Ctrl-C and SIGTERM end cleanly: answers first, then sockets, and no signal is raised again.
 
     stops: what ends the work that would keep the sockets open.
     """
 
-    def __init__(self, config: uvicorn.Config, stops: Sequence[Callable[[], None]]) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, guard: Guard, stops: Sequence[Callable[[], None]]) -> None:
+        super().__init__(config, guard)
         self._stops = stops
 
     @contextmanager
@@ -59,17 +67,16 @@ def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
 
     Raises PotluckError when the files for TLS are unusable.
     """
-    config = uvicorn.Config(
+    most = most_connections()
+    guard = make_guard(Seats(most, min(_MOST_STRANGERS, most // 2), min(_MOST_OF_HOUSEHOLD, most // 4)))
+    config = bounded_config(
         app,
-        ws="websockets-sansio",
+        guard,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         ws_ping_interval=10.0,
         ws_ping_timeout=20.0,
         timeout_graceful_shutdown=2,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
         lifespan="on",
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
@@ -78,4 +85,4 @@ def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
         config.load()
     except OSError as error:  # OpenSSL's errors are OSErrors
         raise PotluckError(f"TLS cannot be spoken with these files: {error.strerror or error}.") from error
-    return _Server(config, app.state.stops)
+    return _Server(config, guard, app.state.stops)

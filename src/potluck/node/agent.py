@@ -66,6 +66,8 @@ class Agent:
         self._loaded: _Loaded | None = None
         self._fraction = 0.0
         self._bytes_per_s = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+        """Seconds until the next attempt to connect."""
         self._running: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self._permit = Permit(config.hours, config.idle_only)
@@ -116,12 +118,10 @@ class Agent:
         await self._wait_for_permit()
         digest = await self._worker.run(model_digest, self._config.model, self._reporter)
         self._bytes_per_s = await self._worker.run(read_rate, self._config.threads)
-        pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 self._reporter.progress(f"Waiting for {self._config.url}", None)
                 dialled = await WebSocketLink.dial(node_url(self._config.url))
-                pause_s = _FIRST_PAUSE_S
                 link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
                 await self._stay(link, dialled.local_host, digest)
                 return
@@ -129,11 +129,11 @@ class Agent:
                 if self._leaving.is_set():
                     return
                 self._reporter.say(
-                    f"There is no connection to {self._config.url} ({error}); trying again in {pause_s:.1f} s."
+                    f"There is no connection to {self._config.url} ({error}); trying again in {self._pause_s:.1f} s."
                 )
             # Each node waits a little differently, so that they do not all come back in the same moment.
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(self._pause_s * random.uniform(0.8, 1.2))
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     async def _wait_for_permit(self) -> None:
         """Wait until the owner lets the node work, before anything is downloaded or loaded."""
@@ -154,6 +154,7 @@ class Agent:
             held = self._loaded.welcome.span if self._loaded else None
             await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
             welcome: Welcome | None = await expect(link, Welcome)
+            self._pause_s = _FIRST_PAUSE_S  # not before: a coordinator that is overrun accepts sockets, too
             self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:
                 loaded = await self._load(link, host, welcome)

@@ -17,7 +17,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -26,6 +25,8 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.models.files import LocalSource
 from potluck.node.upload import Upload
+from potluck.webserver.seats import Seats
+from potluck.webserver.server import BoundedServer, bounded_config, make_guard
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ _PEER = re.compile(r"http://(?:\[([0-9a-f:]+)\]|([0-9.]+)):[0-9]{1,5}")
 
 _AT_ONCE = 2
 """Replies that run at the same time. They must not slow down the node's own work."""
+_MOST_CONNECTIONS = 64
+_MOST_OF_HOUSEHOLD = 16
+"""The most connections from one address, or from one network of IPv6."""
 _LONGEST_S = 30.0
 """Seconds after which a reply ends, so that a slow reader does not keep others from theirs."""
 
@@ -60,7 +64,7 @@ class Sharing:
         self._offer = Offer()
         self._host = ""
         self._url = ""
-        self._server: uvicorn.Server | None = None
+        self._server: BoundedServer | None = None
         self._thread: threading.Thread | None = None
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -91,8 +95,9 @@ class Sharing:
         except OSError as error:
             log.info("Other nodes cannot fetch from this one: it cannot listen on %s (%s).", host, error.strerror)
             return
-        config = uvicorn.Config(self._app(), ws="none", lifespan="off", log_config=None, log_level="critical")
-        self._host, self._server = host, _Server(config)
+        guard = make_guard(Seats(_MOST_CONNECTIONS, _MOST_CONNECTIONS, _MOST_OF_HOUSEHOLD))
+        config = bounded_config(self._app(), guard, ws="none", lifespan="off", log_level="critical")
+        self._host, self._server = host, _Server(config, guard)
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         # Not the main thread: there uvicorn leaves signals alone.
         self._thread = threading.Thread(target=self._server.run, args=[[listener]], name="potluck-sharing", daemon=True)
@@ -139,7 +144,7 @@ class Sharing:
             yield chunk
 
 
-class _Server(uvicorn.Server):
+class _Server(BoundedServer):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End slow replies, so that they keep neither the loop from closing nor the node from ending."""
         await super().shutdown(sockets)

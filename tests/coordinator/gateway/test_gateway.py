@@ -26,7 +26,7 @@ from kit.runner import run, run_leaping
 from kit.waiting import until
 from potluck.coordinator.audits.audits import no_audits
 from potluck.coordinator.compose import SwarmService
-from potluck.coordinator.gateway import entrance, lookout
+from potluck.coordinator.gateway import lookout
 from potluck.coordinator.members.door import Entry
 from potluck.coordinator.sessions import fair_queue, line
 from potluck.coordinator.sessions.claim import Claim, Rank
@@ -104,31 +104,24 @@ def test_whoever_only_asks_cannot_work() -> None:
     run(test())
 
 
-def test_those_who_only_ask_are_no_more_than_others_at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entrance, "_MOST_STRANGERS", 1)
-
-    async def is_heard(service: SwarmService) -> bool:
-        """Whether the coordinator listens to a new socket, which is closed when it does."""
-        received: list[str] = []
-
-        async def receive() -> dict[str, str]:
-            received.append("websocket.disconnect" if received else "websocket.connect")
-            return {"type": received[-1]}
-
-        async def send(message: object) -> None:
-            pass
-
-        await service.gateway({"type": "websocket", "client": ("127.0.0.1", 1)}, receive, send)
-        return len(received) == 2
+def test_those_who_only_ask_stay_strangers_to_the_server() -> None:
+    async def noted(*, joins: bool) -> list[str]:
+        """What the server is told of a node while it is there."""
+        ours, theirs = MemoryLink.pair()
+        told: list[str] = []
+        stay = make_service().gateway.serve(
+            theirs, on_proven=lambda: told.append("proven"), on_admitted=lambda: told.append("admitted")
+        )
+        task = asyncio.create_task(stay)
+        await introduce(ours, hello(joins=joins))
+        await ours.receive()
+        await ours.close()
+        await task
+        return told
 
     async def test() -> None:
-        service = make_service()
-        guest = Node(service)
-        await guest.introduce(joins=False)
-        await guest.receive()
-        assert not await is_heard(service)
-        await guest.leave()
-        assert await is_heard(service)
+        assert await noted(joins=False) == ["proven"]
+        assert await noted(joins=True) == ["proven", "admitted"]
 
     run(test())
 
@@ -239,7 +232,7 @@ def test_a_silent_node_is_not_waited_for(greets: bool) -> None:
         if greets:
             await node.link.send(GREETING)
             assert isinstance(await node.receive(), Challenge)
-        assert await node.dropped() == "No hello came within 30 s."
+        assert await node.dropped() == f"No {'hello' if greets else 'greeting'} came within {30 if greets else 5} s."
 
     run_leaping(test())
 

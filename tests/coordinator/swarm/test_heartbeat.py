@@ -142,3 +142,23 @@ def test_a_node_that_did_well_for_long_is_as_good_as_new() -> None:
     room.pass_time(8.0)
     [revived] = room.pass_time(1.5, talking=True)
     assert isinstance(revived, Revived)
+
+
+def test_nobody_is_blamed_for_the_coordinators_own_naps() -> None:
+    room = Room()
+    steps = room.step()
+    room.pass_time(LOOK_S, steps)
+    for _ in range(3):  # it is held up again and again, each time for less than makes a look too late to judge
+        room.now += LOOK_S + 0.7
+        assert stalls(room.heartbeat.look(room.now, steps, {"n1": QUICK})) == []
+
+
+def test_a_silent_node_is_found_in_spite_of_naps() -> None:
+    room = Room()
+    steps = room.step()
+    found = []
+    for _ in range(8):
+        room.now += LOOK_S + 0.7
+        found += stalls(room.heartbeat.look(room.now, steps, {"n1": QUICK}))
+    assert len(found) == 1
+    assert found[0].startswith("it has been silent for 1.")

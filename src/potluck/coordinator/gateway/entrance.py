@@ -1,10 +1,10 @@
-"""The entrance for nodes that have dialled and are not yet admitted: how many may be there, and for how long."""
+"""The entrance for nodes that have dialled and are not yet admitted: it finds out who they are, within a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 from potluck.coordinator.gateway.linkprobe import probe_link
 from potluck.coordinator.gateway.reception import Reception
@@ -14,10 +14,7 @@ from potluck.errors import LinkClosed, Refused, WireError
 from potluck.wire.link import Link
 
 _HELLO_S = 30.0
-"""Seconds in which a new socket must say who it is."""
-
-_MOST_STRANGERS = 64
-"""The most sockets at the door at once, including those that only ask: each may have sent a frame of full length."""
+"""Seconds in which it must have proven who it is, and in which its link is measured."""
 
 
 class Entrance:
@@ -26,29 +23,18 @@ class Entrance:
     def __init__(self, reception: Reception, clock: Callable[[], float]) -> None:
         self._reception = reception
         self._clock = clock
-        self._strangers = 0
-        """The number of sockets that have not been admitted yet."""
         self._shut: set[bytes] = set()
         """The keys that were revoked since the coordinator started."""
 
-    @property
-    def is_full(self) -> bool:
-        return self._strangers >= _MOST_STRANGERS
+    async def introduce(self, node: str, link: Link, on_proven: Callable[[], None]) -> Joined:
+        """The node at the other end, proven and measured. Raises WireError, IdentityError, Refused or StoreError.
 
-    @contextmanager
-    def stranger(self) -> Iterator[None]:
-        """While the block runs, a stranger is here."""
-        self._strangers += 1
-        try:
-            yield
-        finally:
-            self._strangers -= 1
-
-    async def introduce(self, node: str, link: Link) -> Joined:
-        """The node at the other end, proven and measured. Raises WireError, IdentityError, Refused or StoreError."""
+        on_proven: is called when the node has proven its key and may come in.
+        """
         try:
             async with asyncio.timeout(_HELLO_S):
                 hello, entry = await self._reception.meet(link)
+                on_proven()
                 # Whose owner chose the layers has them whatever its link is like.
                 speed = await probe_link(link, self._clock) if hello.movable else UNKNOWN
         except TimeoutError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +23,7 @@ from potluck.coordinator.swarm.events import Joined, Left
 from potluck.coordinator.swarm.node import called
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireError
+from potluck.webserver.guard import note_proven, vouch_for
 from potluck.wire.link import Link
 
 log = logging.getLogger(__name__)
@@ -63,21 +65,28 @@ class Gateway:
         """The route `/node`, as an ASGI application."""
         link = ServerLink(receive, send)
         await link.accept()
-        if self._entrance.is_full:
-            await link.close()  # without a word: whoever is honest tries again
-            return
         host, _ = scope["client"] or ("", 0)
-        await self.serve(link, host)
+        await self.serve(link, host, partial(note_proven, scope), partial(vouch_for, scope))
 
-    async def serve(self, link: Link, host: str = "") -> None:
-        """Serve a node's whole stay, from its greeting to the end of its link. host: the address that it came from."""
+    async def serve(
+        self,
+        link: Link,
+        host: str = "",
+        on_proven: Callable[[], None] = lambda: None,
+        on_admitted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve a node's whole stay, from its greeting to the end of its link. host: the address that it came from.
+
+        on_proven, on_admitted: are called when the node has proven its key, and when it belongs to the swarm.
+        """
         node, task = f"n{next(self._numbers)}", asyncio.current_task()
         assert task is not None
         self._stays.begin(node, host, task)
         sender = asyncio.create_task(self._outboxes.open(node, link).run())
         reason = None
         try:
-            if await self._admit(node, link):
+            if await self._admit(node, link, on_proven):
+                on_admitted()
                 while True:
                     self._frames.take(node, await link.receive())
         except LinkClosed as error:
@@ -98,14 +107,13 @@ class Gateway:
             self._forget(node)  # before the farewell, which a node that does not read would hold up
             await farewell(link, reason)
 
-    async def _admit(self, node: str, link: Link) -> bool:
+    async def _admit(self, node: str, link: Link, on_proven: Callable[[], None]) -> bool:
         """Admit a node. Returns whether it joins; one that only asks has then learned what it wanted to know."""
-        with self._entrance.stranger():
-            joined = await self._entrance.introduce(node, link)
-            if not joined.hello.joins:
-                await self._show(joined, link)
-                return False
-            self._driver.apply(joined)
+        joined = await self._entrance.introduce(node, link, on_proven)
+        if not joined.hello.joins:
+            await self._show(joined, link)
+            return False
+        self._driver.apply(joined)
         self._lookout.heard(node)
         return True
 

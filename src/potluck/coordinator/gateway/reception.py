@@ -15,6 +15,9 @@ from potluck.wire.link import Link
 from potluck.wire.messages import Greeting, Hello
 from potluck.wire.origin import origin
 
+_GREETING_S = 5.0
+"""Seconds in which a new socket must say something."""
+
 
 class Reception:
     """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own."""
@@ -29,7 +32,7 @@ class Reception:
 
         Raises WireError, IdentityError or Refused with the reason, and StoreError.
         """
-        frame = await link.receive()
+        frame = await _greeting(link)
         check_version(frame)
         greeting, _ = decode_from_node(frame)
         assert isinstance(greeting, Greeting)  # check_version has seen to it
@@ -48,3 +51,12 @@ class Reception:
         """Raises Refused for a proof that was made for another server, because it must not open this one."""
         if self._url and origin(dialled) != origin(self._url):
             raise Refused(f"You dialled {origin(dialled)}, but this coordinator is {self._url}: join with that URL.")
+
+
+async def _greeting(link: Link) -> bytes:
+    """The first frame of a link. Raises WireError when none comes in time."""
+    try:
+        async with asyncio.timeout(_GREETING_S):
+            return await link.receive()
+    except TimeoutError as error:
+        raise WireError(f"No greeting came within {_GREETING_S:.0f} s.") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from potluck.coordinator.relay.relay import Awaited
@@ -31,6 +32,33 @@ _LONGEST_PENALTY_S = 60.0
 _MOST_FAILURES = 5
 _FORGIVEN_S = 120.0
 """Seconds without another stall after which a node is as good as new."""
+
+
+_MOST_NAPS = 256
+
+
+class Naps:
+    """The times in which the coordinator itself was held up and read nothing, so that no node may be blamed for them.
+
+    They are measured: a look that comes late tells how long the event loop was busy with something else.
+    """
+
+    def __init__(self) -> None:
+        self._looked: float | None = None
+        self._naps: deque[tuple[float, float]] = deque(maxlen=_MOST_NAPS)
+        """The end and the seconds of each."""
+
+    def look(self, now: float) -> bool:
+        """Note the time of a look. Returns whether it comes so late that nobody can be judged yet."""
+        held_s = 0.0 if self._looked is None else now - self._looked - LOOK_S
+        self._looked = now
+        if held_s > 0:
+            self._naps.append((now, held_s))
+        return held_s > 3 * LOOK_S
+
+    def after(self, time: float) -> float:
+        """The seconds of all naps since this time."""
+        return sum(min(seconds, end - time) for end, seconds in self._naps if end > time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +91,7 @@ class _Record:
 class Heartbeat:
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
-        self._looked: float | None = None
+        self._naps = Naps()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -85,9 +113,7 @@ class Heartbeat:
         self, now: float, awaited: Iterable[Awaited], measures: Mapping[str, Measure]
     ) -> list[Stalled | Revived | Ask]:
         """Judge the nodes that serve (those with a measure) by the steps that are under way."""
-        late = self._looked is not None and now - self._looked > 4 * LOOK_S
-        self._looked = now
-        if late:  # it is we who slept: what the nodes said meanwhile has not been read yet
+        if self._naps.look(now):  # what the nodes said meanwhile has not been read yet
             return []
         steps: dict[str, list[Awaited]] = {}
         for step in awaited:
@@ -106,7 +132,7 @@ class Heartbeat:
             if record.heard > record.stalled and now - record.stalled >= record.penalty_s:
                 record.stalled = None
                 found.append(Revived(node))
-        elif reason := _complaint(record, steps, measure, now):
+        elif reason := _complaint(record, steps, measure, now, self._naps.after):
             forgiven = record.struck is None or now - record.struck > _FORGIVEN_S
             record.strikes = 1 if forgiven else record.strikes + 1
             record.stalled = record.struck = now
@@ -118,17 +144,21 @@ class Heartbeat:
         return found
 
 
-def _complaint(record: _Record, steps: list[Awaited], measure: Measure, now: float) -> str | None:
-    """The reason why the node is to be passed over, or None."""
+def _complaint(
+    record: _Record, steps: list[Awaited], measure: Measure, now: float, slept_after: Callable[[float], float]
+) -> str | None:
+    """The reason why the node is to be passed over, or None. slept_after: the coordinator's own naps since a time."""
     if record.failures >= _MOST_FAILURES:
         record.failures = 0
         return f"it could not run {_MOST_FAILURES} steps in a row"
     due = min([step.sent for step in steps] + ([record.asked] if record.asked is not None else []), default=now)
-    silent_s = now - max(record.heard, due)
+    since = max(record.heard, due)
+    silent_s = now - since - slept_after(since)
     if silent_s > _SILENCE_S + min(_SILENCE_FORWARDS * measure.forward_s, _LONGEST_SILENCE_S):
         return f"it has been silent for {silent_s:.1f} s"
     expected_s = sum(measure.forward_s if step.rows == 1 else step.rows * measure.row_s for step in steps)
-    late_s = now - min((step.sent for step in steps), default=now)
+    sent = min((step.sent for step in steps), default=now)
+    late_s = now - sent - slept_after(sent)
     if late_s > _LATE_S + _LATE_FACTOR * expected_s:
         return f"a step has taken {late_s:.1f} s"
     return None

@@ -1,0 +1,1 @@
+"""The web server of the coordinator and of sharing nodes: uvicorn, within bounds that no stranger can exceed."""

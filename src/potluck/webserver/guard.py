@@ -1,0 +1,148 @@
+"""Watches all connections of a server, ends those that overstep a bound, and says so in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from starlette.types import Scope
+
+from potluck.webserver.seats import Seat, Seats
+
+log = logging.getLogger(__name__)
+
+_STUCK_S = 30.0
+"""Seconds for which a client may read nothing of what it was sent."""
+_CLOSING_S = 5.0
+"""The same for a connection that is to close when it has read everything."""
+_REPORT_S = 10.0
+
+GAVE_WAY = "gave way to others"
+
+_STANDING = "potluck.standing"
+"""The key of a connection's standing in its ASGI scope."""
+
+
+class Standing:
+    """The standing of one connection with its server: its seat, and for how long it has owed something.
+
+    owes: returns what the protocol has waited for too long at this time, or "".
+    on_proven: is called when the other end has proven its key.
+    """
+
+    def __init__(self, guard: Guard, seat: Seat, transport: asyncio.Transport) -> None:
+        self.seat = seat
+        self.transport = transport
+        self.owes: Callable[[float], str] = lambda _: ""
+        self.on_proven: Callable[[], None] = lambda: None
+        self._guard = guard
+        self._read_at = guard.clock()
+        """When the other end last read something, or had read everything."""
+        self._unread = 0
+
+    def vouch(self) -> None:
+        """Note that the connection has proven who it is."""
+        self._guard.seats.vouch(self.seat)
+
+    def doubt(self) -> None:
+        """Note that its next request has to prove itself again."""
+        self._guard.seats.doubt(self.seat, self._guard.clock())
+
+    def move(self, address: str) -> None:
+        """Note the address for which a proxy has opened this connection."""
+        self._guard.move(self, address)
+
+    def cut(self, reason: str) -> None:
+        """End the connection at once."""
+        self._guard.cut(self, reason)
+
+    def leave(self) -> None:
+        self._guard.leave(self)
+
+    def overdue(self, now: float) -> str:
+        """The reason to end the connection now, or ""."""
+        unread = self.transport.get_write_buffer_size()
+        if unread == 0 or unread < self._unread:
+            self._read_at = now
+        self._unread = unread
+        most_s = _CLOSING_S if self.transport.is_closing() else _STUCK_S
+        return "did not read their answers" if now - self._read_at > most_s else self.owes(now)
+
+
+class Guard:
+    """The guard of one server. seats: decide who may stay. clock: seconds."""
+
+    def __init__(self, seats: Seats, clock: Callable[[], float]) -> None:
+        self.seats = seats
+        self.clock = clock
+        self._standings: dict[Seat, Standing] = {}
+        self._cut: Counter[str] = Counter()
+        self._reported = clock()
+
+    def enter(self, transport: asyncio.Transport, address: str) -> Standing:
+        """Give a new connection a seat. It, or another one, may have to go at once."""
+        seat, gone = self.seats.take(address, self.clock())
+        standing = self._standings[seat] = Standing(self, seat, transport)
+        self._dismiss(gone)
+        return standing
+
+    def move(self, standing: Standing, address: str) -> None:
+        """Count the connection with those of the address for which a proxy has opened it."""
+        self._dismiss(self.seats.move(standing.seat, address, self.clock()))
+
+    def leave(self, standing: Standing) -> None:
+        self.seats.leave(standing.seat)
+        self._standings.pop(standing.seat, None)
+
+    def cut(self, standing: Standing, reason: str) -> None:
+        """End a connection at once. A polite end would wait for a client that may not read."""
+        self._cut[reason] += 1
+        self.leave(standing)
+        standing.transport.abort()
+
+    def sweep(self) -> None:
+        """End what is overdue, and from time to time log what was ended."""
+        now = self.clock()
+        for standing in list(self._standings.values()):
+            if reason := standing.overdue(now):
+                self.cut(standing, reason)
+        if self._cut and now - self._reported >= _REPORT_S:
+            told = ", ".join(f"{count} {reason}" for reason, count in self._cut.most_common())
+            log.warning("Connections were closed: %s. %d are open.", told, len(self.seats))
+            self._cut.clear()
+            self._reported = now
+
+    def _dismiss(self, seat: Seat | None) -> None:
+        if seat is not None:
+            self.cut(self._standings[seat], GAVE_WAY)
+
+
+def stand(scope: Scope, standing: Standing) -> None:
+    """Let the application find the standing of the connection from which this request has come."""
+    scope[_STANDING] = standing
+
+
+def vouch_for(scope: Scope) -> None:
+    """Note that the sender of this request or the node on this socket has proven who it is."""
+    if standing := _standing(scope):
+        standing.vouch()
+
+
+def note_proven(scope: Scope) -> None:
+    """Note that the node on this socket has proven that it holds its key, so that its messages may be long."""
+    if standing := _standing(scope):
+        standing.on_proven()
+
+
+def note_address(scope: Scope, address: str) -> None:
+    """Note the address for which a trusted proxy has sent this request."""
+    if standing := _standing(scope):
+        standing.move(address)
+
+
+def _standing(scope: Scope) -> Standing | None:
+    """None outside our own server, as in tests that call the application itself."""
+    standing: Standing | None = scope.get(_STANDING)
+    return standing
