@@ -1,6 +1,7 @@
 """What strangers send to a real server on loopback. The time is the test's."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_a_body_must_come_at_a_least_rate() -> None:
         async with serving(echo) as served:
             reader, writer = await served.dial()
             writer.write(b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n" + bytes(32 << 10))
-            protocol = (await served.only()).get_protocol()
+            protocol: Any = (await served.only()).get_protocol()
             await until(lambda: protocol._received == 32 << 10)
             served.pass_time(11.0)  # ten seconds, and two for what has come
             assert len(served.guard.seats) == 1
