@@ -18,6 +18,7 @@ from potluck.coordinator.gateway.socket import ServerLink, farewell
 from potluck.coordinator.gateway.stays import Stays
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.gateway.welcomes import Welcomes
+from potluck.coordinator.members.limits import Limits
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.swarm.events import Joined, Left
 from potluck.coordinator.swarm.node import called
@@ -27,6 +28,9 @@ from potluck.webserver.guard import note_proven, vouch_for
 from potluck.wire.link import Link
 
 log = logging.getLogger(__name__)
+
+_MOST_REFUSALS = 60
+"""The most refusals of strangers that are logged in a minute."""
 
 
 class Gateway:
@@ -60,6 +64,7 @@ class Gateway:
         self._lookout = lookout
         self._frames = frames
         self._numbers = numbers
+        self._limits = Limits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The route `/node`, as an ASGI application."""
@@ -90,9 +95,9 @@ class Gateway:
                 while True:
                     self._frames.take(node, await link.receive())
         except LinkClosed as error:
-            log.info("%s: %s", self._called(node), error)
+            log.log(logging.INFO if node in self._swarm.nodes else logging.DEBUG, "%s: %s", self._called(node), error)
         except (WireError, IdentityError, Refused) as error:
-            log.warning("%s is refused: %s", self._called(node), error)
+            self._note_refusal(node, error)
             reason = str(error)
         except StoreError as error:  # it may come again, and need not know
             log.error("%s cannot be admitted: %s", self._called(node), error)
@@ -121,6 +126,11 @@ class Gateway:
         """Show what the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
         self._welcomes.show(joined.node, self._swarm.newcomer(joined))
         await self._entrance.linger(link)
+
+    def _note_refusal(self, node: str, error: Exception) -> None:
+        """Log why a node is refused. Strangers can be refused as often as they like, but not fill the log."""
+        if node in self._swarm.nodes or not self._limits.wait_s("refusals", _MOST_REFUSALS, self._relay.clock()):
+            log.warning("%s is refused: %s", self._called(node), error)
 
     def _forget(self, node: str) -> None:
         self._outboxes.close(node)
