@@ -1,6 +1,6 @@
 """One attacker, the child of `siege.py`: it does what a hostile client would do, for some seconds, and counts its cost.
 
-It runs at the lowest priority, because a real attacker has a computer of its own. It opens at most MOST_DIALS
+It runs at a low priority, because a real attacker has a computer of its own. It opens at most MOST_DIALS
 connections a second and ends by itself.
 """
 
@@ -194,5 +194,5 @@ async def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     if hasattr(os, "nice"):
-        os.nice(19)
+        os.nice(10)
     asyncio.run(main(sys.argv[1:]))

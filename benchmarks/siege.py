@@ -46,7 +46,7 @@ from potluck.wire.messages import Hello, Welcome
 
 STREAMS, PROMPT, TOKENS = 10, 16, 100
 ATTACKER = Path(__file__).parent / "attacker.py"
-SERVE = {"private": [], "open": ["--open"], "local": ["--local"]}
+SERVE = {"private": ["--host", "127.0.0.1"], "open": ["--open", "--host", "127.0.0.1"], "local": ["--local"]}
 LOOK_S = 0.1
 
 P95 = Measure("p95 between tokens over quiet", "ratio")
@@ -246,9 +246,8 @@ def main() -> None:
             quiet = asyncio.run(besiege(under, (), options.seconds, prompts))
             table = figures("quiet", quiet, quiet)
             for name in attacks:
-                noticed = asyncio.run(
-                    besiege(under, list(ATTACKS) if name == "all" else [name], options.seconds, prompts)
-                )
+                names = list(ATTACKS) if name == "all" else [name]
+                noticed = asyncio.run(besiege(under, names, options.seconds, prompts))
                 table += figures(name, noticed, quiet)
                 broken[f"{kind} {name}"] = noticed.broken
             report.add({f"{kind} swarm": table})

@@ -54,7 +54,7 @@ class Served:
 async def serving(app: ASGIApp, seats: Seats | None = None) -> AsyncIterator[Served]:
     """Serve an application on a free port of loopback."""
     served = Served(Seats(100, 100, 100) if seats is None else seats)
-    config = bounded_config(app, served.guard, lifespan="off", ws_max_size=MOST_MESSAGE, timeout_graceful_shutdown=1)
+    config = bounded_config(app, lifespan="off", ws_max_size=MOST_MESSAGE, timeout_graceful_shutdown=1)
     server = _Server(config, served.guard)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         served.port = listener.getsockname()[1]

@@ -28,6 +28,13 @@ def test_a_stranger_that_has_only_just_come_stays_and_the_newcomer_goes() -> Non
     assert gone is newcomer
 
 
+def test_a_large_crowd_gives_way_to_another_household_at_once() -> None:
+    seats = Seats(100, 4, 4)
+    [oldest, *_] = full(seats, "192.0.2.1", 4)
+    _, gone = seats.take("192.0.2.2", 0.1)
+    assert gone is oldest
+
+
 def test_with_too_many_strangers_the_largest_crowd_gives_way() -> None:
     seats = Seats(100, 6, 5)
     [oldest, *_] = full(seats, "192.0.2.1", 4)

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from potluck.errors import PotluckError
 from potluck.webserver.guard import Guard
 from potluck.webserver.seats import Seats
-from potluck.webserver.server import BoundedServer, bounded_config, make_guard, most_connections
+from potluck.webserver.server import BoundedServer, bounded_config, most_connections
 from potluck.wire.codec import MAX_FRAME
 
 _MOST_STRANGERS = 768
@@ -68,10 +68,9 @@ def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
     Raises PotluckError when the files for TLS are unusable.
     """
     most = most_connections()
-    guard = make_guard(Seats(most, min(_MOST_STRANGERS, most // 2), min(_MOST_OF_HOUSEHOLD, most // 4)))
+    guard = Guard(Seats(most, min(_MOST_STRANGERS, most // 2), min(_MOST_OF_HOUSEHOLD, most // 4)))
     config = bounded_config(
         app,
-        guard,
         ws_max_size=MAX_FRAME,
         ws_per_message_deflate=False,
         ws_ping_interval=10.0,

@@ -25,8 +25,9 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.models.files import LocalSource
 from potluck.node.upload import Upload
+from potluck.webserver.guard import Guard
 from potluck.webserver.seats import Seats
-from potluck.webserver.server import BoundedServer, bounded_config, make_guard
+from potluck.webserver.server import BoundedServer, bounded_config
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,8 @@ class Sharing:
         except OSError as error:
             log.info("Other nodes cannot fetch from this one: it cannot listen on %s (%s).", host, error.strerror)
             return
-        guard = make_guard(Seats(_MOST_CONNECTIONS, _MOST_CONNECTIONS, _MOST_OF_HOUSEHOLD))
-        config = bounded_config(self._app(), guard, ws="none", lifespan="off", log_level="critical")
+        guard = Guard(Seats(_MOST_CONNECTIONS, _MOST_CONNECTIONS, _MOST_OF_HOUSEHOLD))
+        config = bounded_config(self._app(), ws="none", lifespan="off", log_level="critical")
         self._host, self._server = host, _Server(config, guard)
         self._url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         # Not the main thread: there uvicorn leaves signals alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -74,7 +75,7 @@ class Standing:
 class Guard:
     """The guard of one server. seats: decide who may stay. clock: seconds."""
 
-    def __init__(self, seats: Seats, clock: Callable[[], float]) -> None:
+    def __init__(self, seats: Seats, clock: Callable[[], float] = time.monotonic) -> None:
         self.seats = seats
         self.clock = clock
         self._standings: dict[Seat, Standing] = {}

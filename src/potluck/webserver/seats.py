@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
 _GRACE_S = 1.0
-"""Seconds in which no stranger has to give way: a client that has only just come may not have been heard yet."""
+"""Seconds in which no stranger gives way to one of its own household: it may not have been heard yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +98,8 @@ class Seats:
         else:
             return None
         oldest = next(iter(crowd))
-        return oldest if now - oldest.since >= _GRACE_S else newcomer
+        is_early = now - oldest.since < _GRACE_S
+        return newcomer if is_early and newcomer in crowd else oldest
 
 
 def household(address: str) -> str:

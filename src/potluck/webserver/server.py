@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sys
-import time
 from functools import partial
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.config import STARTUP_FAILURE
 
 from potluck.webserver.guard import Guard
 from potluck.webserver.http import BoundedHttp
-from potluck.webserver.seats import Seats
 
 _SWEEP_TICKS = 5
 """uvicorn's ticks, of 0.1 s each, between two looks at the connections."""
+
+_TLS_S = 10.0
+"""Seconds for the handshake of TLS."""
 
 _RESERVED = 128
 """Descriptors for files, the database and children."""
@@ -23,11 +27,30 @@ _MOST = 1 << 16
 
 
 class BoundedServer(uvicorn.Server):
-    """A server whose guard looks at all connections twice a second."""
+    """A server on sockets that listen already, whose guard looks at all connections twice a second."""
 
     def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
         super().__init__(config)
         self._guard = guard
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does, but leave clients less time for the handshake of TLS, before which nothing is known
+        of them.
+        """
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        config, loop = self.config, asyncio.get_running_loop()
+        bounded = partial(BoundedHttp, guard=self._guard, config=config)
+        protocol = partial(bounded, server_state=self.server_state, app_state=self.lifespan.state)
+        tls_s = None if config.ssl is None else _TLS_S
+        self.servers = [
+            await loop.create_server(
+                protocol, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=tls_s
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _SWEEP_TICKS == 0:
@@ -35,15 +58,10 @@ class BoundedServer(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def bounded_config(app: ASGIApp, guard: Guard, **options: Any) -> uvicorn.Config:
-    """uvicorn's configuration for an application behind this guard. Web-sockets are taken unless ws is "none"."""
-    http = partial(BoundedHttp, guard=guard)
+def bounded_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
+    """uvicorn's configuration for an application. Web-sockets are taken unless ws is "none"."""
     options = {"ws": "websockets-sansio", "log_config": None, "access_log": False, "proxy_headers": False, **options}
-    return uvicorn.Config(app, http=http, **options)  # type: ignore[arg-type]
-
-
-def make_guard(seats: Seats) -> Guard:
-    return Guard(seats, time.monotonic)
+    return uvicorn.Config(app, **options)
 
 
 def most_connections() -> int:
