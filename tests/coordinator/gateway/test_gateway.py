@@ -51,6 +51,7 @@ from potluck.wire.messages import (
     Pong,
     Ready,
     Scores,
+    Step,
     Threads,
     Welcome,
 )
@@ -479,6 +480,54 @@ def test_a_step_that_a_node_cannot_run_loses_its_route_but_not_the_node() -> Non
         session.close()
         assert service.swarm.nodes[node.name].reserved == {}
         await node.leave()
+
+    run(test())
+
+
+async def next_step(node: Node) -> Step:
+    """The next step that the node is given, whatever comes before it."""
+    while not isinstance(message := await node.receive(), Step):
+        pass
+    return message
+
+
+async def fail(node: Node) -> None:
+    """Let the node say that it cannot run its next step."""
+    message = await next_step(node)
+    await node.send(Failed(message.session, message.route, message.step, "It cannot be run."))
+
+
+@pytest.mark.parametrize("heir_fails", [True, False])
+def test_a_node_is_blamed_only_for_what_another_node_can_run(heir_fails: bool) -> None:
+    async def test() -> None:
+        service = make_service()
+        one, other = await join(service), await join(service)
+        nodes = {one.name: one, other.name: other}
+        session = await service.sessions.open(10)
+        [stage] = session.route
+        first = nodes.pop(stage.node)
+        [heir] = nodes.values()
+        result = one_step(session)
+        await fail(first)
+        with pytest.raises(RouteLost):
+            await result
+        assert await session.mend([], [first.name]) == 0
+        if heir_fails:
+            result = one_step(session)
+            await fail(heir)
+            with pytest.raises(RouteLost):
+                await result
+            await session.mend([])
+        result = one_step(session)
+        served = first if session.route[0].node == first.name else heir
+        message = await next_step(served)
+        await served.send(Scores(message.session, message.route, message.step, (1,), 0.0, 0.0), SCORES)
+        await result
+        records = service.lookout._heartbeat._records
+        assert [records[node.name].failures for node in (first, heir)] == [0 if heir_fails else 1, 0]
+        session.close()
+        for node in (first, heir):
+            await node.leave()
 
     run(test())
 

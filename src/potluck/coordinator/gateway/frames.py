@@ -19,6 +19,7 @@ from potluck.coordinator.sessions.handover import Handover
 from potluck.coordinator.swarm.events import BecameReady, Leaves, Pauses, Progressed, Resized, Resumes
 from potluck.coordinator.swarm.heartbeat import Heartbeat
 from potluck.coordinator.swarm.node import Node, called
+from potluck.coordinator.swarm.suspects import Suspects
 from potluck.errors import RebuildFailed, WireError
 from potluck.types import NodeState
 from potluck.wire.codec import decode_from_node, encode
@@ -75,6 +76,7 @@ class Frames:
         self._meter = meter
         self._send = send
         self._chatter = Limits()
+        self._suspects = Suspects()
 
     def take(self, node: str, frame: bytes) -> None:
         """Take a frame. Raises WireError for one that a good node does not send."""
@@ -109,6 +111,9 @@ class Frames:
             self._send(answered.onward)
         if answered.result is not None:
             self._pending.finish(message.session, message.step, answered.result)
+            suspect = self._suspects.ran(message.session)
+            if suspect in self._nodes:
+                self._heartbeat.ran(suspect, self._relay.clock(), failed=True)
         if answered.hop is not None:
             self._meter.note(answered.hop)
 
@@ -120,8 +125,8 @@ class Frames:
         if step is None:
             return
         # A journal may be short without any fault, and one that pauses has said so.
-        faulty = not step.keep and self._nodes[node].state is not NodeState.PAUSED
-        self._heartbeat.ran(node, self._relay.clock(), failed=faulty)
+        if not step.keep and self._nodes[node].state is not NodeState.PAUSED:
+            self._suspects.failed(message.session, node)
         reason = f"{called(self._nodes, node)} could not run a step: {message.reason}"
         if step.keep:
             self._relay.restart(message.session)
