@@ -1,4 +1,4 @@
-"""One attacker, the child of `siege.py`: it does what a hostile client would do, for some seconds, and counts its cost.
+"""One attacker, the child of `benchmarks/siege.py`: it does what a hostile client would do, for some seconds, and counts its cost.
 
 It runs at a low priority, because a real attacker has a computer of its own. It opens at most MOST_DIALS
 connections a second and ends by itself.
