@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from sqlalchemy import select
 from potluck.coordinator.members.store import KeyRow, Store, digest_of
 from potluck.errors import RequestError
 
-PREFIX = "pk-"
+_PREFIX = "pk-"
+_SECRET = re.compile(r"pk-[A-Za-z0-9_-]{32}")
 
 OWNER_ACCOUNT = "owner"
 """The account of whoever started the coordinator."""
@@ -42,7 +44,7 @@ class Keys:
 
     def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
         """The secret, which is not stored, and the key."""
-        secret = PREFIX + secrets.token_urlsafe(24)
+        secret = _PREFIX + secrets.token_urlsafe(24)
         row = KeyRow(
             id=secrets.token_hex(4),
             digest=digest_of(secret),
@@ -57,14 +59,18 @@ class Keys:
         return secret, _key(row)
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret; None if there is none, or if it is revoked."""
-        with self._store.begin() as session:
+        """The key with this secret; None if there is none, or if it is revoked. What cannot be a secret is not looked
+        up.
+        """
+        if not _SECRET.fullmatch(secret):
+            return None
+        with self._store.read() as session:
             row = session.scalar(select(KeyRow).where(KeyRow.digest == digest_of(secret), KeyRow.revoked.is_(False)))
         return None if row is None else _key(row)
 
     def all(self) -> list[Key]:
         """All keys, the oldest first."""
-        with self._store.begin() as session:
+        with self._store.read() as session:
             return [_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
 
     def revoke(self, number: str) -> Key:
