@@ -1,4 +1,4 @@
-"""A disk on which nothing has room: no file can be made longer by this process, or by those that it starts meanwhile."""
+"""A disk on which nothing has room, as this process and those that it starts meanwhile see it."""
 
 from __future__ import annotations
 

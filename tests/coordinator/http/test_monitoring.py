@@ -22,6 +22,7 @@ from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.status import swarm_status
 from potluck.planning.cost import Footprint
 
+
 def tell(may_see: Callable[[str], bool] = lambda _: False) -> bytes:
     queue = FairQueue()
     queue.join(Claim("owner"), 1, 0, urgent=True)  # the others have somebody before them

@@ -56,8 +56,12 @@ def _connect(dialect: Any, record: Any, arguments: Any, named: dict[str, Any]) -
     except sqlite3.OperationalError as error:
         connection.close()
         file = Path(arguments[0])
-        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or not _is_whole(file):
+        if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
             raise
+        if not _is_whole(file):
+            raise sqlite3.OperationalError(
+                f"{error}; its latest changes need room in {file.parent} to be read"
+            ) from error
         record.info[_SEALED] = True
         connection = dialect.connect(f"{file.absolute().as_uri()}?immutable=1", **named, uri=True)
         connection.isolation_level = None
@@ -66,9 +70,11 @@ def _connect(dialect: Any, record: Any, arguments: Any, named: dict[str, Any]) -
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether all of the database is in this file. Changes may still wait beside it, such as that a key is revoked."""
+    """Whether all of the database is in this file. After a crash its latest changes are still beside it, such as that a
+    key was revoked.
+    """
     beside = file.with_name(f"{file.name}-wal")
-    return file.exists() and not (beside.exists() and beside.stat().st_size)
+    return not (beside.exists() and beside.stat().st_size)
 
 
 def _check_in(_: object, record: Any) -> None:
