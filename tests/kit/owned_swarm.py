@@ -32,7 +32,8 @@ class Swarm:
 
     def invite(self, *options: object) -> str:
         """The URL to join with."""
-        return re.findall(r'potluck join "(\S+)"', self.run("invite", "create", self.url, *options))[0]
+        url: str = re.findall(r'potluck join "(\S+)"', self.run("invite", "create", self.url, *options))[0]
+        return url
 
     def new_key(self, *options: object) -> str:
         return self.run("key", "create", self.url, *options).splitlines()[0]

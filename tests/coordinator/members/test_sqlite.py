@@ -56,11 +56,12 @@ def test_files_of_an_older_version_are_taken_from_the_others(file: Path) -> None
     with closing(open_file(file)) as older:
         secret, _ = Keys(older).create("anna")
         (file.parent / names[-1]).touch()
+        (file.parent / "potluck.db of a friend").touch(0o644)
         for name in names:
             (file.parent / name).chmod(0o644)
         with closing(open_file(file)) as store:
             assert Keys(store).find(secret) is not None
-            assert modes(file.parent) == dict.fromkeys(names, 0o600)
+            assert modes(file.parent) == {**dict.fromkeys(names, 0o600), "potluck.db of a friend": 0o644}
 
 
 def test_a_reader_waits_for_no_writer(file: Path) -> None:

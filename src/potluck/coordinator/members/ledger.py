@@ -148,6 +148,8 @@ class Books:
         self._desk = desk or Desk("books")
         self._members = Members(store)
         self._caught: dict[bytes, str] = {}
+        self._trouble = ""
+        """What the database said when the books were last written; empty if all was well."""
         self.ledger = self._load()
 
     def _load(self) -> Ledger:
@@ -215,4 +217,10 @@ class Books:
         try:
             await self.write()
         except StoreError as error:
-            log.error("Credits and audits are not stored yet: %s", error)
+            if self._trouble != str(error):  # said once: the log may be on the disk that is full
+                log.error("Credits and audits are not stored yet: %s", error)
+            self._trouble = str(error)
+        else:
+            if self._trouble:
+                log.info("Credits and audits are stored again.")
+            self._trouble = ""

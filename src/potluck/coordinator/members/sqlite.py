@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def _keep_private(file: Path) -> None:
     """Make the file if it does not exist; take it, what SQLite keeps beside it and its copies from everybody else."""
     if not file.exists():
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite would let everybody read it
-    for each in file.parent.glob(f"{file.name}*"):
+    beside = [file.with_name(f"{file.name}{end}") for end in ("", "-wal", "-shm", "-journal")]
+    for each in (*beside, *file.parent.glob(f"{escape(file.name)}.[0-9]*")):  # copies are named after their revision
         tighten(each)
 
 
@@ -63,7 +65,7 @@ def _connect(dialect: Any, record: Any, arguments: Any, named: dict[str, Any]) -
                 f"{error}; its latest changes need room in {file.parent} to be read"
             ) from error
         record.info[_SEALED] = True
-        connection = dialect.connect(f"{file.absolute().as_uri()}?immutable=1", **named, uri=True)
+        connection = dialect.connect(f"{file.absolute().as_uri()}?immutable=1", **{**named, "uri": True})
         connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
