@@ -1,5 +1,7 @@
 """Requests through the real middleware: who gets in, and with which answer the others are sent away."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -176,6 +178,23 @@ def test_guesses_are_limited_by_their_address_but_keys_that_were_good_before_are
         assert ask(policy, "/status").status_code == (401 if policy is private else 200)  # no key is no guess
         clock.now += int(reply.headers["retry-after"])
         assert ask(policy, "/status", "pk-guess").status_code == 401
+
+
+def test_a_key_is_looked_up_while_all_other_work_stands_still(private: KeyPolicy, keys: Keys) -> None:
+    secret, _ = keys.create("anna")
+
+    async def test() -> int:
+        released, loop = threading.Event(), asyncio.get_running_loop()
+        stuck = [loop.run_in_executor(None, released.wait) for _ in range(100)]
+        transport = httpx.ASGITransport(Auth(make_app(), private, Tickets(), access_of))
+        async with httpx.AsyncClient(transport=transport, base_url=LOCAL) as client:
+            reply = await client.get("/status", headers={"Authorization": f"Bearer {secret}"})
+        assert not any(future.done() for future in stuck)
+        released.set()
+        await asyncio.gather(*stuck)
+        return reply.status_code
+
+    assert run(test()) == 200
 
 
 @pytest.mark.parametrize("base", [LOCAL, "http://localhost", "http://[::1]:8470", "http://127.1.2.3"])

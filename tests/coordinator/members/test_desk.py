@@ -1,8 +1,10 @@
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
+import potluck.coordinator
 from kit.runner import run
 from potluck.coordinator.members.desk import Desk, Desks
 
@@ -45,3 +47,12 @@ def test_a_closed_desk_has_no_threads() -> None:
     assert named()
     desks.close()
     assert not named()
+
+
+def test_who_may_come_in_and_what_is_owed_never_waits_for_the_threads_of_everybody() -> None:
+    folder = Path(potluck.coordinator.__file__).parent
+    asks = [*folder.glob("members/*.py"), *folder.glob("gateway/*.py")]
+    asks += [folder / "http" / name for name in ("auth.py", "admin.py", "account.py", "office.py")]
+    assert len(asks) > 20
+    sources = {path.name: path.read_text("utf-8") for path in asks}
+    assert [name for name, text in sources.items() if "to_thread" in text or "run_in_executor(None" in text] == []

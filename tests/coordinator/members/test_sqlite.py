@@ -112,8 +112,11 @@ def test_a_revocation_that_is_not_in_the_file_yet_is_not_overlooked_on_a_full_di
     told = (
         rf"^The database cannot be opened: disk I/O error; its latest changes need room in {copy.parent} to be read\.$"
     )
-    with full_disk(), pytest.raises(StoreError, match=told):
-        open_file(copy)
+    link = tmp_path / "link.db"
+    link.symlink_to(copy)
+    for each in (copy, link):
+        with full_disk(), pytest.raises(StoreError, match=told):
+            open_file(each)
     with closing(open_file(copy)) as store:
         assert Keys(store).find(secret) is None
 

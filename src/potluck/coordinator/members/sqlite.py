@@ -57,7 +57,7 @@ def _connect(dialect: Any, record: Any, arguments: Any, named: dict[str, Any]) -
         connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.OperationalError as error:
         connection.close()
-        file = Path(arguments[0])
+        file = Path(arguments[0]).resolve()  # SQLite keeps its other files beside what a link leads to
         if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
             raise
         if not _is_whole(file):
@@ -65,7 +65,7 @@ def _connect(dialect: Any, record: Any, arguments: Any, named: dict[str, Any]) -
                 f"{error}; its latest changes need room in {file.parent} to be read"
             ) from error
         record.info[_SEALED] = True
-        connection = dialect.connect(f"{file.absolute().as_uri()}?immutable=1", **{**named, "uri": True})
+        connection = dialect.connect(f"{file.as_uri()}?immutable=1", **{**named, "uri": True})
         connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
@@ -75,8 +75,8 @@ def _is_whole(file: Path) -> bool:
     """Whether all of the database is in this file. After a crash its latest changes are still beside it, such as that a
     key was revoked.
     """
-    beside = file.with_name(f"{file.name}-wal")
-    return not (beside.exists() and beside.stat().st_size)
+    beside = [file.with_name(f"{file.name}{end}") for end in ("-wal", "-journal")]
+    return not any(each.exists() and each.stat().st_size for each in beside)
 
 
 def _check_in(_: object, record: Any) -> None:
