@@ -62,7 +62,8 @@ def test_guesses_at_once_are_no_more_than_guesses_one_by_one(lookup: Lookup, key
 
 
 def test_a_good_key_is_found_beside_a_guesser_once_it_was_good_anywhere(lookup: Lookup, keys: Counting) -> None:
-    used, other = keys.create("anna")[0], keys.create("ben")[0]
+    other_coordinator = Keys(keys._store)
+    used, other = (other_coordinator.create(name)[0] for name in ("anna", "ben"))
 
     async def test() -> None:
         assert await tried(lookup, used, "192.0.2.9") == "anna"
@@ -70,8 +71,23 @@ def test_a_good_key_is_found_beside_a_guesser_once_it_was_good_anywhere(lookup: 
         keys.asked.clear()
         assert await tried(lookup, other) != "ben"
         assert keys.asked == []
+        assert await tried(lookup, keys.create("cleo")[0]) == "cleo"  # made here, so it is known
+        keys.asked.clear()
         assert await asyncio.gather(*(tried(lookup, used) for _ in range(100))) == ["anna"] * 100
         assert keys.asked == [used] * 100  # each time, because it may have been revoked
+
+    run(test())
+
+
+def test_after_a_start_the_keys_of_the_database_are_known(keys: Counting, clock) -> None:
+    good, (gone, revoked) = keys.create("anna")[0], keys.create("ben")
+    keys.revoke(revoked.id)
+    lookup = Lookup(Counting(keys._store), Desk("keys"), clock)
+
+    async def test() -> None:
+        await asyncio.gather(*(tried(lookup, guess(number)) for number in range(GUESSES)))
+        assert await tried(lookup, good) == "anna"
+        assert (await tried(lookup, gone)).startswith("More than 30 requests")
 
     run(test())
 
@@ -116,8 +132,9 @@ def test_only_the_digests_of_so_many_good_keys_are_remembered(
     lookup: Lookup, keys: Counting, monkeypatch: pytest.MonkeyPatch, clock
 ) -> None:
     monkeypatch.setattr(module, "_MOST_GOOD", 3)
-    lookup = Lookup(keys, Desk("keys"), clock)
     secrets = [keys.create("anna")[0] for _ in range(5)]
+    lookup = Lookup(keys, Desk("keys"), clock)
+    assert len(lookup._good) == 3
 
     async def test() -> None:
         for secret in [*secrets, guess(1), guess(2)]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -24,6 +25,10 @@ PER_MINUTE = 600
 """The default limit of requests a minute for a key: far more than a person needs, and no flood."""
 
 
+MOST_MADE = 1024
+"""The new keys that wait to be taken notice of."""
+
+
 class Key(Struct, frozen=True):
     """An API key without its secret, which only its owner has. per_minute: requests; None means any number."""
 
@@ -41,6 +46,8 @@ class Keys:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
+        self.made: deque[tuple[str, Key]] = deque(maxlen=MOST_MADE)
+        """The digests of keys that were made here, for whoever takes them."""
 
     def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
         """The secret, which is not stored, and the key."""
@@ -56,6 +63,7 @@ class Keys:
         )
         with self._store.begin() as session:
             session.add(row)
+        self.made.append((row.digest, _key(row)))
         return secret, _key(row)
 
     def find(self, secret: str) -> Key | None:
@@ -67,6 +75,12 @@ class Keys:
         with self._store.read() as session:
             row = session.scalar(select(KeyRow).where(KeyRow.digest == digest_of(secret), KeyRow.revoked.is_(False)))
         return None if row is None else _key(row)
+
+    def newest(self, most: int) -> list[tuple[str, Key]]:
+        """The digests of so many valid keys, with their keys: those that were made last, the oldest of them first."""
+        valid = select(KeyRow).where(KeyRow.revoked.is_(False)).order_by(KeyRow.created.desc()).limit(most)
+        with self._store.read() as session:
+            return [(row.digest, _key(row)) for row in session.scalars(valid)][::-1]
 
     def all(self) -> list[Key]:
         """All keys, the oldest first."""

@@ -17,15 +17,15 @@ GUESSES = 30
 """The most requests a minute with wrong keys from one address."""
 
 _MOST_GOOD = 4096
-"""The good keys that are remembered, each by its digest: those that were used last."""
+"""The good keys that are remembered, each by its digest: those that were made or used last."""
 
 
 class Lookup:
     """Finds keys in the database, which is asked each time, so that a revoked key stops working at once.
 
-    An address that has used up its guesses gets no more looks. Keys that were good lately are looked up even then,
-    because many people may share an address. Other keys from one address are looked up one after the other, so that
-    many guesses at once are no more than that. clock: seconds, for the limits.
+    An address that has used up its guesses gets no more looks. Keys that are known to have been good are looked up even
+    then, because many people may share an address. Other keys from one address are looked up one after the other, so
+    that many guesses at once are no more than that. clock: seconds, for the limits.
     """
 
     def __init__(self, keys: Keys, desk: Desk, clock: Callable[[], float]) -> None:
@@ -36,6 +36,8 @@ class Lookup:
         self._requests = Limits()
         self._good: Recent[str, Key | None] = Recent(lambda: None, _MOST_GOOD)
         """What was found for a digest; None once that key was revoked."""
+        for digest, key in keys.newest(_MOST_GOOD):
+            self._good[digest] = key
         self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """The line of each address whose keys are looked up now."""
 
@@ -44,6 +46,9 @@ class Lookup:
 
         Raises RequestError when too many requests came with it, or with wrong keys from this address.
         """
+        while self._keys.made:
+            made, key = self._keys.made.popleft()
+            self._good[made] = key
         digest = digest_of(secret)
         if self._good.get(digest) is not None:
             return await self._find(secret, digest, address)
