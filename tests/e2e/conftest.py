@@ -9,10 +9,11 @@ from pathlib import Path
 import openai
 import pytest
 
+from kit.owned_swarm import Swarm
 from kit.processes import LOCAL, ONE_THREAD
 from kit.tiny_gguf import EXACT, write_tiny_gguf
 from kit.unsplit import Unsplit
-from potluck.local import HANG_S, LocalSwarm
+from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import even_spans
 
 
@@ -83,3 +84,19 @@ def client(smol: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]) -
 @pytest.fixture(scope="session")
 def name(client: openai.OpenAI) -> str:
     return client.models.list().data[0].id
+
+
+@pytest.fixture
+def start(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Swarm]]:
+    """Starts a coordinator; the test's own commands have its data folder."""
+    monkeypatch.setenv("POTLUCK_DATA", str(tmp_path))
+    monkeypatch.delenv("POTLUCK_KEY", raising=False)
+    started: list[Process] = []
+
+    def serve(*options: str, port: int = 0) -> Swarm:
+        started.append(Process(["serve", str(tiny), "--port", str(port), *options]))
+        return Swarm(started[-1], tmp_path)
+
+    yield serve
+    for process in started:
+        process.stop()

@@ -7,80 +7,19 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
 import psutil
-import pytest
 
-from kit.processes import ONE_THREAD, OPEN, complaint, potluck
+from kit.processes import OPEN, PRIVATE, complaint
 from kit.proxy import Proxy
 from kit.waiting import eventually
-from potluck.local import HANG_S, Process
+from potluck.local import HANG_S
 
-PRIVATE = ["--host", "127.0.0.1"]
 PROMPT = "the potluck that nobody else shall read about"
-
-
-@dataclass
-class Swarm:
-    """A coordinator with a data folder of its own, which is this machine's owner's."""
-
-    coordinator: Process
-    data: Path
-
-    def __post_init__(self) -> None:
-        self.url = re.findall(r"http://\S+", self.coordinator.wait_for("Serving "))[0]
-        self.admin_key = Path(self.coordinator.wait_for("Your own is in ")[15:-1]).read_text().strip()
-
-    def run(self, *command: object) -> str:
-        """What a command of the owner prints."""
-        done = potluck(*command)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def invite(self, *options: object) -> str:
-        """The URL to join with."""
-        return re.findall(r'potluck join "(\S+)"', self.run("invite", "create", self.url, *options))[0]
-
-    def new_key(self, *options: object) -> str:
-        return self.run("key", "create", self.url, *options).splitlines()[0]
-
-    def join(self, url: str, name: str) -> Process:
-        return Process(["join", url, "0-5", "--name", name, *ONE_THREAD], POTLUCK_DATA=str(self.data / name))
-
-    def ask(self, path: str, key: str = "", **request: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.request(
-            "POST" if request else "GET", f"{self.url}{path}", headers=headers, timeout=HANG_S, **request
-        )
-
-    def nodes(self) -> list[str]:
-        return [
-            node["name"] for node in self.ask("/status", self.admin_key).json()["nodes"] if node["state"] == "ready"
-        ]
-
-
-@pytest.fixture
-def start(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Swarm]]:
-    """Starts a coordinator; the test's own commands have its data folder."""
-    monkeypatch.setenv("POTLUCK_DATA", str(tmp_path))
-    monkeypatch.delenv("POTLUCK_KEY", raising=False)
-    started: list[Process] = []
-
-    def serve(*options: str, port: int = 0) -> Swarm:
-        started.append(Process(["serve", str(tiny), "--port", str(port), *options]))
-        return Swarm(started[-1], tmp_path)
-
-    yield serve
-    for process in started:
-        process.stop()
 
 
 def test_a_dry_run_tells_what_a_node_would_add_and_uses_nothing_up(start, tmp_path, monkeypatch):
@@ -146,13 +85,13 @@ def test_strangers_wrong_keys_and_revoked_ones_are_refused(start):
     key = swarm.new_key("--account", "ben", "--per-minute", 3)
     number = re.findall(r"key revoke \S+ (\w+)", swarm.run("key", "create", swarm.url, "--account", "ben"))[0]
     assert [swarm.ask("/status", key).status_code for _ in range(4)] == [200, 200, 200, 429]
-    assert swarm.ask("/v1/admin/keys", key).status_code == 403
     listed = swarm.run("key", "list", swarm.url)
     assert re.search(rf"{number} .* ben +no +600 +valid", listed)
     assert key not in listed
     assert number in {each["id"] for each in json.loads(swarm.run("key", "list", swarm.url, "--json"))["keys"]}
     other = swarm.new_key("--account", "cleo")
     assert swarm.ask("/v1/account", other).json()["account"] == "cleo"
+    assert swarm.ask("/v1/admin/keys", other).status_code == 403
     for line in swarm.run("key", "list", swarm.url).splitlines():
         if " cleo " in line:
             swarm.run("key", "revoke", swarm.url, line.split()[0])

@@ -14,7 +14,8 @@ from potluck.local import HANG_S
 PYTHON = [sys.executable]
 POTLUCK = [*PYTHON, "-m", "potluck"]
 LOCAL = ["--local"]
-OPEN = ["--open", "--host", "127.0.0.1"]
+PRIVATE = ["--host", "127.0.0.1"]
+OPEN = ["--open", *PRIVATE]
 ONE_THREAD = ["--threads", "1"]
 
 

@@ -56,9 +56,10 @@ def join(
     from potluck.node.inquiry import inquire
     from potluck.node.permit import Hours
     from potluck.planning.inventory import parse_memory
-    from potluck.wire.identity import Identity, node_key
+    from potluck.wire.identity import Identity, node_key, tighten_data
 
     log_to_console()
+    tighten_data()
     url, invite = split_invite(url)
     name = name or socket.gethostname()
     config = NodeConfig(

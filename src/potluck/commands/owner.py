@@ -63,7 +63,7 @@ def list_invites(url: Url, as_json: AsJson = False, key: Key = "") -> None:
     table = Table("id", "made", "uses left", "expires", "account", "state", box=None)
     for invite in listed["invites"]:
         uses = "any" if invite["uses_left"] is None else str(invite["uses_left"])
-        expires = _NEVER if invite["expires"] is None else _date(invite["expires"])
+        expires = expiry_of(invite["expires"])
         state = "revoked" if invite["revoked"] else "valid"
         table.add_row(invite["id"], _date(invite["created"]), uses, expires, invite["account"] or "one a node", state)
     console.print(table)
@@ -198,6 +198,11 @@ def parse_lifetime(text: str) -> float | None:
     if match is None or not int(match[1]):
         raise PotluckError(f"{text!r} is not a lifetime: write 30m, 12h, 7d or never.")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def expiry_of(unix: float | None) -> str:
+    """The time at which an invite expires, for people."""
+    return _NEVER if unix is None else _date(unix)
 
 
 def _date(unix: float) -> str:

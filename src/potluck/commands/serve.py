@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from contextlib import closing
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,7 @@ from potluck.commands import owner
 from potluck.commands.bars import checking
 from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Context, Engine, Model, QuantizeTo, say, waiting
-from potluck.errors import PotluckError
+from potluck.errors import PotluckError, StoreError
 from potluck.types import Attention, Audience, RowFormat
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ CERT_KEY_HELP = "The certificate's private key (PEM)."
 LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
+FORWARDED_HELP = "Proxies in front of this, as 127.0.0.1 or 10.0.0.0/8."
 AUDIT_HELP = "The share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -51,6 +54,9 @@ def serve(
     url: Annotated[str | None, typer.Option(metavar="URL", help=URL_HELP)] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_HELP)] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_KEY_HELP)] = None,
+    forwarded_for: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESSES", show_default=False, help=FORWARDED_HELP)
+    ] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
@@ -62,12 +68,13 @@ def serve(
     from potluck.coordinator.members.store import open_file, open_store
     from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
-    from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint
+    from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint, tighten_data
 
     log_to_console()
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
-    tls = _tls(tls_cert, tls_key)
+    tls, proxies = _tls(tls_cert, tls_key), _proxies(forwarded_for or [], local)
+    tighten_data()
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
@@ -75,14 +82,14 @@ def serve(
         with checking(found.path) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
-        office = open_office(store, audience, identity, url, proven_url)
-        config = ServeConfig(found, engine, quantize, attention, rows, context, audit)
-        with waiting("Reading the tokenizer"):
-            app = make_app(config, manifest, office)
-        server = make_server(app, tls)
-        say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
-        _tell_who_may(office, audience, fingerprint(identity.public))
-        run(lambda: server.serve([listener]))
+        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies)
+        with closing(open_office(store, audience, identity, url, proven_url)) as office:
+            with waiting("Reading the tokenizer"):
+                app = make_app(config, manifest, office)
+            server = make_server(app, tls)
+            say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
+            _tell_who_may(office, audience, fingerprint(identity.public))
+            run(lambda: server.serve([listener]))
     say("Stopped.")
 
 
@@ -92,6 +99,24 @@ def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
     if (certificate is None) != (key is None):
         raise PotluckError("TLS needs a certificate and its key: give both --tls-cert and --tls-key.")
     return Tls(certificate, key) if certificate and key else None
+
+
+def _proxies(texts: Sequence[str], local: bool) -> tuple[str, ...]:
+    """The networks whose word about a caller's address is taken. Raises PotluckError for a text that names none."""
+    networks = []
+    for text in (part.strip() for each in texts for part in each.split(",")):
+        try:
+            network = ip_network(text, strict=False)
+        except ValueError as error:
+            raise PotluckError(
+                f"--forwarded-for takes addresses such as 127.0.0.1 or 10.0.0.0/8, not {text!r}."
+            ) from error
+        if not network.prefixlen:
+            raise PotluckError(f"--forwarded-for {text} would believe everybody: name your proxy's address instead.")
+        networks.append(str(network))
+    if networks and local:
+        raise PotluckError("--local cannot be reached through a proxy: leave --forwarded-for out.")
+    return tuple(networks)
 
 
 def _audience(local: bool, public: bool) -> Audience:
@@ -123,14 +148,26 @@ def _tell_who_may(office: Office, audience: Audience, key: str) -> None:
         say(f"Nodes that have joined before may join again: potluck join {url}")
         say(f"Others need an invite: potluck invite create {url}. Requests need an API key:")
     elif audience is Audience.PRIVATE:
-        invite, _ = office.invites.create(lifetime_s=owner.parse_lifetime(owner.LIFETIME))
-        say(f'To add a machine, run there: potluck join "{url}/#{invite}"')
-        say(f"This invite is valid for {owner.LIFETIME}; potluck invite create makes more. Requests need an API key:")
+        _show_invite(office)
     else:
         say(f"To add a machine, run there: potluck join {url}")
         say("Anyone who reaches this address can join and use the model. Requests without an API key come last:")
     say(f"potluck key create {url} --account NAME")
     say(f"Your own is in {admin_key()}.")
+
+
+def _show_invite(office: Office) -> None:
+    from potluck.coordinator.http.office import keep_invite
+    from potluck.wire.identity import first_invite
+
+    try:
+        text, invite = keep_invite(office.invites, first_invite(), owner.parse_lifetime(owner.LIFETIME))
+    except StoreError as error:
+        say(f"No invite can be made now, so no new node can join. {error} Requests need an API key:")
+        return
+    say(f'To add a machine, run there: potluck join "{office.url}/#{text}"')
+    expires = owner.expiry_of(invite.expires)
+    say(f"This invite expires on {expires}; potluck invite create makes more. Requests need an API key:")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from potluck.coordinator.compose import compose_model
 from potluck.coordinator.gateway.terms import Terms
@@ -47,6 +48,7 @@ class ServeConfig:
 
     context: the positions of a session; None means the model's, up to DEFAULT_CONTEXT.
     audit: the share of all stage-steps that other nodes compute again.
+    proxies: addresses and networks whose word about a caller's address is taken.
     """
 
     model: Found
@@ -56,6 +58,7 @@ class ServeConfig:
     rows: RowFormat = RowFormat.F32
     context: int | None = None
     audit: float = DEFAULT_AUDIT
+    proxies: tuple[str, ...] = ()
 
 
 def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlette:
@@ -68,7 +71,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books)
     running, swarm = model.running, model.running.swarm
-    accounts = Accounts(running.ledger, office.members)
+    accounts = Accounts(running.ledger, office.members, office.desks.accounts)
     service = Service(
         model.generation.answer,
         model.tokenizer,
@@ -93,6 +96,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Admin(office, running.moderation),
     )
     middleware = [
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=[*config.proxies]),
         Middleware(RequestCount, tally=swarm.tally),
         Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
     ]

@@ -172,8 +172,8 @@ class ModelService:
     generation: Generation
     hidden_states: HiddenStates
 
-    def status(self) -> bytes:
-        """The answer of `/status`, as JSON on one line."""
+    def status(self, may_see: Callable[[str], bool] = lambda _: False) -> bytes:
+        """The answer of `/status`, as JSON on one line, for a reader who may see the names of some accounts."""
         running = self.running
         told = swarm_status(
             running.swarm,
@@ -183,6 +183,7 @@ class ModelService:
             running.audits,
             len(running.queue),
             running.queue.standings(running.relay.clock(), _MOST_SHOWN),
+            may_see,
             running.ledger,
             running.terms.engine,
         )

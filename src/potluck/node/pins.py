@@ -9,7 +9,8 @@ import msgspec
 from filelock import FileLock
 
 from potluck.errors import IdentityError
-from potluck.wire.identity import data_folder, fingerprint, write_private
+from potluck.wire.identity import data_folder, fingerprint
+from potluck.wire.private import make_folder, write_private
 
 Keys = dict[str, str]
 """Public keys in hex, by origin."""
@@ -52,8 +53,8 @@ class Pins:
     def _change(self, change: Callable[[Keys], Keys]) -> Keys:
         """Change the file while no other node can, and return what was in it before."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with FileLock(f"{self._path}.lock"):
+            make_folder(self._path.parent)
+            with FileLock(f"{self._path}.lock", mode=0o600):
                 before = self._read()
                 write_private(self._path, msgspec.json.format(msgspec.json.encode(change(before))))
         except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,9 +19,7 @@ from filelock import FileLock
 from platformdirs import user_data_path
 
 from potluck.errors import IdentityError
-
-_OTHERS = 0o077
-"""The mode bits of everyone but the owner."""
+from potluck.wire.private import OTHERS, make_folder, tighten, write_private
 
 
 def data_folder() -> Path:
@@ -46,6 +43,24 @@ def admin_key() -> Path:
     return data_folder() / "admin.key"
 
 
+def first_invite() -> Path:
+    """The file with the invite that this machine's coordinator shows when it starts."""
+    return data_folder() / "first.invite"
+
+
+def tighten_data() -> None:
+    """Take from everybody else what older versions let them see in the data folder.
+
+    A folder that `POTLUCK_DATA` names keeps its mode, because it may be for more than Potluck. Nor is a key that others
+    could read hidden from them: see `Identity.load`.
+    """
+    folder = data_folder()
+    if folder == user_data_path("potluck"):
+        tighten(folder)
+    for path in (folder / "nodes", admin_key(), first_invite()):
+        tighten(path)
+
+
 class Identity:
     """A key pair. `public`: the 32 bytes by which others recognise its holder."""
 
@@ -67,9 +82,9 @@ class Identity:
         """
         try:
             if not path.exists():
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(path.parent)
                 _make(path)
-            if os.name == "posix" and path.stat().st_mode & _OTHERS:
+            if os.name == "posix" and path.stat().st_mode & OTHERS:
                 raise IdentityError(f"Others can read the key in {path}: replace it, or run chmod 600 on it.")
             return cls(_private_key(path))
         except OSError as error:
@@ -93,17 +108,8 @@ def fingerprint(public: bytes) -> str:
     return hashlib.sha256(public).hexdigest()[:16]
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Replace the file in one go, readable only by its owner."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # after a power cut there is the old file or the new one, but no empty one
-    Path(file.name).replace(path)
-
-
 def _make(path: Path) -> None:
-    with FileLock(f"{path}.lock"):  # nodes of one name may start together
+    with FileLock(f"{path}.lock", mode=0o600):  # nodes of one name may start together
         if not path.exists():
             key = Ed25519PrivateKey.generate()
             write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -11,7 +11,7 @@ from kit.newcomer import COORDINATOR, NODE
 from kit.runner import run
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.errors import error_response
-from potluck.coordinator.http.office import Office, keep_admin_key, open_office
+from potluck.coordinator.http.office import Office, keep_admin_key, keep_invite, open_office
 from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.members.store import Store
 from potluck.errors import PotluckError, StoreError
@@ -147,6 +147,27 @@ def test_the_admin_key_is_made_once_and_again_when_it_is_lost(office: Office, tm
         assert found.admin
     with pytest.raises(StoreError, match="The admin key cannot be kept in"):
         keep_admin_key(office.keys, file / "admin.key")
+
+
+def test_the_invite_of_the_start_stays_the_same_while_nodes_can_join_with_it(office: Office, tmp_path) -> None:
+    file = tmp_path / "folder" / "first.invite"
+    text, invite = keep_invite(office.invites, file, 60.0)
+    assert (file.read_text().strip(), file.stat().st_mode & 0o777) == (text, 0o600)
+    assert keep_invite(office.invites, file, 60.0) == (text, invite)
+    assert office.reception._door.admit(NODE.public, "node", text)
+    for lost in (
+        file.unlink,
+        lambda: file.write_text("guessed." + fingerprint(COORDINATOR.public)),
+        lambda: file.write_text(file.read_text().partition(".")[0] + ".0123456789abcdef"),  # the key is another one
+        lambda: office.invites.revoke(keep_invite(office.invites, file, 60.0)[1].id),
+    ):
+        lost()
+        other, _ = keep_invite(office.invites, file, 60.0)
+        assert other != text
+        assert file.read_text().strip() == other
+        text = other
+    with pytest.raises(StoreError, match="The invite cannot be kept in"):
+        keep_invite(office.invites, file / "first.invite", 60.0)
 
 
 @pytest.mark.parametrize(

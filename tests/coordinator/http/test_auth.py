@@ -1,5 +1,7 @@
 """Requests through the real middleware: who gets in, and with which answer the others are sent away."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,14 +38,14 @@ def tickets() -> Tickets:
 
 
 @pytest.fixture
-def ask(tickets: Tickets, clock) -> Callable[..., httpx.Response]:
+def ask(tickets: Tickets) -> Callable[..., httpx.Response]:
     """Sends one request to a swarm with this policy."""
     apps: dict[int, Auth] = {}
 
     def send(policy: Policy, path: str, key: str = "", base: str = LOCAL, **headers: str) -> httpx.Response:
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        app = apps.setdefault(id(policy), Auth(make_app(), policy, tickets, access_of, clock))
+        app = apps.setdefault(id(policy), Auth(make_app(), policy, tickets, access_of))
 
         async def one() -> httpx.Response:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=base) as client:
@@ -68,13 +70,13 @@ def keys(store: Store, clock) -> Keys:
 
 
 @pytest.fixture
-def private(keys: Keys) -> KeyPolicy:
-    return KeyPolicy(keys, open=False)
+def private(keys: Keys, clock) -> KeyPolicy:
+    return KeyPolicy(keys, open=False, clock=clock)
 
 
 @pytest.fixture
-def public(keys: Keys) -> KeyPolicy:
-    return KeyPolicy(keys, open=True)
+def public(keys: Keys, clock) -> KeyPolicy:
+    return KeyPolicy(keys, open=True, clock=clock)
 
 
 def refusal(reply: httpx.Response) -> tuple[int, str]:
@@ -161,19 +163,38 @@ def test_strangers_are_limited_by_their_address(ask, public: KeyPolicy, keys: Ke
     assert ask(public, "/status", keys.create("owner", admin=True, per_minute=None)[0]).status_code == 200
 
 
-def test_guesses_are_limited_by_their_address_but_right_keys_are_not(
+def test_guesses_are_limited_by_their_address_but_keys_that_were_good_before_are_not(
     ask, private: KeyPolicy, public: KeyPolicy, keys: Keys, clock
 ) -> None:
     secret, _ = keys.create("anna")
     for policy in (private, public):
+        assert ask(policy, "/status", secret).status_code == 200
         codes = [ask(policy, "/status", f"pk-guess-{number}").status_code for number in range(40)]
         assert codes == [401] * 30 + [429] * 10
         reply = ask(policy, "/status", "pk-guess")
         assert refusal(reply) == (429, "rate_limit_exceeded")
         assert ask(policy, "/status", secret).status_code == 200
+        assert refusal(ask(policy, "/status", Keys(keys._store).create("ben")[0])) == (429, "rate_limit_exceeded")
         assert ask(policy, "/status").status_code == (401 if policy is private else 200)  # no key is no guess
         clock.now += int(reply.headers["retry-after"])
         assert ask(policy, "/status", "pk-guess").status_code == 401
+
+
+def test_a_key_is_looked_up_while_all_other_work_stands_still(private: KeyPolicy, keys: Keys) -> None:
+    secret, _ = keys.create("anna")
+
+    async def test() -> int:
+        released, loop = threading.Event(), asyncio.get_running_loop()
+        stuck = [loop.run_in_executor(None, released.wait) for _ in range(100)]
+        transport = httpx.ASGITransport(Auth(make_app(), private, Tickets(), access_of))
+        async with httpx.AsyncClient(transport=transport, base_url=LOCAL) as client:
+            reply = await client.get("/status", headers={"Authorization": f"Bearer {secret}"})
+        assert not any(future.done() for future in stuck)
+        released.set()
+        await asyncio.gather(*stuck)
+        return reply.status_code
+
+    assert run(test()) == 200
 
 
 @pytest.mark.parametrize("base", [LOCAL, "http://localhost", "http://[::1]:8470", "http://127.1.2.3"])
@@ -239,7 +260,11 @@ def test_sockets_pass_to_their_own_door_but_not_from_a_web_page(private: KeyPoli
         ("2001:db8::1", "2001:db8::ffff:1", True),
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2", True),
         ("", "", True),
+        ("unknown", "_hidden", True),
     ],
 )
 def test_addresses_of_one_household_share_a_limit(one: str, other: str, same: bool) -> None:

@@ -69,3 +69,19 @@ def test_the_list_tells_everything_but_the_secret(store: Store, invites: Invites
         assert row is not None
         stored = [str(getattr(row, column.name)) for column in InviteRow.__table__.columns]
     assert not any(text[:22] in value for value in [*stored, str(listed)])
+
+
+def test_only_an_invite_with_which_nodes_can_join_is_found(store: Store, invites: Invites, clock) -> None:
+    text, invite = invites.create(uses=1, lifetime_s=60)
+    assert invites.find(text) == invite
+    assert invites.find(text.replace(FINGERPRINT, "another")) is None
+    assert invites.find("guessed." + FINGERPRINT) is None
+    assert invites.find("") is None
+    redeem(store, invites, text)
+    assert invites.find(text) is None
+    other, _ = invites.create(lifetime_s=60)
+    clock.now += 60
+    assert invites.find(other) is None
+    revoked, invite = invites.create()
+    invites.revoke(invite.id)
+    assert invites.find(revoked) is None

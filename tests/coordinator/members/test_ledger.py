@@ -188,3 +188,29 @@ def test_books_are_written_while_they_are_kept_and_at_the_end(known: Store, monk
         assert Books(known).ledger.account("anna") == Account(10, 4)
 
     run(test())
+
+
+def test_books_that_cannot_be_written_say_so_once_and_when_they_can_be_again(known: Store, monkeypatch, caplog) -> None:
+    caplog.set_level("INFO", module.__name__)
+    books = Books(known)
+    trouble: list[StoreError | None] = [
+        None,
+        StoreError("Full."),
+        StoreError("Full."),
+        StoreError("Locked."),
+        None,
+        None,
+    ]
+
+    async def write() -> None:
+        if (error := trouble.pop(0)) is not None:
+            raise error
+
+    async def test() -> None:
+        while trouble:
+            await books._try_to_write()
+
+    monkeypatch.setattr(books, "write", write)
+    run(test())
+    told = "Credits and audits are not stored yet: {}"
+    assert caplog.messages == [told.format("Full."), told.format("Locked."), "Credits and audits are stored again."]

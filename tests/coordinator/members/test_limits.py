@@ -34,10 +34,21 @@ def test_never_more_than_the_rate_allows_and_whoever_waits_as_told_may(rate: int
         assert allowed <= rate + now * rate / 60 + 1e-6
 
 
-def test_those_who_have_rested_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_addresses_is_not_remembered_but_whoever_goes_on_asking_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_KNOWN", 10)
     limits = Limits()
+    assert limits.wait_s("anna", 1, 0.0) == 0.0
     for number in range(1000):
-        limits.wait_s(f"address {number}", 60, float(number))
-    assert len(limits._full) <= 12
-    assert limits.wait_s("address 999", 1, 999.0) > 0.0
+        limits.wait_s(f"address {number}", 60, 0.0)
+        assert limits.wait_s("anna", 1, 0.0) > 0.0
+    assert len(limits._full) == 10
+    assert limits.wait_s("address 999", 1, 0.0) > 0.0
+    assert limits.wait_s("address 0", 1, 0.0) == 0.0
+
+
+def test_a_look_at_what_is_left_counts_nothing() -> None:
+    limits = Limits()
+    assert [limits.left_s("anna", 2, 0.0) for _ in range(5)] == [0.0] * 5
+    assert [limits.wait_s("anna", 2, 0.0) for _ in range(2)] == [0.0] * 2
+    assert limits.left_s("anna", 2, 0.0) == pytest.approx(30.0)
+    assert limits.left_s("anna", 2, 30.0) == 0.0

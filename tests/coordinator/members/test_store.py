@@ -70,7 +70,7 @@ def test_a_failure_of_the_database_is_one_sentence_without_what_was_to_be_stored
         ("potluck.db", "--database must be the URL of a database"),
         ("postgresql://anna:s3cret@127.0.0.1:1/potluck", "The database cannot be opened: .*refused"),
         ("mysql://anna:s3cret@127.0.0.1/potluck", "This database needs the package MySQLdb"),
-        ("sqlite:////nowhere/potluck.db", "The database cannot be opened: unable to open database file"),
+        ("sqlite:////nowhere/potluck.db", "The database cannot be opened: No such file or directory"),
     ],
 )
 def test_what_cannot_be_opened_is_refused_without_showing_a_password(url: str, told: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 
+from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.door import Door, Entry
 from potluck.errors import Refused, WireError
 from potluck.types import LONGEST_LABEL, is_label
@@ -22,8 +22,9 @@ _GREETING_S = 5.0
 class Reception:
     """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own."""
 
-    def __init__(self, identity: Identity, door: Door, url: str = "") -> None:
+    def __init__(self, identity: Identity, door: Door, url: str = "", desk: Desk | None = None) -> None:
         self._identity = identity
+        self._desk = desk or Desk("door")
         self._door = door
         self._url = url
 
@@ -45,7 +46,7 @@ class Reception:
         self._check_url(hello.url)
         if not all(map(is_label, (hello.name, hello.software, hello.model))):  # before the door, which keeps the name
             raise Refused(f"A node's name is up to {LONGEST_LABEL} printable characters, and so are its marks.")
-        return hello, await asyncio.to_thread(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
+        return hello, await self._desk.ask(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
 
     def _check_url(self, dialled: str) -> None:
         """Raises Refused for a proof that was made for another server, because it must not open this one."""

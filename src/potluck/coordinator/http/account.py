@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import msgspec
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from potluck.coordinator.http.auth import caller_of
 from potluck.coordinator.http.monitoring import readable
+from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.ledger import Ledger
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.sessions.claim import Claim, Rank, weight_of
@@ -22,11 +22,12 @@ from potluck.types import Priority
 class Accounts:
     ledger: Ledger
     members: Members
+    desk: Desk
 
     async def account(self, request: Request) -> Response:
         """GET /v1/account: what the caller's account has earned and spent, and the nodes that earn for it."""
         name = caller_of(request).account
-        nodes = await asyncio.to_thread(self.members.of_account, name)
+        nodes = await self.desk.ask(self.members.of_account, name)
         told = account_status(name, self.ledger.account(name), self.ledger.pending(name), nodes)
         return readable(msgspec.json.encode(told))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -79,18 +78,18 @@ class Revoked(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Admin:
-    """The owner's endpoints. The store is asked on threads, because it may be slow."""
+    """The owner's endpoints. The store is asked at the owner's desk, because it may be slow."""
 
     office: Office
     moderation: Moderation
 
     async def list_invites(self, _: Request) -> Response:
-        return _json({"invites": await asyncio.to_thread(self.office.invites.all)})
+        return _json({"invites": await self.office.desks.owner.ask(self.office.invites.all)})
 
     async def create_invite(self, request: Request) -> Response:
         asked = parse(await _body(request), NewInvite)
         account = None if asked.account is None else _checked_name(asked.account)
-        text, invite = await asyncio.to_thread(
+        text, invite = await self.office.desks.owner.ask(
             self.office.invites.create, uses=asked.uses, lifetime_s=asked.lifetime_s, account=account
         )
         return _json(MadeInvite(self.office.url, text, invite))
@@ -100,33 +99,37 @@ class Admin:
         at once.
         """
         number, cut = _named(request, "id"), request.query_params.get("nodes") == "true"
-        invite = await asyncio.to_thread(self.office.invites.revoke, number)
-        nodes = await asyncio.to_thread(self.office.members.by_invite, number)
+        invite = await self.office.desks.owner.ask(self.office.invites.revoke, number)
+        nodes = await self.office.desks.owner.ask(self.office.members.by_invite, number)
         if cut:
             nodes = [await self._mark(node.key, Marks(revoked=True)) for node in nodes]
         return _json(Revoked(invite, nodes, cut))
 
     async def list_keys(self, _: Request) -> Response:
-        return _json({"keys": await asyncio.to_thread(self.office.keys.all)})
+        return _json({"keys": await self.office.desks.owner.ask(self.office.keys.all)})
 
     async def create_key(self, request: Request) -> Response:
         asked = parse(await _body(request), NewKey)
         account, limit = _checked_name(asked.account), asked.per_minute or None
-        secret, key = await asyncio.to_thread(self.office.keys.create, account, admin=asked.admin, per_minute=limit)
+        secret, key = await self.office.desks.owner.ask(
+            self.office.keys.create, account, admin=asked.admin, per_minute=limit
+        )
         return _json(MadeKey(secret, key))
 
     async def revoke_key(self, request: Request) -> Response:
-        return _json(await asyncio.to_thread(self.office.keys.revoke, _named(request, "id")))
+        return _json(await self.office.desks.owner.ask(self.office.keys.revoke, _named(request, "id")))
 
     async def list_nodes(self, _: Request) -> Response:
-        return _json({"nodes": await asyncio.to_thread(self.office.members.all)})
+        return _json({"nodes": await self.office.desks.owner.ask(self.office.members.all)})
 
     async def mark_node(self, request: Request) -> Response:
         """Trust a node or not; revoke it, which cuts it off at once, or readmit it."""
         return _json(await self._mark(_named(request, "key"), parse(await _body(request), Marks)))
 
     async def _mark(self, key: str, marks: Marks) -> Member:
-        member = await asyncio.to_thread(self.office.members.mark, key, trusted=marks.trusted, revoked=marks.revoked)
+        member = await self.office.desks.owner.ask(
+            self.office.members.mark, key, trusted=marks.trusted, revoked=marks.revoked
+        )
         if member.revoked:
             self.moderation.cut(bytes.fromhex(key), "The swarm's owner has revoked this node.")
         elif marks.revoked is False:

@@ -4,7 +4,6 @@ pages.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.endpoint import Access
 from potluck.coordinator.http.errors import error_response
-from potluck.coordinator.members.keys import OWNER_ACCOUNT, PER_MINUTE, PREFIX, Keys
+from potluck.coordinator.members.desk import Desk
+from potluck.coordinator.members.keys import OWNER_ACCOUNT, Keys
 from potluck.coordinator.members.limits import Limits
+from potluck.coordinator.members.lookup import Lookup, too_many
 from potluck.errors import PotluckError, RequestError
 from potluck.wire.origin import is_loopback
 
@@ -27,27 +28,24 @@ _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forw
 _STRANGERS = 60
 """The most requests a minute from one address without a key."""
 
-_GUESSES = 30
-"""The most requests a minute with wrong keys from one address."""
-
 _NO_KEY = "none"
 """The texts that people use as a key when OpenAI's client insists on one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The one who asks. account: whose work it is. name: whose requests are counted together. per_minute: None means
-    any number.
-    """
+    """The one who asks. account: whose work it is."""
 
     account: str
-    name: str
     admin: bool = False
     anonymous: bool = False
-    per_minute: int | None = PER_MINUTE
+
+    def may_see(self, account: str) -> bool:
+        """Whether the caller may learn what this account does: it is the caller's own, or the caller is the owner."""
+        return self.admin or (not self.anonymous and account == self.account)
 
 
-OWNER = Caller(OWNER_ACCOUNT, "owner", admin=True, per_minute=None)
+OWNER = Caller(OWNER_ACCOUNT, admin=True)
 """The caller at this machine, in a swarm that is for this machine alone."""
 
 
@@ -58,7 +56,9 @@ class Policy(Protocol):
         """Raises RequestError for a request or a socket that must not be accepted at all."""
 
     async def caller(self, connection: HTTPConnection) -> Caller:
-        """The caller. Raises RequestError when the caller cannot be identified."""
+        """The caller, whose request is counted. Raises RequestError when the caller cannot be identified, or asks too
+        often.
+        """
 
 
 class LocalPolicy:
@@ -82,11 +82,18 @@ class LocalPolicy:
 
 
 class KeyPolicy:
-    """The policy of a swarm with API keys. open: callers without one may ask as well, but come last."""
+    """The policy of a swarm with API keys. open: callers without one may ask as well, but come last.
 
-    def __init__(self, keys: Keys, *, open: bool) -> None:
-        self._keys = keys
+    clock: seconds, for the limits.
+    """
+
+    def __init__(
+        self, keys: Keys, *, open: bool, desk: Desk | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lookup = Lookup(keys, desk or Desk("keys"), clock)
         self._open = open
+        self._strangers = Limits()
+        self._clock = clock
 
     def check(self, connection: HTTPConnection) -> None:
         pass
@@ -94,14 +101,18 @@ class KeyPolicy:
     async def caller(self, connection: HTTPConnection) -> Caller:
         secret = bearer(connection)
         if self._open and secret in ("", _NO_KEY):
-            return _anonymous(connection)
+            return self._stranger(address_of(connection))
         if not secret:
             raise _unauthorized("This swarm is private: send an API key, as in 'Authorization: Bearer pk-…'.")
-        # On a thread: the database may be slow, and frames do not wait for it.
-        key = await asyncio.to_thread(self._keys.find, secret) if secret.startswith(PREFIX) else None
+        key = await self._lookup.find(secret, address_of(connection))
         if key is None:
             raise _unauthorized("This API key is wrong or was revoked.")
-        return Caller(key.account, key.id, admin=key.admin, per_minute=key.per_minute)
+        return Caller(key.account, admin=key.admin)
+
+    def _stranger(self, address: str) -> Caller:
+        if wait_s := self._strangers.wait_s(address, _STRANGERS, self._clock()):
+            raise too_many(f"More than {_STRANGERS} requests a minute came without a key from this address.", wait_s)
+        return Caller("", anonymous=True)
 
 
 class Auth:
@@ -116,14 +127,11 @@ class Auth:
         policy: Policy,
         tickets: Tickets,
         access_of: Callable[[str], Access],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._policy = policy
         self._tickets = tickets
         self._access_of = access_of
-        self._clock = clock
-        self._limits = Limits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -147,33 +155,12 @@ class Auth:
             return
         if access is Access.WEIGHTS and self._tickets.holds(bearer(connection)):
             return
-        caller = await self._caller(connection)
+        caller = await self._policy.caller(connection)
         if caller.anonymous and access is not Access.ANY:
             raise _unauthorized("This request needs an API key: send it as in 'Authorization: Bearer pk-…'.")
         if access is Access.ADMIN and not caller.admin:
             raise _forbidden("This request needs an admin key.")
-        self._count(caller)
         connection.state.caller = caller
-
-    async def _caller(self, connection: HTTPConnection) -> Caller:
-        """The caller. Only wrong keys are counted by address, because behind a proxy many callers share one."""
-        try:
-            return await self._policy.caller(connection)
-        except RequestError as error:
-            guesser = f"guesses from {_address(connection)}"
-            wait_s = self._limits.wait_s(guesser, _GUESSES, self._clock()) if bearer(connection) else 0.0
-            if not wait_s:
-                raise
-            message = f"More than {_GUESSES} requests a minute came with wrong keys from this address."
-            raise RequestError(message, status=429, code="rate_limit_exceeded", retry_s=wait_s) from error
-
-    def _count(self, caller: Caller) -> None:
-        if caller.per_minute is None:
-            return
-        wait_s = self._limits.wait_s(caller.name, caller.per_minute, self._clock())
-        if wait_s:
-            message = f"More than {caller.per_minute} requests a minute came with this key or from this address."
-            raise RequestError(message, status=429, code="rate_limit_exceeded", retry_s=wait_s)
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
@@ -188,20 +175,19 @@ def bearer(connection: HTTPConnection) -> str:
     return secret.strip() if scheme.lower() == "bearer" else ""
 
 
-def _anonymous(connection: HTTPConnection) -> Caller:
-    return Caller("", f"address {_address(connection)}", anonymous=True, per_minute=_STRANGERS)
-
-
-def _address(connection: HTTPConnection) -> str:
+def address_of(connection: HTTPConnection) -> str:
+    """The caller's address, or the network that stands for a household."""
     return _household(connection.client.host) if connection.client is not None else ""
 
 
 def _household(address: str) -> str:
-    """The household that an address stands for, because with IPv6 everybody has 2 ** 64 addresses."""
+    """The household that an address stands for, because with IPv6 everybody has 2 ** 64 addresses. "" if it is none."""
     try:
-        known = ip_address(address)
-    except ValueError:  # a socket without one
-        return address
+        known = ip_address(address.partition("%")[0])
+    except ValueError:  # a socket without one, or a proxy that does not know it
+        return ""
+    if known.version == 6 and known.ipv4_mapped is not None:
+        known = known.ipv4_mapped
     return str(known) if known.version == 4 else str(ip_network((known, 64), strict=False))
 
 

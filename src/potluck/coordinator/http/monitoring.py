@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from potluck.coordinator.http.auth import caller_of
 from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.metrics import Metrics
@@ -19,9 +20,9 @@ from potluck.errors import RequestError
 
 @dataclass(frozen=True)
 class Monitoring:
-    """The endpoints for watching. tell: returns the swarm's status as JSON."""
+    """The endpoints for watching. tell: returns the swarm's status as JSON for a caller who may see some accounts."""
 
-    tell: Callable[[], bytes]
+    tell: Callable[[Callable[[str], bool]], bytes]
     figures: Metrics
     hops: Trace
     swarm: Swarm
@@ -30,9 +31,9 @@ class Monitoring:
         """GET /health"""
         return JSONResponse({"status": "ok"})
 
-    async def status(self, _: Request) -> Response:
+    async def status(self, request: Request) -> Response:
         """GET /status"""
-        return readable(self.tell())
+        return readable(self.tell(caller_of(request).may_see))
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics"""

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from potluck.coordinator.gateway.reception import Reception
 from potluck.coordinator.http.auth import KeyPolicy, LocalPolicy, Policy
+from potluck.coordinator.members.desk import Desks
 from potluck.coordinator.members.door import StoreDoor
-from potluck.coordinator.members.invites import Invites
+from potluck.coordinator.members.invites import Invite, Invites
 from potluck.coordinator.members.keys import OWNER_ACCOUNT, Keys
 from potluck.coordinator.members.ledger import Books
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import Store
 from potluck.errors import StoreError
 from potluck.types import Audience
-from potluck.wire.identity import Identity, fingerprint, write_private
+from potluck.wire.identity import Identity, fingerprint
+from potluck.wire.private import make_folder, write_private
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,21 @@ class Office:
     keys: Keys
     members: Members
     books: Books
+    desks: Desks
+
+    def close(self) -> None:
+        """Wait for what the desks do."""
+        self.desks.close()
 
 
 def open_office(store: Store, audience: Audience, identity: Identity, url: str, proven_url: str = "") -> Office:
     """Open the office over a store. proven_url: the one that nodes must have dialled, if the coordinator knows it."""
     invites = Invites(store, fingerprint(identity.public))
-    keys = Keys(store)
-    policy = LocalPolicy() if audience is Audience.LOCAL else KeyPolicy(keys, open=audience is Audience.OPEN)
+    keys, desks, shared = Keys(store), Desks(), audience is Audience.OPEN
+    policy = LocalPolicy() if audience is Audience.LOCAL else KeyPolicy(keys, open=shared, desk=desks.keys)
     door = StoreDoor(store, invites if audience is Audience.PRIVATE else None)
-    reception = Reception(identity, door, proven_url)
-    return Office(url, policy, reception, invites, keys, Members(store), Books(store))
+    reception = Reception(identity, door, proven_url, desks.door)
+    return Office(url, policy, reception, invites, keys, Members(store), Books(store, desks.books), desks)
 
 
 def keep_admin_key(keys: Keys, path: Path) -> None:
@@ -49,7 +56,26 @@ def keep_admin_key(keys: Keys, path: Path) -> None:
         key = keys.find(path.read_text("utf-8").strip()) if path.exists() else None
         if key is None or not key.admin:
             secret, _ = keys.create(OWNER_ACCOUNT, admin=True, per_minute=None)
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(path, f"{secret}\n".encode())
+            _keep(path, secret)
     except OSError as error:
         raise StoreError(f"The admin key cannot be kept in {path}: {error.strerror or error}.") from error
+
+
+def keep_invite(invites: Invites, path: Path, lifetime_s: float | None) -> tuple[str, Invite]:
+    """The invite in this file, readable only by its owner, or a new one if nodes can no longer join with that.
+
+    Raises StoreError when a new one cannot be kept.
+    """
+    try:
+        text = path.read_text("utf-8").strip() if path.exists() else ""
+        if (invite := invites.find(text)) is None:
+            text, invite = invites.create(lifetime_s=lifetime_s)
+            _keep(path, text)
+    except OSError as error:
+        raise StoreError(f"The invite cannot be kept in {path}: {error.strerror or error}.") from error
+    return text, invite
+
+
+def _keep(path: Path, secret: str) -> None:
+    make_folder(path.parent)
+    write_private(path, f"{secret}\n".encode())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from potluck.coordinator.members.invites import Invites
 from potluck.coordinator.members.store import NodeRow, Store
-from potluck.errors import Refused
+from potluck.errors import Refused, StoreError
 from potluck.wire.identity import fingerprint
+
+log = logging.getLogger(__name__)
+
+_NOTED_S = 60.0
+"""A node that comes again sooner is not noted anew, so that nodes that come and go keep no disk busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +65,31 @@ class StoreDoor:
 
     def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         now = self._clock()
+        with self._store.read() as session:
+            row = session.get(NodeRow, key.hex())
+        if row is None:
+            return self._receive(key, name, invite, joins, now)
+        entry = _entry(row, now)
+        if joins and (row.name != name or now - row.last_seen > _NOTED_S):
+            self._note(key, name, now)
+        return entry
+
+    def _receive(self, key: bytes, name: str, invite: str, joins: bool, now: float) -> Entry:
         with self._lock, self._store.begin() as session:
             row = session.get(NodeRow, key.hex(), with_for_update=True) or self._newcomer(session, key, invite)
-            if row.revoked:
-                raise Refused("The swarm's owner has revoked this node.")
-            if row.quarantined_until > now:
-                raise Refused(f"This node is in quarantine: {row.quarantine}")
             row.name, row.last_seen = name, now
-            entry = Entry(row.account, row.trusted)
+            entry = _entry(row, now)
             if not joins:
                 session.rollback()
             return entry
+
+    def _note(self, key: bytes, name: str, now: float) -> None:
+        """Note when a known node came. It may come in even where this cannot be stored."""
+        try:
+            with self._store.begin() as session:
+                session.execute(update(NodeRow).values(name=name, last_seen=now).where(NodeRow.key == key.hex()))
+        except StoreError as error:
+            log.error("It is not stored that node %s came: %s", name, error)
 
     def _newcomer(self, session: Session, key: bytes, text: str) -> NodeRow:
         account, number = fingerprint(key), None
@@ -84,3 +105,11 @@ class StoreDoor:
         row.quarantined_until, row.trusted = 0.0, False
         session.add(row)
         return row
+
+
+def _entry(row: NodeRow, now: float) -> Entry:
+    if row.revoked:
+        raise Refused("The swarm's owner has revoked this node.")
+    if row.quarantined_until > now:
+        raise Refused(f"This node is in quarantine: {row.quarantine}")
+    return Entry(row.account, row.trusted)

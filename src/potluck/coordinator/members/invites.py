@@ -56,6 +56,15 @@ class Invites:
             session.add(row)
         return f"{secret}.{self._fingerprint}", _invite(row)
 
+    def find(self, text: str) -> Invite | None:
+        """The invite with this text, if nodes can still join with it here."""
+        secret, _, fingerprint = text.partition(".")
+        if fingerprint != self._fingerprint:
+            return None
+        with self._store.read() as session:
+            row = session.scalar(select(InviteRow).where(InviteRow.digest == digest_of(secret)))
+        return _invite(row) if row is not None and _fault(row, self._clock()) is None else None
+
     def redeem(self, session: Session, text: str) -> Invite:
         """Use an invite once, in this transaction. Raises Refused with the reason when it opens nothing."""
         digest = digest_of(text.partition(".")[0])
@@ -63,19 +72,15 @@ class Invites:
         row = session.scalar(select(InviteRow).where(InviteRow.digest == digest).with_for_update())
         if row is None:
             raise Refused("This invite is not known here: ask the swarm's owner for another.")
-        if row.revoked:
-            raise Refused("This invite was revoked: ask the swarm's owner for another.")
-        if row.expires is not None and row.expires <= self._clock():
-            raise Refused("This invite has expired: ask the swarm's owner for another.")
+        if fault := _fault(row, self._clock()):
+            raise Refused(f"This invite {fault}: ask the swarm's owner for another.")
         if row.uses_left is not None:
-            if not row.uses_left:
-                raise Refused("This invite is used up: ask the swarm's owner for another.")
             row.uses_left -= 1
         return _invite(row)
 
     def all(self) -> list[Invite]:
         """All invites, the oldest first."""
-        with self._store.begin() as session:
+        with self._store.read() as session:
             return [_invite(row) for row in session.scalars(select(InviteRow).order_by(InviteRow.created))]
 
     def revoke(self, number: str) -> Invite:
@@ -86,6 +91,15 @@ class Invites:
                 raise RequestError(f"There is no invite {number!r}.", status=404)
             row.revoked = True
         return _invite(row)
+
+
+def _fault(row: InviteRow, now: float) -> str | None:
+    """Why the invite opens nothing; None if it does."""
+    if row.revoked:
+        return "was revoked"
+    if row.expires is not None and row.expires <= now:
+        return "has expired"
+    return "is used up" if row.uses_left == 0 else None
 
 
 def _invite(row: InviteRow) -> Invite:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -13,13 +15,18 @@ from sqlalchemy import select
 from potluck.coordinator.members.store import KeyRow, Store, digest_of
 from potluck.errors import RequestError
 
-PREFIX = "pk-"
+_PREFIX = "pk-"
+_SECRET = re.compile(r"pk-[A-Za-z0-9_-]{32}")
 
 OWNER_ACCOUNT = "owner"
 """The account of whoever started the coordinator."""
 
 PER_MINUTE = 600
 """The default limit of requests a minute for a key: far more than a person needs, and no flood."""
+
+
+MOST_MADE = 1024
+"""The new keys that wait to be taken notice of."""
 
 
 class Key(Struct, frozen=True):
@@ -39,10 +46,12 @@ class Keys:
     def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
+        self.made: deque[tuple[str, Key]] = deque(maxlen=MOST_MADE)
+        """The digests of keys that were made here, for whoever takes them."""
 
     def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
         """The secret, which is not stored, and the key."""
-        secret = PREFIX + secrets.token_urlsafe(24)
+        secret = _PREFIX + secrets.token_urlsafe(24)
         row = KeyRow(
             id=secrets.token_hex(4),
             digest=digest_of(secret),
@@ -54,17 +63,28 @@ class Keys:
         )
         with self._store.begin() as session:
             session.add(row)
+        self.made.append((row.digest, _key(row)))
         return secret, _key(row)
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret; None if there is none, or if it is revoked."""
-        with self._store.begin() as session:
+        """The key with this secret; None if there is none, or if it is revoked. What cannot be a secret is not looked
+        up.
+        """
+        if not _SECRET.fullmatch(secret):
+            return None
+        with self._store.read() as session:
             row = session.scalar(select(KeyRow).where(KeyRow.digest == digest_of(secret), KeyRow.revoked.is_(False)))
         return None if row is None else _key(row)
 
+    def newest(self, most: int) -> list[tuple[str, Key]]:
+        """The digests of so many valid keys, with their keys: those that were made last, the oldest of them first."""
+        valid = select(KeyRow).where(KeyRow.revoked.is_(False)).order_by(KeyRow.created.desc()).limit(most)
+        with self._store.read() as session:
+            return [(row.digest, _key(row)) for row in session.scalars(valid)][::-1]
+
     def all(self) -> list[Key]:
         """All keys, the oldest first."""
-        with self._store.begin() as session:
+        with self._store.read() as session:
             return [_key(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
 
     def revoke(self, number: str) -> Key:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from sqlalchemy import select, update
 
+from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import AccountRow, NodeRow, Store
 from potluck.errors import StoreError
@@ -142,14 +143,17 @@ class Books:
     other's.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, desk: Desk | None = None) -> None:
         self._store = store
+        self._desk = desk or Desk("books")
         self._members = Members(store)
         self._caught: dict[bytes, str] = {}
+        self._trouble = ""
+        """What the database said when the books were last written; empty if all was well."""
         self.ledger = self._load()
 
     def _load(self) -> Ledger:
-        with self._store.begin() as session:
+        with self._store.read() as session:
             accounts = {row.name: Account(row.earned, row.spent) for row in session.scalars(select(AccountRow))}
             rows = session.scalars(select(NodeRow).where(NodeRow.pending > 0))
             return Ledger(accounts, {bytes.fromhex(row.key): Pending(row.account, row.pending) for row in rows})
@@ -163,13 +167,13 @@ class Books:
     async def write(self) -> None:
         """Store what has changed. Raises StoreError; the changes are then tried again with the next ones."""
         for key, reason in list(self._caught.items()):
-            await asyncio.to_thread(self._members.quarantine, key.hex(), reason)
+            await self._desk.ask(self._members.quarantine, key.hex(), reason)
             del self._caught[key]
         changes = self.ledger.changes()
         if not changes:
             return
         try:
-            await asyncio.to_thread(self._add, changes)
+            await self._desk.ask(self._add, changes)
         except StoreError:
             self.ledger.undo(changes)
             raise
@@ -213,4 +217,10 @@ class Books:
         try:
             await self.write()
         except StoreError as error:
-            log.error("Credits and audits are not stored yet: %s", error)
+            if self._trouble != str(error):  # said once: the log may be on the disk that is full
+                log.error("Credits and audits are not stored yet: %s", error)
+            self._trouble = str(error)
+        else:
+            if self._trouble:
+                log.info("Credits and audits are stored again.")
+            self._trouble = ""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from potluck.coordinator.recent import Recent
+
 _WINDOW_S = 60.0
-_MOST_KNOWN = 4096
-"""The number of callers that are remembered before those who have rested are forgotten."""
+_MOST_KNOWN = 16384
+"""The number of callers that are remembered, which takes some megabytes. Where more than that ask, those that have not
+asked for the longest time may begin anew.
+"""
 
 
 class Limits:
@@ -14,20 +18,19 @@ class Limits:
     """
 
     def __init__(self) -> None:
-        self._full: dict[str, float] = {}
-        self._most = _MOST_KNOWN
+        self._full: Recent[str, float] = Recent(float, _MOST_KNOWN)
 
     def wait_s(self, caller: str, per_minute: int, now: float) -> float:
         """Count a request and return 0.0, or return the seconds until the caller may send one."""
-        cost = _WINDOW_S / per_minute
-        full = max(self._full.get(caller, now), now) + cost
-        if full - now > _WINDOW_S * (1 + 1e-9):  # sums of costs are rounded
-            return full - now - _WINDOW_S
-        self._full[caller] = full
-        if len(self._full) > self._most:
-            self._forget_rested(now)
-        return 0.0
+        wait_s = self.left_s(caller, per_minute, now)
+        if not wait_s:
+            self._full[caller] = max(self._full[caller], now) + _WINDOW_S / per_minute
+        return wait_s
 
-    def _forget_rested(self, now: float) -> None:
-        self._full = {caller: full for caller, full in self._full.items() if full > now}
-        self._most = max(_MOST_KNOWN, 2 * len(self._full))
+    def left_s(self, caller: str, per_minute: int, now: float) -> float:
+        """The seconds until the caller may send a request; 0.0 if it may now. Nothing is counted."""
+        if (full := self._full.get(caller)) is None:
+            return 0.0
+        self._full[caller] = full  # whoever goes on asking is not forgotten
+        wait_s = max(full, now) - now + _WINDOW_S / per_minute - _WINDOW_S
+        return wait_s if wait_s > _WINDOW_S * 1e-9 else 0.0  # sums of costs are rounded

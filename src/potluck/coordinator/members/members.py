@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from potluck.coordinator.members.store import NodeRow, Store
@@ -41,14 +41,18 @@ class Members:
 
     def all(self) -> list[Member]:
         """All nodes, in the order in which they first came."""
-        with self._store.begin() as session:
-            return [_member(row) for row in session.scalars(select(NodeRow).order_by(NodeRow.first_seen))]
+        return self._those()
 
     def of_account(self, account: str) -> list[Member]:
-        return [member for member in self.all() if member.account == account]
+        return self._those(NodeRow.account == account)
 
     def by_invite(self, invite: str) -> list[Member]:
-        return [member for member in self.all() if member.invite == invite]
+        return self._those(NodeRow.invite == invite)
+
+    def _those(self, *wanted: ColumnElement[bool]) -> list[Member]:
+        with self._store.read() as session:
+            rows = session.scalars(select(NodeRow).where(*wanted).order_by(NodeRow.first_seen))
+            return [_member(row) for row in rows]
 
     def mark(self, key: str, *, trusted: bool | None = None, revoked: bool | None = None) -> Member:
         """Mark a node; None changes nothing. Raises RequestError when no node with this key was ever here."""

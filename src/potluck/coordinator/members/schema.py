@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
 from potluck import __version__
+from potluck.coordinator.members.sqlite import READS
 from potluck.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,25 @@ _LOCK = 0x706F746C75636B
 def upgrade(engine: Engine, migrations: Path = MIGRATIONS) -> None:
     """Upgrade the database to the newest revision of `migrations`. An SQLite file is copied before it is changed.
 
-    Everything happens in one transaction, and coordinators that start together wait for each other.
+    Everything happens in one transaction, and coordinators that start together wait for each other. Where there is
+    nothing to upgrade, nothing is written.
     Raises StoreError when the schema is newer than this program, or when the file cannot be copied.
     """
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
+    if _is_newest(engine, config):
+        return
     with engine.connect() as connection, _unchecked(connection), connection.begin():
         config.attributes["connection"] = connection
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         _upgrade(connection, config)
+
+
+def _is_newest(engine: Engine, config: Config) -> bool:
+    with engine.execution_options(**{READS: True}).connect() as connection:
+        stamps = MigrationContext.configure(connection).get_current_heads()
+    return stamps == (ScriptDirectory.from_config(config).get_current_head(),)
 
 
 def revision_of(stamps: Collection[str], tables: Collection[str], known: Collection[str]) -> str | None:
@@ -92,8 +101,8 @@ def _copy(connection: Connection, revision: str) -> Path | None:
     part = file.with_name(f"{copy.name}.part")
     try:
         part.unlink(missing_ok=True)
+        part.touch(mode=0o600)
         with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(part)) as target:
-            shutil.copymode(file, part)
             source.backup(target)
         part.replace(copy)
     except (OSError, sqlite3.Error) as error:

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import BigInteger, Engine, ForeignKey, create_engine, event
+from sqlalchemy import BigInteger, Engine, ForeignKey, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from potluck.coordinator.members import schema
+from potluck.coordinator.members import schema, sqlite
 from potluck.errors import StoreError
-
-_BUSY_S = 10.0
-"""Seconds that a writer of SQLite waits for another."""
+from potluck.wire.private import make_folder
 
 
 class Base(DeclarativeBase):
@@ -93,12 +90,21 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
+        reading = engine.execution_options(**{sqlite.READS: True})
+        self._readings = sessionmaker(reading, expire_on_commit=False)
+
+    def begin(self) -> AbstractContextManager[Session]:
+        """One transaction, which is kept when the block ends and undone when it raises. Raises StoreError."""
+        return self._transaction(self._sessions)
+
+    def read(self) -> AbstractContextManager[Session]:
+        """One transaction that changes nothing, waits for no other and needs no room on the disk. Raises StoreError."""
+        return self._transaction(self._readings)
 
     @contextmanager
-    def begin(self) -> Iterator[Session]:
-        """One transaction, which is kept when the block ends and undone when it raises. Raises StoreError."""
+    def _transaction(self, sessions: sessionmaker[Session]) -> Iterator[Session]:
         try:
-            with self._sessions.begin() as session:
+            with sessions.begin() as session:
                 yield session
         except SQLAlchemyError as error:
             raise StoreError(f"The database failed: {_reason(error)}.") from error
@@ -121,6 +127,8 @@ def open_store(url: str) -> Store:
         raise StoreError(message) from error
     except SQLAlchemyError as error:
         raise StoreError(f"The database cannot be opened: {_reason(error)}.") from error
+    except OSError as error:
+        raise StoreError(f"The database cannot be opened: {error.strerror or error}.") from error
 
 
 def _upgraded(engine: Engine) -> Engine:
@@ -135,7 +143,7 @@ def _upgraded(engine: Engine) -> Engine:
 def open_file(file: Path) -> Store:
     """Open an SQLite file as the database; its folder is made if it does not exist. Raises StoreError."""
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(file.parent)
     except OSError as error:
         raise StoreError(f"The folder {file.parent} cannot be made: {error.strerror or error}.") from error
     return open_store(f"sqlite:///{file.absolute()}")
@@ -145,17 +153,7 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
-    event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return engine
-
-
-def _set_up_sqlite(connection: Any, _: object) -> None:
-    # The driver would begin transactions at the first write: two that have read before could not both go on.
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    return sqlite.open_engine(parsed)
 
 
 def _reason(error: SQLAlchemyError) -> str:

@@ -44,7 +44,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The standing of a waiting request, and a sentence that gives the reason for its place."""
+    """The standing of a waiting request, and the reason for its place, without a name: the end of a sentence."""
 
     claim: Claim
     waited_s: float
@@ -223,14 +223,11 @@ class FairQueue:
         return standings
 
     def _reason(self, turn: Turn, own: int, others: int, now: float) -> str:
-        claim = turn.claim
-        account = f", account {claim.account}" if claim.account else ""
-        who = f"{claim.rank.word}{account}, weight {claim.weight:.1f}"
         if turn.urgent:
-            return f"{who}: an interrupted answer continues before all others."
+            return "an interrupted answer continues before all others."
         if own or others:
-            return f"{who}: {own} of its requests and {others} of others are before it."
+            return f"{own} of its requests and {others} of others are before it."
         level = self.level(turn, now)
         if level == Rank.INTERACTIVE:
-            return f"{who}: it is next when there is room."
-        return f"{who}: it is next when there is room for it and for an interactive request besides."
+            return "it is next when there is room."
+        return "it is next when there is room for it and for an interactive request besides."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -54,7 +54,11 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
 
 
 class QueueStatus(Struct, frozen=True):
-    """A waiting request. priority: its class. reason: the reason for its place, in a sentence."""
+    """A waiting request. priority: its class. reason: the reason for its place, in a sentence.
+
+    account: empty if it was sent without a key, or if the account is another's than the reader's; then the reason tells
+    neither the account nor its weight.
+    """
 
     priority: str
     account: str
@@ -104,9 +108,11 @@ def swarm_status(
     audits: Audits,
     waiting: int,
     queue: Sequence[Standing] = (),
+    may_see: Callable[[str], bool] = lambda _: False,
     ledger: Ledger | None = None,
     engine: EngineKind = EngineKind.LLAMACPP,
 ) -> Status:
+    """The status for a reader who may see the names of some of the waiting accounts."""
     missing = [str(span) for span in swarm.missing()]
     known = sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))
     nodes = [_node_status(node, audits.record(node.key), ledger or Ledger()) for node in known]
@@ -124,7 +130,7 @@ def swarm_status(
         tokens=swarm.tally.tokens[TokenKind.GENERATED],
         streams=swarm.kv_budget.streams,
         waiting=waiting,
-        queue=[*map(_queue_status, queue)],
+        queue=[_queue_status(standing, named=may_see(standing.claim.account)) for standing in queue],
         audits_passed=total.passed,
         audits_failed=total.failed,
         audits_undecided=audits.undecided,
@@ -132,9 +138,11 @@ def swarm_status(
     )
 
 
-def _queue_status(standing: Standing) -> QueueStatus:
-    claim = standing.claim
-    return QueueStatus(claim.rank.word, claim.account, round(standing.waited_s, 1), standing.reason)
+def _queue_status(standing: Standing, *, named: bool) -> QueueStatus:
+    claim, word = standing.claim, standing.claim.rank.word
+    account = claim.account if named else ""
+    who = f"{word}, account {account}, weight {claim.weight:.1f}" if account else word
+    return QueueStatus(word, account, round(standing.waited_s, 1), f"{who}: {standing.reason}")
 
 
 def _node_status(node: Node, record: Record, ledger: Ledger) -> NodeStatus:

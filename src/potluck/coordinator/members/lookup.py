@@ -1,0 +1,79 @@
+"""Looks up API keys for those who ask, and refuses those who guess or ask too often before it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from potluck.coordinator.members.desk import Desk
+from potluck.coordinator.members.keys import Key, Keys
+from potluck.coordinator.members.limits import Limits
+from potluck.coordinator.members.store import digest_of
+from potluck.coordinator.recent import Recent
+from potluck.errors import RequestError
+
+GUESSES = 30
+"""The most requests a minute with wrong keys from one address."""
+
+_MOST_GOOD = 4096
+"""The good keys that are remembered, each by its digest: those that were made or used last."""
+
+
+class Lookup:
+    """Finds keys in the database, which is asked each time, so that a revoked key stops working at once.
+
+    An address that has used up its guesses gets no more looks. Keys that are known to have been good are looked up even
+    then, because many people may share an address. Other keys from one address are looked up one after the other, so
+    that many guesses at once are no more than that. clock: seconds, for the limits.
+    """
+
+    def __init__(self, keys: Keys, desk: Desk, clock: Callable[[], float]) -> None:
+        self._keys = keys
+        self._desk = desk
+        self._clock = clock
+        self._guesses = Limits()
+        self._requests = Limits()
+        self._good: Recent[str, Key | None] = Recent(lambda: None, _MOST_GOOD)
+        """What was found for a digest; None once that key was revoked."""
+        for digest, key in keys.newest(_MOST_GOOD):
+            self._good[digest] = key
+        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """The line of each address whose keys are looked up now."""
+
+    async def find(self, secret: str, address: str) -> Key | None:
+        """The key with this secret, whose request is counted; None if it is wrong or was revoked.
+
+        Raises RequestError when too many requests came with it, or with wrong keys from this address.
+        """
+        while self._keys.made:
+            made, key = self._keys.made.popleft()
+            self._good[made] = key
+        digest = digest_of(secret)
+        if self._good.get(digest) is not None:
+            return await self._find(secret, digest, address)
+        async with self._lines.setdefault(address, asyncio.Lock()):
+            wait_s = self._guesses.left_s(address, GUESSES, self._clock())
+            if wait_s and self._good.get(digest) is None:
+                raise too_many(f"More than {GUESSES} requests a minute came with wrong keys from this address.", wait_s)
+            return await self._find(secret, digest, address)
+
+    async def _find(self, secret: str, digest: str, address: str) -> Key | None:
+        if (known := self._good.get(digest)) is not None:
+            self._check(known, self._requests.left_s)
+        key = await self._desk.ask(self._keys.find, secret)
+        if known is not None or key is not None:
+            self._good[digest] = key
+        if key is None:
+            self._guesses.wait_s(address, GUESSES, self._clock())
+        else:
+            self._check(key, self._requests.wait_s)
+        return key
+
+    def _check(self, key: Key, limit: Callable[[str, int, float], float]) -> None:
+        if key.per_minute is not None and (wait_s := limit(key.id, key.per_minute, self._clock())):
+            raise too_many(f"More than {key.per_minute} requests a minute came with this key.", wait_s)
+
+
+def too_many(message: str, wait_s: float) -> RequestError:
+    return RequestError(message, status=429, code="rate_limit_exceeded", retry_s=wait_s)

@@ -1,0 +1,47 @@
+"""Files and folders that only their owner can read. Windows keeps its own rules, which need no help here."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+OTHERS = 0o077
+"""The mode bits of everyone but the owner."""
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it where they do not exist, so that only their owner can look into them."""
+    for folder in (*reversed(path.parents), path):  # mkdir's `parents` would let everybody look into the upper ones
+        if not folder.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace the file in one go, readable only by its owner."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # after a power cut there is the old file or the new one, but no empty one
+        except OSError:
+            Path(file.name).unlink()
+            raise
+    Path(file.name).replace(path)
+
+
+def tighten(path: Path) -> None:
+    """Take the file or folder from everyone but its owner, if it exists and this user is its owner."""
+    if os.name != "posix" or path.is_symlink() or not path.exists():
+        return
+    state = path.stat()
+    if not state.st_mode & OTHERS or state.st_uid != os.geteuid():
+        return
+    try:
+        path.chmod(stat.S_IMODE(state.st_mode) & ~OTHERS)
+    except OSError as error:  # of a disk that can only be read
+        log.warning("Others can read %s, and its mode cannot be changed: %s.", path, error.strerror or error)
