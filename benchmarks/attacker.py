@@ -1,7 +1,7 @@
-"""One attacker, the child of `benchmarks/siege.py`: it does what a hostile client would do, for some seconds, and counts its cost.
+"""One attacker, the child of `benchmarks/siege.py`: it does for some seconds what a hostile client would do.
 
 It runs at a low priority, because a real attacker has a computer of its own. It opens at most MOST_DIALS
-connections a second and ends by itself.
+connections a second, ends by itself, and says what that has cost.
 """
 
 from __future__ import annotations

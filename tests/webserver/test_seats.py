@@ -75,16 +75,18 @@ def test_behind_a_proxy_people_are_counted_by_their_own_addresses() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        ("192.0.2.1", "192.0.2.2", False),
         ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
-        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
         ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2", True),
         ("", "", True),
+        ("unknown", "_hidden", True),
     ],
 )
-def test_a_household_is_an_address_or_a_network_of_ipv6(one: str, other: str, same: bool) -> None:
-    assert (household(one) == household(other)) is same
+def test_addresses_of_one_household_count_together(one: str, other: str, same: bool) -> None:
+    assert (household(one) == household(other)) == same
 
 
 ACTIONS = st.lists(

@@ -86,7 +86,7 @@ def serve(
         with closing(open_office(store, audience, identity, url, proven_url)) as office:
             with waiting("Reading the tokenizer"):
                 app = make_app(config, manifest, office)
-            server = make_server(app, tls)
+            server = make_server(app, tls, proxies)
             say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
             _tell_who_may(office, audience, fingerprint(identity.public))
             run(lambda: server.serve([listener]))

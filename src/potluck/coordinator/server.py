@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 import uvicorn
@@ -62,13 +64,16 @@ class Tls:
     key: Path
 
 
-def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
+def make_server(app: Starlette, tls: Tls | None = None, proxies: Sequence[str] = ()) -> uvicorn.Server:
     """A server for the application. It pings nodes, so that one whose laptop closed is missed within half a minute.
+
+    proxies: addresses and networks from which many clients come.
 
     Raises PotluckError when the files for TLS are unusable.
     """
     most = most_connections()
-    guard = Guard(Seats(most, min(_MOST_STRANGERS, most // 2), min(_MOST_OF_HOUSEHOLD, most // 4)))
+    shared = partial(_is_within, [ip_network(one, strict=False) for one in proxies])
+    guard = Guard(Seats(most, min(_MOST_STRANGERS, most // 2), min(_MOST_OF_HOUSEHOLD, most // 4), shared))
     config = bounded_config(
         app,
         ws_max_size=MAX_FRAME,
@@ -85,3 +90,11 @@ def make_server(app: Starlette, tls: Tls | None = None) -> uvicorn.Server:
     except OSError as error:  # OpenSSL's errors are OSErrors
         raise PotluckError(f"TLS cannot be spoken with these files: {error.strerror or error}.") from error
     return _Server(config, guard, app.state.stops)
+
+
+def _is_within(networks: Sequence[IPv4Network | IPv6Network], home: str) -> bool:
+    """Whether a household lies within one of the networks."""
+    if not home:
+        return False
+    own = ip_network(home)
+    return any(own.version == one.version and own.overlaps(one) for one in networks)

@@ -52,10 +52,13 @@ class Seats:
 
     def move(self, seat: Seat, address: str, now: float) -> Seat | None:
         """Note the address for which a proxy has opened this connection. Returns the seat that has to go, if any."""
-        if not self._leave_crowd(seat):
-            seat.household = household(address)
+        home = household(address)
+        if home == seat.household:
             return None
-        seat.household = household(address)
+        is_stranger = self._leave_crowd(seat)
+        seat.household = home
+        if not is_stranger:
+            return None
         self._enter(seat)
         return self._to_go(seat, now)
 
@@ -103,12 +106,11 @@ class Seats:
 
 
 def household(address: str) -> str:
-    """The household that an address stands for, because with IPv6 everybody has 2 ** 64 addresses."""
+    """The household that an address stands for, because with IPv6 everybody has 2 ** 64 addresses. "" if it is none."""
     try:
-        known = ip_address(address)
-    except ValueError:  # a socket without one
-        return address
-    mapped = known.ipv4_mapped if known.version == 6 else None
-    if known.version == 4 or mapped is not None:
-        return str(mapped or known)
-    return str(ip_network((known, 64), strict=False))
+        known = ip_address(address.partition("%")[0])
+    except ValueError:  # a socket without one, or a proxy that does not know it
+        return ""
+    if known.version == 6 and known.ipv4_mapped is not None:
+        known = known.ipv4_mapped
+    return str(known) if known.version == 4 else str(ip_network((known, 64), strict=False))

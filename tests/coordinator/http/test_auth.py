@@ -15,7 +15,7 @@ from starlette.types import Send
 
 from kit.runner import run
 from potluck.coordinator.gateway.tickets import Tickets
-from potluck.coordinator.http.auth import Auth, KeyPolicy, LocalPolicy, Policy, _household, caller_of
+from potluck.coordinator.http.auth import Auth, KeyPolicy, LocalPolicy, Policy, caller_of
 from potluck.coordinator.http.routes import access_of
 from potluck.coordinator.members.keys import Keys
 from potluck.coordinator.members.store import Store
@@ -252,20 +252,3 @@ def test_sockets_pass_to_their_own_door_but_not_from_a_web_page(private: KeyPoli
     assert socket_of(LocalPolicy(), [host]) == [{"type": "websocket.accept"}]
     page = (b"origin", b"https://evil.example")
     assert socket_of(LocalPolicy(), [host, page]) == [{"type": "websocket.close"}]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("2001:db8::1", "2001:db8::ffff:1", True),
-        ("2001:db8::1", "2001:db8:0:1::1", False),
-        ("192.0.2.1", "192.0.2.2", False),
-        ("192.0.2.1", "::ffff:192.0.2.1", True),
-        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
-        ("fe80::1%eth0", "fe80::2", True),
-        ("", "", True),
-        ("unknown", "_hidden", True),
-    ],
-)
-def test_addresses_of_one_household_share_a_limit(one: str, other: str, same: bool) -> None:
-    assert (_household(one) == _household(other)) == same

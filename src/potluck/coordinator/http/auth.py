@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from typing import Protocol
 
 from starlette.requests import HTTPConnection, Request
@@ -21,6 +20,8 @@ from potluck.coordinator.members.keys import OWNER_ACCOUNT, Keys
 from potluck.coordinator.members.limits import Limits
 from potluck.coordinator.members.lookup import Lookup, too_many
 from potluck.errors import PotluckError, RequestError
+from potluck.webserver.guard import note_address, vouch_for
+from potluck.webserver.seats import household
 from potluck.wire.origin import is_loopback
 
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
@@ -138,6 +139,8 @@ class Auth:
             await self._app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
+        if connection.client is not None:
+            note_address(scope, connection.client.host)
         try:
             await self._check(connection)
         except PotluckError as error:
@@ -154,6 +157,7 @@ class Auth:
         if access is Access.PUBLIC:
             return
         if access is Access.WEIGHTS and self._tickets.holds(bearer(connection)):
+            vouch_for(connection.scope)
             return
         caller = await self._policy.caller(connection)
         if caller.anonymous and access is not Access.ANY:
@@ -161,6 +165,7 @@ class Auth:
         if access is Access.ADMIN and not caller.admin:
             raise _forbidden("This request needs an admin key.")
         connection.state.caller = caller
+        vouch_for(connection.scope)
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
@@ -177,18 +182,7 @@ def bearer(connection: HTTPConnection) -> str:
 
 def address_of(connection: HTTPConnection) -> str:
     """The caller's address, or the network that stands for a household."""
-    return _household(connection.client.host) if connection.client is not None else ""
-
-
-def _household(address: str) -> str:
-    """The household that an address stands for, because with IPv6 everybody has 2 ** 64 addresses. "" if it is none."""
-    try:
-        known = ip_address(address.partition("%")[0])
-    except ValueError:  # a socket without one, or a proxy that does not know it
-        return ""
-    if known.version == 6 and known.ipv4_mapped is not None:
-        known = known.ipv4_mapped
-    return str(known) if known.version == 4 else str(ip_network((known, 64), strict=False))
+    return household(connection.client.host) if connection.client is not None else ""
 
 
 def _is_local(url: str) -> bool:
