@@ -15,7 +15,7 @@ from potluck.client import checked_url
 from potluck.commands import owner
 from potluck.commands.bars import checking
 from potluck.commands.running import log_to_console, run
-from potluck.commands.terminal import Context, Engine, Model, QuantizeTo, say, waiting
+from potluck.commands.terminal import Context, Engine, QuantizeTo, say, waiting
 from potluck.errors import PotluckError, StoreError
 from potluck.types import Attention, Audience, RowFormat
 
@@ -27,7 +27,7 @@ DEFAULT_PORT = 8470
 
 HOST_HELP = "The address to listen on. Default: all addresses."
 PORT_HELP = "The port; 0: a free one."
-ATTENTION_HELP = "The KV cache: exact (default), or fast and not bit-exact."
+ATTENTION_HELP = "The KV cache: exact (default), or fast, not bit-exact."
 ROWS_HELP = "Rows on the wire: f32 (default), or f16: half the bytes."
 URL_HELP = "The URL for others; nodes must have dialled it."
 CERT_HELP = "The TLS certificate and its chain (PEM)."
@@ -35,15 +35,15 @@ CERT_KEY_HELP = "The certificate's private key (PEM)."
 LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
-FORWARDED_HELP = "Proxies in front of this, as 127.0.0.1 or 10.0.0.0/8."
-AUDIT_HELP = "The share of work to audit."
+FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
+AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
 Rows = Annotated[RowFormat, typer.Option(metavar="TYPE", show_default=False, help=ROWS_HELP)]
 
 
 def serve(
-    model: Model,
+    model: Annotated[str, typer.Argument(metavar="MODEL", hidden=True)],
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=HOST_HELP)] = None,
     port: Annotated[int, typer.Option(metavar="N", help=PORT_HELP, min=0, max=65535)] = DEFAULT_PORT,
     engine: Engine = None,
@@ -55,14 +55,17 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_HELP)] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_KEY_HELP)] = None,
     forwarded_for: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESSES", show_default=False, help=FORWARDED_HELP)
+        list[str] | None, typer.Option(metavar="IP", show_default=False, help=FORWARDED_HELP)
     ] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
 ) -> None:
-    """Run the coordinator of a model, for nodes and programs."""
+    """Run the coordinator of a model, for nodes and programs.
+
+    MODEL is a GGUF file, or a Hugging Face directory or name.
+    """
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
