@@ -24,6 +24,7 @@ from potluck.coordinator.http.streaming import merge
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.swarm.events import BecameReady, Joined
 from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
@@ -98,7 +99,8 @@ def make_swarm(*served: str) -> SwarmService:
 
 def make_app(generate: Generate | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
     """generate: makes the answers; None: the script that was played last does."""
-    service = Service(generate or (lambda job: played[-1](job)), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1, claim)
+    encoder = PlainEncoder(Bytes(), ChatTemplate(None))
+    service = Service(generate or (lambda job: played[-1](job)), Bytes(), encoder, "tiny", CONTEXT, 1, claim)
     return Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
 
 
