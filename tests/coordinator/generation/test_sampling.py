@@ -217,7 +217,7 @@ def test_only_tokens_that_may_rise_are_asked_for_by_name() -> None:
         sampler = Sampler(params, [50, 40])
         for token in (9, 8, 9):
             sampler.accept(token)
-        return sampler.ids_needed()
+        return list(sampler.ids_needed())
 
     assert asked(SamplingParams()) == []
     assert asked(SamplingParams(logit_bias={30: 5, 20: 1, 10: -1})) == [20, 30]

@@ -7,18 +7,19 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.event_stream import EventStream
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
-from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
-from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool
+from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.encoder import Encoder, TooManyTokens
@@ -28,6 +29,9 @@ from potluck.errors import RequestError
 from potluck.types import Priority
 
 log = logging.getLogger(__name__)
+
+_MOST_LIFTED = 1 << 18
+"""Every step of an answer asks the nodes for all tokens that a bias raises. This many are a whole vocabulary."""
 
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
 
@@ -76,7 +80,7 @@ class Service:
         jobs = [
             Job(
                 prompt=prompt,
-                params=self._sampling(asked, choice),
+                params=params,
                 max_tokens=limit,
                 stops=stops,
                 logprobs=asked.alternatives,
@@ -86,14 +90,14 @@ class Service:
                 grammar=grammar,
                 progress=asked.tells_progress,
             )
-            for choice in range(asked.choices)
+            for params in self._sampling(asked, asked.choices)
         ]
         names = {tool.function.name for tool in asked.offered}
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
-        tools = [_as_given(tool) for tool in asked.offered] or None
+        tools = msgspec.to_builtins(asked.offered) or None
         options = {"tools": tools, **(asked.chat_template_kwargs or {})}
         if taken := _TEMPLATE_OWN & options.keys():
             raise RequestError(
@@ -121,9 +125,10 @@ class Service:
         except TooManyTokens as error:
             raise self._too_long(error.count, "prompt") from error
         claim, grammar = self.claim(request, asked.urgency), await self._grammar(request, asked)
+        repeated = [prompt for prompt in prompts for _ in range(asked.choices)]
         jobs = [
-            self._completion(asked, prompt, choice, claim, grammar)
-            for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
+            self._completion(asked, prompt, params, claim, grammar)
+            for params, prompt in zip(self._sampling(asked, len(prompts) * asked.choices), repeated, strict=True)
         ]
         texts = [await self._echo(request, prompt) if asked.echo else "" for prompt in prompts]
         echoes = [text for text in texts for _ in range(asked.choices)]
@@ -131,13 +136,13 @@ class Service:
         return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
 
     def _completion(
-        self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim, grammar: Grammar | None
+        self, asked: CompletionRequest, prompt: list[int], params: SamplingParams, claim: Claim, grammar: Grammar | None
     ) -> Job:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt)
         return Job(
             prompt=prompt,
-            params=self._sampling(asked, choice),
+            params=params,
             max_tokens=limit,
             stops=asked.stops,
             logprobs=asked.alternatives,
@@ -180,10 +185,15 @@ class Service:
     def grammars(self) -> Grammars:
         return Grammars(self.tokenizer)
 
-    def _sampling(self, asked: Common, choice: int) -> SamplingParams:
-        params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary
-        if any(token >= vocabulary for token in params.logit_bias):
+    def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
+        """The parameters of so many answers."""
+        params, vocabulary = [asked.sampling(choice) for choice in range(choices)], self.tokenizer.vocabulary
+        bias = params[0].logit_bias
+        if max(bias, default=-1) >= vocabulary:
             raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
+        if isinstance(bias, Bias) and len(bias.lifted) * choices > _MOST_LIFTED:
+            message = f"logit_bias may raise at most {_MOST_LIFTED} tokens, counted anew for each of several answers."
+            raise RequestError(message, param="logit_bias")
         return params
 
     def check_model(self, model: str) -> None:
@@ -222,12 +232,6 @@ class Service:
             return Response(status_code=CLIENT_GONE)
         told = events(form, first, deltas, len(jobs), usage, asked.include_usage)
         return EventStream(told)
-
-
-def _as_given(tool: Tool) -> Json:
-    """The request's messages for the template, without fields that were not given."""
-    fields = {name: getattr(tool.function, name) for name in tool.function.__struct_fields__}
-    return {"type": tool.type, "function": {name: value for name, value in fields.items() if value is not None}}
 
 
 def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:

@@ -23,8 +23,11 @@ Numbered = tuple[int, Delta]
 async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Numbered, None]:
     """The deltas of all answers as they come, each with the number of the answer. Closing this closes them all."""
     queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
-    tasks = [asyncio.create_task(_pour(number, answer, queue)) for number, answer in enumerate(answers)]
+    tasks: list[asyncio.Task[None]] = []
     try:
+        for number, answer in enumerate(answers):
+            tasks.append(asyncio.create_task(_pour(number, answer, queue)))
+            await asyncio.sleep(0)  # one after the other: a grammar or a long prompt takes a while to begin with
         running = len(tasks)
         while running:
             item = await queue.get()
