@@ -37,7 +37,7 @@ def spm(path: Path, name: str, *, space_prefix: bool) -> Path:
     writer.add_tokenizer_model("llama")
     writer.add_token_scores([-float(rank) for rank in range(len(pieces))])
     writer.add_add_space_prefix(space_prefix)
-    return written(writer, pieces, kinds)
+    return written(writer, path, pieces, kinds)
 
 
 def bpe(path: Path, pre: str) -> Path:
@@ -49,10 +49,10 @@ def bpe(path: Path, pre: str) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_merges(list(MERGES))
-    return written(writer, [*plain, *special], [*[kind.NORMAL] * len(plain), *kinds])
+    return written(writer, path, [*plain, *special], [*[kind.NORMAL] * len(plain), *kinds])
 
 
-def written(writer: gguf.GGUFWriter, pieces: list[str], kinds: list[gguf.TokenType]) -> Path:
+def written(writer: gguf.GGUFWriter, path: Path, pieces: list[str], kinds: list[gguf.TokenType]) -> Path:
     writer.add_context_length(64)
     writer.add_embedding_length(32)
     writer.add_block_count(1)
@@ -67,7 +67,7 @@ def written(writer: gguf.GGUFWriter, pieces: list[str], kinds: list[gguf.TokenTy
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return Path(writer.path)
+    return path
 
 
 @pytest.fixture(scope="module")
