@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -18,6 +19,7 @@ from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth
+from potluck.coordinator.http.crowd import Crowd
 from potluck.coordinator.http.errors import error_response, http_error
 from potluck.coordinator.http.inbound import most_bytes
 from potluck.coordinator.http.monitoring import Monitoring
@@ -25,7 +27,7 @@ from potluck.coordinator.http.office import Office
 from potluck.coordinator.http.openai import Service
 from potluck.coordinator.http.openapi import Document
 from potluck.coordinator.http.pages import Pages
-from potluck.coordinator.http.pool import WORKERS, Pool
+from potluck.coordinator.http.pool import WORKERS, Pool, asker_of
 from potluck.coordinator.http.research import Research
 from potluck.coordinator.http.routes import ENDPOINTS, NODE_SOCKET, access_of, routes_of
 from potluck.coordinator.http.weights import Weights
@@ -86,7 +88,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     )
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)
-    live = Live(model.status, history.beside)
+    live = Live(model.status, history.beside, asker_of)
     routes = routes_of(
         Pages(),
         Document(ENDPOINTS),
@@ -101,6 +103,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     middleware = [
         Middleware(RequestCount, tally=swarm.tally),
         Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
+        Middleware(Crowd),
     ]
     handlers = {PotluckError: error_response, HTTPException: http_error}
     app = Starlette(
@@ -116,6 +119,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 @asynccontextmanager
 async def _lifespan(books: Books, history: History, encoder: Encoder, _: Starlette) -> AsyncIterator[None]:
     """Keep the books and the history while the application serves, and the encoder until then."""
+    gc.freeze()  # what was made so far stays, so that the garbage collector need not look at it again and again
     async with books.kept(), history.kept():
         with closing(encoder):
             yield
