@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from starlette.requests import Request
 
 from kit.runner import run
 from potluck.coordinator.http import pool as module
-from potluck.coordinator.http.pool import Pool
+from potluck.coordinator.http.auth import Caller
+from potluck.coordinator.http.inbound import CLIENT_GONE
+from potluck.coordinator.http.pool import Pool, asker_of
 from potluck.coordinator.http.rota import Asker
 from potluck.errors import RequestError
 from potluck.local import HANG_S
@@ -102,3 +105,36 @@ def test_too_many_jobs_of_one_account_are_refused(monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(*tasks)
 
     run(test())
+
+
+def test_a_client_that_hangs_up_gives_up_its_turn() -> None:
+    async def test() -> None:
+        pool, ran, gone = Pool(), list[int](), asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        request = Request({"type": "http", "headers": []}, receive)
+        with gate() as wait:
+            first = asyncio.create_task(pool.run(asker_of(request), wait.wait))
+            await asyncio.sleep(0)
+            waiting = asyncio.create_task(pool.of(request, lambda: ran.append(1)))
+            await asyncio.sleep(0)
+            gone.set()
+            with pytest.raises(RequestError, match="hung up") as caught:
+                await waiting
+            assert caught.value.status == CLIENT_GONE
+        await first
+        await pool.run(asker_of(request), lambda: ran.append(2))
+        assert ran == [2]
+
+    run(test())
+
+
+def test_askers_are_accounts_or_addresses() -> None:
+    def asker(caller: Caller) -> Asker:
+        return asker_of(Request({"type": "http", "headers": [], "state": {"caller": caller}}))
+
+    assert asker(Caller("ann", "key 1")) == asker(Caller("ann", "key 2")) == Asker("ann")
+    assert asker(Caller("", "address 10.0.0.1", anonymous=True)) == Asker("address 10.0.0.1", stranger=True)

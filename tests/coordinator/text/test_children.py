@@ -1,7 +1,6 @@
 """Children that read texts: what they say is what the plain encoder says, and nothing ends but themselves."""
 
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -202,5 +201,4 @@ threading.Event().wait()
     deadline = time.monotonic() + HANG_S
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
-        os.sched_yield()
         time.sleep(0.01)
