@@ -65,5 +65,5 @@ class Crowd:
 
 
 def _share_of(caller: Caller) -> tuple[str, int]:
-    """Whose requests are counted together, and how many there may be."""
+    """The account or address whose requests are counted together, and how many there may be."""
     return (caller.name, _OF_STRANGER) if caller.anonymous else (f"account {caller.account}", _OF_ACCOUNT)
