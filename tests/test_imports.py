@@ -56,7 +56,7 @@ FOLDERS = {
         "text",
         "members",
     },
-    "app": {"compose", "http", "watching", "gateway", "members"},
+    "app": {"compose", "http", "watching", "gateway", "text", "members"},
 }
 """For each folder of the coordinator those that it may import: the arrows run downwards only. `compose` wires all."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,17 +20,22 @@ from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth
+from potluck.coordinator.http.crowd import Crowd
 from potluck.coordinator.http.errors import error_response, http_error
+from potluck.coordinator.http.inbound import most_bytes
 from potluck.coordinator.http.monitoring import Monitoring
 from potluck.coordinator.http.office import Office
 from potluck.coordinator.http.openai import Service
 from potluck.coordinator.http.openapi import Document
 from potluck.coordinator.http.pages import Pages
+from potluck.coordinator.http.pool import WORKERS, Pool, asker_of
 from potluck.coordinator.http.research import Research
 from potluck.coordinator.http.routes import ENDPOINTS, NODE_SOCKET, access_of, routes_of
 from potluck.coordinator.http.weights import Weights
 from potluck.coordinator.members.ledger import Books
 from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine
+from potluck.coordinator.text.children import ChildEncoder
+from potluck.coordinator.text.encoder import Encoder
 from potluck.coordinator.watching.history import History
 from potluck.coordinator.watching.live import Live
 from potluck.coordinator.watching.metrics import Metrics, RequestCount
@@ -71,23 +77,25 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books)
     running, swarm = model.running, model.running.swarm
-    accounts = Accounts(running.ledger, office.members, office.desks.accounts)
+    accounts, pool = Accounts(running.ledger, office.members, office.desks.accounts), Pool()
+    encoder = ChildEncoder(config.model.path, WORKERS, most_bytes(context))
     service = Service(
         model.generation.answer,
         model.tokenizer,
-        model.template,
+        encoder,
         manifest.name,
         context,
         int(time.time()),
         accounts.claim,
+        pool,
     )
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)
-    live = Live(model.status, history.beside)
+    live = Live(model.status, history.beside, asker_of)
     routes = routes_of(
         Pages(),
         Document(ENDPOINTS),
-        Monitoring(model.status, metrics, running.relay.trace, swarm),
+        Monitoring(model.status, metrics, running.relay.trace, swarm, pool),
         live,
         Weights(model.manifest, model.found),
         service,
@@ -99,20 +107,23 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Middleware(ProxyHeadersMiddleware, trusted_hosts=[*config.proxies]),
         Middleware(RequestCount, tally=swarm.tally),
         Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
+        Middleware(Crowd),
     ]
     handlers = {PotluckError: error_response, HTTPException: http_error}
     app = Starlette(
         routes=[*routes, WebSocketRoute(NODE_SOCKET, running.gateway)],
         middleware=middleware,
         exception_handlers=handlers,  # type: ignore[arg-type]
-        lifespan=partial(_lifespan, office.books, history),
+        lifespan=partial(_lifespan, office.books, history, encoder),
     )
     app.state.stops = (running.stop, live.stop)
     return app
 
 
 @asynccontextmanager
-async def _lifespan(books: Books, history: History, _: Starlette) -> AsyncIterator[None]:
-    """Keep the books and the history while the application serves."""
+async def _lifespan(books: Books, history: History, encoder: Encoder, _: Starlette) -> AsyncIterator[None]:
+    """Keep the books and the history while the application serves, and the encoder until then."""
+    gc.freeze()  # what was made so far stays, so that the garbage collector need not look at it again and again
     async with books.kept(), history.kept():
-        yield
+        with closing(encoder):
+            yield

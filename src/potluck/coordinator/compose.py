@@ -47,7 +47,6 @@ from potluck.coordinator.swarm.heartbeat import Heartbeat
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import TokenKind
 from potluck.coordinator.text.opening import open_tokenizer
-from potluck.coordinator.text.template import ChatTemplate
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.topic import Topic
 from potluck.coordinator.watching.status import swarm_status
@@ -162,12 +161,11 @@ def compose_swarm(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelService:
-    """Everything about one model that is served: the model, the way its text is read and written, and its swarm."""
+    """Everything about one model that is served: the model, its tokenizer, and its swarm."""
 
     manifest: Manifest
     found: Found
     tokenizer: Tokenizer
-    template: ChatTemplate
     running: SwarmService
     generation: Generation
     hidden_states: HiddenStates
@@ -200,7 +198,7 @@ def compose_model(
 ) -> ModelService:
     """Wire everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
 
-    Raises ModelError when its tokenizer or template cannot be read.
+    Raises ModelError when its tokenizer cannot be read.
     """
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
@@ -218,7 +216,6 @@ def compose_model(
         manifest=manifest,
         found=found,
         tokenizer=tokenizer,
-        template=ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos),
         running=running,
         generation=running.generation(tokenizer),
         hidden_states=running.hidden_states(),

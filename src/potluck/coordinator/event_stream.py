@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from starlette.responses import StreamingResponse
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class EventStream(StreamingResponse):
-    """A reply with these events.
+    """A reply with these events. on_end: called when it has ended, even if it never began.
 
     Starlette only drops the generator of a client that hung up. The garbage collector would close it, and at the same
     time the generators that it reads from, some of which are running then.
@@ -18,10 +18,16 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None], **headers: str) -> None:
+    def __init__(
+        self, events: AsyncGenerator[bytes, None], on_end: Callable[[], None] = lambda: None, **headers: str
+    ) -> None:
         super().__init__(events, headers={"Cache-Control": "no-cache", **headers})
         self._events = events
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._events):
-            await super().__call__(scope, receive, send)
+        try:
+            async with aclosing(self._events):
+                await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potluck.coordinator.generation import trial
+from potluck.coordinator.generation import grammar, trial
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
@@ -152,6 +152,47 @@ def test_a_schema_that_would_take_all_memory_is_refused_in_time(monkeypatch: pyt
     for make in (GRAMMARS.of_schema, lambda one: GRAMMARS.of_calls(CallForm.HERMES, {"rain": one}, several=False)):
         with pytest.raises(RequestError, match="takes too long"):
             make(schema)
+
+
+def test_a_schema_that_failed_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    grammars, sources = Grammars(Bytes()), list[str]()
+
+    def fails(source: str) -> bool | None:
+        sources.append(source)
+        return answers.pop()
+
+    monkeypatch.setattr(grammar, "is_quick", fails)
+    answers = [False, None]  # first the clock, which says little about the schema
+    for _ in range(4):
+        with pytest.raises(RequestError, match="takes too long"):
+            grammars.of_schema({"type": "integer", "multipleOf": 99999989})
+    assert len(sources) == 2
+
+
+def test_a_long_text_that_must_come_costs_little_a_token() -> None:
+    """Only its beginning is tokenized, and what is allowed next is the same."""
+    asked = list[str]()
+
+    class Noting(Bytes):
+        def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+            asked.append(text)
+            return super().encode(text, special=special, bos=bos)
+
+    text = json.dumps("é long " * 1000, ensure_ascii=False)
+    constraint = Grammars(Noting()).of_schema({"enum": [json.loads(text)]}).start()
+    for byte in text.encode()[:3000]:
+        assert constraint.allowed().tolist() == [byte]
+        constraint.accept(byte)
+    assert max(map(len, asked)) == grammar._FIRST_FORCED
+
+
+@pytest.mark.parametrize("length", [grammar._MOST_FORCED + 1, 1_000_000])
+def test_a_text_that_is_too_long_to_demand_is_refused_in_a_sentence(length: int) -> None:
+    with pytest.raises(RequestError, match=r"^(This schema cannot be enforced: |The schema is longer)[^\n]{1,300}\.$"):
+        GRAMMARS.of_schema({"enum": ["a" * length]})
+    other = {"type": "object", "properties": {"a": {"type": "string", "pattern": f"^a{{{length}}}$"}}}
+    with pytest.raises(RequestError, match=r"^This schema cannot be enforced: [^\n]{1,300}\.$"):
+        fits(other, json.dumps({"a": "a" * length}))
 
 
 def test_what_was_made_in_time_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.generation.sampling import Sampler, SamplingParams
+from potluck.coordinator.generation.sampling import Bias, Sampler, SamplingParams
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import MAX_CANDIDATES
@@ -217,7 +217,7 @@ def test_only_tokens_that_may_rise_are_asked_for_by_name() -> None:
         sampler = Sampler(params, [50, 40])
         for token in (9, 8, 9):
             sampler.accept(token)
-        return sampler.ids_needed()
+        return list(sampler.ids_needed())
 
     assert asked(SamplingParams()) == []
     assert asked(SamplingParams(logit_bias={30: 5, 20: 1, 10: -1})) == [20, 30]
@@ -243,3 +243,13 @@ def test_greedy_with_a_bias_is_the_argmax_of_the_whole_vocabulary(logits: list[f
 
 def test_token_ids_of_a_bias_may_be_the_strings_of_json() -> None:
     assert msgspec.json.decode('{"logit_bias": {"50256": -100}}', type=SamplingParams).logit_bias == {50256: -100}
+
+
+@given(
+    st.dictionaries(st.integers(0, 999), st.floats(-100, 100), max_size=30),
+    st.lists(st.integers(0, 999), min_size=1, max_size=30, unique=True),
+)
+def test_a_bias_is_the_addend_of_each_token(addends: dict[int, float], ids: list[int]) -> None:
+    bias = Bias(addends)
+    assert bias.of(np.array(ids, np.int32)).tolist() == [addends.get(token, 0.0) for token in ids]
+    assert bias.lifted == tuple(sorted(token for token, addend in addends.items() if addend > 0))

@@ -36,7 +36,7 @@ def tell(may_see: Callable[[str], bool] = lambda _: False) -> bytes:
 @pytest.fixture
 def seen() -> Callable[..., Any]:
     """The queue as `/status` shows it to whoever has this key."""
-    app = Starlette(routes=routes_of(Monitoring(tell, None, None, None)))  # type: ignore[arg-type]
+    app = Starlette(routes=routes_of(Monitoring(tell, None, None, None, None)))  # type: ignore[arg-type]
 
     def ask(policy: Policy, key: str = "") -> Any:
         async def one() -> httpx.Response:

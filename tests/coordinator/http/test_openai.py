@@ -16,7 +16,7 @@ from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.http import inbound
+from potluck.coordinator.http import inbound, openai, streaming
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service, claim_of_all
 from potluck.coordinator.http.routes import routes_of
@@ -24,6 +24,7 @@ from potluck.coordinator.http.streaming import merge
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.swarm.events import BecameReady, Joined
 from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import Busy, PotluckError, RouteLost, Unavailable
 from potluck.planning.cost import Footprint
@@ -98,7 +99,8 @@ def make_swarm(*served: str) -> SwarmService:
 
 def make_app(generate: Generate | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
     """generate: makes the answers; None: the script that was played last does."""
-    service = Service(generate or (lambda job: played[-1](job)), Bytes(), ChatTemplate(None), "tiny", CONTEXT, 1, claim)
+    encoder = PlainEncoder(Bytes(), ChatTemplate(None))
+    service = Service(generate or (lambda job: played[-1](job)), Bytes(), encoder, "tiny", CONTEXT, 1, claim)
     return Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
 
 
@@ -559,5 +561,60 @@ def test_one_failing_answer_ends_them_all() -> None:
         with pytest.raises(Unavailable, match="It is over"):
             await anext(merged)
         assert closed.is_set()
+
+    run(test())
+
+
+def test_all_answers_to_a_request_share_its_biases(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        answers = script(*DELTAS)
+        async with client(make_app()) as http:
+            await http.post(CHAT, json=chat(n=64, seed=3, logit_bias={"7": 5, "9": -5}))
+        first = answers.jobs[0].params.logit_bias
+        assert first == {7: 5, 9: -5}
+        assert all(job.params.logit_bias is first for job in answers.jobs)
+        assert {job.params.seed for job in answers.jobs} == set(range(3, 67))
+
+    run(test())
+
+
+def test_answers_may_raise_only_so_many_tokens(script: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "_MOST_LIFTED", 6)
+
+    async def test() -> None:
+        script(*DELTAS)
+        async with client(make_app()) as http:
+            biases = {"1": 1, "2": 1, "3": 1, "4": -1}
+            assert (await http.post(CHAT, json=chat(n=2, logit_bias=biases))).status_code == 200
+            reply = await http.post(CHAT, json=chat(n=3, logit_bias=biases))
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, "logit_bias")
+
+    run(test())
+
+
+def test_a_whole_answer_holds_only_so_many_log_probabilities(
+    script: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "_MOST_LOGPROBS", 300)
+
+    async def test() -> None:
+        script(*DELTAS)
+        async with client(make_app()) as http:
+            for path, asked in ((CHAT, chat(logprobs=True)), (COMPLETION, completion(logprobs=1))):
+                assert (await http.post(path, json=asked)).status_code == 200
+                whole = await http.post(path, json={**asked, "n": 64})
+                assert (whole.status_code, "ask for a stream" in whole.text) == (400, True)
+                assert len(events((await http.post(path, json={**asked, "n": 64, "stream": True})).text)) > 64
+
+    run(test())
+
+
+def test_prompts_that_are_echoed_are_read_once_for_all_answers(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        script(*DELTAS)
+        async with client(make_app()) as http:
+            asked = completion(prompt=["ab", "cd"], n=2, echo=True)
+            choices = (await http.post(COMPLETION, json=asked)).json()["choices"]
+            assert [choice["text"] for choice in choices] == ["abhello", "abhello", "cdhello", "cdhello"]
 
     run(test())

@@ -96,3 +96,10 @@ def test_hidden_states_are_those_of_something(field: str) -> None:
 def test_a_prompt_of_tokens_may_have_more_of_them_than_a_request_may_have_prompts() -> None:
     body = json.dumps({"model": "m", "prompt": [1] * 1000}).encode()
     assert parse(body, CompletionRequest).prompts == [[1] * 1000]
+
+
+@pytest.mark.parametrize("after", [{}, {"x": "y"}])
+def test_the_one_wrong_number_among_many_is_named(after: dict[str, str]) -> None:
+    biases = {**{str(token): 1 for token in range(2500)}, "wrong": 1000, **after}
+    with pytest.raises(RequestError, match=r"^logit_bias must lie between -100 and 100, not 1000\.0\.$"):
+        parse(json.dumps({"model": "m", "messages": [{}], "logit_bias": biases}).encode(), ChatRequest)

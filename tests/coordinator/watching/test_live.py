@@ -1,12 +1,16 @@
 """One look for all who listen, and none where nobody does."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
 from kit.runner import run
+from potluck.coordinator.event_stream import EventStream
 from potluck.coordinator.watching import live as module
 from potluck.coordinator.watching.live import Live
 from potluck.errors import RequestError
@@ -104,15 +108,83 @@ def test_listeners_go_when_the_coordinator_does() -> None:
     run(test())
 
 
+def request_of(name: str) -> Request:
+    return Request({"type": "http", "headers": [(b"name", name.encode())]})
+
+
+def test_one_caller_has_only_a_few_listeners() -> None:
+    async def test() -> None:
+        live = Live(Told(), whose=lambda request: request.headers["name"])
+        replies = [await live.events(request_of("ann")) for _ in range(module._MOST_OF_ONE)]
+        with pytest.raises(RequestError, match="of yours") as caught:
+            await live.events(request_of("ann"))
+        assert caught.value.status == 429
+        replies.append(await live.events(request_of("ben")))
+        await closed(replies.pop(0))
+        replies.append(await live.events(request_of("ann")))
+        for reply in replies:
+            await closed(reply)
+        assert not live._places
+
+    run(test())
+
+
+async def closed(reply: Response) -> None:
+    """The client hangs up before it has read anything."""
+    assert isinstance(reply, EventStream)
+    sent = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        await sent.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: object) -> None:
+        sent.set()
+        await asyncio.Event().wait()
+
+    await reply({"type": "http", "asgi": {"spec_version": "2.0"}}, receive, send)
+
+
+def test_a_listener_that_never_reads_is_not_told_more() -> None:
+    """The server waits for the first event to be read, and meanwhile none is made for this listener."""
+
+    async def test() -> None:
+        told, blocked, asked = Told(), asyncio.Event(), list[object]()
+        live = Live(told)
+        reply = await live.events(request_of("ann"))
+
+        async def send(message: Mapping[str, Any]) -> None:
+            if message["type"] == "http.response.body":
+                asked.append(message)
+                await blocked.wait()
+
+        task = asyncio.create_task(reply({"type": "http", "asgi": {"spec_version": "2.4"}}, never, send))
+        async with asyncio.timeout(HANG_S):
+            while told.looks < 20:
+                told.text = str(told.looks).encode()
+                await asyncio.sleep(0)
+        assert len(asked) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await ended()
+
+    run(test())
+
+
+async def never() -> dict[str, str]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_LISTENERS", 1)
 
     async def test() -> None:
-        live = Live(Told())
-        async with aclosing(live.listen()) as events:
-            await anext(events)
-            with pytest.raises(RequestError, match="Too many"):
-                await live.events(None)  # type: ignore[arg-type]
-        await ended()
+        live = Live(Told(), whose=lambda request: request.headers["name"])
+        reply = await live.events(request_of("ann"))
+        with pytest.raises(RequestError, match="Too many"):
+            await live.events(request_of("ben"))
+        await closed(reply)
+        await closed(await live.events(request_of("ben")))
 
     run(test())

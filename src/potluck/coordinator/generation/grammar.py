@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -21,6 +21,20 @@ from potluck.wire.rows import Ids
 
 _MOST_KNOWN = 1000
 
+_MOST_FORCED = 1 << 15
+"""The most characters in a row that a schema may leave no choice about. They are all looked at for each token."""
+_FIRST_FORCED = 512
+"""The characters of them that are tokenized, because only their first token comes next. Words are shorter."""
+_LONGEST_REASON = 300
+_LONGEST_SOURCE = 1 << 18
+"""The most characters of a grammar. llguidance refuses most schemas that are as long, but not at once."""
+
+
+class _Forced(threading.local):
+    """The length of the text that must come, as the matcher that is asked on this thread finds out."""
+
+    length = 0
+
 
 class _Vocabulary:
     """A tokenizer as llguidance wants it. If no token ends an answer, one token beyond the model's own stands in for
@@ -35,16 +49,20 @@ class _Vocabulary:
         self.tokens = [piece or tokenizer.piece(token, special=True) for token, piece in enumerate(pieces)] + [b""]
         self.end_ids = sorted(token for token in tokenizer.stop_ids if token < len(pieces)) or [len(pieces)]
         self.eos_token_id = self.end_ids[0]
+        self.size = len(pieces)
+        self.forced = _Forced()
         self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, special=False, bos=False)
+        """The tokens of a text that must come, or the first of them."""
+        self.forced.length = len(text)
+        return self._tokenizer.encode(text[:_FIRST_FORCED], special=False, bos=False)
 
 
 class Constraint:
     """The constraint of one answer. `accept` every token of it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: _Vocabulary, param: str) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._param = param
@@ -54,10 +72,13 @@ class Constraint:
 
         Raises RequestError when this takes too long to find out.
         """
+        self._vocabulary.forced.length = 0
         bits = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
         if self._matcher.is_error():
-            raise _unusable(self._matcher, self._param)
-        return np.flatnonzero(bits[: self._vocabulary]).astype(np.int32)
+            raise _unusable(self._matcher.get_error(), self._param)
+        if self._vocabulary.forced.length > _MOST_FORCED:
+            raise _unusable(f"it demands a text of more than {_MOST_FORCED} characters", self._param)
+        return np.flatnonzero(bits[: self._vocabulary.size]).astype(np.int32)
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
@@ -71,7 +92,7 @@ class Constraint:
 class Grammar:
     """A form that answers can have. param: the field of the request that asked for it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int, param: str) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: _Vocabulary, param: str) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._param = param
@@ -82,20 +103,20 @@ class Grammar:
 
 
 class Grammars:
-    """Makes grammars for one tokenizer. thread: where to make them, so that nothing else waits for those that take
-    long.
-    """
+    """Makes grammars for one tokenizer. That may take seconds: do it on threads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.thread = ThreadPoolExecutor(1, "grammars")
         self._tokenizer = tokenizer
         self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
-        """The sources, by their hash, that were made in time before."""
+        """Whether a source, by its hash, was made in time before."""
+
+    @cached_property
+    def _vocabulary(self) -> _Vocabulary:
+        return _Vocabulary(self._tokenizer)
 
     @cached_property
     def _tokens(self) -> LLTokenizer:
-        vocabulary = _Vocabulary(self._tokenizer)
-        return LLTokenizer(TokenizerWrapper(vocabulary), eos_token=vocabulary.end_ids)
+        return LLTokenizer(TokenizerWrapper(self._vocabulary), eos_token=self._vocabulary.end_ids)
 
     def of_schema(self, schema: dict[str, Any]) -> Grammar:
         """The grammar of JSON texts that match this schema. This takes a while. Raises RequestError when it is not
@@ -118,17 +139,30 @@ class Grammars:
         return self._of(source, "tools")
 
     def _of(self, source: str, param: str) -> Grammar:
-        digest = sha256(source.encode()).digest()
-        if not self._quick.get(digest):
-            if not is_quick(source):
-                raise RequestError("The schema takes too long to compile: use fewer patterns.", param=param)
-            self._quick[digest] = True
+        if len(source) > _LONGEST_SOURCE:
+            raise RequestError(f"The schema is longer than {_LONGEST_SOURCE} characters.", param=param)
+        if not self._is_quick(source):
+            raise RequestError("The schema takes too long to compile: use fewer patterns.", param=param)
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
-            raise _unusable(matcher, param)
-        return Grammar(matcher, self._tokenizer.vocabulary, param)
+            raise _unusable(matcher.get_error(), param)
+        grammar = Grammar(matcher, self._vocabulary, param)
+        grammar.start().allowed()  # what cannot begin is refused here, and not where answers are made
+        return grammar
+
+    def _is_quick(self, source: str) -> bool:
+        """Whether the grammar is made in time, as a trial tells, or a trial before."""
+        digest = sha256(source.encode()).digest()
+        known = self._quick.get(digest)
+        if known is not None:
+            return known
+        tried = is_quick(source)
+        if tried is not None:
+            self._quick[digest] = tried
+        return bool(tried)
 
 
-def _unusable(matcher: LLMatcher, param: str) -> RequestError:
-    reason = " ".join(matcher.get_error().split()).rstrip(".")
+def _unusable(error: str, param: str) -> RequestError:
+    text = error.partition("<state>")[0]  # what follows repeats the grammar, which may be megabytes
+    reason = " ".join(text[:_LONGEST_REASON].split()).rstrip(".")
     return RequestError(f"This schema cannot be enforced: {reason}.", param=param)

@@ -7,8 +7,10 @@ temperature, top_k, top_p, min_p. The distribution is always that of at most MAX
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import cached_property
 
 import numpy as np
 from msgspec import Struct
@@ -22,6 +24,31 @@ Floats = NDArray[np.float64]
 
 _COLD = 1e-5
 """Temperatures below this are greedy, because the division would overflow before it could change the choice."""
+
+
+class Bias(dict[int, float]):
+    """The addends of logits by token id, not changed once it is made: all answers to a request share its arrays."""
+
+    @cached_property
+    def lifted(self) -> tuple[int, ...]:
+        """The ids of the tokens that it raises, ascending."""
+        return tuple(self._ids[self._addends > 0].tolist())
+
+    def of(self, ids: Ids) -> Floats:
+        """The addends of these tokens."""
+        if not self:
+            return np.zeros(len(ids))
+        places = np.minimum(np.searchsorted(self._ids, ids), len(self) - 1)
+        addends: Floats = np.where(self._ids[places] == ids, self._addends[places], 0.0)
+        return addends
+
+    @cached_property
+    def _ids(self) -> Ids:
+        return np.array(sorted(self), np.int32)
+
+    @cached_property
+    def _addends(self) -> Floats:
+        return np.array([self[token] for token in sorted(self)], np.float64)
 
 
 class SamplingParams(Struct, frozen=True):
@@ -75,27 +102,33 @@ class Sampler:
 
     def __init__(self, params: SamplingParams, prompt_ids: Iterable[int]) -> None:
         self._params = params
-        self._prompt = np.unique(np.fromiter(prompt_ids, np.int32))
+        self._bias = params.logit_bias if isinstance(params.logit_bias, Bias) else Bias(params.logit_bias)
+        told = prompt_ids if params.repetition_penalty != 1 else ()
+        self._prompt = np.unique(np.fromiter(told, np.int32))
         self._counts: Counter[int] = Counter()
+        self._lifted = self._lifted_at_first()
         # A client's seed may be negative, PCG64's may not.
         self._random = np.random.Generator(np.random.PCG64(None if params.seed is None else params.seed % 2**64))
 
     def accept(self, token: int) -> None:
+        if self._params.raises_seen and token not in self._counts and token not in self._lifted:
+            insort(self._lifted, token)
         self._counts[token] += 1
 
-    def ids_needed(self) -> list[int]:
+    def _lifted_at_first(self) -> list[int]:
+        """The tokens that bias or penalties may raise before the first token is sampled, ascending."""
+        if self._params.repetition_penalty >= 1:
+            return list(self._bias.lifted)
+        return sorted({*self._bias.lifted, *self._prompt.tolist()})
+
+    def ids_needed(self) -> tuple[int, ...]:
         """The ids to ask the last stage for, however unlikely they are, ascending: those that bias or penalties may
         raise.
 
         A token that is only pushed down need not be asked for, because it cannot move from outside the likeliest into
         them.
         """
-        lifted = {token for token, bias in self._params.logit_bias.items() if bias > 0}
-        if self._params.raises_seen:
-            lifted.update(self._counts)
-        if self._params.repetition_penalty < 1:
-            lifted.update(self._prompt.tolist())
-        return sorted(lifted)
+        return tuple(self._lifted)
 
     def sample(self, candidates: Candidates, forbidden: Collection[int] = ()) -> int:
         """One of the candidates' ids, but none of the forbidden. Draws one random number unless greedy."""
@@ -113,7 +146,7 @@ class Sampler:
         ids, logits = candidates.ids, candidates.logprobs.astype(np.float64)
         if not params.logit_bias and not params.penalised:
             return ids, logits
-        logits += [params.logit_bias.get(token, 0.0) for token in ids.tolist()]
+        logits += self._bias.of(ids)
         logits = self._penalise(ids, logits + candidates.normalizer)
         order = np.lexsort((ids, -logits))
         return ids[order], logits[order]

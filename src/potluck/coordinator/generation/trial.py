@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import suppress
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-_LONGEST_CPU_S = 2
-"""The processor seconds of the process, including its start. The grammars of large schemas take about 0.2 s."""
+from potluck.coordinator.text.bounds import OUT_OF_MEMORY, bound_memory, processor_bound, step_back
+
+_LONGEST_CPU_S = 1.0
+"""The processor seconds in which a grammar must be made. Those of large schemas take about 0.2 s."""
+
+_MEMORY = 1 << 30
+"""The bytes that it may take. Those of large schemas take a tenth."""
 
 LONGEST_S = 10.0
 """The seconds by the clock, so that a busy machine does not refuse an honest schema."""
@@ -29,28 +33,36 @@ class _Bytes:
         return list(text.encode())
 
 
-def is_quick(source: str) -> bool:
-    """Whether it is soon known what the grammar is, or that it is not one. Blocks for seconds at most."""
+def is_quick(source: str) -> bool | None:
+    """Whether it is soon known what the grammar is, or that it is not one; None if only the clock says no.
+
+    It blocks for seconds at most.
+    """
+    command = [sys.executable, "-m", __name__]
     try:
-        subprocess.run(
-            [sys.executable, "-m", __name__],
+        done = subprocess.run(
+            command,
             input=source.encode(),
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             timeout=LONGEST_S,
-            check=True,
+            check=False,
         )
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
-        return False
-    return True
+    except subprocess.TimeoutExpired:
+        return None
+    return done.returncode == 0
 
 
-def _bound_processor_time() -> None:
-    with suppress(ImportError):  # Windows: there the clock alone counts
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (_LONGEST_CPU_S, _LONGEST_CPU_S))
+def _try(source: str) -> None:
+    step_back()
+    bound_memory(_MEMORY)
+    tokenizer = LLTokenizer(TokenizerWrapper(_Bytes()))
+    with processor_bound(_LONGEST_CPU_S):
+        LLMatcher(tokenizer, source, log_level=0)
 
 
 if __name__ == "__main__":
-    _bound_processor_time()
-    LLMatcher(LLTokenizer(TokenizerWrapper(_Bytes())), sys.stdin.buffer.read().decode(), log_level=0)
+    try:
+        _try(sys.stdin.buffer.read().decode())
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)

@@ -66,7 +66,7 @@ class Writer:
         lifted = self._sampler.ids_needed()
         if self._allowed is not None and len(self._allowed) <= _FEW:
             return tuple(sorted({*lifted, *self._allowed.tolist()}))
-        return tuple(lifted)
+        return lifted
 
     def can_use(self, candidates: Candidates) -> bool:
         """Whether one of the candidates may come next."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from starlette.types import Message, Receive
@@ -31,21 +31,21 @@ class Shares:
 
     def __init__(self, most: int = _MOST_BYTES) -> None:
         self._most = most
-        self._bodies: dict[str, dict[Body, None]] = {}
+        self._bodies: dict[Hashable, dict[Body, None]] = {}
 
-    def begin(self, whose: str) -> Body:
+    def begin(self, whose: Hashable) -> Body:
         body = Body()
         self._bodies.setdefault(whose, {})[body] = None
         return body
 
-    def fits(self, whose: str, body: Body, more: int) -> bool:
+    def fits(self, whose: Hashable, body: Body, more: int) -> bool:
         """Whether a body may grow by more bytes now."""
         own = self._bodies[whose]
         if body is next(iter(own)) or body.size + more <= _SHORT:
             return True
         return sum(one.size for one in own) + more <= self._most // len(self._bodies)
 
-    def end(self, whose: str, body: Body) -> None:
+    def end(self, whose: Hashable, body: Body) -> None:
         own = self._bodies.get(whose, {})
         own.pop(body, None)
         if not own:
@@ -60,7 +60,7 @@ class Bodies:
         self._changed = asyncio.Event()
 
     @contextmanager
-    def received(self, whose: str, receive: Receive) -> Iterator[Receive]:
+    def received(self, whose: Hashable, receive: Receive) -> Iterator[Receive]:
         """`receive` for a request of this account, whose body takes room until it is complete or the block ends."""
         body = self._shares.begin(whose)
 
@@ -76,12 +76,12 @@ class Bodies:
         finally:
             self._end(whose, body)
 
-    async def _grow(self, whose: str, body: Body, nbytes: int) -> None:
+    async def _grow(self, whose: Hashable, body: Body, nbytes: int) -> None:
         while nbytes and not self._shares.fits(whose, body, nbytes):
             await self._changed.wait()
         body.size += nbytes
 
-    def _end(self, whose: str, body: Body) -> None:
+    def _end(self, whose: Hashable, body: Body) -> None:
         self._shares.end(whose, body)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -46,6 +47,6 @@ async def http_error(_: Request, error: Exception) -> Response:
 def unavailable(error: Unavailable, more: dict[str, Any]) -> Response:
     """The reply for an error of the swarm. more: further fields of the error."""
     body = error_json(error)
-    return JSONResponse(
-        {"error": {**body["error"], **more}}, 429 if isinstance(error, Busy) else 503, {"Retry-After": "5"}
-    )
+    status = 429 if isinstance(error, Busy) else 503
+    told = msgspec.json.encode({"error": {**body["error"], **more}})
+    return Response(told, status, {"Retry-After": "5"}, media_type="application/json")

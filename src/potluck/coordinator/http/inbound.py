@@ -24,9 +24,14 @@ class ClientGone(Exception):
     """The client closed the connection before its answer began."""
 
 
+def most_bytes(context: int = 0) -> int:
+    """The most bytes of a body: those of usual bodies, or of a prompt of this many tokens if that is more."""
+    return max(_MAX_BODY, context * _TOKEN_BYTES)
+
+
 async def body_of(request: Request, context: int = 0) -> bytes:
     """The body. Raises RequestError when it is longer than usual bodies, and than a prompt of this many tokens."""
-    parts, size, most = [], 0, max(_MAX_BODY, context * _TOKEN_BYTES)
+    parts, size, most = [], 0, most_bytes(context)
     try:
         async for part in request.stream():
             size += len(part)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.http.auth import caller_of
+from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.metrics import Metrics
@@ -26,6 +27,7 @@ class Monitoring:
     figures: Metrics
     hops: Trace
     swarm: Swarm
+    pool: Pool
 
     async def health(self, _: Request) -> Response:
         """GET /health"""
@@ -44,7 +46,7 @@ class Monitoring:
         asked = self.hops.hops(_number(request, "session"), _number(request, "after") or 0)
         names = {number: node.name for number, node in self.swarm.nodes.items()}
         # On a thread: a long timeline takes a good part of a second, and frames do not wait for it.
-        body = await asyncio.to_thread(_timeline, asked, names, self.hops.count)
+        body = await self.pool.of(request, partial(_timeline, asked, names, self.hops.count))
         return Response(body, media_type="application/json")
 
 

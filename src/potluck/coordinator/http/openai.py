@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.event_stream import EventStream
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
-from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
+from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
-from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest, Tool
+from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
-from potluck.coordinator.text.template import ChatTemplate
+from potluck.coordinator.text.encoder import Encoder, TooManyTokens
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CALL_END
 from potluck.errors import RequestError
 from potluck.types import Priority
 
 log = logging.getLogger(__name__)
+
+_MOST_LIFTED = 1 << 18
+"""Every step of an answer asks the nodes for all tokens that a bias raises. This many are a whole vocabulary."""
 
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
 
@@ -41,16 +45,18 @@ def claim_of_all(_: Request, priority: Priority) -> Claim:
 class Service:
     """Answers OpenAI's requests. generate: makes one answer. context: the most positions of a session.
 
+    tokenizer: for single tokens; encoder: for texts and chats, which may take long and are therefore read in the pool.
     created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
     tokenizer: Tokenizer
-    template: ChatTemplate
+    encoder: Encoder
     model: str
     context: int
     created: int
     claim: Callable[[Request, Priority], Claim] = claim_of_all
+    pool: Pool = field(default_factory=Pool)
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
@@ -68,13 +74,13 @@ class Service:
         """POST /v1/chat/completions"""
         asked = parse(await body_of(request, self.context), ChatRequest)
         self.check_model(asked.model)
-        prompt = await asyncio.to_thread(self.tokenizer.encode, self._rendered(asked), special=True, bos=True)
+        prompt = await self._chat_prompt(request, asked)
         limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
-        grammar, stops = await self._chat_grammar(asked), self._stops(asked)
+        grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
         jobs = [
             Job(
                 prompt=prompt,
-                params=self._sampling(asked, choice),
+                params=params,
                 max_tokens=limit,
                 stops=stops,
                 logprobs=asked.alternatives,
@@ -84,51 +90,59 @@ class Service:
                 grammar=grammar,
                 progress=asked.tells_progress,
             )
-            for choice in range(asked.choices)
+            for params in self._sampling(asked, asked.choices)
         ]
         names = {tool.function.name for tool in asked.offered}
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
 
-    def _rendered(self, asked: ChatRequest) -> str:
-        """The text of the prompt."""
-        tools = [_as_given(tool) for tool in asked.offered] or None
+    async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
+        tools = msgspec.to_builtins(asked.offered) or None
         options = {"tools": tools, **(asked.chat_template_kwargs or {})}
         if taken := _TEMPLATE_OWN & options.keys():
             raise RequestError(
                 f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
             )
-        return self.template.render(asked.messages, **options)
+        encode = partial(self.encoder.of_chat, asked.messages, options, most=self.context)
+        try:
+            return await self.pool.of(request, encode)
+        except TooManyTokens as error:
+            raise self._too_long(error.count, "messages") from error
 
     def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
         """The strings that end the answer, including the end of a call if the answer may contain only one."""
         last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
-        return (*asked.stops, *self.template.stops, *last_call)
+        return (*asked.stops, *self.encoder.stops, *last_call)
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
         asked = parse(await body_of(request, self.context), CompletionRequest)
         self.check_model(asked.model)
-        prompts = [await self.tokens_of(prompt, "prompt") for prompt in asked.prompts]
-        if len(prompts) * asked.choices > MAX_CHOICES:
+        if len(asked.prompts) * asked.choices > MAX_CHOICES:
             raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
-        claim, grammar = self.claim(request, asked.urgency), await self._grammar(asked)
+        try:
+            prompts = [await self.tokens_of(request, prompt, "prompt") for prompt in asked.prompts]
+        except TooManyTokens as error:
+            raise self._too_long(error.count, "prompt") from error
+        claim, grammar = self.claim(request, asked.urgency), await self._grammar(request, asked)
+        repeated = [prompt for prompt in prompts for _ in range(asked.choices)]
         jobs = [
-            self._completion(asked, prompt, choice, claim, grammar)
-            for choice, prompt in enumerate(prompt for prompt in prompts for _ in range(asked.choices))
+            self._completion(asked, prompt, params, claim, grammar)
+            for params, prompt in zip(self._sampling(asked, len(prompts) * asked.choices), repeated, strict=True)
         ]
-        echoes = [text_of(job.prompt, self.tokenizer) if asked.echo else "" for job in jobs]
+        texts = [await self._echo(request, prompt) if asked.echo else "" for prompt in prompts]
+        echoes = [text for text in texts for _ in range(asked.choices)]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
         return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
 
     def _completion(
-        self, asked: CompletionRequest, prompt: list[int], choice: int, claim: Claim, grammar: Grammar | None
+        self, asked: CompletionRequest, prompt: list[int], params: SamplingParams, claim: Claim, grammar: Grammar | None
     ) -> Job:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt)
         return Job(
             prompt=prompt,
-            params=self._sampling(asked, choice),
+            params=params,
             max_tokens=limit,
             stops=asked.stops,
             logprobs=asked.alternatives,
@@ -140,39 +154,46 @@ class Service:
             progress=asked.tells_progress,
         )
 
-    async def tokens_of(self, prompt: str | list[int], param: str) -> list[int]:
-        """The tokens of a text. param: the field that contains it."""
+    async def _echo(self, request: Request, prompt: list[int]) -> str:
+        return await self.pool.of(request, partial(self.encoder.text_of, prompt))
+
+    async def tokens_of(self, request: Request, prompt: str | list[int], param: str) -> list[int]:
+        """The tokens of a prompt. param: the field that contains it. Raises TooManyTokens for a text that does not fit
+        into the context.
+        """
         if isinstance(prompt, str):
-            return await asyncio.to_thread(self.tokenizer.encode, prompt, special=True, bos=True)
+            return await self.pool.of(request, partial(self.encoder.of_text, prompt, most=self.context))
         return checked_tokens(prompt, self.tokenizer, param)
 
-    async def _grammar(self, asked: Common) -> Grammar | None:
-        """The grammar that the answer must follow. It is made on a thread, because it takes a while."""
+    async def _grammar(self, request: Request, asked: Common) -> Grammar | None:
+        """The grammar that the answer must follow."""
         schema = asked.schema
-        return None if schema is None else await self._made(partial(self.grammars.of_schema, schema))
+        return None if schema is None else await self.pool.of(request, partial(self.grammars.of_schema, schema))
 
-    async def _made(self, make: Callable[[], Grammar]) -> Grammar:
-        return await asyncio.get_running_loop().run_in_executor(self.grammars.thread, make)
-
-    async def _chat_grammar(self, asked: ChatRequest) -> Grammar | None:
+    async def _chat_grammar(self, request: Request, asked: ChatRequest) -> Grammar | None:
         """The grammar that a chat's answer must follow: that of the call if the answer must call a tool."""
         tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
         if not tools:
-            return await self._grammar(asked)
-        if self.template.calls is None:
+            return await self._grammar(request, asked)
+        form = self.encoder.calls
+        if form is None:
             message = "tool_choice cannot be enforced: the chat template has no tools, or has them in an unknown form."
             raise RequestError(message, param="tool_choice")
-        several = not asked.calls_once
-        return await self._made(partial(self.grammars.of_calls, self.template.calls, tools, several=several))
+        return await self.pool.of(request, partial(self.grammars.of_calls, form, tools, several=not asked.calls_once))
 
     @cached_property
     def grammars(self) -> Grammars:
         return Grammars(self.tokenizer)
 
-    def _sampling(self, asked: Common, choice: int) -> SamplingParams:
-        params, vocabulary = asked.sampling(choice), self.tokenizer.vocabulary
-        if any(token >= vocabulary for token in params.logit_bias):
+    def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
+        """The parameters of so many answers."""
+        params, vocabulary = [asked.sampling(choice) for choice in range(choices)], self.tokenizer.vocabulary
+        bias = params[0].logit_bias
+        if max(bias, default=-1) >= vocabulary:
             raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
+        if isinstance(bias, Bias) and len(bias.lifted) * choices > _MOST_LIFTED:
+            message = f"logit_bias may raise at most {_MOST_LIFTED} tokens, counted anew for each of several answers."
+            raise RequestError(message, param="logit_bias")
         return params
 
     def check_model(self, model: str) -> None:
@@ -188,15 +209,17 @@ class Service:
         if not prompt:
             raise RequestError("The prompt is empty.", param="prompt")
         if room < 1:
-            message = f"The prompt has {len(prompt)} tokens, more than the context of {self.context} leaves room for."
-            param = "messages" if isinstance(asked, ChatRequest) else "prompt"
-            raise RequestError(message, param=param, code="context_length_exceeded")
+            raise self._too_long(len(prompt), "messages" if isinstance(asked, ChatRequest) else "prompt")
         if limit is None:
             return room
         if limit > room:
             message = f"{name} is {limit}, but a prompt of {len(prompt)} tokens leaves {room} of {self.context}."
             raise RequestError(message, param=name, code="context_length_exceeded")
         return limit
+
+    def _too_long(self, tokens: int, param: str) -> RequestError:
+        message = f"The prompt has {tokens} tokens, more than the context of {self.context} leaves room for."
+        return RequestError(message, param=param, code="context_length_exceeded")
 
     async def _answer(self, request: Request, asked: Common, form: Form, jobs: list[Job], usage: Usage) -> Response:
         """Generate all choices at once. Errors before the first token have an HTTP status of their own."""
@@ -211,19 +234,8 @@ class Service:
         return EventStream(told)
 
 
-def _as_given(tool: Tool) -> Json:
-    """The request's messages for the template, without fields that were not given."""
-    fields = {name: getattr(tool.function, name) for name in tool.function.__struct_fields__}
-    return {"type": tool.type, "function": {name: value for name, value in fields.items() if value is not None}}
-
-
 def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
     """Raises RequestError, naming the field, when a token is outside the vocabulary."""
-    if not all(0 <= token < tokenizer.vocabulary for token in tokens):
+    if tokens and not 0 <= min(tokens) <= max(tokens) < tokenizer.vocabulary:
         raise RequestError(f"{param} names a token outside 0-{tokenizer.vocabulary - 1}.", param=param)
     return tokens
-
-
-def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    """The text that the tokens stand for, including control tokens."""
-    return b"".join(tokenizer.piece(token, special=True) for token in tokens).decode("utf-8", "replace")

@@ -28,7 +28,8 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "of length >=": ("min_length", operator.ge),
     "of length <=": ("max_length", operator.le),
 }
-_NUMBERS: dict[str, type[float]] = {"int": int, "float": float}
+_SOME = 1000
+_NUMBERS: dict[str, type[list[Any]]] = {"int": list[int], "float": list[float]}
 
 
 def refused_with(sentence: str, **bounds: Any) -> Meta:
@@ -79,7 +80,7 @@ def _out_of_bounds(text: str, kind: type[Struct], field: str, body: bytes) -> st
     meta = next(one for one in metas if getattr(one, name) == limit)
     given = msgspec.json.decode(body, type=dict[str, msgspec.Raw])[field]
     numbers = _numbers(given, _NUMBERS[broken[1]]) if broken[1] in _NUMBERS else iter(())
-    culprit = next((number for number in numbers if not holds(number, limit)), None)
+    culprit = next((number for some in numbers for number in some if not holds(number, limit)), None)
     sentence: str = (meta.extra or {}).get(_SENTENCE) or _default_sentence(meta)
     return sentence.format(field=field, value=culprit)
 
@@ -98,8 +99,16 @@ def _default_sentence(meta: Meta) -> str:
     return f"{{field}} must lie between {meta.ge} and {meta.le}, not {{value}}."
 
 
-def _numbers(given: msgspec.Raw, kind: type[float]) -> Iterator[float]:
-    """The field's own number, or the numbers that it maps to. Nobody has checked what follows the wrong one."""
+def _numbers(given: msgspec.Raw, kind: type[list[float]]) -> Iterator[list[float]]:
+    """The field's own number, or the numbers that it maps to, some at a time, because there may be very many.
+
+    Nobody has checked what follows the wrong one, which may be no number: then each of them comes alone.
+    """
     mapped = bytes(given).startswith(b"{")
-    held = msgspec.json.decode(given, type=dict[str, msgspec.Raw]).values() if mapped else (given,)
-    return (msgspec.json.decode(one, type=kind) for one in held)
+    held = list(msgspec.json.decode(given, type=dict[str, msgspec.Raw]).values()) if mapped else [given]
+    for start in range(0, len(held), _SOME):
+        some = held[start : start + _SOME]
+        try:
+            yield msgspec.json.decode(msgspec.json.encode(some), type=kind)
+        except msgspec.ValidationError:
+            yield from (msgspec.json.decode(msgspec.json.encode([one]), type=kind) for one in some)

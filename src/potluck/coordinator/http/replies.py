@@ -8,6 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.text.tokenizer import Tokenizer
@@ -60,6 +62,35 @@ def progress_json(progress: Progress) -> Json:
     }
 
 
+class Logprobs:
+    """The log-probabilities of a whole answer, as JSON that is made while the answer is: at its end it would take
+    long.
+    """
+
+    def __init__(self) -> None:
+        self._lists: dict[str, list[bytes]] = {}
+        self._others: Json | None = None
+
+    def add(self, logprobs: Json | None) -> int:
+        """Add those of some tokens, in the form of a chunk. Returns the bytes that they take."""
+        if logprobs is None:
+            return 0
+        size = 0
+        self._others = {name: value for name, value in logprobs.items() if not isinstance(value, list)}
+        for name, values in logprobs.items():
+            if isinstance(values, list):
+                written = [msgspec.json.encode(value) for value in values]
+                self._lists.setdefault(name, []).extend(written)
+                size += sum(map(len, written))
+        return size
+
+    def json(self) -> Json | None:
+        if self._others is None:
+            return None
+        lists = {name: msgspec.Raw(b"[" + b",".join(values) + b"]") for name, values in self._lists.items()}
+        return {**lists, **self._others}
+
+
 class Form(Protocol):
     """The form of one kind of answer."""
 
@@ -71,6 +102,9 @@ class Form(Protocol):
 
     def chunk(self, index: int, delta: Delta) -> Json:
         """The choice of one chunk."""
+
+    def logprobs_of(self, index: int, tokens: list[Scored]) -> Json | None:
+        """The log-probabilities of the next tokens of a choice; None if they were not asked for."""
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
         """The choice of a whole answer."""
@@ -114,7 +148,7 @@ class ChatForm(_Base):
         return {
             "index": index,
             "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
-            "logprobs": self._logprobs(delta.tokens),
+            "logprobs": self.logprobs_of(index, delta.tokens),
             "finish_reason": finish,
         }
 
@@ -125,7 +159,7 @@ class ChatForm(_Base):
         return {
             "index": index,
             "message": {"role": "assistant", **content, "refusal": None},
-            "logprobs": self._logprobs([token for delta in deltas for token in delta.tokens]),
+            "logprobs": self.logprobs_of(index, [token for delta in deltas for token in delta.tokens]),
             "finish_reason": finish,
         }
 
@@ -141,7 +175,7 @@ class ChatForm(_Base):
         ended = "tool_calls" if finish == "stop" and stream.found else finish
         return text, pieces, ended
 
-    def _logprobs(self, tokens: list[Scored]) -> Json | None:
+    def logprobs_of(self, _: int, tokens: list[Scored]) -> Json | None:
         if not self.logprobs:
             return None
         return {"content": [self._scored(scored) for scored in tokens], "refusal": None}
@@ -189,17 +223,17 @@ class CompletionForm(_Base):
         return [self._json(index, echo, None, None)] if echo else []
 
     def chunk(self, index: int, delta: Delta) -> Json:
-        return self._json(index, delta.text, self._logprobs(index, delta.tokens), delta.finish)
+        return self._json(index, delta.text, self.logprobs_of(index, delta.tokens), delta.finish)
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
         text = self.echoes[index] + "".join(delta.text for delta in deltas)
         tokens = [token for delta in deltas for token in delta.tokens]
-        return self._json(index, text, self._logprobs(index, tokens), deltas[-1].finish)
+        return self._json(index, text, self.logprobs_of(index, tokens), deltas[-1].finish)
 
     def _json(self, index: int, text: str, logprobs: Json | None, finish: str | None) -> Json:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
-    def _logprobs(self, index: int, tokens: list[Scored]) -> Json | None:
+    def logprobs_of(self, index: int, tokens: list[Scored]) -> Json | None:
         if not self.logprobs:
             return None
         return {

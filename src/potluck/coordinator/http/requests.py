@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.parsing import described, refused_with
 from potluck.coordinator.text.template import ROLES
 from potluck.errors import RequestError
@@ -69,7 +70,7 @@ class ResponseFormat(Struct, frozen=True):
     json_schema: JsonSchema | None = None
 
 
-class Common(Struct, frozen=True, kw_only=True):
+class Common(Struct, frozen=True, kw_only=True, dict=True):
     """The fields that both kinds of request share."""
 
     model: str
@@ -143,22 +144,25 @@ class Common(Struct, frozen=True, kw_only=True):
         given = {
             name: value for name in SamplingParams.__struct_fields__ if (value := getattr(self, name, None)) is not None
         }
-        given["logit_bias"] = self._bias()
+        given["logit_bias"] = self._bias
         if self.seed is not None:
             given["seed"] = self.seed + choice
         return SamplingParams(**given)
 
-    def _bias(self) -> dict[int, float]:
+    @cached_property
+    def _bias(self) -> Bias:
+        """Made once, because there may be thousands, and many answers."""
         try:
-            biases = {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+            biases = Bias((int(token), bias) for token, bias in (self.logit_bias or {}).items())
         except ValueError as error:
             raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
-        if wrong := [token for token in biases if token < 0]:
-            raise RequestError(f"logit_bias names tokens by their id, and {wrong[0]} is not an id.", param="logit_bias")
+        wrong = min(biases, default=0)
+        if wrong < 0:
+            raise RequestError(f"logit_bias names tokens by their id, and {wrong} is not an id.", param="logit_bias")
         return biases
 
 
-class Function(Struct, frozen=True):
+class Function(Struct, frozen=True, omit_defaults=True):
     name: str
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -257,17 +261,19 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     def alternatives(self) -> int | None:
         return self.logprobs
 
-    @property
+    @cached_property
     def prompts(self) -> list[str | list[int]]:
         """One prompt for each choice, as text or as token ids."""
         given = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        tokens = [item for item in given if isinstance(item, int)]
-        if len(tokens) == len(given):
-            return [tokens]
-        prompts = [item for item in given if not isinstance(item, int)]
-        if tokens or len(prompts) > MAX_CHOICES:
-            raise RequestError(_PROMPT, param="prompt")
-        return prompts
+        if isinstance(given[0], int):
+            tokens = [item for item in given if isinstance(item, int)]
+            if len(tokens) == len(given):
+                return [tokens]
+        elif len(given) <= MAX_CHOICES:
+            prompts = [item for item in given if not isinstance(item, int)]
+            if len(prompts) == len(given):
+                return prompts
+        raise RequestError(_PROMPT, param="prompt")
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
+import msgspec
 import numpy as np
 from safetensors.numpy import save
 from starlette.requests import Request
@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
-from potluck.coordinator.http.openai import Service, checked_tokens, text_of
+from potluck.coordinator.http.openai import Service, checked_tokens
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
+from potluck.coordinator.text.encoder import TooManyTokens
 from potluck.errors import RequestError
 from potluck.wire.rows import Ids
 
@@ -35,43 +36,33 @@ class Research:
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize"""
-        asked = parse(await body_of(request), TokenizeRequest)
-        return JSONResponse({"tokens": await asyncio.to_thread(self._tokens, asked)})
-
-    def _tokens(self, asked: TokenizeRequest) -> list[Any]:
+        asked, service = parse(await body_of(request), TokenizeRequest), self.service
         text, begins = asked.given
-        tokens = self.service.tokenizer.encode(text, special=True, bos=begins)
-        return [self._piece(token) for token in tokens] if asked.with_pieces else tokens
-
-    def _piece(self, token: int) -> dict[str, Any]:
-        piece = self.service.tokenizer.piece(token, special=True)
-        try:
-            return {"id": token, "piece": piece.decode()}
-        except UnicodeDecodeError:
-            return {"id": token, "piece": list(piece)}
+        show = partial(service.encoder.shown, text, bos=begins, pieces=asked.with_pieces)
+        tokens = await service.pool.of(request, show)
+        return Response(b'{"tokens":' + tokens + b"}", media_type="application/json")
 
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize"""
-        asked = parse(await body_of(request), DetokenizeRequest)
-        text = await asyncio.to_thread(self._text, asked.tokens)
-        return JSONResponse({"content": text, "prompt": text})
-
-    def _text(self, tokens: list[int]) -> str:
-        return text_of(checked_tokens(tokens, self.service.tokenizer, "tokens"), self.service.tokenizer)
+        asked, service = parse(await body_of(request), DetokenizeRequest), self.service
+        tokens = checked_tokens(asked.tokens, service.tokenizer, "tokens")
+        text = await service.pool.of(request, partial(service.encoder.text_of, tokens))
+        body = msgspec.json.encode({"content": text, "prompt": text})
+        return Response(body, media_type="application/json")
 
     async def hidden_states(self, request: Request) -> Response:
         """POST /v1/hidden_states"""
         asked, service = parse(await body_of(request), HiddenStatesRequest), self.service
         service.check_model(asked.model)
         self._check_layer(asked.layer)
-        tokens = await self._prompt(asked)
+        tokens = await self._prompt(request, asked)
         claim = service.claim(request, asked.priority)
         try:
             rows = await while_connected(request, self.hidden.rows(tokens, asked.layer, claim))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         named = {"model": service.model, "layer": str(asked.layer)}
-        body = await asyncio.to_thread(save, {"hidden_states": rows, "tokens": tokens}, named)
+        body = await service.pool.of(request, partial(save, {"hidden_states": rows, "tokens": tokens}, named))
         return Response(body, media_type="application/octet-stream")
 
     def _check_layer(self, layer: int) -> None:
@@ -80,10 +71,16 @@ class Research:
             message = f"layer must lie between 0 and {last - 1}, not {layer}: the model's last layer gives no rows."
             raise RequestError(message, param="layer")
 
-    async def _prompt(self, asked: HiddenStatesRequest) -> Ids:
+    async def _prompt(self, request: Request, asked: HiddenStatesRequest) -> Ids:
         param = "prompt" if asked.tokens is None else "tokens"
-        tokens = await self.service.tokens_of(asked.given, param)
+        try:
+            tokens = await self.service.tokens_of(request, asked.given, param)
+        except TooManyTokens as error:
+            raise self._too_long(error.count, param) from error
         if len(tokens) > self.service.context:
-            message = f"The prompt has {len(tokens)} tokens, more than the context of {self.service.context}."
-            raise RequestError(message, param=param, code="context_length_exceeded")
+            raise self._too_long(len(tokens), param)
         return np.array(tokens, np.int32)
+
+    def _too_long(self, tokens: int, param: str) -> RequestError:
+        message = f"The prompt has {tokens} tokens, more than the context of {self.service.context}."
+        return RequestError(message, param=param, code="context_length_exceeded")

@@ -6,16 +6,20 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import msgspec
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from potluck.coordinator.generation.job import Delta
 from potluck.coordinator.http.errors import error_json, unavailable
-from potluck.coordinator.http.replies import Form, Json, Usage, progress_json
-from potluck.errors import PotluckError, Unavailable
+from potluck.coordinator.http.replies import Form, Json, Logprobs, Usage, progress_json
+from potluck.errors import PotluckError, RequestError, Unavailable
 
 log = logging.getLogger(__name__)
+
+_MOST_LOGPROBS = 32 << 20
+"""The most bytes of log-probabilities that are held for an answer that is not streamed."""
 
 Numbered = tuple[int, Delta]
 
@@ -23,8 +27,11 @@ Numbered = tuple[int, Delta]
 async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Numbered, None]:
     """The deltas of all answers as they come, each with the number of the answer. Closing this closes them all."""
     queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
-    tasks = [asyncio.create_task(_pour(number, answer, queue)) for number, answer in enumerate(answers)]
+    tasks: list[asyncio.Task[None]] = []
     try:
+        for number, answer in enumerate(answers):
+            tasks.append(asyncio.create_task(_pour(number, answer, queue)))
+            await asyncio.sleep(0)  # one after the other: a grammar or a long prompt takes a while to begin with
         running = len(tasks)
         while running:
             item = await queue.get()
@@ -53,21 +60,30 @@ async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio
 async def whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Response:
     """All choices. If answers broke off, the error includes what there was of them."""
     answers: list[list[Delta]] = [[] for _ in range(choices)]
-    broken: Unavailable | None = None
+    logprobs = [Logprobs() for _ in range(choices)]
+    held, broken = 0, None
     try:
         async with aclosing(deltas):
             async for number, delta in deltas:
-                answers[number].append(delta)
+                held += logprobs[number].add(form.logprobs_of(number, delta.tokens))
+                if held > _MOST_LOGPROBS:
+                    raise RequestError("The log-probabilities are too many for one answer: ask for a stream of them.")
+                answers[number].append(replace(delta, tokens=[]))
                 usage.count(delta)
     except Unavailable as error:
         if not any(answers):
             raise
         log.warning("An answer broke off: %s", error)
         broken = error
-    made = [form.choice(number, answer) for number, answer in enumerate(answers) if answer]
+    made = [
+        {**form.choice(number, answer), "logprobs": logprobs[number].json()}
+        for number, answer in enumerate(answers)
+        if answer
+    ]
     if broken is not None:
         return unavailable(broken, {"choices": made})
-    return JSONResponse({**form.head(chunk=False), "choices": made, **_told(usage)})
+    body = msgspec.json.encode({**form.head(chunk=False), "choices": made, **_told(usage)})
+    return Response(body, media_type="application/json")
 
 
 async def events(

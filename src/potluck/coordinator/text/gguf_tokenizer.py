@@ -5,15 +5,19 @@ from __future__ import annotations
 import ctypes
 import logging
 import weakref
+from functools import cached_property
 from pathlib import Path
 
 import llama_cpp.llama_cpp as c
 
+from potluck.coordinator.text.partition import SpecialToken, in_order, split
 from potluck.coordinator.text.tokenizer import prefixed, utf8
 from potluck.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+
+_SPECIAL = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED | c.LLAMA_TOKEN_ATTR_UNKNOWN
 
 _LOG_ERROR = 4
 
@@ -52,9 +56,39 @@ class GgufTokenizer:
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         # Not left to llama_tokenize, which would repeat a token that a chat template has written.
-        return prefixed(self._tokenize(utf8(text), special), self._prefix if bos else [])
+        return prefixed(self._split(utf8(text), special), self._prefix if bos else [])
 
-    def _tokenize(self, data: bytes, special: bool) -> list[int]:
+    def _split(self, data: bytes, special: bool) -> list[int]:
+        """As `_tokenize`, but in time for texts with many special tokens."""
+        wanted = self._special if special else [token for token in self._special if token.is_plain]
+        tokens: list[int] = []
+        for part in split(data, wanted):
+            if isinstance(part, int):
+                tokens.append(part)
+            else:
+                tokens += self._tokenize(part, special=False)
+        return tokens
+
+    @cached_property
+    def _special(self) -> list[SpecialToken]:
+        found = [self._special_token(i) for i in range(self.vocabulary) if self._attributes(i) & _SPECIAL]
+        return in_order(found, lambda text: self._tokenize(text, special=True))
+
+    def _special_token(self, token: int) -> SpecialToken:
+        attributes, text = self._attributes(token), c.llama_vocab_get_text(self._vocab, token)
+        return SpecialToken(
+            token,
+            text,
+            is_plain=not attributes & (c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_UNKNOWN),
+            takes_left=bool(attributes & c.LLAMA_TOKEN_ATTR_LSTRIP),
+            takes_right=bool(attributes & c.LLAMA_TOKEN_ATTR_RSTRIP),
+        )
+
+    def _attributes(self, token: int) -> int:
+        attributes: int = c.llama_vocab_get_attr(self._vocab, token)
+        return attributes
+
+    def _tokenize(self, data: bytes, *, special: bool) -> list[int]:
         room = len(data) + 8
         while True:
             buffer = (c.llama_token * room)()

@@ -30,6 +30,9 @@ PLAIN = """\
 PLAIN_STOPS = ("\n\nUser:", "\nUser:", "\n\nSystem:", "\nSystem:")
 """The strings at which such a model would go on to write the next turn itself."""
 
+_LONGEST = 1 << 20
+"""The most characters of a template. The longest that are known have some ten thousand."""
+
 _RENDERING_ERRORS = (
     jinja2.TemplateError,
     TypeError,
@@ -51,13 +54,16 @@ class ChatTemplate:
 
     def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
         self.source = PLAIN if source is None else source
+        if len(self.source) > _LONGEST:
+            raise ModelError(f"The model's chat template is longer than {_LONGEST} characters.")
         self.calls = CallForm.of(self.source)
         self.stops = PLAIN_STOPS if source is None else ()
         """The stop strings that an answer needs besides the model's own stop tokens."""
         try:
             self._template = _ENVIRONMENT.from_string(self.source)
-        except jinja2.TemplateError as error:
-            raise ModelError(f"The model's chat template is broken: {error}.") from error
+        except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, ArithmeticError) as error:
+            # Jinja makes Python of it, which refuses what is nested too deeply in ways of its own.
+            raise ModelError(f"The model's chat template is broken: {' '.join(str(error).split())}.") from error
         self._tokens = {"bos_token": bos, "eos_token": eos}
 
     def render(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,30 +19,48 @@ _KEEP_LOOKS = 15
 _LONGEST_S = 600.0
 """Seconds after which a listener must ask again, with a key that is still valid."""
 _MOST_LISTENERS = 256
+_MOST_OF_ONE = 8
+"""The listeners of one caller: as many as one has windows."""
 
 
 class Live:
     """Sends the status to all listeners.
 
     tell: returns the status as JSON on one line. It is called once a second while anybody listens.
-    greet: makes of it what new listeners receive first.
+    greet: makes of it what new listeners receive first. whose: says which listeners belong to one caller.
     """
 
-    def __init__(self, tell: Callable[[], bytes], greet: Callable[[bytes], bytes] = bytes) -> None:
+    def __init__(
+        self,
+        tell: Callable[[], bytes],
+        greet: Callable[[bytes], bytes] = bytes,
+        whose: Callable[[Request], Hashable] = lambda _: None,
+    ) -> None:
         self._tell = tell
         self._greet = greet
+        self._whose = whose
         self._told = b""
         self._quiet = 0
         self._news = asyncio.Event()
         self._listeners = 0
+        self._places: Counter[Hashable] = Counter()
         self._looking: asyncio.Task[None] | None = None
         self._stopped = False
 
-    async def events(self, _: Request) -> Response:
+    async def events(self, request: Request) -> Response:
         """GET /status/events"""
-        if self._listeners >= _MOST_LISTENERS:
+        whose = self._whose(request)
+        if self._places[whose] >= _MOST_OF_ONE:
+            message = f"More than {_MOST_OF_ONE} programs or pages of yours watch this swarm now."
+            raise RequestError(message, status=429, retry_s=_LOOK_S)
+        if self._places.total() >= _MOST_LISTENERS:
             raise RequestError("Too many people watch this swarm now.", status=429, retry_s=_LOOK_S)
-        return EventStream(self.listen(), **{"X-Accel-Buffering": "no"})
+        self._places[whose] += 1
+        return EventStream(self.listen(), partial(self._leave, whose), **{"X-Accel-Buffering": "no"})
+
+    def _leave(self, whose: Hashable) -> None:
+        self._places[whose] -= 1
+        self._places += Counter()  # which drops those who have none
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
         """The newest status each time. A listener that reads slowly misses those in between."""
