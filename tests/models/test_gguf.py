@@ -9,6 +9,7 @@ from potluck.errors import IntegrityError, ModelError, SpanError
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import engines_for, plan_span
+from potluck.models.vetting import decode
 from potluck.types import Span
 
 
@@ -35,7 +36,7 @@ def test_the_manifest_says_what_the_model_is(tmp_path, architecture, context):
     assert manifest.files == {"tiny.gguf"}
     assert engines_for(manifest) == ("llamacpp",)
     assert sum(manifest.layer_bytes()) < sum(tensor.nbytes for tensor in manifest.tensors) < path.stat().st_size
-    assert type(manifest).decode(manifest.encode()) == manifest
+    assert decode(manifest.encode()) == manifest
 
 
 def test_equal_models_have_equal_digests_wherever_they_lie(tmp_path):

@@ -16,7 +16,7 @@ from kit.fileserver import FileServer
 from kit.tiny_gguf import write_tiny_gguf
 from kit.waiting import eventually
 from potluck.errors import IntegrityError
-from potluck.models import peer_source, sources
+from potluck.models import http_source, peer_source
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import Peer, PeerSource, block_bytes, choose
 from potluck.models.sources import CoordinatorSource, local_source, open_model
@@ -40,7 +40,7 @@ def small_blocks(monkeypatch):
     """As if the tensors were eight times as large as they are."""
     monkeypatch.setattr(peer_source, "_SAMPLE", 1 << 15)
     monkeypatch.setattr(peer_source, "_FIRST_BLOCK", 1 << 18)
-    monkeypatch.setattr(sources, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(http_source, "_FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture

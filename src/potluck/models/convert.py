@@ -99,6 +99,8 @@ def _by_name(manifest: Manifest, family: families.Family) -> dict[str, Tensor]:
                 f"{manifest.name}/{tensor.file} holds {tensor.name}, which llama.cpp's {family.name} has no place for: "
                 "use --engine transformers."
             )
+        if not 1 <= len(tensor.shape) <= 2 or not all(tensor.shape):
+            raise ModelError(f"{manifest.name}/{tensor.file} holds {tensor.name}, which is no vector and no matrix.")
         tensors[name] = tensor
     _check_complete(manifest, family, tensors)
     return tensors
@@ -111,9 +113,9 @@ def _check_complete(manifest: Manifest, family: families.Family, tensors: dict[s
     for name in wanted:
         if name not in tensors:
             raise ModelError(f"{manifest.name} lacks the tensor that llama.cpp calls {name}; fetch all its files.")
-    rows = tensors[_EMBEDDING].shape[0]
-    if rows != manifest.vocabulary:
-        raise ModelError(f"{_where(manifest)} says {manifest.vocabulary} tokens, but the embedding has {rows} rows.")
+    for name, what in ((_EMBEDDING, "embedding"), (_HEAD, "head")):
+        if name in tensors and (rows := tensors[name].shape[0]) != manifest.vocabulary:
+            raise ModelError(f"{_where(manifest)} says {manifest.vocabulary} tokens, but the {what} has {rows} rows.")
 
 
 def _dtype(tensor: Tensor, quantize: Quantize) -> GGMLQuantizationType:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES
 
 from potluck.errors import ModelError
+from potluck.models.config_types import check_converted
 
 Config = dict[str, Any]
 Entries = dict[str, tuple[list[str], Any]]
@@ -138,11 +139,12 @@ def field(where: str, config: Config, *keys: str) -> Any:
 def sliding_window(config: Config) -> int | None:
     """The number of positions that a layer attends to, if that is fewer than all."""
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    return int(window) if window else None
+    return window if isinstance(window, int) and window > 0 else None
 
 
 def check(where: str, config: Config, family: Family) -> None:
     """Raises ModelError for features of the family's models that llama.cpp, or its GGUF, cannot express."""
+    check_converted(where, config)
     if config.get("hidden_act") not in family.activations:
         raise _unable(where, f"the activation {config.get('hidden_act')}")
     if config.get("quantization_config"):
