@@ -12,6 +12,7 @@ from kit.tiny_gguf import write_tiny_gguf
 from potluck.errors import EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
+from potluck.models.spans import part_sizes
 from potluck.node import loading
 from potluck.node.progress import Phase
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
@@ -100,7 +101,7 @@ def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(mo
     manifest = open_model(model)
     assert loading.plan_capacity(manifest, welcome(manifest), GIB).positions == 8 * 128
     cell = 2 * manifest.kv_width * 34 / 32
-    sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     tight = int(loading._OVERHEAD_BYTES + sizes + 300 * cell) + 1
     assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 64)
 
@@ -115,7 +116,7 @@ def test_what_a_span_needs_is_known_before_it_is_fetched(model):
     manifest = open_model(model)
     terms = welcome(manifest)
     needed = loading.needs(manifest, terms, GIB)
-    sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     assert needed.memory == loading._OVERHEAD_BYTES + sizes + int(8 * 128 * 2 * manifest.kv_width * 34 / 32)
     assert 0 < needed.download < model.stat().st_size
     fetch(model)

@@ -16,7 +16,7 @@ from potluck.errors import ModelError
 from potluck.models import families
 from potluck.models.arrays import Array, Floats
 from potluck.models.manifest import Manifest, Tensor
-from potluck.models.spanfile import Converted, Header, Piece
+from potluck.models.spanfile import Converted, Header, Piece, as_it_is
 from potluck.types import Quantize
 
 QUANTIZE = (Quantize.Q4_0, Quantize.Q8_0, Quantize.F16, Quantize.BF16)
@@ -57,6 +57,8 @@ def model_pieces(manifest: Manifest, quantize: Quantize) -> list[Piece]:
     head decides every token, so it has at least 8 bits, as in llama.cpp's own recipes.
     Raises ModelError when a tensor is missing or has no place in llama.cpp.
     """
+    if quantize not in QUANTIZE:
+        raise ModelError(f"llama.cpp's layers can be of the types {', '.join(QUANTIZE)}, but not {quantize}.")
     family = family_of(manifest)
     families.check(_where(manifest), manifest.metadata["config"], family)
     tensors = _by_name(manifest, family)
@@ -136,7 +138,7 @@ def _arrangement(name: str, tensor: Tensor, manifest: Manifest, family: families
         return partial(_pair_rotary, heads=_divides(2 * heads, tensor) // 2)
     if family.arch is MODEL_ARCH.LLAMA and stem == "attn_k":
         return partial(_pair_rotary, heads=_divides(2 * families.kv_heads(where, config), tensor) // 2)
-    return _as_it_is
+    return as_it_is
 
 
 def _divides(parts: int, tensor: Tensor) -> int:
@@ -145,10 +147,6 @@ def _divides(parts: int, tensor: Tensor) -> int:
             f"{tensor.name} in {tensor.file} has {tensor.shape[0]} rows, which do not fit the heads in config.json."
         )
     return parts
-
-
-def _as_it_is(values: Array) -> Array:
-    return values
 
 
 def _split_qkv(values: Array, heads: int) -> Array:

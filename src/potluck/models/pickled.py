@@ -41,7 +41,8 @@ _MOST_OPERATIONS = 1 << 20
 _OPERATIONS = frozenset(
     """PROTO FRAME STOP GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2
     LONG LONG1 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST
-    APPEND APPENDS DICT EMPTY_DICT SETITEM SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET""".split()
+    APPEND APPENDS DICT EMPTY_DICT SETITEM SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    """.split()  # noqa: SIM905
 )
 """All that torch.save writes for a dictionary of tensors, in any version of the pickle's format."""
 _PUT, _GET = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
@@ -54,8 +55,10 @@ _NO_ARCHIVE = (
     KeyError,
     ValueError,
     OSError,
-    struct.error,
+    OverflowError,
+    MemoryError,
     EOFError,
+    struct.error,
 )
 """What `zipfile` makes of what is none. RuntimeError: it is encrypted."""
 
@@ -87,8 +90,11 @@ def read_checkpoint(files: Files, file: str) -> list[Stored]:
 
 def _content(where: str, archive: zipfile.ZipFile, name: str) -> bytes:
     """A member, which may not become larger than it is in the file."""
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+    member = archive.getinfo(name)
+    if member.compress_type != zipfile.ZIP_STORED:
         raise _compressed(where)
+    if member.file_size > _LONGEST_INDEX:
+        raise zipfile.BadZipFile(f"{name} is too long")
     return archive.read(name)
 
 
@@ -179,12 +185,12 @@ def _check_operations(data: bytes) -> None:
         if operation.name not in _OPERATIONS or count == _MOST_OPERATIONS:
             raise ValueError(f"The operation {operation.name} is not one of torch.save.")
         if operation.name in _PUT:
-            place = len(memo) if operation.name == "MEMOIZE" else argument
+            place = len(memo) if operation.name == "MEMOIZE" else int(argument or 0)
             if place > count:
                 raise ValueError("The memo has gaps.")
             memo[place] = top in _SHARED
             continue
-        if operation.name in _GET and not memo.get(argument):
+        if operation.name in _GET and not memo.get(int(argument or 0)):
             raise ValueError("A part occurs twice.")
         top = operation.name
 

@@ -55,8 +55,10 @@ def plan_raw_span(manifest: Manifest, span: Span) -> tuple[Header, list[Piece]]:
     """A file with the span's tensors exactly as a Hugging Face model holds them, for the transformers engine.
 
     GGUF serves only as a container here, which is resumable and verified like every span file. Raises ModelError for
-    tensor types that it has no name for.
+    tensor types that it has no name for, and for a GGUF model.
     """
+    if manifest.format == "gguf":
+        raise ModelError(f"{manifest.name} is a GGUF file, which only the llama.cpp engine runs.")
     tensors = huggingface.span_tensors(manifest, span.within(manifest.layers))
     return Header("raw", {}), [Piece(t.name, t.shape[::-1], _raw_dtype(t), Copied(t)) for t in tensors]
 
