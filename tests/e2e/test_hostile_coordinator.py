@@ -113,7 +113,10 @@ ATTACKS: dict[str, tuple[Callable[[Manifest], Reply], str]] = {
         lambda _: Reply(status=307, headers={"Location": "https://169.254.169.254/latest/meta-data"}),
         "may lead only to public servers that speak https",
     ),
-    "redirect in a circle": (lambda _: Reply(status=307, headers={"Location": "/manifest"}), "redirects more than 5 times"),
+    "redirect in a circle": (
+        lambda _: Reply(status=307, headers={"Location": "/manifest"}),
+        "redirects more than 5 times",
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from potluck.errors import ModelError
 
 _Count = Annotated[int, Meta(ge=1, le=1 << 30)] | None
-_Factor = Annotated[float, Meta(gt=0, le=1e15)] | None
+_Factor = Annotated[float, Meta(ge=1e-15, le=1e15)] | None
 _Text = Annotated[str, Meta(max_length=256)] | None
 
 

@@ -202,7 +202,7 @@ def metadata(where: str, config: Config, family: Family) -> Entries:
         "attention.key_length": _uint(size),
         "attention.value_length": _uint(size),
         "rope.dimension_count": _uint(rotary),
-        "rope.freq_base": _float(rope(config)["rope_theta"]),
+        "rope.freq_base": _float(field(where, rope(config), "rope_theta")),
         "vocab_size": _uint(field(where, config, "vocab_size")),
         **_scaling(where, config),
     }
@@ -233,7 +233,7 @@ def _scaling(where: str, config: Config) -> Entries:
         "rope.scaling.factor": _float(field(where, parameters, "factor")),
     }
     if kind == "yarn":
-        trained = parameters.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        trained = parameters.get("original_max_position_embeddings") or field(where, config, "max_position_embeddings")
         entries["rope.scaling.original_context_length"] = _uint(trained)
         for beta in ("beta_fast", "beta_slow"):
             if beta in parameters:
@@ -254,7 +254,9 @@ def rope_factors(where: str, config: Config) -> npt.NDArray[np.float32] | None:
         float(field(where, parameters, key))
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
-    wavelengths = 2 * math.pi * float(parameters["rope_theta"]) ** (np.arange(0, size, 2) / size)
+    if low >= high:
+        raise ModelError(f"{where} has a low_freq_factor that is not below its high_freq_factor; fetch it again.")
+    wavelengths = 2 * math.pi * float(field(where, parameters, "rope_theta")) ** (np.arange(0, size, 2) / size)
     blend = (trained / wavelengths - low) / (high - low)
     factors = 1 / ((1 - blend) / factor + blend)
     factors = np.where(wavelengths < trained / high, 1.0, np.where(wavelengths > trained / low, factor, factors))

@@ -146,9 +146,12 @@ def parse_json(data: bytes | bytearray) -> Any:
     if data.count(b",") + data.count(b"[") + data.count(b"{") > _MOST_VALUES:
         raise ValueError("too many values")
     try:
-        return json.loads(data)
+        value = json.loads(data)
+        if b"\\ud" in data.lower():  # a half of a character, perhaps, which nobody could write again
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    return value
 
 
 def read(files: Files, file: str, offset: int, nbytes: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
-from potluck.models.files import Stored
+from potluck.models.files import Stored, shown
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Geometry, Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece
@@ -61,10 +61,10 @@ def geometry(where: str, metadata: dict[str, Any], tensors: Sequence[Tensor]) ->
     where: the name of the model for messages. Raises ModelError when one is missing or cannot be.
     """
     architecture = _need(where, metadata, "general.architecture")
-    if architecture not in ARCHITECTURES:
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(
-            f"{where} is of the architecture {str(architecture)[:40]}; Potluck's llama.cpp engine runs {known}."
+            f"{where} is of the architecture {shown(architecture)}; Potluck's llama.cpp engine runs {known}."
         )
     width = _number(where, metadata, f"{architecture}.embedding_length")
     return Geometry(
@@ -88,7 +88,7 @@ def _number(where: str, metadata: dict[str, Any], key: str, most: int = 1 << 31)
 
 def _within(where: str, key: str, value: Any, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"{where} gives {str(value)[:40]} as its {key}, which is no number from 1 to {most}.")
+        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is no number from 1 to {most}.")
     return value
 
 

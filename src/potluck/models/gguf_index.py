@@ -22,9 +22,9 @@ _HEAD = struct.Struct("<4sIQQ")
 _VERSIONS = (2, 3)
 _DEFAULT_ALIGNMENT = 32
 _MOST_ALIGNMENT = 1 << 16
-_MOST_KEYS = 1 << 12
+MOST_KEYS = 1 << 12
 _LONGEST_NAME = 256
-_LONGEST_VALUE = 1 << 16
+LONGEST_VALUE = 1 << 16
 """The most bytes of a string, and items of an array, outside the tokenizer."""
 _MOST_STRINGS = 1 << 21
 """The most strings of the tokenizer's arrays. They have lengths of their own, so that each has to be looked at."""
@@ -106,7 +106,7 @@ class _Reader:
             raise _Broken("it is big-endian")
         if version not in _VERSIONS:
             raise _Broken(f"its version is {version}")
-        if tensors > MOST_TENSORS or keys > _MOST_KEYS:
+        if tensors > MOST_TENSORS or keys > MOST_KEYS:
             raise _Broken(f"it claims {tensors} tensors and {keys} keys")
         metadata = self._metadata(keys)
         kinds, alignment = metadata.get("general.alignment", (["UINT32"], _DEFAULT_ALIGNMENT))
@@ -175,13 +175,13 @@ class _Reader:
         if kind is not GGUFValueType.ARRAY:
             return [kind.name], self._items(kind, 1)[0]
         item, count = self._array()
-        if count > _LONGEST_VALUE:
+        if count > LONGEST_VALUE:
             raise _Broken(f"it claims an array of {count} items")
         return [kind.name, item.name], self._items(item, count)
 
     def _items(self, kind: GGUFValueType, count: int) -> list[Any]:
         if kind is GGUFValueType.STRING:
-            return [self._text(_LONGEST_VALUE) for _ in range(count)]
+            return [self._text(LONGEST_VALUE) for _ in range(count)]
         return list(self._numbers(_SCALARS[kind], count))
 
     def _skip_value(self, kind: GGUFValueType) -> tuple[list[str], None]:

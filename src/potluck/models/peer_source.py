@@ -98,7 +98,9 @@ class Peer(Supplier):
                     listing += chunk
                     if len(listing) > _LONGEST_LIST:
                         return
-            self.tensors = frozenset(msgspec.json.decode(listing, type=list[_Sha256]) if reply.status_code == 200 else ())
+            self.tensors = frozenset(
+                msgspec.json.decode(listing, type=list[_Sha256]) if reply.status_code == 200 else ()
+            )
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             log.debug("The node at %s lists no tensors: %s.", self.url, error)
 

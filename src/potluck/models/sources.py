@@ -114,8 +114,8 @@ def _finished(manifest: Manifest, files: Files, saved: Path, progress: Progress)
     )
     try:
         encoded = msgspec.structs.replace(manifest, tensors=tensors).encode()
-    except RecursionError as error:
-        raise ModelError(f"The metadata of {manifest.name} are nested too deeply.") from error
+    except (RecursionError, ValueError) as error:  # ValueError: of text that is no Unicode
+        raise ModelError(f"The metadata of {manifest.name} cannot be told to nodes: {error}.") from error
     manifest = decode(encoded)
     _save(saved, encoded)
     return manifest

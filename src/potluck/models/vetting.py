@@ -17,7 +17,7 @@ from msgspec import Struct
 from potluck.errors import ModelError
 from potluck.models import families, gguf, huggingface
 from potluck.models.files import MOST_TENSORS, array_bytes, shown
-from potluck.models.gguf_index import ggml_bytes, is_alignment
+from potluck.models.gguf_index import LONGEST_VALUE, MOST_KEYS, ggml_bytes, is_alignment
 from potluck.models.manifest import Geometry, Manifest, Tensor
 
 MOST_BYTES = 32 << 20
@@ -88,7 +88,7 @@ def _check_tensor(
 ) -> None:
     told = f"{where} cannot have the tensor {shown(tensor.name)}"
     longest = _LONGEST_GGUF_NAME if bytes_of is ggml_bytes else _LONGEST_NAME
-    if not 1 <= len(tensor.name.encode()) <= longest or not tensor.name.isprintable():
+    if not tensor.name.isprintable() or not 1 <= len(tensor.name.encode()) <= longest:
         raise ModelError(f"{told}, because no tensor has such a name.")
     if not _is_plain(tensor.file):
         raise ModelError(f"{told}, because {shown(tensor.file)} is not the name of a file.")
@@ -125,6 +125,8 @@ def _check_ranges(where: str, tensors: Sequence[Tensor]) -> None:
 def _check_metadata(where: str, manifest: Manifest) -> Geometry:
     """The sizes that the metadata give."""
     if manifest.format == "gguf":
+        if len(manifest.metadata) > MOST_KEYS // 2:  # a span file has some more
+            raise ModelError(f"{where} says that it has {len(manifest.metadata)} keys.")
         for key, entry in manifest.metadata.items():
             if not _is_entry(key, entry) or not _is_bounded(manifest.architecture, key, entry[1]):
                 raise ModelError(f"{where} cannot have the metadata {shown(key)} that it has.")
@@ -159,10 +161,10 @@ def _is_bounded(architecture: str, key: str, value: Any) -> bool:
 def _is_entry(key: str, entry: Any) -> bool:
     """Whether this is `[value types, value]`, and the value of these types."""
     match entry:
-        case [["ARRAY", str(kind)], [_, *_] as items]:
-            return len(key) <= _LONGEST_NAME and all(_is_value(kind, item) for item in items)
+        case [["ARRAY", str(kind)], [_, *_] as items] if len(items) <= LONGEST_VALUE:
+            return len(key.encode()) <= _LONGEST_NAME and all(_is_value(kind, item) for item in items)
         case [[str(kind)], item]:
-            return len(key) <= _LONGEST_NAME and _is_value(kind, item)
+            return len(key.encode()) <= _LONGEST_NAME and _is_value(kind, item)
     return False
 
 
@@ -172,4 +174,6 @@ def _is_value(kind: str, value: Any) -> bool:
         return type(value) is int and least <= value < 1 << _INTEGERS[kind]
     if kind in ("FLOAT32", "FLOAT64"):
         return type(value) in (int, float) and abs(value) < 3.4e38
-    return type(value) is {"BOOL": bool, "STRING": str}.get(kind)
+    if kind == "STRING":
+        return isinstance(value, str) and len(value.encode()) <= LONGEST_VALUE
+    return kind == "BOOL" and isinstance(value, bool)
