@@ -10,7 +10,7 @@ import pytest
 from potluck.errors import ModelError, PotluckError
 
 
-def check_sentence(path: Path, error: PotluckError) -> None:
+def check_sentence(error: PotluckError, path: Path = Path("FILE")) -> None:
     """path: of the file that it is about, which may be long."""
     said = str(error).replace(str(path), "FILE")
     assert said.isprintable(), said
@@ -22,5 +22,5 @@ def refused(path: Path, read: Callable[[Path], object]) -> str:
     """The sentence with which the file is refused."""
     with pytest.raises(ModelError) as caught:
         read(path)
-    check_sentence(path, caught.value)
+    check_sentence(caught.value, path)
     return str(caught.value)

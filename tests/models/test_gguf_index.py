@@ -160,4 +160,4 @@ def test_a_damaged_file_is_read_or_refused_with_a_sentence(tmp_path, whole, dama
     try:
         open_model(path)
     except ModelError as error:
-        check_sentence(path, error)
+        check_sentence(error, path)

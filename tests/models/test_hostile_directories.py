@@ -99,7 +99,7 @@ def test_damaged_safetensors_are_read_or_refused_with_a_sentence(tmp_path, damag
     try:
         understand(folder)
     except ModelError as error:
-        check_sentence(folder, error)
+        check_sentence(error, folder)
 
 
 CONFIG_KEYS = [
@@ -130,7 +130,7 @@ def test_an_odd_config_is_read_or_refused_with_a_sentence(tmp_path, changes):
     try:
         understand(folder)
     except ModelError as error:
-        check_sentence(folder, error)
+        check_sentence(error, folder)
 
 
 def archive(path: Path, pickled: bytes, compression: int = zipfile.ZIP_STORED) -> Path:
@@ -164,7 +164,7 @@ def test_pickles_that_nobody_means_are_refused(tmp_path, pickled):
     try:
         assert read_checkpoint(LocalSource(tmp_path), path.name) == []
     except ModelError as error:
-        check_sentence(path, error)
+        check_sentence(error, path)
 
 
 def test_a_pickle_that_is_compressed_is_not_blown_up(tmp_path):
@@ -183,7 +183,7 @@ def test_damaged_checkpoints_are_read_or_refused_with_a_sentence(tmp_path, damag
     try:
         read_checkpoint(LocalSource(tmp_path), path.name)
     except ModelError as error:
-        check_sentence(path, error)
+        check_sentence(error, path)
 
 
 def test_a_shape_is_never_multiplied_beyond_all_bounds(model):
