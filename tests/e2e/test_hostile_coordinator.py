@@ -6,7 +6,6 @@ Each attack comes from a real server, and meets a real `potluck join` process.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kit.hostile import Hostile, Reply
@@ -61,98 +61,114 @@ def manifest(model: Path) -> Manifest:
     return open_model(model)
 
 
-def changed(manifest: Manifest, change: Callable[[Any], object]) -> bytes:
-    content = json.loads(manifest.encode())
-    change(content)
-    return json.dumps(content).encode()
+def served(manifest: bytes, file: Reply | None = None) -> Callable[[str, str], Reply]:
+    """The answers of a coordinator with this manifest. file: the one to requests for a part of a file; else zeros."""
+
+    def answer(path: str, wanted: str) -> Reply:
+        if path == "/manifest":
+            return Reply(manifest)
+        first, last = map(int, re.findall(r"\d+", wanted))
+        return file or Reply(bytes(last - first + 1), 206)
+
+    return answer
 
 
-def attack(manifest: Manifest, reply: Reply, folder: Path) -> Left:
-    """What becomes of a node whose coordinator answers all requests in this way."""
-    with Hostile(manifest.digest, lambda *_: reply).running() as url:
-        return Left(url, folder)
+def lying(manifest: Manifest, **changes: Any) -> bytes:
+    return msgspec.structs.replace(manifest, **changes).encode()
 
 
-def served(manifest: Manifest, file: Reply) -> Callable[[str, str], Reply]:
-    """The answers of a coordinator whose manifest is as it should be."""
-    return lambda path, _: Reply(manifest.encode()) if path == "/manifest" else file
+def with_metadata(manifest: Manifest, key: str, *entry: Any) -> bytes:
+    return lying(manifest, metadata=manifest.metadata | {key: list(entry)})
 
 
-BOMB = b"[" + b"[]," * (10 << 20) + b"[]]"
+def with_tensor(manifest: Manifest, **changes: Any) -> bytes:
+    """The changes are those of a matrix in the first layer."""
+    first, matrix, *others = manifest.tensors
+    return lying(manifest, tensors=(first, msgspec.structs.replace(matrix, **changes), *others))
+
+
+def only(reply: Reply) -> Callable[[Manifest], Callable[[str, str], Reply]]:
+    """The answers of a coordinator that has nothing else to say."""
+    return lambda _: lambda *_: reply
+
+
+def with_manifest(make: Callable[[Manifest], bytes]) -> Callable[[Manifest], Callable[[str, str], Reply]]:
+    return lambda manifest: served(make(manifest))
+
+
+def with_file(file: Reply | None) -> Callable[[Manifest], Callable[[str, str], Reply]]:
+    return lambda manifest: served(manifest.encode(), file)
+
+
+MANY = "[" + "[]," * (10 << 20) + "[]]"
 """30 MiB of JSON, which take twenty times as much once they are decoded."""
+NUMBERS = "[" + "999," * (7 << 20) + "999]"
+"""28 MiB of JSON, which take ten times as much as integers."""
 
-ATTACKS: dict[str, tuple[Callable[[Manifest], Reply], str]] = {
-    "endless": (lambda _: Reply(b" " * (1 << 20), endless=True), "sends more bytes of the manifest than there can be"),
-    "gzipped": (
-        lambda _: Reply(gzip.compress(bytes(1 << 28), 1), headers={"Content-Encoding": "gzip"}),
+ATTACKS: dict[str, tuple[Callable[[Manifest], Callable[[str, str], Reply]], str]] = {
+    "an endless manifest": (only(Reply(b" " * (1 << 20), endless=True)), "sends more bytes of the manifest than there"),
+    "a compressed manifest": (
+        only(Reply(gzip.compress(bytes(1 << 28), 1), headers={"Content-Encoding": "gzip"})),
         "compresses the manifest, although it was asked not to",
     ),
-    "amplified": (lambda _: Reply(b'{"metadata":' + BOMB + b"}"), "has metadata of more than 1024 KiB"),
-    "amplified tensors": (lambda _: Reply(b'{"metadata":{},"tensors":' + BOMB + b"}"), "not a Potluck manifest"),
-    "nested": (lambda _: Reply(b'{"metadata":' + b"[" * (1 << 20)), "not a Potluck manifest"),
-    "a tensor without end": (
-        lambda manifest: Reply(changed(manifest, lambda content: content["tensors"][0].update(nbytes=1 << 40))),
+    "metadata that grow": (
+        with_manifest(lambda true: lying(true, metadata={"x": msgspec.Raw(MANY.encode())})),
+        "has metadata of more than 1024 KiB",
+    ),
+    "shapes that grow": (
+        with_manifest(lambda true: true.encode().replace(b'"shape":[', b'"shape":' + NUMBERS[:-1].encode() + b",", 1)),
+        "dimensions",
+    ),
+    "metadata without a bottom": (only(Reply(b'{"metadata":' + b"[" * (1 << 20))), "not a Potluck manifest"),
+    "a tensor of 2^40 bytes": (
+        with_manifest(lambda true: with_tensor(true, nbytes=1 << 40)),
         "because it says 1099511627776 bytes and its shape says",
     ),
-    "a huge alignment": (
-        lambda manifest: Reply(
-            changed(manifest, lambda content: content["metadata"].update({"general.alignment": [["UINT32"], 1 << 31]}))
-        ),
+    "a matrix of 2^40 bytes": (
+        with_manifest(lambda true: with_tensor(true, nbytes=1 << 40, shape=(64, 1 << 32), dtype="F32", offset=1 << 40)),
+        "positions need 1048833 MiB of memory; 1430 are offered",
+    ),
+    "an alignment of 2^31": (
+        with_manifest(lambda true: with_metadata(true, "general.alignment", ["UINT32"], 1 << 31)),
         "cannot have the metadata general.alignment",
     ),
-    "huge heads": (
-        lambda manifest: Reply(
-            changed(
-                manifest,
-                lambda content: content["metadata"].update({"llama.attention.key_length": [["UINT32"], 1 << 20]}),
-            )
-        ),
+    "heads of 2^20 numbers": (
+        with_manifest(lambda true: with_metadata(true, "llama.attention.key_length", ["UINT32"], 1 << 20)),
         "llama.attention.key_length, which is no number from 1 to 8192",
     ),
-    "redirect": (
-        lambda _: Reply(status=307, headers={"Location": "https://169.254.169.254/latest/meta-data"}),
+    "a redirect into the owner's network": (
+        only(Reply(status=307, headers={"Location": "https://169.254.169.254/latest/meta-data"})),
         "may lead only to public servers that speak https",
     ),
-    "redirect in a circle": (
-        lambda _: Reply(status=307, headers={"Location": "/manifest"}),
+    "a redirect in a circle": (
+        only(Reply(status=307, headers={"Location": "/manifest"})),
         "redirects more than 5 times",
     ),
+    "an endless file": (
+        with_file(Reply(bytes(1 << 20), 206, endless=True)),
+        "sends more bytes of tiny.gguf than there",
+    ),
+    "a compressed file": (with_file(Reply(bytes(9), 206, {"Content-Encoding": "br"})), "compresses tiny.gguf"),
+    "a file that is not there": (with_file(Reply(status=404)), "answers 404"),
+    "bytes that are never right": (with_file(None), "arrived twice with the wrong SHA-256"),
 }
 
 
+def promised(answer: Callable[[str, str], Reply], manifest: Manifest) -> str:
+    """The digest of the manifest that is given, if it has one: a liar may promise what it gives."""
+    try:
+        return msgspec.json.decode(answer("/manifest", "").body, type=Manifest).digest
+    except (msgspec.DecodeError, RecursionError):
+        return manifest.digest
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_hostile_manifest_is_refused(manifest, tmp_path, name):
-    reply, sentence = ATTACKS[name]
-    left = attack(manifest, reply(manifest), tmp_path)
-    assert sentence in left.said
-    assert left.peak <= MEMORY * 1.1
-    assert left.kept == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "sentence"),
-    [
-        (Reply(b"\0" * (1 << 20), 206, endless=True), "sends more bytes of tiny.gguf than there can be"),
-        (Reply(b"\0" * (1 << 20), 206, {"Content-Encoding": "br"}), "compresses tiny.gguf"),
-        (Reply(status=404), "answers 404"),
-    ],
-)
-def test_a_hostile_file_is_refused(manifest, tmp_path, file, sentence):
-    with Hostile(manifest.digest, served(manifest, file)).running() as url:
+def test_the_node_leaves_with_a_sentence(manifest, tmp_path, name):
+    attack, sentence = ATTACKS[name]
+    answer = attack(manifest)
+    with Hostile(promised(answer, manifest), answer).running() as url:
         left = Left(url, tmp_path)
     assert sentence in left.said
     assert left.peak <= MEMORY * 1.1
-    assert left.kept < 1 << 16
-
-
-def test_bytes_that_are_never_right_leave_nothing_behind(manifest, tmp_path):
-    def answer(path: str, wanted: str) -> Reply:
-        if path == "/manifest":
-            return Reply(manifest.encode())
-        first, last = map(int, re.findall(r"\d+", wanted))
-        return Reply(bytes(last - first + 1), 206)
-
-    with Hostile(manifest.digest, answer).running() as url:
-        left = Left(url, tmp_path)
-    assert "arrived twice with the wrong SHA-256" in left.said
-    assert left.kept == 0
+    assert left.kept < 1 << 16  # the beginning of a span file, which a better coordinator could complete
+    assert left.kept == 0 or name != "bytes that are never right"

@@ -233,6 +233,20 @@ def test_a_list_of_tensors_without_end_is_not_read(coordinator, node, monkeypatc
     peer.close()
 
 
+def test_only_a_few_of_the_nodes_that_a_coordinator_names_are_asked(coordinator):
+    urls = [f"http://127.0.0.1:{port}" for port in range(1, 1000)]
+    with closing(PeerSource(CoordinatorSource(coordinator.url), urls, TOKEN)) as source:
+        assert len({peer.url for peer in source._peers}) == peer_source._MOST_PEERS
+
+
+def test_a_list_of_what_is_no_tensor_is_not_taken(coordinator, node):
+    node[0].tensors = {"": b"", "x": b""}
+    peer = Peer(node[0].url, TOKEN)
+    peer.greet()
+    assert peer.tensors == frozenset()
+    peer.close()
+
+
 def supplier(rate: float | None) -> Peer:
     peer = Peer("http://127.0.0.1:1", TOKEN)
     peer.rate = rate
