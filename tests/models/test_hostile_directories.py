@@ -109,7 +109,7 @@ CONFIG_KEYS = [
     "quantization_config", "partial_rotary_factor", "tie_word_embeddings",
 ]  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 64}
-odd_values = st.sampled_from([
+odd_values: st.SearchStrategy[Any] = st.sampled_from([
     0, -1, 1, 7, 1 << 31, 1 << 70, 10**400, 0.0, -1.5, 1e308, float("nan"), float("inf"), True, None,
     "", "\n", "x" * 5000, "\ud800", [], [[]], [0], {}, [{"a": [None]}],
     ["LlamaForCausalLM"], ["Qwen2ForCausalLM", 3], ["GPTNeoXForCausalLM"],

@@ -153,7 +153,7 @@ def test_what_is_no_manifest_is_refused():
         decode(bytes(vetting.MOST_BYTES + 1))
 
 
-odd_values = st.sampled_from(
+odd_values: st.SearchStrategy[Any] = st.sampled_from(
     [0, -1, 1, 2, 1 << 20, 1 << 31, 1 << 62, 10**30, 0.5, 1e308, True, None, "", "x", "\n", "\ud7ff", [], [1], {}]
 ) | st.lists(st.sampled_from([["UINT32"], ["ARRAY", "INT32"], ["STRING"], 1, [1, 2], "x"]), max_size=2)
 
