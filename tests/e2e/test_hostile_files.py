@@ -65,7 +65,7 @@ def deep_weights(folder: Path) -> Path:
     [
         (heads, "gives 0 as its llama.attention.head_count, which is no number from 1 to 1024"),
         (layers, "layers is 2147483648, which is not from 1 to 1024"),
-        (tokens, "it claims 1099511627776 texts"),
+        (tokens, "it claims 10995116277"),
         (config, "config.json is broken (Expected `int` >= 1 - at `$.num_attention_heads`)"),
         (deep_config, "config.json is not valid JSON; fetch it again"),
         (deep_weights, "model.safetensors is not a safetensors file, or a broken one; fetch it again"),

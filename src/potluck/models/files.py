@@ -113,8 +113,8 @@ MOST_TENSORS = 1 << 17
 """More than any model of today has; one with 671 billion parameters has 92,000."""
 
 _MOST_JSON = 128 << 20
-_MOST_VALUES = 1 << 22
-"""The largest tokenizer.json of today has 35 MB and 2 million values."""
+MOST_VALUES = 1 << 22
+"""The most values of a JSON file. The largest tokenizer.json of today has 35 MB and 2 million values."""
 
 
 def shown(name: object) -> str:
@@ -138,12 +138,12 @@ def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * ITEM_BYTES[dtype]
 
 
-def parse_json(data: bytes | bytearray) -> Any:
-    """Decode JSON from a stranger. Raises ValueError when it is broken, nested deeply, or has too many values.
+def parse_json(data: bytes | bytearray, most: int = MOST_VALUES) -> Any:
+    """Decode JSON from a stranger. Raises ValueError when it is broken, nested deeply, or has about `most` values.
 
     Values take many times the memory of their text, and Python's decoder ends at the limit of recursion.
     """
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > _MOST_VALUES:
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
         raise ValueError("too many values")
     try:
         value = json.loads(data)
@@ -178,12 +178,12 @@ def existing_size(files: Files, file: str) -> int:
     return size
 
 
-def read_json(files: Files, file: str) -> dict[str, Any]:
-    """Read a file that contains one JSON object. Raises ModelError for anything else."""
+def read_json(files: Files, file: str, most: int = MOST_VALUES) -> dict[str, Any]:
+    """Read a file that contains one JSON object of up to `most` values. Raises ModelError for anything else."""
     if existing_size(files, file) > _MOST_JSON:
         raise ModelError(f"{files.location}/{file} has more than {_MOST_JSON >> 20} MiB; fetch it again.")
     try:
-        value = parse_json(read_whole(files, file))
+        value = parse_json(read_whole(files, file), most)
     except ValueError as error:
         raise ModelError(f"{files.location}/{file} is not valid JSON; fetch it again.") from error
     if not isinstance(value, dict):

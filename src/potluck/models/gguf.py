@@ -23,6 +23,8 @@ _LAYER = re.compile(r"blk\.(\d{1,9})\.(.+)")
 _EMBEDDING = "token_embd.weight"
 _HEAD = "output.weight"
 
+MOST_TENSORS = 1 << 14
+"""GGUF has all experts of a layer in one tensor, so that the largest models of today have some 2,500."""
 _MOST_HEADS = 1 << 10
 _LONGEST_HEAD = 1 << 13
 

@@ -26,6 +26,8 @@ MOST_KEYS = 1 << 12
 _LONGEST_NAME = 256
 LONGEST_VALUE = 1 << 16
 """The most bytes of a string, and items of an array, outside the tokenizer."""
+_MOST_KEPT = 1 << 21
+"""The most bytes of all values outside the tokenizer."""
 _MOST_STRINGS = 1 << 21
 """The most strings of the tokenizer's arrays. They have lengths of their own, so that each has to be looked at."""
 
@@ -98,6 +100,7 @@ class _Reader:
         self._data = data
         self._size = size
         self._position = 0
+        self._kept = 0
         self._strings = 0
 
     def index(self) -> GgufIndex:
@@ -180,9 +183,15 @@ class _Reader:
         return [kind.name, item.name], self._items(item, count)
 
     def _items(self, kind: GGUFValueType, count: int) -> list[Any]:
+        begin = self._position
         if kind is GGUFValueType.STRING:
-            return [self._text(LONGEST_VALUE) for _ in range(count)]
-        return list(self._numbers(_SCALARS[kind], count))
+            items: list[Any] = [self._text(LONGEST_VALUE) for _ in range(count)]
+        else:
+            items = list(self._numbers(_SCALARS[kind], count))
+        self._kept += self._position - begin
+        if self._kept > _MOST_KEPT:
+            raise _Broken(f"its metadata have more than {_MOST_KEPT} bytes")
+        return items
 
     def _skip_value(self, kind: GGUFValueType) -> tuple[list[str], None]:
         count = 1

@@ -9,7 +9,7 @@ from typing import Any
 from potluck.errors import ModelError
 from potluck.models import families
 from potluck.models.config_types import check_model
-from potluck.models.files import Files, Stored, read_json, shown
+from potluck.models.files import MOST_TENSORS, Files, Stored, read_json, shown
 from potluck.models.manifest import Geometry, Manifest, Tensor
 from potluck.models.pickled import read_checkpoint
 from potluck.models.safetensors import read_safetensors
@@ -39,7 +39,7 @@ def read_manifest(files: Files, name: str) -> Manifest:
     where = f"{files.location}/{CONFIG}"
     if files.size(CONFIG) is None:
         raise ModelError(f"{where} is missing: give a GGUF file, or the directory of a Hugging Face model.")
-    config = read_json(files, CONFIG)
+    config = read_json(files, CONFIG, MOST_TENSORS)
     sizes = geometry(where, config)
     stored = [(file, item) for file, item in _weights(files) if not _is_superfluous(item, sizes.layers)]
     _check_layers(files, stored, sizes.layers)
@@ -98,7 +98,7 @@ def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
 
 
 def _sharded(files: Files, index: str, reader: _Reader) -> Iterator[tuple[str, Stored]]:
-    places = read_json(files, index).get("weight_map")
+    places = read_json(files, index, 2 * MOST_TENSORS).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{files.location}/{index} has no weight_map; fetch it again.")
     for shard in places.values():

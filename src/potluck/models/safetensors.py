@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from potluck.errors import ModelError
-from potluck.models.files import Files, Stored, array_bytes, existing_size, parse_json, read, truncated
+from potluck.models.files import MOST_TENSORS, Files, Stored, array_bytes, existing_size, parse_json, read, truncated
 
 _LONGEST_HEADER = 32 << 20
 """The format allows 100 MB, but a manifest of so many tensors would be too long for the nodes."""
+
+_VALUES_OF_A_TENSOR = 12
 
 
 def read_safetensors(files: Files, file: str) -> list[Stored]:
@@ -25,7 +27,7 @@ def read_safetensors(files: Files, file: str) -> list[Stored]:
     if 8 + length > size:
         raise truncated(files, file)
     try:
-        header = parse_json(read(files, file, 8, length))
+        header = parse_json(read(files, file, 8, length), _VALUES_OF_A_TENSOR * MOST_TENSORS)
         tensors = [_stored(name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _broken(files, file) from error

@@ -69,7 +69,8 @@ def vet(manifest: Manifest) -> None:
             raise ModelError(
                 f"{name} says that its {field} is {shown(getattr(manifest, field))}, which is not from 1 to {most}."
             )
-    if not 1 <= len(manifest.tensors) <= MOST_TENSORS:
+    most_tensors = gguf.MOST_TENSORS if manifest.format == "gguf" else MOST_TENSORS
+    if not 1 <= len(manifest.tensors) <= most_tensors:
         raise ModelError(f"{name} says that it has {len(manifest.tensors)} tensors.")
     format_of = {"gguf": (ggml_bytes, gguf.layer_of), "huggingface": (array_bytes, huggingface.layer_of)}
     for tensor in manifest.tensors:
