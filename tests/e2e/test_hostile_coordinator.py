@@ -140,16 +140,10 @@ ATTACKS: dict[str, tuple[Callable[[Manifest], Callable[[str, str], Reply]], str]
         only(Reply(status=307, headers={"Location": "https://169.254.169.254/latest/meta-data"})),
         "may lead only to public servers that speak https",
     ),
-    "a redirect in a circle": (
-        only(Reply(status=307, headers={"Location": "/manifest"})),
-        "redirects more than 5 times",
-    ),
     "an endless file": (
         with_file(Reply(bytes(1 << 20), 206, endless=True)),
         "sends more bytes of tiny.gguf than there",
     ),
-    "a compressed file": (with_file(Reply(bytes(9), 206, {"Content-Encoding": "br"})), "compresses tiny.gguf"),
-    "a file that is not there": (with_file(Reply(status=404)), "answers 404"),
     "bytes that are never right": (with_file(None), "arrived twice with the wrong SHA-256"),
 }
 

@@ -98,7 +98,7 @@ def _check_tensor(
     except ValueError as error:
         raise ModelError(f"{told}, because {error}.") from error
     if nbytes != tensor.nbytes:
-        raise ModelError(f"{told}, because it says {tensor.nbytes} bytes and its shape says {nbytes}.")
+        raise ModelError(f"{told}, because it says {shown(tensor.nbytes)} bytes and its shape says {nbytes}.")
     if bytes_of is ggml_bytes and not nbytes:
         raise ModelError(f"{told}, because it is empty.")
     if not 0 <= tensor.offset <= _LARGEST_FILE - nbytes:
