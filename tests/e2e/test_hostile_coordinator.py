@@ -24,7 +24,7 @@ from potluck.models.sources import open_model
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="The peak of the memory is read from /proc.")
 
-MEMORY = 1500
+MEMORY = 600
 """MiB that the node's owner offers."""
 
 MEASURED = """
@@ -115,6 +115,12 @@ ATTACKS: dict[str, tuple[Callable[[Manifest], Callable[[str, str], Reply]], str]
         with_manifest(lambda true: lying(true, metadata={"x": msgspec.Raw(MANY.encode())})),
         "has metadata of more than 1024 KiB",
     ),
+    "metadata twice": (
+        with_manifest(
+            lambda true: true.encode().replace(b'"metadata":', b'"metadata":' + MANY.encode() + b',"metadata":')
+        ),
+        "arrived twice with the wrong SHA-256",
+    ),
     "shapes that grow": (
         with_manifest(lambda true: true.encode().replace(b'"shape":[', b'"shape":' + NUMBERS[:-1].encode() + b",", 1)),
         "dimensions",
@@ -126,7 +132,7 @@ ATTACKS: dict[str, tuple[Callable[[Manifest], Callable[[str, str], Reply]], str]
     ),
     "a matrix of 2^40 bytes": (
         with_manifest(lambda true: with_tensor(true, nbytes=1 << 40, shape=(64, 1 << 32), dtype="F32", offset=1 << 40)),
-        "MiB of memory; 1500 are offered",
+        "MiB of memory; 600 are offered",
     ),
     "an alignment of 2^31": (
         with_manifest(lambda true: with_metadata(true, "general.alignment", ["UINT32"], 1 << 31)),

@@ -62,7 +62,7 @@ def test_a_reply_that_trickles_counts_as_broken(source_of, monkeypatch):
         source_of(Reply(b"1")).manifest()
 
 
-def test_the_body_of_a_redirect_is_not_read(source_of):
+def test_a_redirect_is_not_read_without_end(source_of):
     source = source_of(Reply(b"x" * 1000, 307, {"Location": "/files/b.gguf"}, endless=True))
     with pytest.raises(ModelError, match="redirects more than 5 times"):
         list(source.stream("a.gguf", 0, 10))

@@ -23,6 +23,7 @@ _TRIES = 6
 _FIRST_PAUSE_S = 0.5
 _BUSY = (429, 500, 502, 503, 504)
 _MOST_HOPS = 5
+_LONGEST_REDIRECT = 1 << 14
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _LONGEST_LISTING = 64 << 20
 
@@ -72,10 +73,19 @@ class _HttpSource(FileSource):
                     yield reply
                     return
                 request = reply.next_request
+                self._drain(reply)
             if self._redirects is not None:
                 self._redirects.check(request.url)
                 request.extensions = {**request.extensions, "trace": self._redirects.watch(request.url)}
         raise ModelError(f"{self._server} redirects more than {_MOST_HOPS} times.")
+
+    def _drain(self, reply: httpx.Response) -> None:
+        """Read the few bytes of a redirect, so that its connection can be used again."""
+        pace, left = Pace(time.monotonic()), _LONGEST_REDIRECT
+        for chunk in reply.iter_raw():
+            left -= len(chunk)
+            if left < 0 or not pace.keeps(len(chunk), time.monotonic()):
+                return
 
     def _chunks(self, reply: httpx.Response, most: int, what: str) -> Iterator[bytes]:
         """The body as it comes. Raises ModelError if it is compressed or has more bytes than `most`."""

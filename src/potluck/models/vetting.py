@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from potluck.errors import ModelError
 from potluck.models import families, gguf, huggingface
@@ -37,10 +36,10 @@ _INTEGERS = {"INT8": 7, "INT16": 15, "INT32": 31, "INT64": 63, "UINT8": 8, "UINT
 """The bits of the largest value."""
 
 
-class _Metadata(Struct):
-    """A manifest of which only the metadata are read, and not even these are decoded."""
+class _Encoded(Manifest, frozen=True, dict=True):
+    """A manifest whose metadata are not decoded yet, however often it has any."""
 
-    metadata: msgspec.Raw
+    metadata: msgspec.Raw  # type: ignore[assignment]
 
 
 def decode(data: bytes | bytearray) -> Manifest:
@@ -48,9 +47,11 @@ def decode(data: bytes | bytearray) -> Manifest:
     if len(data) > MOST_BYTES:
         raise ModelError(f"The manifest has {len(data)} bytes, which is more than {MOST_BYTES >> 20} MiB.")
     try:
-        if len(msgspec.json.decode(data, type=_Metadata).metadata) > _MOST_METADATA:
+        encoded = msgspec.json.decode(data, type=_Encoded)
+        if len(encoded.metadata) > _MOST_METADATA:
             raise ModelError(f"The manifest has metadata of more than {_MOST_METADATA >> 10} KiB.")
-        manifest = msgspec.json.decode(data, type=Manifest)
+        fields = msgspec.structs.asdict(encoded)
+        manifest = Manifest(**fields | {"metadata": msgspec.json.decode(encoded.metadata, type=dict[str, Any])})
     except (msgspec.DecodeError, RecursionError) as error:
         raise ModelError(f"This is not a Potluck manifest: {error}.") from error
     if not all(_SHA256.fullmatch(tensor.sha256) for tensor in manifest.tensors):
