@@ -1,14 +1,19 @@
 """GGUF models: reading them, refusing what is none, and cutting spans out of them."""
 
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from kit.tiny_gguf import write_tiny_gguf
 from potluck.errors import IntegrityError, ModelError, SpanError
+from potluck.models import spanfile
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import engines_for, plan_span
+from potluck.models.vetting import decode
 from potluck.types import Span
 
 
@@ -35,7 +40,7 @@ def test_the_manifest_says_what_the_model_is(tmp_path, architecture, context):
     assert manifest.files == {"tiny.gguf"}
     assert engines_for(manifest) == ("llamacpp",)
     assert sum(manifest.layer_bytes()) < sum(tensor.nbytes for tensor in manifest.tensors) < path.stat().st_size
-    assert type(manifest).decode(manifest.encode()) == manifest
+    assert decode(manifest.encode()) == manifest
 
 
 def test_equal_models_have_equal_digests_wherever_they_lie(tmp_path):
@@ -173,6 +178,30 @@ def test_a_source_of_wrong_bytes_is_refused_by_name(tmp_path):
         file.write(b"\xff\xff")
     with pytest.raises(IntegrityError, match=r"blk\.1\.ffn_up\.weight of tiny\.gguf"):
         write_span_file(tmp_path / "span.gguf", header, pieces, LocalSource(tmp_path), no_progress)
+    assert [file.name for file in tmp_path.iterdir()] == ["tiny.gguf"]  # it could never be finished
+
+
+def test_nothing_is_fetched_for_which_the_disk_has_no_room(tmp_path, monkeypatch):
+    model = write_tiny_gguf(tmp_path / "tiny.gguf")
+    header, pieces = plan_span(open_model(model), Span(1, 4))
+    source, out, needed = CountingSource(model.parent), tmp_path / "span.gguf", download_size(pieces)
+    room = spanfile._SPARE_DISK + needed
+
+    def disk_with(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+    disk_with(room - 1)
+    with pytest.raises(ModelError, match=r"These layers need 0 MiB in .*make room, or serve fewer layers"):
+        write_span_file(out, header, pieces, source, no_progress)
+    assert source.given == 0
+    disk_with(room)
+    source.stop_after = needed // 2
+    with pytest.raises(KeyboardInterrupt):
+        write_span_file(out, header, pieces, source, no_progress)
+    source.stop_after = None
+    disk_with(room - needed // 3)  # what is there already needs no room
+    write_span_file(out, header, pieces, source, no_progress)
+    assert out.exists()
 
 
 @pytest.mark.parametrize("keep", [0, 3, 20, 200, 2000, -1])

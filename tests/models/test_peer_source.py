@@ -16,7 +16,7 @@ from kit.fileserver import FileServer
 from kit.tiny_gguf import write_tiny_gguf
 from kit.waiting import eventually
 from potluck.errors import IntegrityError
-from potluck.models import peer_source, sources
+from potluck.models import http_source, peer_source
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import Peer, PeerSource, block_bytes, choose
 from potluck.models.sources import CoordinatorSource, local_source, open_model
@@ -40,7 +40,7 @@ def small_blocks(monkeypatch):
     """As if the tensors were eight times as large as they are."""
     monkeypatch.setattr(peer_source, "_SAMPLE", 1 << 15)
     monkeypatch.setattr(peer_source, "_FIRST_BLOCK", 1 << 18)
-    monkeypatch.setattr(sources, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(http_source, "_FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture
@@ -227,6 +227,20 @@ def test_bytes_that_an_earlier_run_left_wrong_are_not_blamed_on_the_node(coordin
 
 def test_a_list_of_tensors_without_end_is_not_read(coordinator, node, monkeypatch):
     monkeypatch.setattr(peer_source, "_LONGEST_LIST", 100)
+    peer = Peer(node[0].url, TOKEN)
+    peer.greet()
+    assert peer.tensors == frozenset()
+    peer.close()
+
+
+def test_only_a_few_of_the_nodes_that_a_coordinator_names_are_asked(coordinator):
+    urls = [f"http://127.0.0.1:{port}" for port in range(1, 1000)]
+    with closing(PeerSource(CoordinatorSource(coordinator.url), urls, TOKEN)) as source:
+        assert len({peer.url for peer in source._peers}) == peer_source._MOST_PEERS
+
+
+def test_a_list_of_what_is_no_tensor_is_not_taken(coordinator, node):
+    node[0].tensors = {"": b"", "x": b""}
     peer = Peer(node[0].url, TOKEN)
     peer.greet()
     assert peer.tensors == frozenset()

@@ -11,7 +11,7 @@ from kit.fileserver import FileServer
 from kit.tiny_gguf import write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf
 from potluck.errors import IntegrityError, ModelError, TicketExpired
-from potluck.models import sources
+from potluck.models import http_source
 from potluck.models.arrays import read_array
 from potluck.models.huggingface import span_tensors
 from potluck.models.sources import CoordinatorSource, HubSource, LocalSource, local_source, open_hub, open_model
@@ -26,7 +26,7 @@ def no_progress(_nbytes):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(sources, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(http_source, "_FIRST_PAUSE_S", 0.0)
 
 
 @pytest.fixture(params=["gguf", "huggingface"])

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from kit.sentences import check_sentence
 from kit.tiny_gguf import CHAT_TEMPLATE, write_tiny_gguf
-from kit.tiny_hf import write_tiny_hf
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 from potluck.errors import ModelError
 from potluck.models.modelfile import write_model_file
 from potluck.models.sources import LocalSource, open_model
@@ -192,3 +195,37 @@ def test_a_gguf_model_needs_no_conversion(tmp_path):
     manifest = open_model(write_tiny_gguf(tmp_path / "tiny.gguf"))
     with pytest.raises(ModelError, match="tiny is a GGUF file already"):
         write_model_file(manifest, tmp_path / "copy.gguf", Quantize.Q8_0, LocalSource(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+def test_json_without_a_bottom_is_refused(tmp_path, name):
+    write_tiny_tokenizer(tmp_path)
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(ModelError) as caught:
+        tokenizer_entries(tmp_path, 320)
+    check_sentence(caught.value, tmp_path)
+
+
+odd: st.SearchStrategy[object] = st.sampled_from(
+    [None, 0, -1, 1 << 70, 1.5, True, "", "x", "\n", [], [1], [[]], ["a b"], [None], {}, {"a": "b"}]
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["model", "added_tokens", "normalizer", "pre_tokenizer"]), odd, max_size=2),
+    st.dictionaries(
+        st.sampled_from(["vocab", "merges", "byte_fallback", "unk_token", "type", "ignore_merges"]), odd, max_size=2
+    ),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_odd_tokenizer_is_written_or_refused_with_a_sentence(tmp_path, changes, of_model):
+    if not (tmp_path / "whole.json").exists():
+        write_tiny_tokenizer(tmp_path)
+        (tmp_path / "tokenizer.json").rename(tmp_path / "whole.json")
+    tokenizer = json.loads((tmp_path / "whole.json").read_text())
+    changed = tokenizer | {"model": tokenizer["model"] | of_model} | changes
+    (tmp_path / "tokenizer.json").write_text(json.dumps(changed))
+    try:
+        tokenizer_entries(tmp_path, 320)
+    except ModelError as error:
+        check_sentence(error, tmp_path)

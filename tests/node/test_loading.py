@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from kit.tiny_gguf import write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
 from potluck.errors import EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
+from potluck.models.spans import part_sizes
 from potluck.node import loading
 from potluck.node.progress import Phase
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
@@ -100,7 +102,7 @@ def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(mo
     manifest = open_model(model)
     assert loading.plan_capacity(manifest, welcome(manifest), GIB).positions == 8 * 128
     cell = 2 * manifest.kv_width * 34 / 32
-    sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     tight = int(loading._OVERHEAD_BYTES + sizes + 300 * cell) + 1
     assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 64)
 
@@ -115,7 +117,7 @@ def test_what_a_span_needs_is_known_before_it_is_fetched(model):
     manifest = open_model(model)
     terms = welcome(manifest)
     needed = loading.needs(manifest, terms, GIB)
-    sizes = loading.part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     assert needed.memory == loading._OVERHEAD_BYTES + sizes + int(8 * 128 * 2 * manifest.kv_width * 34 / 32)
     assert 0 < needed.download < model.stat().st_size
     fetch(model)
@@ -155,3 +157,48 @@ def test_the_hashing_of_a_model_is_told(model):
     assert told.fractions[-1] == 1
     assert len(told.fractions) > 2
     assert loading.model_digest(None, told) == ""
+
+
+@pytest.mark.parametrize("context", [-1, 0, 513, 1 << 40])
+def test_sessions_that_the_model_cannot_have_are_refused(model, context):
+    manifest = open_model(model)  # its context is 512
+    terms = msgspec.structs.replace(welcome(manifest), context=context)
+    with pytest.raises(EngineError, match=f"sessions of {context} positions"):
+        loading.plan_capacity(manifest, terms, GIB)
+
+
+def test_the_cells_are_bounded_whatever_the_memory(model, monkeypatch):
+    monkeypatch.setattr(loading, "_MOST_POSITIONS", 1000)
+    manifest = open_model(model)
+    assert loading.plan_capacity(manifest, welcome(manifest), GIB).positions == 1000
+
+
+def test_a_tensor_that_is_too_large_to_be_converted_is_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("POTLUCK_CACHE", str(tmp_path / "cache"))
+    manifest = open_model(write_tiny_hf(tmp_path / "tiny", layers=4))
+    terms = msgspec.structs.replace(welcome(manifest), quantize=Quantize.Q4_0)
+    loading.needs(manifest, terms, GIB)
+    memory = loading._OVERHEAD_BYTES + 2 * 64 * 64 * 4 - 1  # a matrix in float32, and once more in another order
+    monkeypatch.setattr(loading, "plan_capacity", lambda *_: Capacity(1, 0, 1))
+    with pytest.raises(EngineError, match="Converting layers 1-2 needs"):
+        loading.needs(manifest, terms, memory)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": EngineKind.TRANSFORMERS},
+        {"engine": EngineKind.TRANSFORMERS, "quantize": Quantize.INT4},
+    ],
+)
+def test_a_gguf_model_for_the_wrong_engine_is_refused(model, changes):
+    manifest = open_model(model)
+    with pytest.raises(ModelError, match=r"which only the llama\.cpp engine runs"):
+        loading.needs(manifest, msgspec.structs.replace(welcome(manifest), **changes), GIB)
+
+
+@pytest.mark.parametrize("quantize", [Quantize.NONE, Quantize.INT8])
+def test_a_type_that_llama_cpp_does_not_make_is_refused(tmp_path, quantize):
+    manifest = open_model(write_tiny_hf(tmp_path / "tiny"))
+    with pytest.raises(ModelError, match=f"but not {quantize}"):
+        loading.needs(manifest, msgspec.structs.replace(welcome(manifest), quantize=quantize), GIB)

@@ -16,7 +16,7 @@ from potluck.errors import ModelError
 from potluck.models import families
 from potluck.models.arrays import Array, Floats
 from potluck.models.manifest import Manifest, Tensor
-from potluck.models.spanfile import Converted, Header, Piece
+from potluck.models.spanfile import Converted, Header, Piece, as_it_is
 from potluck.types import Quantize
 
 QUANTIZE = (Quantize.Q4_0, Quantize.Q8_0, Quantize.F16, Quantize.BF16)
@@ -57,6 +57,8 @@ def model_pieces(manifest: Manifest, quantize: Quantize) -> list[Piece]:
     head decides every token, so it has at least 8 bits, as in llama.cpp's own recipes.
     Raises ModelError when a tensor is missing or has no place in llama.cpp.
     """
+    if quantize not in QUANTIZE:
+        raise ModelError(f"llama.cpp's layers can be of the types {', '.join(QUANTIZE)}, but not {quantize}.")
     family = family_of(manifest)
     families.check(_where(manifest), manifest.metadata["config"], family)
     tensors = _by_name(manifest, family)
@@ -99,6 +101,8 @@ def _by_name(manifest: Manifest, family: families.Family) -> dict[str, Tensor]:
                 f"{manifest.name}/{tensor.file} holds {tensor.name}, which llama.cpp's {family.name} has no place for: "
                 "use --engine transformers."
             )
+        if not 1 <= len(tensor.shape) <= 2 or not all(tensor.shape):
+            raise ModelError(f"{manifest.name}/{tensor.file} holds {tensor.name}, which is no vector and no matrix.")
         tensors[name] = tensor
     _check_complete(manifest, family, tensors)
     return tensors
@@ -111,9 +115,9 @@ def _check_complete(manifest: Manifest, family: families.Family, tensors: dict[s
     for name in wanted:
         if name not in tensors:
             raise ModelError(f"{manifest.name} lacks the tensor that llama.cpp calls {name}; fetch all its files.")
-    rows = tensors[_EMBEDDING].shape[0]
-    if rows != manifest.vocabulary:
-        raise ModelError(f"{_where(manifest)} says {manifest.vocabulary} tokens, but the embedding has {rows} rows.")
+    for name, what in ((_EMBEDDING, "embedding"), (_HEAD, "head")):
+        if name in tensors and (rows := tensors[name].shape[0]) != manifest.vocabulary:
+            raise ModelError(f"{_where(manifest)} says {manifest.vocabulary} tokens, but the {what} has {rows} rows.")
 
 
 def _dtype(tensor: Tensor, quantize: Quantize) -> GGMLQuantizationType:
@@ -134,7 +138,7 @@ def _arrangement(name: str, tensor: Tensor, manifest: Manifest, family: families
         return partial(_pair_rotary, heads=_divides(2 * heads, tensor) // 2)
     if family.arch is MODEL_ARCH.LLAMA and stem == "attn_k":
         return partial(_pair_rotary, heads=_divides(2 * families.kv_heads(where, config), tensor) // 2)
-    return _as_it_is
+    return as_it_is
 
 
 def _divides(parts: int, tensor: Tensor) -> int:
@@ -143,10 +147,6 @@ def _divides(parts: int, tensor: Tensor) -> int:
             f"{tensor.name} in {tensor.file} has {tensor.shape[0]} rows, which do not fit the heads in config.json."
         )
     return parts
-
-
-def _as_it_is(values: Array) -> Array:
-    return values
 
 
 def _split_qkv(values: Array, heads: int) -> Array:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES
 
 from potluck.errors import ModelError
+from potluck.models.config_types import check_converted
 
 Config = dict[str, Any]
 Entries = dict[str, tuple[list[str], Any]]
@@ -138,11 +139,12 @@ def field(where: str, config: Config, *keys: str) -> Any:
 def sliding_window(config: Config) -> int | None:
     """The number of positions that a layer attends to, if that is fewer than all."""
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    return int(window) if window else None
+    return window if isinstance(window, int) and window > 0 else None
 
 
 def check(where: str, config: Config, family: Family) -> None:
     """Raises ModelError for features of the family's models that llama.cpp, or its GGUF, cannot express."""
+    check_converted(where, config)
     if config.get("hidden_act") not in family.activations:
         raise _unable(where, f"the activation {config.get('hidden_act')}")
     if config.get("quantization_config"):
@@ -200,7 +202,7 @@ def metadata(where: str, config: Config, family: Family) -> Entries:
         "attention.key_length": _uint(size),
         "attention.value_length": _uint(size),
         "rope.dimension_count": _uint(rotary),
-        "rope.freq_base": _float(rope(config)["rope_theta"]),
+        "rope.freq_base": _float(field(where, rope(config), "rope_theta")),
         "vocab_size": _uint(field(where, config, "vocab_size")),
         **_scaling(where, config),
     }
@@ -231,7 +233,7 @@ def _scaling(where: str, config: Config) -> Entries:
         "rope.scaling.factor": _float(field(where, parameters, "factor")),
     }
     if kind == "yarn":
-        trained = parameters.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        trained = parameters.get("original_max_position_embeddings") or field(where, config, "max_position_embeddings")
         entries["rope.scaling.original_context_length"] = _uint(trained)
         for beta in ("beta_fast", "beta_slow"):
             if beta in parameters:
@@ -252,7 +254,9 @@ def rope_factors(where: str, config: Config) -> npt.NDArray[np.float32] | None:
         float(field(where, parameters, key))
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
-    wavelengths = 2 * math.pi * float(parameters["rope_theta"]) ** (np.arange(0, size, 2) / size)
+    if low >= high:
+        raise ModelError(f"{where} has a low_freq_factor that is not below its high_freq_factor; fetch it again.")
+    wavelengths = 2 * math.pi * float(field(where, parameters, "rope_theta")) ** (np.arange(0, size, 2) / size)
     blend = (trained / wavelengths - low) / (high - low)
     factors = 1 / ((1 - blend) / factor + blend)
     factors = np.where(wavelengths < trained / high, 1.0, np.where(wavelengths > trained / low, factor, factors))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,6 +106,54 @@ ITEM_BYTES = {
 }  # fmt: skip
 
 
+MOST_DIMENSIONS = 8
+LONGEST_DIMENSION = 1 << 40
+
+MOST_TENSORS = 1 << 17
+"""More than any model of today has; one with 671 billion parameters has 92,000."""
+
+_MOST_JSON = 128 << 20
+MOST_VALUES = 1 << 22
+"""The most values of a JSON file. The largest tokenizer.json of today has 35 MB and 2 million values."""
+
+
+def shown(name: object) -> str:
+    """A stranger's name as messages show it: short, and on one line."""
+    return repr(str(name)[:100])[1:-1]
+
+
+def check_shape(shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a shape that no tensor has. After that, it is safe to multiply its sizes."""
+    if len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"it has {len(shape)} dimensions")
+    if not all(0 <= size <= LONGEST_DIMENSION for size in shape):
+        raise ValueError("one of its dimensions is negative, or beyond all bounds")
+
+
+def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """The bytes of an array whose type has a name of safetensors'. Raises ValueError when there can be none."""
+    if dtype not in ITEM_BYTES:
+        raise ValueError(f"its type {dtype[:20]!r} is unknown")
+    check_shape(shape)
+    return math.prod(shape) * ITEM_BYTES[dtype]
+
+
+def parse_json(data: bytes | bytearray, most: int = MOST_VALUES) -> Any:
+    """Decode JSON from a stranger. Raises ValueError when it is broken, nested deeply, or has about `most` values.
+
+    Values take many times the memory of their text, and Python's decoder ends at the limit of recursion.
+    """
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
+        raise ValueError("too many values")
+    try:
+        value = json.loads(data)
+        if b"\\ud" in data.lower():  # a half of a character, perhaps, which nobody could write again
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
 def read(files: Files, file: str, offset: int, nbytes: int) -> bytes:
     """Read exactly these bytes. Raises ModelError when the file ends before them."""
     data = b"".join(files.stream(file, offset, nbytes))
@@ -129,10 +178,12 @@ def existing_size(files: Files, file: str) -> int:
     return size
 
 
-def read_json(files: Files, file: str) -> dict[str, Any]:
-    """Read a file that contains one JSON object. Raises ModelError for anything else."""
+def read_json(files: Files, file: str, most: int = MOST_VALUES) -> dict[str, Any]:
+    """Read a file that contains one JSON object of up to `most` values. Raises ModelError for anything else."""
+    if existing_size(files, file) > _MOST_JSON:
+        raise ModelError(f"{files.location}/{file} has more than {_MOST_JSON >> 20} MiB; fetch it again.")
     try:
-        value = json.loads(read_whole(files, file))
+        value = parse_json(read_whole(files, file), most)
     except ValueError as error:
         raise ModelError(f"{files.location}/{file} is not valid JSON; fetch it again.") from error
     if not isinstance(value, dict):
@@ -153,13 +204,17 @@ def sha256(files: Files, file: str, offset: int, nbytes: int, progress: Progress
 
 
 class RangeFile(io.RawIOBase):
-    """One of the files as a Python file object that fetches what is read of it, for `zipfile`."""
+    """One of the files as a Python file object that fetches what is read of it, for `zipfile`.
 
-    def __init__(self, files: Files, file: str) -> None:
+    most: the bytes that may be read in all; ModelError is raised instead of reading more.
+    """
+
+    def __init__(self, files: Files, file: str, most: int) -> None:
         self._files = files
         self._file = file
         self._size = existing_size(files, file)
         self._position = 0
+        self._left = most
 
     def readable(self) -> bool:
         return True
@@ -179,6 +234,9 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         nbytes = max(0, min(len(buffer), self._size - self._position))
+        if nbytes > self._left:
+            raise ModelError(f"{self._files.location}/{self._file} has an index beyond all bounds; fetch it again.")
+        self._left -= nbytes
         if nbytes:
             buffer[:nbytes] = read(self._files, self._file, self._position, nbytes)
             self._position += nbytes

@@ -3,110 +3,119 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType
+from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
-from potluck.models.files import LocalSource, Progress, sha256
-from potluck.models.manifest import Manifest, Tensor
+from potluck.models.files import Stored, shown
+from potluck.models.gguf_index import read_index
+from potluck.models.manifest import Geometry, Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece
 
 ARCHITECTURES = frozenset({"gptneox", "llama", "qwen2", "qwen3"})
 """The architectures whose layers llama.cpp computes without regard to their place in the model; checked at every cut.
 """
 
-_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+_LAYER = re.compile(r"blk\.(\d{1,9})\.(.+)")
+_EMBEDDING = "token_embd.weight"
+_HEAD = "output.weight"
+
+MOST_TENSORS = 1 << 14
+"""GGUF has all experts of a layer in one tensor, so that the largest models of today have some 2,500."""
+_MOST_HEADS = 1 << 10
+_LONGEST_HEAD = 1 << 13
 
 
-def read_manifest(path: Path, progress: Progress = lambda _: None) -> Manifest:
-    """Index and hash a GGUF file. progress: receives each number of bytes that were hashed.
+def read_manifest(path: Path) -> Manifest:
+    """Index a GGUF file; its tensors are still to be hashed.
 
     Raises ModelError when the file is not GGUF, is truncated, or contains an architecture that no engine runs.
     """
-    reader = _open(path)
-    fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-    metadata = {
-        name: [_value_type(field.types), field.contents()]
-        for name, field in fields.items()
-        if not name.startswith("tokenizer.")
-    }
-    architecture = str(_need(path, metadata, "general.architecture"))
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelError(f"{path} is of the architecture {architecture}; Potluck's llama.cpp engine runs {known}.")
-    tensors = tuple(_tensor(path, item, progress) for item in reader.tensors)
+    index = read_index(path)
+    metadata = {key: [kinds, value] for key, (kinds, value) in index.metadata.items()}
+    tensors = tuple(_tensor(path, item) for item in index.tensors)
+    architecture = _need(str(path), metadata, "general.architecture")
     return Manifest(
         format="gguf",
         name=path.stem,
-        architecture=architecture,
-        layers=int(_need(path, metadata, f"{architecture}.block_count")),
-        hidden_size=int(_need(path, metadata, f"{architecture}.embedding_length")),
-        vocabulary=_vocabulary(path, tensors),
-        context=int(_need(path, metadata, f"{architecture}.context_length")),
-        kv_width=_kv_width(path, metadata, architecture),
+        architecture=str(architecture),
+        **geometry(str(path), metadata, tensors)._asdict(),
         metadata=metadata,
         tensors=tensors,
     )
 
 
-def _open(path: Path) -> GGUFReader:
-    """The reader, after a check that every byte that the index promises is there."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if path.stat().st_size < 24 or magic != b"GGUF":
-        raise ModelError(f"{path} is not a GGUF file.")
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is a broken or truncated GGUF file; fetch it again.") from error
-    end = max((item.data_offset + item.n_bytes for item in reader.tensors), default=0)
-    if not end or end > path.stat().st_size:
-        raise ModelError(f"{path} is truncated: {path.stat().st_size} bytes, its index needs {end}; fetch it again.")
-    return reader
+def _tensor(path: Path, item: Stored) -> Tensor:
+    return Tensor(item.name, path.name, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
 
 
-def _value_type(types: list[GGUFValueType]) -> list[str]:
-    return [kind.name for kind in types]
+def layer_of(name: str) -> int | None:
+    match = _LAYER.fullmatch(name)
+    return int(match[1]) if match else None
 
 
-def _need(path: Path, metadata: dict[str, Any], key: str) -> Any:
+def geometry(where: str, metadata: dict[str, Any], tensors: Sequence[Tensor]) -> Geometry:
+    """The sizes of the model, and so of all that llama.cpp will allocate for it.
+
+    where: the name of the model for messages. Raises ModelError when one is missing or cannot be.
+    """
+    architecture = _need(where, metadata, "general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelError(
+            f"{where} is of the architecture {shown(architecture)}; Potluck's llama.cpp engine runs {known}."
+        )
+    width = _number(where, metadata, f"{architecture}.embedding_length")
+    return Geometry(
+        layers=_number(where, metadata, f"{architecture}.block_count"),
+        hidden_size=width,
+        vocabulary=_vocabulary(where, tensors, width),
+        context=_number(where, metadata, f"{architecture}.context_length"),
+        kv_width=_kv_width(where, metadata, architecture, width),
+    )
+
+
+def _need(where: str, metadata: dict[str, Any], key: str) -> Any:
     if key not in metadata:
-        raise ModelError(f"{path} has no metadata {key}; it is not a complete model.")
+        raise ModelError(f"{where} has no metadata {key}; it is not a complete model.")
     return metadata[key][1]
 
 
-def _kv_width(path: Path, metadata: dict[str, Any], architecture: str) -> int:
-    heads = int(_need(path, metadata, f"{architecture}.attention.head_count"))
-    usual = int(_need(path, metadata, f"{architecture}.embedding_length")) // heads
+def _number(where: str, metadata: dict[str, Any], key: str, most: int = 1 << 31) -> int:
+    return _within(where, key, _need(where, metadata, key), most)
+
+
+def _within(where: str, key: str, value: Any, most: int) -> int:
+    if type(value) is not int or not 1 <= value <= most:
+        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is no number from 1 to {most}.")
+    return value
+
+
+def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int) -> int:
+    prefix = f"{architecture}.attention"
+    heads = _number(where, metadata, f"{prefix}.head_count", _MOST_HEADS)
     sizes = [
-        metadata.get(f"{architecture}.attention.{key}", (None, usual))[1] for key in ("key_length", "value_length")
+        _within(where, f"{prefix}.{key}", metadata.get(f"{prefix}.{key}", (None, width // heads))[1], _LONGEST_HEAD)
+        for key in ("key_length", "value_length")
     ]
-    kv_heads = metadata.get(f"{architecture}.attention.head_count_kv", (None, heads))[1]
-    most = max(kv_heads) if isinstance(kv_heads, list) else kv_heads
-    return int(most) * sum(map(int, sizes))
+    key = f"{prefix}.head_count_kv"
+    kv_heads = metadata.get(key, (None, heads))[1]
+    each = kv_heads if isinstance(kv_heads, list) else [kv_heads]
+    return max(_within(where, key, count, _MOST_HEADS) for count in each) * sum(sizes)
 
 
-def _vocabulary(path: Path, tensors: tuple[Tensor, ...]) -> int:
-    for tensor in tensors:
-        if tensor.name == "token_embd.weight":
-            return tensor.shape[1]
-    raise ModelError(f"{path} has no token_embd.weight; it is not a complete model.")
-
-
-def _tensor(path: Path, item: Any, progress: Progress) -> Tensor:
-    layer = _LAYER.fullmatch(item.name)
-    return Tensor(
-        name=item.name,
-        file=path.name,
-        offset=int(item.data_offset),
-        nbytes=int(item.n_bytes),
-        dtype=item.tensor_type.name,
-        shape=tuple(int(size) for size in item.shape),
-        sha256=sha256(LocalSource(path.parent), path.name, int(item.data_offset), int(item.n_bytes), progress),
-        layer=int(layer[1]) if layer else None,
-    )
+def _vocabulary(where: str, tensors: Sequence[Tensor], width: int) -> int:
+    """The number of tokens: the rows of the embedding, and of the head if there is one."""
+    shapes = {tensor.name: tensor.shape for tensor in tensors if tensor.name in (_EMBEDDING, _HEAD)}
+    if _EMBEDDING not in shapes:
+        raise ModelError(f"{where} has no {_EMBEDDING}; it is not a complete model.")
+    for name, shape in shapes.items():
+        if len(shape) != 2 or shape[0] != width or shape != shapes[_EMBEDDING]:
+            raise ModelError(f"{where} has a {name} whose shape does not fit the model.")
+    return shapes[_EMBEDDING][1]
 
 
 def model_header(manifest: Manifest) -> Header:

@@ -8,8 +8,9 @@ from typing import Any
 
 from potluck.errors import ModelError
 from potluck.models import families
-from potluck.models.files import Files, Progress, Stored, read_json, sha256
-from potluck.models.manifest import Manifest, Tensor
+from potluck.models.config_types import check_model
+from potluck.models.files import MOST_TENSORS, Files, Stored, read_json, shown
+from potluck.models.manifest import Geometry, Manifest, Tensor
 from potluck.models.pickled import read_checkpoint
 from potluck.models.safetensors import read_safetensors
 from potluck.types import Span
@@ -23,49 +24,53 @@ _WEIGHTS: tuple[tuple[str, _Reader], ...] = (
 )
 """The files that hold all weights, in the order of preference. `.index.json` after the name lists shards instead."""
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d{1,9})\.")
 _BUFFER = re.compile(r"rotary_emb\.inv_freq|(attention|attn)\.masked_bias")
 _MASK = re.compile(r"(attention|attn)\.bias")
 _ENTRY = re.compile(r"(^|\.)(embed|wte|wpe|word_embeddings|tok_embeddings)")
 _EXIT = re.compile(r"norm|(^|\.)(ln_f|lm_head|embed_out)\.")
 
 
-def read_manifest(files: Files, name: str, progress: Progress = lambda _: None) -> Manifest:
-    """Index and hash the weights. progress: receives each number of bytes that were hashed.
+def read_manifest(files: Files, name: str) -> Manifest:
+    """Index the weights; they are still to be hashed.
 
-    Raises ModelError, before anything is hashed, when the directory is not a complete causal language model.
+    Raises ModelError when the directory is not a complete causal language model.
     """
     where = f"{files.location}/{CONFIG}"
     if files.size(CONFIG) is None:
         raise ModelError(f"{where} is missing: give a GGUF file, or the directory of a Hugging Face model.")
-    config = read_json(files, CONFIG)
-    families.known_architecture(where, config)
-    layers = int(families.field(where, config, "num_hidden_layers", "n_layer", "num_layers"))
-    stored = [(file, item) for file, item in _weights(files) if not _is_superfluous(item, layers)]
-    _check_layers(files, stored, layers)
+    config = read_json(files, CONFIG, MOST_TENSORS)
+    sizes = geometry(where, config)
+    stored = [(file, item) for file, item in _weights(files) if not _is_superfluous(item, sizes.layers)]
+    _check_layers(files, stored, sizes.layers)
     return Manifest(
         format="huggingface",
         name=name,
         architecture=str(families.field(where, config, "model_type")),
-        layers=layers,
-        hidden_size=int(families.field(where, config, "hidden_size", "n_embd", "d_model")),
-        vocabulary=int(families.field(where, config, "vocab_size")),
-        context=_context(where, config),
-        kv_width=_kv_width(where, config),
+        **sizes._asdict(),
         metadata={"config": config},
-        tensors=tuple(_tensor(files, file, item, progress) for file, item in stored),
+        tensors=tuple(_tensor(file, item) for file, item in stored),
     )
 
 
-def _kv_width(where: str, config: dict[str, Any]) -> int:
-    heads = int(families.field(where, config, "num_attention_heads", "n_head", "num_heads"))
-    width = int(families.field(where, config, "hidden_size", "n_embd", "d_model"))
-    return 2 * int(config.get("num_key_value_heads") or heads) * int(config.get("head_dim") or width // heads)
+def geometry(where: str, config: dict[str, Any]) -> Geometry:
+    """The sizes that config.json gives. Raises ModelError when it lacks one, or names a model that no engine runs."""
+    check_model(where, config)
+    families.known_architecture(where, config)
+    width = families.field(where, config, "hidden_size", "n_embd", "d_model")
+    heads = families.field(where, config, "num_attention_heads", "n_head", "num_heads")
+    return Geometry(
+        layers=families.field(where, config, "num_hidden_layers", "n_layer", "num_layers"),
+        hidden_size=width,
+        vocabulary=families.field(where, config, "vocab_size"),
+        context=_context(where, config),
+        kv_width=2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads),
+    )
 
 
 def _context(where: str, config: dict[str, Any]) -> int:
     """The context, but no more than a sliding window holds, because llama.cpp attends to all positions."""
-    context = int(families.field(where, config, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"))
+    context: int = families.field(where, config, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
     window = families.sliding_window(config) if families.family_of(config) else None
     return min(context, window) if window else context
 
@@ -77,7 +82,7 @@ def _is_superfluous(item: Stored, layers: int) -> bool:
     Layers beyond the last one predict several tokens at once, which is an addition to the model.
     """
     is_mask = bool(_MASK.search(item.name)) and item.dtype in ("BOOL", "U8")
-    return is_mask or bool(_BUFFER.search(item.name)) or (_layer(item.name) or 0) >= layers
+    return is_mask or bool(_BUFFER.search(item.name)) or (layer_of(item.name) or 0) >= layers
 
 
 def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
@@ -93,24 +98,28 @@ def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
 
 
 def _sharded(files: Files, index: str, reader: _Reader) -> Iterator[tuple[str, Stored]]:
-    places = read_json(files, index).get("weight_map")
+    places = read_json(files, index, 2 * MOST_TENSORS).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{files.location}/{index} has no weight_map; fetch it again.")
+    for shard in places.values():
+        if not isinstance(shard, str) or "/" in shard or "\\" in shard:
+            raise ModelError(
+                f"{files.location}/{index} names the file {shown(shard)}, which is not in the same directory."
+            )
     shards = sorted(set(places.values()))
     for shard in shards:
-        if not isinstance(shard, str) or "/" in shard or "\\" in shard:
-            raise ModelError(f"{files.location}/{index} names the file {shard}, which is not in the same directory.")
         if files.size(shard) is None:
-            raise ModelError(f"{files.location}/{shard} is missing, but {index} lists it; fetch it.")
+            raise ModelError(f"{files.location}/{shown(shard)} is missing, but {index} lists it; fetch it.")
     found = {shard: {item.name: item for item in reader(files, shard)} for shard in shards}
     for name, shard in sorted(places.items()):
         if name not in found[shard]:
-            raise ModelError(f"{files.location}/{shard} does not hold {name}, as {index} says; fetch both again.")
+            told = f"{shown(shard)} does not hold {shown(name)}, as {index} says"
+            raise ModelError(f"{files.location}/{told}; fetch both again.")
         yield shard, found[shard][name]
 
 
 def _check_layers(files: Files, stored: list[tuple[str, Stored]], layers: int) -> None:
-    present = {layer for _, item in stored if (layer := _layer(item.name)) is not None}
+    present = {layer for _, item in stored if (layer := layer_of(item.name)) is not None}
     for layer in range(layers):
         if layer not in present:
             raise ModelError(
@@ -118,22 +127,13 @@ def _check_layers(files: Files, stored: list[tuple[str, Stored]], layers: int) -
             )
 
 
-def _layer(name: str) -> int | None:
+def layer_of(name: str) -> int | None:
     match = _LAYER.search(name)
     return int(match[1]) if match else None
 
 
-def _tensor(files: Files, file: str, item: Stored, progress: Progress) -> Tensor:
-    return Tensor(
-        name=item.name,
-        file=file,
-        offset=item.offset,
-        nbytes=item.nbytes,
-        dtype=item.dtype,
-        shape=item.shape,
-        sha256=sha256(files, file, item.offset, item.nbytes, progress),
-        layer=_layer(item.name),
-    )
+def _tensor(file: str, item: Stored) -> Tensor:
+    return Tensor(item.name, file, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
 
 
 def span_tensors(manifest: Manifest, span: Span) -> list[Tensor]:

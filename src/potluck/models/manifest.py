@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
-
-from potluck.errors import ModelError
 
 
 class Tensor(Struct, frozen=True):
@@ -17,6 +15,7 @@ class Tensor(Struct, frozen=True):
 
     dtype, shape: in the terms of the file's own format (GGUF: "Q4_0", row length first; Hugging Face: "BF16" and the
     like as safetensors names them, rows first). offset, nbytes: its byte range in `file`.
+    sha256: empty as long as nobody has read the bytes.
     layer: the layer that it belongs to; None for the embedding, the head and other tensors outside the layers.
     """
 
@@ -30,8 +29,18 @@ class Tensor(Struct, frozen=True):
     layer: int | None
 
 
+class Geometry(NamedTuple):
+    """The sizes of a model, as the manifest has them."""
+
+    layers: int
+    hidden_size: int
+    vocabulary: int
+    context: int
+    kv_width: int
+
+
 class Manifest(Struct, frozen=True, dict=True):
-    """A model on disk, without its weights.
+    """A model on disk, without its weights. `potluck.models.vetting` reads one that a stranger sends.
 
     format, metadata: "gguf", each key with `[value type, value]` (tokenizer keys left out); or "huggingface",
     `{"config": config.json}`.
@@ -50,6 +59,10 @@ class Manifest(Struct, frozen=True, dict=True):
     kv_width: int
     metadata: dict[str, Any]
     tensors: tuple[Tensor, ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.layers, self.hidden_size, self.vocabulary, self.context, self.kv_width)
 
     @cached_property
     def digest(self) -> str:
@@ -76,11 +89,3 @@ class Manifest(Struct, frozen=True, dict=True):
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Manifest:
-        """Decode a manifest. Raises ModelError when `data` is not one."""
-        try:
-            return msgspec.json.decode(data, type=cls)
-        except msgspec.DecodeError as error:
-            raise ModelError(f"This is not a Potluck manifest: {error}.") from error

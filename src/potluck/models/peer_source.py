@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from typing import Annotated
 
 import httpx
 import msgspec
+from msgspec import Meta
 
 from potluck.errors import ModelError
 from potluck.models.manifest import Tensor
@@ -20,7 +23,10 @@ from potluck.models.sources import CoordinatorSource
 log = logging.getLogger(__name__)
 
 _TIMEOUT = httpx.Timeout(5.0, connect=2.0)
-_LONGEST_LIST = 1 << 22
+_LONGEST_LIST = 1 << 21
+_MOST_PEERS = 8
+"""The most nodes that are asked, because each has a thread and a connection, and the coordinator names them."""
+_Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 
 _SAMPLE = 1 << 18
 """The bytes of a sample. A smaller piece takes one round trip from anyone and says nothing about the speed."""
@@ -92,7 +98,9 @@ class Peer(Supplier):
                     listing += chunk
                     if len(listing) > _LONGEST_LIST:
                         return
-            self.tensors = frozenset(msgspec.json.decode(listing, type=list[str]) if reply.status_code == 200 else ())
+            self.tensors = frozenset(
+                msgspec.json.decode(listing, type=list[_Sha256]) if reply.status_code == 200 else ()
+            )
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             log.debug("The node at %s lists no tensors: %s.", self.url, error)
 
@@ -103,8 +111,10 @@ class Peer(Supplier):
                 if reply.status_code != 206:
                     raise ModelError(f"The node at {self.url} answers {reply.status_code}.")
                 for chunk in reply.iter_raw():
-                    yield chunk[:nbytes]
-                    nbytes -= len(chunk[:nbytes])
+                    if len(chunk) > nbytes:
+                        raise ModelError(f"The node at {self.url} gives more of {tensor.name} than was asked for.")
+                    yield chunk
+                    nbytes -= len(chunk)
         except httpx.HTTPError as error:
             raise ModelError(f"The node at {self.url} does not give {tensor.name}: {error}.") from error
         if nbytes:
@@ -127,7 +137,7 @@ class PeerSource:
 
     def __init__(self, coordinator: CoordinatorSource, urls: Sequence[str], token: str) -> None:
         self._coordinator = Coordinator(coordinator)
-        self._peers = [Peer(url, token) for url in urls]
+        self._peers = [Peer(url, token) for url in random.sample(urls, min(len(urls), _MOST_PEERS))]
         self._greeted = False
         self._giver: Peer | None = None
         self._resumed = False

@@ -8,8 +8,9 @@ anything else that it would call is refused.
 from __future__ import annotations
 
 import io
-import math
 import pickle
+import pickletools
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from potluck.errors import ModelError
-from potluck.models.files import ITEM_BYTES, Files, RangeFile, Stored, read, truncated
+from potluck.models.files import ITEM_BYTES, Files, RangeFile, Stored, array_bytes, check_shape, read, shown, truncated
 
 _STORAGES = {
     "DoubleStorage": "F64",
@@ -33,6 +34,33 @@ _STORAGES = {
 }
 _READ_AHEAD = 1 << 16
 _LOCAL_HEADER = 30
+_LONGEST_INDEX = 16 << 20
+"""The most bytes that are read of the archive: its directory and its pickle."""
+
+_MOST_OPERATIONS = 1 << 20
+_OPERATIONS = frozenset(
+    """PROTO FRAME STOP GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2
+    LONG LONG1 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST
+    APPEND APPENDS DICT EMPTY_DICT SETITEM SETITEMS PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+    """.split()  # noqa: SIM905
+)
+"""All that torch.save writes for a dictionary of tensors, in any version of the pickle's format."""
+_PUT, _GET = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
+_SHARED = ("GLOBAL", "STACK_GLOBAL", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "REDUCE")
+"""The operations whose results it uses more than once: names and tensors."""
+_NO_ARCHIVE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    OSError,
+    OverflowError,
+    MemoryError,
+    EOFError,
+    struct.error,
+)
+"""What `zipfile` makes of what is none. RuntimeError: it is encrypted."""
 
 
 def read_checkpoint(files: Files, file: str) -> list[Stored]:
@@ -43,20 +71,35 @@ def read_checkpoint(files: Files, file: str) -> list[Stored]:
     """
     where = f"{files.location}/{file}"
     try:
-        with zipfile.ZipFile(io.BufferedReader(RangeFile(files, file), _READ_AHEAD)) as archive:
+        with zipfile.ZipFile(io.BufferedReader(RangeFile(files, file, _LONGEST_INDEX), _READ_AHEAD)) as archive:
             pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
             if pickled is None:
                 raise ModelError(f"{where} is not a PyTorch checkpoint: it does not contain data.pkl.")
             prefix = pickled.removesuffix("data.pkl")
-            if prefix + "byteorder" in archive.namelist() and archive.read(prefix + "byteorder") != b"little":
+            order = prefix + "byteorder"
+            if order in archive.namelist() and _content(where, archive, order) != b"little":
                 raise ModelError(f"{where} is of big-endian byte order; fetch the model's safetensors files.")
-            state = _unpickle(where, archive.read(pickled))
+            state = _unpickle(where, _content(where, archive, pickled))
             return [_stored(files, file, archive, prefix, name, view) for name, view in state.items()]
-    except (zipfile.BadZipFile, NotImplementedError, KeyError) as error:
+    except _NO_ARCHIVE as error:
         raise ModelError(
             f"{where} is truncated, or is not a PyTorch checkpoint of version 1.6 or later; "
             "fetch it again, or the model's safetensors files."
         ) from error
+
+
+def _content(where: str, archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member, which may not become larger than it is in the file."""
+    member = archive.getinfo(name)
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise _compressed(where)
+    if member.file_size > _LONGEST_INDEX:
+        raise zipfile.BadZipFile(f"{name} is too long")
+    return archive.read(name)
+
+
+def _compressed(where: str) -> ModelError:
+    return ModelError(f"{where} is compressed, which PyTorch never does; fetch the model's safetensors files.")
 
 
 @dataclass(frozen=True)
@@ -77,11 +120,16 @@ class _View:
 
 def _view(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_rest: object) -> _View:
     """Takes the place of `torch._utils._rebuild_tensor_v2`."""
+    if not isinstance(storage, _Storage):
+        raise ValueError("A tensor without a storage.")
+    check_shape(shape)
     return _View(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
 def _parameter(view: _View, *_rest: object) -> _View:
     """Takes the place of `torch._utils._rebuild_parameter`."""
+    if not isinstance(view, _View):
+        raise ValueError("A parameter that is no tensor.")
     return view
 
 
@@ -102,35 +150,59 @@ class _Unpickler(pickle.Unpickler):
             return _STORAGES[name]
         if (module, name) not in known:
             raise ModelError(
-                f"{self._where} is refused: loading it would run {module}.{name}; "
+                f"{self._where} is refused: loading it would run {shown(module + '.' + name)}; "
                 "use the model's safetensors files, or another copy of the model."
             )
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _location, _items = pid
-        if kind != "storage" or dtype not in ITEM_BYTES:
-            raise ValueError(f"{kind} is not a storage.")
-        return _Storage(dtype, str(key))
+        if kind != "storage" or dtype not in ITEM_BYTES or not isinstance(key, str):
+            raise ValueError("This is not a storage.")
+        return _Storage(dtype, key)
 
 
 def _unpickle(where: str, data: bytes) -> dict[str, _View]:
     try:
+        _check_operations(data)
         state = _Unpickler(where, data).load()
-        return {str(name): value for name, value in state.items() if isinstance(value, _View)}
-    except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+        return {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, _View)}
+    except (
+        pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError, OverflowError,
+    ) as error:  # fmt: skip
         raise ModelError(f"{where} holds a broken pickle; fetch it again.") from error
+
+
+def _check_operations(data: bytes) -> None:
+    """Raises ValueError for a pickle that could take more time or memory than its own size.
+
+    The memo is an array as long as its largest index. And a tuple that is taken out of it twice, as a part of the next
+    one, and so on, has exponentially many parts in the end.
+    """
+    memo: dict[int, bool] = {}  # whether a part may occur twice
+    top = ""  # the operation that made the top of the stack
+    for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+        if operation.name not in _OPERATIONS or count == _MOST_OPERATIONS:
+            raise ValueError(f"The operation {operation.name} is not one of torch.save.")
+        if operation.name in _PUT:
+            place = len(memo) if operation.name == "MEMOIZE" else int(argument or 0)
+            if place > count:
+                raise ValueError("The memo has gaps.")
+            memo[place] = top in _SHARED
+            continue
+        if operation.name in _GET and not memo.get(int(argument or 0)):
+            raise ValueError("A part occurs twice.")
+        top = operation.name
 
 
 def _stored(files: Files, file: str, archive: zipfile.ZipFile, prefix: str, name: str, view: _View) -> Stored:
     where = f"{files.location}/{file}"
     member = archive.getinfo(f"{prefix}data/{view.storage.key}")
     if member.compress_type != zipfile.ZIP_STORED:
-        raise ModelError(f"{where} is compressed, which PyTorch never does; fetch the model's safetensors files.")
+        raise _compressed(where)
     if not _in_rows(view):
-        raise ModelError(f"{where} holds {name} out of order; fetch the model's safetensors files.")
-    item = ITEM_BYTES[view.storage.dtype]
-    nbytes = math.prod(view.shape) * item
+        raise ModelError(f"{where} holds {shown(name)} out of order; fetch the model's safetensors files.")
+    item, nbytes = ITEM_BYTES[view.storage.dtype], array_bytes(view.storage.dtype, view.shape)
     if view.offset < 0 or view.offset * item + nbytes > member.file_size:
         raise truncated(files, file)
     begin = _data_offset(files, file, member) + view.offset * item

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
 from potluck.errors import ModelError
-from potluck.models.files import ITEM_BYTES, Files, Stored, existing_size, read, truncated
+from potluck.models.files import MOST_TENSORS, Files, Stored, array_bytes, existing_size, parse_json, read, truncated
 
-_MAX_HEADER = 100_000_000  # the format's own limit
+_LONGEST_HEADER = 32 << 20
+"""The format allows 100 MB, but a manifest of so many tensors would be too long for the nodes."""
+
+_VALUES_OF_A_TENSOR = 12
 
 
 def read_safetensors(files: Files, file: str) -> list[Stored]:
@@ -21,17 +22,19 @@ def read_safetensors(files: Files, file: str) -> list[Stored]:
     if size < 8:
         raise truncated(files, file)
     length = int.from_bytes(read(files, file, 0, 8), "little")
-    if length > _MAX_HEADER:
+    if length > _LONGEST_HEADER:
         raise _broken(files, file)
     if 8 + length > size:
         raise truncated(files, file)
     try:
-        header = json.loads(read(files, file, 8, length))
+        header = parse_json(read(files, file, 8, length), _VALUES_OF_A_TENSOR * MOST_TENSORS)
         tensors = [_stored(name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _broken(files, file) from error
     if any(tensor.offset + tensor.nbytes > size for tensor in tensors):
         raise truncated(files, file)
+    if not _is_filled(tensors, 8 + length, size):
+        raise _broken(files, file)
     return tensors
 
 
@@ -40,8 +43,22 @@ def _broken(files: Files, file: str) -> ModelError:
 
 
 def _stored(name: str, entry: dict[str, Any], data: int) -> Stored:
-    begin, end = map(int, entry["data_offsets"])
-    shape = tuple(map(int, entry["shape"]))
-    if not 0 <= begin <= end or end - begin != math.prod(shape) * ITEM_BYTES[entry["dtype"]]:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if not all(type(number) is int for number in (begin, end, *shape)):
+        raise ValueError(f"The numbers of {name} are none.")
+    if begin < 0 or end - begin != array_bytes(entry["dtype"], shape):
         raise ValueError(f"The byte range of {name} does not fit its shape.")
     return Stored(name, entry["dtype"], shape, data + begin, end - begin)
+
+
+def _is_filled(tensors: list[Stored], begin: int, size: int) -> bool:
+    """Whether the tensors follow each other without gaps and overlaps up to the end of the file, as the format demands.
+
+    A name that occurs twice leaves a gap.
+    """
+    for tensor in sorted(tensors, key=lambda each: each.offset):
+        if tensor.offset != begin:
+            return False
+        begin += tensor.nbytes
+    return begin == size

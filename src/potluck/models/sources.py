@@ -1,32 +1,25 @@
-"""The sources of a model's bytes: files on this machine, or HTTP ranges from the coordinator or the hub."""
+"""Finds models on this machine or on the hub, and keeps their manifests."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import ssl
-import time
-from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from huggingface_hub import constants, get_token, hf_hub_url
+import msgspec
 from platformdirs import user_cache_path
 
-from potluck.errors import ModelError, TicketExpired
+from potluck.errors import ModelError
 from potluck.models import gguf, huggingface
-from potluck.models.files import FileSource, LocalSource, Progress, read_whole
+from potluck.models.files import Files, LocalSource, Progress, read_whole, sha256
+from potluck.models.http_source import CoordinatorSource, HubSource
 from potluck.models.manifest import Manifest
+from potluck.models.vetting import decode, vet
 
 __all__ = ["CoordinatorSource", "HubSource", "LocalSource", "cache_folder", "local_source", "open_hub", "open_model"]
 
-_TRIES = 6
-_FIRST_PAUSE_S = 0.5
-_BUSY = (429, 500, 502, 503, 504)
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _SMALL_FILES = (".json", ".jinja")
 _MODEL_FILES = (".json", ".safetensors", ".bin")
@@ -47,13 +40,12 @@ def open_model(path: Path, progress: Progress = lambda _: None) -> Manifest:
         raise ModelError(f"{path} does not exist.")
     saved = _saved_manifest(_state(path))
     if saved.exists():
-        return Manifest.decode(saved.read_bytes())
+        return decode(saved.read_bytes())
     if path.is_dir():
-        manifest = huggingface.read_manifest(LocalSource(path), path.resolve().name, progress)
+        manifest = huggingface.read_manifest(LocalSource(path), path.resolve().name)
     else:
-        manifest = gguf.read_manifest(path, progress)
-    _save(saved, manifest)
-    return manifest
+        manifest = gguf.read_manifest(path)
+    return _finished(manifest, local_source(path), saved, progress)
 
 
 @dataclass(frozen=True)
@@ -104,9 +96,28 @@ def open_hub(source: HubSource, progress: Progress = lambda _: None) -> Manifest
     """The manifest of a Hugging Face model on the hub. Its weights pass through once to be hashed; none are kept."""
     saved = _saved_manifest(f"{source.location}|{source.revision}")
     if saved.exists():
-        return Manifest.decode(saved.read_bytes())
-    manifest = huggingface.read_manifest(source, source.repository.rpartition("/")[2], progress)
-    _save(saved, manifest)
+        return decode(saved.read_bytes())
+    return _finished(huggingface.read_manifest(source, source.repository.rpartition("/")[2]), source, saved, progress)
+
+
+def _finished(manifest: Manifest, files: Files, saved: Path, progress: Progress) -> Manifest:
+    """The manifest with the SHA-256 of each tensor, as nodes will decode it. It is vetted before anything is hashed.
+
+    saved: the place where it is kept.
+    """
+    vet(manifest)
+    ranges = {(tensor.file, tensor.offset, tensor.nbytes) for tensor in manifest.tensors}  # some share their bytes
+    digests = {each: sha256(files, *each, progress) for each in sorted(ranges)}
+    tensors = tuple(
+        msgspec.structs.replace(tensor, sha256=digests[tensor.file, tensor.offset, tensor.nbytes])
+        for tensor in manifest.tensors
+    )
+    try:
+        encoded = msgspec.structs.replace(manifest, tensors=tensors).encode()
+    except (RecursionError, ValueError) as error:  # ValueError: of text that is no Unicode
+        raise ModelError(f"The metadata of {manifest.name} cannot be told to nodes: {error}.") from error
+    manifest = decode(encoded)
+    _save(saved, encoded)
     return manifest
 
 
@@ -121,133 +132,8 @@ def _saved_manifest(state: str) -> Path:
     return cache_folder() / "manifests" / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
 
 
-def _save(path: Path, manifest: Manifest) -> None:
+def _save(path: Path, encoded: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(manifest.encode())
+    fresh.write_bytes(encoded)
     fresh.replace(path)
-
-
-class _HttpSource(FileSource):
-    """Byte ranges over HTTP. After a broken connection, the download continues where it stopped."""
-
-    def __init__(self, client: httpx.Client, server: str) -> None:
-        self._client = client
-        self._server = server
-        self._pause_s = _FIRST_PAUSE_S
-        client.headers["Accept-Encoding"] = "identity"  # ranges count the file's own bytes
-
-    @abstractmethod
-    def url(self, file: str) -> str: ...
-
-    def _get(self, url: str, what: str) -> bytes:
-        try:
-            reply = self._client.get(url)
-        except httpx.HTTPError as error:
-            raise ModelError(f"{self._server} gives no {what}: {error}.") from error
-        if reply.status_code != 200:
-            raise ModelError(f"{self._server} gives no {what}: it answers {reply.status_code}.")
-        return reply.content
-
-    def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
-        """Stream the bytes, in a few tries with growing pauses. Raises ModelError when all of them fail."""
-        failures = 0
-        while nbytes:
-            try:
-                for chunk in self._range(file, offset, nbytes):
-                    offset += len(chunk)
-                    nbytes -= len(chunk)
-                    failures = 0
-                    yield chunk
-            except httpx.TransportError as error:
-                failures += 1
-                if failures == _TRIES:
-                    raise ModelError(f"The download of {file} broke {_TRIES} times: {error}.") from error
-                time.sleep(self._pause_s * 2**failures)
-
-    def _range(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
-        wanted = {"Range": f"bytes={offset}-{offset + nbytes - 1}"}
-        with self._client.stream("GET", self.url(file), headers=wanted) as reply:
-            if reply.status_code in _BUSY:
-                raise httpx.RemoteProtocolError(f"{self._server} answers {reply.status_code}")
-            if reply.status_code != 206:
-                raise ModelError(f"{self._server} answers {reply.status_code} to a request for a part of {file}.")
-            for chunk in reply.iter_raw():  # as they come: what arrived before a break is kept
-                yield chunk[:nbytes]
-                nbytes -= len(chunk[:nbytes])
-            # A reply cut short raises httpx.RemoteProtocolError, a TransportError.
-        if nbytes:
-            raise ModelError(f"{self._server} gives {nbytes} bytes too few of {file}.")
-
-    def close(self) -> None:
-        self._client.close()
-
-
-class CoordinatorSource(_HttpSource):
-    """The model's files as the coordinator at `url` serves them: `GET /files/NAME` with a Range header.
-
-    If the model is on the hub, the coordinator does not serve its files but says where they are.
-    ticket: the one from the welcome. httpx does not send it to another server.
-    Raises TicketExpired when the coordinator no longer knows it.
-    """
-
-    def __init__(self, url: str, ticket: str = "") -> None:
-        trusted = ssl.create_default_context()  # what the node's web-socket trusts, not httpx's own list
-        headers = {"Authorization": f"Bearer {ticket}"} if ticket else {}
-        client = httpx.Client(base_url=url, headers=headers, timeout=60.0, follow_redirects=True, verify=trusted)
-        client.event_hooks = {"response": [_check_ticket]}
-        super().__init__(client, "The coordinator")
-
-    def manifest(self) -> Manifest:
-        return Manifest.decode(self._get("/manifest", "manifest"))
-
-    def url(self, file: str) -> str:
-        return f"/files/{file}"
-
-
-def _check_ticket(reply: httpx.Response) -> None:
-    if reply.status_code == 401 and "Authorization" in reply.request.headers:
-        raise TicketExpired("The coordinator does not know this node's ticket any more.")
-
-
-class HubSource(_HttpSource):
-    """The files of a repository on the Hugging Face hub, at one commit. Implements `potluck.models.files.Files`.
-
-    endpoint: another hub than `HF_ENDPOINT`. The token that `hf auth login` has stored opens gated models.
-    Raises ModelError when the hub does not give the list of files.
-    """
-
-    def __init__(self, repository: str, revision: str = "main", endpoint: str | None = None) -> None:
-        self.repository = repository
-        self._endpoint = endpoint or constants.ENDPOINT
-        token = get_token()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = httpx.Client(headers=headers, timeout=60.0, follow_redirects=True)
-        super().__init__(client, f"The hub at {self._endpoint}")
-        try:
-            self.revision, self._sizes = self._listing(revision)
-        except ModelError:
-            client.close()
-            raise
-
-    def _listing(self, revision: str) -> tuple[str, dict[str, int]]:
-        """The commit that the revision is now, and the size of each file."""
-        url = f"{self._endpoint}/api/models/{self.repository}/revision/{revision}?blobs=true"
-        try:
-            listing = json.loads(self._get(url, f"model {self.repository}"))
-            return str(listing["sha"]), {each["rfilename"]: int(each["size"]) for each in listing["siblings"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self._server} gives no list of the files of {self.repository}.") from error
-
-    @property
-    def location(self) -> str:
-        return f"{self._endpoint}/{self.repository}"
-
-    def size(self, file: str) -> int | None:
-        return self._sizes.get(file)
-
-    def names(self) -> list[str]:
-        return list(self._sizes)
-
-    def url(self, file: str) -> str:
-        return hf_hub_url(self.repository, file, revision=self.revision, endpoint=self._endpoint)

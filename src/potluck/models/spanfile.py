@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -15,13 +16,19 @@ from filelock import FileLock
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFEndian, GGUFValueType, GGUFWriter
 from gguf.quants import quant_shape_to_byte_shape, quantize
 
-from potluck.errors import ModelError
+from potluck.errors import IntegrityError, ModelError
 from potluck.models.arrays import Array, check_length, fetch_verified, read_array, to_float32
 from potluck.models.files import CHUNK, Progress, Source
 from potluck.models.finished import Finished
 from potluck.models.manifest import Tensor
 
 _SLAB = 1 << 22  # values turned into float32 and quantized at a time: what a conversion needs beside its tensor
+_SPARE_DISK = 256 << 20
+"""The bytes of the disk that stay free for others."""
+
+
+class Unusable(ModelError):
+    """Bytes that are the model's, but of which no span file can be made."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,16 @@ class Copied:
 class Converted:
     """The tensors' arrays made into one array by `arrange`, in the piece's shape, and then quantized.
 
-    All tensors have the same dtype. Without any tensors, `arrange` gives a float32 constant.
+    All tensors have the same dtype. Without any tensors, `arrange` gives a float32 constant. It takes a copy unless it
+    is `as_it_is`.
     """
 
     tensors: tuple[Tensor, ...]
     arrange: Callable[..., Array]
+
+
+def as_it_is(values: Array) -> Array:
+    return values
 
 
 @dataclass(frozen=True)
@@ -86,12 +98,19 @@ def download_size(pieces: list[Piece]) -> int:
     return sum(tensor.nbytes for piece in pieces for tensor in piece.tensors)
 
 
+def conversion_size(pieces: list[Piece]) -> int:
+    """The most bytes of memory that one of the conversions takes: the whole tensor, and a second one in other order."""
+    conversions = [(piece.content, piece.tensors) for piece in pieces if isinstance(piece.content, Converted)]
+    sizes = [(1 if made.arrange is as_it_is else 2) * sum(each.nbytes for each in used) for made, used in conversions]
+    return max(sizes, default=0)
+
+
 def write_span_file(path: Path, header: Header, pieces: list[Piece], source: Source, progress: Progress) -> None:
     """Make the span file at `path` unless it exists.
 
     It grows as `path` + ".part", with a list of the finished conversions beside it. What an interrupted run has left is
-    verified and kept. Raises IntegrityError when a tensor has the wrong SHA-256 twice, ModelError when the source
-    fails.
+    verified and kept; what can never be finished is removed. Raises IntegrityError when a tensor has the wrong SHA-256
+    twice, ModelError when the source fails or the disk has no room.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +131,40 @@ def _write(path: Path, header: Header, pieces: list[Piece], source: Source, prog
         return
     part = path.with_name(path.name + ".part")
     finished = Finished(part.with_name(part.name + ".finished"))
+    _check_disk(part, pieces)
     start, alignment = _start(part, header, pieces)
+    try:
+        _fill(part, start, alignment, pieces, source, progress, finished)
+    except (IntegrityError, Unusable):
+        part.unlink()
+        finished.forget()
+        raise
+    part.replace(path)
+    finished.forget()
+
+
+def _check_disk(part: Path, pieces: list[Piece]) -> None:
+    """Raises ModelError unless the pieces fit on the disk beside what is already there."""
+    there = part.stat().st_size if part.exists() else 0
+    needed = sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)) - there
+    free = shutil.disk_usage(part.parent).free
+    if needed > free - _SPARE_DISK:
+        raise ModelError(
+            f"These layers need {needed >> 20:,} MiB in {part.parent}, but of {free >> 20:,} MiB that are free there "
+            f"{_SPARE_DISK >> 20} have to stay free: make room, or serve fewer layers."
+        )
+
+
+def _fill(
+    part: Path,
+    start: int,
+    alignment: int,
+    pieces: list[Piece],
+    source: Source,
+    progress: Progress,
+    finished: Finished,
+) -> None:
+    """Bring the pieces into the part file, one after the other from `start` on."""
     with part.open("r+b") as file:
         for piece in pieces:
             match piece.content:
@@ -122,8 +174,6 @@ def _write(path: Path, header: Header, pieces: list[Piece], source: Source, prog
                     _convert(file, start, piece, piece.content, source, progress, finished)
             start += -(-piece.nbytes // alignment) * alignment
         file.truncate(start)  # what was never written is a hole: zeros that take no space on disk
-    part.replace(path)
-    finished.forget()
 
 
 def _start(part: Path, header: Header, pieces: list[Piece]) -> tuple[int, int]:
@@ -223,7 +273,7 @@ def _convert(
 def _slabs(values: Array, piece: Piece, content: Converted) -> Iterator[bytes]:
     """The piece's bytes, some rows at a time."""
     if values.shape != tuple(reversed(piece.shape)):
-        raise ModelError(f"{piece.name} has the shape {values.shape}, not {tuple(reversed(piece.shape))}.")
+        raise Unusable(f"{piece.name} has the shape {values.shape}, not {tuple(reversed(piece.shape))}.")
     rows = values.reshape(-1, values.shape[-1])
     dtype = content.tensors[0].dtype if content.tensors else "F32"
     step = max(1, _SLAB // rows.shape[1])
@@ -231,5 +281,5 @@ def _slabs(values: Array, piece: Piece, content: Converted) -> Iterator[bytes]:
         with np.errstate(over="ignore"):
             slab = quantize(to_float32(rows[begin : begin + step], dtype), piece.dtype)
         if slab.dtype == np.float16 and not np.isfinite(slab).all():
-            raise ModelError(f"{piece.name} has values beyond the range of f16: choose bf16 or q8_0.")
+            raise Unusable(f"{piece.name} has values beyond the range of f16: choose bf16 or q8_0.")
         yield slab.tobytes()

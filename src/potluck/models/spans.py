@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from potluck.errors import ModelError
 from potluck.models import convert, gguf, huggingface
 from potluck.models.arrays import DTYPES, Array
 from potluck.models.convert import DEFAULT_QUANTIZE
+from potluck.models.files import Stored
+from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece, Zeros
 from potluck.types import EngineKind, Quantize, Span
@@ -53,8 +55,10 @@ def plan_raw_span(manifest: Manifest, span: Span) -> tuple[Header, list[Piece]]:
     """A file with the span's tensors exactly as a Hugging Face model holds them, for the transformers engine.
 
     GGUF serves only as a container here, which is resumable and verified like every span file. Raises ModelError for
-    tensor types that it has no name for.
+    tensor types that it has no name for, and for a GGUF model.
     """
+    if manifest.format == "gguf":
+        raise ModelError(f"{manifest.name} is a GGUF file, which only the llama.cpp engine runs.")
     tensors = huggingface.span_tensors(manifest, span.within(manifest.layers))
     return Header("raw", {}), [Piece(t.name, t.shape[::-1], _raw_dtype(t), Copied(t)) for t in tensors]
 
@@ -69,21 +73,18 @@ def _raw_dtype(tensor: Tensor) -> GGMLQuantizationType:
 
 def read_raw_span(path: Path) -> dict[str, tuple[str, Array]]:
     """Each tensor of such a file: its dtype by safetensors' name, and a view of its items (BF16 as uint16)."""
-    tensors = GGUFReader(path).tensors
-    return {item.name: (item.tensor_type.name, _raw_view(path, item)) for item in tensors}
+    return {item.name: (item.dtype, _raw_view(path, item)) for item in read_index(path).tensors}
 
 
-def _raw_view(path: Path, item: ReaderTensor) -> Array:
-    shape = tuple(int(size) for size in reversed(item.shape))
-    dtype = np.dtype(DTYPES[item.tensor_type.name])
-    return np.memmap(path, dtype, "r", offset=int(item.data_offset), shape=shape)
+def _raw_view(path: Path, item: Stored) -> Array:
+    return np.memmap(path, np.dtype(DTYPES[item.dtype]), "r", offset=item.offset, shape=item.shape[::-1])
 
 
 def copied_ranges(path: Path, pieces: list[Piece]) -> dict[str, tuple[int, int]]:
     """The places where the span file of these pieces holds the model's own bytes: a tensor's SHA-256 to its (offset,
     nbytes).
     """
-    offsets = {item.name: int(item.data_offset) for item in GGUFReader(path).tensors}
+    offsets = {item.name: item.offset for item in read_index(path).tensors}
     copies = [(piece.content.tensor, piece) for piece in pieces if isinstance(piece.content, Copied)]
     return {tensor.sha256: (offsets[piece.name], tensor.nbytes) for tensor, piece in copies}
 

@@ -14,7 +14,7 @@ from gguf import Keys, SpecialVocab, TokenType
 
 from potluck.errors import ModelError
 from potluck.models.families import Entries
-from potluck.models.files import LocalSource, read_json
+from potluck.models.files import LocalSource, read_json, shown
 
 TOKENIZER = "tokenizer.json"
 TEMPLATE = "chat_template.jinja"
@@ -49,14 +49,18 @@ def tokenizer_entries(folder: Path, vocabulary: int) -> Entries:
     Raises ModelError when there is no tokenizer.json, or one that llama.cpp cannot express.
     """
     where = str(folder / TOKENIZER)
-    tokenizer = read_json(LocalSource(folder), TOKENIZER)
+    try:
+        return _entries(where, folder, read_json(LocalSource(folder), TOKENIZER), vocabulary)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = shown(error)
+        raise ModelError(f"{where}, or tokenizer_config.json beside it, is broken: {what}.") from error
+
+
+def _entries(where: str, folder: Path, tokenizer: dict[str, Any], vocabulary: int) -> Entries:
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE" or not model.get("vocab") or not model.get("merges"):
-        raise _unknown(where, f"is of the type {model.get('type')}, or lacks its vocabulary or merges")
-    try:
-        special = SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{where}, or tokenizer_config.json beside it, is broken: {error}.") from error
+        raise _unknown(where, f"is of the type {shown(model.get('type'))}, or lacks its vocabulary or merges")
+    special = SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
     tokens, types = _tokens(where, tokenizer, vocabulary)
     kind = _sentencepiece(where, tokenizer, tokens) if model.get("byte_fallback") else _byte_level(where, tokenizer)
     if not model.get("byte_fallback"):
@@ -81,7 +85,9 @@ def _tokens(where: str, tokenizer: dict[str, Any], vocabulary: int) -> tuple[lis
 
     def put(token: str, token_id: int, kind: TokenType) -> None:
         if not 0 <= token_id < vocabulary:
-            raise ModelError(f"{where} has the token {token_id}, beyond the model's {vocabulary}; fetch both again.")
+            raise ModelError(
+                f"{where} has the token {shown(token_id)}, beyond the model's {vocabulary}; fetch both again."
+            )
         tokens[token_id], types[token_id] = token, int(kind)
 
     for token, token_id in model["vocab"].items():
@@ -161,7 +167,7 @@ def _adds_space(where: str, tokenizer: dict[str, Any]) -> bool:
             case {"type": "Metaspace", "replacement": "▁"}:
                 adds = adds or step.get("prepend_scheme", "always") != "never"
             case _:
-                raise _unknown(where, f"has the step {step.get('type')}")
+                raise _unknown(where, f"has the step {shown(step.get('type'))}")
     return adds
 
 

@@ -18,8 +18,8 @@ from potluck.models.files import Source
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
-from potluck.models.spanfile import Header, Piece, download_size, write_span_file
-from potluck.models.spans import copied_ranges, part_sizes, plan_raw_span, plan_span, span_file_name
+from potluck.models.spanfile import Header, Piece, Zeros, conversion_size, download_size, write_span_file
+from potluck.models.spans import copied_ranges, plan_raw_span, plan_span, span_file_name
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
 from potluck.node.sharing import Offer
@@ -33,6 +33,8 @@ _FULL_SESSIONS = 8
 """The number of full-length sessions for which a node has KV cells if its memory allows."""
 
 _OVERHEAD_BYTES = 256 << 20
+_MOST_POSITIONS = 1 << 20
+"""llama.cpp keeps some 60 bytes about each cell besides its keys and values."""
 
 
 class Needs(NamedTuple):
@@ -77,11 +79,22 @@ def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Man
 
 
 def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
-    """The needs of the welcome's layers within `memory` bytes. Raises EngineError when they do not fit."""
+    """The needs of the welcome's layers within `memory` bytes. Raises EngineError when they do not fit.
+
+    The weights on disk are no larger than in memory, so that a coordinator cannot fill the disk either.
+    """
     cells = plan_capacity(manifest, welcome, memory).positions
     taken = _weights(manifest, welcome) + int(cells * _cell(manifest, welcome))
-    here = span_path(manifest, welcome).exists()
-    return Needs(taken, 0 if here else download_size(_plan(manifest, welcome)[1]))
+    if span_path(manifest, welcome).exists():
+        return Needs(taken, 0)
+    _, pieces = _plan(manifest, welcome)
+    converting = _OVERHEAD_BYTES + conversion_size(pieces)
+    if converting > memory:
+        raise EngineError(
+            f"Converting layers {welcome.span} needs {converting >> 20} MiB of memory; {memory >> 20} are offered: "
+            "serve other layers, or offer more with --memory."
+        )
+    return Needs(taken, download_size(pieces))
 
 
 def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Report) -> Path:
@@ -211,6 +224,8 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
     Raises EngineError when not even one session fits.
     """
     span, context = welcome.span, welcome.context
+    if not 1 <= context <= min(manifest.context, _MOST_POSITIONS):
+        raise EngineError(f"The coordinator asks for sessions of {context} positions, which this model cannot have.")
     taken, cell = _weights(manifest, welcome), _cell(manifest, welcome)
     cells = int((memory - taken) / cell)
     if cells < context:
@@ -219,12 +234,13 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
             f"Layers {span} with {context} positions need {needed >> 20} MiB of memory; {memory >> 20} are offered: "
             "serve fewer layers, or offer more with --memory."
         )
-    return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context), MAX_STEP_ROWS)
+    return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context, _MOST_POSITIONS), MAX_STEP_ROWS)
 
 
 def _weights(manifest: Manifest, welcome: Welcome) -> int:
     """The bytes of memory that the span takes before it has sessions."""
-    return part_sizes(manifest, welcome.engine, welcome.quantize).of(welcome.span) + _OVERHEAD_BYTES
+    _, pieces = _plan(manifest, welcome)
+    return sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)) + _OVERHEAD_BYTES
 
 
 def _cell(manifest: Manifest, welcome: Welcome) -> float:

@@ -1,0 +1,222 @@
+"""Takes a model's bytes over HTTP from servers that may be hostile: the coordinator, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from urllib.parse import quote
+
+import httpx
+from huggingface_hub import constants, get_token, hf_hub_url
+
+from potluck.errors import ModelError, TicketExpired
+from potluck.models.files import FileSource, parse_json
+from potluck.models.manifest import Manifest
+from potluck.models.redirects import Redirects
+from potluck.models.vetting import MOST_BYTES, decode
+
+_TRIES = 6
+_FIRST_PAUSE_S = 0.5
+_BUSY = (429, 500, 502, 503, 504)
+_MOST_HOPS = 5
+_LONGEST_REDIRECT = 1 << 14
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
+_LONGEST_LISTING = 64 << 20
+
+_LEAST_BYTES = 1 << 18
+_LEAST_S = 60.0
+"""A reply that brings less than this number of bytes in this time counts as a broken connection."""
+
+
+class Pace:
+    """Notices a reply that trickles. `now` is a clock's time in seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._bytes = 0
+
+    def keeps(self, nbytes: int, now: float) -> bool:
+        """Whether the reply, which has just brought these bytes, is still fast enough."""
+        self._bytes += nbytes
+        if self._bytes >= _LEAST_BYTES:
+            self._since, self._bytes = now, 0
+        return now - self._since <= _LEAST_S
+
+
+class _HttpSource(FileSource):
+    """Byte ranges over HTTP. After a broken connection, the download continues where it stopped.
+
+    redirects: where the server may lead; None means anywhere.
+    """
+
+    def __init__(self, client: httpx.Client, server: str, redirects: Redirects | None = None) -> None:
+        self._client = client
+        self._server = server
+        self._redirects = redirects
+        self._pause_s = _FIRST_PAUSE_S
+        client.headers["Accept-Encoding"] = "identity"  # ranges count the file's own bytes
+
+    @abstractmethod
+    def url(self, file: str) -> str: ...
+
+    @contextmanager
+    def _reply(self, url: str, headers: dict[str, str] | None = None) -> Iterator[httpx.Response]:
+        """The reply, of which only the head has been read, after all redirects."""
+        request = self._client.build_request("GET", url, headers=headers)
+        for _ in range(_MOST_HOPS):
+            with closing(self._client.send(request, stream=True)) as reply:
+                if reply.next_request is None:
+                    yield reply
+                    return
+                request = reply.next_request
+                self._drain(reply)
+            if self._redirects is not None:
+                self._redirects.check(request.url)
+                request.extensions = {**request.extensions, "trace": self._redirects.watch(request.url)}
+        raise ModelError(f"{self._server} redirects more than {_MOST_HOPS} times.")
+
+    def _drain(self, reply: httpx.Response) -> None:
+        """Read the few bytes of a redirect, so that its connection can be used again."""
+        pace, left = Pace(time.monotonic()), _LONGEST_REDIRECT
+        for chunk in reply.iter_raw():
+            left -= len(chunk)
+            if left < 0 or not pace.keeps(len(chunk), time.monotonic()):
+                return
+
+    def _chunks(self, reply: httpx.Response, most: int, what: str) -> Iterator[bytes]:
+        """The body as it comes. Raises ModelError if it is compressed or has more bytes than `most`."""
+        if reply.headers.get("Content-Encoding", "identity") != "identity":
+            raise ModelError(f"{self._server} compresses {what}, although it was asked not to.")
+        pace = Pace(time.monotonic())
+        for chunk in reply.iter_raw():
+            most -= len(chunk)
+            if most < 0:
+                raise ModelError(f"{self._server} sends more bytes of {what} than there can be.")
+            if not pace.keeps(len(chunk), time.monotonic()):
+                raise httpx.ReadTimeout(f"{what} comes too slowly")
+            yield chunk
+
+    def _get(self, url: str, what: str, most: int) -> bytearray:
+        body = bytearray()
+        try:
+            with self._reply(url) as reply:
+                if reply.status_code != 200:
+                    raise ModelError(f"{self._server} gives no {what}: it answers {reply.status_code}.")
+                for chunk in self._chunks(reply, most, f"the {what}"):
+                    body += chunk
+        except httpx.HTTPError as error:
+            raise ModelError(f"{self._server} gives no {what}: {error}.") from error
+        return body
+
+    def stream(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
+        """Stream the bytes, in a few tries with growing pauses. Raises ModelError when all of them fail."""
+        failures = arrived = 0
+        while nbytes:
+            try:
+                for chunk in self._range(file, offset, nbytes):
+                    offset += len(chunk)
+                    nbytes -= len(chunk)
+                    arrived += len(chunk)
+                    if arrived >= _LEAST_BYTES:
+                        failures = 0
+                    yield chunk
+            except httpx.TransportError as error:
+                failures += 1
+                arrived = 0
+                if failures == _TRIES:
+                    raise ModelError(f"The download of {file} broke {_TRIES} times: {error}.") from error
+                time.sleep(self._pause_s * 2**failures)
+
+    def _range(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
+        wanted = {"Range": f"bytes={offset}-{offset + nbytes - 1}"}
+        with self._reply(self.url(file), wanted) as reply:
+            if reply.status_code in _BUSY:
+                raise httpx.RemoteProtocolError(f"{self._server} answers {reply.status_code}")
+            if reply.status_code != 206:
+                raise ModelError(f"{self._server} answers {reply.status_code} to a request for a part of {file}.")
+            for chunk in self._chunks(reply, nbytes, file):  # what arrived before a break is kept
+                yield chunk
+                nbytes -= len(chunk)
+            # A reply cut short raises httpx.RemoteProtocolError, a TransportError.
+        if nbytes:
+            raise ModelError(f"{self._server} gives {nbytes} bytes too few of {file}.")
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class CoordinatorSource(_HttpSource):
+    """The model's files as the coordinator at `url` serves them: `GET /files/NAME` with a Range header.
+
+    If the model is on the hub, the coordinator does not serve its files but says where they are.
+    ticket: the one from the welcome. httpx does not send it to another server.
+    Raises TicketExpired when the coordinator no longer knows it.
+    """
+
+    def __init__(self, url: str, ticket: str = "") -> None:
+        trusted = ssl.create_default_context()  # what the node's web-socket trusts, not httpx's own list
+        headers = {"Authorization": f"Bearer {ticket}"} if ticket else {}
+        client = httpx.Client(base_url=url, headers=headers, timeout=60.0, verify=trusted)
+        client.event_hooks = {"response": [_check_ticket]}
+        super().__init__(client, "The coordinator", Redirects(client.base_url))
+
+    def manifest(self) -> Manifest:
+        """The model's manifest. Raises ModelError when the coordinator gives none, or one that cannot be true."""
+        return decode(self._get("/manifest", "manifest", MOST_BYTES))
+
+    def url(self, file: str) -> str:
+        return f"/files/{quote(file, safe='')}"
+
+
+def _check_ticket(reply: httpx.Response) -> None:
+    if reply.status_code == 401 and "Authorization" in reply.request.headers:
+        raise TicketExpired("The coordinator does not know this node's ticket any more.")
+
+
+class HubSource(_HttpSource):
+    """The files of a repository on the Hugging Face hub, at one commit. Implements `potluck.models.files.Files`.
+
+    endpoint: another hub than `HF_ENDPOINT`. The token that `hf auth login` has stored opens gated models.
+    Raises ModelError when the hub does not give the list of files.
+    """
+
+    def __init__(self, repository: str, revision: str = "main", endpoint: str | None = None) -> None:
+        self.repository = repository
+        self._endpoint = endpoint or constants.ENDPOINT
+        token = get_token()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        client = httpx.Client(headers=headers, timeout=60.0)
+        super().__init__(client, f"The hub at {self._endpoint}")
+        try:
+            self.revision, self._sizes = self._listing(revision)
+        except ModelError:
+            client.close()
+            raise
+
+    def _listing(self, revision: str) -> tuple[str, dict[str, int]]:
+        """The commit that the revision is now, and the size of each file."""
+        url = f"{self._endpoint}/api/models/{self.repository}/revision/{revision}?blobs=true"
+        try:
+            listing = parse_json(self._get(url, f"model {self.repository}", _LONGEST_LISTING))
+            if not _COMMIT.fullmatch(listing["sha"]):
+                raise ValueError("no commit")
+            return listing["sha"], {each["rfilename"]: int(each["size"]) for each in listing["siblings"]}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{self._server} gives no list of the files of {self.repository}.") from error
+
+    @property
+    def location(self) -> str:
+        return f"{self._endpoint}/{self.repository}"
+
+    def size(self, file: str) -> int | None:
+        return self._sizes.get(file)
+
+    def names(self) -> list[str]:
+        return list(self._sizes)
+
+    def url(self, file: str) -> str:
+        return hf_hub_url(self.repository, file, revision=self.revision, endpoint=self._endpoint)

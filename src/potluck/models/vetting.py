@@ -1,0 +1,181 @@
+"""Decides whether a manifest can be true, whoever made it: a coordinator, or a model file of this machine.
+
+A node allocates memory and disk for what the manifest says, and gives it to native libraries. So a size that follows
+from others must be the one that follows, and one that follows from nothing must be within bounds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+
+from potluck.errors import ModelError
+from potluck.models import families, gguf, huggingface
+from potluck.models.files import MOST_TENSORS, array_bytes, shown
+from potluck.models.gguf_index import LONGEST_VALUE, MOST_KEYS, ggml_bytes, is_alignment
+from potluck.models.manifest import Geometry, Manifest, Tensor
+
+MOST_BYTES = 32 << 20
+"""The most bytes of an encoded manifest. Those of the largest models of today have 25 MB."""
+_MOST_METADATA = 1 << 20
+"""The most bytes of its metadata, which become objects with many times as many bytes."""
+
+_MOST = Geometry(layers=1 << 10, hidden_size=1 << 16, vocabulary=1 << 20, context=1 << 24, kv_width=1 << 20)
+_LONGEST_NAME = 255
+_LONGEST_GGUF_NAME = 63  # llama.cpp's own limit
+_LARGEST_FILE = 1 << 50
+_MOST_VALUE = 1 << 24
+"""The most that a number of a GGUF architecture can be; contexts are the largest."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_INTEGERS = {"INT8": 7, "INT16": 15, "INT32": 31, "INT64": 63, "UINT8": 8, "UINT16": 16, "UINT32": 32, "UINT64": 64}
+"""The bits of the largest value."""
+
+
+class _Encoded(Manifest, frozen=True, dict=True):
+    """A manifest whose metadata are not decoded yet, however often it has any."""
+
+    metadata: msgspec.Raw  # type: ignore[assignment]
+
+
+def decode(data: bytes | bytearray) -> Manifest:
+    """Decode a manifest. Raises ModelError when the bytes are none, or when it cannot be true."""
+    if len(data) > MOST_BYTES:
+        raise ModelError(f"The manifest has {len(data)} bytes, which is more than {MOST_BYTES >> 20} MiB.")
+    try:
+        encoded = msgspec.json.decode(data, type=_Encoded)
+        if len(encoded.metadata) > _MOST_METADATA:
+            raise ModelError(f"The manifest has metadata of more than {_MOST_METADATA >> 10} KiB.")
+        fields = msgspec.structs.asdict(encoded)
+        manifest = Manifest(**fields | {"metadata": msgspec.json.decode(encoded.metadata, type=dict[str, Any])})
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelError(f"This is not a Potluck manifest: {error}.") from error
+    if not all(_SHA256.fullmatch(tensor.sha256) for tensor in manifest.tensors):
+        raise ModelError(f"The manifest of {shown(manifest.name)} lacks the SHA-256 of a tensor.")
+    vet(manifest)
+    return manifest
+
+
+def vet(manifest: Manifest) -> None:
+    """Raises ModelError, with the reason, when this cannot be the manifest of a model."""
+    name = shown(manifest.name)
+    if not manifest.name.isprintable() or len(manifest.name) > _LONGEST_NAME:
+        raise ModelError(f"A model cannot have the name {name}.")
+    for field, most in _MOST._asdict().items():
+        if not 1 <= getattr(manifest, field) <= most:
+            raise ModelError(
+                f"{name} says that its {field} is {shown(getattr(manifest, field))}, which is not from 1 to {most}."
+            )
+    most_tensors = gguf.MOST_TENSORS if manifest.format == "gguf" else MOST_TENSORS
+    if not 1 <= len(manifest.tensors) <= most_tensors:
+        raise ModelError(f"{name} says that it has {len(manifest.tensors)} tensors.")
+    format_of = {"gguf": (ggml_bytes, gguf.layer_of), "huggingface": (array_bytes, huggingface.layer_of)}
+    for tensor in manifest.tensors:
+        _check_tensor(name, manifest.layers, tensor, *format_of[manifest.format])
+    _check_ranges(name, manifest.tensors)
+    if manifest.geometry != _check_metadata(name, manifest):
+        raise ModelError(f"{name} says other sizes of itself than its metadata.")
+
+
+def _check_tensor(
+    where: str,
+    layers: int,
+    tensor: Tensor,
+    bytes_of: Callable[[str, tuple[int, ...]], int],
+    layer_of: Callable[[str], int | None],
+) -> None:
+    told = f"{where} cannot have the tensor {shown(tensor.name)}"
+    longest = _LONGEST_GGUF_NAME if bytes_of is ggml_bytes else _LONGEST_NAME
+    if not tensor.name.isprintable() or not 1 <= len(tensor.name.encode()) <= longest:
+        raise ModelError(f"{told}, because no tensor has such a name.")
+    if not _is_plain(tensor.file):
+        raise ModelError(f"{told}, because {shown(tensor.file)} is not the name of a file.")
+    try:
+        nbytes = bytes_of(tensor.dtype, tensor.shape)
+    except ValueError as error:
+        raise ModelError(f"{told}, because {error}.") from error
+    if nbytes != tensor.nbytes:
+        raise ModelError(f"{told}, because it says {shown(tensor.nbytes)} bytes and its shape says {nbytes}.")
+    if bytes_of is ggml_bytes and not nbytes:
+        raise ModelError(f"{told}, because it is empty.")
+    if not 0 <= tensor.offset <= _LARGEST_FILE - nbytes:
+        raise ModelError(f"{told}, because its place in the file is beyond all bounds.")
+    if tensor.layer != layer_of(tensor.name) or (tensor.layer or 0) >= layers:
+        raise ModelError(f"{told}, because it is of no layer of this model.")
+
+
+def _is_plain(file: str) -> bool:
+    """Whether this names a file in the model's own folder."""
+    plain = file.isprintable() and not set(file) & {"/", "\\", ":"}
+    return plain and 1 <= len(file.encode()) <= _LONGEST_NAME and file not in (".", "..")
+
+
+def _check_ranges(where: str, tensors: Sequence[Tensor]) -> None:
+    """Raises ModelError for names that occur twice, and for tensors that overlap without being the same bytes."""
+    if len({tensor.name for tensor in tensors}) < len(tensors):
+        raise ModelError(f"{where} says that two of its tensors have the same name.")
+    ranges = sorted({(tensor.file, tensor.offset, tensor.nbytes) for tensor in tensors})
+    for (file, offset, nbytes), (next_file, next_offset, _) in pairwise(ranges):
+        if file == next_file and offset + nbytes > next_offset:
+            raise ModelError(f"{where} says that tensors overlap in {shown(file)}.")
+
+
+def _check_metadata(where: str, manifest: Manifest) -> Geometry:
+    """The sizes that the metadata give."""
+    if manifest.format == "gguf":
+        if len(manifest.metadata) > MOST_KEYS // 2:  # a span file has some more
+            raise ModelError(f"{where} says that it has {len(manifest.metadata)} keys.")
+        for key, entry in manifest.metadata.items():
+            if not _is_entry(key, entry) or not _is_bounded(manifest.architecture, key, entry[1]):
+                raise ModelError(f"{where} cannot have the metadata {shown(key)} that it has.")
+        if manifest.metadata.get("general.architecture", (None, ""))[1] != manifest.architecture:
+            raise ModelError(f"{where} says another architecture than its metadata.")
+        return gguf.geometry(where, manifest.metadata, manifest.tensors)
+    config = manifest.metadata.get("config")
+    if not isinstance(config, dict) or len(manifest.metadata) > 1:
+        raise ModelError(f"{where} has other metadata than a config.json.")
+    sizes = huggingface.geometry(f"{where}/{huggingface.CONFIG}", config)
+    if manifest.architecture != families.field(where, config, "model_type"):
+        raise ModelError(f"{where} says another architecture than its config.json.")
+    return sizes
+
+
+def _is_bounded(architecture: str, key: str, value: Any) -> bool:
+    """Whether llama.cpp can be given this value of a key without allocating or opening what nobody expects."""
+    if key == "general.alignment":
+        return is_alignment(value)
+    if key.startswith("split."):  # llama.cpp would open files beside the span file
+        return key != "split.count" or value in (0, 1)
+    if key.startswith((f"{architecture}.attention.key_length_", f"{architecture}.attention.value_length_")):
+        return False  # other sizes for some layers, which none of our architectures has
+    if key.startswith(f"{architecture}."):
+        each = value if isinstance(value, list) else [value]
+        return all(isinstance(item, str) or -_MOST_VALUE <= item <= 1e15 for item in each) and all(
+            item <= _MOST_VALUE for item in each if isinstance(item, int)
+        )
+    return not key.startswith("tokenizer.")  # nodes have no tokenizer
+
+
+def _is_entry(key: str, entry: Any) -> bool:
+    """Whether this is `[value types, value]`, and the value of these types."""
+    match entry:
+        case [["ARRAY", str(kind)], [_, *_] as items] if len(items) <= LONGEST_VALUE:
+            return len(key.encode()) <= _LONGEST_NAME and all(_is_value(kind, item) for item in items)
+        case [[str(kind)], item]:
+            return len(key.encode()) <= _LONGEST_NAME and _is_value(kind, item)
+    return False
+
+
+def _is_value(kind: str, value: Any) -> bool:
+    if kind in _INTEGERS:
+        least = 0 if kind[0] == "U" else -(1 << _INTEGERS[kind])
+        return type(value) is int and least <= value < 1 << _INTEGERS[kind]
+    if kind in ("FLOAT32", "FLOAT64"):
+        return type(value) in (int, float) and abs(value) < 3.4e38
+    if kind == "STRING":
+        return isinstance(value, str) and len(value.encode()) <= LONGEST_VALUE
+    return kind == "BOOL" and isinstance(value, bool)
