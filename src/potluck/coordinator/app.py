@@ -88,6 +88,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         int(time.time()),
         accounts.claim,
         pool,
+        manifest.vocabulary,
     )
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)

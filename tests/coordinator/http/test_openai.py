@@ -97,10 +97,22 @@ def make_swarm(*served: str) -> SwarmService:
     return compose_swarm(terms, swarm, reception(), width=4, vocabulary=256)
 
 
-def make_app(generate: Generate | None = None, claim: Callable[[Request, Priority], Claim] = claim_of_all) -> Starlette:
-    """generate: makes the answers; None: the script that was played last does."""
-    encoder = PlainEncoder(Bytes(), ChatTemplate(None))
-    service = Service(generate or (lambda job: played[-1](job)), Bytes(), encoder, "tiny", CONTEXT, 1, claim)
+def make_app(
+    generate: Generate | None = None,
+    claim: Callable[[Request, Priority], Claim] = claim_of_all,
+    embedded: int = 256,
+) -> Starlette:
+    """generate: makes the answers; None: the script that was played last does. embedded: the ids of the model itself."""
+    service = Service(
+        generate or (lambda job: played[-1](job)),
+        Bytes(),
+        PlainEncoder(Bytes(), ChatTemplate(None)),
+        "tiny",
+        CONTEXT,
+        1,
+        claim,
+        embedded=embedded,
+    )
     return Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
 
 
@@ -616,5 +628,24 @@ def test_prompts_that_are_echoed_are_read_once_for_all_answers(script: Callable[
             asked = completion(prompt=["ab", "cd"], n=2, echo=True)
             choices = (await http.post(COMPLETION, json=asked)).json()["choices"]
             assert [choice["text"] for choice in choices] == ["abhello", "abhello", "cdhello", "cdhello"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("completions", {"prompt": "z"}, "prompt"),
+        ("completions", {"prompt": [122]}, "prompt"),
+        ("completions", {"prompt": "A", "logit_bias": {"122": 1}}, "logit_bias"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "z"}]}, "messages"),
+    ],
+)
+def test_tokens_that_only_the_tokenizer_has_reach_no_node(path: str, body: dict[str, object], param: str) -> None:
+    async def test() -> None:
+        async with client(make_app(embedded=122)) as one:
+            reply = await one.post(f"/v1/{path}", json={"model": "tiny", **body})
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == param
 
     run(test())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -47,6 +48,7 @@ class Service:
 
     tokenizer: for single tokens; encoder: for texts and chats, which may take long and are therefore read in the pool.
     created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
+    embedded: how many ids the model itself knows. A tokenizer may have more, which no node could run.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
@@ -57,6 +59,7 @@ class Service:
     created: int
     claim: Callable[[Request, Priority], Claim] = claim_of_all
     pool: Pool = field(default_factory=Pool)
+    embedded: int = sys.maxsize
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
@@ -105,7 +108,7 @@ class Service:
             )
         encode = partial(self.encoder.of_chat, asked.messages, options, most=self.context)
         try:
-            return await self.pool.of(request, encode)
+            return self._known(await self.pool.of(request, encode), "messages")
         except TooManyTokens as error:
             raise self._too_long(error.count, "messages") from error
 
@@ -162,8 +165,16 @@ class Service:
         into the context.
         """
         if isinstance(prompt, str):
-            return await self.pool.of(request, partial(self.encoder.of_text, prompt, most=self.context))
-        return checked_tokens(prompt, self.tokenizer, param)
+            return self._known(
+                await self.pool.of(request, partial(self.encoder.of_text, prompt, most=self.context)), param
+            )
+        return self._known(checked_tokens(prompt, self.tokenizer, param), param)
+
+    def _known(self, tokens: list[int], param: str) -> list[int]:
+        """Raises RequestError when the model has no row for a token that its tokenizer has."""
+        if max(tokens, default=0) >= self.embedded:
+            raise RequestError(f"{param} has a token that the model does not know: {max(tokens)}.", param=param)
+        return tokens
 
     async def _grammar(self, request: Request, asked: Common) -> Grammar | None:
         """The grammar that the answer must follow."""
@@ -187,7 +198,8 @@ class Service:
 
     def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
         """The parameters of so many answers."""
-        params, vocabulary = [asked.sampling(choice) for choice in range(choices)], self.tokenizer.vocabulary
+        params = [asked.sampling(choice) for choice in range(choices)]
+        vocabulary = min(self.tokenizer.vocabulary, self.embedded)
         bias = params[0].logit_bias
         if max(bias, default=-1) >= vocabulary:
             raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
