@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from bench.prompts import Prompts
 from bench.record import Figure, Measure, below
 from bench.report import Report, options_parser
 from bench.rounds import percentile
-from bench.streams import all_gaps, ask, open_client
+from bench.streams import ask, open_client
 from bench.swarms import pin, temporary_cache
 from potluck.client import split_invite
 from potluck.errors import LinkClosed
@@ -48,6 +49,8 @@ STREAMS, PROMPT, TOKENS = 10, 16, 100
 ATTACKER = Path(__file__).parent / "attacker.py"
 SERVE = {"private": ["--host", "127.0.0.1"], "open": ["--open", "--host", "127.0.0.1"], "local": ["--local"]}
 LOOK_S = 0.1
+WARM_S = 2.0
+"""Until all streams generate: beside prompts that begin at once, the first tokens come late."""
 
 P95 = Measure("p95 between tokens over quiet", "ratio")
 PAUSE = Measure("longest pause", "ms")
@@ -78,9 +81,11 @@ class Under:
 class Noticed:
     """What others noticed in one part of the run."""
 
-    gaps: list[float] = field(default_factory=list)
+    pauses: list[tuple[float, float]] = field(default_factory=list)
+    """The moment of each token but the first of its answer, and the seconds since the one before."""
     asked: list[float] = field(default_factory=list)
     joined: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
     memory: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
@@ -96,7 +101,8 @@ async def streaming(under: Under, prompts: Prompts, noticed: Noticed) -> AsyncIt
             client.headers["Authorization"] = f"Bearer {under.keys[0]}"
             while not stopping:
                 [prompt] = prompts.take(1, PROMPT)
-                noticed.gaps += all_gaps([await ask(client, under.model, prompt, TOKENS)])
+                answer = await ask(client, under.model, prompt, TOKENS)
+                noticed.pauses += [(later, later - sooner) for sooner, later in pairwise(answer.moments)]
 
     tasks = [asyncio.create_task(again()) for _ in range(STREAMS)]
     try:
@@ -154,8 +160,8 @@ async def besiege(under: Under, names: Sequence[str], seconds: float, prompts: P
     """Let attackers loose (none: a quiet time), and note what others notice until the attackers have ended."""
     noticed, coordinator = Noticed(), psutil.Process(under.swarm.coordinator.popen.pid)
     async with streaming(under, prompts, noticed):
-        await asyncio.sleep(1.0)  # until all ten generate
-        noticed.gaps.clear()
+        await asyncio.sleep(WARM_S)
+        begin = time.perf_counter()
         watching = [
             asyncio.create_task(work)
             for work in (
@@ -170,6 +176,7 @@ async def besiege(under: Under, names: Sequence[str], seconds: float, prompts: P
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+    noticed.gaps = [gap for moment, gap in noticed.pauses if moment - gap > begin]
     return noticed
 
 

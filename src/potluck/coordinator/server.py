@@ -22,7 +22,7 @@ from potluck.webserver.seats import Seats
 from potluck.webserver.server import BoundedServer, bounded_config, most_connections
 from potluck.wire.codec import MAX_FRAME
 
-_MOST_STRANGERS = 768
+_MOST_STRANGERS = 512
 """The most connections of clients that have not shown a key, and of nodes that were not admitted."""
 _MOST_OF_HOUSEHOLD = 256
 """The most of these from one address, or from one network of IPv6."""

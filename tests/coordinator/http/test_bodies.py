@@ -6,6 +6,7 @@ import pytest
 from kit.runner import run
 from kit.waiting import until
 from potluck.coordinator.http.bodies import Bodies, Shares
+from potluck.errors import RequestError
 
 PART = 10 << 10
 """Bodies of more than six of these have to wait."""
@@ -38,6 +39,32 @@ def test_the_oldest_body_of_an_account_always_goes_on() -> None:
     assert not shares.fits("anna", second, 5 * PART)
     shares.end("anna", first)
     assert shares.fits("anna", second, 1000 * PART)
+
+
+def test_the_unfinished_bodies_of_an_account_are_counted() -> None:
+    shares = Shares()
+    bodies = [shares.begin("anna") for _ in range(33)]
+    assert [shares.may_go_on("anna", body) for body in bodies] == [True] * 32 + [False]
+    assert shares.may_go_on("bert", shares.begin("bert"))
+    shares.end("anna", bodies[0])
+    assert shares.may_go_on("anna", bodies[-1])
+
+
+def test_too_many_unfinished_bodies_are_refused() -> None:
+    async def test() -> None:
+        bodies = Bodies()
+        clients = [Client(bodies, "anna") for _ in range(33)]
+        for client in clients:
+            client.send(1)
+        await until(lambda: any(client.task.done() for client in clients))
+        [refused] = [client for client in clients if client.task.done()]
+        with pytest.raises(RequestError, match="More than 32 requests"):
+            await refused.task
+        for client in clients:
+            client.send(1, more=False)
+        await asyncio.gather(*(client.task for client in clients if client is not refused))
+
+    run(test())
 
 
 class Client:

@@ -102,7 +102,7 @@ def make_app(
     claim: Callable[[Request, Priority], Claim] = claim_of_all,
     embedded: int = 256,
 ) -> Starlette:
-    """generate: makes the answers; None: the script that was played last does. embedded: the ids of the model itself."""
+    """generate: makes the answers; None: the script that was played last does. embedded: ids of the model itself."""
     service = Service(
         generate or (lambda job: played[-1](job)),
         Bytes(),

@@ -8,18 +8,25 @@ from contextlib import contextmanager
 
 from starlette.types import Message, Receive
 
-_MOST_BYTES = 32 << 20
+from potluck.errors import RequestError
+
+_MOST_BYTES = 8 << 20
 """The bytes of all bodies that are being received."""
 
+_MOST_UNFINISHED = 32
+"""The bodies of one account that have begun and not ended. The server itself may have read 256 KiB more of each."""
 _SHORT = 64 << 10
 """The bytes of a body that need not wait. The server itself buffers as much for each request."""
 
+_RETRY_S = 1.0
+
 
 class Body:
-    """A body that is being received, with the bytes of it that have come."""
+    """A body that is being received, with the bytes of it that have come, and whether there are more to come."""
 
     def __init__(self) -> None:
         self.size = 0
+        self.unfinished = False
 
 
 class Shares:
@@ -37,6 +44,11 @@ class Shares:
         body = Body()
         self._bodies.setdefault(whose, {})[body] = None
         return body
+
+    def may_go_on(self, whose: Hashable, body: Body) -> bool:
+        """Note that more of a body is to come. Returns False if too many of the account's bodies are unfinished."""
+        body.unfinished = True
+        return sum(one.unfinished for one in self._bodies[whose]) <= _MOST_UNFINISHED
 
     def fits(self, whose: Hashable, body: Body, more: int) -> bool:
         """Whether a body may grow by more bytes now."""
@@ -69,6 +81,9 @@ class Bodies:
             await self._grow(whose, body, len(message.get("body", b"")))
             if not message.get("more_body", False):
                 self._end(whose, body)
+            elif not self._shares.may_go_on(whose, body):
+                text = f"More than {_MOST_UNFINISHED} requests of this account or address are being received."
+                raise RequestError(text, status=429, code="rate_limit_exceeded", retry_s=_RETRY_S)
             return message
 
         try:
