@@ -15,6 +15,7 @@ from potluck.webserver.seats import Seats
 from potluck.webserver.server import BoundedServer, bounded_config
 
 MOST_MESSAGE = 1 << 20
+read_bodies = asyncio.Event()
 
 
 class Served:
@@ -82,11 +83,15 @@ class _Server(BoundedServer):
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers a request with the length of its body, and returns each message of a web-socket.
 
-    "/vouched" stands for an application that knows its caller, and "/large" has an answer that fills all buffers.
+    "/vouched" stands for an application that knows its caller, "/proven" for one that knows a key, and "/large" has an
+    answer that fills all buffers. "/late" reads no body before the test sets `read_bodies`.
     """
     if scope["path"] == "/vouched":
         vouch_for(scope)
+    if scope["path"] == "/proven":
         note_proven(scope)
+    if scope["path"] == "/late":
+        await read_bodies.wait()
     await (_echo_socket if scope["type"] == "websocket" else _answer)(scope, receive, send)
 
 

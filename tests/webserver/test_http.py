@@ -7,7 +7,7 @@ import pytest
 
 from kit.runner import run
 from kit.waiting import until
-from kit.webserver import echo, serving
+from kit.webserver import echo, read_bodies, serving
 from potluck.webserver.http import HEAD_S, MOST_HEAD
 from potluck.webserver.seats import Seats
 
@@ -106,6 +106,50 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
         return await reader.read()
     except ConnectionError:
         return b""
+
+
+def test_the_servers_own_waiting_is_not_held_against_a_body() -> None:
+    async def test() -> None:
+        read_bodies.clear()
+        async with serving(echo) as served:
+            reader, writer = await served.dial()
+            writer.write(b"POST /late HTTP/1.1\r\ncontent-length: 100001\r\n\r\n" + bytes(100_000))
+            protocol: Any = (await served.only()).get_protocol()
+            await until(lambda: protocol._received == 100_000)
+            for _ in range(20):
+                served.pass_time(10)
+            read_bodies.set()
+            await until(lambda: not protocol.flow.read_paused)
+            served.pass_time(5)
+            writer.write(b"x")
+            assert b"100001" in await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+
+    run(test())
+
+
+def test_those_without_a_key_may_not_ask_too_often() -> None:
+    async def test() -> None:
+        async with serving(echo) as served:
+            ask = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n"
+            answers = [await served.say(ask) for _ in range(410)]
+            assert all(b" 200 " in answer for answer in answers[:400])
+            assert answers[-1] == b""
+            with_key = b"GET /vouched HTTP/1.1\r\nauthorization: x\r\nconnection: close\r\n\r\n"
+            assert b" 200 " in await served.say(with_key)
+            served.pass_time(1)
+            assert b" 200 " in await served.say(ask)
+
+    run(test())
+
+
+def test_those_with_a_key_may_ask_often() -> None:
+    async def test() -> None:
+        async with serving(echo) as served:
+            for _ in range(500):
+                assert b" 200 " in await served.say(b"GET /vouched HTTP/1.1\r\nconnection: close\r\n\r\n")
+
+    run(test())
 
 
 def test_who_does_not_read_is_cut_off() -> None:

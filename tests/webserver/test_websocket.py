@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from kit.runner import run
 from kit.waiting import until
 from kit.webserver import MOST_MESSAGE, Served, echo, serving
-from potluck.webserver.websocket import STRANGER_MESSAGE
+from potluck.webserver.websocket import PROVEN_MESSAGE, STRANGER_MESSAGE
 
 UPGRADE = (
     b"GET /%s HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
@@ -33,7 +33,9 @@ async def upgraded(served: Served, path: bytes = b"") -> tuple[asyncio.StreamRea
     return reader, writer
 
 
-@pytest.mark.parametrize(("path", "size"), [("", STRANGER_MESSAGE), ("vouched", MOST_MESSAGE)])
+@pytest.mark.parametrize(
+    ("path", "size"), [("", STRANGER_MESSAGE), ("proven", PROVEN_MESSAGE), ("vouched", MOST_MESSAGE)]
+)
 def test_messages_are_bounded_and_those_of_strangers_more(path: str, size: int) -> None:
     async def test() -> None:
         async with serving(echo) as served:
@@ -75,6 +77,30 @@ def test_a_flood_of_pings_ends_the_connection(path: bytes) -> None:
             assert len(await rest(reader)) < 100_000
             assert len(served.guard.seats) == 0
             writer.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize(("path", "count"), [(b"", 17), (b"vouched", 20_000)])
+def test_a_flood_of_tiny_messages_ends_the_connection(path: bytes, count: int) -> None:
+    async def test() -> None:
+        async with serving(echo) as served:
+            reader, writer = await upgraded(served, path)
+            writer.write(frame(BINARY, 0) * count)
+            assert len(await rest(reader)) < 2 * count
+            assert len(served.guard.seats) == 0
+            writer.close()
+
+    run(test())
+
+
+def test_messages_now_and_then_are_no_flood() -> None:
+    async def test() -> None:
+        async with serving(echo) as served, connect(f"ws://127.0.0.1:{served.port}/") as socket:
+            for _ in range(100):
+                await socket.send(b"x")
+                assert await socket.recv() == b"x"
+                served.pass_time(0.5)
 
     run(test())
 

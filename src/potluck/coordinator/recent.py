@@ -38,8 +38,5 @@ class Recent(Generic[K, V]):
         """The key's value, if it has one, which is forgotten now."""
         return self._values.pop(key, None)
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._values
-
     def __len__(self) -> int:
         return len(self._values)

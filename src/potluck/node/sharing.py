@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from potluck.models.files import LocalSource
 from potluck.node.upload import Upload
-from potluck.webserver.guard import Guard
+from potluck.webserver.guard import Guard, vouch_for
 from potluck.webserver.seats import Seats
 from potluck.webserver.server import BoundedServer, bounded_config
 
@@ -118,12 +118,14 @@ class Sharing:
         offer = self._offer
         if not _may(request, offer):
             return Response(status_code=401)
+        vouch_for(request.scope)
         return Response(msgspec.json.encode(list(offer.ranges)), media_type="application/json")
 
     async def _give(self, request: Request) -> Response:
         offer = self._offer
         if not _may(request, offer):
             return Response(status_code=401)
+        vouch_for(request.scope)
         found = offer.ranges.get(request.path_params["sha256"])
         if found is None:
             return Response(status_code=404)

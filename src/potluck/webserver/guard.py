@@ -18,7 +18,12 @@ _STUCK_S = 30.0
 """Seconds for which a client may read nothing of what it was sent."""
 _CLOSING_S = 5.0
 """The same for a connection that is to close when it has read everything."""
+_ENCRYPTED_S = 300.0
+"""The same with TLS, where the buffer that can be seen does not shrink while a slow client reads."""
 _REPORT_S = 10.0
+
+_REQUESTS_PER_S, _BURST = 50.0, 400
+"""The requests without a key, or with a wrong one, that are answered to one household: in a second, and at once."""
 
 GAVE_WAY = "gave way to others"
 
@@ -30,7 +35,7 @@ class Standing:
     """The standing of one connection with its server: its seat, and for how long it has owed something.
 
     owes: returns what the protocol has waited for too long at this time, or "".
-    on_proven: is called when the other end has proven its key.
+    on_proven, on_vouched: are called when the other end has proven its key, and when it may stay.
     """
 
     def __init__(self, guard: Guard, seat: Seat, transport: asyncio.Transport) -> None:
@@ -38,6 +43,9 @@ class Standing:
         self.transport = transport
         self.owes: Callable[[float], str] = lambda _: ""
         self.on_proven: Callable[[], None] = lambda: None
+        self.on_vouched: Callable[[], None] = lambda: None
+        self._is_vouched = False
+        self._encrypted = transport.get_extra_info("sslcontext") is not None
         self._guard = guard
         self._read_at = guard.clock()
         """When the other end last read something, or had read everything."""
@@ -45,11 +53,20 @@ class Standing:
 
     def vouch(self) -> None:
         """Note that the connection has proven who it is."""
+        self._is_vouched = True
         self._guard.seats.vouch(self.seat)
+        self.on_vouched()
 
-    def doubt(self) -> None:
-        """Note that its next request has to prove itself again."""
+    def doubt(self) -> bool:
+        """Note that its next request has to prove itself again. Returns whether it had proven itself."""
+        was_vouched, self._is_vouched = self._is_vouched, False
         self._guard.seats.doubt(self.seat, self._guard.clock())
+        return was_vouched
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the other end has not read all that it was sent. With TLS nobody knows how much is on its way."""
+        return self._encrypted or self.transport.get_write_buffer_size() > 0
 
     def move(self, address: str) -> None:
         """Note the address for which a proxy has opened this connection."""
@@ -68,7 +85,7 @@ class Standing:
         if unread == 0 or unread < self._unread:
             self._read_at = now
         self._unread = unread
-        most_s = _CLOSING_S if self.transport.is_closing() else _STUCK_S
+        most_s = _ENCRYPTED_S if self._encrypted else _CLOSING_S if self.transport.is_closing() else _STUCK_S
         return "did not read their answers" if now - self._read_at > most_s else self.owes(now)
 
 
@@ -80,6 +97,8 @@ class Guard:
         self.clock = clock
         self._standings: dict[Seat, Standing] = {}
         self._cut: Counter[str] = Counter()
+        self._asked: dict[str, float] = {}
+        """For each household, the time at which strangers of it may again send _BURST requests at once."""
         self._reported = clock()
 
     def enter(self, transport: asyncio.Transport, address: str) -> Standing:
@@ -103,12 +122,22 @@ class Guard:
         self.leave(standing)
         standing.transport.abort()
 
+    def note_request(self, standing: Standing) -> None:
+        """Note a request for which nobody vouched."""
+        now, home = self.clock(), standing.seat.household
+        self._asked[home] = max(self._asked.get(home, now), now) + 1 / _REQUESTS_PER_S
+
+    def asks_too_often(self, standing: Standing) -> bool:
+        """Whether strangers of this household have sent so many requests that the next one is not answered."""
+        return self._asked.get(standing.seat.household, 0.0) - self.clock() > _BURST / _REQUESTS_PER_S
+
     def sweep(self) -> None:
         """End what is overdue, and from time to time log what was ended."""
         now = self.clock()
         for standing in list(self._standings.values()):
             if reason := standing.overdue(now):
                 self.cut(standing, reason)
+        self._asked = {home: until for home, until in self._asked.items() if until > now}
         if self._cut and now - self._reported >= _REPORT_S:
             told = ", ".join(f"{count} {reason}" for reason, count in self._cut.most_common())
             log.warning("Connections were closed: %s. %d are open.", told, len(self.seats))

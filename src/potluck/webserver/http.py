@@ -47,6 +47,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_since: float | None = None
         self._body_since: float | None = None
         self._refused_since: float | None = None
+        self._looked: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -107,30 +108,47 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unparsed, self._head_since, self._body_since = 0, None, self._guard.clock()
+        if self._guard.asks_too_often(self.standing) and not any(name == b"authorization" for name, _ in self.headers):
+            self.standing.cut("asked too often")
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
         self._received += len(body)
-        super().on_body(body)
+        if not self.transport.is_closing():
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unparsed, self._body_since = 0, None
+        if self.cycle is None or self.transport.is_closing():  # it was cut when its head was complete
+            return
+        if self.cycle.response_complete:
+            self._head_since = self._guard.clock()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        self.standing.doubt()
-        if not self.pipeline:
+        if not self.standing.doubt():
+            self._guard.note_request(self.standing)
+        if not self.pipeline and self._body_since is None:
             self._head_since = self._guard.clock()
         super().on_response_complete()
+
+    @property
+    def _reads_on(self) -> bool:
+        """Whether the client may still be reading the latest answer."""
+        return self.cycle is not None and self.standing.has_unread
 
     def _owes(self, now: float) -> str:
         if self._refused_since is not None:
             return "did not close" if now - self._refused_since > _LINGER_S else ""
-        unread = self.transport.get_write_buffer_size()
-        if not unread and self._head_since is not None and now - self._head_since > HEAD_S:
+        passed_s, self._looked = now - (self._looked or now), now
+        if self._head_since is not None and now - self._head_since > HEAD_S and not self._reads_on:
             return "did not send the head of a request in time"
-        if self._body_since is None or self.flow.read_paused:  # paused: it is we who do not take more
+        if self._body_since is None:
+            return ""
+        if self.flow.read_paused:  # it is we who do not take more
+            self._body_since += passed_s
             return ""
         most_s = _BODY_S + self._received / _LEAST_RATE
         return "did not send the body of a request in time" if now - self._body_since > most_s else ""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -32,6 +34,7 @@ class BoundedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
         super().__init__(config)
         self._guard = guard
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # strangers can cause any number of its warnings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen as uvicorn does, but leave clients less time for the handshake of TLS, before which nothing is known
@@ -73,6 +76,7 @@ def most_connections() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
+        with suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
     return (_MOST if soft == resource.RLIM_INFINITY else min(soft, _MOST)) - _RESERVED

@@ -12,12 +12,18 @@ from potluck.webserver.guard import Standing, stand
 
 STRANGER_MESSAGE = 64 << 10
 """The most bytes of a message from a node that has not proven its key yet."""
+PROVEN_MESSAGE = 256 << 10
+"""The same for one that is not admitted yet. It echoes what measures its link."""
+_MOST_OF_STRANGER, _MOST_OF_NODE = 16, 1 << 14
+"""The messages of a stranger and of a node between two looks at it. A stranger says hello and echoes three pings."""
+_MOST_DROPPED = 64 << 10
+"""The bytes of messages that are read after the socket was closed at this end."""
 _MOST_CONTROLS = 32
 """The pings and pongs that a web-socket may send between two looks at it."""
 _MOST_FRAGMENTS = 1024
 """The most fragments of a message. Nodes send none; a proxy may cut a long message."""
-_SLICE = 4 << 10
-"""The bytes of a stranger that are parsed before the bounds are checked."""
+_SLICE, _SLICE_OF_NODE = 4 << 10, 64 << 10
+"""The bytes of a stranger and of a node that are parsed before the bounds are checked."""
 _CLOSING_S = 2.0
 
 
@@ -29,25 +35,30 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = _CLOSING_S
         self._standing = standing
         self._controls = 0
-        self._looked = False
+        self._messages = 0
+        self._dropped = 0
         self._pongs = b""
         """The latest answers to pings, which wait until the other end reads again."""
         self._strange = True
         self._most_message, self.conn.max_message_size = self.conn.max_message_size, STRANGER_MESSAGE
-        standing.owes, standing.on_proven = self._look, self._trust
+        standing.owes, standing.on_proven, standing.on_vouched = self._look, self._believe, self._trust
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.close_sent:  # it was accepted, and its task begins later
             stand(self.scope, self._standing)  # type: ignore[arg-type]
 
+    def _believe(self) -> None:
+        if self._strange:
+            self.conn.max_message_size = min(PROVEN_MESSAGE, self._most_message or PROVEN_MESSAGE)
+
     def _trust(self) -> None:
-        """Take messages of full length from now on."""
+        """Take messages of full length from now on, and many of them."""
         self._strange = False
         self.conn.max_message_size = self._most_message
 
     def _look(self, _: float) -> str:
-        self._controls = 0
+        self._controls = self._messages = 0
         return ""
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,7 +66,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        step = _SLICE if self._strange else len(data) or 1
+        step = _SLICE if self._strange else _SLICE_OF_NODE
         for begin in range(0, len(data), step):
             super().data_received(data[begin : begin + step])
             if self.transport.is_closing():
@@ -80,6 +91,15 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._controls += 1
         if self._controls == _MOST_CONTROLS:
             self._standing.cut("sent too many pings")
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a message on, unless there are too many: each of them takes room until the application reads it."""
+        self._messages += 1
+        self._dropped += sum(map(len, self.frames)) + 1 if self.close_sent else 0
+        if self._dropped > _MOST_DROPPED or self._messages > (_MOST_OF_STRANGER if self._strange else _MOST_OF_NODE):
+            self._standing.cut("sent too many messages")
+        if not self.transport.is_closing():
+            super().send_receive_event_to_app()
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MOST_FRAGMENTS:

@@ -34,6 +34,7 @@ from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
 from potluck.types import Capacity, Span, Speed
+from potluck.webserver.guard import stand
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
@@ -106,23 +107,48 @@ def test_whoever_only_asks_cannot_work() -> None:
 
 
 def test_those_who_only_ask_stay_strangers_to_the_server() -> None:
+    class Socket:
+        """A node's web-socket as the server gives it."""
+
+        def __init__(self) -> None:
+            self.frames: asyncio.Queue[bytes] = asyncio.Queue()
+            self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def receive(self):
+            return {"type": "websocket.receive", "bytes": await self.frames.get()}
+
+        async def send(self, message) -> None:
+            if "bytes" in message:
+                self.sent.put_nowait(message["bytes"])
+
+    class Noted:
+        """Stands for a connection's standing with the server."""
+
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def on_proven(self) -> None:
+            self.told.append("proven")
+
+        def vouch(self) -> None:
+            self.told.append("vouched for")
+
     async def noted(*, joins: bool) -> list[str]:
-        """What the server is told of a node while it is there."""
-        ours, theirs = MemoryLink.pair()
-        told: list[str] = []
-        stay = make_service().gateway.serve(
-            theirs, on_proven=lambda: told.append("proven"), on_admitted=lambda: told.append("admitted")
-        )
-        task = asyncio.create_task(stay)
-        await introduce(ours, hello(joins=joins))
-        await ours.receive()
-        await ours.close()
-        await task
-        return told
+        socket, standing = Socket(), Noted()
+        scope = {"type": "websocket", "client": ("127.0.0.1", 1)}
+        stand(scope, standing)  # type: ignore[arg-type]
+        socket.frames.put_nowait(b"")  # the server's word for the connection
+        stay = asyncio.create_task(make_service().gateway(scope, socket.receive, socket.send))
+        socket.frames.put_nowait(GREETING)
+        socket.frames.put_nowait(answer(await socket.sent.get(), hello(joins=joins)))
+        await socket.sent.get()
+        stay.cancel()
+        await asyncio.gather(stay, return_exceptions=True)
+        return standing.told
 
     async def test() -> None:
         assert await noted(joins=False) == ["proven"]
-        assert await noted(joins=True) == ["proven", "admitted"]
+        assert await noted(joins=True) == ["vouched for"]
 
     run(test())
 

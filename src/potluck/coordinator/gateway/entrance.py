@@ -12,6 +12,7 @@ from potluck.coordinator.swarm.events import Joined
 from potluck.coordinator.swarm.linkspeed import UNKNOWN
 from potluck.errors import LinkClosed, Refused, WireError
 from potluck.wire.link import Link
+from potluck.wire.messages import Hello
 
 _HELLO_S = 30.0
 """Seconds in which it must have proven who it is, and in which its link is measured."""
@@ -26,15 +27,15 @@ class Entrance:
         self._shut: set[bytes] = set()
         """The keys that were revoked since the coordinator started."""
 
-    async def introduce(self, node: str, link: Link, on_proven: Callable[[], None]) -> Joined:
+    async def introduce(self, node: str, link: Link, on_proven: Callable[[Hello], None]) -> Joined:
         """The node at the other end, proven and measured. Raises WireError, IdentityError, Refused or StoreError.
 
-        on_proven: is called when the node has proven its key and may come in.
+        on_proven: is called when the node has proven its key and the door has let it in.
         """
         try:
             async with asyncio.timeout(_HELLO_S):
                 hello, entry = await self._reception.meet(link)
-                on_proven()
+                on_proven(hello)
                 # Whose owner chose the layers has them whatever its link is like.
                 speed = await probe_link(link, self._clock) if hello.movable else UNKNOWN
         except TimeoutError as error:

@@ -15,6 +15,7 @@ from potluck.coordinator.gateway.stays import Stays
 from potluck.coordinator.members.limits import Limits
 from potluck.coordinator.relay.pending import PendingSteps
 from potluck.coordinator.relay.relay import Answered, Relay
+from potluck.coordinator.relay.trace import Hop
 from potluck.coordinator.sessions.handover import Handover
 from potluck.coordinator.swarm.events import BecameReady, Leaves, Pauses, Progressed, Resized, Resumes
 from potluck.coordinator.swarm.heartbeat import Heartbeat
@@ -111,11 +112,16 @@ class Frames:
             self._send(answered.onward)
         if answered.result is not None:
             self._pending.finish(message.session, message.step, answered.result)
-            suspect = self._suspects.ran(message.session)
-            if suspect in self._nodes:
-                self._heartbeat.ran(suspect, self._relay.clock(), failed=True)
+            if answered.hop is not None and not isinstance(message, Kept):
+                self._clear_up(answered.hop)
         if answered.hop is not None:
             self._meter.note(answered.hop)
+
+    def _clear_up(self, hop: Hop) -> None:
+        """Blame the node that could not run what this step has now got through."""
+        suspect = self._suspects.ran(hop.session, hop.position + hop.rows)
+        if suspect in self._nodes:
+            self._heartbeat.ran(suspect, hop.received, failed=True)
 
     def _fail(self, node: str, message: Failed) -> None:
         """Let a session continue without a node that could not run a step. If the step was to rebuild one, the route
@@ -126,7 +132,7 @@ class Frames:
             return
         # A journal may be short without any fault, and one that pauses has said so.
         if not step.keep and self._nodes[node].state is not NodeState.PAUSED:
-            self._suspects.failed(message.session, node)
+            self._suspects.failed(message.session, node, step.position + step.rows)
         reason = f"{called(self._nodes, node)} could not run a step: {message.reason}"
         if step.keep:
             self._relay.restart(message.session)

@@ -26,6 +26,7 @@ from potluck.coordinator.swarm.swarm import Swarm
 from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireError
 from potluck.webserver.guard import note_proven, vouch_for
 from potluck.wire.link import Link
+from potluck.wire.messages import Hello
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +72,17 @@ class Gateway:
         link = ServerLink(receive, send)
         await link.accept()
         host, _ = scope["client"] or ("", 0)
-        await self.serve(link, host, partial(note_proven, scope), partial(vouch_for, scope))
+        await self.serve(link, host, partial(_believe, scope))
 
     async def serve(
         self,
         link: Link,
         host: str = "",
-        on_proven: Callable[[], None] = lambda: None,
-        on_admitted: Callable[[], None] = lambda: None,
+        on_proven: Callable[[Hello], None] = lambda _: None,
     ) -> None:
         """Serve a node's whole stay, from its greeting to the end of its link. host: the address that it came from.
 
-        on_proven, on_admitted: are called when the node has proven its key, and when it belongs to the swarm.
+        on_proven: is called when the node has proven its key and the door has let it in.
         """
         node, task = f"n{next(self._numbers)}", asyncio.current_task()
         assert task is not None
@@ -91,7 +91,6 @@ class Gateway:
         reason = None
         try:
             if await self._admit(node, link, on_proven):
-                on_admitted()
                 while True:
                     self._frames.take(node, await link.receive())
         except LinkClosed as error:
@@ -112,7 +111,7 @@ class Gateway:
             self._forget(node)  # before the farewell, which a node that does not read would hold up
             await farewell(link, reason)
 
-    async def _admit(self, node: str, link: Link, on_proven: Callable[[], None]) -> bool:
+    async def _admit(self, node: str, link: Link, on_proven: Callable[[Hello], None]) -> bool:
         """Admit a node. Returns whether it joins; one that only asks has then learned what it wanted to know."""
         joined = await self._entrance.introduce(node, link, on_proven)
         if not joined.hello.joins:
@@ -142,3 +141,8 @@ class Gateway:
 
     def _called(self, node: str) -> str:
         return called(self._swarm.nodes, node)
+
+
+def _believe(scope: Scope, hello: Hello) -> None:
+    """Let a node that joins stay even if the server is full of strangers. One that only asks remains one of them."""
+    (vouch_for if hello.joins else note_proven)(scope)

@@ -35,6 +35,7 @@ _FORGIVEN_S = 120.0
 
 
 _MOST_NAPS = 256
+_SHORTEST_NAP_S = 0.01
 
 
 class Naps:
@@ -52,7 +53,7 @@ class Naps:
         """Note the time of a look. Returns whether it comes so late that nobody can be judged yet."""
         held_s = 0.0 if self._looked is None else now - self._looked - LOOK_S
         self._looked = now
-        if held_s > 0:
+        if held_s > _SHORTEST_NAP_S:
             self._naps.append((now, held_s))
         return held_s > 3 * LOOK_S
 
