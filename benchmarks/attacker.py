@@ -22,6 +22,7 @@ MOST_DIALS = 200
 SOURCES = 8
 """The addresses that an attacker has, where the system gives loopback more than one."""
 PING = b"\x89\xfd" + bytes(4) + bytes(125)
+EMPTY = b"\x82\x80" + bytes(4)
 UNFINISHED = struct.pack("!BBQ", 0x82, 0xFF, 16 << 20) + bytes(4)
 """The beginning of a web-socket's frame of 16 MiB."""
 TOKEN = "<|im_start|>"
@@ -117,18 +118,33 @@ async def heads(attacker: Attacker) -> None:
 
 
 async def pings(attacker: Attacker) -> None:
-    """Pings without a pause, whose pongs are not read."""
+    """Pings, and messages without content, without a pause. What comes back is not read."""
 
-    async def once() -> None:
+    async def once(frame: bytes) -> None:
         _, writer = await attacker.upgrade()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         try:
             while attacker.goes_on:
-                await attacker.send(writer, PING * 500)
+                await attacker.send(writer, frame * 500)
         finally:
             writer.transport.abort()
 
-    await attacker.together(8, once)
+    await asyncio.gather(attacker.together(8, lambda: once(PING)), attacker.together(8, lambda: once(EMPTY)))
+
+
+async def requests(attacker: Attacker) -> None:
+    """Requests without a key, many at once on each connection."""
+
+    async def once() -> None:
+        reader, writer = await attacker.dial()
+        try:
+            while attacker.goes_on:
+                await attacker.send(writer, f"GET /health HTTP/1.1\r\nhost: {attacker.host}\r\n\r\n".encode() * 4)
+                await reader.readuntil(b"}")
+        finally:
+            writer.transport.abort()
+
+    await attacker.together(64, once)
 
 
 async def halves(attacker: Attacker) -> None:
@@ -179,7 +195,14 @@ async def schemas(attacker: Attacker) -> None:
     )
 
 
-ATTACKS = {attack.__name__: attack for attack in (tokens, heads, pings, halves, sockets, schemas)}
+async def objects(attacker: Attacker) -> None:
+    """Bodies of 2 MB that become many objects when they are parsed."""
+    parts = '{"":[]},' * 249_000
+    body = f'{{"model": "{attacker.model}", "messages": [{parts}{{}}]}}'.encode()
+    await attacker.together(16, lambda: attacker.ask("POST", "/v1/chat/completions", body, 1.0))
+
+
+ATTACKS = {attack.__name__: attack for attack in (tokens, heads, pings, requests, halves, sockets, schemas, objects)}
 
 
 async def main(arguments: Sequence[str]) -> None:

@@ -35,7 +35,7 @@ from bench.rounds import percentile
 from bench.streams import ask, open_client
 from bench.swarms import pin, temporary_cache
 from potluck.client import split_invite
-from potluck.errors import LinkClosed
+from potluck.errors import LinkClosed, PotluckError
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.sources import open_model
 from potluck.node.introduction import Introduction, expect
@@ -54,7 +54,7 @@ WARM_S = 2.0
 
 P95 = Measure("p95 between tokens over quiet", "ratio")
 PAUSE = Measure("longest pause", "ms")
-MEMORY = Measure("memory of the coordinator", "MiB")
+MEMORY, CHILDREN = Measure("memory of the coordinator", "MiB"), Measure("memory of its children", "MiB")
 JOINED = Measure("a node joins", "s")
 ADMITTED = Measure("another account's token", "s")
 BROKEN = Measure("broken requests", "count")
@@ -87,6 +87,7 @@ class Noticed:
     joined: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     memory: int = 0
+    children: int = 0
     cost: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
@@ -98,7 +99,7 @@ async def streaming(under: Under, prompts: Prompts, noticed: Noticed) -> AsyncIt
 
     async def again() -> None:
         async with open_client(under.swarm.url) as client:
-            client.headers["Authorization"] = f"Bearer {under.keys[0]}"
+            client.headers.update(bearer(under.keys[0]))
             while not stopping:
                 [prompt] = prompts.take(1, PROMPT)
                 answer = await ask(client, under.model, prompt, TOKENS)
@@ -118,30 +119,43 @@ async def ask_once(under: Under, noticed: Noticed) -> None:
     began = time.perf_counter()
     try:
         async with open_client(under.swarm.url) as client:
-            reply = await client.post(
-                "/v1/completions", json=body, headers={"Authorization": f"Bearer {under.keys[1]}"}
-            )
+            reply = await client.post("/v1/completions", json=body, headers=bearer(under.keys[1]))
             reply.raise_for_status()
-        noticed.asked.append(time.perf_counter() - began)
     except httpx.HTTPError as error:
         noticed.broken.append(f"{type(error).__name__}: {error}")
+    finally:  # what has not come by the end has taken at least this long
+        noticed.asked.append(time.perf_counter() - began)
 
 
 async def join_once(under: Under, noticed: Noticed) -> None:
     """Join as a node of one layer does, up to the welcome, and leave. A connection that is lost is tried again."""
-    began = time.perf_counter()
-    while True:
-        try:
-            link = await WebSocketLink.dial(under.swarm.url.replace("http", "ws", 1) + "/node")
-            pins = Pins(Path("/nonexistent"))  # coordinators on loopback are not pinned
-            introduction = Introduction(Identity.fresh(), under.swarm.url, under.invite, pins, print)
-            await introduction.make(link, Hello("siege", "benchmark", "", Span(0, 0), 1 << 40, 1))
-            await expect(link, Welcome)
-            break
-        except LinkClosed:
-            await asyncio.sleep(LOOK_S)
-    noticed.joined.append(time.perf_counter() - began)
-    await link.close()
+    began, link = time.perf_counter(), None
+    try:
+        while link is None:
+            try:
+                link = await dial(under)
+            except LinkClosed:
+                await asyncio.sleep(LOOK_S)
+    except PotluckError as error:
+        noticed.broken.append(f"A node could not join: {error}")
+    finally:
+        noticed.joined.append(time.perf_counter() - began)
+        if link is not None:
+            await link.close()
+
+
+async def dial(under: Under) -> WebSocketLink:
+    """The link of a node that has been welcomed."""
+    link = await WebSocketLink.dial(under.swarm.url.replace("http", "ws", 1) + "/node")
+    pins = Pins(Path("/nonexistent"))  # coordinators on loopback are not pinned
+    introduction = Introduction(Identity.fresh(), under.swarm.url, under.invite, pins, print)
+    await introduction.make(link, Hello("siege", "benchmark", "", Span(0, 0), 1 << 40, 1))
+    await expect(link, Welcome)
+    return link
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 async def repeat(once: Any, under: Under, noticed: Noticed, pause_s: float) -> None:
@@ -152,8 +166,17 @@ async def repeat(once: Any, under: Under, noticed: Noticed, pause_s: float) -> N
 
 async def watch_memory(process: psutil.Process, noticed: Noticed) -> None:
     while True:
-        noticed.memory = max(noticed.memory, process.memory_info().rss)
+        noticed.memory = max(noticed.memory, resident(process))
+        noticed.children = max(noticed.children, sum(map(resident, process.children(recursive=True))))
         await asyncio.sleep(LOOK_S)
+
+
+def resident(process: psutil.Process) -> int:
+    """The bytes of memory of a process; 0 if it has just ended."""
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 async def besiege(under: Under, names: Sequence[str], seconds: float, prompts: Prompts) -> Noticed:
@@ -199,6 +222,7 @@ def figures(case: str, noticed: Noticed, quiet: Noticed) -> list[Figure]:
         P95.of(case, p95 / quiet_p95, below(2.0)),
         PAUSE.of(case, 1000 * max(noticed.gaps), below(500)),
         MEMORY.of(case, (noticed.memory - quiet.memory) / (1 << 20), below(64)),
+        CHILDREN.of(case, max(0, noticed.children - quiet.children) / (1 << 20)),
         JOINED.of(case, max(noticed.joined), below(5.0)),
         ADMITTED.of(case, max(noticed.asked), below(1.0)),
         BROKEN.of(case, len(noticed.broken), below(1)),

@@ -22,7 +22,7 @@ from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span
 
 ATTACKER = Path(__file__).parents[2] / "benchmarks" / "attacker.py"
-ATTACKS = ("tokens", "heads", "pings", "halves", "sockets", "schemas")
+ATTACKS = ("tokens", "heads", "pings", "requests", "halves", "sockets", "schemas", "objects")
 MOST_GROWTH = 64 << 20
 DESCRIPTORS = 300
 
