@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import psutil
 
-MOST_DIALS = 200
+MOST_DIALS = 500
 SOURCES = 8
 """The addresses that an attacker has, where the system gives loopback more than one."""
 PING = b"\x89\xfd" + bytes(4) + bytes(125)
@@ -43,14 +43,17 @@ class Attacker:
         self._key = key
         self._end = time.monotonic() + seconds
         self.cost = Cost()
+        self._slot = 0.0
+        """The moment of the latest connection."""
 
     @property
     def goes_on(self) -> bool:
         return time.monotonic() < self._end
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        self._slot = max(self._slot, time.monotonic()) + 1 / MOST_DIALS
+        await asyncio.sleep(self._slot - time.monotonic())
         self.cost.dials += 1
-        await asyncio.sleep(1 / MOST_DIALS)
         source = f"127.0.0.{2 + self.cost.dials % SOURCES}" if sys.platform == "linux" else "127.0.0.1"
         return await asyncio.open_connection(self.host, self.port, local_addr=(source, 0))
 
