@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from msgspec.structs import replace
 
 from potluck.errors import ModelError
 from potluck.models.files import MOST_TENSORS, Stored, check_shape

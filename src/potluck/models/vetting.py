@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -75,39 +76,41 @@ def vet(manifest: Manifest) -> None:
         raise ModelError(f"{name} says that it has {len(manifest.tensors)} tensors.")
     format_of = {"gguf": (ggml_bytes, gguf.layer_of), "huggingface": (array_bytes, huggingface.layer_of)}
     for tensor in manifest.tensors:
-        _check_tensor(name, manifest.layers, tensor, *format_of[manifest.format])
+        if fault := _fault(manifest.layers, tensor, *format_of[manifest.format]):
+            raise ModelError(f"{name} cannot have the tensor {shown(tensor.name)}, because {fault}.")
     _check_ranges(name, manifest.tensors)
     if manifest.geometry != _check_metadata(name, manifest):
         raise ModelError(f"{name} says other sizes of itself than its metadata.")
 
 
-def _check_tensor(
-    where: str,
+def _fault(
     layers: int,
     tensor: Tensor,
     bytes_of: Callable[[str, tuple[int, ...]], int],
     layer_of: Callable[[str], int | None],
-) -> None:
-    told = f"{where} cannot have the tensor {shown(tensor.name)}"
+) -> str | None:
+    """Why there can be no such tensor; None if there can."""
     longest = _LONGEST_GGUF_NAME if bytes_of is ggml_bytes else _LONGEST_NAME
     if not tensor.name.isprintable() or not 1 <= len(tensor.name.encode()) <= longest:
-        raise ModelError(f"{told}, because no tensor has such a name.")
+        return "no tensor has such a name"
     if not _is_plain(tensor.file):
-        raise ModelError(f"{told}, because {shown(tensor.file)} is not the name of a file.")
+        return f"{shown(tensor.file)} is not the name of a file"
     try:
         nbytes = bytes_of(tensor.dtype, tensor.shape)
     except ValueError as error:
-        raise ModelError(f"{told}, because {error}.") from error
+        return str(error)
     if nbytes != tensor.nbytes:
-        raise ModelError(f"{told}, because it says {shown(tensor.nbytes)} bytes and its shape says {nbytes}.")
+        return f"it says {shown(tensor.nbytes)} bytes and its shape says {nbytes}"
     if bytes_of is ggml_bytes and not nbytes:
-        raise ModelError(f"{told}, because it is empty.")
+        return "it is empty"
     if not 0 <= tensor.offset <= _LARGEST_FILE - nbytes:
-        raise ModelError(f"{told}, because its place in the file is beyond all bounds.")
+        return "its place in the file is beyond all bounds"
     if tensor.layer != layer_of(tensor.name) or (tensor.layer or 0) >= layers:
-        raise ModelError(f"{told}, because it is of no layer of this model.")
+        return "it belongs to no layer of this model"
+    return None
 
 
+@lru_cache(maxsize=256)
 def _is_plain(file: str) -> bool:
     """Whether this names a file in the model's own folder."""
     plain = file.isprintable() and not set(file) & {"/", "\\", ":"}
