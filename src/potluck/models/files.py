@@ -114,11 +114,11 @@ MOST_TENSORS = 3 << 15
 
 _MOST_JSON = 128 << 20
 MOST_VALUES = 1 << 22
-"""The most values of a JSON file. The largest tokenizer.json of today has 35 MB and 2 million values."""
+"""The most values of a JSON file. The largest tokenizer.json today has 35 MB and 2 million values."""
 
 
 def shown(name: object) -> str:
-    """A stranger's name as messages show it: short, and on one line."""
+    """A name from a stranger as messages show it: short, and on one line."""
     return repr(str(name)[:100])[1:-1]
 
 
@@ -127,11 +127,11 @@ def check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) > MOST_DIMENSIONS:
         raise ValueError(f"it has {len(shape)} dimensions")
     if not all(0 <= size <= LONGEST_DIMENSION for size in shape):
-        raise ValueError("one of its dimensions is negative, or beyond all bounds")
+        raise ValueError("one of its dimensions is negative or impossibly large")
 
 
 def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """The bytes of an array whose type has a name of safetensors'. Raises ValueError when there can be none."""
+    """The bytes of an array whose type has one of safetensors' names. Raises ValueError when there can be none."""
     if dtype not in ITEM_BYTES:
         raise ValueError(f"its type {dtype[:20]!r} is unknown")
     check_shape(shape)
@@ -141,13 +141,13 @@ def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
 def parse_json(data: bytes | bytearray, most: int = MOST_VALUES) -> Any:
     """Decode JSON from a stranger. Raises ValueError when it is broken, nested deeply, or has about `most` values.
 
-    Values take many times the memory of their text, and Python's decoder ends at the limit of recursion.
+    Values take many times the memory of their text, and Python's decoder fails at the recursion limit.
     """
     if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
         raise ValueError("too many values")
     try:
         value = json.loads(data)
-        if b"\\ud" in data.lower():  # a half of a character, perhaps, which nobody could write again
+        if b"\\ud" in data.lower():  # perhaps half of a character, which cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
@@ -264,7 +264,7 @@ class RangeFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         nbytes = max(0, min(len(buffer), self._size - self._position))
         if nbytes > self._left:
-            raise ModelError(f"{self._files.location}/{self._file} has an index beyond all bounds; fetch it again.")
+            raise ModelError(f"{self._files.location}/{self._file} has an impossibly large index; fetch it again.")
         self._left -= nbytes
         if nbytes:
             buffer[:nbytes] = read(self._files, self._file, self._position, nbytes)

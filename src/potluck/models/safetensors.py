@@ -18,7 +18,7 @@ from potluck.models.files import (
 )
 
 _LONGEST_HEADER = 32 << 20
-"""The format allows 100 MB, but a manifest of so many tensors would be too long for the nodes."""
+"""The format allows 100 MB, but the manifest of so many tensors would be too long for the nodes."""
 
 _VALUES_OF_A_TENSOR = 12
 
@@ -66,7 +66,7 @@ def _stored(name: str, entry: dict[str, Any], data: int) -> Stored:
 
 
 def _is_filled(tensors: list[Stored], begin: int, size: int) -> bool:
-    """Whether the tensors follow each other without gaps and overlaps up to the end of the file, as the format demands.
+    """Whether the tensors follow each other without gaps or overlaps up to the end of the file, as the format demands.
 
     A name that occurs twice leaves a gap.
     """

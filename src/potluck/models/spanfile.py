@@ -150,8 +150,8 @@ def _check_disk(part: Path, pieces: list[Piece]) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free - _SPARE_DISK:
         raise ModelError(
-            f"These layers need {needed >> 20:,} MiB in {part.parent}, but of {free >> 20:,} MiB that are free there "
-            f"{_SPARE_DISK >> 20} have to stay free: make room, or serve fewer layers."
+            f"These layers need {needed >> 20:,} MiB in {part.parent}, but only {free >> 20:,} MiB are free there, "
+            f"and {_SPARE_DISK >> 20} of them must stay free: make room, or serve fewer layers."
         )
 
 

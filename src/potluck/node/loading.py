@@ -38,12 +38,10 @@ _MOST_POSITIONS = 1 << 20
 
 
 class Needs(NamedTuple):
-    """The needs of a span. memory: bytes that it takes with its sessions. download: bytes of the model's files to
-    fetch.
+    """The needs of a span. memory: bytes that it takes with its sessions. download: bytes of the model to fetch.
 
     Bytes that an interrupted run has left are counted, because they have yet to be verified. download is 0 if
-    everything is
-    here.
+    everything is here.
     """
 
     memory: int
@@ -66,8 +64,7 @@ def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Man
     """The manifest of the welcome's model, and the source of its tensors.
 
     Raises ModelError when it cannot be read or differs, SpanError when it has fewer layers, TicketExpired when the
-    node's
-    link is gone.
+    node's link is gone.
     """
     with _opened(url, model, welcome) as (manifest, source):
         if manifest.digest != welcome.model:

@@ -1,4 +1,4 @@
-"""Decides who may join, for every node that has proven its key."""
+"""Decides which of the nodes that have proven their keys may join."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from potluck.wire.identity import fingerprint
 log = logging.getLogger(__name__)
 
 _NOTED_S = 60.0
-"""A node that comes again sooner is not noted anew, so that nodes that come and go keep no disk busy."""
+"""A node that comes back sooner is not noted again, so that nodes that come and go do not keep the disk busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The coordinator's knowledge of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
+    """What the coordinator knows of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
 
     account: str
     trusted: bool
@@ -61,7 +61,7 @@ class StoreDoor:
         self._invites = invites
         self._clock = clock
         self._lock = threading.Lock()
-        """Guards against nodes of one key that come at the same time: only one of them is new."""
+        """Guards against nodes with the same key that come at the same time: only one of them is new."""
 
     def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         now = self._clock()
