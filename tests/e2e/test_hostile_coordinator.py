@@ -136,15 +136,15 @@ ATTACKS: dict[str, tuple[Callable[[Manifest], Callable[[str, str], Reply]], str]
     ),
     "an alignment of 2^31": (
         with_manifest(lambda true: with_metadata(true, "general.alignment", ["UINT32"], 1 << 31)),
-        "cannot have the metadata general.alignment",
+        "has an impossible value for general.alignment",
     ),
     "heads of 2^20 numbers": (
         with_manifest(lambda true: with_metadata(true, "llama.attention.key_length", ["UINT32"], 1 << 20)),
-        "llama.attention.key_length, which is no number from 1 to 8192",
+        "llama.attention.key_length, which is not a number from 1 to 8192",
     ),
     "a redirect into the owner's network": (
         only(Reply(status=307, headers={"Location": "https://169.254.169.254/latest/meta-data"})),
-        "may lead only to public servers that speak https",
+        "may redirect only to public https servers",
     ),
     "an endless file": (
         with_file(Reply(bytes(1 << 20), 206, endless=True)),

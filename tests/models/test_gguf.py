@@ -191,7 +191,10 @@ def test_nothing_is_fetched_for_which_the_disk_has_no_room(tmp_path, monkeypatch
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
     disk_with(room - 1)
-    with pytest.raises(ModelError, match=r"These layers need 0 MiB in .*make room, or serve fewer layers"):
+    with pytest.raises(
+        ModelError,
+        match=r"These layers need 0 MiB in .*, and 256 of them must stay free: make room, or serve fewer layers",
+    ):
         write_span_file(out, header, pieces, source, no_progress)
     assert source.given == 0
     disk_with(room)

@@ -1,6 +1,7 @@
 """Hugging Face directories: what a manifest says of them, and one sentence for each way to be none."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from kit.checkpoints import needs_torch, save_checkpoint
 from kit.tiny_hf import write_safetensors, write_tiny_hf
 from potluck.errors import IntegrityError, ModelError
-from potluck.models import families
+from potluck.models import families, huggingface
 from potluck.models.arrays import read_array, to_float32
+from potluck.models.files import MOST_TENSORS
 from potluck.models.huggingface import span_tensors
 from potluck.models.sources import LocalSource, local_source, open_model
 from potluck.models.spans import engines_for
@@ -164,6 +166,32 @@ def test_an_index_that_leads_out_of_the_directory_is_refused(model, place):
     change_json(model / INDEX, weight_map={"a": place})
     with pytest.raises(ModelError, match="is not in the same directory"):
         open_model(model)
+
+
+def test_tensors_of_shards_are_counted_even_if_the_index_does_not_name_them(model, monkeypatch):
+    monkeypatch.setattr(huggingface, "MOST_TENSORS", 20)  # of 39
+    places = json.loads((model / INDEX).read_text())["weight_map"]
+    change_json(model / INDEX, weight_map={places[name]: places[name] for name in places})
+    with pytest.raises(ModelError, match="tiny holds more than"):
+        open_model(model)
+
+
+def test_an_index_of_too_many_files_is_refused_before_they_are_looked_for(model):
+    change_json(model / INDEX, weight_map={str(number): f"{number}.safetensors" for number in range(1025)})
+    with pytest.raises(ModelError, match="names 1025 files, which is more than 1024"):
+        open_model(model)
+
+
+def test_a_directory_with_as_many_tensors_as_there_can_be_is_read_and_one_with_more_is_refused(model):
+    for count, outcome in (
+        (MOST_TENSORS, nullcontext()),
+        (MOST_TENSORS + 1, pytest.raises(ModelError, match="tiny holds more than 98,304 tensors")),
+    ):
+        names = ["model.norm.weight", *(f"model.layers.{number % 4}.{number}" for number in range(1, count))]
+        write_safetensors(model / "model.safetensors", dict.fromkeys(names, np.zeros(1, np.float16)))
+        (model / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "model.safetensors")}))
+        with outcome:
+            assert len(open_model(model).tensors) == count
 
 
 def test_an_index_without_a_map_is_refused(model):

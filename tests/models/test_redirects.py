@@ -103,7 +103,7 @@ class Stream:
 def test_a_connection_that_led_elsewhere_is_closed_before_anything_is_sent():
     stream, look = Stream(), FAR.watch(httpx.URL("https://rebinding.example/"))
     look("connection.connect_tcp.started", {"host": "rebinding.example"})
-    with pytest.raises(ModelError, match="may lead only to public servers"):
+    with pytest.raises(ModelError, match="may redirect only to public https servers"):
         look("connection.connect_tcp.complete", {"return_value": stream})
     assert stream.closed
 
@@ -122,7 +122,7 @@ def test_the_connection_is_looked_at_in_earnest(tmp_path, monkeypatch):
         with closing(CoordinatorSource(server.url)) as source:
             monkeypatch.setattr(source, "_redirects", FAR)
             monkeypatch.setattr(FAR, "check", lambda _: None)
-            with pytest.raises(ModelError, match="may lead only to public servers"):
+            with pytest.raises(ModelError, match="may redirect only to public https servers"):
                 list(source.stream("tiny.gguf", 0, 10))
         assert server.shown
         assert not inner.shown

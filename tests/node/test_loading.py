@@ -200,5 +200,11 @@ def test_a_gguf_model_for_the_wrong_engine_is_refused(model, changes):
 @pytest.mark.parametrize("quantize", [Quantize.NONE, Quantize.INT8])
 def test_a_type_that_llama_cpp_does_not_make_is_refused(tmp_path, quantize):
     manifest = open_model(write_tiny_hf(tmp_path / "tiny"))
-    with pytest.raises(ModelError, match=f"but not {quantize}"):
+    with pytest.raises(ModelError, match=f", not {quantize}"):
         loading.needs(manifest, msgspec.structs.replace(welcome(manifest), quantize=quantize), GIB)
+
+
+def test_a_coordinator_that_names_ever_more_models_fills_no_disk(model, tmp_path):
+    paths = [fetch(write_tiny_gguf(tmp_path / "other.gguf", "llama", layers=4, seed=seed))[1] for seed in range(6)]
+    assert len(set(paths)) == 6
+    assert [path.exists() for path in paths] == [False, False, True, True, True, True]

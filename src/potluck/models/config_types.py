@@ -54,7 +54,7 @@ class _Rope(Struct):
 
 
 class _Converted(Struct):
-    """What is read besides for models that llama.cpp runs."""
+    """What else is read for models that llama.cpp runs."""
 
     intermediate_size: _Count = None
     sliding_window: Annotated[int, Meta(ge=0, le=1 << 30)] | None = None
@@ -72,7 +72,7 @@ class _Converted(Struct):
 
 
 def check_model(where: str, config: dict[str, Any]) -> None:
-    """Raises ModelError when a value that every model has is of the wrong type or beyond all bounds."""
+    """Raises ModelError when a value that every model has is of the wrong type or out of bounds."""
     _check(where, config, _Model)
 
 

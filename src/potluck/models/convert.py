@@ -58,7 +58,7 @@ def model_pieces(manifest: Manifest, quantize: Quantize) -> list[Piece]:
     Raises ModelError when a tensor is missing or has no place in llama.cpp.
     """
     if quantize not in QUANTIZE:
-        raise ModelError(f"llama.cpp's layers can be of the types {', '.join(QUANTIZE)}, but not {quantize}.")
+        raise ModelError(f"llama.cpp's layers can have the types {', '.join(QUANTIZE)}, not {quantize}.")
     family = family_of(manifest)
     families.check(_where(manifest), manifest.metadata["config"], family)
     tensors = _by_name(manifest, family)
@@ -102,7 +102,9 @@ def _by_name(manifest: Manifest, family: families.Family) -> dict[str, Tensor]:
                 "use --engine transformers."
             )
         if not 1 <= len(tensor.shape) <= 2 or not all(tensor.shape):
-            raise ModelError(f"{manifest.name}/{tensor.file} holds {tensor.name}, which is no vector and no matrix.")
+            raise ModelError(
+                f"{manifest.name}/{tensor.file} holds {tensor.name}, which is neither a vector nor a matrix."
+            )
         tensors[name] = tensor
     _check_complete(manifest, family, tensors)
     return tensors

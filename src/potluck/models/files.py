@@ -7,10 +7,11 @@ import io
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from potluck.errors import ModelError
 from potluck.models.manifest import Tensor
@@ -87,8 +88,7 @@ class LocalSource(FileSource):
             raise ModelError(f"{self.folder / file} cannot be read: {error.strerror}.") from error
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Struct, frozen=True, gc=False):
     """A tensor in the words of its file's own index. dtype: safetensors' name; shape: rows first."""
 
     name: str
@@ -109,16 +109,16 @@ ITEM_BYTES = {
 MOST_DIMENSIONS = 8
 LONGEST_DIMENSION = 1 << 40
 
-MOST_TENSORS = 1 << 17
-"""More than any model of today has; one with 671 billion parameters has 92,000."""
+MOST_TENSORS = 3 << 15
+"""DeepSeek-V3, in which each expert of each layer has tensors of its own, has 92,000."""
 
 _MOST_JSON = 128 << 20
 MOST_VALUES = 1 << 22
-"""The most values of a JSON file. The largest tokenizer.json of today has 35 MB and 2 million values."""
+"""The most values of a JSON file. The largest tokenizer.json today has 35 MB and 2 million values."""
 
 
 def shown(name: object) -> str:
-    """A stranger's name as messages show it: short, and on one line."""
+    """A name from a stranger as messages show it: short, and on one line."""
     return repr(str(name)[:100])[1:-1]
 
 
@@ -127,11 +127,11 @@ def check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) > MOST_DIMENSIONS:
         raise ValueError(f"it has {len(shape)} dimensions")
     if not all(0 <= size <= LONGEST_DIMENSION for size in shape):
-        raise ValueError("one of its dimensions is negative, or beyond all bounds")
+        raise ValueError("one of its dimensions is negative or impossibly large")
 
 
 def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """The bytes of an array whose type has a name of safetensors'. Raises ValueError when there can be none."""
+    """The bytes of an array whose type has one of safetensors' names. Raises ValueError when there can be none."""
     if dtype not in ITEM_BYTES:
         raise ValueError(f"its type {dtype[:20]!r} is unknown")
     check_shape(shape)
@@ -141,13 +141,13 @@ def array_bytes(dtype: str, shape: tuple[int, ...]) -> int:
 def parse_json(data: bytes | bytearray, most: int = MOST_VALUES) -> Any:
     """Decode JSON from a stranger. Raises ValueError when it is broken, nested deeply, or has about `most` values.
 
-    Values take many times the memory of their text, and Python's decoder ends at the limit of recursion.
+    Values take many times the memory of their text, and Python's decoder fails at the recursion limit.
     """
     if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
         raise ValueError("too many values")
     try:
         value = json.loads(data)
-        if b"\\ud" in data.lower():  # a half of a character, perhaps, which nobody could write again
+        if b"\\ud" in data.lower():  # perhaps half of a character, which cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
@@ -164,6 +164,10 @@ def read(files: Files, file: str, offset: int, nbytes: int) -> bytes:
 
 def truncated(files: Files, file: str) -> ModelError:
     return ModelError(f"{files.location}/{file} is truncated; fetch it again.")
+
+
+def too_many(files: Files) -> ModelError:
+    return ModelError(f"{files.location} holds more than {MOST_TENSORS:,} tensors.")
 
 
 def read_whole(files: Files, file: str) -> bytes:
@@ -191,16 +195,41 @@ def read_json(files: Files, file: str, most: int = MOST_VALUES) -> dict[str, Any
     return value
 
 
-def sha256(files: Files, file: str, offset: int, nbytes: int, progress: Progress) -> str:
-    """The SHA-256 of a byte range, in hex."""
-    digest = hashlib.sha256()
-    for chunk in files.stream(file, offset, nbytes):
-        digest.update(chunk)
-        progress(len(chunk))
-        nbytes -= len(chunk)
-    if nbytes:
-        raise truncated(files, file)
-    return digest.hexdigest()
+def sha256_each(
+    files: Files, file: str, ranges: Sequence[tuple[int, int]], progress: Progress
+) -> dict[tuple[int, int], str]:
+    """The SHA-256, in hex, of each byte range of a file, which is given as (offset, nbytes). They do not overlap.
+
+    Ranges that touch are streamed as one, because a file may have very many.
+    """
+    digests: dict[tuple[int, int], str] = {}
+    for run in _runs(sorted(ranges)):
+        (begin, _), last = run[0], run[-1]
+        stream, chunk = files.stream(file, begin, sum(last) - begin), memoryview(b"")
+        for offset, nbytes in run:
+            digest, left = hashlib.sha256(), nbytes
+            while left:
+                chunk = chunk or memoryview(next(stream, b""))
+                if not chunk:
+                    raise truncated(files, file)
+                part, chunk = chunk[:left], chunk[left:]
+                digest.update(part)
+                progress(len(part))
+                left -= len(part)
+            digests[offset, nbytes] = digest.hexdigest()
+    return digests
+
+
+def _runs(ranges: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """The ranges, which are in order, with those together that follow each other without a gap."""
+    run: list[tuple[int, int]] = []
+    for each in ranges:
+        if run and sum(run[-1]) != each[0]:
+            yield run
+            run = []
+        run.append(each)
+    if run:
+        yield run
 
 
 class RangeFile(io.RawIOBase):
@@ -235,7 +264,7 @@ class RangeFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         nbytes = max(0, min(len(buffer), self._size - self._position))
         if nbytes > self._left:
-            raise ModelError(f"{self._files.location}/{self._file} has an index beyond all bounds; fetch it again.")
+            raise ModelError(f"{self._files.location}/{self._file} has an impossibly large index; fetch it again.")
         self._left -= nbytes
         if nbytes:
             buffer[:nbytes] = read(self._files, self._file, self._position, nbytes)

@@ -90,7 +90,7 @@ def _number(where: str, metadata: dict[str, Any], key: str, most: int = 1 << 31)
 
 def _within(where: str, key: str, value: Any, most: int) -> int:
     if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is no number from 1 to {most}.")
+        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is not a number from 1 to {most}.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Reads the index of a GGUF file: its metadata, and where its tensors are. A hostile file is refused, and soon.
+"""Reads the index of a GGUF file: its metadata, and where its tensors are. A hostile file is refused quickly.
 
 A file may claim anything, so every count and every length is compared with what is left of the file, or with a bound,
 before anything is read or allocated.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from msgspec.structs import replace
 
 from potluck.errors import ModelError
 from potluck.models.files import MOST_TENSORS, Stored, check_shape
@@ -25,11 +25,11 @@ _MOST_ALIGNMENT = 1 << 16
 MOST_KEYS = 1 << 12
 _LONGEST_NAME = 256
 LONGEST_VALUE = 1 << 16
-"""The most bytes of a string, and items of an array, outside the tokenizer."""
+"""The most bytes of a string, and the most items of an array, outside the tokenizer."""
 _MOST_KEPT = 1 << 21
 """The most bytes of all values outside the tokenizer."""
 _MOST_STRINGS = 1 << 21
-"""The most strings of the tokenizer's arrays. They have lengths of their own, so that each has to be looked at."""
+"""The most strings in the tokenizer's arrays. Each has a length of its own, so each has to be looked at."""
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -50,7 +50,7 @@ Metadata = dict[str, tuple[list[str], Any]]
 
 
 class GgufIndex(NamedTuple):
-    """metadata: without the tokenizer's keys and without empty arrays, which nobody can write again.
+    """metadata: without the tokenizer's keys, and without empty arrays, which cannot be written again.
 
     tensors: their dtypes have GGUF's names, their shapes begin with the row length.
     """
@@ -60,18 +60,18 @@ class GgufIndex(NamedTuple):
 
 
 def ggml_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """The bytes of a tensor whose type has a name of GGUF's. Raises ValueError when there can be none."""
+    """The bytes of a tensor whose type has one of GGUF's names. Raises ValueError when there can be no such tensor."""
     if dtype not in GGMLQuantizationType.__members__:
         raise ValueError(f"its type {dtype[:20]!r} is unknown")
     check_shape(shape)
     block, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType[dtype]]
     if (shape[0] if shape else 1) % block:
-        raise ValueError(f"its rows are no whole number of blocks of {dtype}")
+        raise ValueError(f"its rows are not a whole number of blocks of {dtype}")
     return math.prod(shape) // block * nbytes
 
 
 def is_alignment(value: Any) -> bool:
-    """Whether llama.cpp takes this for the alignment of a file."""
+    """Whether llama.cpp accepts this as the alignment of a file."""
     return isinstance(value, int) and 1 <= value <= _MOST_ALIGNMENT and value & (value - 1) == 0
 
 
@@ -139,7 +139,7 @@ class _Reader:
         self._position += nbytes
 
     def _truncated(self) -> _Broken:
-        return _Broken(f"it has {self._size} bytes, and its index does not end there")
+        return _Broken(f"it has {self._size} bytes, and its index does not end within them")
 
     def _numbers(self, code: str, count: int = 1) -> tuple[Any, ...]:
         return struct.unpack(f"<{count}{code}", self._take(count * struct.calcsize(f"<{code}")))
@@ -223,4 +223,4 @@ class _Reader:
             dtype = GGMLQuantizationType(number).name
             return Stored(name, dtype, shape, offset, ggml_bytes(dtype, shape))
         except ValueError as error:
-            raise _Broken(f"of the tensor {name[:64]!r}, {error}") from error
+            raise _Broken(f"its tensor {name[:64]!r} is impossible: {error}") from error

@@ -29,7 +29,7 @@ _LONGEST_LISTING = 64 << 20
 
 _LEAST_BYTES = 1 << 18
 _LEAST_S = 60.0
-"""A reply that brings less than this number of bytes in this time counts as a broken connection."""
+"""A reply that brings fewer bytes than this in this time counts as a broken connection."""
 
 
 class Pace:
@@ -50,7 +50,7 @@ class Pace:
 class _HttpSource(FileSource):
     """Byte ranges over HTTP. After a broken connection, the download continues where it stopped.
 
-    redirects: where the server may lead; None means anywhere.
+    redirects: where the server may redirect to; None means anywhere.
     """
 
     def __init__(self, client: httpx.Client, server: str, redirects: Redirects | None = None) -> None:
@@ -80,7 +80,7 @@ class _HttpSource(FileSource):
         raise ModelError(f"{self._server} redirects more than {_MOST_HOPS} times.")
 
     def _drain(self, reply: httpx.Response) -> None:
-        """Read the few bytes of a redirect, so that its connection can be used again."""
+        """Read the few bytes of a redirect, so that the connection can be used again."""
         pace, left = Pace(time.monotonic()), _LONGEST_REDIRECT
         for chunk in reply.iter_raw():
             left -= len(chunk)
@@ -143,7 +143,7 @@ class _HttpSource(FileSource):
                 nbytes -= len(chunk)
             # A reply cut short raises httpx.RemoteProtocolError, a TransportError.
         if nbytes:
-            raise ModelError(f"{self._server} gives {nbytes} bytes too few of {file}.")
+            raise ModelError(f"{self._server} sends {nbytes} bytes too few of {file}.")
 
     def close(self) -> None:
         self._client.close()
@@ -174,13 +174,13 @@ class CoordinatorSource(_HttpSource):
 
 def _check_ticket(reply: httpx.Response) -> None:
     if reply.status_code == 401 and "Authorization" in reply.request.headers:
-        raise TicketExpired("The coordinator does not know this node's ticket any more.")
+        raise TicketExpired("The coordinator no longer knows this node's ticket.")
 
 
 class HubSource(_HttpSource):
     """The files of a repository on the Hugging Face hub, at one commit. Implements `potluck.models.files.Files`.
 
-    endpoint: another hub than `HF_ENDPOINT`. The token that `hf auth login` has stored opens gated models.
+    endpoint: a hub other than `HF_ENDPOINT`. The token that `hf auth login` has stored opens gated models.
     Raises ModelError when the hub does not give the list of files.
     """
 
@@ -206,7 +206,7 @@ class HubSource(_HttpSource):
                 raise ValueError("no commit")
             return listing["sha"], {each["rfilename"]: int(each["size"]) for each in listing["siblings"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self._server} gives no list of the files of {self.repository}.") from error
+            raise ModelError(f"{self._server} gives no list of the files in {self.repository}.") from error
 
     @property
     def location(self) -> str:

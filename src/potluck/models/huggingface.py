@@ -9,7 +9,7 @@ from typing import Any
 from potluck.errors import ModelError
 from potluck.models import families
 from potluck.models.config_types import check_model
-from potluck.models.files import MOST_TENSORS, Files, Stored, read_json, shown
+from potluck.models.files import MOST_TENSORS, Files, Stored, read_json, shown, too_many
 from potluck.models.manifest import Geometry, Manifest, Tensor
 from potluck.models.pickled import read_checkpoint
 from potluck.models.safetensors import read_safetensors
@@ -23,6 +23,9 @@ _WEIGHTS: tuple[tuple[str, _Reader], ...] = (
     ("pytorch_model.bin", read_checkpoint),
 )
 """The files that hold all weights, in the order of preference. `.index.json` after the name lists shards instead."""
+
+_MOST_SHARDS = 1 << 10
+"""The largest models of today have some 200."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d{1,9})\.")
 _BUFFER = re.compile(r"rotary_emb\.inv_freq|(attention|attn)\.masked_bias")
@@ -107,10 +110,16 @@ def _sharded(files: Files, index: str, reader: _Reader) -> Iterator[tuple[str, S
                 f"{files.location}/{index} names the file {shown(shard)}, which is not in the same directory."
             )
     shards = sorted(set(places.values()))
+    if len(shards) > _MOST_SHARDS:
+        raise ModelError(f"{files.location}/{index} names {len(shards)} files, which is more than {_MOST_SHARDS}.")
     for shard in shards:
         if files.size(shard) is None:
             raise ModelError(f"{files.location}/{shown(shard)} is missing, but {index} lists it; fetch it.")
-    found = {shard: {item.name: item for item in reader(files, shard)} for shard in shards}
+    found: dict[str, dict[str, Stored]] = {}
+    for shard in shards:
+        found[shard] = {item.name: item for item in reader(files, shard)}
+        if sum(map(len, found.values())) > MOST_TENSORS:
+            raise too_many(files)
     for name, shard in sorted(places.items()):
         if name not in found[shard]:
             told = f"{shown(shard)} does not hold {shown(name)}, as {index} says"

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 
-class Tensor(Struct, frozen=True):
+class Tensor(Struct, frozen=True, gc=False):
     """One tensor in the model's files.
 
     dtype, shape: in the terms of the file's own format (GGUF: "Q4_0", row length first; Hugging Face: "BF16" and the

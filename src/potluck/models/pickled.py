@@ -60,7 +60,7 @@ _NO_ARCHIVE = (
     EOFError,
     struct.error,
 )
-"""What `zipfile` makes of what is none. RuntimeError: it is encrypted."""
+"""What `zipfile` raises for what is not a ZIP archive. RuntimeError: it is encrypted."""
 
 
 def read_checkpoint(files: Files, file: str) -> list[Stored]:
@@ -78,7 +78,7 @@ def read_checkpoint(files: Files, file: str) -> list[Stored]:
             prefix = pickled.removesuffix("data.pkl")
             order = prefix + "byteorder"
             if order in archive.namelist() and _content(where, archive, order) != b"little":
-                raise ModelError(f"{where} is of big-endian byte order; fetch the model's safetensors files.")
+                raise ModelError(f"{where} has big-endian byte order; fetch the model's safetensors files.")
             state = _unpickle(where, _content(where, archive, pickled))
             return [_stored(files, file, archive, prefix, name, view) for name, view in state.items()]
     except _NO_ARCHIVE as error:
@@ -129,12 +129,12 @@ def _view(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple
 def _parameter(view: _View, *_rest: object) -> _View:
     """Takes the place of `torch._utils._rebuild_parameter`."""
     if not isinstance(view, _View):
-        raise ValueError("A parameter that is no tensor.")
+        raise ValueError("A parameter that is not a tensor.")
     return view
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows four names, all of which only describe tensors."""
+    """An unpickler that knows only names that describe tensors."""
 
     def __init__(self, where: str, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
@@ -176,8 +176,8 @@ def _unpickle(where: str, data: bytes) -> dict[str, _View]:
 def _check_operations(data: bytes) -> None:
     """Raises ValueError for a pickle that could take more time or memory than its own size.
 
-    The memo is an array as long as its largest index. And a tuple that is taken out of it twice, as a part of the next
-    one, and so on, has exponentially many parts in the end.
+    The memo is an array as long as its largest index. And if each tuple contains the one before it twice, taken from
+    the memo, the last one has exponentially many parts.
     """
     memo: dict[int, bool] = {}  # whether a part may occur twice
     top = ""  # the operation that made the top of the stack

@@ -1,4 +1,4 @@
-"""Decides where a coordinator may send a node: to public servers, but to nobody in the network of the node's owner."""
+"""Decides where a coordinator may send a node: to public servers, but not into the network of the node's owner."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TRANSLATED = IPv6Network("64:ff9b::/96")  # IPv4 as a network that has only IPv
 
 
 def is_public(address: str) -> bool:
-    """Whether this IP address is one of the internet's, as opposed to those of this machine and its network."""
+    """Whether this IP address belongs to the public internet, not to this machine or its network."""
     ip = _plain(address)
     return ip.is_global and not ip.is_multicast and not ip.is_reserved and not getattr(ip, "is_site_local", False)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether this IP address is this machine."""
+    """Whether this IP address is one of this machine's own."""
     return _plain(address).is_loopback
 
 
@@ -45,22 +45,22 @@ def is_local(url: httpx.URL) -> bool:
 
 
 class Redirects:
-    """The places to which the server at `url` may lead. A coordinator on this machine may also lead to this machine."""
+    """The places to which the server at `url` may redirect. One on this machine may also redirect to this machine."""
 
     def __init__(self, url: httpx.URL) -> None:
         self._local = is_local(url)
 
     def check(self, url: httpx.URL) -> None:
-        """Raises ModelError unless the server may lead there."""
+        """Raises ModelError unless the server may redirect there."""
         if self._local and is_local(url):
             return
         if url.scheme != "https" or not all(map(self._may_reach, _addresses(url))):
             raise _refused(url)
 
     def watch(self, url: httpx.URL) -> Callable[[str, dict[str, Any]], None]:
-        """A trace for httpx, which looks where a connection has really led, before anything is sent over it.
+        """A trace for httpx, which looks where a connection really leads before anything is sent over it.
 
-        A name may have another address by then. Of a proxy in between, it is the proxy that leads on.
+        A name may have another address by then. Where there is a proxy, it is the proxy that finds the address.
         """
         direct = False
 
@@ -87,11 +87,11 @@ def _addresses(url: httpx.URL) -> list[str]:
     except (OSError, ValueError) as error:
         if getproxies().get(url.scheme):
             return []
-        raise ModelError(f"The coordinator leads to {url.host[:100]}, which cannot be found.") from error
+        raise ModelError(f"The coordinator redirects to {url.host[:100]}, which cannot be found.") from error
     return [str(address[0]) for *_, address in found]
 
 
 def _refused(url: httpx.URL) -> ModelError:
     return ModelError(
-        f"The coordinator leads to {str(url)[:100]}, but it may lead only to public servers that speak https."
+        f"The coordinator redirects to {str(url)[:100]}, but it may redirect only to public https servers."
     )

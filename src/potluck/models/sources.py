@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +14,18 @@ from platformdirs import user_cache_path
 
 from potluck.errors import ModelError
 from potluck.models import gguf, huggingface
-from potluck.models.files import Files, LocalSource, Progress, read_whole, sha256
+from potluck.models.files import Files, LocalSource, Progress, read_whole, sha256_each, shown
 from potluck.models.http_source import CoordinatorSource, HubSource
-from potluck.models.manifest import Manifest
-from potluck.models.vetting import decode, vet
+from potluck.models.manifest import Manifest, Tensor
+from potluck.models.vetting import decode
 
 __all__ = ["CoordinatorSource", "HubSource", "LocalSource", "cache_folder", "local_source", "open_hub", "open_model"]
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _SMALL_FILES = (".json", ".jinja")
 _MODEL_FILES = (".json", ".safetensors", ".bin")
+_NO_DIGEST = "0" * 64
+"""Stands for the SHA-256 of bytes that nobody has read, so that a manifest already has its final length."""
 
 
 def cache_folder() -> Path:
@@ -101,24 +104,27 @@ def open_hub(source: HubSource, progress: Progress = lambda _: None) -> Manifest
 
 
 def _finished(manifest: Manifest, files: Files, saved: Path, progress: Progress) -> Manifest:
-    """The manifest with the SHA-256 of each tensor, as nodes will decode it. It is vetted before anything is hashed.
+    """The manifest with the SHA-256 of each tensor. It is vetted as nodes will decode it, before anything is hashed.
 
     saved: the place where it is kept.
     """
-    vet(manifest)
-    ranges = {(tensor.file, tensor.offset, tensor.nbytes) for tensor in manifest.tensors}  # some share their bytes
-    digests = {each: sha256(files, *each, progress) for each in sorted(ranges)}
-    tensors = tuple(
-        msgspec.structs.replace(tensor, sha256=digests[tensor.file, tensor.offset, tensor.nbytes])
-        for tensor in manifest.tensors
-    )
     try:
-        encoded = msgspec.structs.replace(manifest, tensors=tensors).encode()
+        encoded = _with_digests(manifest, lambda _: _NO_DIGEST).encode()
     except (RecursionError, ValueError) as error:  # ValueError: of text that is no Unicode
-        raise ModelError(f"The metadata of {manifest.name} cannot be told to nodes: {error}.") from error
+        raise ModelError(f"The metadata of {shown(manifest.name)} cannot be sent to nodes: {error}.") from error
     manifest = decode(encoded)
-    _save(saved, encoded)
+    ranges: dict[str, set[tuple[int, int]]] = {}  # some tensors share their bytes
+    for tensor in manifest.tensors:
+        ranges.setdefault(tensor.file, set()).add((tensor.offset, tensor.nbytes))
+    digests = {file: sha256_each(files, file, sorted(each), progress) for file, each in sorted(ranges.items())}
+    manifest = _with_digests(manifest, lambda tensor: digests[tensor.file][tensor.offset, tensor.nbytes])
+    _save(saved, manifest.encode())
     return manifest
+
+
+def _with_digests(manifest: Manifest, digest: Callable[[Tensor], str]) -> Manifest:
+    tensors = tuple(msgspec.structs.replace(tensor, sha256=digest(tensor)) for tensor in manifest.tensors)
+    return msgspec.structs.replace(manifest, tensors=tensors)
 
 
 def _state(path: Path) -> str:

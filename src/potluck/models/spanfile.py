@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -114,23 +115,34 @@ def write_span_file(path: Path, header: Header, pieces: list[Piece], source: Sou
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(_lock_path(path)):  # nodes of one machine may want the same span
+        with FileLock(lock_path(path)):  # nodes of one machine may want the same span
             _write(path, header, pieces, source, progress)
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _lock_path(path: Path) -> Path:
+def lock_path(path: Path) -> Path:
     """The path of the lock. It is not beside the span file, where it would stay and puzzle people."""
     return Path(gettempdir()) / f"potluck-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.lock"
 
 
+def part_path(path: Path) -> Path:
+    """The path of the span file as long as it is not finished."""
+    return path.with_name(path.name + ".part")
+
+
+def finished_path(path: Path) -> Path:
+    """The path of the list of finished conversions beside an unfinished span file."""
+    return path.with_name(path.name + ".part.finished")
+
+
 def _write(path: Path, header: Header, pieces: list[Piece], source: Source, progress: Progress) -> None:
     if path.exists():
+        if os.access(path, os.W_OK):
+            path.touch()  # so that no other node of this machine removes it
         progress(download_size(pieces))
         return
-    part = path.with_name(path.name + ".part")
-    finished = Finished(part.with_name(part.name + ".finished"))
+    part, finished = part_path(path), Finished(finished_path(path))
     _check_disk(part, pieces)
     start, alignment = _start(part, header, pieces)
     try:
@@ -150,8 +162,8 @@ def _check_disk(part: Path, pieces: list[Piece]) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free - _SPARE_DISK:
         raise ModelError(
-            f"These layers need {needed >> 20:,} MiB in {part.parent}, but of {free >> 20:,} MiB that are free there "
-            f"{_SPARE_DISK >> 20} have to stay free: make room, or serve fewer layers."
+            f"These layers need {needed >> 20:,} MiB in {part.parent}, but only {free >> 20:,} MiB are free there, "
+            f"and {_SPARE_DISK >> 20} of them must stay free: make room, or serve fewer layers."
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -20,30 +21,30 @@ from potluck.models.gguf_index import LONGEST_VALUE, MOST_KEYS, ggml_bytes, is_a
 from potluck.models.manifest import Geometry, Manifest, Tensor
 
 MOST_BYTES = 32 << 20
-"""The most bytes of an encoded manifest. Those of the largest models of today have 25 MB."""
+"""The most bytes of an encoded manifest. Those of the largest models today have 25 MB."""
 _MOST_METADATA = 1 << 20
-"""The most bytes of its metadata, which become objects with many times as many bytes."""
+"""The most bytes of its metadata, which become objects of many times that size."""
 
 _MOST = Geometry(layers=1 << 10, hidden_size=1 << 16, vocabulary=1 << 20, context=1 << 24, kv_width=1 << 20)
 _LONGEST_NAME = 255
 _LONGEST_GGUF_NAME = 63  # llama.cpp's own limit
 _LARGEST_FILE = 1 << 50
 _MOST_VALUE = 1 << 24
-"""The most that a number of a GGUF architecture can be; contexts are the largest."""
+"""The largest number among the metadata of a GGUF architecture; contexts are the largest real ones."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _INTEGERS = {"INT8": 7, "INT16": 15, "INT32": 31, "INT64": 63, "UINT8": 8, "UINT16": 16, "UINT32": 32, "UINT64": 64}
-"""The bits of the largest value."""
+"""The number of bits of the largest value."""
 
 
 class _Encoded(Manifest, frozen=True, dict=True):
-    """A manifest whose metadata are not decoded yet, however often it has any."""
+    """A manifest whose metadata are not decoded yet, even if they occur many times."""
 
     metadata: msgspec.Raw  # type: ignore[assignment]
 
 
 def decode(data: bytes | bytearray) -> Manifest:
-    """Decode a manifest. Raises ModelError when the bytes are none, or when it cannot be true."""
+    """Decode a manifest. Raises ModelError when the bytes are not a manifest, or when it cannot be true."""
     if len(data) > MOST_BYTES:
         raise ModelError(f"The manifest has {len(data)} bytes, which is more than {MOST_BYTES >> 20} MiB.")
     try:
@@ -72,42 +73,44 @@ def vet(manifest: Manifest) -> None:
             )
     most_tensors = gguf.MOST_TENSORS if manifest.format == "gguf" else MOST_TENSORS
     if not 1 <= len(manifest.tensors) <= most_tensors:
-        raise ModelError(f"{name} says that it has {len(manifest.tensors)} tensors.")
+        raise ModelError(f"{name} claims to have {len(manifest.tensors)} tensors.")
     format_of = {"gguf": (ggml_bytes, gguf.layer_of), "huggingface": (array_bytes, huggingface.layer_of)}
     for tensor in manifest.tensors:
-        _check_tensor(name, manifest.layers, tensor, *format_of[manifest.format])
+        if fault := _fault(manifest.layers, tensor, *format_of[manifest.format]):
+            raise ModelError(f"{name} cannot have the tensor {shown(tensor.name)}, because {fault}.")
     _check_ranges(name, manifest.tensors)
     if manifest.geometry != _check_metadata(name, manifest):
-        raise ModelError(f"{name} says other sizes of itself than its metadata.")
+        raise ModelError(f"{name} gives sizes that differ from those in its metadata.")
 
 
-def _check_tensor(
-    where: str,
+def _fault(
     layers: int,
     tensor: Tensor,
     bytes_of: Callable[[str, tuple[int, ...]], int],
     layer_of: Callable[[str], int | None],
-) -> None:
-    told = f"{where} cannot have the tensor {shown(tensor.name)}"
+) -> str | None:
+    """Why there can be no such tensor; None if there can."""
     longest = _LONGEST_GGUF_NAME if bytes_of is ggml_bytes else _LONGEST_NAME
     if not tensor.name.isprintable() or not 1 <= len(tensor.name.encode()) <= longest:
-        raise ModelError(f"{told}, because no tensor has such a name.")
+        return "no tensor has such a name"
     if not _is_plain(tensor.file):
-        raise ModelError(f"{told}, because {shown(tensor.file)} is not the name of a file.")
+        return f"{shown(tensor.file)} is not the name of a file"
     try:
         nbytes = bytes_of(tensor.dtype, tensor.shape)
     except ValueError as error:
-        raise ModelError(f"{told}, because {error}.") from error
+        return str(error)
     if nbytes != tensor.nbytes:
-        raise ModelError(f"{told}, because it says {shown(tensor.nbytes)} bytes and its shape says {nbytes}.")
+        return f"it says {shown(tensor.nbytes)} bytes and its shape says {nbytes}"
     if bytes_of is ggml_bytes and not nbytes:
-        raise ModelError(f"{told}, because it is empty.")
+        return "it is empty"
     if not 0 <= tensor.offset <= _LARGEST_FILE - nbytes:
-        raise ModelError(f"{told}, because its place in the file is beyond all bounds.")
+        return "its place in the file is impossible"
     if tensor.layer != layer_of(tensor.name) or (tensor.layer or 0) >= layers:
-        raise ModelError(f"{told}, because it is of no layer of this model.")
+        return "it belongs to no layer of this model"
+    return None
 
 
+@lru_cache(maxsize=256)
 def _is_plain(file: str) -> bool:
     """Whether this names a file in the model's own folder."""
     plain = file.isprintable() and not set(file) & {"/", "\\", ":"}
@@ -121,31 +124,31 @@ def _check_ranges(where: str, tensors: Sequence[Tensor]) -> None:
     ranges = sorted({(tensor.file, tensor.offset, tensor.nbytes) for tensor in tensors})
     for (file, offset, nbytes), (next_file, next_offset, _) in pairwise(ranges):
         if file == next_file and offset + nbytes > next_offset:
-            raise ModelError(f"{where} says that tensors overlap in {shown(file)}.")
+            raise ModelError(f"{where} says that some tensors overlap in {shown(file)}.")
 
 
 def _check_metadata(where: str, manifest: Manifest) -> Geometry:
-    """The sizes that the metadata give."""
+    """The sizes according to the metadata."""
     if manifest.format == "gguf":
         if len(manifest.metadata) > MOST_KEYS // 2:  # a span file has some more
-            raise ModelError(f"{where} says that it has {len(manifest.metadata)} keys.")
+            raise ModelError(f"{where} claims to have {len(manifest.metadata)} keys.")
         for key, entry in manifest.metadata.items():
             if not _is_entry(key, entry) or not _is_bounded(manifest.architecture, key, entry[1]):
-                raise ModelError(f"{where} cannot have the metadata {shown(key)} that it has.")
+                raise ModelError(f"{where} has an impossible value for {shown(key)}.")
         if manifest.metadata.get("general.architecture", (None, ""))[1] != manifest.architecture:
-            raise ModelError(f"{where} says another architecture than its metadata.")
+            raise ModelError(f"{where} gives another architecture than its metadata.")
         return gguf.geometry(where, manifest.metadata, manifest.tensors)
     config = manifest.metadata.get("config")
     if not isinstance(config, dict) or len(manifest.metadata) > 1:
-        raise ModelError(f"{where} has other metadata than a config.json.")
+        raise ModelError(f"{where} has metadata other than a config.json.")
     sizes = huggingface.geometry(f"{where}/{huggingface.CONFIG}", config)
     if manifest.architecture != families.field(where, config, "model_type"):
-        raise ModelError(f"{where} says another architecture than its config.json.")
+        raise ModelError(f"{where} gives another architecture than its config.json.")
     return sizes
 
 
 def _is_bounded(architecture: str, key: str, value: Any) -> bool:
-    """Whether llama.cpp can be given this value of a key without allocating or opening what nobody expects."""
+    """Whether llama.cpp can be given this value without allocating or opening something unexpected."""
     if key == "general.alignment":
         return is_alignment(value)
     if key.startswith("split."):  # llama.cpp would open files beside the span file
@@ -161,7 +164,7 @@ def _is_bounded(architecture: str, key: str, value: Any) -> bool:
 
 
 def _is_entry(key: str, entry: Any) -> bool:
-    """Whether this is `[value types, value]`, and the value of these types."""
+    """Whether this is `[value types, value]`, and the value has these types."""
     match entry:
         case [["ARRAY", str(kind)], [_, *_] as items] if len(items) <= LONGEST_VALUE:
             return len(key.encode()) <= _LONGEST_NAME and all(_is_value(kind, item) for item in items)

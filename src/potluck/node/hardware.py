@@ -77,12 +77,9 @@ class Cores:
     """Distributes this machine's cores among all its nodes with one lock file for each core.
 
     The engine's threads meet at a spinning barrier after every operation, so two nodes that compute at once with as
-    many
-    threads as there are cores slow each other down by a factor of three or more. A node therefore takes cores that no
-    other
-    node holds, up to `threads`, and computes with one thread on each. A process that was stopped while it held some
-    cannot
-    give them back; they are used as if they were free.
+    many threads as there are cores slow each other down by a factor of three or more. A node therefore takes cores that
+    no other node holds, up to `threads`, and computes with one thread on each. A process that was stopped while it held
+    some cannot give them back; they are used as if they were free.
     """
 
     def __init__(self, threads: int, folder: Path | None = None) -> None:

@@ -18,6 +18,7 @@ from potluck.models.files import Source
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
+from potluck.models.spancache import SpanCache
 from potluck.models.spanfile import Header, Piece, Zeros, conversion_size, download_size, write_span_file
 from potluck.models.spans import copied_ranges, plan_raw_span, plan_span, span_file_name
 from potluck.node.pages import collapse_large_mappings
@@ -36,14 +37,15 @@ _OVERHEAD_BYTES = 256 << 20
 _MOST_POSITIONS = 1 << 20
 """llama.cpp keeps some 60 bytes about each cell besides its keys and values."""
 
+_CACHE = SpanCache(4)
+"""Each file takes at most the memory that the owner offers."""
+
 
 class Needs(NamedTuple):
-    """The needs of a span. memory: bytes that it takes with its sessions. download: bytes of the model's files to
-    fetch.
+    """The needs of a span. memory: bytes that it takes with its sessions. download: bytes of the model to fetch.
 
     Bytes that an interrupted run has left are counted, because they have yet to be verified. download is 0 if
-    everything is
-    here.
+    everything is here.
     """
 
     memory: int
@@ -66,8 +68,7 @@ def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Man
     """The manifest of the welcome's model, and the source of its tensors.
 
     Raises ModelError when it cannot be read or differs, SpanError when it has fewer layers, TicketExpired when the
-    node's
-    link is gone.
+    node's link is gone.
     """
     with _opened(url, model, welcome) as (manifest, source):
         if manifest.digest != welcome.model:
@@ -105,7 +106,8 @@ def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Rep
     header, pieces = _plan(manifest, welcome)
     path = span_path(manifest, welcome)
     progress = _Fraction(download_size(pieces), partial(report, Phase.FETCH))
-    write_span_file(path, header, pieces, source, progress)
+    with _CACHE.using(path):
+        write_span_file(path, header, pieces, source, progress)
     return path
 
 

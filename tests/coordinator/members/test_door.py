@@ -70,6 +70,23 @@ def test_the_last_use_goes_to_one_of_many_at_once(door: StoreDoor, invites: Invi
     assert len(members.all()) == 3
 
 
+def test_whoever_is_refused_or_only_asks_has_written_nothing(
+    door: StoreDoor, store: Store, invites: Invites, monkeypatch
+) -> None:
+    good, _ = invites.create(uses=1)
+    revoked, invite = invites.create()
+    invites.revoke(invite.id)
+    used, _ = invites.create(uses=1)
+    door.admit(BEN, "ben", used)
+    monkeypatch.setattr(store, "begin", lambda: pytest.fail("This was a transaction that writes."))
+    for wrong in ("", "guessed", "x" * 22, "x" * 22 + ".0", good[1:], revoked, used):
+        for joins in (True, False):
+            with pytest.raises(Refused):
+                door.admit(ANNA, "anna", wrong, joins)
+    assert door.admit(ANNA, "anna", good, joins=False) == Entry(fingerprint(ANNA), trusted=False)
+    assert StoreDoor(store, None).admit(ANNA, "anna", "", joins=False) == Entry(fingerprint(ANNA), trusted=False)
+
+
 def test_nodes_earn_for_the_account_of_their_invite(door: StoreDoor, invites: Invites, members: Members) -> None:
     text, _ = invites.create(account="anna")
     assert door.admit(ANNA, "one", text).account == door.admit(BEN, "two", text).account == "anna"

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from sqlalchemy.orm import Session
 
 from potluck.coordinator.members.invites import Invites
 from potluck.coordinator.members.store import InviteRow, Store
@@ -85,3 +86,12 @@ def test_only_an_invite_with_which_nodes_can_join_is_found(store: Store, invites
     revoked, invite = invites.create()
     invites.revoke(invite.id)
     assert invites.find(revoked) is None
+
+
+@pytest.mark.parametrize("secret", ["", "x" * 21, "x" * 23, "x" * 21 + "é", "x" * 21 + "\ud800", "x" * 22 + "\n"])
+def test_what_cannot_be_an_invite_is_not_looked_up(invites: Invites, secret: str) -> None:
+    with Session() as nowhere:  # it has no database
+        for look in (invites.check, invites.redeem):
+            with pytest.raises(Refused, match="not known here"):
+                look(nowhere, secret)
+    assert invites.find(f"{secret}.{FINGERPRINT}") is None

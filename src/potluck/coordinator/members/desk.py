@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Desk:
-    """A desk with some threads of its own, which start when there is work for them. name: for whoever looks at them."""
+    """A desk with some threads of its own, which start when there is work for them. name: of its threads."""
 
     def __init__(self, name: str, threads: int = 1) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"potluck-{name}")
@@ -30,7 +30,7 @@ class Desk:
 
 @dataclass(frozen=True)
 class Desks:
-    """The desks of one coordinator. keys: that of all who ask with an API key, so nobody else's work is done there."""
+    """The desks of one coordinator. keys: for all who ask with an API key, so that nobody else's work is done there."""
 
     keys: Desk = field(default_factory=partial(Desk, "keys", 4))
     door: Desk = field(default_factory=partial(Desk, "door"))

@@ -1,4 +1,4 @@
-"""Decides who may join, for every node that has proven its key."""
+"""Decides which of the nodes that have proven their keys may join."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from potluck.coordinator.members.invites import Invites
+from potluck.coordinator.members.invites import Invite, Invites
 from potluck.coordinator.members.store import NodeRow, Store
 from potluck.errors import Refused, StoreError
 from potluck.wire.identity import fingerprint
@@ -20,12 +20,12 @@ from potluck.wire.identity import fingerprint
 log = logging.getLogger(__name__)
 
 _NOTED_S = 60.0
-"""A node that comes again sooner is not noted anew, so that nodes that come and go keep no disk busy."""
+"""A node that comes back sooner is not noted again, so that nodes that come and go do not keep the disk busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The coordinator's knowledge of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
+    """What the coordinator knows of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
 
     account: str
     trusted: bool
@@ -61,27 +61,36 @@ class StoreDoor:
         self._invites = invites
         self._clock = clock
         self._lock = threading.Lock()
-        """Guards against nodes of one key that come at the same time: only one of them is new."""
+        """Guards against nodes with the same key that come at the same time: only one of them is new."""
 
     def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
         now = self._clock()
-        with self._store.read() as session:
+        with self._store.read() as session:  # whoever is refused has cost no more than this
             row = session.get(NodeRow, key.hex())
-        if row is None:
-            return self._receive(key, name, invite, joins, now)
-        entry = _entry(row, now)
-        if joins and (row.name != name or now - row.last_seen > _NOTED_S):
+            entry = _entry(row, now) if row is not None else self._expect(session, key, invite)
+        if row is None and joins:
+            return self._receive(key, name, invite, now)
+        if row is not None and joins and (row.name != name or now - row.last_seen > _NOTED_S):
             self._note(key, name, now)
         return entry
 
-    def _receive(self, key: bytes, name: str, invite: str, joins: bool, now: float) -> Entry:
+    def _expect(self, session: Session, key: bytes, text: str) -> Entry:
+        """The entry of a node that was never here. Raises Refused when it may not join."""
+        invite = None
+        if self._invites is not None:
+            if not text:
+                raise Refused(
+                    "This swarm is private: ask its owner for an invite, and join with its URL. "
+                    "If this machine has joined before, use the same --name: a node's key belongs to its name."
+                )
+            invite = self._invites.check(session, text)
+        return Entry(_account(key, invite), trusted=False)
+
+    def _receive(self, key: bytes, name: str, invite: str, now: float) -> Entry:
         with self._lock, self._store.begin() as session:
             row = session.get(NodeRow, key.hex(), with_for_update=True) or self._newcomer(session, key, invite)
             row.name, row.last_seen = name, now
-            entry = _entry(row, now)
-            if not joins:
-                session.rollback()
-            return entry
+            return _entry(row, now)
 
     def _note(self, key: bytes, name: str, now: float) -> None:
         """Note when a known node came. It may come in even where this cannot be stored."""
@@ -92,19 +101,18 @@ class StoreDoor:
             log.error("It is not stored that node %s came: %s", name, error)
 
     def _newcomer(self, session: Session, key: bytes, text: str) -> NodeRow:
-        account, number = fingerprint(key), None
-        if self._invites is not None:
-            if not text:
-                raise Refused(
-                    "This swarm is private: ask its owner for an invite, and join with its URL. "
-                    "If this machine has joined before, use the same --name: a node's key belongs to its name."
-                )
-            invite = self._invites.redeem(session, text)
-            account, number = invite.account or account, invite.id
-        row = NodeRow(key=key.hex(), account=account, invite=number, first_seen=self._clock(), revoked=False)
+        # What the invite opened a moment ago, it may open no longer.
+        invite = self._invites.redeem(session, text) if self._invites is not None else None
+        row = NodeRow(key=key.hex(), account=_account(key, invite), first_seen=self._clock(), revoked=False)
+        row.invite = invite.id if invite is not None else None
         row.quarantined_until, row.trusted = 0.0, False
         session.add(row)
         return row
+
+
+def _account(key: bytes, invite: Invite | None) -> str:
+    """The account for which a new node earns: its own, unless its invite names one."""
+    return (invite is not None and invite.account) or fingerprint(key)
 
 
 def _entry(row: NodeRow, now: float) -> Entry:

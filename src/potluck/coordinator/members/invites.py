@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from sqlalchemy.orm import Session
 
 from potluck.coordinator.members.store import InviteRow, Store, digest_of
 from potluck.errors import Refused, RequestError
+
+_SECRET = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 class Invite(Struct, frozen=True):
@@ -58,25 +61,38 @@ class Invites:
 
     def find(self, text: str) -> Invite | None:
         """The invite with this text, if nodes can still join with it here."""
-        secret, _, fingerprint = text.partition(".")
-        if fingerprint != self._fingerprint:
+        if text.partition(".")[2] != self._fingerprint:
             return None
-        with self._store.read() as session:
-            row = session.scalar(select(InviteRow).where(InviteRow.digest == digest_of(secret)))
-        return _invite(row) if row is not None and _fault(row, self._clock()) is None else None
+        try:
+            with self._store.read() as session:
+                return self.check(session, text)
+        except Refused:
+            return None
+
+    def check(self, session: Session, text: str) -> Invite:
+        """The invite with this text. Raises Refused with the reason when it opens nothing."""
+        return _invite(self._valid(session, text, locked=False))
 
     def redeem(self, session: Session, text: str) -> Invite:
         """Use an invite once, in this transaction. Raises Refused with the reason when it opens nothing."""
-        digest = digest_of(text.partition(".")[0])
-        # Locked, so that two nodes at once cannot both take the last use.
-        row = session.scalar(select(InviteRow).where(InviteRow.digest == digest).with_for_update())
+        row = self._valid(session, text, locked=True)
+        if row.uses_left is not None:
+            row.uses_left -= 1
+        return _invite(row)
+
+    def _valid(self, session: Session, text: str, *, locked: bool) -> InviteRow:
+        """The row of an invite. locked: so that two nodes at once cannot both take the last use. What cannot be a
+        secret is not looked up.
+        """
+        secret, row = text.partition(".")[0], None
+        if _SECRET.fullmatch(secret):
+            wanted = select(InviteRow).where(InviteRow.digest == digest_of(secret))
+            row = session.scalar(wanted.with_for_update() if locked else wanted)
         if row is None:
             raise Refused("This invite is not known here: ask the swarm's owner for another.")
         if fault := _fault(row, self._clock()):
             raise Refused(f"This invite {fault}: ask the swarm's owner for another.")
-        if row.uses_left is not None:
-            row.uses_left -= 1
-        return _invite(row)
+        return row
 
     def all(self) -> list[Invite]:
         """All invites, the oldest first."""

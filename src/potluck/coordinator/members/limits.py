@@ -6,13 +6,13 @@ from potluck.coordinator.recent import Recent
 
 _WINDOW_S = 60.0
 _MOST_KNOWN = 16384
-"""The number of callers that are remembered, which takes some megabytes. Where more than that ask, those that have not
-asked for the longest time may begin anew.
+"""The number of callers that are remembered, which takes some megabytes. If there are more, those that have not asked
+for the longest time begin anew.
 """
 
 
 class Limits:
-    """A token bucket for each caller, with a minute's requests at once and this number a minute on average.
+    """A token bucket for each caller, who may send a minute's requests at once, and so many a minute on average.
 
     One number is kept for each bucket: the time at which it is full again.
     """

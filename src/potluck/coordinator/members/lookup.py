@@ -1,4 +1,4 @@
-"""Looks up API keys for those who ask, and refuses those who guess or ask too often before it does."""
+"""Looks up API keys for those who ask. Those who guess or ask too often are refused before anything is looked up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GUESSES = 30
 """The most requests a minute with wrong keys from one address."""
 
 _MOST_GOOD = 4096
-"""The good keys that are remembered, each by its digest: those that were made or used last."""
+"""The number of good keys that are remembered, each by its digest: those that were made or used last."""
 
 
 class Lookup:
@@ -25,7 +25,7 @@ class Lookup:
 
     An address that has used up its guesses gets no more looks. Keys that are known to have been good are looked up even
     then, because many people may share an address. Other keys from one address are looked up one after the other, so
-    that many guesses at once are no more than that. clock: seconds, for the limits.
+    that sending guesses at the same time does not raise the limit. clock: gives the time in seconds, for the limits.
     """
 
     def __init__(self, keys: Keys, desk: Desk, clock: Callable[[], float]) -> None:
@@ -39,7 +39,7 @@ class Lookup:
         for digest, key in keys.newest(_MOST_GOOD):
             self._good[digest] = key
         self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """The line of each address whose keys are looked up now."""
+        """The queue of each address whose keys are being looked up."""
 
     async def find(self, secret: str, address: str) -> Key | None:
         """The key with this secret, whose request is counted; None if it is wrong or was revoked.

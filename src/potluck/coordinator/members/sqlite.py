@@ -1,5 +1,5 @@
-"""Connections to an SQLite file: only its owner can read it, its readers wait for nobody, and where nothing can be
-written it is still read.
+"""Connections to an SQLite file: only its owner can read it, its readers wait for nobody, and it can be read
+even where nothing can be written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ READS = "potluck_reads"
 """The execution option of connections that only read."""
 
 _BUSY_S = 10.0
-"""Seconds that a writer waits for another."""
+"""The number of seconds that a writer waits for another."""
 
 _SEALED = "sealed"
 """The mark of a connection that cannot write. It serves once, because the next one may be able to."""
@@ -41,7 +41,7 @@ def open_engine(url: URL) -> Engine:
 
 
 def _keep_private(file: Path) -> None:
-    """Make the file if it does not exist; take it, what SQLite keeps beside it and its copies from everybody else."""
+    """Make the file if it does not exist, and let nobody else read it, its copies and what SQLite keeps beside it."""
     if not file.exists():
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite would let everybody read it
     beside = [file.with_name(f"{file.name}{end}") for end in ("", "-wal", "-shm", "-journal")]
@@ -72,8 +72,8 @@ def _connect(dialect: Any, record: Any, arguments: Any, named: dict[str, Any]) -
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether all of the database is in this file. After a crash its latest changes are still beside it, such as that a
-    key was revoked.
+    """Whether all of the database is in this file. After a crash its latest changes, such as the revocation of a key,
+    are still beside it.
     """
     beside = [file.with_name(f"{file.name}{end}") for end in ("-wal", "-journal")]
     return not any(each.exists() and each.stat().st_size for each in beside)
