@@ -49,7 +49,7 @@ _RENDERING = _Task(
     "messages",
 )
 _TOKENIZING = _Task("The text takes {} to tokenize.", "The text cannot be tokenized.")
-_SHOWING = _Task("The text of these tokens takes {} to find.", "The text of these tokens cannot be found.", "tokens")
+_SHOWING = _Task("It takes {} to turn these tokens into text.", "These tokens cannot be turned into text.", "tokens")
 
 
 class _Child:
