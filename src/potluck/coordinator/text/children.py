@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from potluck.coordinator.text import child, pipe
 from potluck.coordinator.text.bounds import OUT_OF_MEMORY, TIME_UP
-from potluck.coordinator.text.encoder import Messages, Options, TooManyTokens
+from potluck.coordinator.text.encoder import MOST_SHOWN, Messages, Options, TooManyTokens
 from potluck.coordinator.text.tokenizer import utf8
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError, Unavailable
@@ -26,6 +26,9 @@ R = TypeVar("R", bound=pipe.Reply)
 
 _LONGEST_S = 60.0
 """The seconds by the clock of one request. Where processor time can be bounded, that bound ends the child before."""
+
+_SHOWN_BYTES = 6 * MOST_SHOWN + 1024
+"""The most bytes of a reply that shows tokens or their text, all of whose characters JSON may have to escape."""
 
 _START_S = 600.0
 """The seconds by the clock in which a child must have read its tokenizer and its template."""
@@ -53,10 +56,11 @@ _SHOWING = _Task("It takes {} to turn these tokens into text.", "These tokens ca
 
 
 class _Child:
-    """One child, which is started again when it has died."""
+    """One child, which is started again when it has died. most: the bytes of its longest reply."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], most: int) -> None:
         self._command = command
+        self._most = most
         self._is_over = False
         self._begin()
 
@@ -109,7 +113,11 @@ class _Child:
 
     def received(self, task: _Task) -> bytes:
         """The next message. Raises RequestError when the child has died of its task."""
-        body = pipe.receive(self._from)
+        try:
+            body = pipe.receive(self._from, self._most)
+        except ValueError:  # where its next reply would begin is not known
+            self._process.kill()
+            body = None
         if body is not None:
             return body
         code, is_late = self._process.wait(), self._is_late
@@ -161,7 +169,8 @@ class ChildEncoder:
 
     def __init__(self, model: Path, children: int, longest: int = 0) -> None:
         command = [sys.executable, "-m", child.__name__, str(model), str(longest)]
-        self._children = [_Child(command) for _ in range(children)]
+        most = max(longest, _SHOWN_BYTES)  # a token's number takes fewer bytes than a prompt may have for it
+        self._children = [_Child(command, most) for _ in range(children)]
         self._idle: LifoQueue[_Child] = LifoQueue()
         try:
             first, *_ = [one.ready() for one in self._children]
