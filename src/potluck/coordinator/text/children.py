@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import LifoQueue
 from typing import NamedTuple, TypeVar
 
 from potluck.coordinator.text import child, pipe
@@ -79,6 +78,11 @@ class _Child:
         if self._process.poll() is not None:
             self._end()
             self._begin()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it lives, and has read its tokenizer and template."""
+        return self._is_ready and self._process.poll() is None
 
     def ready(self) -> pipe.Ready:
         """The child's first message. Raises ModelError when the tokenizer or the template is broken."""
@@ -171,14 +175,12 @@ class ChildEncoder:
         command = [sys.executable, "-m", child.__name__, str(model), str(longest)]
         most = max(longest, _SHOWN_BYTES)  # a token's number takes fewer bytes than a prompt may have for it
         self._children = [_Child(command, most) for _ in range(children)]
-        self._idle: LifoQueue[_Child] = LifoQueue()
         try:
             first, *_ = [one.ready() for one in self._children]
         except ModelError:
             self.close()
             raise
-        for one in self._children:
-            self._idle.put(one)
+        self._idle, self._freed = [*self._children], threading.Condition()
         self.calls = None if first.calls is None else CallForm[first.calls]
         self.stops = first.stops
 
@@ -210,13 +212,18 @@ class ChildEncoder:
 
     @contextmanager
     def _asked(self, request: pipe.Request) -> Iterator[_Child]:
-        """Ask a child that is idle, of which there is one on every thread that asks."""
-        one = self._idle.get()
+        """Ask a child that is idle: one that need not be started if there is one, or else that which died first."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._idle)
+            one = next((one for one in self._idle if one.is_ready), self._idle[-1])
+            self._idle.remove(one)
         try:
             with one.asked(pipe.encode(request)):
                 yield one
         finally:
-            self._idle.put(one)
+            with self._freed:
+                self._idle.insert(0, one)
+                self._freed.notify()
 
 
 def _tokens(one: _Child) -> list[int]:
