@@ -58,7 +58,7 @@ class Crowd:
             await self._app(scope, receive, send)
             return
         asker = asker_of(HTTPConnection(scope))
-        with self._bodies.received(asker, receive) as received:
+        with self._bodies.received(asker, scope, receive) as received:
             await self._admit(scope, received, send, asker, _most_of(caller))
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send, whose: Hashable, most: int | None) -> None:
