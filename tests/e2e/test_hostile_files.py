@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kit.processes import LOCAL, complaint
 from kit.tiny_gguf import write_tiny_gguf
-from kit.tiny_hf import write_tiny_hf
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 
 DEEP = b'{"a":' * 20_000 + b"1" + b"}" * 20_000
 
@@ -60,6 +61,18 @@ def deep_weights(folder: Path) -> Path:
     return model
 
 
+def beside_it(file: str, content: bytes) -> Callable[[Path], Path]:
+    """A sound model, but for one file of its tokenizer."""
+
+    def write(folder: Path) -> Path:
+        model = write_tiny_hf(folder / "m", vocabulary=600)
+        write_tiny_tokenizer(model)
+        (model / file).write_bytes(content)
+        return model
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("write", "sentence"),
     [
@@ -69,6 +82,9 @@ def deep_weights(folder: Path) -> Path:
         (config, "config.json is broken (Expected `int` >= 1 - at `$.num_attention_heads`)"),
         (deep_config, "config.json is not valid JSON; fetch it again"),
         (deep_weights, "model.safetensors is not a safetensors file, or a broken one; fetch it again"),
+        (beside_it("tokenizer.json", DEEP), "tokenizer.json is not valid JSON; fetch it again"),
+        (beside_it("tokenizer_config.json", b'{"bos_token": {}}'), "tokenizer_config.json is broken (Object missing"),
+        (beside_it("chat_template.jinja", b"\xff"), "chat_template.jinja is not a text in UTF-8; fetch it again"),
     ],
 )
 def test_serve_refuses_it_with_a_sentence(tmp_path, write, sentence):

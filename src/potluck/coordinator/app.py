@@ -75,10 +75,11 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     context = min(manifest.context, config.context or DEFAULT_CONTEXT)
     engine, quantize = choose_engine(manifest, config.engine, config.quantize)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
+    # Hostile files end these children, before this process reads them as well.
+    encoder = ChildEncoder(config.model.path, WORKERS, most_bytes(context))
     model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books)
     running, swarm = model.running, model.running.swarm
     accounts, pool = Accounts(running.ledger, office.members, office.desks.accounts), Pool()
-    encoder = ChildEncoder(config.model.path, WORKERS, most_bytes(context))
     service = Service(
         model.generation.answer,
         model.tokenizer,

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kit.newcomer import reception
 from kit.runner import run
@@ -17,8 +19,10 @@ from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.http import inbound, openai, streaming
+from potluck.coordinator.http.bodies import Bodies
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service, claim_of_all
+from potluck.coordinator.http.requests import Common
 from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.http.streaming import merge
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
@@ -117,7 +121,7 @@ def make_app(
 
 
 @asynccontextmanager
-async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url="http://potluck") as one:
         yield one
@@ -198,6 +202,34 @@ def test_a_streamed_chat(script: Callable[..., Answers]) -> None:
         assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
         assert all(chunk["usage"] is None for chunk in chunks)
         assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 3)
+
+    run(test())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, COMPLETION])
+def test_nothing_of_a_body_is_held_while_it_is_answered(
+    script: Callable[..., Answers], path: str, stream: bool
+) -> None:
+    async def test() -> None:
+        wait, bodies = asyncio.Event(), Bodies()
+        answers = script(wait, *DELTAS)
+        app = make_app()
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            with bodies.received("ann", scope, receive) as received:
+                await app(scope, received, send)
+
+        async with client(counted) as http:
+            task = asyncio.create_task(
+                http.post(path, json={**(chat() if path == CHAT else completion()), "stream": stream})
+            )
+            await answers.begun.wait()
+            assert not bodies._shares._bodies
+            gc.collect()
+            assert not [one for one in gc.get_objects() if isinstance(one, Common)]
+            wait.set()
+            assert (await task).status_code == 200
 
     run(test())
 

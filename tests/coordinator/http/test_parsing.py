@@ -103,3 +103,23 @@ def test_the_one_wrong_number_among_many_is_named(after: dict[str, str]) -> None
     biases = {**{str(token): 1 for token in range(2500)}, "wrong": 1000, **after}
     with pytest.raises(RequestError, match=r"^logit_bias must lie between -100 and 100, not 1000\.0\.$"):
         parse(json.dumps({"model": "m", "messages": [{}], "logit_bias": biases}).encode(), ChatRequest)
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", '{"":[]}', '{"[[":{"\\\\":0}}'])
+def test_a_body_has_only_so_many_lists_and_objects(value: str) -> None:
+    opening = sum(map(json.dumps(json.loads(value)).replace("[[", "").count, "[{"))
+
+    def body(count: int) -> bytes:
+        return ('{"model": "m", "chat_template_kwargs": {"x": [' + ",".join([value] * count) + "]}}").encode()
+
+    with pytest.raises(RequestError, match="missing required field `messages`"):
+        parse(body(65_533 // opening), ChatRequest)
+    with pytest.raises(RequestError, match=r"^The request has more than 65536 lists and objects\.$") as caught:
+        parse(body(65_533 // opening + 1), ChatRequest)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("text", ["[{" * 100_000, '\\"[' * 100_000, "\\" * 3 + '{"' * 100_000, "[\\" * 100_000])
+def test_the_brackets_of_a_text_are_not_counted(text: str) -> None:
+    parsed = parse(json.dumps({"model": "m", "prompt": text}).encode(), CompletionRequest)
+    assert parsed.prompts == [text]

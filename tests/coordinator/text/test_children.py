@@ -155,6 +155,31 @@ def test_a_child_that_was_killed_is_started_anew(plain: PlainEncoder) -> None:
         encoder.close()
 
 
+def test_a_child_that_is_ready_is_asked_before_one_that_has_died() -> None:
+    encoder = ChildEncoder(demo_model(), 2)
+    try:
+        for killed in encoder._children * 2:
+            killed._process.kill()
+            killed._process.wait()
+            assert encoder.of_text("Hello", most=MOST) != []
+            assert [one.is_ready for one in encoder._children] == [one is not killed for one in encoder._children]
+    finally:
+        encoder.close()
+
+
+def test_a_child_whose_reply_is_beyond_all_bounds_is_ended(plain: PlainEncoder) -> None:
+    encoder = ChildEncoder(demo_model(), 1)
+    try:
+        [one] = encoder._children
+        one._most = 10
+        with pytest.raises(RequestError, match=r"^The text cannot be tokenized\.$"):
+            encoder.of_text("Hello", most=MOST)
+        one._most = 1000
+        assert encoder.of_text("Hello", most=MOST) == plain.of_text("Hello", most=MOST)
+    finally:
+        encoder.close()
+
+
 def test_the_clock_ends_a_child_where_processor_time_has_no_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

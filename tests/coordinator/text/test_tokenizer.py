@@ -319,7 +319,7 @@ def test_hf_stop_ids_come_from_all_three_files(folder: Folder) -> None:
     saved = byte_level()
     path = folder(saved, tokenizer_config={"eos_token": "<|im_end|>"}, config={"eos_token_id": 5})
     assert HuggingFaceTokenizer(path).stop_ids == {saved.token_to_id("<|im_end|>"), 5}
-    path = folder(saved, generation_config={"eos_token_id": [6, 7]}, config={"eos_token_id": None})
+    path = folder(saved, generation_config={"eos_token_id": [6, -1, 7, 2**70]}, config={"eos_token_id": None})
     assert HuggingFaceTokenizer(path).stop_ids == {saved.token_to_id("<|im_end|>"), 6, 7}
 
 
@@ -343,7 +343,7 @@ def test_a_folder_without_tokenizer_is_a_model_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("{", "is not JSON"), ("[]", "does not contain a JSON object"), ('{"model": 1}', "cannot be read")],
+    [("{", "is not valid JSON"), ("[]", "does not contain a JSON object"), ('{"model": 1}', "cannot be read")],
 )
 def test_a_broken_tokenizer_is_a_model_error(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "tokenizer.json").write_text(text)
@@ -356,3 +356,66 @@ def test_an_unknown_decoder_is_a_model_error(folder: Folder) -> None:
     tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(ModelError, match="decodes by WordPiece"):
         open_tokenizer(folder(tokenizer))
+
+
+DEEP = b'{"a":' * 20_000 + b"1" + b"}" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("tokenizer.json", DEEP, "not valid JSON"),
+        ("tokenizer.json", b"[" * 200_000, "not valid JSON"),
+        ("tokenizer.json", b'{"model": ' + b"[" * 500 + b"]" * 500 + b"}", "cannot be read"),
+        ("tokenizer.json", b'{"a\\nb": "\xff"}', "not valid JSON"),
+        ("tokenizer_config.json", DEEP, "not valid JSON"),
+        ("tokenizer_config.json", b'{"bos_token": "\\ud800"}', "not valid JSON"),
+        ("tokenizer_config.json", b'{"bos_token": {}}', "bos_token"),
+        ("tokenizer_config.json", b'{"eos_token": [1]}', "eos_token"),
+        ("tokenizer_config.json", b'{"add_bos_token": {}}', "add_bos_token"),
+        ("tokenizer_config.json", b'{"chat_template": [1]}', "chat_template"),
+        ("tokenizer_config.json", b'{"chat_template": [{"name": []}]}', "chat_template"),
+        ("tokenizer_config.json", b'{"chat_template": {}}', "chat_template"),
+        ("config.json", b'{"eos_token_id": [[1]]}', "eos_token_id"),
+        ("config.json", b"\xff", "not valid JSON"),
+        ("generation_config.json", b'{"eos_token_id": {}}', "eos_token_id"),
+        ("generation_config.json", b"[]", "not contain a JSON object"),
+        ("chat_template.jinja", b"\xff", "not a text in UTF-8"),
+        ("chat_template.jinja", bytes((4 << 20) + 1), "more than 4 MiB"),
+    ],
+)
+def test_a_hostile_folder_is_a_model_error_of_one_sentence(
+    folder: Folder, file: str, content: bytes, reason: str
+) -> None:
+    path = folder(byte_level())
+    (path / file).write_bytes(content)
+    with pytest.raises(ModelError, match=rf"^.*{reason}.*\.$"):
+        open_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        {"decoders": []},
+        {"type": "Replace", "pattern": {"String": ["x"]}, "content": " "},
+        {"type": "Sequence", "decoders": [{"type": "Sequence", "decoders": []}]},
+        {"type": "Sequence", "decoders": {}},
+        {"type": "Metaspace", "replacement": []},
+        {"type": []},
+        [1],
+    ],
+)
+def test_a_hostile_decoder_is_a_model_error_of_one_sentence(folder: Folder, decoder: object) -> None:
+    path = folder(byte_level()) / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder": decoder}))
+    with pytest.raises(ModelError, match=r"^.+\.$"):
+        open_tokenizer(path.parent)
+
+
+def test_a_token_beyond_all_bounds_is_a_model_error(folder: Folder) -> None:
+    path = folder(byte_level()) / "tokenizer.json"
+    state = json.loads(path.read_text())
+    state["model"]["vocab"]["king"] = 2**32 - 1
+    path.write_text(json.dumps(state))
+    with pytest.raises(ModelError, match=r"the id 4294967295, which is beyond all bounds\.$"):
+        open_tokenizer(path.parent)

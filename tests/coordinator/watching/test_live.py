@@ -11,6 +11,8 @@ from starlette.responses import Response
 
 from kit.runner import run
 from potluck.coordinator.event_stream import EventStream
+from potluck.coordinator.http.auth import Caller
+from potluck.coordinator.http.pool import asker_of
 from potluck.coordinator.watching import live as module
 from potluck.coordinator.watching.live import Live
 from potluck.errors import RequestError
@@ -109,12 +111,14 @@ def test_listeners_go_when_the_coordinator_does() -> None:
 
 
 def request_of(name: str) -> Request:
-    return Request({"type": "http", "headers": [(b"name", name.encode())]})
+    """The request of an account, or of a stranger with an address."""
+    caller = Caller("", anonymous=True) if name.startswith("10.") else Caller(name)
+    return Request({"type": "http", "headers": [], "client": (name, 1), "state": {"caller": caller}})
 
 
 def test_one_caller_has_only_a_few_listeners() -> None:
     async def test() -> None:
-        live = Live(Told(), whose=lambda request: request.headers["name"])
+        live = Live(Told(), whose=asker_of)
         replies = [await live.events(request_of("ann")) for _ in range(module._MOST_OF_ONE)]
         with pytest.raises(RequestError, match="of yours") as caught:
             await live.events(request_of("ann"))
@@ -180,11 +184,34 @@ def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_MOST_LISTENERS", 1)
 
     async def test() -> None:
-        live = Live(Told(), whose=lambda request: request.headers["name"])
+        live = Live(Told(), whose=asker_of)
         reply = await live.events(request_of("ann"))
         with pytest.raises(RequestError, match="Too many"):
             await live.events(request_of("ben"))
         await closed(reply)
         await closed(await live.events(request_of("ben")))
+
+    run(test())
+
+
+def test_strangers_have_only_half_of_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_LISTENERS", 4)
+    monkeypatch.setattr(module, "_MOST_STRANGERS", 2)
+
+    async def test() -> None:
+        live = Live(Told(), whose=asker_of)
+        replies = [await live.events(request_of(name)) for name in ("10.0.0.1", "10.0.0.2")]
+        with pytest.raises(RequestError, match="Too many") as caught:
+            await live.events(request_of("10.0.0.3"))
+        assert caught.value.status == 429
+        replies += [await live.events(request_of(name)) for name in ("ann", "ben")]
+        with pytest.raises(RequestError, match="Too many"):
+            await live.events(request_of("cem"))
+        await closed(replies.pop(0))
+        replies.append(await live.events(request_of("10.0.0.3")))
+        assert len(replies) == 4
+        for reply in replies:
+            await closed(reply)
+        assert not live._places
 
     run(test())

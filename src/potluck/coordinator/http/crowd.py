@@ -41,8 +41,8 @@ class UnderWay:
 
 
 class Crowd:
-    """ASGI middleware behind `Auth`, which turns away what an account asks for beside too many other requests, and
-    receives the bodies of the others in turn.
+    """ASGI middleware behind `Auth`, which turns away requests of an account that has too many under way, and receives
+    the bodies of the others in turn.
 
     The owner of a swarm for one machine may ask for any number, and what is open to everybody is not counted.
     """
@@ -58,7 +58,7 @@ class Crowd:
             await self._app(scope, receive, send)
             return
         asker = asker_of(HTTPConnection(scope))
-        with self._bodies.received(asker, receive) as received:
+        with self._bodies.received(asker, scope, receive) as received:
             await self._admit(scope, received, send, asker, _most_of(caller))
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send, whose: Hashable, most: int | None) -> None:

@@ -13,7 +13,7 @@ from potluck.errors import RequestError
 T = TypeVar("T")
 
 _MAX_BODY = 2 << 20
-"""The most bytes of a body. All nodes wait while it is parsed, which takes about 25 ms."""
+"""The most bytes of a body. All nodes wait while it is parsed, which takes up to 40 ms."""
 _TOKEN_BYTES = 16
 """The bytes of a token in JSON; few are longer."""
 CLIENT_GONE = 499

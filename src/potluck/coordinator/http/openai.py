@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from potluck.coordinator.event_stream import EventStream
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
+from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
@@ -35,6 +37,16 @@ _MOST_LIFTED = 1 << 18
 """Every step of an answer asks the nodes for all tokens that a bias raises. This many are a whole vocabulary."""
 
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
+
+
+class _Read(NamedTuple):
+    """A request that has been read: what its answer needs, without the objects that its body was made into."""
+
+    form: Form
+    jobs: list[Job]
+    usage: Usage
+    stream: bool
+    include_usage: bool
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
@@ -75,6 +87,9 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
+        return await self._answer(request, await self._read_chat(request))
+
+    async def _read_chat(self, request: Request) -> _Read:
         asked = parse(await body_of(request, self.context), ChatRequest)
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
@@ -97,7 +112,7 @@ class Service:
         ]
         names = {tool.function.name for tool in asked.offered}
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
-        return await self._answer(request, asked, form, jobs, Usage(len(prompt)))
+        return _Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
         tools = msgspec.to_builtins(asked.offered) or None
@@ -119,6 +134,9 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
+        return await self._answer(request, await self._read_completion(request))
+
+    async def _read_completion(self, request: Request) -> _Read:
         asked = parse(await body_of(request, self.context), CompletionRequest)
         self.check_model(asked.model)
         if len(asked.prompts) * asked.choices > MAX_CHOICES:
@@ -136,7 +154,7 @@ class Service:
         texts = [await self._echo(request, prompt) if asked.echo else "" for prompt in prompts]
         echoes = [text for text in texts for _ in range(asked.choices)]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
-        return await self._answer(request, asked, form, jobs, Usage(sum(map(len, prompts))))
+        return _Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
 
     def _completion(
         self, asked: CompletionRequest, prompt: list[int], params: SamplingParams, claim: Claim, grammar: Grammar | None
@@ -233,16 +251,18 @@ class Service:
         message = f"The prompt has {tokens} tokens, more than the context of {self.context} leaves room for."
         return RequestError(message, param=param, code="context_length_exceeded")
 
-    async def _answer(self, request: Request, asked: Common, form: Form, jobs: list[Job], usage: Usage) -> Response:
+    async def _answer(self, request: Request, read: _Read) -> Response:
         """Generate all choices at once. Errors before the first token have an HTTP status of their own."""
-        deltas = merge([self.generate(job) for job in jobs])
+        body_is_read(request)
+        form, choices, usage = read.form, len(read.jobs), read.usage
+        deltas = merge([self.generate(job) for job in read.jobs])
         try:
-            if not asked.stream:
-                return await while_connected(request, whole(form, deltas, len(jobs), usage))
+            if not read.stream:
+                return await while_connected(request, whole(form, deltas, choices, usage))
             first = await while_connected(request, anext(deltas))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
-        told = events(form, first, deltas, len(jobs), usage, asked.include_usage)
+        told = events(form, first, deltas, choices, usage, read.include_usage)
         return EventStream(told)
 
 

@@ -29,6 +29,8 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "of length <=": ("max_length", operator.le),
 }
 _SOME = 1000
+_MOST_CONTAINERS = 1 << 16
+"""The lists and objects of a body, which take about thirty times the memory of their text."""
 _NUMBERS: dict[str, type[list[Any]]] = {"int": list[int], "float": list[float]}
 
 
@@ -49,7 +51,9 @@ def described(**schema: object) -> Meta:
 
 
 def parse(body: bytes, kind: type[R]) -> R:
-    """Parse a body. Raises RequestError when it is not JSON, or not of this kind."""
+    """Parse a body. Raises RequestError when it is not JSON, not of this kind, or of too many lists and objects."""
+    if _has_too_many_containers(body):
+        raise RequestError(f"The request has more than {_MOST_CONTAINERS} lists and objects.")
     try:
         # Values stay text here: making objects of those that are not known would hold up all nodes.
         fields, known = msgspec.json.decode(body, type=dict[str, msgspec.Raw]), kind.__struct_encode_fields__
@@ -63,6 +67,17 @@ def parse(body: bytes, kind: type[R]) -> R:
         raise RequestError(message, param=field or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"The request's body is not valid JSON: {error}.") from error
+
+
+def _has_too_many_containers(body: bytes) -> bool:
+    if _brackets(body) <= _MOST_CONTAINERS:
+        return False
+    no_escapes = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return _brackets(b"".join(no_escapes.split(b'"')[::2])) > _MOST_CONTAINERS  # every second part is a string
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def _missing(text: str) -> str:

@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.generation.hidden_states import HiddenStates
+from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.openai import Service, checked_tokens
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
+from potluck.coordinator.sessions.claim import Claim
 from potluck.coordinator.text.encoder import TooManyTokens
 from potluck.errors import RequestError
 from potluck.wire.rows import Ids
@@ -52,18 +54,24 @@ class Research:
 
     async def hidden_states(self, request: Request) -> Response:
         """POST /v1/hidden_states"""
-        asked, service = parse(await body_of(request), HiddenStatesRequest), self.service
-        service.check_model(asked.model)
-        self._check_layer(asked.layer)
-        tokens = await self._prompt(request, asked)
-        claim = service.claim(request, asked.priority)
+        service = self.service
+        tokens, layer, claim = await self._read(request)
+        body_is_read(request)
         try:
-            rows = await while_connected(request, self.hidden.rows(tokens, asked.layer, claim))
+            rows = await while_connected(request, self.hidden.rows(tokens, layer, claim))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
-        named = {"model": service.model, "layer": str(asked.layer)}
+        named = {"model": service.model, "layer": str(layer)}
         body = await service.pool.of(request, partial(save, {"hidden_states": rows, "tokens": tokens}, named))
         return Response(body, media_type="application/octet-stream")
+
+    async def _read(self, request: Request) -> tuple[Ids, int, Claim]:
+        """What is wanted of which tokens: their rows behind this layer."""
+        asked = parse(await body_of(request), HiddenStatesRequest)
+        self.service.check_model(asked.model)
+        self._check_layer(asked.layer)
+        tokens = await self._prompt(request, asked)
+        return tokens, asked.layer, self.service.claim(request, asked.priority)
 
     def _check_layer(self, layer: int) -> None:
         last = self.hidden.layers - 1

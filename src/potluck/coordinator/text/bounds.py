@@ -24,7 +24,9 @@ def step_back() -> None:
 
 @contextmanager
 def processor_bound(seconds: float) -> Iterator[None]:
-    """The kernel ends this process if the block takes more processor time. On Windows only a parent's clock can do it.
+    """The kernel ends this process if the block takes more processor time.
+
+    On Windows only the parent's time limit can do this.
 
     This is a timer and not RLIMIT_CPU, which counts whole seconds since the start of the process.
     """

@@ -30,7 +30,7 @@ _TOKENIZER_S = 4.0
 """The processor seconds in which a long text is tokenized. The slowest take about 2 s."""
 
 _MEMORY = 512 << 20
-"""The bytes that a long text may take beyond the child's size before. The greediest take about 300 MiB."""
+"""The bytes that a long text may take beyond the child's size before. The most demanding take about 300 MiB."""
 
 
 class _Child:

@@ -10,12 +10,11 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from queue import LifoQueue
 from typing import NamedTuple, TypeVar
 
 from potluck.coordinator.text import child, pipe
 from potluck.coordinator.text.bounds import OUT_OF_MEMORY, TIME_UP
-from potluck.coordinator.text.encoder import Messages, Options, TooManyTokens
+from potluck.coordinator.text.encoder import MOST_SHOWN, Messages, Options, TooManyTokens
 from potluck.coordinator.text.tokenizer import utf8
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError, Unavailable
@@ -26,6 +25,9 @@ R = TypeVar("R", bound=pipe.Reply)
 
 _LONGEST_S = 60.0
 """The seconds by the clock of one request. Where processor time can be bounded, that bound ends the child before."""
+
+_SHOWN_BYTES = 6 * MOST_SHOWN + 1024
+"""The most bytes of a reply that shows tokens or their text, all of whose characters JSON may have to escape."""
 
 _START_S = 600.0
 """The seconds by the clock in which a child must have read its tokenizer and its template."""
@@ -49,14 +51,15 @@ _RENDERING = _Task(
     "messages",
 )
 _TOKENIZING = _Task("The text takes {} to tokenize.", "The text cannot be tokenized.")
-_SHOWING = _Task("The text of these tokens takes {} to find.", "The text of these tokens cannot be found.", "tokens")
+_SHOWING = _Task("It takes {} to turn these tokens into text.", "These tokens cannot be turned into text.", "tokens")
 
 
 class _Child:
-    """One child, which is started again when it has died."""
+    """One child, which is started again when it has died. most: the bytes of its longest reply."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], most: int) -> None:
         self._command = command
+        self._most = most
         self._is_over = False
         self._begin()
 
@@ -75,6 +78,11 @@ class _Child:
         if self._process.poll() is not None:
             self._end()
             self._begin()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it lives, and has read its tokenizer and template."""
+        return self._is_ready and self._process.poll() is None
 
     def ready(self) -> pipe.Ready:
         """The child's first message. Raises ModelError when the tokenizer or the template is broken."""
@@ -109,7 +117,11 @@ class _Child:
 
     def received(self, task: _Task) -> bytes:
         """The next message. Raises RequestError when the child has died of its task."""
-        body = pipe.receive(self._from)
+        try:
+            body = pipe.receive(self._from, self._most)
+        except ValueError:  # where its next reply would begin is not known
+            self._process.kill()
+            body = None
         if body is not None:
             return body
         code, is_late = self._process.wait(), self._is_late
@@ -161,15 +173,14 @@ class ChildEncoder:
 
     def __init__(self, model: Path, children: int, longest: int = 0) -> None:
         command = [sys.executable, "-m", child.__name__, str(model), str(longest)]
-        self._children = [_Child(command) for _ in range(children)]
-        self._idle: LifoQueue[_Child] = LifoQueue()
+        most = max(longest, _SHOWN_BYTES)  # a token's number takes fewer bytes than a prompt may have for it
+        self._children = [_Child(command, most) for _ in range(children)]
         try:
             first, *_ = [one.ready() for one in self._children]
         except ModelError:
             self.close()
             raise
-        for one in self._children:
-            self._idle.put(one)
+        self._idle, self._freed = [*self._children], threading.Condition()
         self.calls = None if first.calls is None else CallForm[first.calls]
         self.stops = first.stops
 
@@ -201,13 +212,18 @@ class ChildEncoder:
 
     @contextmanager
     def _asked(self, request: pipe.Request) -> Iterator[_Child]:
-        """Ask a child that is idle, of which there is one on every thread that asks."""
-        one = self._idle.get()
+        """Ask a child that is idle: one that need not be started if there is one, or else that which died first."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._idle)
+            one = next((one for one in self._idle if one.is_ready), self._idle[-1])
+            self._idle.remove(one)
         try:
             with one.asked(pipe.encode(request)):
                 yield one
         finally:
-            self._idle.put(one)
+            with self._freed:
+                self._idle.insert(0, one)
+                self._freed.notify()
 
 
 def _tokens(one: _Child) -> list[int]:

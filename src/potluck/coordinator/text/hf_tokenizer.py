@@ -4,19 +4,70 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import msgspec
 import tokenizers
+from msgspec import Struct
 
 from potluck.coordinator.text.tokenizer import prefixed, utf8
 from potluck.errors import ModelError
+from potluck.models.files import MOST_VALUES, LocalSource, read_json, read_whole, shown
+
+_LONGEST_TEMPLATE = 4 << 20
+"""The most bytes of a file with a chat template. Those that can be rendered have far fewer."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
-_Step = Callable[[str], str | bytes]
+
+class _Text(Struct, frozen=True):
+    """A special token as an object."""
+
+    content: str
+
+
+class _Template(Struct, frozen=True):
+    """One of several chat templates."""
+
+    name: str
+    template: str
+
+
+class _Config(Struct, frozen=True):
+    """What is read of tokenizer_config.json."""
+
+    bos_token: str | _Text | None = None
+    eos_token: str | _Text | None = None
+    add_bos_token: bool | None = None
+    chat_template: str | list[_Template] | None = None
+
+
+class _Ends(Struct, frozen=True):
+    """What is read of config.json and generation_config.json."""
+
+    eos_token_id: int | list[int] | None = None
+
+
+class _Step(Struct, frozen=True):
+    """A decoder of tokenizer.json, or a step of one, with those fields that say what becomes of a token."""
+
+    type: str = "an unknown kind"
+    decoders: tuple[_Step, ...] = ()
+    replacement: str = ""
+    pattern: dict[str, str] = {}
+    content: str = ""
+
+
+class _State(Struct, frozen=True):
+    """What is read of tokenizer.json, beside what the library reads."""
+
+    decoder: _Step | None = None
+
+
+K = TypeVar("K", bound=Struct)
 
 
 class HuggingFaceTokenizer:
@@ -28,29 +79,32 @@ class HuggingFaceTokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
+        path, files = folder / "tokenizer.json", LocalSource(folder)
         if not path.is_file():
             raise ModelError(f"{folder} has no tokenizer.json, the only kind of tokenizer that Potluck reads there.")
-        self._state = _read_json(path)
+        self._state = read_json(files, path.name)
         self._tokenizer = self._build()
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {token: entry.content for token, entry in added.items() if entry.special}
         # Others are meant literally, unless the vocabulary proper has them too: Gemma's `▁▁` stays two spaces.
         learned = self._tokenizer.get_vocab(with_added_tokens=False)
         self._literal = {token: entry.content for token, entry in added.items() if entry.content not in learned}
-        self._to_bytes = _byte_level if "ByteLevel" in _kinds(self._state) else _sentence_piece(self._state, path)
+        steps = _steps(_converted(self._state, _State, path))
+        self._to_bytes = _byte_level if "ByteLevel" in _kinds(steps) else _sentence_piece(steps, path)
         self.vocabulary = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        config = _read_json(folder / "tokenizer_config.json", {})
-        self.bos, self.eos = _content(config.get("bos_token")), _content(config.get("eos_token"))
+        if self.vocabulary > MOST_VALUES:
+            raise ModelError(f"{path} gives a token the id {self.vocabulary - 1}, which is beyond all bounds.")
+        config = _read(files, "tokenizer_config.json", _Config)
+        self.bos, self.eos = _content(config.bos_token), _content(config.eos_token)
         self._prefix = self._read_prefix(config)
-        self.stop_ids = self._stop_ids(folder)
-        self.chat_template = _chat_template(folder, config)
+        self.stop_ids = self._stop_ids(files)
+        self.chat_template = _chat_template(files, config)
 
     def _build(self) -> tokenizers.Tokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self._state))
         except Exception as error:  # the library has no exception type of its own
-            raise ModelError(f"The tokenizer.json of this model cannot be read: {error}.") from error
+            raise ModelError(f"The tokenizer.json of this model cannot be read: {shown(error)}.") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -64,23 +118,23 @@ class HuggingFaceTokenizer:
         tokenizer.encode_special_tokens = True
         return tokenizer
 
-    def _read_prefix(self, config: dict[str, Any]) -> list[int]:
+    def _read_prefix(self, config: _Config) -> list[int]:
         """The tokens that a text begins with, from the configuration or else from what the post-processor adds to an
         empty text.
         """
         bos = self._tokenizer.token_to_id(self.bos)
-        begins = config.get("add_bos_token")
+        begins = config.add_bos_token
         if begins is None:
             begins = self._tokenizer.encode("").ids[:1] == [bos]
         return [bos] if begins and bos is not None else []
 
-    def _stop_ids(self, folder: Path) -> frozenset[int]:
+    def _stop_ids(self, files: LocalSource) -> frozenset[int]:
         eos = self._tokenizer.token_to_id(self.eos)
         stops: set[int] = set() if eos is None else {eos}
         for name in ("config.json", "generation_config.json"):
-            ids = _read_json(folder / name, {}).get("eos_token_id")
+            ids = _read(files, name, _Ends).eos_token_id
             stops.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-        return frozenset(stops)
+        return frozenset(token for token in stops if 0 <= token < self.vocabulary)
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         utf8(text)
@@ -99,14 +153,14 @@ class HuggingFaceTokenizer:
         return self.piece(token, special=True).decode("utf-8", "replace")
 
 
-def _decoders(state: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The steps of the decoder, flattened."""
-    decoder = state.get("decoder") or {"type": "none"}
-    yield from decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
+def _steps(state: _State) -> list[_Step]:
+    """The steps of the decoder."""
+    decoder = state.decoder or _Step("none")
+    return [*decoder.decoders] if decoder.type == "Sequence" else [decoder]
 
 
-def _kinds(state: dict[str, Any]) -> list[str]:
-    return [decoder["type"] for decoder in _decoders(state)]
+def _kinds(steps: list[_Step]) -> set[str]:
+    return {step.type for step in steps}
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -126,16 +180,16 @@ def _byte_level(text: str) -> bytes:
     return text.encode()
 
 
-def _sentence_piece(state: dict[str, Any], path: Path) -> Callable[[str], bytes]:
+def _sentence_piece(steps: list[_Step], path: Path) -> Callable[[str], bytes]:
     """A function that turns a token of a SentencePiece-like vocabulary into bytes: `<0xE2>` is a byte, `▁` a space.
 
     Steps that act on a whole text, not on a token (Fuse, and Strip of its first space), play no part in it.
     """
-    kinds = _kinds(state)
-    unknown = set(kinds) - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}
+    kinds = _kinds(steps)
+    unknown = kinds - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}
     if unknown:
-        raise ModelError(f"{path} decodes by {', '.join(sorted(unknown))}, which Potluck does not know.")
-    swaps = [swap for decoder in _decoders(state) if (swap := _swap(decoder)) is not None]
+        raise ModelError(f"{path} decodes by {', '.join(map(shown, sorted(unknown)))}, which Potluck does not know.")
+    swaps = [swap for step in steps if (swap := _swap(step)) is not None]
     bytewise = "ByteFallback" in kinds
 
     def to_bytes(text: str) -> bytes:
@@ -149,42 +203,47 @@ def _sentence_piece(state: dict[str, Any], path: Path) -> Callable[[str], bytes]
     return to_bytes
 
 
-def _swap(decoder: dict[str, Any]) -> tuple[str, str] | None:
-    """The replacement that a decoder step makes within a token, if any."""
-    if decoder["type"] == "Metaspace":
-        return decoder["replacement"], " "
-    if decoder["type"] == "Replace" and "String" in decoder["pattern"]:
-        return decoder["pattern"]["String"], decoder["content"]
+def _swap(step: _Step) -> tuple[str, str] | None:
+    """The replacement that a step of the decoder makes within a token, if any."""
+    if step.type == "Metaspace":
+        return step.replacement, " "
+    if step.type == "Replace" and "String" in step.pattern:
+        return step.pattern["String"], step.content
     return None
 
 
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
+def _chat_template(files: LocalSource, config: _Config) -> str | None:
     """The model's chat template. A separate file comes first; a list of named templates gives its default, or its
     first.
     """
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default", next(iter(named.values()), None))
-    return template
+    file = "chat_template.jinja"
+    size = files.size(file)
+    if size is not None:
+        if size > _LONGEST_TEMPLATE:
+            raise ModelError(f"{files.location}/{file} has more than {_LONGEST_TEMPLATE >> 20} MiB; fetch it again.")
+        try:
+            return read_whole(files, file).decode()
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{files.location}/{file} is not a text in UTF-8; fetch it again.") from error
+    if isinstance(config.chat_template, list):
+        named = {one.name: one.template for one in config.chat_template}
+        return named.get("default", next(iter(named.values()), None))
+    return config.chat_template
 
 
-def _content(token: Any) -> str:
-    """The text of a special token in tokenizer_config.json, which may be a text, an object, or null."""
-    return str(token["content"]) if isinstance(token, dict) else str(token or "")
+def _content(token: str | _Text | None) -> str:
+    return token.content if isinstance(token, _Text) else token or ""
 
 
-def _read_json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The object in a file; `default` if the file is missing. Raises ModelError when it contains anything else."""
-    if default is not None and not path.is_file():
-        return default
+def _read(files: LocalSource, file: str, kind: type[K]) -> K:
+    """What is read of a file, which may be missing. Raises ModelError when it contains anything else."""
+    if files.size(file) is None:
+        return kind()
+    return _converted(read_json(files, file), kind, files.folder / file)
+
+
+def _converted(value: object, kind: type[K], path: Path) -> K:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not contain a JSON object.")
-    return value
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ModelError(f"{path} is broken ({error}); fetch it again.") from error

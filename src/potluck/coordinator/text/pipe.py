@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import IO, Any
 
 import msgspec
@@ -96,9 +97,11 @@ def send(pipe: IO[bytes], body: bytes) -> None:
     pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> bytes | None:
-    """The next body; None if the other end is gone."""
+def receive(pipe: IO[bytes], most: int = sys.maxsize) -> bytes | None:
+    """The next body; None if the other end is gone. Raises ValueError when it would have more bytes than this."""
     head = pipe.read(_LENGTH_BYTES)
     size = int.from_bytes(head, "big")
+    if size > most:
+        raise ValueError(f"a body of {size} bytes")
     body = pipe.read(size) if len(head) == _LENGTH_BYTES else b""
     return body if len(head) == _LENGTH_BYTES and len(body) == size else None

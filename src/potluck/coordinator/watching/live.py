@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,22 +20,41 @@ _KEEP_LOOKS = 15
 _LONGEST_S = 600.0
 """Seconds after which a listener must ask again, with a key that is still valid."""
 _MOST_LISTENERS = 256
+_MOST_STRANGERS = _MOST_LISTENERS // 2
+"""The listeners of callers without an account, who may have any number of addresses."""
 _MOST_OF_ONE = 8
 """The listeners of one caller: as many as one has windows."""
+
+
+class Watcher(Protocol):
+    """A caller, who is equal to itself at its next request."""
+
+    @property
+    def stranger(self) -> bool:
+        """Whether it has no account."""
+
+
+class _Everybody:
+    """All callers, where there are no accounts."""
+
+    stranger = False
+
+
+_EVERYBODY = _Everybody()
 
 
 class Live:
     """Sends the status to all listeners.
 
     tell: returns the status as JSON on one line. It is called once a second while anybody listens.
-    greet: makes of it what new listeners receive first. whose: says which listeners belong to one caller.
+    greet: makes of it what new listeners receive first. whose: says whose listener a request is for.
     """
 
     def __init__(
         self,
         tell: Callable[[], bytes],
         greet: Callable[[bytes], bytes] = bytes,
-        whose: Callable[[Request], Hashable] = lambda _: None,
+        whose: Callable[[Request], Watcher] = lambda _: _EVERYBODY,
     ) -> None:
         self._tell = tell
         self._greet = greet
@@ -43,7 +63,7 @@ class Live:
         self._quiet = 0
         self._news = asyncio.Event()
         self._listeners = 0
-        self._places: Counter[Hashable] = Counter()
+        self._places: Counter[Watcher] = Counter()
         self._looking: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -53,12 +73,13 @@ class Live:
         if self._places[whose] >= _MOST_OF_ONE:
             message = f"More than {_MOST_OF_ONE} programs or pages of yours watch this swarm now."
             raise RequestError(message, status=429, retry_s=_LOOK_S)
-        if self._places.total() >= _MOST_LISTENERS:
+        strangers = sum(count for one, count in self._places.items() if one.stranger)
+        if self._places.total() >= _MOST_LISTENERS or (whose.stranger and strangers >= _MOST_STRANGERS):
             raise RequestError("Too many people watch this swarm now.", status=429, retry_s=_LOOK_S)
         self._places[whose] += 1
         return EventStream(self.listen(), partial(self._leave, whose), **{"X-Accel-Buffering": "no"})
 
-    def _leave(self, whose: Hashable) -> None:
+    def _leave(self, whose: Watcher) -> None:
         self._places[whose] -= 1
         self._places += Counter()  # which drops those who have none
 
