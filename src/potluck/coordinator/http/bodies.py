@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope
 
 from potluck.errors import RequestError
 
-_MOST_BYTES = 8 << 20
+_MOST_BYTES = 4 << 20
 """The bytes of all bodies that have not been read. The objects that are made of one take up to 15 times its bytes."""
 
 _MOST_UNFINISHED = 32
