@@ -3,9 +3,9 @@
     python benchmarks/siege.py [--seconds 8] [--swarms private,open,local] [--attacks tokens,heads,…,all]
 
 Ten streams of one account run all the time on one node with one thread. Meanwhile another account asks for one token
-every second, and a node joins and leaves. First nothing else happens, then each attack of `attacker.py` runs alone, and
-at last all of them run together. Everything stays on loopback, every attack is bounded in its number of connections and
-ends by itself after `--seconds`.
+every second, and a node joins and leaves. First nothing else happens for `--seconds`, and then an attack runs for as
+long. Each attack of `attacker.py` has a swarm of its own, and at last all of them run together. Everything stays on
+loopback, every attack is bounded in its number of connections and ends by itself.
 """
 
 from __future__ import annotations
@@ -252,6 +252,15 @@ def start(kind: str, model: Path, stack: ExitStack) -> Under:
     return Under(swarm, manifest.name, invite, (streams, other, "" if kind == "open" else attacker))
 
 
+def besieged(kind: str, model: Path, names: Sequence[str], seconds: float, prompts: Prompts) -> tuple[Noticed, Noticed]:
+    """What others notice of a fresh swarm, first in a quiet time and then under attack."""
+    with temporary_cache(), ExitStack() as stack:
+        under = start(kind, model, stack)
+        asyncio.run(besiege(under, (), WARM_S, prompts))
+        quiet = asyncio.run(besiege(under, (), seconds, prompts))
+        return quiet, asyncio.run(besiege(under, names, seconds, prompts))
+
+
 def make_key(url: str, admin: str, account: str) -> str:
     headers = {"Authorization": f"Bearer {admin}"}
     reply = httpx.post(f"{url}/v1/admin/keys", json={"account": account}, headers=headers, trust_env=False)
@@ -271,17 +280,12 @@ def main() -> None:
     model, report, broken = demo_model(), Report("siege", options), {}
     prompts = Prompts(open_model(model).vocabulary)
     for kind in kinds:
-        with temporary_cache(), ExitStack() as stack:
-            under = start(kind, model, stack)
-            asyncio.run(besiege(under, (), 2.0, prompts))  # warms up
-            quiet = asyncio.run(besiege(under, (), options.seconds, prompts))
-            table = figures("quiet", quiet, quiet)
-            for name in attacks:
-                names = list(ATTACKS) if name == "all" else [name]
-                noticed = asyncio.run(besiege(under, names, options.seconds, prompts))
-                table += figures(name, noticed, quiet)
-                broken[f"{kind} {name}"] = noticed.broken
-            report.add({f"{kind} swarm": table})
+        table: list[Figure] = []
+        for name in attacks:
+            quiet, noticed = besieged(kind, model, list(ATTACKS) if name == "all" else [name], options.seconds, prompts)
+            table += (figures("quiet", quiet, quiet) if not table else []) + figures(name, noticed, quiet)
+            broken[f"{kind} {name}"] = noticed.broken
+        report.add({f"{kind} swarm": table}, part=kind)
     report.finish(broken={case: errors for case, errors in broken.items() if errors})
 
 
