@@ -52,14 +52,11 @@ LOOK_S = 0.1
 WARM_S = 2.0
 """Until all streams generate: beside prompts that begin at once, the first tokens come late."""
 
-P95 = Measure("p95 between tokens over quiet", "ratio")
-PAUSE = Measure("longest pause", "ms")
-MEMORY, CHILDREN = Measure("memory of the coordinator", "MiB"), Measure("memory of its children", "MiB")
-JOINED = Measure("a node joins", "s")
-ADMITTED = Measure("another account's token", "s")
-BROKEN = Measure("broken requests", "count")
-DIALS, SENT = Measure("attackers' connections", "count"), Measure("attackers' data", "MiB")
-CPU = Measure("attackers' processor time", "s")
+P95, PAUSE = Measure("p95 over quiet", "ratio"), Measure("longest pause", "ms")
+MEMORY, JOINED, ADMITTED = Measure("memory", "MiB"), Measure("node joins", "s"), Measure("other token", "s")
+BROKEN = Measure("broken", "count")
+DIALS, SENT, CPU = Measure("connections", "count"), Measure("data", "MiB"), Measure("processor time", "s")
+CHILDREN = Measure("memory of children", "MiB")
 
 
 @dataclass
@@ -217,18 +214,25 @@ async def attack(under: Under, names: Sequence[str], seconds: float) -> dict[str
 
 
 def figures(case: str, noticed: Noticed, quiet: Noticed) -> list[Figure]:
+    """What others noticed. The memory is that by which the coordinator grew."""
     p95, quiet_p95 = (percentile(each.gaps, 95) for each in (noticed, quiet))
     return [
         P95.of(case, p95 / quiet_p95, below(2.0)),
         PAUSE.of(case, 1000 * max(noticed.gaps), below(500)),
         MEMORY.of(case, (noticed.memory - quiet.memory) / (1 << 20), below(64)),
-        CHILDREN.of(case, max(0, noticed.children - quiet.children) / (1 << 20)),
         JOINED.of(case, max(noticed.joined), below(5.0)),
         ADMITTED.of(case, max(noticed.asked), below(1.0)),
         BROKEN.of(case, len(noticed.broken), below(1)),
-        DIALS.of(case, noticed.cost.get("dials", 0)),
-        SENT.of(case, noticed.cost.get("nbytes", 0) / (1 << 20)),
-        CPU.of(case, noticed.cost.get("cpu_s", 0)),
+    ]
+
+
+def costs(case: str, noticed: Noticed, quiet: Noticed) -> list[Figure]:
+    """What the attack cost: the attackers, and in memory of the coordinator's children."""
+    return [
+        DIALS.of(case, noticed.cost["dials"]),
+        SENT.of(case, noticed.cost["nbytes"] / (1 << 20)),
+        CPU.of(case, noticed.cost["cpu_s"]),
+        CHILDREN.of(case, max(0, noticed.children - quiet.children) / (1 << 20)),
     ]
 
 
@@ -281,11 +285,13 @@ def main() -> None:
     prompts = Prompts(open_model(model).vocabulary)
     for kind in kinds:
         table: list[Figure] = []
+        cost: list[Figure] = []
         for name in attacks:
             quiet, noticed = besieged(kind, model, list(ATTACKS) if name == "all" else [name], options.seconds, prompts)
             table += (figures("quiet", quiet, quiet) if not table else []) + figures(name, noticed, quiet)
+            cost += costs(name, noticed, quiet)
             broken[f"{kind} {name}"] = noticed.broken
-        report.add({f"{kind} swarm": table}, part=kind)
+        report.add({f"{kind} swarm": table, f"cost in the {kind} swarm": cost}, part=kind)
     report.finish(broken={case: errors for case, errors in broken.items() if errors})
 
 
