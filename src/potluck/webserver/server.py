@@ -22,6 +22,8 @@ _SWEEP_TICKS = 5
 
 _TLS_S = 10.0
 """Seconds for the handshake of TLS."""
+_LAST_WORDS_S = 300.0
+"""Seconds in which a slow client may read the rest of its last answer over TLS."""
 
 _RESERVED = 128
 """Descriptors for files, the database and children."""
@@ -46,10 +48,15 @@ class BoundedServer(uvicorn.Server):
         config, loop = self.config, asyncio.get_running_loop()
         bounded = partial(BoundedHttp, guard=self._guard, config=config)
         protocol = partial(bounded, server_state=self.server_state, app_state=self.lifespan.state)
-        tls_s = None if config.ssl is None else _TLS_S
+        hello_s, last_words_s = (None, None) if config.ssl is None else (_TLS_S, _LAST_WORDS_S)
         self.servers = [
             await loop.create_server(
-                protocol, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=tls_s
+                protocol,
+                sock=one,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=hello_s,
+                ssl_shutdown_timeout=last_words_s,
             )
             for one in sockets or ()
         ]
