@@ -91,6 +91,17 @@ SMOLLM2 = ["<|im_start|>", "<|im_end|>", "🥘"]
 PIECES = [*SPECIAL["control"], *SPECIAL["user"], *PLAIN, *SMOLLM2, " ", "\n", "\t", "\v", "\r\n"]
 
 
+@pytest.mark.parametrize(
+    "text", ["><\n\n", " " * 6, "<|endoftext|>\n\n\n\v   ", "   \t\n\n\n>", "   \n\n\n", "\n\n\n   "]
+)
+@pytest.mark.parametrize("special", [False, True])
+def test_tokens_of_space_beside_those_that_take_it(
+    vocabularies: dict[str, GgufTokenizer], text: str, special: bool
+) -> None:
+    for tokenizer in vocabularies.values():
+        assert tokenizer._split(text.encode(), special) == tokenizer._tokenize(text.encode(), special=special)
+
+
 @given(
     st.lists(st.sampled_from(PIECES) | st.text(st.characters(codec="utf-8"), max_size=4), max_size=12).map("".join),
     st.sampled_from(["prefixed", "bare", "takes right", "bpe", "takes left", "smollm2"]),

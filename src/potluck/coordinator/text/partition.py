@@ -49,14 +49,16 @@ def _cut(part: Part, token: SpecialToken) -> Iterator[Part]:
     if isinstance(part, int) or token.text not in part:
         yield part
         return
-    first, *others = part.split(token.text)
-    last = len(others) - 1
-    yield from _between(first.rstrip(_SPACE) if token.takes_left else first)
-    for index, other in enumerate(others):
+    begin, end = 0, part.find(token.text)
+    while end >= 0:
+        left = part[begin:end]
+        yield from _between(left.rstrip(_SPACE) if token.takes_left else left)
         yield token.id
-        if token.takes_right:
-            other = other.lstrip(_SPACE)
-        yield from _between(other.rstrip(_SPACE) if token.takes_left and index < last else other)
+        begin = end + len(token.text)
+        while token.takes_right and begin < len(part) and part[begin] in _SPACE:
+            begin += 1  # before the next occurrence is looked for, which may be of space
+        end = part.find(token.text, begin)
+    yield from _between(part[begin:])
 
 
 def _between(text: bytes) -> Iterator[bytes]:
@@ -67,8 +69,9 @@ def _between(text: bytes) -> Iterator[bytes]:
 def in_order(tokens: Iterable[SpecialToken], encode: Callable[[bytes], Sequence[int]]) -> list[SpecialToken]:
     """The tokens in the order in which llama.cpp looks for them: the longest first.
 
-    Its order of equally long ones is that of an unstable sort. It matters only for those that can overlap, and is found
-    out by a text in which they do. encode: llama.cpp's own tokenizing, with control tokens.
+    Its order of equally long ones is that of an unstable sort. It matters only for those that can overlap, or of which
+    one swallows space of the other, and is found out by a text in which they do. encode: llama.cpp's own tokenizing,
+    with control tokens.
     """
     by_length = sorted(tokens, key=lambda token: -len(token.text))
     ordered: list[SpecialToken] = []
@@ -81,6 +84,9 @@ def in_order(tokens: Iterable[SpecialToken], encode: Callable[[bytes], Sequence[
                 before[other].add(one)
             elif found[-1:] == [other.id]:
                 before[one].add(other)
+        for greedy, space, text in _swallowed(members):
+            first, then = (space, greedy) if space.id in encode(text) else (greedy, space)
+            before[then].add(first)
         ordered += TopologicalSorter(before).static_order()
     return ordered
 
@@ -95,3 +101,17 @@ def _overlaps(tokens: Sequence[SpecialToken]) -> Iterator[tuple[SpecialToken, Sp
             for other in heads.get(one.text[-size:], ()):
                 if one is not other:
                     yield one, other, one.text + other.text[size:]
+
+
+def _swallowed(tokens: Sequence[SpecialToken]) -> Iterator[tuple[SpecialToken, SpecialToken, bytes]]:
+    """All pairs of which the first would swallow space of the second, each with a text in which it stands before it.
+
+    Between them there is space that is part of no token, so that no third one is found there.
+    """
+    gap = next((bytes([byte]) for byte in _SPACE if not any(byte in token.text for token in tokens)), b"")
+    for greedy in tokens:
+        for space in tokens:
+            if greedy is not space and greedy.takes_right and space.text[0] in _SPACE:
+                yield greedy, space, greedy.text + gap + space.text
+            if greedy is not space and greedy.takes_left and space.text[-1] in _SPACE:
+                yield greedy, space, space.text + gap + greedy.text
