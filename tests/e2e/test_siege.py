@@ -80,7 +80,7 @@ def test_a_coordinator_with_few_descriptors_stays_reachable(tiny: Path) -> None:
         most = 0
         with attacked(url, "halves", "tiny", 8) as attacker:
             while attacker.poll() is None:
-                assert httpx.get(f"{url}/health", timeout=HANG_S).status_code == 200
+                assert httpx.get(f"{url}/status", timeout=HANG_S).status_code == 200
                 most = max(most, psutil.Process(coordinator.popen.pid).num_fds())
         assert DESCRIPTORS / 4 < most < DESCRIPTORS
         coordinator.wait_for("gave way to others")
