@@ -14,9 +14,11 @@ MARKS: dict[str, tuple[str, ...]] = {
     "torch": (*PYTORCH, "tests/models/test_families.py"),
     "slow": (
         *EVERY_KERNEL_SET,
+        "tests/coordinator/text/test_children.py",
         "tests/engine/test_exclusive.py",
         "tests/engine/test_kernels.py",
         "tests/engine/test_real_weights.py",
+        "tests/models/test_peer_source.py",
         "tests/planning/test_optimum.py",
         "tests/test_public_api.py",
         "tests/test_apart.py",
