@@ -4,7 +4,6 @@ import gc
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from kit.tiny_gguf import write_tiny_gguf
+from kit.waiting import eventually
 from potluck.coordinator.text import children as module
 from potluck.coordinator.text.children import ChildEncoder
 from potluck.coordinator.text.encoder import PlainEncoder, TooManyTokens
@@ -224,8 +224,5 @@ threading.Event().wait()
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    deadline = time.monotonic() + HANG_S
     with suppress(psutil.NoSuchProcess):  # or a zombie, where nobody cares for orphans
-        while child.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: child.status() == psutil.STATUS_ZOMBIE)

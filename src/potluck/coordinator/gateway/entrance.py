@@ -15,7 +15,7 @@ from potluck.wire.link import Link
 from potluck.wire.messages import Hello
 
 _HELLO_S = 30.0
-"""Seconds in which it must have proven who it is, and in which its link is measured."""
+"""Seconds in which a new node must prove who it is, and in which its link is measured."""
 
 
 class Entrance:
