@@ -9,79 +9,82 @@ from kit.waiting import until
 from potluck.coordinator.http.bodies import Bodies, Body, Shares, body_is_read
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.rota import Asker
-from potluck.errors import RequestError
 from potluck.local import HANG_S
 
-PART = 10 << 10
-"""Bodies of more than six of these have to wait."""
+PART = 64 << 10
+ANNA, BERT = Asker("anna"), Asker("bert")
 
 
-def begun(shares: Shares, whose: str) -> Body:
-    body = Body()
+def begun(shares: Shares, whose: Asker = ANNA, length: int = 100 * PART) -> Body:
+    body = Body(length)
     shares.begin(whose, body)
     return body
 
 
 def test_every_account_has_an_equal_share() -> None:
     shares = Shares(100 * PART)
-    begun(shares, "anna").size = 40 * PART
-    second = begun(shares, "anna")
-    assert shares.fits("anna", second, 60 * PART)
-    assert not shares.fits("anna", second, 61 * PART)
-    first = begun(shares, "bert")
-    assert not shares.fits("anna", second, 11 * PART)
-    assert shares.fits("bert", first, 50 * PART)
+    begun(shares).size = 40 * PART
+    second = begun(shares)
+    second.size = 59 * PART
+    assert shares.fits(ANNA, second)
+    second.size += 1
+    assert not shares.fits(ANNA, second)
+    second.size = 9 * PART
+    first = begun(shares, BERT)
+    assert shares.fits(ANNA, second)
+    second.size += PART
+    assert not shares.fits(ANNA, second)
+    assert shares.fits(BERT, first)
 
 
-def test_a_short_body_does_not_wait() -> None:
+@pytest.mark.parametrize("length", [0, PART])
+def test_a_short_body_does_not_wait(length: int) -> None:
     shares = Shares(100 * PART)
-    begun(shares, "anna").size = 100 * PART
-    second = begun(shares, "anna")
-    assert shares.fits("anna", second, 6 * PART)
-    assert not shares.fits("anna", second, 7 * PART)
+    begun(shares).size = 100 * PART
+    body = begun(shares, length=length)
+    body.size = PART - 1
+    assert shares.fits(ANNA, body)
+    assert not shares.fits(ANNA, begun(shares, length=PART + 1))
+    body.size += 1
+    assert shares.fits(ANNA, body) == bool(length)
 
 
 def test_the_oldest_body_of_an_account_always_goes_on() -> None:
     shares = Shares(100 * PART)
-    first, second = begun(shares, "anna"), begun(shares, "anna")
+    first, second = begun(shares), begun(shares)
     first.size = second.size = 60 * PART
-    assert shares.fits("anna", first, 1000 * PART)
-    assert not shares.fits("anna", second, 5 * PART)
-    shares.end("anna", first)
-    assert shares.fits("anna", second, 1000 * PART)
+    assert shares.fits(ANNA, first)
+    assert not shares.fits(ANNA, second)
+    shares.end(ANNA, first)
+    assert shares.fits(ANNA, second)
 
 
-def test_the_unfinished_bodies_of_an_account_are_counted() -> None:
-    shares = Shares()
-    bodies = [begun(shares, "anna") for _ in range(33)]
-    assert [shares.may_go_on("anna", body) for body in bodies] == [True] * 32 + [False]
-    assert shares.may_go_on("bert", begun(shares, "bert"))
-    shares.end("anna", bodies[0])
-    assert shares.may_go_on("anna", bodies[-1])
-
-
-def test_too_many_unfinished_bodies_are_refused() -> None:
-    async def test() -> None:
-        bodies = Bodies()
-        clients = [Client(bodies, "anna") for _ in range(33)]
-        for client in clients:
-            client.send(1)
-        await until(lambda: any(client.task.done() for client in clients))
-        [refused] = [client for client in clients if client.task.done()]
-        with pytest.raises(RequestError, match="More than 32 requests"):
-            await refused.task
-        for client in clients:
-            client.send(1, more=False)
-        await asyncio.gather(*(client.task for client in clients if client is not refused))
-
-    run(test())
+def test_of_those_without_an_account_few_go_on_at_once() -> None:
+    shares = Shares(PART)
+    strangers = [Asker(f"192.0.2.{number}", stranger=True) for number in range(6)]
+    bodies = [begun(shares, stranger) for stranger in strangers]
+    assert [shares.fits(*each) for each in zip(strangers, bodies, strict=True)] == [True] * 4 + [False] * 2
+    assert shares.fits(ANNA, begun(shares))
+    shares.end(strangers[1], bodies[1])
+    assert [shares.fits(*each) for each in zip(strangers[4:], bodies[4:], strict=True)] == [True, False]
 
 
 class Client:
-    """Sends the parts of a body when the test says so. read: what the service does with a body that is complete."""
+    """Sends the parts of a body when the test says so.
 
-    def __init__(self, bodies: Bodies, whose: str, read: Callable[[Request], Awaitable[None]] | None = None) -> None:
+    read: what the service does with a body that is complete. length: of the body, 0 if there is none.
+    """
+
+    def __init__(
+        self,
+        bodies: Bodies,
+        whose: Asker,
+        read: Callable[[Request], Awaitable[None]] | None = None,
+        *,
+        length: int = 200 * PART,
+    ) -> None:
         self._parts: asyncio.Queue[tuple[bytes, bool]] = asyncio.Queue()
+        self._headers = [(b"content-length", str(length).encode())]
         self._read = read
         self.received = 0
         self.task = asyncio.create_task(self._run(bodies, whose))
@@ -93,8 +96,8 @@ class Client:
         body, more = await self._parts.get()
         return {"type": "http.request", "body": body, "more_body": more}
 
-    async def _run(self, bodies: Bodies, whose: str) -> None:
-        scope = {"type": "http", "headers": []}
+    async def _run(self, bodies: Bodies, whose: Asker) -> None:
+        scope = {"type": "http", "headers": self._headers}
         with bodies.received(whose, scope, self._receive) as receive:
             more = True
             while more:
@@ -109,9 +112,10 @@ class Client:
 def test_a_body_waits_for_those_of_its_account_and_for_no_other(end: Callable[[Client], object]) -> None:
     async def test() -> None:
         bodies = Bodies(Shares(100 * PART))
-        first, second, other = Client(bodies, "anna"), Client(bodies, "anna"), Client(bodies, "bert")
-        first.send(90 * PART)
-        await until(lambda: first.received == 90 * PART)
+        first = Client(bodies, ANNA)
+        first.send(100 * PART)
+        await until(lambda: first.received == 100 * PART)
+        second, other = Client(bodies, ANNA), Client(bodies, BERT)
         second.send(70 * PART, more=False)
         other.send(50 * PART, more=False)
         await other.task
@@ -134,12 +138,13 @@ def test_a_complete_body_takes_room_until_it_is_read() -> None:
             await answered.wait()
 
         bodies = Bodies(Shares(100 * PART))
-        first, second = Client(bodies, "anna", read), Client(bodies, "anna")
-        first.send(90 * PART, more=False)
-        await until(lambda: first.received == 90 * PART)
+        first = Client(bodies, ANNA, read)
+        first.send(100 * PART, more=False)
+        await until(lambda: first.received == 100 * PART)
+        second = Client(bodies, ANNA)
         second.send(70 * PART, more=False)
-        third = Client(bodies, "anna")
-        third.send(6 * PART, more=False)
+        third = Client(bodies, ANNA, length=PART)
+        third.send(PART, more=False)
         await third.task
         assert second.received == 0
         is_read.set()
@@ -159,12 +164,12 @@ def test_many_complete_bodies_of_one_account_are_read_one_after_the_other() -> N
 
         async def read(request: Request) -> None:
             held.append(sum(client.received for client in clients) - 200 * PART * len(held))
-            await pool.run(Asker("anna"), lambda: None)
+            await pool.run(ANNA, lambda: None)
             body_is_read(request)
             await answered.wait()
 
         answered = asyncio.Event()
-        clients = [Client(bodies, "anna", read) for _ in range(100)]
+        clients = [Client(bodies, ANNA, read) for _ in range(100)]
         for client in clients:
             client.send(150 * PART)
             client.send(50 * PART, more=False)
@@ -184,7 +189,7 @@ def test_a_request_without_a_body_is_never_the_oldest() -> None:
         async def watch(_: Request) -> None:
             await ended.wait()
 
-        watcher, client = Client(bodies, "anna", watch), Client(bodies, "anna")
+        watcher, client = Client(bodies, ANNA, watch, length=0), Client(bodies, ANNA)
         watcher.send(0, more=False)
         await asyncio.sleep(0)
         client.send(200 * PART, more=False)

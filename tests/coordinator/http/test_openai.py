@@ -23,6 +23,7 @@ from potluck.coordinator.http.bodies import Bodies
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service, claim_of_all
 from potluck.coordinator.http.requests import Common
+from potluck.coordinator.http.rota import Asker
 from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.http.streaming import merge
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
@@ -217,7 +218,7 @@ def test_nothing_of_a_body_is_held_while_it_is_answered(
         app = make_app()
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            with bodies.received("ann", scope, receive) as received:
+            with bodies.received(Asker("ann"), scope, receive) as received:
                 await app(scope, received, send)
 
         async with client(counted) as http:

@@ -6,68 +6,70 @@ Accounts share it, and each waits for its own bodies only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
-from potluck.errors import RequestError
+from potluck.coordinator.http.rota import Asker
 
 _MOST_BYTES = 4 << 20
 """The bytes of all bodies that have not been read. The objects that are made of one take up to 15 times its bytes."""
 
-_MOST_UNFINISHED = 32
-"""The bodies of one account that have begun and not ended. The server itself may have read 256 KiB more of each."""
 _SHORT = 64 << 10
-"""The bytes of a body that need not wait. The server itself buffers as much for each request."""
+"""The bytes of a body that need not wait. The server itself may have read as much of each request."""
+_STRANGERS_AT_ONCE = 4
+"""The addresses without a key whose oldest bodies go on however long they are. Anybody can have many addresses."""
 
-_RETRY_S = 1.0
 _END = "end_of_body"
 """The name in a request's state of what gives back the room of its body."""
 
 
 class Body:
-    """A body that has not been read, with the bytes of it that have come, and whether there are more to come."""
+    """A body that has not been read. length: its bytes in all, 0 if that is not known. size: those that have come."""
 
-    def __init__(self) -> None:
+    def __init__(self, length: int = 0) -> None:
+        self.length = length
         self.size = 0
-        self.unfinished = False
 
 
 class Shares:
     """The bodies of each account, the oldest first. Pure.
 
     Every account may have an equal share of all bytes. Its oldest body always goes on, so that one after the other is
-    read, and so does a short one.
+    read, and so does a short one. Of those without an account, few may go on at once.
     """
 
     def __init__(self, most: int = _MOST_BYTES) -> None:
         self._most = most
-        self._bodies: dict[Hashable, dict[Body, None]] = {}
+        self._bodies: dict[Asker, dict[Body, None]] = {}
 
-    def begin(self, whose: Hashable, body: Body) -> None:
-        """Count a body, which `end`s later. One that is counted already stays as old as it is."""
-        self._bodies.setdefault(whose, {}).setdefault(body)
+    def begin(self, whose: Asker, body: Body) -> None:
+        """Count a body, which `end`s later."""
+        self._bodies.setdefault(whose, {})[body] = None
 
-    def may_go_on(self, whose: Hashable, body: Body) -> bool:
-        """Note that more of a body is to come. Returns False if too many of the account's bodies are unfinished."""
-        body.unfinished = True
-        return sum(one.unfinished for one in self._bodies[whose]) <= _MOST_UNFINISHED
-
-    def fits(self, whose: Hashable, body: Body, more: int) -> bool:
-        """Whether a body may grow by more bytes now."""
-        own = self._bodies[whose]
-        if body is next(iter(own)) or body.size + more <= _SHORT:
+    def fits(self, whose: Asker, body: Body) -> bool:
+        """Whether a body may grow by a piece now. One that is complete needs no room."""
+        own = self._bodies.get(whose, {})
+        if body not in own or (body.length or body.size + 1) <= max(body.size, _SHORT):
             return True
-        return sum(one.size for one in own) + more <= self._most // len(self._bodies)
+        if body is next(iter(own)) and self._is_favoured(whose):
+            return True
+        return sum(one.size for one in own) + _SHORT <= self._most // len(self._bodies)
 
-    def end(self, whose: Hashable, body: Body) -> None:
+    def end(self, whose: Asker, body: Body) -> None:
         own = self._bodies.get(whose, {})
         own.pop(body, None)
         if not own:
             self._bodies.pop(whose, None)
+
+    def _is_favoured(self, whose: Asker) -> bool:
+        """Whether the oldest body of this account always goes on."""
+        return not whose.stranger or whose in islice((one for one in self._bodies if one.stranger), _STRANGERS_AT_ONCE)
 
 
 class Bodies:
@@ -78,17 +80,24 @@ class Bodies:
         self._changed = asyncio.Event()
 
     @contextmanager
-    def received(self, whose: Hashable, scope: Scope, receive: Receive) -> Iterator[Receive]:
+    def received(self, whose: Asker, scope: Scope, receive: Receive) -> Iterator[Receive]:
         """`receive` for a request of this account, whose body takes room until `body_is_read` or the block ends."""
-        body = Body()
+        headers = Headers(scope=scope)
+        body = Body(int(headers.get("content-length", 0)))
+        if not body.length and "transfer-encoding" not in headers:  # a request without a body is never the oldest
+            yield receive
+            return
         end = partial(self._end, whose, body)
         scope.setdefault("state", {})[_END] = end
+        self._shares.begin(whose, body)
 
         async def bounded() -> Message:
+            while not self._shares.fits(whose, body):
+                await self._changed.wait()
             message = await receive()
-            nbytes, more = len(message.get("body", b"")), message.get("more_body", False)
-            if nbytes or more:  # a request without a body is never the oldest
-                await self._add(whose, body, nbytes, more)
+            body.size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                body.length = body.size
             return message
 
         try:
@@ -96,17 +105,7 @@ class Bodies:
         finally:
             end()
 
-    async def _add(self, whose: Hashable, body: Body, nbytes: int, more: bool) -> None:
-        self._shares.begin(whose, body)
-        while nbytes and not self._shares.fits(whose, body, nbytes):
-            await self._changed.wait()
-        body.size += nbytes
-        body.unfinished = False
-        if more and not self._shares.may_go_on(whose, body):
-            text = f"More than {_MOST_UNFINISHED} requests of this account or address are being received."
-            raise RequestError(text, status=429, code="rate_limit_exceeded", retry_s=_RETRY_S)
-
-    def _end(self, whose: Hashable, body: Body) -> None:
+    def _end(self, whose: Asker, body: Body) -> None:
         self._shares.end(whose, body)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
