@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from potluck.errors import ModelError
-from potluck.models import convert, gguf, huggingface
+from potluck.models import convert, cutting, gguf, huggingface
+from potluck.models.architectures import Metadata
 from potluck.models.arrays import DTYPES, Array
 from potluck.models.convert import DEFAULT_QUANTIZE
 from potluck.models.files import Stored
@@ -31,17 +31,19 @@ _STUB_ROWS = 2
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _ENTRY = ("token_embd", "position_embd", "token_types")
-_EXIT = ("output",)
+_OF_VOCABULARY = (_EMBEDDING, _HEAD, "output.bias")
+"""The tensors with an entry for each token."""
 
 
 def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
     """The header and the pieces of the span file, for `write_span_file`.
 
     quantize: the type that matrices of a Hugging Face model get; a GGUF model keeps its own types.
-    Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it.
+    Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it or cannot be cut out.
     """
     header, pieces = plan_model(manifest, quantize)
-    return cut_header(header, manifest, span), cut_pieces(pieces, manifest, span.within(manifest.layers))
+    cutting.cuts(_metadata(header, manifest)).check(span.within(manifest.layers))
+    return cut_header(header, manifest, span), cut_pieces(pieces, manifest, span, header.architecture)
 
 
 def plan_model(manifest: Manifest, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
@@ -119,11 +121,12 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
         ends = [sum(tensor.nbytes for tensor in end if tensor.layer is None) for end in (first, last)]
         return PartSizes(tuple(manifest.layer_bytes()), *ends)
     layers, entry, head = [0] * manifest.layers, 0, 0
-    _, pieces = plan_model(manifest, quantize)
+    header, pieces = plan_model(manifest, quantize)
+    leaving = cutting.row_of(header.architecture).exit
     for piece in pieces:
         if match := _LAYER.fullmatch(piece.name):
             layers[int(match[1])] += piece.nbytes
-        elif piece.name.startswith(_EXIT):
+        elif piece.name.startswith(leaving):
             head += piece.nbytes
         else:
             entry += piece.nbytes
@@ -141,20 +144,24 @@ def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
 
 
 def cut_header(header: Header, manifest: Manifest, span: Span) -> Header:
-    """The model's metadata with the span's layer count, and without a tokenizer."""
+    """The model's metadata as the span needs them, and without a tokenizer."""
     arch = header.architecture
-    entries = {key: (kinds, _slice(value, kinds, manifest, span)) for key, (kinds, value) in header.entries.items()}
-    entries[f"{arch}.block_count"] = (["UINT32"], len(span))
+    entries = cutting.SpanMetadata(_metadata(header, manifest), span).entries()
     entries[f"{arch}.vocab_size"] = (["UINT32"], _rows(manifest, span))
     entries["tokenizer.ggml.model"] = (["STRING"], "no_vocab")
     return Header(arch, entries)
 
 
-def _slice(value: Any, kinds: list[str], manifest: Manifest, span: Span) -> Any:
-    """The entries of the span's layers, for an array with one entry for each layer."""
-    if kinds[0] == "ARRAY" and kinds[-1] != "STRING" and len(value) == manifest.layers:
-        return value[span.first : span.last + 1]
-    return value
+def _metadata(header: Header, manifest: Manifest) -> Metadata:
+    return Metadata(header.architecture, header.entries, manifest.layers, manifest.vocabulary)
+
+
+def cuts_of(manifest: Manifest, engine: EngineKind = EngineKind.LLAMACPP) -> cutting.Cuts:
+    """Where the model may be cut. Raises ModelError, with the reason, when this engine cannot run a part of it."""
+    if engine is EngineKind.TRANSFORMERS:
+        return cutting.anywhere(manifest.layers)
+    header = gguf.model_header(manifest) if manifest.format == "gguf" else convert.model_header(manifest)
+    return cutting.cuts(_metadata(header, manifest))
 
 
 def _rows(manifest: Manifest, span: Span) -> int:
@@ -162,17 +169,21 @@ def _rows(manifest: Manifest, span: Span) -> int:
     return manifest.vocabulary if span.first == 0 or span.last == manifest.layers - 1 else _STUB_ROWS
 
 
-def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span) -> list[Piece]:
+def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span, architecture: str) -> list[Piece]:
     """The span's pieces among those of the whole model, in their order, with the stubs at the end."""
     tied = all(piece.name != _HEAD for piece in pieces)
-    cut = [_cut(piece, manifest, span, tied) for piece in pieces]
+    leaving = cutting.row_of(architecture).exit
+    cut = [_cut(piece, manifest, span, tied, leaving) for piece in pieces]
     return [piece for piece in cut if piece is not None and piece.tensors] + [
         piece for piece in cut if piece is not None and not piece.tensors
     ]
 
 
-def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | None:
-    """The piece as the span file holds it; None if it belongs to another layer."""
+def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool, leaving: tuple[str, ...]) -> Piece | None:
+    """The piece as the span file holds it; None if it belongs to another layer.
+
+    leaving: the beginnings of the names of what only the last span needs.
+    """
     match = _LAYER.fullmatch(piece.name)
     if match:
         layer = int(match[1])
@@ -181,19 +192,20 @@ def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | No
     first, last = span.first == 0, span.last == manifest.layers - 1
     if piece.name == _EMBEDDING and tied:
         return piece if first or last else _stub(piece, manifest, span)
+    if piece.name.startswith(leaving):
+        return piece if last else _stub(piece, manifest, span)
     if piece.name.startswith(_ENTRY):
         return piece if first else _stub(piece, manifest, span)
-    if piece.name.startswith(_EXIT):
-        return piece if last else _stub(piece, manifest, span)
     return piece  # rope factors and the like, which every layer uses
 
 
 def _stub(piece: Piece, manifest: Manifest, span: Span) -> Piece:
     """Zeros, as few as possible."""
-    if piece.name not in (_EMBEDDING, _HEAD):
+    if piece.name not in _OF_VOCABULARY:
         return Piece(piece.name, piece.shape, piece.dtype, Zeros())
-    columns = piece.shape[0]
-    return Piece(piece.name, (columns, _rows(manifest, span)), _smallest(columns), Zeros())
+    *columns, _ = piece.shape
+    dtype = _smallest(columns[0]) if columns else piece.dtype
+    return Piece(piece.name, (*columns, _rows(manifest, span)), dtype, Zeros())
 
 
 def _smallest(columns: int) -> GGMLQuantizationType:

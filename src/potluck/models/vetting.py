@@ -153,8 +153,8 @@ def _is_bounded(architecture: str, key: str, value: Any) -> bool:
         return is_alignment(value)
     if key.startswith("split."):  # llama.cpp would open files beside the span file
         return key != "split.count" or value in (0, 1)
-    if key.startswith((f"{architecture}.attention.key_length_", f"{architecture}.attention.value_length_")):
-        return False  # other sizes for some layers, which none of our architectures has
+    if key.removeprefix(f"{architecture}.attention.").startswith(("key_length_", "value_length_")):
+        return type(value) is int and 1 <= value <= gguf.LONGEST_HEAD
     if key.startswith(f"{architecture}."):
         each = value if isinstance(value, list) else [value]
         return all(isinstance(item, str) or -_MOST_VALUE <= item <= 1e15 for item in each) and all(
