@@ -1,10 +1,14 @@
-"""Proves that spans of a model compute what the unsplit model computes: every row between layers, and every logit."""
+"""Proves that a span computes what the unsplit model computes: each row between layers, and each logit.
+
+Both follow the same script of batches, in which sessions share batches, forget and are moved.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,20 +23,80 @@ from potluck.types import Attention, Capacity, Span
 
 Rows = npt.NDArray[np.float32]
 CAPACITY = Capacity(4, 1024, 256)
-PROMPT, STEPS = 200, 40
-PARTS = [(0, 150), (150, PROMPT), *((position, position + 1) for position in range(PROMPT, PROMPT + STEPS))]
-"""The beginnings and ends of the batches in which the positions come."""
+
+
+class Part(NamedTuple):
+    """Positions of one session, which come in one batch."""
+
+    session: int
+    begin: int
+    end: int
+
+
+class Forget(NamedTuple):
+    """Forget the positions from this one on."""
+
+    session: int
+    begin: int
+
+
+class Move(NamedTuple):
+    """Export a session, and import it as another one."""
+
+    session: int
+    to: int
+
+
+Script = Sequence[list[Part] | Forget | Move]
+
+
+def single(session: int, begin: int, end: int) -> list[list[Part]]:
+    """One token after the other."""
+    return [[Part(session, position, position + 1)] for position in range(begin, end)]
+
+
+PROMPT_AND_TOKENS: Script = [[Part(1, 0, 150)], [Part(1, 150, 200)], *single(1, 200, 240)]
+SHARED: Script = [
+    [Part(2, 0, 37), Part(3, 0, 60)],
+    *([Part(2, position, position + 1), Part(3, position + 23, position + 24)] for position in range(37, 45)),
+    [Part(2, 45, 48), Part(3, 68, 69)],
+]
+MEMORY: Script = [Forget(1, 120), [Part(1, 120, 160)], *single(1, 160, 165), Move(3, 4), *single(4, 69, 75)]
+"""Only for models whose sessions can forget a part and be moved."""
+
+
+def rows_of(script: Script) -> int:
+    """The number of rows that a script computes."""
+    return sum(part.end - part.begin for batch in script if isinstance(batch, list) for part in batch)
+
+
+def follow(engine: LlamaCppEngine, script: Script, data: npt.NDArray[Any], last: int) -> Rows:
+    """All rows after layer `last`, or all logits, in the order of the script. data: what enters, in the same order."""
+    made, begin = [], 0
+    for step in script:
+        if isinstance(step, Forget):
+            engine.truncate(step.session, step.begin)
+        elif isinstance(step, Move):
+            state = engine.export(step.session)
+            engine.close(step.session)
+            engine.restore(step.to, state)
+        else:
+            segments = []
+            for part in step:
+                count = part.end - part.begin
+                segments.append(Segment(part.session, part.begin, data[begin : begin + count], last, count))
+                begin += count
+            made += engine.forward(segments)
+    for session in range(1, 5):
+        engine.close(session)
+    return np.concatenate(made)
 
 
 @contextmanager
 def engine_of(path: Path, manifest: Manifest, span: Span) -> Iterator[LlamaCppEngine]:
+    """An engine for a file that holds these layers."""
     engine = LlamaCppEngine(
-        path,
-        span=span,
-        layers=manifest.layers,
-        attention=Attention.EXACT,
-        capacity=CAPACITY,
-        threads=1,
+        path, span=span, layers=manifest.layers, attention=Attention.EXACT, capacity=CAPACITY, threads=1
     )
     try:
         yield engine
@@ -42,34 +106,26 @@ def engine_of(path: Path, manifest: Manifest, span: Span) -> Iterator[LlamaCppEn
 
 @contextmanager
 def span_engine(path: Path, span: Span, folder: Path) -> Iterator[LlamaCppEngine]:
+    """An engine for a span that is cut out of a whole model's file."""
     manifest = open_model(path)
     file = folder / f"{span}.gguf"
     write_span_file(file, *plan_span(manifest, span), local_source(path), lambda _: None)
     with engine_of(file, manifest, span) as engine:
         yield engine
-
-
-def run(engine: LlamaCppEngine, data: npt.NDArray[np.generic], last: int, session: int = 1, begin: int = 0) -> Rows:
-    """All rows after layer `last`, or all logits, of the positions from `begin` on. data: those of all positions."""
-    engine.truncate(session, begin)
-    parts = [(max(begin, first), end) for first, end in PARTS if end > begin]
-    segments = [Segment(session, first, data[first:end], last, end - first) for first, end in parts]
-    return np.concatenate([engine.forward([segment])[0] for segment in segments])
+    file.unlink()
 
 
 class Reference:
-    """The unsplit model's rows between layers. tokens: of all positions."""
+    """What the unsplit model computes up to each of these points."""
 
-    def __init__(self, path: Path, points: tuple[int, ...], seed: int = 0) -> None:
+    def __init__(self, path: Path, points: Sequence[int], script: Script) -> None:
         manifest = open_model(path)
-        random = np.random.default_rng(seed)
-        self.tokens = random.integers(0, manifest.vocabulary, PROMPT + STEPS).astype(np.int32)
+        tokens = np.random.default_rng(0).integers(0, manifest.vocabulary, rows_of(script)).astype(np.int32)
+        self._at: dict[int, npt.NDArray[Any]] = {0: tokens}
         with engine_of(path, manifest, Span(0, manifest.layers - 1)) as engine:
-            self._rows = {0: self.tokens}
             for point in points[1:]:
-                engine.close(1)
-                self._rows[point] = run(engine, self.tokens, point - 1)
+                self._at[point] = follow(engine, script, tokens, point - 1)
 
-    def at(self, point: int) -> npt.NDArray[np.generic]:
-        """What enters this layer; the logits where there is no such layer any more."""
-        return self._rows[point]
+    def at(self, point: int) -> npt.NDArray[Any]:
+        """What enters this layer: token ids, or rows; the logits where there is no such layer any more."""
+        return self._at[point]

@@ -57,6 +57,154 @@ BASE: dict[str, Any] = {
 """What nearly every architecture has, with heads that are grouped, and are not hidden size / heads long."""
 
 
+_COMMON: dict[str, Any] = {
+    "attention.clamp_kqv": 4.0,
+    "attention.max_alibi_bias": 8.0,
+    "attention.sliding_window": 24,
+    "embedding_scale": 3.0,
+    "logit_scale": 0.5,
+    "residual_scale": 0.3,
+    "use_parallel_residual": True,
+}
+"""What only some architectures read. The windows are shorter than the prompts of the tests."""
+_EXPERTS: dict[str, Any] = {
+    "expert_count": 6,
+    "expert_feed_forward_length": 64,
+    "expert_gating_func": 2,
+    "expert_shared_count": 1,
+    "expert_shared_feed_forward_length": 96,
+    "expert_used_count": 2,
+    "expert_weights_norm": True,
+    "expert_weights_scale": 1.5,
+    "interleave_moe_layer_step": 1,
+    "leading_dense_block_count": 2,
+}
+_SQUARE: dict[str, Any] = {"embedding_length": 128, "attention.key_length": None, "attention.value_length": None}
+"""For architectures whose heads are hidden size / heads long."""
+_LATENT: dict[str, Any] = {
+    "attention.head_count_kv": 1,
+    "attention.key_length": 80,
+    "attention.key_length_mla": 48,
+    "attention.kv_lora_rank": 64,
+    "attention.q_lora_rank": 48,
+    "attention.value_length": 64,
+    "attention.value_length_mla": 32,
+    "expert_group_count": 1,
+    "rope.dimension_count": 16,
+}
+"""Multi-head latent attention."""
+_INDEXER: dict[str, Any] = {
+    "attention.indexer.head_count": 64,
+    "attention.indexer.key_length": 128,
+    "attention.indexer.top_k": 64,
+}
+_STATE: dict[str, Any] = {
+    "ssm.conv_kernel": 4,
+    "ssm.group_count": 2,
+    "ssm.inner_size": 128,
+    "ssm.state_size": 32,
+    "ssm.time_step_rank": 4,
+}
+
+_PLAIN_NAMES = """
+    llama qwen3 mistral3 arcee ernie4_5 exaone hunyuan-dense jais2 maincoder openelm pangu-embedded refact
+    seed_oss granite minicpm gemma gemma2 gemma3 plamo3 smollm3
+"""
+_SQUARE_NAMES = """
+    qwen2 gptneox qwen bitnet chatglm falcon internlm2 jais nemotron olmo orion phi2 phi3 plamo stablelm
+    starcoder2 xverse gpt2 starcoder mpt command-r bloom cohere2 olmo2 exaone4
+"""
+_EXPERT_NAMES = """
+    qwen3moe bailingmoe hunyuan-moe minimax-m2 ernie4_5-moe granitemoe gpt-oss mellum exaone-moe cohere2moe
+    laguna afmoe llama4 glm4moe hy_v3
+"""
+CASES: dict[str, dict[str, Any]] = {
+    **{name: {} for name in _PLAIN_NAMES.split()},
+    **dict.fromkeys(_SQUARE_NAMES.split(), _SQUARE),
+    **dict.fromkeys(_EXPERT_NAMES.split(), _EXPERTS),
+    "qwen2moe": _EXPERTS | _SQUARE,
+    "arctic": _EXPERTS | _SQUARE,
+    "apertus": {
+        "xielu.alpha_n": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2],
+        "xielu.alpha_p": [0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8],
+        "xielu.beta": [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
+        "xielu.eps": [1e-06, 1e-06, 1e-06, 1e-06, 1e-06, 1e-06, 1e-06, 1e-06],
+    },
+    "codeshell": _SQUARE | {"attention.head_count_kv": 4},
+    "dbrx": _EXPERTS | _SQUARE,
+    "grovemoe": _EXPERTS | {"expert_group_scale": 0.05, "experts_per_group": 2, "expert_chunk_feed_forward_length": 32},
+    "olmoe": _EXPERTS | _SQUARE | {"attention.head_count_kv": 4},
+    "phimoe": _EXPERTS | _SQUARE,
+    "deepseek": _EXPERTS | _SQUARE,
+    "dots1": _EXPERTS | _SQUARE | {"attention.head_count_kv": 4},
+    "bailingmoe2": _EXPERTS | _SQUARE,
+    "smallthinker": _EXPERTS | {"block_count": 12},
+    "deepseek2": _EXPERTS | _LATENT,
+    "deepseek32": _EXPERTS | _LATENT | _INDEXER,
+    "mamba": _STATE
+    | {
+        "ssm.group_count": 0,
+        "attention.head_count": 0,
+        "attention.head_count_kv": 0,
+        "attention.key_length": None,
+        "attention.value_length": None,
+    },
+    "mamba2": _STATE
+    | {
+        "attention.head_count": 0,
+        "attention.head_count_kv": 0,
+        "attention.key_length": None,
+        "attention.value_length": None,
+    },
+    "falcon-h1": _STATE,
+    "qwen3next": _EXPERTS | _STATE,
+    "qwen35": _STATE | {"rope.dimension_sections": [4, 4, 4, 4]},
+    "qwen35moe": _EXPERTS | _STATE | {"rope.dimension_sections": [4, 4, 4, 4]},
+    "jamba": _EXPERTS
+    | _SQUARE
+    | _STATE
+    | {"ssm.inner_size": 256, "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    "granitehybrid": _STATE | {"attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    "plamo2": _STATE
+    | {"ssm.group_count": 0, "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    "nemotron_h": _STATE
+    | {
+        "attention.head_count_kv": [0, 0, 2, 0, 0, 2, 0, 0],
+        "shortconv.l_cache": 3,
+        "feed_forward_length": [0, 96, 0, 0, 96, 0, 96, 0],
+    },
+    "nemotron_h_moe": _EXPERTS
+    | _STATE
+    | {
+        "attention.head_count_kv": [0, 0, 2, 0, 0, 2, 0, 0],
+        "shortconv.l_cache": 3,
+        "feed_forward_length": [0, 96, 0, 0, 96, 0, 96, 0],
+    },
+    "lfm2": _SQUARE | {"attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    "lfm2moe": _EXPERTS | _SQUARE | {"attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    "qwen2vl": _SQUARE | {"rope.dimension_sections": [6, 6, 4, 0]},
+    "qwen3vl": {"rope.dimension_sections": [6, 6, 4, 0], "n_deepstack_layers": 3},
+    "qwen3vlmoe": _EXPERTS | {"rope.dimension_sections": [6, 6, 4, 0], "n_deepstack_layers": 3},
+    "glm4": {"rope.dimension_sections": [6, 6, 4, 0]},
+    "mistral4": _EXPERTS | _LATENT,
+    "glm-dsa": _EXPERTS | _LATENT | _INDEXER,
+    "mimo2": _EXPERTS | {"attention.sliding_window_pattern": [0, 1, 1, 1, 0, 1, 1, 1]},
+    "gemma4": {
+        "attention.sliding_window_pattern": [1, 1, 1, 0, 1, 1, 1, 0],
+        "attention.key_length_swa": 32,
+        "attention.value_length_swa": 32,
+        "embedding_length_per_layer_input": 0,
+        "attention.shared_kv_layers": 0,
+    },
+}
+"""The metadata of a tiny model of each architecture that is proved, beside BASE and _COMMON."""
+
+
+def write_case(path: Path, architecture: str, **metadata: Any) -> Path:
+    """A tiny model of an architecture of CASES."""
+    return write_tiny(path, architecture, _COMMON | CASES[architecture] | metadata)
+
+
 def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, seed: int = 0) -> Path:
     """A random model at `path`. metadata: beside BASE, by keys without the architecture; None leaves one out."""
     entries = {key: value for key, value in (BASE | metadata).items() if value is not None}

@@ -173,13 +173,22 @@ class LlamaCppEngine:
         self._table.begin_forward()
         if self._table.must_compact({segment.session for segment in batch}, sum(segment.rows for segment in batch)):
             self._compact()
-        if not self._facts.is_recurrent:
-            return self._decode(batch)
-        # llama.cpp computes recurrent layers of unequal segments one after the other, and only the last can be tapped.
-        lengths = {segment.rows for segment in batch}
-        groups = [[segment for segment in batch if segment.rows == length] for length in lengths]
+        groups = self._groups(batch)
         done = {one.session: rows for group in groups for one, rows in zip(group, self._decode(group), strict=True)}
         return [done[segment.session] for segment in batch]
+
+    def _groups(self, batch: Sequence[Segment]) -> list[Sequence[Segment]]:
+        """The segments that llama.cpp computes in one graph, of which the tap sees only the last.
+
+        Layers with a recurrent state take segments of one length together, and without attention beside them even only
+        sequences with consecutive numbers, so that those come alone.
+        """
+        if not self._facts.is_recurrent:
+            return [batch]
+        if not self._facts.has_attention:
+            return [[segment] for segment in batch]
+        lengths = dict.fromkeys(segment.rows for segment in batch)
+        return [[segment for segment in batch if segment.rows == length] for length in lengths]
 
     def _decode(self, batch: Sequence[Segment]) -> list[Output]:
         last = batch[0].last

@@ -27,7 +27,9 @@ class ModelFacts:
         self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(model))
         self.window: int = c.llama_model_n_swa(model)
         """The positions of a sliding window; 0 if there is none."""
-        self.is_recurrent: bool = c.llama_model_is_recurrent(model) or c.llama_model_is_hybrid(model)
+        self.has_attention: bool = not c.llama_model_is_recurrent(model)
+        self.is_recurrent: bool = not self.has_attention or c.llama_model_is_hybrid(model)
+        """Whether some layers keep a state for each session, which cannot forget a part."""
         self.row = row_of(self.architecture)
 
     @cached_property

@@ -76,6 +76,8 @@ class Architecture:
         take its place.
     leaves_at: the graph node of a layer's output, to which the number of the layer is appended.
     exit: the beginnings of the names of tensors that only the last span needs.
+    of_full_layers: tensors outside the layers that llama.cpp has only if some layer attends to everything.
+    side_inputs: metadata that are above 0 in models whose layers need more than a row; such a model cannot be cut.
     sections: whether llama.cpp takes hidden rows only if positions have four parts (`rope.dimension_sections`).
     """
 
@@ -90,6 +92,8 @@ class Architecture:
     enters_at: str = ""
     leaves_at: str = "l_out"
     exit: tuple[str, ...] = ("output",)
+    of_full_layers: tuple[str, ...] = ()
+    side_inputs: tuple[str, ...] = ()
     sections: bool = False
 
 
@@ -113,12 +117,14 @@ _SCALED = Architecture(entry={"embedding_scale": None, "deepstack_mapping": None
 _PLAIN_NAMES = """
     llama qwen2 qwen3 gptneox qwen qwen2moe qwen3moe mistral3 arcee arctic apertus bailingmoe bitnet chatglm codeshell
     dbrx ernie4_5 exaone falcon grovemoe hunyuan-dense hunyuan-moe internlm2 jais jais2 maincoder minimax-m2 nemotron
-    olmo olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo plm refact seed_oss stablelm starcoder2 xverse
+    olmo olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo refact seed_oss stablelm starcoder2 xverse
     gpt2 starcoder mpt command-r
 """
 
+_GEMMA4_SIDE_INPUTS = ("embedding_length_per_layer_input", "attention.shared_kv_layers")
+
 _ENCODER = "it is an encoder or a part of another model, and does not write text"
-_SIDE_INPUTS = "its layers need more than the row that the layer before gives them"
+SIDE_INPUTS = "its layers need more than the row that the layer before gives them"
 _BY_COUNT = "llama.cpp computes it in a way that depends on the number of all layers"
 _NOISE = "it does not write text token by token"
 _REFUSED = {
@@ -126,7 +132,7 @@ _REFUSED = {
         bert modern-bert nomic-bert nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert gemma-embedding
         llama-embed t5 t5encoder clip wavtokenizer-dec eagle3 dflash gemma4-assistant qwen3tts pockettts chameleon gptj
     """,
-    _SIDE_INPUTS: """
+    SIDE_INPUTS: """
         gemma3n deepseek4 hy_v4 qwen4exp glm5-next kimi-k3 rwkv7 arwkv7 cogvlm graniteswitch minimax-01 hrm_text
         muse-glimmer rwkv6
     """,
@@ -140,12 +146,12 @@ TABLE: dict[str, Architecture] = {
     **{name: Architecture(refusal) for refusal, names in _REFUSED.items() for name in names.split()},
     "granite": _SCALED,
     "granitemoe": _SCALED,
-    "grok": Architecture(entry={"embedding_scale": 1.0}),
+    "grok": Architecture("llama.cpp has no flash attention for it"),
     "minicpm": Architecture(entry={"embedding_scale": 1.0}, derived=_derived_minicpm),
     "gemma": Architecture(enters_at="inp_scaled"),
     "gemma2": Architecture(enters_at="inp_scaled", windows=Windows(2), telling=frozenset({46})),
     "gemma3": Architecture(windows=Windows(6, optional=True), telling=frozenset({62})),
-    "bloom": Architecture(enters_at="inp_norm"),
+    "bloom": Architecture(enters_at="inp_norm-0"),
     "gpt-oss": Architecture(windows=Windows(2)),
     "cohere2": Architecture(windows=Windows(4)),
     "olmo2": Architecture(windows=Windows(4, optional=True)),
@@ -158,7 +164,7 @@ TABLE: dict[str, Architecture] = {
     "afmoe": Architecture(period=4, windows=Windows(4), leading_dense=True, enters_at="inp_embd_scaled"),
     "llama4": Architecture(period=4, windows=Windows(4)),
     "smollm3": Architecture(period=4),
-    "smallthinker": Architecture(period=4, windows=Windows(4, full_first=True, optional=True)),
+    "smallthinker": Architecture(period=4, windows=Windows(4, full_first=True, optional=True), telling=frozenset({4})),
     "glm4moe": Architecture(leading_dense=True, sections=True),
     "deepseek2": Architecture(leading_dense=True, telling=frozenset({26, 27}), derived=_derived_deepseek2),
     "deepseek32": _DENSE_FIRST,
@@ -175,4 +181,18 @@ TABLE: dict[str, Architecture] = {
     "nemotron_h_moe": Architecture(recurrent=Recurrent.NO_WIDTH, leaves_at="nemotron_h_block_out"),
     "lfm2": Architecture(recurrent=Recurrent.NO_HEADS, exit=("output", "token_embd_norm")),
     "lfm2moe": Architecture(recurrent=Recurrent.NO_HEADS, exit=("output", "token_embd_norm"), leading_dense=True),
+    "qwen2vl": Architecture(entry={"n_deepstack_layers": None}),
+    "qwen3vl": Architecture(entry={"n_deepstack_layers": None}),
+    "qwen3vlmoe": Architecture(entry={"n_deepstack_layers": None}),
+    "glm4": Architecture(),
+    "hy_v3": _PLAIN,
+    "mistral4": Architecture(leading_dense=True, telling=frozenset({26, 27}), derived=_derived_deepseek2),
+    "glm-dsa": _DENSE_FIRST,
+    "mimo2": Architecture(windows=Windows(0)),
+    "gemma4": Architecture(
+        windows=Windows(0),
+        telling=frozenset({1}),
+        of_full_layers=("rope_freqs.weight",),
+        side_inputs=_GEMMA4_SIDE_INPUTS,
+    ),
 }

@@ -1,4 +1,4 @@
-"""Where a model of llama.cpp may be cut into spans, and the metadata with which a span computes as the model does. Pure.
+"""Where a model of llama.cpp may be cut into spans, and the metadata with which a span computes as the model. Pure.
 
 `potluck.models.architectures` says what has to be regarded.
 """
@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from potluck.errors import ModelError, SpanError
-from potluck.models.architectures import TABLE, Architecture, Metadata, Recurrent
+from potluck.models.architectures import SIDE_INPUTS, TABLE, Architecture, Metadata, Recurrent
 from potluck.types import Span
 
 Entries = dict[str, tuple[list[str], Any]]
@@ -30,6 +30,7 @@ _PER_LAYER = (
 )
 """The metadata that may be arrays with one entry for each layer."""
 _PER_LAYER_WITHOUT_NAME = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
+_CONTEXT_OF_SHARED_INDEXERS = 1 << 20
 _UNKNOWN = Architecture()
 """Stands for an architecture that is not in the table."""
 
@@ -99,6 +100,8 @@ def _refusal(model: Metadata, row: Architecture) -> str:
     """Why this model cannot be cut though others of its architecture can."""
     if model.layers in row.telling and not row.derived(model):
         return f"llama.cpp recognises one of {model.layers} layers, and computes it in another way than fewer layers"
+    if any(model.get(key) for key in row.side_inputs):
+        return SIDE_INPUTS
     if row.period > 1 and row.windows is not None and _windows(model, row) is None:
         return "without sliding windows llama.cpp computes its layers by their number"
     if model.get("interleave_moe_layer_step", 1) not in (0, 1, 2, 4) and row.period > 1:
@@ -107,13 +110,25 @@ def _refusal(model: Metadata, row: Architecture) -> str:
         return "its experts are not in every layer"
     if model.architecture == "command-r" and model.layers >= 64:
         return "llama.cpp expects other tensors in a model of 64 layers or more"
+    if model.architecture == "glm-dsa" and not _has_own_indexers(model):
+        return "some of its layers attend to what the indexer of an earlier one has chosen"
+    if model.architecture == "glm4" and not any(model.get("rope.dimension_sections", [])):
+        return "llama.cpp takes rows between its layers only if its positions have sections"
     return ""
+
+
+def _has_own_indexers(model: Metadata) -> bool:
+    """Whether each layer of a GLM-5 has an indexer of its own; llama.cpp takes a long context for a sign of others."""
+    types = model.get("attention.indexer.types")
+    return all(types) if isinstance(types, list) else model.get("context_length", 0) < _CONTEXT_OF_SHARED_INDEXERS
 
 
 def _kinds(model: Metadata, row: Architecture) -> Sequence[str]:
     """The kind of each layer, as far as spans need some of them."""
     if row.recurrent is not Recurrent.NONE:
-        return ["recurrent" if one else "attention" for one in recurrent_layers(model)]
+        heads = of_layers(model, "attention.head_count_kv", model.get("attention.head_count"))
+        attention = ["attention" if count else "other" for count in heads]
+        return ["recurrent" if one else kind for one, kind in zip(recurrent_layers(model), attention, strict=True)]
     windows = _windows(model, row) or [False] * model.layers
     return ["window" if one else "full" for one in windows]
 
@@ -167,6 +182,18 @@ class SpanMetadata:
         self._model = model
         self._span = span
         self._row = row_of(model.architecture)
+
+    @property
+    def leaving(self) -> tuple[str, ...]:
+        """The beginnings of the names of tensors that only the last span needs."""
+        return self._row.exit
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The tensors outside the layers that llama.cpp does not have with these layers."""
+        windows = _windows(self._model, self._row)
+        has_full = windows is None or not all(windows[self._span.first : self._span.last + 1])
+        return () if has_full else self._row.of_full_layers
 
     def entries(self) -> Entries:
         """All metadata of the model, as the span needs them."""

@@ -19,6 +19,7 @@ from potluck.models import convert, cutting, gguf, huggingface
 from potluck.models.architectures import Metadata
 from potluck.models.arrays import DTYPES, Array
 from potluck.models.convert import DEFAULT_QUANTIZE
+from potluck.models.cutting import SpanMetadata
 from potluck.models.files import Stored
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Manifest, Tensor
@@ -42,8 +43,10 @@ def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANT
     Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it or cannot be cut out.
     """
     header, pieces = plan_model(manifest, quantize)
-    cutting.cuts(_metadata(header, manifest)).check(span.within(manifest.layers))
-    return cut_header(header, manifest, span), cut_pieces(pieces, manifest, span, header.architecture)
+    model = _metadata(header, manifest)
+    cutting.cuts(model).check(span.within(manifest.layers))
+    part = cutting.SpanMetadata(model, span)
+    return _cut_header(part, header.architecture, manifest, span), _cut_pieces(pieces, manifest, span, part)
 
 
 def plan_model(manifest: Manifest, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
@@ -143,13 +146,12 @@ def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
     return (EngineKind.LLAMACPP,) if manifest.format == "gguf" else (EngineKind.LLAMACPP, EngineKind.TRANSFORMERS)
 
 
-def cut_header(header: Header, manifest: Manifest, span: Span) -> Header:
+def _cut_header(part: SpanMetadata, architecture: str, manifest: Manifest, span: Span) -> Header:
     """The model's metadata as the span needs them, and without a tokenizer."""
-    arch = header.architecture
-    entries = cutting.SpanMetadata(_metadata(header, manifest), span).entries()
-    entries[f"{arch}.vocab_size"] = (["UINT32"], _rows(manifest, span))
+    entries = part.entries()
+    entries[f"{architecture}.vocab_size"] = (["UINT32"], _rows(manifest, span))
     entries["tokenizer.ggml.model"] = (["STRING"], "no_vocab")
-    return Header(arch, entries)
+    return Header(architecture, entries)
 
 
 def _metadata(header: Header, manifest: Manifest) -> Metadata:
@@ -169,11 +171,11 @@ def _rows(manifest: Manifest, span: Span) -> int:
     return manifest.vocabulary if span.first == 0 or span.last == manifest.layers - 1 else _STUB_ROWS
 
 
-def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span, architecture: str) -> list[Piece]:
+def _cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span, part: SpanMetadata) -> list[Piece]:
     """The span's pieces among those of the whole model, in their order, with the stubs at the end."""
     tied = all(piece.name != _HEAD for piece in pieces)
-    leaving = cutting.row_of(architecture).exit
-    cut = [_cut(piece, manifest, span, tied, leaving) for piece in pieces]
+    used = [piece for piece in pieces if piece.name not in part.unused]
+    cut = [_cut(piece, manifest, span, tied, part.leaving) for piece in used]
     return [piece for piece in cut if piece is not None and piece.tensors] + [
         piece for piece in cut if piece is not None and not piece.tensors
     ]

@@ -1,0 +1,107 @@
+"""Each architecture of the table computes the same bits at every cut as llama.cpp does without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit.cut_proof import MEMORY, PROMPT_AND_TOKENS, SHARED, Reference, engine_of, follow, span_engine
+from kit.pipeline import Unsplit, closing
+from kit.tiny_architectures import CASES, write_case
+from potluck.engine.base import Segment
+from potluck.errors import EngineError, SpanError
+from potluck.models.architectures import TABLE, Recurrent
+from potluck.models.sources import open_model
+from potluck.models.spans import cuts_of, plan_span
+from potluck.types import Span
+
+pytestmark = pytest.mark.slow
+
+WITH_EXPERTS = [name for name, metadata in CASES.items() if "expert_count" in metadata]
+MOVABLE = [name for name in CASES if TABLE[name].recurrent is Recurrent.NONE and "indexer" not in str(CASES[name])]
+
+
+def test_every_architecture_that_is_not_refused_is_proved_here() -> None:
+    assert CASES.keys() == {name for name, row in TABLE.items() if not row.refusal}
+    assert len(CASES) >= 30
+    assert len(WITH_EXPERTS) >= 12
+
+
+@pytest.mark.parametrize("architecture", CASES)
+def test_every_span_computes_what_the_unsplit_model_computes(architecture: str, tmp_path: Path) -> None:
+    """So every cut into any number of allowed spans does."""
+    path = write_case(tmp_path / "tiny.gguf", architecture)
+    script = [*PROMPT_AND_TOKENS, *SHARED, *(MEMORY if architecture in MOVABLE else [])]
+    cuts = cuts_of(open_model(path))
+    reference = Reference(path, cuts.points, script)
+    assert len(list(cuts.spans())) >= 3
+    assert np.isfinite(reference.at(cuts.layers)).all()
+    for span in cuts.spans():
+        with span_engine(path, span, tmp_path) as engine:
+            rows = follow(engine, script, reference.at(span.first), span.last)
+        assert np.array_equal(rows, reference.at(span.last + 1)), span
+
+
+@pytest.mark.parametrize("architecture", CASES)
+def test_the_unsplit_model_is_that_of_stock_llama_cpp(architecture: str, tmp_path: Path) -> None:
+    path = write_case(tmp_path / "tiny.gguf", architecture)
+    manifest = open_model(path)
+    tokens = np.arange(48, dtype=np.int32) * 7 % manifest.vocabulary
+    parts = [(0, 40), *((position, position + 1) for position in range(40, 48))]
+    last = manifest.layers - 1
+    with engine_of(path, manifest, Span(0, last)) as engine:
+        cache = engine._facts.exact_cache_type
+        ours = [engine.forward([Segment(1, begin, tokens[begin:end], last, 1)])[0][0] for begin, end in parts]
+    with closing(Unsplit(path, 512, cache)) as model:
+        theirs = [model.feed(tokens[begin:end]) for begin, end in parts]
+    assert np.array_equal(np.stack(ours), np.stack(theirs))
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt-oss"])
+def test_a_session_that_was_moved_forgets_no_more_than_its_window_allows(architecture: str, tmp_path: Path) -> None:
+    """llama.cpp saves only what a window still sees, so that positions before it could not attend to all of theirs."""
+    path = write_case(tmp_path / "tiny.gguf", architecture)
+    manifest = open_model(path)
+    tokens = np.arange(100, dtype=np.int32)
+    with engine_of(path, manifest, Span(0, manifest.layers - 1)) as engine:
+        for begin, end in ((0, 90), (90, 100)):
+            [kept] = engine.forward([Segment(1, begin, tokens[begin:end], manifest.layers - 1, 1)])
+        engine.restore(2, engine.export(1))
+        with pytest.raises(EngineError, match="cannot forget"):
+            engine.truncate(2, 60)
+        assert engine.length(2) == 100
+        engine.truncate(1, 60)
+        assert engine.length(1) == 60
+        engine.truncate(2, 99)
+        [again] = engine.forward([Segment(2, 99, tokens[99:], manifest.layers - 1, 1)])
+        assert np.isfinite(again).all()
+        assert kept.shape == again.shape
+
+
+@pytest.mark.parametrize("architecture", ["mamba2", "qwen3next"])
+def test_a_recurrent_state_forgets_nothing_and_says_so(architecture: str, tmp_path: Path) -> None:
+    path = write_case(tmp_path / "tiny.gguf", architecture)
+    manifest = open_model(path)
+    tokens, last = np.arange(30, dtype=np.int32), manifest.layers - 1
+    with engine_of(path, manifest, Span(0, last)) as engine:
+        [first] = engine.forward([Segment(1, 0, tokens, last, 1)])
+        with pytest.raises(EngineError, match="cannot forget"):
+            engine.truncate(1, 20)
+        with pytest.raises(EngineError, match="cannot be moved"):
+            engine.export(1)
+        assert engine.length(1) == 30
+        engine.truncate(1, 0)
+        [again] = engine.forward([Segment(1, 0, tokens, last, 1)])
+        assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize(("architecture", "wrong"), [("gpt-oss", Span(0, 1)), ("llama4", Span(0, 2))])
+def test_a_span_that_cannot_be_cut_out_is_refused_with_the_nearest_right_ones(
+    architecture: str, wrong: Span, tmp_path: Path
+) -> None:
+    manifest = open_model(write_case(tmp_path / "tiny.gguf", architecture))
+    near = " or ".join(map(str, cuts_of(manifest).nearest(wrong)))
+    with pytest.raises(SpanError, match=f"the nearest layers that can are {near}"):
+        plan_span(manifest, wrong)
