@@ -268,7 +268,7 @@ def _tensors(header: Path, seed: int) -> dict[str, Array]:
 
     def fill(tensor: int, _data: object) -> None:
         name = ggml.base().ggml_get_name(tensor).decode()
-        shape = [size for size in _Tensor.from_address(tensor).ne[::-1]]
+        shape = list(_Tensor.from_address(tensor).ne[::-1])
         while len(shape) > 1 and shape[0] == 1:
             del shape[0]
         values = _values(name, shape, seed)

@@ -52,6 +52,8 @@ from potluck.coordinator.topic import Topic
 from potluck.coordinator.watching.status import swarm_status
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
+from potluck.models.spans import forgets, is_proved
+from potluck.types import EngineKind
 
 _MOST_SHOWN = 100
 """The waiting requests that `/status` lists."""
@@ -161,7 +163,10 @@ def compose_swarm(
 
 @dataclass(frozen=True, kw_only=True)
 class ModelService:
-    """Everything about one model that is served: the model, its tokenizer, and its swarm."""
+    """Everything about one model that is served: the model, its tokenizer, and its swarm.
+
+    proved: whether it is known that its parts compute what the whole does.
+    """
 
     manifest: Manifest
     found: Found
@@ -169,6 +174,7 @@ class ModelService:
     running: SwarmService
     generation: Generation
     hidden_states: HiddenStates
+    proved: bool
 
     def status(self, may_see: Callable[[str], bool] = lambda _: False) -> bytes:
         """The answer of `/status`, as JSON on one line, for a reader who may see the names of some accounts."""
@@ -184,6 +190,7 @@ class ModelService:
             may_see,
             running.ledger,
             running.terms.engine,
+            proved=self.proved,
         )
         return msgspec.json.encode(told)
 
@@ -203,7 +210,11 @@ def compose_model(
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
         terms,
-        Swarm(manifest.digest, footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows)),
+        Swarm(
+            manifest.digest,
+            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows),
+            forgets=forgets(manifest, terms.engine),
+        ),
         reception,
         width=manifest.hidden_size,
         vocabulary=manifest.vocabulary,
@@ -219,4 +230,5 @@ def compose_model(
         running=running,
         generation=running.generation(tokenizer),
         hidden_states=running.hidden_states(),
+        proved=terms.engine is EngineKind.TRANSFORMERS or is_proved(manifest),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from potluck.errors import ModelError
 from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
-from potluck.models.spans import engines_for, part_sizes
+from potluck.models.spans import cuts_of, engines_for, is_proved, part_sizes
 from potluck.planning.cost import Footprint
 from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat
 from potluck.wire.rows import payload_size
@@ -21,15 +21,25 @@ _QUANTIZE = {
 
 
 def choose_engine(
-    manifest: Manifest, engine: EngineKind | None, quantize: Quantize | None
+    manifest: Manifest, engine: EngineKind | None, quantize: Quantize | None, *, tries: bool = False
 ) -> tuple[EngineKind, Quantize]:
-    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit."""
+    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit.
+
+    tries: whether an architecture may be taken of which nobody knows how it can be cut.
+    """
     able = engines_for(manifest)
     engine = engine or able[0]
     if engine not in able:
         raise ModelError(f"The {engine} engine cannot run {manifest.name} ({manifest.architecture}); {able[0]} can.")
     if engine is EngineKind.TRANSFORMERS:
         check_transformers(manifest.name, manifest.architecture)
+    else:
+        cuts_of(manifest)
+        if not (tries or is_proved(manifest)):
+            raise ModelError(
+                f"{manifest.name} is of the architecture {manifest.architecture}, of which nobody has proved that its "
+                "parts compute what the whole does: give --try to let a self-test decide."
+            )
     if manifest.format == "gguf":
         if quantize is not None:
             raise ModelError(f"{manifest.name} is a GGUF file and keeps its own quantization: leave --quantize out.")

@@ -16,7 +16,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from potluck.errors import ModelError
 from potluck.models import convert, cutting, gguf, huggingface
-from potluck.models.architectures import Metadata
+from potluck.models.architectures import TABLE, Metadata
 from potluck.models.arrays import DTYPES, Array
 from potluck.models.convert import DEFAULT_QUANTIZE
 from potluck.models.cutting import SpanMetadata
@@ -137,13 +137,29 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
     return PartSizes(tuple(layers), entry, head + entry if tied else head)
 
 
+def forgets(manifest: Manifest, engine: EngineKind) -> bool:
+    """Whether sessions can forget their latest positions. A layer with a recurrent state knows only the latest one."""
+    if engine is EngineKind.TRANSFORMERS:
+        return True
+    header, _ = plan_model(manifest)
+    return not any(cutting.recurrent_layers(_metadata(header, manifest)))
+
+
 def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
     """The engines that can run the model, the preferred one first."""
+    if manifest.format == "gguf":
+        return (EngineKind.LLAMACPP,)
     try:
-        plan_model(manifest)
+        cuts_of(manifest)
     except ModelError:
         return (EngineKind.TRANSFORMERS,)
-    return (EngineKind.LLAMACPP,) if manifest.format == "gguf" else (EngineKind.LLAMACPP, EngineKind.TRANSFORMERS)
+    return (EngineKind.LLAMACPP, EngineKind.TRANSFORMERS)
+
+
+def is_proved(manifest: Manifest) -> bool:
+    """Whether Potluck's tests have shown that llama.cpp computes the same bits at every cut of such a model."""
+    header, _ = plan_model(manifest)
+    return header.architecture in TABLE
 
 
 def _cut_header(part: SpanMetadata, architecture: str, manifest: Manifest, span: Span) -> Header:

@@ -49,10 +49,14 @@ _DOUBTED = 8.0
 
 
 class Swarm:
-    """The nodes of one model, with this `digest`, this number of `layers`, and the sizes in `footprint`."""
+    """The nodes of one model, with this `digest`, this number of `layers`, and the sizes in `footprint`.
 
-    def __init__(self, digest: str, footprint: Footprint) -> None:
+    forgets: whether sessions of the model can forget their latest positions, and so return to an earlier one.
+    """
+
+    def __init__(self, digest: str, footprint: Footprint, *, forgets: bool = True) -> None:
         self._digest = digest
+        self.forgets = forgets
         self._footprint = footprint
         self.layers = len(footprint.layers)
         self.nodes: dict[str, Node] = {}
