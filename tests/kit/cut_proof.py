@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
@@ -40,6 +41,10 @@ class Forget(NamedTuple):
     begin: int
 
 
+class Compact(NamedTuple):
+    """Lay the sessions in the cache one after the other, as happens when it is full."""
+
+
 class Move(NamedTuple):
     """Export a session, and import it as another one."""
 
@@ -47,7 +52,7 @@ class Move(NamedTuple):
     to: int
 
 
-Script = Sequence[list[Part] | Forget | Move]
+Script = Sequence[list[Part] | Forget | Compact | Move]
 
 
 def single(session: int, begin: int, end: int) -> list[list[Part]]:
@@ -59,6 +64,7 @@ PROMPT_AND_TOKENS: Script = [[Part(1, 0, 150)], [Part(1, 150, 200)], *single(1, 
 SHARED: Script = [
     [Part(2, 0, 37), Part(3, 0, 60)],
     *([Part(2, position, position + 1), Part(3, position + 23, position + 24)] for position in range(37, 45)),
+    Compact(),
     [Part(2, 45, 48), Part(3, 68, 69)],
 ]
 MEMORY: Script = [Forget(1, 120), [Part(1, 120, 160)], *single(1, 160, 165), Move(3, 4), *single(4, 69, 75)]
@@ -76,6 +82,8 @@ def follow(engine: LlamaCppEngine, script: Script, data: npt.NDArray[Any], last:
     for step in script:
         if isinstance(step, Forget):
             engine.truncate(step.session, step.begin)
+        elif isinstance(step, Compact):
+            engine._compact()
         elif isinstance(step, Move):
             state = engine.export(step.session)
             engine.close(step.session)
@@ -93,10 +101,17 @@ def follow(engine: LlamaCppEngine, script: Script, data: npt.NDArray[Any], last:
 
 
 @contextmanager
-def engine_of(path: Path, manifest: Manifest, span: Span) -> Iterator[LlamaCppEngine]:
+def engine_of(
+    path: Path, manifest: Manifest, span: Span, positions: int = CAPACITY.positions
+) -> Iterator[LlamaCppEngine]:
     """An engine for a file that holds these layers."""
     engine = LlamaCppEngine(
-        path, span=span, layers=manifest.layers, attention=Attention.EXACT, capacity=CAPACITY, threads=1
+        path,
+        span=span,
+        layers=manifest.layers,
+        attention=Attention.EXACT,
+        capacity=replace(CAPACITY, positions=positions),
+        threads=1,
     )
     try:
         yield engine
@@ -105,12 +120,12 @@ def engine_of(path: Path, manifest: Manifest, span: Span) -> Iterator[LlamaCppEn
 
 
 @contextmanager
-def span_engine(path: Path, span: Span, folder: Path) -> Iterator[LlamaCppEngine]:
+def span_engine(path: Path, span: Span, folder: Path, positions: int = CAPACITY.positions) -> Iterator[LlamaCppEngine]:
     """An engine for a span that is cut out of a whole model's file."""
     manifest = open_model(path)
     file = folder / f"{span}.gguf"
     write_span_file(file, *plan_span(manifest, span), local_source(path), lambda _: None)
-    with engine_of(file, manifest, span) as engine:
+    with engine_of(file, manifest, span, positions) as engine:
         yield engine
     file.unlink()
 

@@ -200,18 +200,24 @@ CASES: dict[str, dict[str, Any]] = {
 """The metadata of a tiny model of each architecture that is proved, beside BASE and _COMMON."""
 
 
-def write_case(path: Path, architecture: str, **metadata: Any) -> Path:
-    """A tiny model of an architecture of CASES."""
-    return write_tiny(path, architecture, _COMMON | CASES[architecture] | metadata)
+def write_case(path: Path, architecture: str, *, beyond: int = 0, **metadata: Any) -> Path:
+    """A tiny model of an architecture of CASES. beyond: the layers after its last one, which predict more tokens."""
+    return write_tiny(path, architecture, _COMMON | CASES[architecture] | metadata, beyond=beyond)
 
 
-def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, seed: int = 0) -> Path:
+def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyond: int = 0, seed: int = 0) -> Path:
     """A random model at `path`. metadata: beside BASE, by keys without the architecture; None leaves one out."""
     entries = {key: value for key, value in (BASE | metadata).items() if value is not None}
     header = path.with_suffix(".header")
     _writer(header, architecture, entries).close()
     tensors = _tensors(header, seed)
     header.unlink()
+    if beyond:
+        layers = entries["block_count"]
+        entries |= {"block_count": layers + beyond, "nextn_predict_layers": beyond}
+        last = {name: values for name, values in tensors.items() if name.startswith(f"blk.{layers - 1}.")}
+        for layer in range(layers, layers + beyond):
+            tensors |= {name.replace(f".{layers - 1}.", f".{layer}.", 1): values for name, values in last.items()}
     writer = _writer(path, architecture, entries, tensors)
     for name, values in tensors.items():
         writer.write_tensor_data(_stored(name, values))

@@ -1,7 +1,7 @@
 """Reads one llama.cpp sequence's cells from bytes strictly, because they may come from another machine.
 
 `llama_state_seq_get_data` writes a unified cache with flash attention in little-endian 32-bit words: magic, sequence;
-then for each cache: streams (1), cells; for each cell its position, 1, perhaps its place in an image, sequence; whether
+then for each cache: streams (1), cells; for each cell its position, 1, perhaps its place and token, sequence; whether
 values are transposed (0), layers; then for keys and after them for values, for each layer: type, bytes of a cell (64
 bits), and the cells' bytes. A model with sliding windows has two caches, of which the second one holds only cells
 within the window. llama.cpp reads such bytes trustingly, so it is given only bytes whose frame is exactly the one that
@@ -22,18 +22,19 @@ _CACHE = struct.Struct("<2I")
 _COUNTS = struct.Struct("<2I")
 _TENSOR = struct.Struct("<IQ")
 _CELL_WORDS = 3
+_PLACE_WORDS = 2
 _SEQUENCES = 256
 """llama.cpp's own limit."""
 
 
 class Form(NamedTuple):
-    """What the model decides. caches: 1 or 2. words: of a cell's place in an image, which text leaves the same. values:
-    whether there are values beside the keys.
+    """What the model decides. caches: 1 or 2. has_places: whether a cell has a place in an image, and a token; those of
+    text are its position, or 0. has_values: whether there are values beside the keys.
     """
 
     caches: int
-    words: int
-    values: bool
+    has_places: bool
+    has_values: bool
 
 
 class Layout(NamedTuple):
@@ -69,18 +70,20 @@ def _read_cache(
     """The tensors of one cache, the position after its last cell, and where it ends in the bytes."""
     streams, cells = _CACHE.unpack_from(state, offset)
     offset += _CACHE.size
-    width = _CELL_WORDS + form.words
+    width = _CELL_WORDS + (_PLACE_WORDS + 1 if form.has_places else 0)
     table = np.frombuffer(state, np.uint32, cells * width, offset).reshape(cells, width)
     offset += table.nbytes
     first = int(table[0, 0]) if cells and is_window else 0
-    place = [np.broadcast_to(word, cells) for word in (table[0, 2:-1] if cells else [])]
-    expected = np.stack([first + np.arange(cells), np.ones(cells), *place, np.full(cells, sequence)], axis=1)
+    expected = np.stack([first + np.arange(cells), np.ones(cells), np.full(cells, sequence)], axis=1)
+    places = table[:, 2 : 2 + _PLACE_WORDS].T if form.has_places else ()
     transposed, layers = _COUNTS.unpack_from(state, offset)
     offset += _COUNTS.size
-    if streams != 1 or not cells or transposed or not np.array_equal(table, expected):
+    if not all(np.array_equal(place, table[:, 0]) or not place.any() for place in places):
+        raise ValueError("places of an image")
+    if streams != 1 or not cells or transposed or not np.array_equal(table[:, [0, 1, -1]], expected):
         raise ValueError("cells out of order")
     tensors = []
-    for _ in range(layers * (2 if form.values else 1)):
+    for _ in range(layers * (2 if form.has_values else 1)):
         kind, nbytes = _TENSOR.unpack_from(state, offset)
         offset += _TENSOR.size + nbytes * cells
         tensors.append((kind, nbytes))

@@ -282,7 +282,7 @@ class LlamaCppEngine:
             self._compact()
         sequence, window = self._sequence(session), self._facts.window
         # What lies before the window is not saved, and so is gone when a session was moved.
-        if window and c.llama_memory_seq_pos_min(self._memory, sequence) > max(0, length - window):
+        if window and c.llama_memory_seq_pos_min(self._memory, sequence) > max(0, length - window + 1):
             return False
         return bool(c.llama_memory_seq_rm(self._memory, sequence, length, -1))
 

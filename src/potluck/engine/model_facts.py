@@ -9,7 +9,7 @@ from typing import Any
 import llama_cpp.llama_cpp as c
 
 from potluck.engine.cells import Form
-from potluck.models.cutting import row_of
+from potluck.models.cutting import is_known, row_of
 
 GGML_TYPE_BF16 = 30  # missing among the package's constants
 _ROPE_WITH_SECTIONS = (c.LLAMA_ROPE_TYPE_MROPE, c.LLAMA_ROPE_TYPE_IMROPE)
@@ -25,12 +25,13 @@ class ModelFacts:
         self.architecture = self._value("general.architecture")
         self.hidden_size: int = c.llama_model_n_embd(model)
         self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(model))
-        self.window: int = c.llama_model_n_swa(model)
-        """The positions of a sliding window; 0 if there is none."""
         self.has_attention: bool = not c.llama_model_is_recurrent(model)
         self.is_recurrent: bool = not self.has_attention or c.llama_model_is_hybrid(model)
         """Whether some layers keep a state for each session, which cannot forget a part."""
         self.row = row_of(self.architecture)
+        # Some models without windows have metadata for them.
+        self.window: int = c.llama_model_n_swa(model) if self.row.windows or not is_known(self.architecture) else 0
+        """The positions of a sliding window; 0 if there is none."""
 
     @cached_property
     def positions_per_row(self) -> int:
@@ -48,10 +49,10 @@ class ModelFacts:
     @property
     def form(self) -> Form | None:
         """How llama.cpp writes the cells of a session; None for a memory that is not made of cells alone."""
-        if self.is_recurrent or self._number("attention.indexer.head_count"):
+        if not is_known(self.architecture) or self.is_recurrent or self._number("attention.indexer.head_count"):
             return None
-        words = 3 if self.positions_per_row > 1 else 0
-        return Form(2 if self.window else 1, words, values=not self._number("attention.key_length_mla"))
+        has_values = not self._number("attention.key_length_mla")
+        return Form(2 if self.window else 1, has_places=self.positions_per_row > 1, has_values=has_values)
 
     def _head_sizes(self) -> list[int]:
         """The sizes of keys and values, in layers with and without a sliding window."""

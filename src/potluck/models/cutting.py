@@ -82,6 +82,11 @@ def row_of(architecture: str) -> Architecture:
     return TABLE.get(architecture, _UNKNOWN)
 
 
+def is_known(architecture: str) -> bool:
+    """Whether it is known how this architecture can be cut."""
+    return architecture in TABLE
+
+
 def cuts(model: Metadata) -> Cuts:
     """Where the model may be cut. Raises ModelError, with the reason, when it can be cut nowhere."""
     row = row_of(model.architecture)
@@ -187,6 +192,12 @@ class SpanMetadata:
     def leaving(self) -> tuple[str, ...]:
         """The beginnings of the names of tensors that only the last span needs."""
         return self._row.exit
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the model was trained for a longer context than at first."""
+        context = self._model.get("context_length", 0)
+        return bool(context > self._model.get("rope.scaling.original_context_length", context))
 
     @property
     def unused(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ not need.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from potluck.errors import ModelError
 from potluck.models import convert, cutting, gguf, huggingface
-from potluck.models.architectures import TABLE, Metadata
+from potluck.models.architectures import Metadata
 from potluck.models.arrays import DTYPES, Array
 from potluck.models.convert import DEFAULT_QUANTIZE
 from potluck.models.cutting import SpanMetadata
@@ -27,6 +27,7 @@ from potluck.models.spanfile import Copied, Header, Piece, Zeros
 from potluck.types import EngineKind, Quantize, Span
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+_ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
 _STUB_ROWS = 2
 """The rows of a stub. A middle span needs no vocabulary, but llama.cpp requires one, and tables with as many rows."""
 
@@ -159,7 +160,7 @@ def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
 def is_proved(manifest: Manifest) -> bool:
     """Whether Potluck's tests have shown that llama.cpp computes the same bits at every cut of such a model."""
     header, _ = plan_model(manifest)
-    return header.architecture in TABLE
+    return cutting.is_known(header.architecture)
 
 
 def _cut_header(part: SpanMetadata, architecture: str, manifest: Manifest, span: Span) -> Header:
@@ -190,11 +191,23 @@ def _rows(manifest: Manifest, span: Span) -> int:
 def _cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span, part: SpanMetadata) -> list[Piece]:
     """The span's pieces among those of the whole model, in their order, with the stubs at the end."""
     tied = all(piece.name != _HEAD for piece in pieces)
-    used = [piece for piece in pieces if piece.name not in part.unused]
+    used = [piece for piece in _settled(pieces, part) if piece.name not in part.unused]
     cut = [_cut(piece, manifest, span, tied, part.leaving) for piece in used]
     return [piece for piece in cut if piece is not None and piece.tensors] + [
         piece for piece in cut if piece is not None and not piece.tensors
     ]
+
+
+def _settled(pieces: list[Piece], part: SpanMetadata) -> list[Piece]:
+    """The pieces with the same rope factors for short contexts as for long ones, if there are both.
+
+    llama.cpp would choose by the size of the whole cache, in which nodes differ.
+    """
+    factors = {piece.name: piece for piece in pieces if piece.name in _ROPE_FACTORS}
+    if len(factors) < len(_ROPE_FACTORS):
+        return pieces
+    chosen = factors[_ROPE_FACTORS[part.is_long]]
+    return [replace(chosen, name=piece.name) if piece.name in factors else piece for piece in pieces]
 
 
 def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool, leaving: tuple[str, ...]) -> Piece | None:
