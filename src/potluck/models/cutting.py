@@ -15,7 +15,7 @@ from potluck.types import Span
 
 Entries = dict[str, tuple[list[str], Any]]
 
-_PER_LAYER = (
+PER_LAYER = (
     "attention.head_count",
     "attention.head_count_kv",
     "attention.indexer.types",
@@ -214,7 +214,7 @@ class SpanMetadata:
         return {key: entry for key, entry in (sliced | changed).items() if entry is not None}
 
     def _sliced(self, key: str, kinds: list[str], value: Any) -> tuple[list[str], Any]:
-        if isinstance(value, list) and key in _PER_LAYER + _PER_LAYER_WITHOUT_NAME:
+        if isinstance(value, list) and key in PER_LAYER + _PER_LAYER_WITHOUT_NAME:
             value = value[self._span.first : self._span.last + 1]
         return kinds, value
 

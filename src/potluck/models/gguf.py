@@ -10,6 +10,8 @@ from typing import Any
 from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
+from potluck.models.architectures import Recurrent
+from potluck.models.cutting import PER_LAYER, is_known, row_of
 from potluck.models.files import Stored, shown
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Geometry, Manifest, Tensor
@@ -80,6 +82,10 @@ def _layers(where: str, metadata: dict[str, Any], architecture: str) -> int:
     beyond = metadata.get(key, (None, 0))[1]
     if type(beyond) is not int or not 0 <= beyond < layers:
         raise ModelError(f"{where} gives {shown(beyond)} as its {key}, which is not a number below {layers}.")
+    for name in (f"{architecture}.{each}" for each in PER_LAYER):
+        given = metadata.get(name, (None, None))[1]
+        if isinstance(given, list) and len(given) not in (layers, layers - beyond):
+            raise ModelError(f"{where} gives {len(given)} numbers as its {name}, which are not one for each layer.")
     return layers - beyond
 
 
@@ -93,17 +99,19 @@ def _number(where: str, metadata: dict[str, Any], key: str, most: int = 1 << 31)
     return _within(where, key, _need(where, metadata, key), most)
 
 
-def _within(where: str, key: str, value: Any, most: int) -> int:
-    if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is not a number from 1 to {most}.")
+def _within(where: str, key: str, value: Any, most: int, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is not a number from {least} to {most}.")
     return value
 
 
 def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int) -> int:
     """The values that the widest layer keeps for a position; 1 if none keeps any."""
     prefix = f"{architecture}.attention"
-    heads = _counts(where, metadata, f"{prefix}.head_count", 0)
-    kv_heads = max(_counts(where, metadata, f"{prefix}.head_count_kv", heads))
+    row = row_of(architecture)
+    least = 1 if is_known(architecture) and row.recurrent is Recurrent.NONE else 0
+    heads = _counts(where, metadata, f"{prefix}.head_count", 0, least)
+    kv_heads = max(_counts(where, metadata, f"{prefix}.head_count_kv", heads, least))
     usual = width // heads[0] if heads[0] else 0
     sizes = [_size(where, metadata, f"{prefix}.{kind}_length", usual) for kind in ("key", "value")]
     return max(1, kv_heads * (sizes[0] if f"{prefix}.key_length_mla" in metadata else sum(sizes)))
@@ -115,14 +123,10 @@ def _size(where: str, metadata: dict[str, Any], key: str, usual: int) -> int:
     return max((_within(where, key, size, LONGEST_HEAD) for size in given), default=usual)
 
 
-def _counts(where: str, metadata: dict[str, Any], key: str, usual: Any) -> list[int]:
-    """The counts of heads, which the file gives once or for each layer."""
+def _counts(where: str, metadata: dict[str, Any], key: str, usual: Any, least: int) -> list[int]:
+    """The counts of heads, which the file gives once or for each layer. Layers without attention have none."""
     given = metadata.get(key, (None, usual))[1]
-    counts = given if isinstance(given, list) else [given]
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= _MOST_HEADS:
-            raise ModelError(f"{where} gives {shown(count)} as its {key}, which is not a number up to {_MOST_HEADS}.")
-    return counts
+    return [_within(where, key, count, _MOST_HEADS, least) for count in (given if isinstance(given, list) else [given])]
 
 
 def _vocabulary(where: str, tensors: Sequence[Tensor], width: int) -> int:
