@@ -22,6 +22,8 @@ from potluck.types import Attention, Audience, RowFormat
 if TYPE_CHECKING:
     from potluck.coordinator.http.office import Office
     from potluck.coordinator.server import Tls
+    from potluck.models.manifest import Manifest
+    from potluck.models.sources import Found
 
 DEFAULT_PORT = 8470
 
@@ -36,6 +38,8 @@ LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
+CHECK_HELP = "First test that the model's parts compute what it does."
+TRY_HELP = "Serve any architecture whose parts pass this test."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -61,6 +65,8 @@ def serve(
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
+    check: Annotated[bool, typer.Option("--check", help=CHECK_HELP)] = False,
+    tries: Annotated[bool, typer.Option("--try", help=TRY_HELP)] = False,
 ) -> None:
     """Run the coordinator of a model, for nodes and programs.
 
@@ -71,6 +77,7 @@ def serve(
     from potluck.coordinator.members.store import open_file, open_store
     from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
+    from potluck.models.spans import is_proved
     from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint, tighten_data
 
     log_to_console()
@@ -85,7 +92,9 @@ def serve(
         with checking(found.path) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
-        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies)
+        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
+        if check or (tries and not is_proved(manifest)):
+            _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url)) as office:
             with waiting("Reading the tokenizer"):
                 app = make_app(config, manifest, office)
@@ -94,6 +103,18 @@ def serve(
             _tell_who_may(office, audience, fingerprint(identity.public))
             run(lambda: server.serve([listener]))
     say("Stopped.")
+
+
+def _prove(found: Found, manifest: Manifest) -> None:
+    """Raises PotluckError unless parts of the model compute what the model does."""
+    from potluck.engine.proof import prove
+    from potluck.node.hardware import free_memory
+
+    if found.hub is not None:
+        raise PotluckError(f"The test of {manifest.name} needs its weights: fetch the model, and serve it from here.")
+    with waiting("Testing whether the model's parts compute what it does"):
+        prove(found.path, free_memory() // 2)
+    say(f"The parts of {manifest.name} compute what it does, bit for bit.")
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:

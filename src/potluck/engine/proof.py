@@ -28,7 +28,7 @@ from potluck.models.spans import cuts_of, plan_span
 from potluck.types import Attention, Capacity, Span
 
 _BATCHES = ((1, 0, 40), (2, 0, 9), *((session, place, place + 1) for place in range(40, 44) for session in (1,)))
-"""Of each batch: the session, and where its positions begin and end."""
+"""For each batch, the session, and where its positions begin and end."""
 _ROWS = sum(end - begin for _, begin, end in _BATCHES)
 _CAPACITY = Capacity(2, 256, 64)
 

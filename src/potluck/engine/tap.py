@@ -37,7 +37,7 @@ class Tap(Protocol):
         """Stop the next graph after this node. None lets the graph run to its end."""
 
     def enter_at(self, node: str, rows: Rows) -> None:
-        """From now on, replace what a graph computes in this node by rows `[≥ n, d]`, which are read anew each time."""
+        """Replace what graphs compute in this node by rows `[≥ n, d]`, which are read anew each time."""
 
     def rows(self, count: int, width: int) -> Rows:
         """A copy `[count, width]` of the last graph's output. Raises EngineError unless it gave exactly that."""

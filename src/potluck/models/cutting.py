@@ -1,4 +1,4 @@
-"""Where a model of llama.cpp may be cut into spans, and the metadata with which a span computes as the model. Pure.
+"""Decides where a model of llama.cpp may be cut, and with which metadata a span computes as the model does. Pure.
 
 `potluck.models.architectures` says what has to be regarded.
 """
@@ -36,7 +36,7 @@ _UNKNOWN = Architecture()
 
 
 class Cuts(NamedTuple):
-    """Where a model may be cut.
+    """The places where a model may be cut.
 
     points: the layers at which spans may begin or, with the number of all layers, end. forbidden: the numbers of layers
     that no span may have.
@@ -88,7 +88,7 @@ def is_known(architecture: str) -> bool:
 
 
 def cuts(model: Metadata) -> Cuts:
-    """Where the model may be cut. Raises ModelError, with the reason, when it can be cut nowhere."""
+    """The cuts that are allowed. Raises ModelError, with the reason, when the model can be cut nowhere."""
     row = row_of(model.architecture)
     if reason := row.refusal or _refusal(model, row):
         raise ModelError(f"Models of the architecture {model.architecture} cannot be split: {reason}.")
