@@ -25,6 +25,9 @@ SMALL_ROWS = 16
 to this many rows on the thread that listens, and hears nothing in the meantime."""
 
 
+ANY_NUMBER = 1 << 30
+"""More than there ever is of anything."""
+
 LONGEST_LABEL = 64
 
 

@@ -52,7 +52,7 @@ from potluck.coordinator.topic import Topic
 from potluck.coordinator.watching.status import swarm_status
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
-from potluck.models.spans import forgets, is_proved
+from potluck.models.spans import is_proved, most_forgotten
 from potluck.types import EngineKind
 
 _MOST_SHOWN = 100
@@ -213,7 +213,7 @@ def compose_model(
         Swarm(
             manifest.digest,
             footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows),
-            forgets=forgets(manifest, terms.engine),
+            forgets=most_forgotten(manifest, terms.engine),
         ),
         reception,
         width=manifest.hidden_size,

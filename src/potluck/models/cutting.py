@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from potluck.errors import ModelError, SpanError
 from potluck.models.architectures import SIDE_INPUTS, TABLE, Architecture, Metadata, Recurrent
-from potluck.types import Span
+from potluck.types import ANY_NUMBER, Span
 
 Entries = dict[str, tuple[list[str], Any]]
 
@@ -159,6 +159,13 @@ def recurrent_layers(model: Metadata) -> list[bool]:
             return [not heads for heads in of_layers(model, "attention.head_count_kv")]
     widths = of_layers(model, "feed_forward_length")
     return [not any(both) for both in zip(of_layers(model, "attention.head_count_kv"), widths, strict=True)]
+
+
+def most_forgotten(model: Metadata) -> int:
+    """How many of its latest positions a session can surely forget."""
+    if any(recurrent_layers(model)):
+        return 0
+    return ANY_NUMBER if _windows(model, row_of(model.architecture)) is None and is_known(model.architecture) else 1
 
 
 def of_layers(model: Metadata, key: str, default: Any = None) -> list[Any]:

@@ -24,7 +24,7 @@ from potluck.models.files import Stored
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece, Zeros
-from potluck.types import EngineKind, Quantize, Span
+from potluck.types import ANY_NUMBER, EngineKind, Quantize, Span
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
@@ -138,12 +138,16 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
     return PartSizes(tuple(layers), entry, head + entry if tied else head)
 
 
-def forgets(manifest: Manifest, engine: EngineKind) -> bool:
-    """Whether sessions can forget their latest positions. A layer with a recurrent state knows only the latest one."""
+def most_forgotten(manifest: Manifest, engine: EngineKind) -> int:
+    """How many of its latest positions a session can surely forget.
+
+    A layer with a recurrent state knows only the latest one. Of a layer with a sliding window, a session that has been
+    moved keeps only what its next position sees, and perhaps the last one.
+    """
     if engine is EngineKind.TRANSFORMERS:
-        return True
+        return ANY_NUMBER
     header, _ = plan_model(manifest)
-    return not any(cutting.recurrent_layers(_metadata(header, manifest)))
+    return cutting.most_forgotten(_metadata(header, manifest))
 
 
 def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from potluck.types import Stage
+from potluck.types import ANY_NUMBER, Stage
 from potluck.wire.rows import Ids
 
 KEEP_S = 300.0
@@ -45,10 +45,10 @@ class Match:
 class PrefixCache:
     """The parked sessions, in the order in which they were parked.
 
-    forgets: whether a session can forget what it holds beyond a prefix.
+    forgets: the number of its latest positions that a session can surely forget.
     """
 
-    def __init__(self, *, forgets: bool = True) -> None:
+    def __init__(self, *, forgets: int = ANY_NUMBER) -> None:
         self._forgets = forgets
         self._sessions: dict[int, Parked] = {}
 
@@ -83,7 +83,7 @@ class PrefixCache:
         )
 
     def _can_be_used(self, match: Match) -> bool:
-        return self._forgets or match.held == len(match.session.tokens)
+        return len(match.session.tokens) - match.held <= self._forgets
 
     @property
     def oldest(self) -> Parked | None:

@@ -41,7 +41,7 @@ from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span
 from potluck.planning.prospect import prospect
 from potluck.planning.rebalancing import Move
-from potluck.types import NodeState, Prospect, Span
+from potluck.types import ANY_NUMBER, NodeState, Prospect, Span
 
 _MOST_THREADS = 1024
 _DOUBTED = 8.0
@@ -51,10 +51,10 @@ _DOUBTED = 8.0
 class Swarm:
     """The nodes of one model, with this `digest`, this number of `layers`, and the sizes in `footprint`.
 
-    forgets: whether sessions of the model can forget their latest positions, and so return to an earlier one.
+    forgets: the number of its latest positions that a session of the model can surely forget.
     """
 
-    def __init__(self, digest: str, footprint: Footprint, *, forgets: bool = True) -> None:
+    def __init__(self, digest: str, footprint: Footprint, *, forgets: int = ANY_NUMBER) -> None:
         self._digest = digest
         self.forgets = forgets
         self._footprint = footprint
