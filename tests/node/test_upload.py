@@ -42,7 +42,7 @@ def test_frames_keep_their_order_and_take_their_time(monkeypatch: pytest.MonkeyP
         link, theirs = MemoryLink.pair()
         paced = PacedLink(link, Upload(1e6))
         begin = loop.time()
-        frames = [bytes([number]) * (1 if number % 2 else 50_000) for number in range(20)]
+        frames = [bytes([number + 1]) * (1 if number % 2 else 50_000) for number in range(20)]
         await asyncio.gather(*map(paced.send, frames))
         assert loop.time() - begin == pytest.approx(0.4, abs=0.01)  # 0.5 MB at 1 MB/s, but for the burst
         assert [await theirs.receive() for _ in frames] == frames

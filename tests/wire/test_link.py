@@ -95,7 +95,7 @@ def test_web_socket_frames_up_to_the_limit_come_back() -> None:
     async def test() -> None:
         async with web_sockets(echo) as url:
             link = await WebSocketLink.dial(url)
-            for frame in (b"\0", b"frame", bytes(MAX_FRAME)):
+            for frame in (b"\1", b"frame", b"\1" * MAX_FRAME):
                 await link.send(frame)
                 assert await link.receive() == frame
             await link.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from potluck.node.journal import Journal
 from potluck.node.pace import Pace
 from potluck.node.step_part import Batch, StepPart
 from potluck.types import MAX_CANDIDATES, SMALL_ROWS, RowFormat, Speed
+from potluck.wire.bundles import bundle
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import (
@@ -204,8 +206,7 @@ class EngineLoop:
 
     async def _refuse_steps(self) -> None:
         refused, self._queue = self._queue, []
-        for part in refused:
-            await self._link.send(_failure(part.step, "The node pauses."))
+        await self._send(_failure(part.step, "The node pauses.") for part in refused)
 
     async def _move(self, message: Export | Import, state: bytes) -> None:
         """Between two batches, give away a session's keys and values, or take those that another node had."""
@@ -268,8 +269,13 @@ class EngineLoop:
         except EngineError as error:
             await self._give_up(batch, error)
         else:
-            for frame in frames:
-                await self._link.send(frame)
+            await self._send(frames)
+
+    async def _send(self, frames: Iterable[bytes]) -> None:
+        """Send frames together, so that the sessions of a batch stay together."""
+        waiting = deque(frames)
+        while waiting:
+            await self._link.send(bundle(waiting))
 
     async def _results(self, batch: Batch) -> list[bytes]:
         """Compute a batch. A small one runs right here, because handing it to a thread and back costs as much as a

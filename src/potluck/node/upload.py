@@ -50,10 +50,10 @@ class PacedLink:
         self._upload = upload
         self._turn = asyncio.Lock()
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         async with self._turn:
-            await self._upload.wait(len(frame))
-            await self._link.send(frame)
+            await self._upload.wait(len(message))
+            await self._link.send(message)
 
     async def receive(self) -> bytes:
         return await self._link.receive()

@@ -9,6 +9,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from potluck.errors import LinkClosed
+from potluck.wire.bundles import Unbundled
 from potluck.wire.codec import MAX_FRAME
 
 CLOSED = b""
@@ -16,11 +17,14 @@ CLOSED = b""
 
 
 class Link(Protocol):
-    async def send(self, frame: bytes) -> None:
-        """Send a frame. Raises LinkClosed when the other end is gone."""
+    async def send(self, message: bytes) -> None:
+        """Send a frame, or a bundle of frames. Raises LinkClosed when the other end is gone."""
 
     async def receive(self) -> bytes:
-        """The next frame. Raises LinkClosed when the other end is gone."""
+        """The next frame; those of a bundle come one after the other, without a turn of the event loop in between.
+
+        Raises LinkClosed when the other end is gone, WireError for a malformed bundle.
+        """
 
     async def close(self) -> None: ...
 
@@ -30,6 +34,7 @@ class WebSocketLink:
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
+        self._received = Unbundled()
 
     @classmethod
     async def dial(cls, url: str) -> WebSocketLink:
@@ -47,18 +52,19 @@ class WebSocketLink:
         """The address of this machine by which it reaches the other end."""
         return str(self._connection.local_address[0])
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         try:
-            await self._connection.send(frame)
+            await self._connection.send(message)
         except ConnectionClosed as error:
             raise LinkClosed(str(error)) from error
 
     async def receive(self) -> bytes:
-        try:
-            frame = await self._connection.recv(decode=False)
-        except ConnectionClosed as error:
-            raise LinkClosed(str(error)) from error
-        return frame
+        while not self._received:
+            try:
+                self._received.add(await self._connection.recv(decode=False))
+            except ConnectionClosed as error:
+                raise LinkClosed(str(error)) from error
+        return self._received.pop()
 
     async def close(self) -> None:
         await self._connection.close()
@@ -71,6 +77,7 @@ class MemoryLink:
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = closed
+        self._received = Unbundled()
 
     @classmethod
     def pair(cls) -> tuple[MemoryLink, MemoryLink]:
@@ -79,18 +86,20 @@ class MemoryLink:
         closed = asyncio.Event()
         return cls(one, other, closed), cls(other, one, closed)
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         if self._closed.is_set():
             raise LinkClosed("The link is closed.")
-        self._outgoing.put_nowait(frame)
+        self._outgoing.put_nowait(message)
 
     async def receive(self) -> bytes:
-        if self._closed.is_set() and self._incoming.empty():
-            raise LinkClosed("The link is closed.")
-        frame = await self._incoming.get()
-        if frame == CLOSED:
-            raise LinkClosed("The link is closed.")
-        return frame
+        while not self._received:
+            if self._closed.is_set() and self._incoming.empty():
+                raise LinkClosed("The link is closed.")
+            message = await self._incoming.get()
+            if message == CLOSED:
+                raise LinkClosed("The link is closed.")
+            self._received.add(message)
+        return self._received.pop()
 
     async def close(self) -> None:
         self._closed.set()

@@ -302,6 +302,7 @@ def test_steps_run_through_all_stages_and_closing_tells_each() -> None:
 MALFORMED = {
     "garbage": b"\xff" * 30,
     "empty header": b"\0\0\0\0",
+    "a bundle that ends early": b"\0\0\0\0\x09\0\0\0x",
     "a header beyond the frame": struct.pack("<I", 2**32 - 1),
     "a coordinator's message": encode(Close(1)),
     "a second hello": encode(hello()),

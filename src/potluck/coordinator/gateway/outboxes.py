@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 
 from potluck.coordinator.relay.relay import Outgoing
+from potluck.wire.bundles import bundle
 from potluck.wire.link import Link
 
 
@@ -22,12 +23,12 @@ class Outbox:
         self._filled.set()
 
     async def run(self) -> None:
-        """Send frames until the link closes."""
+        """Send frames until the link closes. Those of one turn of the event loop go together."""
         while True:
             await self._filled.wait()
             self._filled.clear()
             while self._frames:
-                await self._link.send(self._frames.popleft())
+                await self._link.send(bundle(self._frames))
 
 
 class Outboxes:

@@ -8,6 +8,7 @@ import logging
 from starlette.types import Receive, Send
 
 from potluck.errors import LinkClosed, WireError
+from potluck.wire.bundles import Unbundled
 from potluck.wire.codec import encode
 from potluck.wire.link import Link
 from potluck.wire.messages import Refusal
@@ -26,25 +27,27 @@ class ServerLink:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self._received = Unbundled()
 
     async def accept(self) -> None:
         await self._receive()  # websocket.connect
         await self._send({"type": "websocket.accept"})
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, message: bytes) -> None:
         try:
-            await self._send({"type": "websocket.send", "bytes": frame})
+            await self._send({"type": "websocket.send", "bytes": message})
         except OSError as error:  # the server's word for a socket that is gone
             raise LinkClosed("The node's socket is closed.") from error
 
     async def receive(self) -> bytes:
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            raise LinkClosed("The node's socket is closed.")
-        frame: bytes | None = message.get("bytes")
-        if frame is None:
-            raise WireError("A text frame came where only binary frames are allowed.")
-        return frame
+        while not self._received:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                raise LinkClosed("The node's socket is closed.")
+            if message.get("bytes") is None:
+                raise WireError("A text frame came where only binary frames are allowed.")
+            self._received.add(message["bytes"])
+        return self._received.pop()
 
     async def close(self) -> None:
         try:
