@@ -9,7 +9,8 @@ import pytest
 
 from kit.cut_proof import (
     CAPACITY,
-    MEMORY,
+    FORGETTING,
+    MOVING,
     PROMPT_AND_TOKENS,
     SHARED,
     Reference,
@@ -44,7 +45,9 @@ def test_every_architecture_that_is_not_refused_is_proved_here() -> None:
 def test_every_span_computes_what_the_unsplit_model_computes(architecture: str, tmp_path: Path) -> None:
     """So every cut into any number of allowed spans does."""
     path = write_case(tmp_path / "tiny.gguf", architecture)
-    script = [*PROMPT_AND_TOKENS, *SHARED, *(MEMORY if architecture in MOVABLE else [])]
+    forgets = TABLE[architecture].recurrent is Recurrent.NONE
+    script = [*PROMPT_AND_TOKENS, *(FORGETTING if forgets else []), *SHARED]
+    script += MOVING if architecture in MOVABLE else []
     cuts = cuts_of(open_model(path))
     reference = Reference(path, cuts.points, script)
     assert len(list(cuts.spans())) >= 3
@@ -118,7 +121,7 @@ def test_layers_that_predict_more_tokens_are_left_out(tmp_path: Path) -> None:
 
 def test_nodes_of_different_capacity_use_the_same_rope_factors(tmp_path: Path) -> None:
     """llama.cpp chooses between those for short and for long contexts by the size of the whole cache."""
-    path = write_case(tmp_path / "tiny.gguf", "phi3", **{"rope.scaling.original_context_length": 256})
+    path = write_case(tmp_path / "tiny.gguf", "phi3")
     span = Span(2, 4)
     data = np.random.default_rng(0).normal(size=(rows_of(PROMPT_AND_TOKENS), 128)).astype(np.float32)
     made = []

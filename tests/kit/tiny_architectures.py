@@ -64,6 +64,7 @@ _COMMON: dict[str, Any] = {
     "embedding_scale": 3.0,
     "logit_scale": 0.5,
     "residual_scale": 0.3,
+    "rope.scaling.original_context_length": 256,
     "use_parallel_residual": True,
 }
 """What only some architectures read. The windows are shorter than the prompts of the tests."""
