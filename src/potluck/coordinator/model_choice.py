@@ -7,7 +7,7 @@ from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
 from potluck.models.spans import cuts_of, engines_for, is_proved, part_sizes
 from potluck.planning.cost import Footprint
-from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat
+from potluck.types import CACHE_BYTES, Cuts, EngineKind, Quantize, RowFormat
 from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
@@ -53,8 +53,11 @@ def choose_engine(
 def footprint(
     manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
 ) -> Footprint:
-    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link."""
+    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link; and where
+    it may be cut. Raises ModelError when it cannot be cut.
+    """
     sizes = part_sizes(manifest, engine, quantize)
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
     row = payload_size(1, manifest.hidden_size, rows)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
+    cut = Cuts(*cuts_of(manifest, engine))
+    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row, cut=cut)
