@@ -205,21 +205,24 @@ class Cuts(NamedTuple):
         return sorted(sorted(self.spans(), key=difference)[:2])
 
     def split(self, parts: int) -> list[Span]:
-        """Cut the model into `parts` spans that are as even as they can be. Raises SpanError when there are no such."""
+        """Cut the model into `parts` spans that are as even as they can be. Raises SpanError when there are no such.
+
+        Of equally even ways, the one that is nearest to `even_spans` wins.
+        """
         bounds = [self.layers * part // max(1, parts) for part in range(parts + 1)]
-        # Where each way to cut off some spans ends: how far its cuts are from even ones, and all of its cuts.
-        ways: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, (0,))}
+        # Where each way to cut off some spans ends: the squares of their lengths, how far it is from even, and its cuts.
+        ways: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, (0,))}
         for bound in bounds[1:]:
             longer = [
-                (away + abs(end - bound), (*cuts, end))
-                for away, cuts in ways.values()
+                (squares + (end - cuts[-1]) ** 2, away + abs(end - bound), (*cuts, end))
+                for squares, away, cuts in ways.values()
                 for end in self.points[bisect_right(self.points, cuts[-1]) :]
                 if self._may_have(end - cuts[-1])
             ]
-            ways = {way[1][-1]: way for way in sorted(longer, reverse=True)}
+            ways = {way[-1][-1]: way for way in sorted(longer, reverse=True)}
         if parts < 1 or self.layers not in ways:
             raise SpanError(f"{self.layers} layers cannot be cut into {parts} spans.")
-        return [Span(first, end - 1) for first, end in pairwise(ways[self.layers][1])]
+        return [Span(first, end - 1) for first, end in pairwise(ways[self.layers][-1])]
 
 
 def even_spans(layers: int, parts: int) -> list[Span]:
