@@ -210,7 +210,7 @@ class Cuts(NamedTuple):
         Of equally even ways, the one that is nearest to `even_spans` wins.
         """
         bounds = [self.layers * part // max(1, parts) for part in range(parts + 1)]
-        # Where each way to cut off some spans ends: the squares of their lengths, how far it is from even, and its cuts.
+        # By where they end, ways to cut off some spans: the squares of their lengths, how uneven they are, their cuts.
         ways: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, (0,))}
         for bound in bounds[1:]:
             longer = [
