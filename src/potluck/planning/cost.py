@@ -35,7 +35,7 @@ class Footprint(Struct, frozen=True):
 
     @property
     def cuts(self) -> Cuts:
-        """Where the model may be cut."""
+        """The places where the model may be cut."""
         return self.cut or Cuts.anywhere(len(self.layers))
 
     def of(self, span: Span) -> int:
