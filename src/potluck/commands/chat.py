@@ -13,7 +13,6 @@ from potluck.client import Client
 from potluck.commands.bars import Bar, checking
 from potluck.commands.terminal import Key, Url, client_of, hint, say, write
 from potluck.errors import PotluckError, SpanError
-from potluck.types import Cuts
 
 _WAITING = "Waiting for the first word"
 
@@ -93,7 +92,7 @@ def demo(
     say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
     with checking(path) as advance:
         manifest = open_model(path, advance)
-    cuts = Cuts(*cuts_of(manifest, choose_engine(manifest, None, None)[0]))
+    cuts = cuts_of(manifest, choose_engine(manifest, None, None)[0])
     if nodes > (most := len(cuts.points) - 1):
         raise SpanError(f"The model has {cuts.layers} layers: at most {most} nodes can share them.")
     spans = cuts.split(nodes)

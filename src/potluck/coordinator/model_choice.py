@@ -7,7 +7,7 @@ from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
 from potluck.models.spans import cuts_of, engines_for, is_proved, part_sizes
 from potluck.planning.cost import Footprint
-from potluck.types import CACHE_BYTES, Cuts, EngineKind, Quantize, RowFormat
+from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat
 from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
@@ -59,5 +59,5 @@ def footprint(
     sizes = part_sizes(manifest, engine, quantize)
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
     row = payload_size(1, manifest.hidden_size, rows)
-    cut = Cuts(*cuts_of(manifest, engine))
+    cut = cuts_of(manifest, engine)
     return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row, cut=cut)
