@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.quants import quantize
 
+from kit.tiny_gguf import CHAT_TEMPLATE, Tokenizer, add_tokenizer, bpe_tokens
 from potluck.engine import ggml
 from potluck.engine.llamacpp import start_library
 
@@ -206,9 +207,21 @@ def write_case(path: Path, architecture: str, *, beyond: int = 0, **metadata: An
     return write_tiny(path, architecture, _COMMON | CASES[architecture] | metadata, beyond=beyond)
 
 
-def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyond: int = 0, seed: int = 0) -> Path:
-    """A random model at `path`. metadata: beside BASE, by keys without the architecture; None leaves one out."""
-    entries = {key: value for key, value in (BASE | metadata).items() if value is not None}
+def write_tiny(
+    path: Path,
+    architecture: str,
+    metadata: dict[str, Any],
+    *,
+    beyond: int = 0,
+    tokenizer: Tokenizer = "no_vocab",
+    seed: int = 0,
+) -> Path:
+    """A random model at `path`. metadata: beside BASE, by keys without the architecture; None leaves one out.
+
+    With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`.
+    """
+    rows = {"vocab_size": len(bpe_tokens())} if tokenizer == "bpe" else {}
+    entries = {key: value for key, value in (BASE | metadata | rows).items() if value is not None}
     header = path.with_suffix(".header")
     _writer(header, architecture, entries).close()
     tensors = _tensors(header, seed)
@@ -219,7 +232,7 @@ def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyon
         last = {name: values for name, values in tensors.items() if name.startswith(f"blk.{layers - 1}.")}
         for layer in range(layers, layers + beyond):
             tensors |= {name.replace(f".{layers - 1}.", f".{layer}.", 1): values for name, values in last.items()}
-    writer = _writer(path, architecture, entries, tensors)
+    writer = _writer(path, architecture, entries, tensors, tokenizer)
     for name, values in tensors.items():
         writer.write_tensor_data(_stored(name, values))
     writer.close()
@@ -227,11 +240,15 @@ def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyon
 
 
 def _writer(
-    path: Path, architecture: str, entries: dict[str, Any], tensors: dict[str, Array] | None = None
+    path: Path,
+    architecture: str,
+    entries: dict[str, Any],
+    tensors: dict[str, Array] | None = None,
+    tokenizer: Tokenizer = "no_vocab",
 ) -> GGUFWriter:
     writer = GGUFWriter(path, architecture)
     writer.add_name(path.stem)
-    writer.add_string("tokenizer.ggml.model", "no_vocab")
+    add_tokenizer(writer, tokenizer, entries["vocab_size"], CHAT_TEMPLATE)
     for key, value in entries.items():
         writer.add_key_value(key if "xielu" in key else f"{architecture}.{key}", value, *_kinds(value))
     for name, values in (tensors or {}).items():

@@ -66,7 +66,7 @@ def write_tiny_gguf(
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(heads)
-    rows = _add_tokenizer(writer, tokenizer, vocabulary, template)
+    rows = add_tokenizer(writer, tokenizer, vocabulary, template)
     writer.add_vocab_size(rows)
     random = np.random.default_rng(seed)
     if architecture == "gptneox":
@@ -88,7 +88,7 @@ def write_tiny_gguf(
     return path
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str) -> int:
+def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str) -> int:
     """Returns the number of tokens."""
     if tokenizer == "no_vocab":
         writer.add_tokenizer_model("no_vocab")

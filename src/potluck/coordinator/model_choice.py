@@ -53,8 +53,11 @@ def choose_engine(
 def footprint(
     manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
 ) -> Footprint:
-    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link."""
+    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link; and where
+    it may be cut. Raises ModelError when it cannot be cut.
+    """
     sizes = part_sizes(manifest, engine, quantize)
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
     row = payload_size(1, manifest.hidden_size, rows)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
+    cut = cuts_of(manifest, engine)
+    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row, cut=cut)

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
-from potluck.errors import ModelError, SpanError
+from potluck.errors import ModelError
 from potluck.models.architectures import SIDE_INPUTS, TABLE, Architecture, Metadata, Recurrent
-from potluck.types import ANY_NUMBER, Span
+from potluck.types import ANY_NUMBER, Cuts, Span
 
 Entries = dict[str, tuple[list[str], Any]]
 
@@ -33,48 +33,6 @@ _PER_LAYER_WITHOUT_NAME = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xiel
 _CONTEXT_OF_SHARED_INDEXERS = 1 << 20
 _UNKNOWN = Architecture()
 """Stands for an architecture that is not in the table."""
-
-
-class Cuts(NamedTuple):
-    """The places where a model may be cut.
-
-    points: the layers at which spans may begin or, with the number of all layers, end. forbidden: the numbers of layers
-    that no span may have.
-    """
-
-    points: tuple[int, ...]
-    forbidden: frozenset[int] = frozenset()
-
-    @property
-    def layers(self) -> int:
-        return self.points[-1]
-
-    def allows(self, span: Span) -> bool:
-        ends = {span.first, span.last + 1}
-        return ends <= set(self.points) and (len(span) not in self.forbidden or len(span) == self.layers)
-
-    def check(self, span: Span) -> Span:
-        """The span itself. Raises SpanError, with the nearest right ones, when it is not allowed."""
-        if not self.allows(span):
-            near = " or ".join(map(str, self.nearest(span)))
-            raise SpanError(f"Layers {span} cannot be cut out of this model; the nearest layers that can are {near}.")
-        return span
-
-    def spans(self) -> Iterable[Span]:
-        """All spans that are allowed."""
-        for index, first in enumerate(self.points):
-            for end in self.points[index + 1 :]:
-                if self.allows(span := Span(first, end - 1)):
-                    yield span
-
-    def nearest(self, span: Span) -> list[Span]:
-        """The allowed spans that differ least from this one, at most two of them."""
-        return sorted(self.spans(), key=lambda one: abs(one.first - span.first) + abs(one.last - span.last))[:2]
-
-
-def anywhere(layers: int) -> Cuts:
-    """The cuts of a model whose layers are alike."""
-    return Cuts(tuple(range(layers + 1)))
 
 
 def row_of(architecture: str) -> Architecture:

@@ -24,7 +24,7 @@ from potluck.models.files import Stored
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece, Zeros
-from potluck.types import ANY_NUMBER, EngineKind, Quantize, Span
+from potluck.types import ANY_NUMBER, Cuts, EngineKind, Quantize, Span
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
@@ -45,7 +45,7 @@ def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANT
     """
     header, pieces = plan_model(manifest, quantize)
     model = _metadata(header, manifest)
-    cutting.cuts(model).check(span.within(manifest.layers))
+    cutting.cuts(model).check(span)
     part = cutting.SpanMetadata(model, span)
     return _cut_header(part, header.architecture, manifest, span), _cut_pieces(pieces, manifest, span, part)
 
@@ -178,10 +178,10 @@ def _metadata(header: Header, manifest: Manifest) -> Metadata:
     return Metadata(header.architecture, header.entries, manifest.layers, manifest.vocabulary)
 
 
-def cuts_of(manifest: Manifest, engine: EngineKind = EngineKind.LLAMACPP) -> cutting.Cuts:
+def cuts_of(manifest: Manifest, engine: EngineKind = EngineKind.LLAMACPP) -> Cuts:
     """The cuts that are allowed. Raises ModelError, with the reason, when this engine cannot run a part of it."""
     if engine is EngineKind.TRANSFORMERS:
-        return cutting.anywhere(manifest.layers)
+        return Cuts.anywhere(manifest.layers)
     header = gguf.model_header(manifest) if manifest.format == "gguf" else convert.model_header(manifest)
     return cutting.cuts(_metadata(header, manifest))
 
