@@ -103,6 +103,7 @@ def test_the_speed_of_every_kind_of_model_can_be_measured(architecture: str, tmp
         assert engine.sessions == 0
         assert measure(engine)[1] == mark
     assert speed.decode_s > 0
+    assert not (mark and TABLE[architecture].chunked)
 
 
 def test_layers_that_predict_more_tokens_are_left_out(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ _ABOUT_ONE = (
     "rope_factors_long.weight",
     "rope_factors_short.weight",
 )
-_FLOATS = ("gate_inp", "position_embd", "ssm_", "shortconv.conv", "indexer.proj", "norm", "altup", "attn_rel_b")
+_FLOATS = ("gate_inp", "position_embd", "ssm_conv1d", "shortconv.conv", "indexer.proj", "norm", "altup", "attn_rel_b")
 """Parts of the names of matrices that llama.cpp never quantizes."""
 _BLOCK = 32
 
@@ -165,7 +165,12 @@ CASES: dict[str, dict[str, Any]] = {
     "jamba": _EXPERTS
     | _SQUARE
     | _STATE
-    | {"ssm.inner_size": 256, "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    | {
+        "ssm.inner_size": 256,
+        "ssm.time_step_rank": 32,
+        "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0],
+        "shortconv.l_cache": 3,
+    },
     "granitehybrid": _STATE | {"attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
     "plamo2": _STATE
     | {"ssm.group_count": 0, "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
@@ -202,9 +207,12 @@ CASES: dict[str, dict[str, Any]] = {
 """The metadata of a tiny model of each architecture that is proved, beside BASE and _COMMON."""
 
 
-def write_case(path: Path, architecture: str, *, beyond: int = 0, **metadata: Any) -> Path:
+def write_case(
+    path: Path, architecture: str, *, beyond: int = 0, tokenizer: Tokenizer = "no_vocab", **metadata: Any
+) -> Path:
     """A tiny model of an architecture of CASES. beyond: the layers after its last one, which predict more tokens."""
-    return write_tiny(path, architecture, _COMMON | CASES[architecture] | metadata, beyond=beyond)
+    entries = _COMMON | CASES[architecture] | metadata
+    return write_tiny(path, architecture, entries, beyond=beyond, tokenizer=tokenizer)
 
 
 def write_tiny(

@@ -68,6 +68,8 @@ class Architecture:
     windows: the layers with sliding windows, of which every span needs one.
     recurrent: how llama.cpp knows the layers with a recurrent state. Every span needs one of them and one with
         attention, unless all layers have one.
+    chunked: whether llama.cpp computes many positions at once in another order than one after the other, so that the
+        last bits depend on the batch.
     leading_dense: whether the first layers have no experts, and are counted by `leading_dense_block_count`.
     telling: numbers of layers by which llama.cpp recognises a model and computes it in another way.
     derived: the metadata that llama.cpp would derive from such a number, for a model that leaves them out.
@@ -85,6 +87,7 @@ class Architecture:
     period: int = 1
     windows: Windows | None = None
     recurrent: Recurrent = Recurrent.NONE
+    chunked: bool = False
     leading_dense: bool = False
     telling: frozenset[int] = frozenset()
     derived: Callable[[Metadata], dict[str, Any]] = _nothing
@@ -113,6 +116,8 @@ def _derived_minicpm(metadata: Metadata) -> dict[str, Any]:
 _PLAIN = Architecture()
 _DENSE_FIRST = Architecture(leading_dense=True)
 _SCALED = Architecture(entry={"embedding_scale": None, "deepstack_mapping": None})
+
+_DELTA_NET = Architecture(recurrent=Recurrent.INTERVAL, chunked=True)
 
 _PLAIN_NAMES = """
     llama qwen2 qwen3 gptneox qwen qwen2moe qwen3moe mistral3 arcee arctic apertus bailingmoe bitnet chatglm codeshell
@@ -171,9 +176,9 @@ TABLE: dict[str, Architecture] = {
     "mamba": Architecture(recurrent=Recurrent.ALL),
     "mamba2": Architecture(recurrent=Recurrent.ALL),
     "falcon-h1": Architecture(recurrent=Recurrent.ALL),
-    "qwen3next": Architecture(recurrent=Recurrent.INTERVAL),
-    "qwen35": Architecture(recurrent=Recurrent.INTERVAL),
-    "qwen35moe": Architecture(recurrent=Recurrent.INTERVAL),
+    "qwen3next": _DELTA_NET,
+    "qwen35": _DELTA_NET,
+    "qwen35moe": _DELTA_NET,
     "jamba": Architecture(recurrent=Recurrent.NO_HEADS),
     "granitehybrid": Architecture(recurrent=Recurrent.NO_HEADS, entry=_SCALED.entry),
     "plamo2": Architecture(recurrent=Recurrent.NO_HEADS, leaves_at="ffn_residual"),
