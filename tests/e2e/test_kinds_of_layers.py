@@ -28,7 +28,7 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=KINDS.values())
+@pytest.fixture(scope="module", params=KINDS, ids=[*KINDS.values()])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_case(tmp_path_factory.mktemp("kinds") / "tiny.gguf", request.param, tokenizer="bpe")
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import llama_cpp.llama_cpp as c
@@ -208,10 +210,18 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def write_case(
-    path: Path, architecture: str, *, beyond: int = 0, tokenizer: Tokenizer = "no_vocab", **metadata: Any
+    path: Path,
+    architecture: str,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    beyond: int = 0,
+    tokenizer: Tokenizer = "no_vocab",
 ) -> Path:
-    """A tiny model of an architecture of CASES. beyond: the layers after its last one, which predict more tokens."""
-    entries = _COMMON | CASES[architecture] | metadata
+    """A tiny model of an architecture of CASES. metadata: what differs from them.
+
+    beyond: the number of layers after its last one, which predict more tokens.
+    """
+    entries = _COMMON | CASES[architecture] | dict(metadata)
     return write_tiny(path, architecture, entries, beyond=beyond, tokenizer=tokenizer)
 
 
