@@ -85,11 +85,11 @@ def demo(
 ) -> None:
     """Run a whole swarm on this machine and ask it questions."""
     from potluck.local import LocalSwarm, demo_model
-    from potluck.models.sources import open_model
+    from potluck.models.sources import open_model, weights_size
 
     path = model or demo_model()
     say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
-    with checking(path) as advance:
+    with checking(weights_size(path)) as advance:
         layers = open_model(path, advance).layers
     if nodes > layers:
         raise SpanError(f"The model has {layers} layers: at most {layers} nodes can share them.")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
-from potluck.models.files import Stored, shown
-from potluck.models.gguf_index import read_index
+from potluck.models.files import Files, Stored, shown
+from potluck.models.gguf_index import GgufIndex
 from potluck.models.manifest import Geometry, Manifest, Tensor
+from potluck.models.shards import name_of, read_parts
 from potluck.models.spanfile import Copied, Header, Piece
 
 ARCHITECTURES = frozenset({"gptneox", "llama", "qwen2", "qwen3"})
@@ -29,27 +29,27 @@ _MOST_HEADS = 1 << 10
 _LONGEST_HEAD = 1 << 13
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Index a GGUF file; its tensors are still to be hashed.
+def read_manifest(files: Files, file: str, read: Callable[[str], GgufIndex]) -> Manifest:
+    """Index the model to which a GGUF file belongs; its tensors are still to be hashed. read: gives a file's index.
 
-    Raises ModelError when the file is not GGUF, is truncated, or contains an architecture that no engine runs.
+    Raises ModelError when a file is not GGUF, is truncated or missing, or contains an architecture that no engine runs.
     """
-    index = read_index(path)
-    metadata = {key: [kinds, value] for key, (kinds, value) in index.metadata.items()}
-    tensors = tuple(_tensor(path, item) for item in index.tensors)
-    architecture = _need(str(path), metadata, "general.architecture")
+    parts, where = read_parts(files, file, read), f"{files.location}/{file}"
+    metadata = {key: [kinds, value] for key, (kinds, value) in parts.metadata.items()}
+    tensors = tuple(_tensor(file, item) for file, item in parts.tensors)
+    architecture = _need(where, metadata, "general.architecture")
     return Manifest(
         format="gguf",
-        name=path.stem,
+        name=name_of(file),
         architecture=str(architecture),
-        **geometry(str(path), metadata, tensors)._asdict(),
+        **geometry(where, metadata, tensors)._asdict(),
         metadata=metadata,
         tensors=tensors,
     )
 
 
-def _tensor(path: Path, item: Stored) -> Tensor:
-    return Tensor(item.name, path.name, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
+def _tensor(file: str, item: Stored) -> Tensor:
+    return Tensor(item.name, file, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
 
 
 def layer_of(name: str) -> int | None:
