@@ -147,8 +147,8 @@ CHOICES = "IQ3_M (1.6 GB), Q4_K_M (2.0 GB), Q8_0 (3.4 GB), f16 (6.4 GB), as in h
 @pytest.mark.parametrize(
     ("name", "sizes", "sentence"),
     [
-        (HubName("a/b"), UNSLOTH, "a/b has several quantizations: choose from BF16 (0.0 MB), Q4_K_M (12.0 MB), "
-         "UD-Q4_K_XL (0.0 MB), as in hf:a/b:BF16."),
+        (HubName("a/b"), UNSLOTH, "a/b has several quantizations: choose from UD-Q4_K_XL (0.0 MB), BF16 (0.0 MB), "
+         "Q4_K_M (12.0 MB), as in hf:a/b:UD-Q4_K_XL."),
         (HubName(REPOSITORY), BARTOWSKI, f"{REPOSITORY} has several quantizations: choose from {CHOICES}"),
         (HubName(REPOSITORY, "Q9"), BARTOWSKI, f"{REPOSITORY} has no Q9 in GGUF: choose from {CHOICES}"),
         (HubName(REPOSITORY, file="x.gguf"), BARTOWSKI,

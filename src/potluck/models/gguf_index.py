@@ -157,7 +157,7 @@ class _Reader:
         self._size = size
         self._position = 0
         self._entries: list[tuple[int, int]] = []
-        """Where each entry of the metadata begins and ends, but for those that are about parts."""
+        """The beginning and the end of each entry of the metadata, but for those that are about parts."""
         self._kept = 0
         self._strings = 0
 

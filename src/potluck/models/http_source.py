@@ -13,7 +13,6 @@ from functools import partial
 from urllib.parse import quote
 
 import httpx
-from huggingface_hub import hf_hub_url
 
 from potluck.errors import ModelError, TicketExpired
 from potluck.models import hub
@@ -243,4 +242,4 @@ class HubSource(_HttpSource):
         return self.sizes.get(self.folder + file)
 
     def url(self, file: str) -> str:
-        return hf_hub_url(self.repository, self.folder + file, revision=self.revision, endpoint=self._endpoint)
+        return f"{self._endpoint}/{self.repository}/resolve/{self.revision}/{quote(self.folder + file)}"

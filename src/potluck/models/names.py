@@ -89,14 +89,15 @@ def _is_weights(file: str) -> bool:
 
 
 def _variants(sizes: Mapping[str, int]) -> list[Variant]:
+    """The models in GGUF, the smallest first."""
     found = []
-    for file in sorted(sizes):
+    for file in sizes:
         folder, _, name = file.rpartition("/")
         parts = parts_of(name)
         if _is_model(file) and name == parts[0]:
             paths = [f"{folder}/{part}" if folder else part for part in parts]
             found.append(Variant(_quantization(file), file, sum(sizes.get(path, 0) for path in paths)))
-    return found
+    return sorted(found, key=lambda variant: (variant.nbytes, variant.file))
 
 
 def _is_model(file: str) -> bool:

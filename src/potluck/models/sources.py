@@ -42,7 +42,7 @@ def open_model(path: Path, progress: Progress = lambda _: None) -> Manifest:
 
     The files are hashed once for each state that they are in. Raises ModelError, with advice, when there is no model.
     """
-    if not path.exists():
+    if not any(part.exists() for part in _parts(path)):
         raise ModelError(f"{path} does not exist.")
     path, files = first_part(path), local_source(path)
     saved = _saved_manifest(_state(path))
@@ -57,7 +57,7 @@ def open_model(path: Path, progress: Progress = lambda _: None) -> Manifest:
 
 def first_part(path: Path) -> Path:
     """The file that holds the metadata, for a GGUF model that comes in parts; the path itself for every other model."""
-    return path if path.is_dir() else path.with_name(parts_of(path.name)[0])
+    return _parts(path)[0]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def weights_size(model: Path) -> int:
 
 
 def _parts(path: Path) -> list[Path]:
-    return [path.with_name(name) for name in parts_of(path.name)]
+    """The files of a GGUF model; a directory alone."""
+    return [path] if path.is_dir() else [path.with_name(name) for name in parts_of(path.name)]
 
 
 def local_source(path: Path) -> LocalSource:
