@@ -161,8 +161,8 @@ def test_a_missing_part_on_the_hub_is_named(hub, folder, find):
 def test_what_is_left_open_is_asked_for(hub, text):
     with pytest.raises(ModelError) as caught:
         find_model(text)
-    assert f"{NAME} has several quantizations: choose from Q4_K_M (" in str(caught.value)
-    assert str(caught.value).endswith(f"as in hf:{NAME}:Q4_K_M.")
+    assert f"{NAME} has several quantizations: choose from Q8_0 (1." in str(caught.value)
+    assert str(caught.value).endswith(f" MB), as in hf:{NAME}:Q8_0.")
 
 
 def test_a_name_of_a_branch_is_asked_for(hub, folder, find):

@@ -42,17 +42,20 @@ def open_model(path: Path, progress: Progress = lambda _: None) -> Manifest:
 
     The files are hashed once for each state that they are in. Raises ModelError, with advice, when there is no model.
     """
-    if not any(part.exists() for part in _parts(path)):
-        raise ModelError(f"{path} does not exist.")
-    path, files = first_part(path), local_source(path)
+    path = first_part(path)
     saved = _saved_manifest(_state(path))
     if saved.exists():
         return decode(saved.read_bytes())
+    return _finished(_read_local(path), local_source(path), saved, progress)
+
+
+def _read_local(path: Path) -> Manifest:
+    if not any(part.exists() for part in _parts(path)):
+        raise ModelError(f"{path} does not exist.")
+    files = local_source(path)
     if path.is_dir():
-        manifest = huggingface.read_manifest(files, path.resolve().name)
-    else:
-        manifest = gguf.read_manifest(files, path.name, lambda file: read_index(files.folder / file))
-    return _finished(manifest, files, saved, progress)
+        return huggingface.read_manifest(files, path.resolve().name)
+    return gguf.read_manifest(files, path.name, lambda file: read_index(files.folder / file))
 
 
 def first_part(path: Path) -> Path:
@@ -79,6 +82,15 @@ class Found:
         if self.file:
             return open_hub_gguf(self.hub, self.file, self.path, progress)
         return open_hub(self.hub, progress)
+
+    def outline(self) -> Manifest:
+        """The manifest without the SHA-256 of anything, for which no weights are read. Raises ModelError likewise."""
+        if self.hub is None:
+            return _vetted(_read_local(self.path))
+        if self.file:
+            hub = self.hub
+            return _vetted(gguf.read_manifest(hub, self.file, lambda part: read_head(hub, part).contents))
+        return _vetted(_read_hub(self.hub))
 
     @property
     def nbytes(self) -> int:
@@ -154,7 +166,11 @@ def open_hub(source: HubSource, progress: Progress = lambda _: None) -> Manifest
     saved = _saved_manifest(f"{source.location}|{source.revision}")
     if saved.exists():
         return decode(saved.read_bytes())
-    return _finished(huggingface.read_manifest(source, source.repository.rpartition("/")[2]), source, saved, progress)
+    return _finished(_read_hub(source), source, saved, progress)
+
+
+def _read_hub(source: HubSource) -> Manifest:
+    return huggingface.read_manifest(source, source.repository.rpartition("/")[2])
 
 
 def open_hub_gguf(hub: HubSource, file: str, vocabulary: Path, progress: Progress = lambda _: None) -> Manifest:
@@ -176,16 +192,21 @@ def open_hub_gguf(hub: HubSource, file: str, vocabulary: Path, progress: Progres
     return decode(saved.read_bytes()) if saved.exists() else _finished(manifest, hub, saved, progress)
 
 
-def _finished(manifest: Manifest, files: Files, saved: Path, progress: Progress) -> Manifest:
-    """The manifest with the SHA-256 of each tensor. It is vetted as nodes will decode it, before anything is hashed.
-
-    saved: the place where it is kept.
-    """
+def _vetted(manifest: Manifest) -> Manifest:
+    """The manifest as nodes will decode it. Raises ModelError if they would refuse it."""
     try:
         encoded = _with_digests(manifest, lambda _: _NO_DIGEST).encode()
     except (RecursionError, ValueError) as error:  # ValueError: of text that is no Unicode
         raise ModelError(f"The metadata of {shown(manifest.name)} cannot be sent to nodes: {error}.") from error
-    manifest = decode(encoded)
+    return decode(encoded)
+
+
+def _finished(manifest: Manifest, files: Files, saved: Path, progress: Progress) -> Manifest:
+    """The manifest with the SHA-256 of each tensor. It is vetted before anything is hashed.
+
+    saved: the place where it is kept.
+    """
+    manifest = _vetted(manifest)
     ranges: dict[str, set[tuple[int, int]]] = {}  # some tensors share their bytes
     for tensor in manifest.tensors:
         ranges.setdefault(tensor.file, set()).add((tensor.offset, tensor.nbytes))
