@@ -322,6 +322,14 @@ def test_another_span_file_that_is_broken_is_left_alone(model, damage):
     assert sum(source.given.values()) == manifest.layer_bytes()[1]
 
 
+def test_a_span_in_a_cache_that_may_only_be_read_is_used(cache, model, monkeypatch):
+    path = fetch(model, 1, 2)
+    (path.parent / "model.json").unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)  # for root, who may write everywhere, too
+    assert fetch(model, 1, 2) == path
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
 def test_a_note_that_cannot_be_written_is_told(cache, model):
     (cache / "spans").write_text("a file")
     with pytest.raises(ModelError, match=r"model\.json cannot be written"):

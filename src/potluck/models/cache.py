@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -83,11 +84,14 @@ def about(manifest: Manifest, *, hashed: bool = True) -> About:
 
 
 def note_model(folder: Path, manifest: Manifest) -> None:
-    """Note in the folder of a model's span files what it is. Raises ModelError when that cannot be written."""
+    """Note in the folder of a model's span files what it is. A folder that may only be read is left as it is.
+
+    Raises ModelError when the note cannot be written.
+    """
     path = folder / _ABOUT
     try:
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and os.access(folder, os.W_OK):
             path.write_bytes(msgspec.json.encode(about(manifest)))
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -8,18 +8,25 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from potluck.errors import ModelError
 from potluck.models.spanfile import lock_path
 
 _NUMBERS = itertools.count()
 
 
 class Hold:
-    """Keeps others from removing a span file, until `release` or the end of the process."""
+    """Keeps others from removing a span file, until `release` or the end of the process.
+
+    Raises ModelError when no lock can be made.
+    """
 
     def __init__(self, path: Path) -> None:
         self._lock = lock_path(path).with_suffix(f".{os.getpid()}-{next(_NUMBERS)}.use")
         self._held = FileLock(self._lock, thread_local=False)
-        self._held.acquire()
+        try:
+            self._held.acquire()
+        except OSError as error:
+            raise ModelError(f"{self._lock} cannot be written: {error.strerror or error}.") from error
 
     def release(self) -> None:
         self._held.release()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from copy import copy
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -225,9 +226,10 @@ class HubSource(_HttpSource):
         url = f"{self._endpoint}/api/models/{self.repository}/revision/{quote(revision, safe='')}?blobs=true"
         try:
             listing = parse_json(self._get(url, f"model {self.repository}", _LONGEST_LISTING))
-            if not _COMMIT.fullmatch(listing["sha"]):
-                raise ValueError("no commit")
-            return listing["sha"], {each["rfilename"]: int(each["size"]) for each in listing["siblings"]}
+            sizes = {each["rfilename"]: each["size"] for each in listing["siblings"]}
+            if not _COMMIT.fullmatch(listing["sha"]) or not all(map(_is_size, sizes.items())):
+                raise ValueError("no commit, or no list of files")
+            return listing["sha"], sizes
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self._server} gives no list of the files in {self.repository}.") from error
 
@@ -243,3 +245,9 @@ class HubSource(_HttpSource):
 
     def url(self, file: str) -> str:
         return f"{self._endpoint}/{self.repository}/resolve/{self.revision}/{quote(self.folder + file)}"
+
+
+def _is_size(entry: tuple[Any, Any]) -> bool:
+    """Whether this is the name of a file and the number of its bytes."""
+    name, nbytes = entry
+    return isinstance(name, str) and type(nbytes) is int and nbytes >= 0

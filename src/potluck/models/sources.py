@@ -106,8 +106,9 @@ def find_model(text: str, revision: str | None = None) -> Found:
 
     revision: a branch, a tag or a commit on the hub. Raises ModelError when there is no such model, or several.
     """
-    path, name = Path(text), hub_name(text)
-    if path.exists() or name is None:
+    path = Path(text)
+    name = None if path.exists() else hub_name(text)
+    if name is None:
         if revision is not None:
             raise ModelError(f"{text} is a path, and only models on the hub have revisions: leave --revision out.")
         return Found(first_part(path))

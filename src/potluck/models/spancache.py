@@ -112,7 +112,7 @@ def _remove(path: Path, changed: int) -> None:
 # Layers that another span file holds already
 
 _Places = dict[str, tuple[Path, int]]
-"""Where tensors are, by their SHA-256: a file and an offset."""
+"""The file and the offset of each tensor, by its SHA-256."""
 
 
 def _others(wanted: Wanted) -> list[Held]:
