@@ -149,8 +149,9 @@ def test_a_file_on_the_hub_that_is_no_gguf_is_refused(hub, folder, find, content
     check_sentence(caught.value)
 
 
-def test_a_missing_part_on_the_hub_is_named(hub, folder, find):
-    part = parts_of(local(folder, "Q4_K_M").name)[1]
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_missing_part_on_the_hub_is_named(hub, folder, find, missing):
+    part = parts_of(local(folder, "Q4_K_M").name)[missing]
     (folder / "Q4_K_M" / part).unlink()
     with pytest.raises(ModelError, match=f"{hub.url}/{NAME}/Q4_K_M/{part} is missing, and without it the model"):
         find(f"hf:{NAME}:Q4_K_M").manifest()
@@ -324,6 +325,8 @@ OURS = "https://huggingface.co"
         f"{OURS}/a/b/resolve/{COMMIT}/../../../../settings/tokens",
         f"{OURS}/a/b/resolve/{COMMIT}/%2e%2e/%2e%2e/settings",
         f"{OURS}/a/b/resolve/{COMMIT}/",
+        f"{OURS}/a/b/resolve/{COMMIT}/.env",
+        f"{OURS}/a/b/resolve/{COMMIT}/secrets.txt?name=m.gguf",
     ],
 )
 def test_a_token_is_for_the_files_of_the_hub_only(monkeypatch, url):

@@ -42,7 +42,7 @@ def list_models(as_json: AsJson = False) -> None:
     from potluck.models.sources import cache_folder
 
     kept, limit = kept_models(cache_folder()), read_limit(cache_folder())
-    total = sum(held.nbytes for each in kept for held in each.spans)
+    total = _total(kept)
     if as_json:
         say_json({"models": [_kept_json(each) for each in kept], "bytes": total, "limit": limit})
         return
@@ -130,14 +130,17 @@ def show(model: Model, revision: Revision = None, as_json: AsJson = False) -> No
 @models.command()
 def limit(size: Annotated[str | None, typer.Argument(metavar="[SIZE]", help=LIMIT_HELP)] = None) -> None:
     """Limit what all layers together may take, or show the limit."""
-    from potluck.models.cache import make_room, read_limit
+    from potluck.models.cache import kept_models, make_room, read_limit
     from potluck.models.sources import cache_folder
 
     if size is not None:
         keep_limit(size)
         for held in make_room(cache_folder(), 0):
             say(f"Removed layers {_layers(held)} in {held.path.parent}, which took {_mib(held.nbytes)} MiB.")
-    say(_limit_sentence(read_limit(cache_folder())))
+    most = read_limit(cache_folder())
+    say(_limit_sentence(most))
+    if most is not None and most < (total := _total(kept_models(cache_folder()))):
+        say(f"What nodes use now takes more: {_mib(total)} MiB.")
 
 
 def keep_limit(size: str) -> None:
@@ -169,6 +172,10 @@ def _look_up(model: str, revision: str | None) -> About:
     finally:
         if found.hub is not None:
             found.hub.close()
+
+
+def _total(kept: list[Kept]) -> int:
+    return sum(held.nbytes for each in kept for held in each.spans)
 
 
 def _limit_sentence(limit: int | None) -> str:

@@ -132,9 +132,8 @@ def held_in(folder: Path) -> Iterator[Held]:
 
 def find_kept(cache: Path, name: str) -> Kept | None:
     """The model with this name, or whose digest begins with it. Raises ModelError when there are several."""
-    found = [
-        each for each in kept_models(cache) if name == each.name or (len(name) >= 4 and each.digest.startswith(name))
-    ]
+    models = kept_models(cache)
+    found = [each for each in models if name == each.name or (len(name) >= _SHORTEST and each.digest.startswith(name))]
     if len(found) > 1:
         digests = ", ".join(each.digest[:16] for each in found)
         raise ModelError(f"{len(found)} models in the cache have the name {name}: choose by its digest from {digests}.")
@@ -190,21 +189,21 @@ def make_room(cache: Path, wanted: int, keep: Path | None = None) -> list[Held]:
     """Remove the span files that were not used for longest until `wanted` more bytes are within the limit, if any.
 
     keep: a file for which the room is; what is there of it is counted once. Returns what was removed.
-    Raises ModelError when the rest is in use.
+    Raises ModelError, and removes nothing, when the rest is in use.
     """
     limit = read_limit(cache)
     if limit is None:
         return []
     others = [held for each in kept_models(cache) for held in each.spans if held.path != keep]
     excess = sum(held.nbytes for held in others) + wanted - limit
-    idle = sorted((held for held in others if not is_held(held.path)), key=lambda held: held.used)
-    if excess > sum(held.nbytes for held in idle):
+    idle = [held for held in others if not is_held(held.path)]
+    if wanted and excess > sum(held.nbytes for held in idle):
         raise ModelError(
             f"These layers need {wanted / (1 << 20):,.1f} MiB beside what is in use, but the cache may hold only "
             f"{limit / (1 << 20):,.1f} MiB: serve fewer layers, or allow more with --cache-limit."
         )
     removed: list[Held] = []
-    for held in idle:
+    for held in sorted(idle, key=lambda held: held.used):
         if excess <= 0:
             break
         if remove(held.path):

@@ -10,7 +10,7 @@ from huggingface_hub import constants, get_token
 from potluck.errors import ModelError
 from potluck.models.redirects import is_local
 
-_FILE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/[0-9a-f]{40,64}/.+", re.ASCII)
+_FILE = re.compile(r"/([\w.-]+/[\w.-]+)/resolve/[0-9a-f]{40,64}/.+\.(?:gguf|safetensors|bin)", re.ASCII)
 
 
 def endpoint() -> str:
@@ -31,9 +31,10 @@ def authorization() -> dict[str, str]:
 
 
 def repository_of(url: httpx.URL) -> str | None:
-    """The repository, if this is the URL of a file on this machine's hub; a token may be sent there.
+    """The repository, if this is the URL of weights on this machine's hub; a token may be sent there.
 
-    A coordinator may redirect to it, so it must be a file at a commit, on an encrypted connection.
+    A coordinator may redirect to it, so the connection must be encrypted. It must not learn, by the digests that it
+    names and the node finds wrong or right, what short secrets in other files of the token's owner are.
     """
     hub = httpx.URL(endpoint())
     same = (url.scheme, url.host, url.port) == (hub.scheme, hub.host, hub.port)

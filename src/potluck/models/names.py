@@ -90,14 +90,15 @@ def _is_weights(file: str) -> bool:
 
 def _variants(sizes: Mapping[str, int]) -> list[Variant]:
     """The models in GGUF, the smallest first."""
-    found = []
-    for file in sizes:
-        folder, _, name = file.rpartition("/")
-        parts = parts_of(name)
-        if _is_model(file) and name == parts[0]:
-            paths = [f"{folder}/{part}" if folder else part for part in parts]
-            found.append(Variant(_quantization(file), file, sum(sizes.get(path, 0) for path in paths)))
+    models = {_files(file) for file in sizes if _is_model(file)}
+    found = [Variant(_quantization(files[0]), files[0], sum(sizes.get(each, 0) for each in files)) for files in models]
     return sorted(found, key=lambda variant: (variant.nbytes, variant.file))
+
+
+def _files(file: str) -> tuple[str, ...]:
+    """The files of a model, in order, even those that are missing."""
+    folder, slash, name = file.rpartition("/")
+    return tuple(f"{folder}{slash}{part}" for part in parts_of(name))
 
 
 def _is_model(file: str) -> bool:
@@ -115,9 +116,7 @@ def _quantization(file: str) -> str:
 
 
 def _named(name: HubName, variants: list[Variant]) -> str:
-    folder, _, last = name.file.rpartition("/")
-    first = parts_of(last)[0]
-    wanted = f"{folder}/{first}" if folder else first
+    wanted = _files(name.file)[0]
     if wanted in (variant.file for variant in variants):
         return wanted
     raise ModelError(f"{name.repository} has no GGUF file {shown(name.file)}{_choices(name, variants)}.")
