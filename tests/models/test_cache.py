@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kit.processes import PYTHON, speaking
 from kit.tiny_gguf import EXACT, write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf
-from potluck.errors import ModelError
+from potluck.errors import IntegrityError, ModelError
 from potluck.models.cache import (
     about,
     find_kept,
@@ -328,6 +328,14 @@ def test_a_span_in_a_cache_that_may_only_be_read_is_used(cache, model, monkeypat
     monkeypatch.setattr(os, "access", lambda *_: False)  # for root, who may write everywhere, too
     assert fetch(model, 1, 2) == path
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_bytes_that_are_never_right_leave_nothing(cache, model):
+    manifest = open_model(model)
+    model.write_bytes(model.read_bytes()[:-5000] + bytes(5000))
+    with pytest.raises(IntegrityError):
+        SpanCache(9).fetch(wanted(manifest, 0, LAYERS - 1), local_source(model), lambda _: None)
+    assert [file for file in (cache / "spans").rglob("*") if file.is_file()] == []
 
 
 def test_a_note_that_cannot_be_written_is_told(cache, model):

@@ -155,11 +155,11 @@ def remove(path: Path, is_wanted: Callable[[], bool] = lambda: False) -> bool:
         return False
     except OSError as error:
         raise ModelError(f"{path} cannot be removed: {error.strerror or error}.") from error
-    _tidy(path.parent)
+    tidy(path.parent)
     return True
 
 
-def _tidy(folder: Path) -> None:
+def tidy(folder: Path) -> None:
     """Remove the note about a model of which nothing is left."""
     if not any(held_in(folder)):
         (folder / _ABOUT).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from potluck.errors import ModelError
-from potluck.models.cache import Held, held_in, make_room, note_model, remove
+from potluck.models.cache import Held, held_in, make_room, note_model, remove, tidy
 from potluck.models.files import LocalSource, Progress, Source
 from potluck.models.holds import Hold
 from potluck.models.manifest import Manifest, Tensor
@@ -66,7 +66,10 @@ class SpanCache:
             others = _others(wanted)
             for held in others:
                 holds.callback(Hold(held.path).release)
-            write_span_file(path, header, pieces, _Reusing(source, _places(wanted, others)), progress)
+            try:
+                write_span_file(path, header, pieces, _Reusing(source, _places(wanted, others)), progress)
+            finally:
+                tidy(path.parent)  # bytes that were never right leave nothing behind
         return path
 
     @contextmanager
