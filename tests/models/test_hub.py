@@ -120,6 +120,24 @@ def test_llama_cpp_reads_the_vocabulary_that_is_kept(hub, folder, find, quantiza
     assert 0 < hub.storage.sent - sent < found.nbytes
 
 
+def test_the_vocabulary_of_a_real_model_is_all_there_without_its_weights(smollm2, alice, tmp_path):
+    head = read_head(LocalSource(smollm2.parent), smollm2.name)
+    (tmp_path / "vocabulary.gguf").write_bytes(head.vocabulary)
+    assert head.contents == read_index(smollm2)
+    assert len(head.vocabulary) < 0.05 * smollm2.stat().st_size
+    there, here = GgufTokenizer(tmp_path / "vocabulary.gguf"), GgufTokenizer(smollm2)
+    tokens = here.encode(alice, special=True, bos=True)
+    assert there.encode(alice, special=True, bos=True) == tokens
+    assert b"".join(map(there.piece, tokens)) == b"".join(map(here.piece, tokens))
+    assert (there.vocabulary, there.stop_ids, there.bos, there.eos) == (
+        here.vocabulary,
+        here.stop_ids,
+        here.bos,
+        here.eos,
+    )
+    assert there.chat_template == here.chat_template
+
+
 @pytest.mark.parametrize("start", [1 << 6, 1 << 10, 1 << 20])
 def test_a_head_is_read_in_any_steps(folder, monkeypatch, start):
     monkeypatch.setattr(gguf_index, "_FIRST_BYTES", start)

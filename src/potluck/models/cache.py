@@ -197,11 +197,12 @@ def make_room(cache: Path, wanted: int, keep: Path | None = None) -> list[Held]:
     others = [held for each in kept_models(cache) for held in each.spans if held.path != keep]
     excess = sum(held.nbytes for held in others) + wanted - limit
     idle = [held for held in others if not is_held(held.path)]
+    too_little = ModelError(
+        f"These layers need {wanted / (1 << 20):,.1f} MiB beside what is in use, but the cache may hold only "
+        f"{limit / (1 << 20):,.1f} MiB: serve fewer layers, or allow more with --cache-limit."
+    )
     if wanted and excess > sum(held.nbytes for held in idle):
-        raise ModelError(
-            f"These layers need {wanted / (1 << 20):,.1f} MiB beside what is in use, but the cache may hold only "
-            f"{limit / (1 << 20):,.1f} MiB: serve fewer layers, or allow more with --cache-limit."
-        )
+        raise too_little
     removed: list[Held] = []
     for held in sorted(idle, key=lambda held: held.used):
         if excess <= 0:
@@ -209,4 +210,6 @@ def make_room(cache: Path, wanted: int, keep: Path | None = None) -> list[Held]:
         if remove(held.path):
             removed.append(held)
             excess -= held.nbytes
+    if wanted and excess > 0:  # another process has begun to use some of it
+        raise too_little
     return removed
