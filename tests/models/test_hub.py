@@ -291,6 +291,12 @@ def test_without_the_right_token_there_is_advice(folder, find, monkeypatch, toke
     check_sentence(caught.value)
 
 
+def test_a_refusal_of_the_storage_is_not_taken_for_one_of_the_hub(hub, find):
+    hub.storage.ticket = "another"
+    with pytest.raises(ModelError, match=r"answers 401 to a request for a part of tiny-Q8_0\.gguf"):
+        find(f"hf:{NAME}:Q8_0").manifest()
+
+
 def test_a_token_that_is_none_is_refused(gated, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_🥗")
     with pytest.raises(ModelError, match="The token for the hub is none: set HF_TOKEN"):

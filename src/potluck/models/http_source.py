@@ -233,8 +233,8 @@ class HubSource(_HttpSource):
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self._server} gives no list of the files in {self.repository}.") from error
 
-    def _repository_of(self, _: httpx.URL) -> str:
-        return self.repository
+    def _repository_of(self, url: httpx.URL) -> str | None:
+        return self.repository if url.netloc == httpx.URL(self._endpoint).netloc else None
 
     @property
     def location(self) -> str:
