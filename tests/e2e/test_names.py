@@ -155,6 +155,12 @@ def test_a_path_has_no_revision(refused, whole):
     assert "leave --revision out" in refused(whole, "--revision", "v9")
 
 
+@pytest.mark.parametrize("command", [("plan", "8G"), ("models", "show"), ("convert", "out.gguf"), ("demo",)], ids=str)
+def test_a_path_that_is_too_long(command):
+    words = [*command[:2], "x" * 5000] if command[0] == "models" else [command[0], "x" * 5000, *command[1:]]
+    assert complaint(*words) == f"{'x' * 100} cannot be opened: File name too long."
+
+
 def test_no_model_or_two(refused, whole):
     for names in ([], [whole, "-hf", f"{NAME}:Q8_0"]):
         assert refused(*names).startswith("Name one model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf")

@@ -106,12 +106,12 @@ def find_model(text: str, revision: str | None = None) -> Found:
 
     revision: a branch, a tag or a commit on the hub. Raises ModelError when there is no such model, or several.
     """
-    path = Path(text)
-    name = None if path.exists() else hub_name(text)
+    path = first_part(Path(text))
+    name = None if any(part.exists() for part in _parts(path)) else hub_name(text)
     if name is None:
         if revision is not None:
             raise ModelError(f"{text} is a path, and only models on the hub have revisions: leave --revision out.")
-        return Found(first_part(path))
+        return Found(path)
     try:
         hub = HubSource(name.repository, revision or name.revision or "main")
     except ModelError as error:
@@ -147,14 +147,18 @@ def _found_gguf(hub: HubSource, file: str) -> Found:
 
 def weights_size(model: Path) -> int:
     """The bytes of a model's weights on this machine; 0 if they are elsewhere."""
-    files = [file for file in (model.iterdir() if model.is_dir() else _parts(model)) if file.is_file()]
+    parts = _parts(model)
+    files = [file for file in (model.iterdir() if model.is_dir() else parts) if file.is_file()]
     weights = {file.suffix for file in files} & {".gguf", ".safetensors"} or {".bin"}
     return sum(file.stat().st_size for file in files if file.suffix in weights)
 
 
 def _parts(path: Path) -> list[Path]:
     """The files of a GGUF model; a directory alone."""
-    return [path] if path.is_dir() else [path.with_name(name) for name in parts_of(path.name)]
+    try:
+        return [path] if path.is_dir() else [path.with_name(name) for name in parts_of(path.name)]
+    except OSError as error:  # such as a name that is too long
+        raise ModelError(f"{shown(path)} cannot be opened: {error.strerror}.") from error
 
 
 def local_source(path: Path) -> LocalSource:
