@@ -85,12 +85,12 @@ def demo(
     """Run a whole swarm on this machine and ask it questions."""
     from potluck.coordinator.model_choice import choose_engine
     from potluck.local import LocalSwarm, demo_model
-    from potluck.models.sources import open_model
+    from potluck.models.sources import open_model, weights_size
     from potluck.models.spans import cuts_of
 
     path = model or demo_model()
     say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
-    with checking(path) as advance:
+    with checking(weights_size(path)) as advance:
         manifest = open_model(path, advance)
     cuts = cuts_of(manifest, choose_engine(manifest, None, None)[0])
     if nodes > (most := len(cuts.points) - 1):

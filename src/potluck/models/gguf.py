@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gguf import GGMLQuantizationType
@@ -12,9 +11,10 @@ from gguf import GGMLQuantizationType
 from potluck.errors import ModelError
 from potluck.models.architectures import Recurrent
 from potluck.models.cutting import PER_LAYER, is_known, row_of
-from potluck.models.files import Stored, shown
-from potluck.models.gguf_index import read_index
+from potluck.models.files import Files, Stored, shown
+from potluck.models.gguf_index import GgufIndex
 from potluck.models.manifest import Geometry, Manifest, Tensor
+from potluck.models.shards import name_of, read_parts
 from potluck.models.spanfile import Copied, Header, Piece
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -29,27 +29,27 @@ _MOST_LAYERS = 1 << 10
 LONGEST_HEAD = 1 << 13
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Index a GGUF file; its tensors are still to be hashed.
+def read_manifest(files: Files, file: str, read: Callable[[str], GgufIndex]) -> Manifest:
+    """Index the model to which a GGUF file belongs; its tensors are still to be hashed. read: gives a file's index.
 
-    Raises ModelError when the file is not GGUF, is truncated, or lacks what llama.cpp needs.
+    Raises ModelError when a file is not GGUF, is truncated or missing, or lacks what llama.cpp needs.
     """
-    index = read_index(path)
-    metadata = {key: [kinds, value] for key, (kinds, value) in index.metadata.items()}
-    tensors = tuple(_tensor(path, item) for item in index.tensors)
-    sizes = geometry(str(path), metadata, tensors)
+    parts, where = read_parts(files, file, read), f"{files.location}/{file}"
+    metadata = {key: [kinds, value] for key, (kinds, value) in parts.metadata.items()}
+    tensors = tuple(_tensor(file, item) for file, item in parts.tensors)
+    sizes = geometry(where, metadata, tensors)
     return Manifest(
         format="gguf",
-        name=path.stem,
-        architecture=str(_need(str(path), metadata, "general.architecture")),
+        name=name_of(file),
+        architecture=str(_need(where, metadata, "general.architecture")),
         **sizes._asdict(),
         metadata=metadata,
         tensors=tuple(tensor for tensor in tensors if (tensor.layer or 0) < sizes.layers),
     )
 
 
-def _tensor(path: Path, item: Stored) -> Tensor:
-    return Tensor(item.name, path.name, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
+def _tensor(file: str, item: Stored) -> Tensor:
+    return Tensor(item.name, file, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
 
 
 def layer_of(name: str) -> int | None:
