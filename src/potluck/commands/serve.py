@@ -38,8 +38,6 @@ LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
-CHECK_HELP = "First test that the model's parts compute what it does."
-TRY_HELP = "Serve any architecture whose parts pass this test."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -67,8 +65,8 @@ def serve(
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
-    check: Annotated[bool, typer.Option("--check", help=CHECK_HELP)] = False,
-    tries: Annotated[bool, typer.Option("--try", help=TRY_HELP)] = False,
+    check: Annotated[bool, typer.Option("--check", hidden=True)] = False,
+    tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
 ) -> None:
     """Run the coordinator of a model, for nodes and programs. MODEL is a GGUF file, a Hugging Face directory, or a
     name on its hub.
