@@ -39,8 +39,8 @@ from bench.record import Figure, Measure, below
 from bench.report import Report, options_parser
 from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
+from potluck.models.sizes import part_sizes
 from potluck.models.sources import open_model
-from potluck.models.spans import part_sizes
 from potluck.node.hardware import free_memory, physical_cores
 from potluck.types import EngineKind, Quantize, RowFormat, Span, even_spans
 from potluck.wire.rows import payload_size

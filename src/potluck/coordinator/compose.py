@@ -203,7 +203,10 @@ def compose_model(
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
         terms,
-        Swarm(manifest.digest, footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows)),
+        Swarm(
+            manifest.digest,
+            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
+        ),
         reception,
         width=manifest.hidden_size,
         vocabulary=manifest.vocabulary,

@@ -63,13 +63,13 @@ def geometry(where: str, metadata: dict[str, Any], tensors: Sequence[Tensor]) ->
     architecture = _need(where, metadata, "general.architecture")
     if not isinstance(architecture, str) or not _NAME.fullmatch(architecture):
         raise ModelError(f"{where} is of the architecture {shown(architecture)}, which has no such name in llama.cpp.")
-    width = _number(where, metadata, f"{architecture}.embedding_length")
+    width, layers = _number(where, metadata, f"{architecture}.embedding_length"), _layers(where, metadata, architecture)
     return Geometry(
-        layers=_layers(where, metadata, architecture),
+        layers=layers,
         hidden_size=width,
         vocabulary=_vocabulary(where, tensors, width),
         context=_number(where, metadata, f"{architecture}.context_length"),
-        kv_width=_kv_width(where, metadata, architecture, width),
+        kv_width=_kv_width(where, metadata, architecture, width, layers),
     )
 
 
@@ -99,11 +99,11 @@ def _within(where: str, key: str, value: Any, most: int) -> int:
     return value
 
 
-def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int) -> int:
+def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int, layers: int) -> int:
     """The values that the widest layer keeps for a position; 1 if none keeps any."""
     prefix = f"{architecture}.attention"
-    heads = _counts(where, metadata, f"{prefix}.head_count", 0)
-    kv_heads = max(_counts(where, metadata, f"{prefix}.head_count_kv", heads))
+    heads = _counts(where, metadata, f"{prefix}.head_count", 0, layers)
+    kv_heads = max(_counts(where, metadata, f"{prefix}.head_count_kv", heads, layers))
     usual = width // heads[0] if heads[0] else 0
     sizes = [_size(where, metadata, f"{prefix}.{kind}_length", usual) for kind in ("key", "value")]
     return max(1, kv_heads * (sizes[0] if f"{prefix}.key_length_mla" in metadata else sum(sizes)))
@@ -115,13 +115,15 @@ def _size(where: str, metadata: dict[str, Any], key: str, usual: int) -> int:
     return max((_within(where, key, size, LONGEST_HEAD) for size in given), default=usual)
 
 
-def _counts(where: str, metadata: dict[str, Any], key: str, usual: Any) -> list[int]:
+def _counts(where: str, metadata: dict[str, Any], key: str, usual: Any, layers: int) -> list[int]:
     """The counts of heads, which the file gives once or for each layer."""
     given = metadata.get(key, (None, usual))[1]
     counts = given if isinstance(given, list) else [given]
     for count in counts:
         if type(count) is not int or not 0 <= count <= _MOST_HEADS:
             raise ModelError(f"{where} gives {shown(count)} as its {key}, which is not a number up to {_MOST_HEADS}.")
+    if given is not usual and isinstance(given, list) and len(given) < layers:
+        raise ModelError(f"{where} gives {len(given)} of the {layers} numbers of its {key}.")
     return counts
 
 
