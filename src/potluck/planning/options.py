@@ -35,7 +35,7 @@ class Options:
         self._footprint = footprint
 
     def _sums(self, sizes: Sequence[int]) -> Numbers:
-        """Of sizes by layer, the sum in each option."""
+        """The sum of sizes by layer, in each option."""
         sums: Numbers = np.cumsum([0, *sizes])
         return np.subtract(sums[self.last + 1], sums[self.first])
 
