@@ -137,6 +137,7 @@ _LLAMA = Model(
     vocabulary=128256,
     context=8192,
     feed_forward=14336,
+    more={"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 500000.0},
 )
 
 MODELS = {

@@ -21,7 +21,8 @@ def random_footprint(random: Random, layers: int) -> Footprint:
     ends = random.choice([0, 50, 400]), random.choice([0, 100, 300])
     cache = tuple(random.choice([0, 10, 50]) for _ in range(layers)) if random.random() < 0.7 else ()
     active = tuple(random.randint(1, size) for size in sizes) if random.random() < 0.3 else ()
-    return Footprint(sizes, *ends, active, cache, staged=random.choice([0, 0, 60]), row=random.choice([0, 8]))
+    staged, stub, middle = (random.choice([0, 0, 60]) for _ in range(3))
+    return Footprint(sizes, *ends, active, cache, staged, stub, middle, row=random.choice([0, 8]))
 
 
 def random_machine(random: Random, name: str) -> Machine:

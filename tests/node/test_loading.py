@@ -125,7 +125,7 @@ def test_a_span_with_states_takes_as_many_sessions_as_their_states_fit(tmp_path)
     terms = msgspec.structs.replace(welcome(manifest), span=span)
     cell, state = 2 * 2 * 34, 4 * (3 * (128 + 2 * 2 * 16) + 128 * 16)
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE)
-    base = loading._OVERHEAD_BYTES + sizes.of(span) + 64  # rope_freqs, which every span has
+    base = loading._OVERHEAD_BYTES + sizes.of(span)
     session = 128 * cell + state
     assert loading.plan_capacity(manifest, terms, GIB) == Capacity(64, 8 * 128, 64)
     assert loading.plan_capacity(manifest, terms, base + 3 * session) == Capacity(3, 3 * 128, 64)
@@ -145,10 +145,13 @@ def test_a_span_needs_room_for_its_largest_tensor_while_it_is_loaded(model):
         loading.plan_capacity(manifest, terms, least - 1)
 
 
-def test_a_node_needs_no_more_than_the_plan_says(model):
-    manifest = open_model(model)
-    needed = footprint_of(manifest, EngineKind.LLAMACPP, Quantize.NONE, 128).of(Span(1, 2))
-    assert loading.plan_capacity(manifest, welcome(manifest), needed).positions >= 128
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("span", ["0-1", "1-2", "2-3", "0-3"])
+def test_a_node_needs_no_more_than_the_plan_says(tmp_path, span, tied):
+    manifest = open_model(write_tiny_gguf(tmp_path / "tiny.gguf", "llama", layers=4, tied=tied))
+    terms = msgspec.structs.replace(welcome(manifest), span=Span.parse(span), context=512)
+    needed = footprint_of(manifest, EngineKind.LLAMACPP, Quantize.NONE, 512).of(terms.span)
+    assert loading.plan_capacity(manifest, terms, needed).positions >= 512
 
 
 def test_a_span_that_does_not_fit_says_what_it_needs(model):

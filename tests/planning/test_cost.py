@@ -27,6 +27,11 @@ def test_what_loading_takes_is_free_again_for_sessions(span: Span, more: int) ->
     assert structs.replace(CACHED, staged=8).of(span) == FOOTPRINT.of(span) + more
 
 
+@pytest.mark.parametrize(("span", "more"), [(Span(1, 1), 2), (Span(0, 1), 4), (Span(2, 2), 4), (Span(0, 2), 0)])
+def test_a_span_has_something_in_place_of_the_ends_that_it_lacks(span: Span, more: int) -> None:
+    assert structs.replace(FOOTPRINT, stub=4, middle=2).of(span) == FOOTPRINT.of(span) + more
+
+
 def test_a_token_reads_only_the_active_weights() -> None:
     experts = structs.replace(CACHED, active=(4, 5, 6))
     assert [experts.work(Span(0, 1)), experts.work(Span(1, 2))] == [9, 5011]

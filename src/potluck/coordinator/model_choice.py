@@ -53,4 +53,5 @@ def footprint(
     sizes = part_sizes(manifest, engine, quantize)
     cache = tuple(layer.of(context) for layer in kept_by(manifest, engine, attention))
     row = payload_size(1, manifest.hidden_size, rows)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, sizes.active, cache, sizes.staged, row=2 * row)
+    parts = sizes.layers, sizes.entry, sizes.head, sizes.active
+    return Footprint(*parts, cache, sizes.staged, sizes.stub, sizes.middle, row=2 * row)

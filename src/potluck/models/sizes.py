@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from potluck.models import cutting, huggingface
 from potluck.models.architectures import Metadata
+from potluck.models.cutting import Cuts
 from potluck.models.gguf import layer_of
 from potluck.models.kept import FLOAT_BYTES, Kept, count_of, kept
 from potluck.models.manifest import Manifest
-from potluck.models.spans import HEAD, metadata_of, plan_model
+from potluck.models.spans import HEAD, cuts_of, metadata_of, plan_model, plan_span
 from potluck.types import Attention, EngineKind, Quantize, Span
 
 _EXPERTS = "_exps."
@@ -23,6 +25,8 @@ class PartSizes:
 
     active: the part of each layer that is read for one token, which is less than all of it where there are experts.
     staged: the bytes that loading takes besides, for one tensor after the other.
+    stub: what a span at only one end has besides, such as zeros in place of the other end's table.
+    middle: what a span at neither end has beside its layers.
     """
 
     layers: tuple[int, ...]
@@ -30,15 +34,20 @@ class PartSizes:
     head: int
     active: tuple[int, ...]
     staged: int = 0
+    stub: int = 0
+    middle: int = 0
 
     def of(self, span: Span) -> int:
-        ends = (self.entry if span.first == 0 else 0) + (self.head if span.last == len(self.layers) - 1 else 0)
-        return sum(self.layers[span.first : span.last + 1]) + ends
+        first, last = span.first == 0, span.last == len(self.layers) - 1
+        ends = first * self.entry + last * self.head + (first != last) * self.stub
+        return sum(self.layers[span.first : span.last + 1]) + (ends if first or last else self.middle)
 
 
 def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> PartSizes:
     """The bytes of weights that a node needs, by parts. For the transformers engine these are the sizes before
     quantizing, and all experts count as active.
+
+    Raises ModelError when the engine cannot run parts of the model.
     """
     if engine is EngineKind.TRANSFORMERS:
         first, last = (huggingface.span_tensors(manifest, Span(layer, layer)) for layer in (0, manifest.layers - 1))
@@ -57,10 +66,23 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
             head += piece.nbytes
         else:
             entry += piece.nbytes
-    tied = all(piece.name != HEAD for piece in pieces)
+    head += entry if all(piece.name != HEAD for piece in pieces) else 0
     idle = zip(layers, experts, _unused(metadata_of(manifest)), strict=True)
     active = tuple(size - int(part * share) for size, part, share in idle)
-    return PartSizes(tuple(layers), entry, head + entry if tied else head, active, staged)
+    beside = [_beside_layers(manifest, quantize, span) for span in _shortest(cuts_of(manifest))]
+    stub = max(0, beside[0] - entry, beside[-1] - head)
+    return PartSizes(tuple(layers), entry, head, active, staged, stub, max(beside[1:-1], default=0))
+
+
+def _shortest(cuts: Cuts) -> list[Span]:
+    """The first span, one in the middle if there is one, and the last span."""
+    spans = [Span(first, end - 1) for first, end in pairwise(cuts.points)]
+    return [spans[0], *spans[1:-1][:1], spans[-1]]
+
+
+def _beside_layers(manifest: Manifest, quantize: Quantize, span: Span) -> int:
+    _, pieces = plan_span(manifest, span, quantize)
+    return sum(piece.nbytes for piece in pieces if layer_of(piece.name) is None)
 
 
 def _unused(model: Metadata) -> list[float]:

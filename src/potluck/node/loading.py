@@ -22,7 +22,7 @@ from potluck.models.peer_source import PeerSource
 from potluck.models.sizes import kept_by
 from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
 from potluck.models.spancache import SpanCache
-from potluck.models.spanfile import Header, Piece, Zeros, conversion_size, download_size, write_span_file
+from potluck.models.spanfile import Header, Piece, conversion_size, download_size, write_span_file
 from potluck.models.spans import copied_ranges, plan_raw_span, plan_span, span_file_name
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
@@ -254,7 +254,7 @@ class _Weights(NamedTuple):
 
 def _weights(manifest: Manifest, welcome: Welcome) -> _Weights:
     _, pieces = _plan(manifest, welcome)
-    sizes = {piece.name: piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)}
+    sizes = {piece.name: piece.nbytes for piece in pieces}
     is_staged = welcome.engine is EngineKind.LLAMACPP
     staged = max((size for name, size in sizes.items() if is_staged and layer_of(name) is not None), default=0)
     return _Weights(sum(sizes.values()) + _OVERHEAD_BYTES, staged)

@@ -19,6 +19,7 @@ class Footprint(Struct, frozen=True):
     active: the part of each layer's weights that is read for one token; empty if all are.
     cache: what one session of full length keeps in each layer; empty if that does not count.
     staged: the bytes that loading takes beside the weights. They are free again before there is a session.
+    stub, middle: what a span at only one end, and at neither end, has besides.
     row: the bytes that one token puts on the link of a stage, in and out together; 0 if links do not count.
     """
 
@@ -28,17 +29,18 @@ class Footprint(Struct, frozen=True):
     active: tuple[int, ...] = ()
     cache: tuple[int, ...] = ()
     staged: int = 0
+    stub: int = 0
+    middle: int = 0
     row: int = 0
 
     def of(self, span: Span) -> int:
         """The memory that a node needs to serve `span`."""
-        entry = self.entry if span.first == 0 else 0
-        weights = entry + sum(self.layers[span.first : span.last + 1]) + self._head(span)
+        first, last = span.first == 0, span.last == len(self.layers) - 1
+        ends = first * self.entry + last * self.head + (first != last) * self.stub
+        weights = sum(self.layers[span.first : span.last + 1]) + (ends if first or last else self.middle)
         return RESERVE_BYTES + weights + max(sum(self.cache[span.first : span.last + 1]), self.staged)
 
     def work(self, span: Span) -> int:
         """The weights that are read for one token. The embedding does not count, because one row of it is read."""
-        return sum((self.active or self.layers)[span.first : span.last + 1]) + self._head(span)
-
-    def _head(self, span: Span) -> int:
-        return self.head if span.last == len(self.layers) - 1 else 0
+        head = self.head if span.last == len(self.layers) - 1 else 0
+        return sum((self.active or self.layers)[span.first : span.last + 1]) + head

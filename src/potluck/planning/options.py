@@ -26,10 +26,12 @@ class Options:
     def __init__(self, footprint: Footprint) -> None:
         self.layers = len(footprint.layers)
         self.first, self.last = np.triu_indices(self.layers)
-        ends = footprint.entry * (self.first == 0), footprint.head * (self.last == self.layers - 1)
-        self.work: Numbers = self._sums(footprint.active or footprint.layers) + ends[1]
+        is_first, is_last = self.first == 0, self.last == self.layers - 1
+        ends = footprint.entry * is_first + footprint.head * is_last
+        ends += footprint.stub * (is_first != is_last) + footprint.middle * ~(is_first | is_last)
+        self.work: Numbers = self._sums(footprint.active or footprint.layers) + footprint.head * is_last
         kept = np.maximum(self._sums(footprint.cache or (0,) * self.layers), footprint.staged)
-        self.memory: Numbers = RESERVE_BYTES + self._sums(footprint.layers) + ends[0] + ends[1] + kept
+        self.memory: Numbers = RESERVE_BYTES + self._sums(footprint.layers) + ends + kept
         layers = np.arange(self.layers)
         self.covers: Flags = (self.first[:, None] <= layers) & (layers <= self.last[:, None])
         self._footprint = footprint
