@@ -13,7 +13,7 @@ from potluck.models.manifest import Tensor
 
 Array = np.ndarray[Any, Any]
 
-_DEVIATIONS = {"MXFP4": 2.9, "Q8_0": 74.0, "Q4_K": 240.0}
+_DEVIATIONS = {"MXFP4": 2.9, "Q4_0": 4.6, "Q8_0": 74.0, "Q4_K": 240.0}
 """Of each type of blocks, how much the values deviate from 0 if their bytes are random and the scale is 1."""
 
 
