@@ -103,7 +103,7 @@ def test_a_span_that_no_layout_can_run_is_an_error(model, monkeypatch):
 def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(model):
     manifest = open_model(model)
     assert loading.plan_capacity(manifest, welcome(manifest), GIB).positions == 8 * 128
-    cell = 2 * manifest.kv_width * 34 / 32
+    cell = 2 * manifest.kv_width * 34 / 32 + loading._ABOUT_A_POSITION
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     tight = int(loading._OVERHEAD_BYTES + sizes + 300 * cell) + 1
     assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 64)
@@ -126,13 +126,13 @@ def test_a_span_with_states_takes_as_many_sessions_as_their_states_fit(tmp_path)
     cell, state = 2 * 2 * 34, 4 * (3 * (128 + 2 * 2 * 16) + 128 * 16)
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE)
     base = loading._OVERHEAD_BYTES + sizes.of(span)
-    session = 128 * cell + state
+    session = 128 * (cell + loading._ABOUT_A_POSITION) + state
     assert loading.plan_capacity(manifest, terms, GIB) == Capacity(64, 8 * 128, 64)
     assert loading.plan_capacity(manifest, terms, base + 3 * session) == Capacity(3, 3 * 128, 64)
     assert loading.plan_capacity(manifest, terms, base + 8 * session + 2 * state) == Capacity(10, 8 * 128, 64)
-    assert loading.needs(manifest, terms, base + 3 * session).memory == base + 3 * session
+    assert loading.needs(manifest, terms, base + 3 * session).memory == base + 3 * (128 * cell + state)
     with pytest.raises(EngineError, match="MiB of memory"):
-        loading.plan_capacity(manifest, terms, base + max(session, sizes.staged) - 1)
+        loading.plan_capacity(manifest, terms, base + sizes.staged - 1)
 
 
 def test_a_span_needs_room_for_its_largest_tensor_while_it_is_loaded(model):

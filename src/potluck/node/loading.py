@@ -38,7 +38,10 @@ _FULL_SESSIONS = 8
 
 _OVERHEAD_BYTES = 256 << 20
 _MOST_POSITIONS = 1 << 20
-"""llama.cpp keeps some 60 bytes about each cell besides its keys and values."""
+_ABOUT_A_POSITION = 320
+"""The bytes for a position besides its keys and values: some 60 about the cell, and up to 4 in work buffers for each row
+of a batch, which say whether it sees the position. Those of the first session are part of the overhead.
+"""
 
 _CACHE = SpanCache(4)
 """Each file takes at most the memory that the owner offers."""
@@ -240,9 +243,17 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
             f"Layers {span} with {context} positions need {needed >> 20} MiB of memory; {memory >> 20} are offered: "
             "serve fewer layers, or offer more with --memory."
         )
-    positions = min(room * context // session, _FULL_SESSIONS * context, _MOST_POSITIONS)
-    sessions = min(_SESSIONS, (room - positions * kept.cell) // kept.state) if kept.state else _SESSIONS
-    return Capacity(sessions, positions, MAX_STEP_ROWS)
+    fitting = room * context // (session + context * _ABOUT_A_POSITION)
+    positions = max(context, min(fitting, _FULL_SESSIONS * context, _MOST_POSITIONS))
+    return Capacity(_states(kept, room, positions), positions, MAX_STEP_ROWS)
+
+
+def _states(kept: Kept, room: int, positions: int) -> int:
+    """The sessions whose states fit into `room` bytes beside so many positions."""
+    if not kept.state:
+        return _SESSIONS
+    left = room - positions * (kept.cell + _ABOUT_A_POSITION)
+    return max(1, min(_SESSIONS, left // kept.state))
 
 
 class _Weights(NamedTuple):
