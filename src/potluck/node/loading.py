@@ -39,7 +39,7 @@ _FULL_SESSIONS = 8
 _OVERHEAD_BYTES = 256 << 20
 _MOST_POSITIONS = 1 << 20
 _ABOUT_A_POSITION = 320
-"""The bytes for a position besides its keys and values: some 60 about the cell, and up to 4 in work buffers for each row
+"""The bytes for a position besides its keys and values: 60 about the cell, and in work buffers up to 4 for each row
 of a batch, which say whether it sees the position. Those of the first session are part of the overhead.
 """
 
