@@ -11,6 +11,7 @@ import pytest
 
 from kit.tiny_architectures import LAYERS, write_tiny
 from kit.tiny_gguf import write_tiny_gguf
+from kit.tiny_hf import write_tiny_hf
 from potluck.engine import llamacpp
 from potluck.errors import ModelError
 from potluck.models.architectures import Metadata
@@ -141,6 +142,13 @@ def test_a_layer_keeps_cells_or_a_state(tmp_path):
 def test_the_transformers_engine_keeps_floats(tmp_path):
     manifest = open_model(write_tiny_gguf(tmp_path / "tiny.gguf", "llama", layers=2))
     assert kept_by(manifest, EngineKind.TRANSFORMERS, Attention.EXACT) == (Kept(4 * manifest.kv_width),) * 2
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "qwen3"])
+def test_a_hugging_face_model_keeps_what_its_conversion_says(tmp_path, family):
+    manifest = open_model(write_tiny_hf(tmp_path / "tiny", family, layers=3))
+    cell = manifest.kv_width // 32 * 34
+    assert kept_by(manifest, EngineKind.LLAMACPP, Attention.EXACT) == (Kept(cell),) * 3
 
 
 def metadata(architecture: str, **values: Any) -> Metadata:
