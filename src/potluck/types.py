@@ -66,10 +66,6 @@ class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-CACHE_BYTES = {EngineKind.LLAMACPP: 34 / 32, EngineKind.TRANSFORMERS: 4.0}
-"""The bytes of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
-
-
 class Quantize(StrEnum):
     """The type that the matrices of a Hugging Face model get when a node loads them.
 

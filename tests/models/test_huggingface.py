@@ -41,6 +41,13 @@ def test_the_manifest_says_what_the_model_is(model):
     assert decode(manifest.encode()) == manifest
 
 
+def test_keys_of_several_parts_and_values_may_have_sizes_of_their_own(model):
+    usual = open_model(model).kv_width
+    change_json(model / "config.json", qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=96)
+    heads = json.loads((model / "config.json").read_text())["num_key_value_heads"]
+    assert usual != open_model(model).kv_width == heads * (128 + 64 + 96)
+
+
 def test_shards_do_not_change_the_digest_but_weights_do(tmp_path):
     three = open_model(write_tiny_hf(tmp_path / "three", shards=3))
     one = open_model(write_tiny_hf(tmp_path / "one", shards=1))

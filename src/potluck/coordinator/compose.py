@@ -212,7 +212,7 @@ def compose_model(
         terms,
         Swarm(
             manifest.digest,
-            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows),
+            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
             forgets=most_forgotten(manifest, terms.engine),
         ),
         reception,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from potluck.errors import ModelError
 from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
-from potluck.models.spans import cuts_of, engines_for, is_proved, part_sizes
+from potluck.models.sizes import kept_by, part_sizes
+from potluck.models.spans import cuts_of, engines_for, is_proved
 from potluck.planning.cost import Footprint
-from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat
+from potluck.types import Attention, EngineKind, Quantize, RowFormat
 from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
@@ -51,13 +52,19 @@ def choose_engine(
 
 
 def footprint(
-    manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
+    manifest: Manifest,
+    engine: EngineKind,
+    quantize: Quantize,
+    context: int,
+    rows: RowFormat = RowFormat.F32,
+    attention: Attention = Attention.EXACT,
 ) -> Footprint:
-    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link; and where
+    """The bytes of the model's parts on a node, with what one session of full length keeps, and on its link; and where
     it may be cut. Raises ModelError when it cannot be cut.
     """
     sizes = part_sizes(manifest, engine, quantize)
-    cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
+    cache = tuple(layer.of(context) for layer in kept_by(manifest, engine, attention))
     row = payload_size(1, manifest.hidden_size, rows)
+    parts = sizes.layers, sizes.entry, sizes.head, sizes.active
     cut = cuts_of(manifest, engine)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row, cut=cut)
+    return Footprint(*parts, cache, sizes.staged, sizes.stub, sizes.middle, row=2 * row, cut=cut)

@@ -38,6 +38,9 @@ class _Model(Struct):
     num_heads: _Count = None
     num_key_value_heads: _Count = None
     head_dim: _Count = None
+    qk_nope_head_dim: _Count = None
+    qk_rope_head_dim: _Count = None
+    v_head_dim: _Count = None
 
 
 class _Rope(Struct):

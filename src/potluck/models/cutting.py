@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from potluck.errors import ModelError
@@ -50,13 +51,24 @@ def cuts(model: Metadata) -> Cuts:
     row = row_of(model.architecture)
     if reason := row.refusal or _refusal(model, row):
         raise ModelError(f"Models of the architecture {model.architecture} cannot be split: {reason}.")
-    points, needed, kinds = [0], _needed(model, row), _kinds(model, row)
-    for point in [*range(row.period, model.layers, row.period), model.layers]:
-        if needed <= set(kinds[points[-1] : point]):
-            points.append(point)
-    if points[-1] < model.layers:  # what is left at the end is no span of its own
-        points[max(1, len(points) - 1) :] = [model.layers]
+    needed, kinds = _needed(model, row), _kinds(model, row)
+    candidates = [*range(0, model.layers, row.period), model.layers]
+    upwards = _points(candidates, lambda first, end: needed <= set(kinds[first:end]))
+    downwards = _points(candidates[::-1], lambda end, first: needed <= set(kinds[first:end]))[::-1]
+    # Where a layer that cannot stand alone is the last of its period, spans found from the end are more even.
+    points = max(upwards, downwards, key=lambda each: (len(each), -max(end - first for first, end in pairwise(each))))
     return Cuts(tuple(points), row.telling)
+
+
+def _points(candidates: list[int], is_span: Callable[[int, int], bool]) -> list[int]:
+    """As many of these places as possible, such that the layers between each two that follow each other are a span."""
+    points = candidates[:1]
+    for place in candidates[1:]:
+        if is_span(points[-1], place):
+            points.append(place)
+    if points[-1] != candidates[-1]:  # what is left at the end is no span of its own
+        points[max(1, len(points) - 1) :] = candidates[-1:]
+    return points
 
 
 def _refusal(model: Metadata, row: Architecture) -> str:

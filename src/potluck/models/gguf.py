@@ -65,13 +65,13 @@ def geometry(where: str, metadata: dict[str, Any], tensors: Sequence[Tensor]) ->
     architecture = _need(where, metadata, "general.architecture")
     if not isinstance(architecture, str) or not _NAME.fullmatch(architecture):
         raise ModelError(f"{where} is of the architecture {shown(architecture)}, which has no such name in llama.cpp.")
-    width = _number(where, metadata, f"{architecture}.embedding_length")
+    width, layers = _number(where, metadata, f"{architecture}.embedding_length"), _layers(where, metadata, architecture)
     return Geometry(
-        layers=_layers(where, metadata, architecture),
+        layers=layers,
         hidden_size=width,
         vocabulary=_vocabulary(where, tensors, width),
         context=_number(where, metadata, f"{architecture}.context_length"),
-        kv_width=_kv_width(where, metadata, architecture, width),
+        kv_width=_kv_width(where, metadata, architecture, width, layers),
     )
 
 
@@ -105,7 +105,7 @@ def _within(where: str, key: str, value: Any, most: int, least: int = 1) -> int:
     return value
 
 
-def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int) -> int:
+def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int, layers: int) -> int:
     """The values that the widest layer keeps for a position; 1 if none keeps any."""
     prefix = f"{architecture}.attention"
     row = row_of(architecture)

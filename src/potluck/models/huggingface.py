@@ -67,8 +67,16 @@ def geometry(where: str, config: dict[str, Any]) -> Geometry:
         hidden_size=width,
         vocabulary=families.field(where, config, "vocab_size"),
         context=_context(where, config),
-        kv_width=2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads),
+        kv_width=(config.get("num_key_value_heads") or heads) * _head_width(config, width // heads),
     )
+
+
+def _head_width(config: dict[str, Any], usual: int) -> int:
+    """The values of a key and a value together. Models with MLA give the parts of a key."""
+    size: int = config.get("head_dim") or usual
+    nope, rope = config.get("qk_nope_head_dim"), config.get("qk_rope_head_dim")
+    value: int = config.get("v_head_dim") or size
+    return value + (nope + rope if nope and rope else size)
 
 
 def _context(where: str, config: dict[str, Any]) -> int:

@@ -26,15 +26,20 @@ class Options:
     def __init__(self, footprint: Footprint) -> None:
         self.layers = len(footprint.layers)
         self.first, self.last = _ends(footprint.cuts)
-        sums = np.cumsum([0, *footprint.layers])
-        length = self.last + 1 - self.first
-        self.work: Numbers = sums[self.last + 1] - sums[self.first] + footprint.head * (self.last == self.layers - 1)
-        self.memory: Numbers = (
-            RESERVE_BYTES + self.work + footprint.entry * (self.first == 0) + footprint.cache * length
-        )
+        is_first, is_last = self.first == 0, self.last == self.layers - 1
+        ends = footprint.entry * is_first + footprint.head * is_last
+        ends += footprint.stub * (is_first != is_last) + footprint.middle * ~(is_first | is_last)
+        self.work: Numbers = self._sums(footprint.active or footprint.layers) + footprint.head * is_last
+        kept = np.maximum(self._sums(footprint.cache or (0,) * self.layers), footprint.staged)
+        self.memory: Numbers = RESERVE_BYTES + self._sums(footprint.layers) + ends + kept
         layers = np.arange(self.layers)
         self.covers: Flags = (self.first[:, None] <= layers) & (layers <= self.last[:, None])
         self._footprint = footprint
+
+    def _sums(self, sizes: Sequence[int]) -> Numbers:
+        """The sum of sizes by layer, in each option."""
+        sums: Numbers = np.cumsum([0, *sizes])
+        return np.subtract(sums[self.last + 1], sums[self.first])
 
     def span(self, option: int) -> Span:
         return Span(int(self.first[option]), int(self.last[option]))
