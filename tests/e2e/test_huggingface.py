@@ -140,6 +140,23 @@ def test_an_unknown_architecture(broken):
     assert "spoon" in complaint("serve", broken, "--port", 0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "options", "reason"),
+    [
+        ({"quantization_config": {"quant_method": "awq"}}, [], "the weights are already quantized (awq)"),
+        ({"quantization_config": {"quant_method": "fp8"}}, ["--engine", "transformers"], "already quantized (fp8)"),
+        ({"architectures": ["GPTJForCausalLM"], "model_type": "gptj"}, [], "they have no attention interface"),
+        ({"model_type": "stablelm"}, ["--engine", "transformers"], "they have no attention interface"),
+        ({"architectures": ["BloomForCausalLM"], "model_type": "bloom"}, [], "they have no attention interface"),
+        ({"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, [], "keep other state than keys and values"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["--context", 513], "use --context 512 or less"),
+    ],
+)
+def test_what_every_node_would_refuse(broken, settings, options, reason):
+    change_config(broken, **settings)
+    assert reason in complaint("serve", broken, "--port", 0, *options)
+
+
 def test_a_quantization_of_another_engine(broken):
     assert "quantizes to" in complaint("serve", broken, "--port", 0, "--quantize", "int8")
 

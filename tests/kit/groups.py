@@ -7,6 +7,7 @@ from kit.kernels import KERNEL_SETS
 
 PYTORCH = (
     "tests/engine/test_transformers.py",
+    "tests/models/test_causal_classes.py",
     "tests/models/test_other_families.py",
     "tests/models/test_pickled.py",
 )

@@ -38,6 +38,10 @@ class _Model(Struct):
     num_heads: _Count = None
     num_key_value_heads: _Count = None
     head_dim: _Count = None
+    layer_types: list[Any] | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    original_max_position_embeddings: _Count = None
 
 
 class _Rope(Struct):

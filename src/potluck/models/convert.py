@@ -15,7 +15,9 @@ from gguf import GGML_QUANT_SIZES, MODEL_ARCH, GGMLQuantizationType, get_tensor_
 from potluck.errors import ModelError
 from potluck.models import families
 from potluck.models.arrays import Array, Floats
+from potluck.models.fields import field
 from potluck.models.manifest import Manifest, Tensor
+from potluck.models.rope import rope_factors
 from potluck.models.spanfile import Converted, Header, Piece, as_it_is
 from potluck.types import Quantize
 
@@ -74,7 +76,8 @@ def model_pieces(manifest: Manifest, quantize: Quantize) -> list[Piece]:
         )
         for name, tensor in tensors.items()
     ]
-    factors = families.rope_factors(_where(manifest), manifest.metadata["config"])
+    config = manifest.metadata["config"]
+    factors = rope_factors(_where(manifest), config, families.head_size(_where(manifest), config))
     if factors is not None:
         shape = (len(factors),)
         pieces.append(
@@ -132,7 +135,7 @@ def _dtype(tensor: Tensor, quantize: Quantize) -> GGMLQuantizationType:
 def _arrangement(name: str, tensor: Tensor, manifest: Manifest, family: families.Family) -> Callable[[Array], Array]:
     """The way in which the rows of this tensor must be reordered for llama.cpp."""
     config, where = manifest.metadata["config"], _where(manifest)
-    heads = int(families.field(where, config, "num_attention_heads"))
+    heads = int(field(where, config, "num_attention_heads"))
     stem = name.split(".")[-2]
     if family.arch is MODEL_ARCH.GPTNEOX and stem == "attn_qkv":
         return partial(_split_qkv, heads=_divides(3 * heads, tensor) // 3)
