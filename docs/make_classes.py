@@ -29,10 +29,24 @@ def _by_type(pairs: str) -> dict[str, str]:
 KINDS = {
     "SPLITTABLE": "Their layers use the attention interface, and keep nothing but keys and values.",
     "OPAQUE": "Their layers do not use the attention interface, so nobody can give them a session's cache.",
+    "WHOLE": "A trial has shown that they fail, or compute something else, when only some of their layers are there.",
     "STATEFUL": "Some of their layers keep other state than keys and values.",
 }
 STATES = frozenset({"linear_attention", "conv", "mamba", "hybrid"})
 """The kinds of layers that keep other state than keys and values."""
+
+WHOLE = frozenset(
+    [
+        *("bert", "bert-generation", "camembert", "data2vec-text", "electra", "ernie", "modernbert-decoder", "roberta"),
+        *("roberta-prelayernorm", "roc_bert", "xlm-roberta", "xlm-roberta-xl", "xmod", "diffllama", "doge", "gemma3n"),
+        *("gemma3n_text", "gemma4_assistant", "gemma4_unified_assistant", "hrm_text", "hy_v4", "nemotron"),
+        *("axk2", "deepseek_v32", "glm_moe_dsa"),
+    ]
+)
+"""The types that use the attention interface, but whose spans failed or gave other logits than the whole model when a
+small random model of each type was cut into three."""
+BY_INDEX = frozenset({"lfm2", "lfm2_moe"})
+"""The types whose config.json may say by indices, not by kinds, which layers keep other state."""
 
 WRAPPED = ("gemma3_text", "llama", "llama4_text", "mistral", "qwen2", "qwen3")
 """The types of the text parts of models that also see or hear. Their config.json leaves out what is the default."""
@@ -53,12 +67,14 @@ def classes() -> dict[str, dict[str, str]]:
         config = CONFIG_MAPPING[kind]
         several = MODEL_FOR_CAUSAL_LM_MAPPING[config]
         one = several[0] if isinstance(several, tuple) else several
-        found[_kind(config, one)][kind] = one.__name__
+        found[_kind(kind, config, one)][kind] = one.__name__
     return found
 
 
-def _kind(config: Any, model: Any) -> str:
-    if model._is_stateful or STATES & set(_layers(config)):
+def _kind(kind: str, config: Any, model: Any) -> str:
+    if kind in WHOLE:
+        return "WHOLE"
+    if model._is_stateful or kind in BY_INDEX or STATES & set(_layers(config)):
         return "STATEFUL"
     return "SPLITTABLE" if model._supports_attention_backend else "OPAQUE"
 

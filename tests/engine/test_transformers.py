@@ -23,9 +23,13 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from potluck.engine.base import Segment
 from potluck.engine.transformers import TransformersEngine, needed_tensors
+from potluck.engine.weights import RawWeights
 from potluck.errors import CapacityError, EngineError, SpanError
 from potluck.models.files import LocalSource
 from potluck.models.huggingface import read_manifest, span_tensors
+from potluck.models.sources import open_model
+from potluck.models.spanfile import write_span_file
+from potluck.models.spans import plan_raw_span
 from potluck.types import Capacity, Span
 
 LAYERS = 4
@@ -357,6 +361,24 @@ def test_a_span_reads_only_what_it_needs(checkpoint: Checkpoint) -> None:
     ends = own[0] & own[3]
     assert own[1].isdisjoint(own[2])
     assert len(ends) == (1 if checkpoint.config.get("tie_word_embeddings") else 0)
+
+
+def test_the_text_part_of_a_model_that_sees_is_a_model(tmp_path: Path) -> None:
+    """As transformers saves it, through the files that nodes make, against the whole model given text alone."""
+    seen = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = seen | {"image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"}
+    config = CONFIG_MAPPING["gemma3"](text_config=GEMMA, vision_config=vision, mm_tokens_per_image=4)
+    checkpoint = make_checkpoint(config.to_dict(), tmp_path)
+    manifest, sequence = open_model(tmp_path), tokens(0, 12)
+    assert manifest.architecture == "gemma3_text"
+    chain = []
+    for span in CUTS[1]:
+        path = tmp_path / f"{span}.gguf"
+        write_span_file(path, *plan_raw_span(manifest, span), LocalSource(tmp_path), lambda _: None)
+        arguments = {"span": span, "capacity": CAPACITY, "threads": 1, "device": torch.device("cpu")}
+        chain.append(TransformersEngine(manifest.metadata["config"], RawWeights(path), **arguments))
+    [logits] = step(chain, [(0, sequence)])
+    np.testing.assert_allclose(logits, checkpoint.logits(sequence), atol=TOLERANCE, rtol=0)
 
 
 def test_a_tied_head_is_the_embedding(tied: Checkpoint) -> None:

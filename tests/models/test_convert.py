@@ -11,7 +11,7 @@ from kit.tiny_hf import write_tiny_hf
 from potluck.errors import ModelError, SpanError
 from potluck.models.arrays import read_array, to_float32
 from potluck.models.convert import QUANTIZE
-from potluck.models.families import rope_factors
+from potluck.models.rope import rope_factors
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span, span_file_name
@@ -142,7 +142,7 @@ def test_llama_3_rope_factors_keep_short_waves_and_stretch_long_ones(tmp_path):
     }  # fmt: skip
     model = write_tiny_hf(tmp_path / "llama", "llama", rope_theta=10000.0, rope_scaling=scaling)
     config = json.loads((model / "config.json").read_text())
-    factors = rope_factors("config.json", config)
+    factors = rope_factors("config.json", config, 32)
     assert factors is not None
     assert factors.shape == (16,)
     assert factors[0] == 1

@@ -194,6 +194,18 @@ def test_a_directory_with_as_many_tensors_as_there_can_be_is_read_and_one_with_m
             assert len(open_model(model).tensors) == count
 
 
+def test_a_whole_file_wins_over_an_index_whose_parts_are_missing(tmp_path):
+    """Somebody merged the parts, or left them out of a download, and the index stayed."""
+    folder, other = write_tiny_hf(tmp_path / "a", shards=1), write_tiny_hf(tmp_path / "b", shards=3)
+    (folder / INDEX).write_bytes((other / INDEX).read_bytes())
+    assert open_model(folder).files == {"model.safetensors"}
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model-00001-of-00003\.safetensors is missing, but model\.safetensors"):
+        open_model(folder)
+    (other / "model.safetensors").write_bytes(b"")
+    assert len(open_model(other).files) == 3
+
+
 def test_an_index_without_a_map_is_refused(model):
     (model / INDEX).write_text('{"metadata": {}}')
     with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json has no weight_map"):

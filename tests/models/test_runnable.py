@@ -11,7 +11,7 @@ import pytest
 
 from kit.sentences import refused
 from kit.tiny_hf import write_safetensors, write_tiny_hf
-from potluck.models.causal_classes import OPAQUE, SPLITTABLE, STATEFUL
+from potluck.models.causal_classes import OPAQUE, SPLITTABLE, STATEFUL, WHOLE
 from potluck.models.rope import rope_limit
 from potluck.models.runnable import transformers_fault
 from potluck.models.sources import open_model
@@ -76,7 +76,7 @@ def test_weights_that_are_quantized_though_the_config_is_silent(model: Path, dty
 
 
 def test_integers_that_are_no_matrix_of_a_layer_are_no_quantization(model: Path) -> None:
-    tensors = {"model.layers.0.a": np.ones((2, 2), np.float16), "model.layers.1.a": np.ones(2, np.float32)}
+    tensors: dict[str, Any] = {"model.layers.0.a": np.ones((2, 2), np.float16), "model.layers.1.a": np.ones(2, "f4")}
     mask = {"model.layers.0.attn.bias": np.ones((1, 1, 4, 4), np.bool_), "position_ids": np.ones((1, 4), np.bool_)}
     write_safetensors(model / "model.safetensors", tensors | mask)
     assert len(open_model(model).tensors) == 3
@@ -90,6 +90,11 @@ def test_integers_that_are_no_matrix_of_a_layer_are_no_quantization(model: Path)
         ({"architectures": ["GPTJForCausalLM"], "model_type": "gptj"}, "models of the type gptj cannot be split"),
         ({"architectures": ["GPTNeoForCausalLM"], "model_type": "gpt_neo"}, "of the type gpt_neo cannot be split"),
         (MAMBA, "models of the type mamba keep other state than keys and values"),
+        ({"architectures": ["DiffLlamaForCausalLM"], "model_type": "diffllama"}, "do not work in parts"),
+        (
+            {"architectures": ["Gemma4ForCausalLM"], "model_type": "gemma4_text", "hidden_size_per_layer_input": 256},
+            "every layer reads the tokens",
+        ),
         (LFM2, "models of the type lfm2 keep other state than keys and values"),
         ({"architectures": ["SpoonForCausalLM"], "model_type": "spoon"}, "knows no causal language model of the type"),
         (
@@ -110,7 +115,8 @@ def test_a_family_of_llama_cpp_that_neither_engine_can_run_names_both_reasons(mo
 
 
 def test_each_type_has_one_kind() -> None:
-    assert len(SPLITTABLE.keys() | OPAQUE | STATEFUL) == len(SPLITTABLE) + len(OPAQUE) + len(STATEFUL)
+    kinds = (SPLITTABLE, OPAQUE, WHOLE, STATEFUL)
+    assert len(set().union(*kinds)) == sum(map(len, kinds))
     for kind in ("llama", "mistral", "qwen3_moe", "gpt2", "opt", "gpt_bigcode", "gemma3_text", "phi3", "gpt_oss"):
         assert transformers_fault({"model_type": kind}) is None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from potluck.errors import ModelError
 from potluck.models import families
-from potluck.models.causal_classes import OPAQUE, SPLITTABLE, STATEFUL
+from potluck.models.causal_classes import OPAQUE, SPLITTABLE, STATEFUL, WHOLE
 from potluck.models.config_types import check_converted
 from potluck.models.fields import Config
 from potluck.models.files import shown
@@ -70,6 +70,10 @@ def transformers_fault(config: Config) -> str | None:
     kind = config.get("model_type")
     if kind in OPAQUE:
         return f"transformers' models of the type {kind} cannot be split, because they have no attention interface"
+    if kind in WHOLE:
+        return f"transformers' models of the type {kind} do not work in parts"
+    if config.get("hidden_size_per_layer_input"):
+        return f"in models of the type {kind} every layer reads the tokens, which only the first node has"
     other = _STATES & {each for each in config.get("layer_types") or () if isinstance(each, str)}
     if kind in STATEFUL or other:
         return f"models of the type {kind} keep other state than keys and values, which transformers cannot split"

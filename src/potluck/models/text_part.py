@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from potluck.errors import ModelError
-from potluck.models.causal_classes import DEFAULTS, OPAQUE, SPLITTABLE, STATEFUL
+from potluck.models.causal_classes import DEFAULTS, OPAQUE, SPLITTABLE, STATEFUL, WHOLE
 from potluck.models.fields import Config
 from potluck.models.files import shown
 
@@ -32,7 +32,7 @@ def text_part(where: str, config: Config) -> Config:
     if not isinstance(inner, dict):
         raise ModelError(f"{where} is broken: its {_KEY} is not an object; fetch it again.")
     kind = inner.get("model_type")
-    known = {**SPLITTABLE, **OPAQUE, **STATEFUL}
+    known = {**SPLITTABLE, **OPAQUE, **WHOLE, **STATEFUL}
     if not isinstance(kind, str) or kind not in known:
         raise ModelError(
             f"{where} describes a text part of the type {shown(kind)}, which no engine runs by itself: look for a GGUF "

@@ -69,7 +69,7 @@ def _entries(where: str, files: LocalSource, tokenizer: dict[str, Any], vocabula
         **kind,
         Keys.Tokenizer.LIST: (["ARRAY", "STRING"], tokens),
         Keys.Tokenizer.TOKEN_TYPE: (["ARRAY", "INT32"], types),
-        **_special(special, chat_templates(files)),
+        **_special(special, tokenizer.get("post_processor"), chat_templates(files)),
     }
 
 
@@ -171,9 +171,11 @@ def _adds_space(where: str, tokenizer: dict[str, Any]) -> bool:
     return adds
 
 
-def _special(special: SpecialVocab, templates: dict[str, str]) -> Entries:
+def _special(special: SpecialVocab, processor: dict[str, Any] | None, templates: dict[str, str]) -> Entries:
+    """processor: the step that adds tokens to a text, which begins with one of them or with the text."""
     keys = Keys.Tokenizer
-    entries: Entries = {keys.ADD_BOS: (["BOOL"], False)}  # llama.cpp's default depends on the kind
+    first = (processor or {}).get("single") or [{}]
+    entries: Entries = {keys.ADD_BOS: (["BOOL"], "SpecialToken" in first[0])}  # llama.cpp's default depends on the kind
     for name, token_id in special.special_token_ids.items():
         if key := getattr(keys, f"{name.upper()}_ID", None):
             entries[key] = (["UINT32"], token_id)
