@@ -11,7 +11,7 @@ import msgspec
 from potluck.errors import ModelError
 from potluck.models import families
 from potluck.models.config_types import check_model
-from potluck.models.fields import field
+from potluck.models.fields import field, head_size, kv_heads, usual
 from potluck.models.files import MOST_TENSORS, Files, Stored, read_json, shown, too_many
 from potluck.models.manifest import Geometry, Manifest, Tensor
 from potluck.models.pickled import read_checkpoint
@@ -72,23 +72,23 @@ def geometry(where: str, config: dict[str, Any]) -> Geometry:
     """The sizes that config.json gives. Raises ModelError when it lacks one, or names a model that no engine runs."""
     check_model(where, config)
     check_runnable(where, config)
-    width = field(where, config, "hidden_size", "n_embd", "d_model")
-    heads = field(where, config, "num_attention_heads", "n_head", "num_heads")
+    config = usual(config)
     return Geometry(
-        layers=field(where, config, "num_hidden_layers", "n_layer", "num_layers"),
-        hidden_size=width,
+        layers=field(where, config, "num_hidden_layers"),
+        hidden_size=field(where, config, "hidden_size"),
         vocabulary=field(where, config, "vocab_size"),
         context=_context(where, config),
-        kv_width=2 * (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads),
+        kv_width=2 * kv_heads(where, config) * head_size(where, config),
     )
 
 
 def _context(where: str, config: dict[str, Any]) -> int:
-    """The context, but no more than a sliding window holds, because llama.cpp attends to all positions; and no more
-    than the factors of the rope are good for.
+    """The context, but no more than a sliding window holds where llama.cpp attends to all positions; and no more than
+    the factors of the rope are good for.
     """
-    context: int = field(where, config, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len")
-    window = families.sliding_window(config) if families.family_of(config) else None
+    context: int = field(where, config, "max_position_embeddings")
+    family = families.family_of(config)
+    window = families.sliding_window(config) if family and not family.windows else None
     _, factors = rope_limit(config) or ("", context)
     return min(context, factors, window or context)
 

@@ -15,14 +15,25 @@ import numpy.typing as npt
 from potluck.errors import ModelError
 from potluck.models.fields import Config, Entries, field, of_float, of_uint
 
+_BASES: dict[Any, float] = {"gemma3_text": 1e6}
+"""The bases of models whose files leave them out, where it is not 10,000."""
+_SHARES = ("partial_rotary_factor", "rotary_pct", "rope_pct")
+
 
 def rope(config: Config) -> dict[str, Any]:
-    """The rope parameters under today's names, from today's `rope_parameters` or from the older keys."""
+    """The rope parameters under today's names, from today's `rope_parameters` or from the older keys.
+
+    Where kinds of layers have their own, they are those of the layers that attend to all positions.
+    """
     old, new = config.get("rope_scaling") or {}, config.get("rope_parameters") or {}
+    if isinstance(full := new.get("full_attention"), dict):
+        new = full
     merged = {
-        "rope_theta": config.get("rope_theta", config.get("rotary_emb_base", 10_000.0)),
+        "rope_theta": config.get(
+            "rope_theta", config.get("rotary_emb_base", _BASES.get(config.get("model_type"), 1e4))
+        ),
         "rope_type": old.get("type", "default"),
-        "partial_rotary_factor": config.get("partial_rotary_factor", config.get("rotary_pct")),
+        "partial_rotary_factor": next((config[key] for key in _SHARES if config.get(key) is not None), None),
         **old,
         **new,
     }
@@ -58,8 +69,8 @@ def is_longrope(parameters: dict[str, Any]) -> bool:
 
 def _each(config: Config) -> list[dict[str, Any]]:
     """The rope parameters; those of each kind of layer where these have their own."""
-    parameters = rope(config)
-    return [parameters, *(each for each in parameters.values() if isinstance(each, dict))]
+    own = (config.get("rope_parameters") or {}).values()
+    return [rope(config), *(each for each in own if isinstance(each, dict))]
 
 
 def scaling(where: str, config: Config) -> Entries:
