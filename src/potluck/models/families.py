@@ -155,9 +155,9 @@ FAMILIES = {
 """The families by the first of the `architectures` in config.json."""
 
 WITH_A_HEAD = frozenset({MODEL_ARCH.GPTNEOX, MODEL_ARCH.STABLELM, MODEL_ARCH.QWEN2MOE})
-"""Those that want a head of their own even if it is the embedding."""
+"""The architectures that want a head of their own even if it is the embedding."""
 WITHOUT_A_HEAD = frozenset({MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3})
-"""Those whose head is always the embedding, though some files hold a copy."""
+"""The architectures whose head is always the embedding, though some files hold a copy."""
 
 
 def architecture_of(config: Config) -> str:

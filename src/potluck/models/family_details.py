@@ -20,7 +20,7 @@ def no_more(_where: str, _config: Config) -> Entries:
 
 
 def residual(_: str, config: Config) -> Entries:
-    """Of GPT-NeoX and StableLM: whether attention and feed-forward read the same rows."""
+    """Whether attention and feed-forward of GPT-NeoX and StableLM read the same rows."""
     default = config.get("model_type") != "stablelm"
     return {"use_parallel_residual": of_bool(config.get("use_parallel_residual", default))}
 

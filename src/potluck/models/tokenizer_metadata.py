@@ -164,6 +164,8 @@ def _adds_space(where: str, tokenizer: dict[str, Any]) -> bool:
                 adds = True
             case {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}:
                 pass
+            case {"type": "Split", "pattern": {"String": " "}}:  # Gemma's, which finds no more spaces
+                pass
             case {"type": "Metaspace", "replacement": "▁"}:
                 adds = adds or step.get("prepend_scheme", "always") != "never"
             case _:
