@@ -189,6 +189,17 @@ def test_unless_it_is_legacy_only_the_first_text_gets_a_space(tmp_path: Path) ->
     assert without.encode("the", special=True, bos=True) == [ids["▁the"]]
 
 
+def test_runs_of_spaces_may_be_tokens(tmp_path: Path) -> None:
+    """As Gemma has them, which adds no space."""
+    pieces = [*PIECES, ("▁▁", 0.0, USER), ("▁▁▁", 0.0, USER), ("▁", -99.0, NORMAL)]
+    ours = HuggingFaceTokenizer(with_pieces(tmp_path, pieces_file(pieces, adds_space=False)))
+    ids = {text: number for number, (text, _, _) in enumerate(pieces)}
+    for text, expected in (("th  e", ["th", "▁▁", "e"]), ("   the", ["▁▁▁", "th", "e"]), ("h the", ["h", "▁the"])):
+        tokens = ours.encode(text, special=True, bos=False)
+        assert tokens == [ids[piece] for piece in expected]
+        assert b"".join(map(ours.piece, tokens)).decode() == text
+
+
 def test_a_unigram_model_takes_the_likeliest_pieces(tmp_path: Path) -> None:
     pieces = [*PIECES[:259], ("▁", -3.0, NORMAL), ("▁th", -2.0, NORMAL), ("e", -2.0, NORMAL), ("▁the", -5.0, NORMAL)]
     ours = HuggingFaceTokenizer(with_pieces(tmp_path, pieces_file(pieces, kind=1)))

@@ -24,6 +24,7 @@ DEFAULT_QUANTIZE = Quantize.Q8_0
 
 _HEAD = "output.weight"
 _EMBEDDING = "token_embd.weight"
+_POSITIONS = "position_embd.weight"
 _NUMBERED = re.compile(r"(.+)\.(experts|norms)\.(\d{1,6})\.(.+)")
 """A tensor of one expert, or the norm of one head, which llama.cpp has in one tensor with all others."""
 _ALWAYS_F32 = ("ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd")
@@ -149,9 +150,15 @@ def _check_complete(manifest: Manifest, family: families.Family, tensors: dict[s
     for name in wanted:
         if name not in tensors:
             raise ModelError(f"{manifest.name} lacks the tensor that llama.cpp calls {name}; fetch all its files.")
-    for name, what in ((_EMBEDDING, "embedding"), (_HEAD, "head")):
-        if name in tensors and (rows := tensors[name][0].shape[0]) != manifest.vocabulary:
-            raise ModelError(f"{_where(manifest)} says {manifest.vocabulary} tokens, but the {what} has {rows} rows.")
+    vocabulary, context = manifest.vocabulary, usual(manifest.metadata["config"]).get("max_position_embeddings")
+    for name, what, count in (
+        (_EMBEDDING, "tokens", vocabulary),
+        (_HEAD, "tokens", vocabulary),
+        (_POSITIONS, "positions", context),
+    ):
+        if name in tensors and (rows := tensors[name][0].shape[0]) != count:
+            source = tensors[name][0].name
+            raise ModelError(f"{_where(manifest)} says {count} {what}, but {source} has {rows} rows.")
 
 
 def _dtype(name: str, wanted: Form, quantize: Quantize) -> GGMLQuantizationType:

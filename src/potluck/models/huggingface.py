@@ -30,7 +30,7 @@ _WEIGHTS: tuple[tuple[str, _Reader], ...] = (
 )
 """The files that hold all weights, in the order of preference. `.index.json` after the name lists shards instead."""
 
-FLOATS = frozenset({"BF16", "F16", "F32", "F64"})
+_FLOATS = frozenset({"BF16", "F16", "F32", "F64"})
 """The types of weights that nobody has quantized."""
 
 _MOST_SHARDS = 1 << 10
@@ -58,6 +58,7 @@ def read_manifest(files: Files, name: str) -> Manifest:
     stored = [(file, item) for file, item in weights if not _is_superfluous(item, sizes.layers)]
     _check_layers(files, stored, sizes.layers)
     _check_unquantized(files, stored)
+    _check_vocabulary(where, stored, sizes.vocabulary)
     return Manifest(
         format="huggingface",
         name=name,
@@ -177,8 +178,15 @@ def _check_layers(files: Files, stored: list[tuple[str, Stored]], layers: int) -
 def _check_unquantized(files: Files, stored: list[tuple[str, Stored]]) -> None:
     """Raises ModelError when a layer's matrices hold codes: some quantizers leave config.json as it was."""
     for file, item in stored:
-        if len(item.shape) > 1 and item.dtype not in FLOATS and layer_of(item.name) is not None:
+        if len(item.shape) > 1 and item.dtype not in _FLOATS and layer_of(item.name) is not None:
             raise quantized_weights(f"{files.location}/{file}", item.name, item.dtype)
+
+
+def _check_vocabulary(where: str, stored: list[tuple[str, Stored]], vocabulary: int) -> None:
+    """Raises ModelError when the embedding has other rows than config.json says, because no engine loads such a one."""
+    for _, item in stored:
+        if _EMBEDDING.search(item.name) and len(item.shape) == 2 and item.shape[0] != vocabulary:
+            raise ModelError(f"{where} says {vocabulary} tokens, but {item.name} has {item.shape[0]} rows.")
 
 
 def layer_of(name: str) -> int | None:

@@ -118,24 +118,25 @@ def tokenizer_state(model: SentencePieceModel, *, legacy: bool, begins: bool) ->
     the token for that. Raises ValueError for a model of another algorithm.
     """
     pieces = model.pieces
-    adds_space = model.adds_space
+    adds_space, everywhere = model.adds_space, legacy or not model.adds_space
     normalizers = [
         *([_precompiled(model.charsmap)] if model.charsmap else []),
         *(_JOINING if model.joins_spaces else []),
         *([{"type": "Prepend", "prepend": _SPACE}] if adds_space and legacy else []),
-        *([_replace(" ", _SPACE)] if legacy else []),
+        *([_replace(" ", _SPACE)] if everywhere else []),
     ]
-    scheme = "first" if adds_space else "never"
-    metaspace = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": scheme, "split": False}
+    metaspace = {"type": "Metaspace", "replacement": _SPACE, "prepend_scheme": "first", "split": False}
     stripped = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if adds_space else []
     decoders = [_replace(_SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}, *stripped]
     return {
         "version": "1.0",
         "added_tokens": [
-            _added(number, piece) for number, piece in enumerate(pieces) if piece.kind in (_CONTROL, _USER_DEFINED)
+            _added(number, piece, normalized=not adds_space)
+            for number, piece in enumerate(pieces)
+            if piece.kind in (_CONTROL, _USER_DEFINED)
         ],
         "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
-        "pre_tokenizer": None if legacy else metaspace,
+        "pre_tokenizer": None if everywhere else metaspace,
         "post_processor": _beginning(model) if begins and 0 <= model.begin < len(pieces) else None,
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": _model(model),
@@ -156,9 +157,12 @@ def _replace(old: str, new: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": {"String": old}, "content": new}
 
 
-def _added(number: int, piece: Piece) -> dict[str, Any]:
-    kinds = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": number, "content": piece.text, **kinds, "special": piece.kind == _CONTROL}
+def _added(number: int, piece: Piece, *, normalized: bool) -> dict[str, Any]:
+    """normalized: whether what the model's makers added, such as Gemma's `▁▁`, is found where spaces are `▁` already."""
+    special = piece.kind == _CONTROL
+    kinds = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
+    kinds |= {"normalized": normalized and not special, "special": special}
+    return {"id": number, "content": piece.text, **kinds}
 
 
 def _beginning(model: SentencePieceModel) -> dict[str, Any]:
