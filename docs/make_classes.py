@@ -29,7 +29,7 @@ def _by_type(pairs: str) -> dict[str, str]:
 KINDS = {
     "SPLITTABLE": "Their layers use the attention interface, and keep nothing but keys and values.",
     "OPAQUE": "Their layers do not use the attention interface, so nobody can give them a session's cache.",
-    "WHOLE": "A trial has shown that they fail, or compute something else, when only some of their layers are there.",
+    "WHOLE": "Trials showed that they fail, or compute something else, when only some of their layers are there.",
     "STATEFUL": "Some of their layers keep other state than keys and values.",
 }
 STATES = frozenset({"linear_attention", "conv", "mamba", "hybrid"})
@@ -43,8 +43,8 @@ WHOLE = frozenset(
         *("axk2", "deepseek_v32", "glm_moe_dsa"),
     ]
 )
-"""The types that use the attention interface, but whose spans failed or gave other logits than the whole model when a
-small random model of each type was cut into three."""
+"""The types that use the attention interface, but whose spans failed or gave other logits than the whole model, when
+tests/engine/test_splittable.py tried them as it tries all others."""
 BY_INDEX = frozenset({"lfm2", "lfm2_moe"})
 """The types whose config.json may say by indices, not by kinds, which layers keep other state."""
 

@@ -78,7 +78,7 @@ WHOLE = _by_type(
     xmod:XmodForCausalLM
     """
 )
-"""A trial has shown that they fail, or compute something else, when only some of their layers are there."""
+"""Trials showed that they fail, or compute something else, when only some of their layers are there."""
 
 STATEFUL = _by_type(
     """
