@@ -28,12 +28,11 @@ CAPACITY = Capacity(sessions=2, positions=100, rows=32)
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "embedding_size", "word_embed_proj_dim"), 64),
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"), LAYERS),
-    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head", "n_heads", "num_heads"), 4),
-    **dict.fromkeys(("swa_num_attention_heads", "swa_num_key_value_heads"), 4),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "ffn_hidden_size"), 48),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length"), 512),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "moe_topk"), 2),
+    **dict.fromkeys(("num_experts_per_tok", "moe_topk", "num_key_value_heads"), 2),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size"), 16),
     **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
     **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "v_head_dim", "query_pre_attn_scalar", "head_dim"), 16),
@@ -67,7 +66,7 @@ def small(kind: str) -> Any:
     default = known().to_dict()
     sizes = {name: value for name, value in SMALL.items() if name in {*default, *known.attribute_map}}
     if "kv_lora_rank" in sizes:  # whose heads have two parts
-        sizes.pop("head_dim", None)
+        sizes = {name: size for name, size in sizes.items() if name != "head_dim"} | {"num_key_value_heads": 4}
     if default.get("layer_types"):
         sizes["layer_types"] = (list(dict.fromkeys(default["layer_types"])) * LAYERS)[:LAYERS]
     if default.get("mlp_layer_types"):
@@ -93,7 +92,7 @@ def test_a_type_that_is_called_splittable_is(kind: str) -> None:
         for span in (Span(0, 0), Span(1, 2), Span(3, 3))
     ]
     for part in (slice(0, 12), slice(12, 13), slice(13, 20)):
-        rows = sequence[part]
+        rows: np.ndarray[Any, Any] = sequence[part]
         for engine in chain:
             [rows] = engine.forward([Segment(0, part.start, rows, engine.span.last, len(rows))])
         np.testing.assert_allclose(rows, expected[part], atol=1e-3 * np.abs(expected).max(), rtol=0)

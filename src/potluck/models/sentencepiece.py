@@ -158,7 +158,7 @@ def _replace(old: str, new: str) -> dict[str, Any]:
 
 
 def _added(number: int, piece: Piece, *, normalized: bool) -> dict[str, Any]:
-    """normalized: whether what the model's makers added, such as Gemma's `▁▁`, is found where spaces are `▁` already."""
+    """normalized: whether what its makers added, such as Gemma's `▁▁`, is found where spaces are `▁` already."""
     special = piece.kind == _CONTROL
     kinds = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     kinds |= {"normalized": normalized and not special, "special": special}
