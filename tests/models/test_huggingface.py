@@ -114,6 +114,7 @@ def test_buffers_of_old_checkpoints_are_left_out(tmp_path):
     folder = write_tiny_hf(tmp_path / "neox", "gpt_neox", layers=1)
     old = {
         "gpt_neox.layers.0.attention.bias": np.ones((1, 1, 8, 8), np.bool_),
+        "gpt_neox.layers.0.attn.bias": np.ones((1, 1, 8, 8), np.float32),
         "gpt_neox.layers.0.attention.masked_bias": np.full((), -1e9, np.float32),
         "gpt_neox.layers.0.attention.rotary_emb.inv_freq": np.ones(4, np.float32),
     }

@@ -53,7 +53,7 @@ def head_size(where: str, config: Config) -> int:
 
 def kv_heads(where: str, config: Config) -> int:
     """The number of key/value heads, of a config as `usual` gives it."""
-    shared = config.get("multi_query", config.get("model_type") == "falcon")
+    shared = config.get("multi_query", config.get("model_type") in ("falcon", "gpt_bigcode"))
     if shared and not config.get("new_decoder_architecture"):
         return 1
     return int(config.get("num_key_value_heads") or field(where, config, "num_attention_heads"))

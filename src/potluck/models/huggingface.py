@@ -100,7 +100,7 @@ def _is_superfluous(item: Stored, layers: int) -> bool:
 
     Layers beyond the last one predict several tokens at once, which is an addition to the model.
     """
-    is_mask = bool(_MASK.search(item.name)) and item.dtype in ("BOOL", "U8")
+    is_mask = bool(_MASK.search(item.name)) and len(item.shape) > 1  # GPT-2's own files have it in float32
     return is_mask or bool(_BUFFER.search(item.name)) or (layer_of(item.name) or 0) >= layers
 
 
@@ -122,7 +122,7 @@ def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
         if files.size(index) is not None:
             try:
                 return _sharded(files, index, _shards(files, index), reader)
-            except MissingPart as error:
+            except _MissingPart as error:
                 incomplete = incomplete or error
         if files.size(whole) is not None:
             return ((whole, item) for item in reader(files, whole))
@@ -130,12 +130,12 @@ def _weights(files: Files) -> Iterator[tuple[str, Stored]]:
     raise incomplete or ModelError(f"{files.location} holds no weights: fetch {names} and the files that it lists.")
 
 
-class MissingPart(ModelError):
+class _MissingPart(ModelError):
     """An index lists a file that is not there."""
 
 
 def _shards(files: Files, index: str) -> dict[str, str]:
-    """The file of each tensor, all of which exist. Raises MissingPart, or ModelError for an index that is broken."""
+    """The file of each tensor, all of which exist. Raises _MissingPart, or ModelError for an index that is broken."""
     places = read_json(files, index, 2 * MOST_TENSORS).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{files.location}/{index} has no weight_map; fetch it again.")
@@ -149,7 +149,7 @@ def _shards(files: Files, index: str) -> dict[str, str]:
         raise ModelError(f"{files.location}/{index} names {len(shards)} files, which is more than {_MOST_SHARDS}.")
     for shard in shards:
         if files.size(shard) is None:
-            raise MissingPart(f"{files.location}/{shown(shard)} is missing, but {index} lists it; fetch it.")
+            raise _MissingPart(f"{files.location}/{shown(shard)} is missing, but {index} lists it; fetch it.")
     return places
 
 
