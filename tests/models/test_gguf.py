@@ -223,16 +223,16 @@ def test_what_is_no_model_is_refused(tmp_path):
         open_model(tmp_path / "text.gguf")
 
 
-def test_an_unknown_architecture_is_refused(tmp_path):
+def test_an_architecture_without_a_proper_name_is_refused(tmp_path):
     path = tmp_path / "strange.gguf"
-    writer = GGUFWriter(path, "mamba")
+    writer = GGUFWriter(path, "../strange")
     writer.add_block_count(1)
     writer.add_tensor("token_embd.weight", np.ones((4, 32), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ModelError, match=r"architecture mamba; .* runs gptneox, llama, qwen2, qwen3"):
+    with pytest.raises(ModelError, match=r"architecture \.\./strange, which has no such name"):
         open_model(path)
 
 

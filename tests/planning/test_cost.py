@@ -1,6 +1,6 @@
 import pytest
 
-from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.planning.cost import RESERVE_BYTES, Footprint, in_mib
 from potluck.types import Span
 
 FOOTPRINT = Footprint((10, 20, 30), entry=1000, head=5000)
@@ -13,6 +13,11 @@ CACHED = Footprint((10, 20, 30), entry=1000, head=5000, cache=7)
 )
 def test_only_the_ends_carry_embedding_and_head(span: Span, size: int) -> None:
     assert FOOTPRINT.of(span) == RESERVE_BYTES + size
+
+
+@pytest.mark.parametrize(("needed", "mib"), [(0, 0), (1, 1), (1 << 20, 1), ((1 << 20) + 1, 2)])
+def test_whoever_offers_the_mib_that_are_needed_offers_enough(needed: int, mib: int) -> None:
+    assert in_mib(needed) == mib
 
 
 @pytest.mark.parametrize("span", [Span(1, 1), Span(0, 1), Span(0, 2)])

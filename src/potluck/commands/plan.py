@@ -9,7 +9,18 @@ import typer
 from rich.table import Table
 
 from potluck.commands.bars import checking
-from potluck.commands.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json, waiting
+from potluck.commands.terminal import (
+    AsJson,
+    Context,
+    Engine,
+    Model,
+    QuantizeTo,
+    Revision,
+    console,
+    say,
+    say_json,
+    waiting,
+)
 
 MACHINE_HELP = "Memory, GB/s and count, as 8G or 16G@40x3."
 
@@ -24,6 +35,7 @@ def plan(
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,
+    revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
     """Forecast which machines would serve which layers, and how fast."""
@@ -36,8 +48,8 @@ def plan(
     from potluck.planning.plan import place
 
     fleet = parse_machines(machines, round_trip / 1e3, inf if bandwidth is None else bandwidth * 1e6 / 8)
-    found = find_model(model)
-    with checking(found.path) as advance:
+    found = find_model(model, revision)
+    with checking(found.nbytes) as advance:
         manifest = found.manifest(advance)
     kind = choose_engine(manifest, engine, quantize)
     sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))

@@ -15,13 +15,15 @@ from potluck.client import checked_url
 from potluck.commands import owner
 from potluck.commands.bars import checking
 from potluck.commands.running import log_to_console, run
-from potluck.commands.terminal import Context, Engine, QuantizeTo, say, waiting
+from potluck.commands.terminal import Context, Engine, QuantizeTo, Revision, say, waiting
 from potluck.errors import PotluckError, StoreError
 from potluck.types import Attention, Audience, RowFormat
 
 if TYPE_CHECKING:
     from potluck.coordinator.http.office import Office
     from potluck.coordinator.server import Tls
+    from potluck.models.manifest import Manifest
+    from potluck.models.sources import Found
 
 DEFAULT_PORT = 8470
 
@@ -36,6 +38,8 @@ LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
+CHECK_HELP = "First test that the model's parts compute what it does."
+TRY_HELP = "Serve any architecture whose parts pass this test."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -43,7 +47,9 @@ Rows = Annotated[RowFormat, typer.Option(metavar="TYPE", show_default=False, hel
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", hidden=True)],
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", hidden=True)] = None,
+    hub_repository: Annotated[str | None, typer.Option("--hf-repo", "-hf", metavar="NAME", hidden=True)] = None,
+    revision: Revision = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=HOST_HELP)] = None,
     port: Annotated[int, typer.Option(metavar="N", help=PORT_HELP, min=0, max=65535)] = DEFAULT_PORT,
     engine: Engine = None,
@@ -61,16 +67,18 @@ def serve(
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
+    check: Annotated[bool, typer.Option("--check", help=CHECK_HELP)] = False,
+    tries: Annotated[bool, typer.Option("--try", help=TRY_HELP)] = False,
 ) -> None:
-    """Run the coordinator of a model, for nodes and programs.
-
-    MODEL is a GGUF file, or a Hugging Face directory or name.
+    """Run the coordinator of a model, for nodes and programs. MODEL is a GGUF file, a Hugging Face directory, or a
+    name on its hub.
     """
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
     from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
+    from potluck.models.spans import is_proved
     from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint, tighten_data
 
     log_to_console()
@@ -81,11 +89,13 @@ def serve(
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
-        found = find_model(model)
-        with checking(found.path) as advance:
+        found = find_model(_name(model, hub_repository), revision)
+        with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
-        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies)
+        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
+        if check or (tries and not is_proved(manifest)):
+            _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url)) as office:
             with waiting("Reading the tokenizer"):
                 app = make_app(config, manifest, office)
@@ -94,6 +104,24 @@ def serve(
             _tell_who_may(office, audience, fingerprint(identity.public))
             run(lambda: server.serve([listener]))
     say("Stopped.")
+
+
+def _prove(found: Found, manifest: Manifest) -> None:
+    """Raises PotluckError unless parts of the model compute what the model does."""
+    from potluck.engine.proof import prove
+    from potluck.node.hardware import free_memory
+
+    if found.hub is not None:
+        raise PotluckError(f"The test of {manifest.name} needs its weights: fetch the model, and serve it from here.")
+    with waiting("Testing whether the model's parts compute what it does"):
+        prove(found.path, free_memory() // 2)
+    say(f"The parts of {manifest.name} compute what it does, bit for bit.")
+
+
+def _name(model: str | None, hub_repository: str | None) -> str:
+    if (model is None) == (hub_repository is None):
+        raise PotluckError("Name one model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf OWNER/REPO:Q4_K_M.")
+    return model if model is not None else f"hf:{hub_repository}"
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:

@@ -55,6 +55,7 @@ class ServeConfig:
     context: the positions of a session; None means the model's, up to DEFAULT_CONTEXT.
     audit: the share of all stage-steps that other nodes compute again.
     proxies: addresses and networks whose word about a caller's address is taken.
+    tries: whether the model may be of an architecture of which nobody has proved that it can be cut.
     """
 
     model: Found
@@ -65,6 +66,7 @@ class ServeConfig:
     context: int | None = None
     audit: float = DEFAULT_AUDIT
     proxies: tuple[str, ...] = ()
+    tries: bool = False
 
 
 def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlette:
@@ -72,7 +74,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 
     Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
     """
-    engine, quantize = choose_engine(manifest, config.engine, config.quantize)
+    engine, quantize = choose_engine(manifest, config.engine, config.quantize, tries=config.tries)
     context = choose_context(manifest, config.context)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     # Hostile files end these children, before this process reads them as well.

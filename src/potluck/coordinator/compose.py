@@ -54,6 +54,8 @@ from potluck.coordinator.topic import Topic
 from potluck.coordinator.watching.status import swarm_status
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
+from potluck.models.spans import is_proved, most_forgotten
+from potluck.types import EngineKind
 
 _MOST_SHOWN = 100
 """The waiting requests that `/status` lists."""
@@ -165,7 +167,8 @@ def compose_swarm(
 class ModelService:
     """Everything about one model that is served: the model, its tokenizer, and its swarm.
 
-    sampling: that of requests that do not say it.
+    sampling: that of requests that do not say it. proved: whether it is known that its parts compute what the whole
+    does.
     """
 
     manifest: Manifest
@@ -175,6 +178,7 @@ class ModelService:
     running: SwarmService
     generation: Generation
     hidden_states: HiddenStates
+    proved: bool
 
     def status(self, may_see: Callable[[str], bool] = lambda _: False) -> bytes:
         """The answer of `/status`, as JSON on one line, for a reader who may see the names of some accounts."""
@@ -190,6 +194,7 @@ class ModelService:
             may_see,
             running.ledger,
             running.terms.engine,
+            proved=self.proved,
         )
         return msgspec.json.encode(told)
 
@@ -209,7 +214,11 @@ def compose_model(
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
         terms,
-        Swarm(manifest.digest, footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows)),
+        Swarm(
+            manifest.digest,
+            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows),
+            forgets=most_forgotten(manifest, terms.engine),
+        ),
         reception,
         width=manifest.hidden_size,
         vocabulary=manifest.vocabulary,
@@ -226,4 +235,5 @@ def compose_model(
         running=running,
         generation=running.generation(tokenizer),
         hidden_states=running.hidden_states(),
+        proved=terms.engine is EngineKind.TRANSFORMERS or is_proved(manifest),
     )

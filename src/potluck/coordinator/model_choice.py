@@ -6,7 +6,7 @@ from potluck.errors import ModelError
 from potluck.models.manifest import Manifest
 from potluck.models.rope import rope_limit
 from potluck.models.runnable import transformers_fault
-from potluck.models.spans import engines_for, part_sizes, plan_raw_span
+from potluck.models.spans import cuts_of, engines_for, is_proved, part_sizes, plan_raw_span
 from potluck.planning.cost import Footprint
 from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.rows import payload_size
@@ -22,15 +22,25 @@ _QUANTIZE = {
 
 
 def choose_engine(
-    manifest: Manifest, engine: EngineKind | None, quantize: Quantize | None
+    manifest: Manifest, engine: EngineKind | None, quantize: Quantize | None, *, tries: bool = False
 ) -> tuple[EngineKind, Quantize]:
-    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit."""
+    """The engine and quantization asked for, or the first that can run the model. Raises ModelError for a misfit.
+
+    tries: whether an architecture may be taken of which nobody knows how it can be cut.
+    """
     able = engines_for(manifest)
     engine = engine or able[0]
     if engine is EngineKind.TRANSFORMERS and manifest.format == "huggingface":
         _check_transformers(manifest, able)
     elif engine not in able:
         raise ModelError(f"The {engine} engine cannot run {manifest.name} ({manifest.architecture}); {able[0]} can.")
+    else:
+        cuts_of(manifest)
+        if not (tries or is_proved(manifest)):
+            raise ModelError(
+                f"{manifest.name} is of the architecture {manifest.architecture}, of which nobody has proved that its "
+                "parts compute what the whole does: give --try to let a self-test decide."
+            )
     if manifest.format == "gguf":
         if quantize is not None:
             raise ModelError(f"{manifest.name} is a GGUF file and keeps its own quantization: leave --quantize out.")
@@ -67,8 +77,11 @@ def choose_context(manifest: Manifest, asked: int | None) -> int:
 def footprint(
     manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
 ) -> Footprint:
-    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link."""
+    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link; and where
+    it may be cut. Raises ModelError when it cannot be cut.
+    """
     sizes = part_sizes(manifest, engine, quantize)
     cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
     row = payload_size(1, manifest.hidden_size, rows)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
+    cut = cuts_of(manifest, engine)
+    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row, cut=cut)

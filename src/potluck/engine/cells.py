@@ -1,9 +1,11 @@
 """Reads one llama.cpp sequence's cells from bytes strictly, because they may come from another machine.
 
-`llama_state_seq_get_data` writes a unified cache with flash attention in little-endian 32-bit words: magic, sequence,
-streams (1), cells; for each cell its position, 1, sequence; whether values are transposed (0), layers; then for keys
-and after them for values, for each layer: type, bytes of a cell (64 bits), and the cells' bytes. llama.cpp reads such
-bytes trustingly, so it is given only bytes whose frame is exactly the one that it would write itself.
+`llama_state_seq_get_data` writes a unified cache with flash attention in little-endian 32-bit words: magic, sequence;
+then for each cache: streams (1), cells; for each cell its position, 1, perhaps its place and token, sequence; whether
+values are transposed (0), layers; then for keys and after them for values, for each layer: type, bytes of a cell (64
+bits), and the cells' bytes. A model with sliding windows has two caches, of which the second one holds only cells
+within the window. llama.cpp reads such bytes trustingly, so it is given only bytes whose frame is exactly the one that
+it would write itself.
 """
 
 from __future__ import annotations
@@ -15,47 +17,74 @@ import numpy as np
 
 from potluck.errors import EngineError
 
-_HEAD = struct.Struct("<4I")
+_HEAD = struct.Struct("<2I")
+_CACHE = struct.Struct("<2I")
 _COUNTS = struct.Struct("<2I")
 _TENSOR = struct.Struct("<IQ")
 _CELL_WORDS = 3
+_PLACE_WORDS = 2
 _SEQUENCES = 256
 """llama.cpp's own limit."""
 
 
+class Form(NamedTuple):
+    """What the model decides. caches: 1 or 2. has_places: whether a cell has a place in an image, and a token; those of
+    text are its position, or 0. has_values: whether there are values beside the keys.
+    """
+
+    caches: int
+    has_places: bool
+    has_values: bool
+
+
 class Layout(NamedTuple):
     """The part that does not depend on the session. tensors: type and bytes of a cell, for each layer's keys, then its
-    values.
+    values, of each cache.
     """
 
     magic: int
-    layers: int
-    tensors: tuple[tuple[int, int], ...]
+    tensors: tuple[tuple[tuple[int, int], ...], ...]
 
 
-def read(state: bytes) -> tuple[Layout, int]:
+def read(state: bytes, form: Form) -> tuple[Layout, int]:
     """The layout, and the number of positions, which begin at 0. Raises EngineError for bytes of any other kind."""
     try:
-        return _read(state)
+        magic, sequence = _HEAD.unpack_from(state)
+        offset, length, caches = _HEAD.size, 0, []
+        for number in range(form.caches):
+            tensors, end, offset = _read_cache(state, offset, sequence, form, is_window=number > 0)
+            if number and end != length:
+                raise ValueError("the caches end at different positions")
+            length = end
+            caches.append(tensors)
+        if offset != len(state) or sequence >= _SEQUENCES:
+            raise ValueError("bytes too few or too many")
     except (struct.error, ValueError, OverflowError) as error:
         raise EngineError("These bytes are not the keys and values of one session.") from error
+    return Layout(magic, tuple(caches)), length
 
 
-def _read(state: bytes) -> tuple[Layout, int]:
-    magic, sequence, streams, cells = _HEAD.unpack_from(state)
-    offset = _HEAD.size
-    table = np.frombuffer(state, np.uint32, cells * _CELL_WORDS, offset).reshape(cells, _CELL_WORDS)
+def _read_cache(
+    state: bytes, offset: int, sequence: int, form: Form, *, is_window: bool
+) -> tuple[tuple[tuple[int, int], ...], int, int]:
+    """The tensors of one cache, the position after its last cell, and where it ends in the bytes."""
+    streams, cells = _CACHE.unpack_from(state, offset)
+    offset += _CACHE.size
+    width = _CELL_WORDS + (_PLACE_WORDS + 1 if form.has_places else 0)
+    table = np.frombuffer(state, np.uint32, cells * width, offset).reshape(cells, width)
     offset += table.nbytes
-    expected = np.stack([np.arange(cells), np.ones(cells), np.full(cells, sequence)], axis=1)
+    first = int(table[0, 0]) if cells and is_window else 0
+    expected = np.stack([first + np.arange(cells), np.ones(cells), np.full(cells, sequence)], axis=1)
+    places = table[:, 2 : 2 + _PLACE_WORDS].T if form.has_places else ()
     transposed, layers = _COUNTS.unpack_from(state, offset)
     offset += _COUNTS.size
-    if sequence >= _SEQUENCES or streams != 1 or transposed or not np.array_equal(table, expected):
+    if not all(np.array_equal(place, table[:, 0]) or not place.any() for place in places):
+        raise ValueError("places of an image")
+    if streams != 1 or not cells or transposed or not np.array_equal(table[:, [0, 1, -1]], expected):
         raise ValueError("cells out of order")
     tensors = []
-    for _ in range(2 * layers):
-        kind, width = _TENSOR.unpack_from(state, offset)
-        offset += _TENSOR.size + width * cells
-        tensors.append((kind, width))
-    if offset != len(state):
-        raise ValueError("bytes too few or too many")
-    return Layout(magic, layers, tuple(tensors)), cells
+    for _ in range(layers * (2 if form.has_values else 1)):
+        kind, nbytes = _TENSOR.unpack_from(state, offset)
+        offset += _TENSOR.size + nbytes * cells
+        tensors.append((kind, nbytes))
+    return tuple(tensors), first + cells, offset

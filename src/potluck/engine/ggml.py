@@ -29,8 +29,10 @@ def base() -> ctypes.CDLL:
     library.ggml_version.restype = ctypes.c_char_p
     library.ggml_get_name.argtypes, library.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
     library.ggml_nbytes.argtypes, library.ggml_nbytes.restype = [ctypes.c_void_p], ctypes.c_size_t
-    library.ggml_backend_tensor_get.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-    library.ggml_backend_tensor_get.restype = None
+    for name in ("ggml_backend_tensor_get", "ggml_backend_tensor_set"):
+        function = getattr(library, name)
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
+        function.restype = None
     library.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
     library.ggml_backend_dev_description.argtypes = [ctypes.c_void_p]
     library.ggml_backend_dev_description.restype = ctypes.c_char_p

@@ -1,7 +1,7 @@
 """The llama.cpp engine, which runs a span GGUF with the stock library through its C API.
 
 A later span takes hidden rows through `llama_batch.embd`. An earlier span gives them through the scheduler's evaluation
-callback: it asks for the tensor `l_out-{i}`, copies it, and stops the graph before the unneeded head. Sessions are
+callback: it asks for the output of a layer, copies it, and stops the graph before the unneeded head. Sessions are
 llama.cpp sequences, so that one `llama_decode` serves many of them.
 """
 
@@ -20,6 +20,7 @@ from potluck.engine import cells, openmp
 from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
 from potluck.engine.exclusive import claim_process
 from potluck.engine.library import kernels_digest
+from potluck.engine.model_facts import ModelFacts
 from potluck.engine.session_table import SessionTable
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
@@ -27,7 +28,7 @@ from potluck.types import Attention, Capacity, Span
 
 log = logging.getLogger(__name__)
 
-GGML_TYPE_BF16 = 30  # missing among the package's constants
+_IMMOVABLE = "This model's memory is of a kind that cannot be moved."
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _LOG_ERROR = 4
 _SAMPLE = -2
@@ -86,14 +87,15 @@ class LlamaCppEngine:
     ) -> None:
         claim_process("llama.cpp")
         start_library()
-        self.build = _build(extra_buffers)
         self.span = span
         self.layers = layers
         self.capacity = capacity
         self._table: SessionTable[Any] = SessionTable(capacity)
         self._model = self._load(path, extra_buffers, progress)
-        self.hidden_size: int = c.llama_model_n_embd(self._model)
-        self.vocabulary: int = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
+        self._facts = ModelFacts(self._model)
+        self.build = "" if self._facts.row.chunked else _build(extra_buffers)
+        self.hidden_size = self._facts.hidden_size
+        self.vocabulary = self._facts.vocabulary
         self._tap = make_tap(capacity.rows * self.hidden_size)
         self._context = self._open(attention, threads)
         self._memory = c.llama_get_memory(self._context)
@@ -122,7 +124,8 @@ class LlamaCppEngine:
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED
-        params.type_k = params.type_v = self._cache_type(attention)
+        exact = attention is not Attention.FAST
+        params.type_k = params.type_v = self._facts.exact_cache_type if exact else c.GGML_TYPE_F16
         params.no_perf = True
         params.cb_eval = self._tap.callback
         params.cb_eval_user_data = self._tap.user_data
@@ -131,33 +134,12 @@ class LlamaCppEngine:
             raise EngineError(f"llama.cpp has no memory for {self.capacity.positions} positions of layers {self.span}.")
         return context
 
-    def _cache_type(self, attention: Attention) -> int:
-        """The type of the KV cache. q8_0 is exact and fast, but packs 32 values in a block; bf16 is exact for every
-        head size.
-        """
-        if attention is Attention.FAST:
-            return c.GGML_TYPE_F16
-        return c.GGML_TYPE_Q8_0 if all(size % 32 == 0 for size in self._head_sizes()) else GGML_TYPE_BF16
-
-    def _head_sizes(self) -> list[int]:
-        """The sizes of keys and values. Models with other heads than hidden size / heads say so in their metadata."""
-        usual = self.hidden_size // int(c.llama_model_n_head(self._model))
-        architecture = self._metadata("general.architecture")
-        names = ("key_length", "value_length")
-        return [int(self._metadata(f"{architecture}.attention.{name}") or usual) for name in names]
-
-    def _metadata(self, key: str) -> str:
-        text = ctypes.create_string_buffer(256)
-        return (
-            text.value.decode() if c.llama_model_meta_val_str(self._model, key.encode(), text, len(text)) >= 0 else ""
-        )
-
     def _allocate_batch(self) -> None:
         """Allocate one llama_batch over NumPy arrays, which every forward fills in place."""
         rows = self.capacity.rows
         self._token = np.zeros(rows, np.int32)
         self._embd = np.zeros((rows, self.hidden_size), np.float32)
-        self._pos = np.zeros(rows, np.int32)
+        self._pos = np.zeros(rows * self._facts.positions_per_row, np.int32)
         self._seq = np.zeros(rows, np.int32)
         self._counts = np.ones(rows, np.int32)
         self._flags = np.zeros(rows, np.int8)
@@ -171,6 +153,8 @@ class LlamaCppEngine:
             batch.token = self._token.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         else:
             batch.embd = self._embd.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            if self._facts.row.enters_at:
+                self._tap.enter_at(self._facts.row.enters_at, self._embd)
         self._batch = batch
 
     def use_cores(self, cores: Sequence[int]) -> None:
@@ -189,10 +173,28 @@ class LlamaCppEngine:
         self._table.begin_forward()
         if self._table.must_compact({segment.session for segment in batch}, sum(segment.rows for segment in batch)):
             self._compact()
+        groups = self._groups(batch)
+        done = {one.session: rows for group in groups for one, rows in zip(group, self._decode(group), strict=True)}
+        return [done[segment.session] for segment in batch]
+
+    def _groups(self, batch: Sequence[Segment]) -> list[Sequence[Segment]]:
+        """The segments that llama.cpp computes in one graph, of which the tap sees only the last.
+
+        Layers with a recurrent state take segments of one length together, and without attention beside them even only
+        sequences with consecutive numbers, so that those come alone.
+        """
+        if not self._facts.is_recurrent:
+            return [batch]
+        if not self._facts.has_attention:
+            return [[segment] for segment in batch]
+        lengths = dict.fromkeys(segment.rows for segment in batch)
+        return [[segment for segment in batch if segment.rows == length] for length in lengths]
+
+    def _decode(self, batch: Sequence[Segment]) -> list[Output]:
         last = batch[0].last
         head = last == self.layers - 1
         rows = self._fill(batch, head)
-        self._tap.watch(None if head else last - self.span.first)
+        self._tap.watch(None if head else f"{self._facts.row.leaves_at}-{last - self.span.first}")
         code = c.llama_decode(self._context, self._batch)
         if code != 0:
             self._undo(batch)
@@ -219,6 +221,9 @@ class LlamaCppEngine:
             if head and segment.wanted:
                 self._flags[part.stop - segment.wanted : part.stop] = 1
             rows += segment.rows
+        if self._facts.positions_per_row > 1:  # of text, all parts of a position but the last are the same
+            self._pos[rows : 3 * rows] = np.tile(self._pos[:rows], 2)
+            self._pos[3 * rows : 4 * rows] = 0
         self._batch.n_tokens = rows
         return rows
 
@@ -275,7 +280,11 @@ class LlamaCppEngine:
     def _forget_from(self, session: int, length: int) -> bool:
         if self._table.must_compact({session}, 0):
             self._compact()
-        return bool(c.llama_memory_seq_rm(self._memory, self._sequence(session), length, -1))
+        sequence, window = self._sequence(session), self._facts.window
+        # What lies before the window is not saved, and so is gone when a session was moved.
+        if window and c.llama_memory_seq_pos_min(self._memory, sequence) > max(0, length - window + 1):
+            return False
+        return bool(c.llama_memory_seq_rm(self._memory, sequence, length, -1))
 
     def close(self, session: int) -> None:
         """Forget the session. Its cells stay occupied until they are many or are needed: see `_compact`."""
@@ -305,13 +314,18 @@ class LlamaCppEngine:
             raise EngineError(f"Session {session} is not here.")
         stored = self._table.stored(session)
         state = bytes(stored if stored is not None else self._save(self._table.sequence(session)))
-        if cells.read(state)[1] != self.length(session):
-            raise EngineError("This model's memory is of a kind that cannot be moved.")
+        if self._read(state)[1] != self.length(session):
+            raise EngineError(_IMMOVABLE)
         return state
+
+    def _read(self, state: bytes) -> tuple[cells.Layout, int]:
+        if self._facts.form is None:
+            raise EngineError(_IMMOVABLE)
+        return cells.read(state, self._facts.form)
 
     def restore(self, session: int, state: bytes) -> None:
         self.close(session)
-        layout, length = cells.read(state)
+        layout, length = self._read(state)
         if layout != self._own_layout():
             raise EngineError("These keys and values belong to another span, or to another kind of cache.")
         if not self._table.fits(length):
@@ -331,7 +345,7 @@ class LlamaCppEngine:
             row = np.zeros(1, np.int32) if first else np.zeros((1, self.hidden_size), np.float32)
             self.forward([Segment(_SAMPLE, 0, row, self.span.last)])
             try:
-                self._layout, _ = cells.read(self.export(_SAMPLE))
+                self._layout, _ = self._read(self.export(_SAMPLE))
             finally:
                 self.close(_SAMPLE)
         return self._layout

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from potluck.engine.base import Engine, Progress, Rows, Segment, Tokens, ignore
+from potluck.errors import EngineError
 from potluck.types import Attention, Capacity, Span, Speed
 
 if TYPE_CHECKING:
@@ -121,11 +122,21 @@ def _batches_are_exact(engine: Engine, data: Tokens | Rows, alone: Rows) -> bool
     """Whether the last rows of batches of every kind have the bits that they had alone, `alone` `[_REPEATS, …]`."""
     for rows in _BATCHES:
         wanted = min(rows, _REPEATS)
-        engine.truncate(_SESSION, len(data) - rows)
+        _return_to(engine, data, len(data) - rows)
         _, together = _timed(engine, len(data) - rows, data[-rows:], wanted)
         if together[-wanted:].tobytes() != alone[-wanted:].tobytes():
             return False
     return True
+
+
+def _return_to(engine: Engine, data: Tokens | Rows, length: int) -> None:
+    """Let the session hold the first rows only. An engine that cannot forget a part computes them again."""
+    try:
+        engine.truncate(_SESSION, length)
+    except EngineError:
+        engine.close(_SESSION)
+        for begin in range(0, length, _MANY):
+            _timed(engine, begin, data[begin : min(begin + _MANY, length)])
 
 
 def _timed(engine: Engine, position: int, data: Tokens | Rows, wanted: int = 1) -> tuple[float, Rows]:

@@ -1,5 +1,8 @@
 """Copies one layer's output out of a running llama.cpp graph, and stops the graph there.
 
+Some architectures change what enters their first layer, in a way that no metadata switch off. There the tap puts the
+hidden rows in the place of what came of them.
+
 llama.cpp's scheduler asks an evaluation callback about every graph node (31 for each layer). `_tap.c` answers in
 nanoseconds. If it was not compiled, a Python callback does the same at about a microsecond for each answer.
 """
@@ -30,8 +33,11 @@ class Tap(Protocol):
     @property
     def user_data(self) -> ctypes.c_void_p | None: ...
 
-    def watch(self, layer: int | None) -> None:
-        """Stop the next graph after this layer (of the span file, from 0). None lets the graph run to its end."""
+    def watch(self, node: str | None) -> None:
+        """Stop the next graph after this node. None lets the graph run to its end."""
+
+    def enter_at(self, node: str, rows: Rows) -> None:
+        """Replace what graphs compute in this node by rows `[≥ n, d]`, which are read anew each time."""
 
     def rows(self, count: int, width: int) -> Rows:
         """A copy `[count, width]` of the last graph's output. Raises EngineError unless it gave exactly that."""
@@ -44,20 +50,27 @@ class PythonTap:
         self._buffer = np.empty(values, np.float32)
         self._got = 0
         self._name: bytes | None = None
+        self._entry, self._rows = b"", np.empty(0, np.float32)
         self.callback = c.ggml_backend_sched_eval_callback(self._evaluate)
 
     def _evaluate(self, tensor: int, ask: bool, _user_data: object) -> bool:
+        name, nbytes = _ggml.ggml_get_name(tensor), _ggml.ggml_nbytes(tensor)
         if ask:
-            return self._name is not None and _ggml.ggml_get_name(tensor) == self._name
-        nbytes = _ggml.ggml_nbytes(tensor)
+            return name in (self._name, self._entry)
+        if name == self._entry:
+            _ggml.ggml_backend_tensor_set(tensor, self._rows.ctypes.data, 0, min(nbytes, self._rows.nbytes))
+            return True
         if nbytes <= self._buffer.nbytes:
             _ggml.ggml_backend_tensor_get(tensor, self._buffer.ctypes.data, 0, nbytes)
             self._got = nbytes
         return False
 
-    def watch(self, layer: int | None) -> None:
-        self._name = None if layer is None else b"l_out-%d" % layer
+    def watch(self, node: str | None) -> None:
+        self._name = None if node is None else node.encode()
         self._got = 0
+
+    def enter_at(self, node: str, rows: Rows) -> None:
+        self._entry, self._rows = node.encode(), rows
 
     def rows(self, count: int, width: int) -> Rows:
         return _take(self._buffer, self._got, count, width)
@@ -74,6 +87,10 @@ class _State(ctypes.Structure):
         ("buffer", ctypes.c_void_p),
         ("capacity", ctypes.c_size_t),
         ("got", ctypes.c_size_t),
+        ("entry", ctypes.c_char * _NAME_BYTES),
+        ("tensor_set", ctypes.c_void_p),
+        ("entering", ctypes.c_void_p),
+        ("entering_bytes", ctypes.c_size_t),
     ]
 
 
@@ -87,13 +104,19 @@ class CompiledTap:
             tensor_get=ctypes.cast(_ggml.ggml_backend_tensor_get, ctypes.c_void_p),
             buffer=self._buffer.ctypes.data,
             capacity=self._buffer.nbytes,
+            tensor_set=ctypes.cast(_ggml.ggml_backend_tensor_set, ctypes.c_void_p),
         )
         self.callback = c.ggml_backend_sched_eval_callback(("potluck_tap", library))
         self.user_data: ctypes.c_void_p | None = ctypes.cast(ctypes.byref(self._state), ctypes.c_void_p)
 
-    def watch(self, layer: int | None) -> None:
-        self._state.name = b"" if layer is None else b"l_out-%d" % layer
+    def watch(self, node: str | None) -> None:
+        self._state.name = (node or "").encode()
         self._state.got = 0
+
+    def enter_at(self, node: str, rows: Rows) -> None:
+        self._entering = rows  # kept: the structure holds only its address
+        self._state.entry, self._state.entering = node.encode(), rows.ctypes.data
+        self._state.entering_bytes = rows.nbytes
 
     def rows(self, count: int, width: int) -> Rows:
         return _take(self._buffer, self._state.got, count, width)

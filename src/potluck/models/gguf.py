@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
-from potluck.models.files import Stored, shown
-from potluck.models.gguf_index import read_index
+from potluck.models.architectures import Recurrent
+from potluck.models.cutting import PER_LAYER, is_known, row_of
+from potluck.models.files import Files, Stored, shown
+from potluck.models.gguf_index import GgufIndex
 from potluck.models.manifest import Geometry, Manifest, Tensor
+from potluck.models.shards import name_of, read_parts
 from potluck.models.spanfile import Copied, Header, Piece
 
-ARCHITECTURES = frozenset({"gptneox", "llama", "qwen2", "qwen3"})
-"""The architectures whose layers llama.cpp computes without regard to their place in the model; checked at every cut.
-"""
-
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _LAYER = re.compile(r"blk\.(\d{1,9})\.(.+)")
 _EMBEDDING = "token_embd.weight"
 _HEAD = "output.weight"
@@ -26,30 +25,31 @@ _HEAD = "output.weight"
 MOST_TENSORS = 1 << 14
 """GGUF has all experts of a layer in one tensor, so that the largest models of today have some 2,500."""
 _MOST_HEADS = 1 << 10
-_LONGEST_HEAD = 1 << 13
+_MOST_LAYERS = 1 << 10
+LONGEST_HEAD = 1 << 13
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Index a GGUF file; its tensors are still to be hashed.
+def read_manifest(files: Files, file: str, read: Callable[[str], GgufIndex]) -> Manifest:
+    """Index the model to which a GGUF file belongs; its tensors are still to be hashed. read: gives a file's index.
 
-    Raises ModelError when the file is not GGUF, is truncated, or contains an architecture that no engine runs.
+    Raises ModelError when a file is not GGUF, is truncated or missing, or lacks what llama.cpp needs.
     """
-    index = read_index(path)
-    metadata = {key: [kinds, value] for key, (kinds, value) in index.metadata.items()}
-    tensors = tuple(_tensor(path, item) for item in index.tensors)
-    architecture = _need(str(path), metadata, "general.architecture")
+    parts, where = read_parts(files, file, read), f"{files.location}/{file}"
+    metadata = {key: [kinds, value] for key, (kinds, value) in parts.metadata.items()}
+    tensors = tuple(_tensor(file, item) for file, item in parts.tensors)
+    sizes = geometry(where, metadata, tensors)
     return Manifest(
         format="gguf",
-        name=path.stem,
-        architecture=str(architecture),
-        **geometry(str(path), metadata, tensors)._asdict(),
+        name=name_of(file),
+        architecture=str(_need(where, metadata, "general.architecture")),
+        **sizes._asdict(),
         metadata=metadata,
-        tensors=tensors,
+        tensors=tuple(tensor for tensor in tensors if (tensor.layer or 0) < sizes.layers),
     )
 
 
-def _tensor(path: Path, item: Stored) -> Tensor:
-    return Tensor(item.name, path.name, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
+def _tensor(file: str, item: Stored) -> Tensor:
+    return Tensor(item.name, file, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
 
 
 def layer_of(name: str) -> int | None:
@@ -63,19 +63,30 @@ def geometry(where: str, metadata: dict[str, Any], tensors: Sequence[Tensor]) ->
     where: the name of the model for messages. Raises ModelError when one is missing or cannot be.
     """
     architecture = _need(where, metadata, "general.architecture")
-    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelError(
-            f"{where} is of the architecture {shown(architecture)}; Potluck's llama.cpp engine runs {known}."
-        )
+    if not isinstance(architecture, str) or not _NAME.fullmatch(architecture):
+        raise ModelError(f"{where} is of the architecture {shown(architecture)}, which has no such name in llama.cpp.")
     width = _number(where, metadata, f"{architecture}.embedding_length")
     return Geometry(
-        layers=_number(where, metadata, f"{architecture}.block_count"),
+        layers=_layers(where, metadata, architecture),
         hidden_size=width,
         vocabulary=_vocabulary(where, tensors, width),
         context=_number(where, metadata, f"{architecture}.context_length"),
         kv_width=_kv_width(where, metadata, architecture, width),
     )
+
+
+def _layers(where: str, metadata: dict[str, Any], architecture: str) -> int:
+    """The layers that are run. Those beyond, which predict several tokens at once, are an addition to the model."""
+    key = f"{architecture}.nextn_predict_layers"
+    layers = _number(where, metadata, f"{architecture}.block_count", _MOST_LAYERS)
+    beyond = metadata.get(key, (None, 0))[1]
+    if type(beyond) is not int or not 0 <= beyond < layers:
+        raise ModelError(f"{where} gives {shown(beyond)} as its {key}, which is not a number below {layers}.")
+    for name in (f"{architecture}.{each}" for each in PER_LAYER):
+        given = metadata.get(name, (None, None))[1]
+        if isinstance(given, list) and len(given) not in (layers, layers - beyond):
+            raise ModelError(f"{where} gives {len(given)} numbers as its {name}, which are not one for each layer.")
+    return layers - beyond
 
 
 def _need(where: str, metadata: dict[str, Any], key: str) -> Any:
@@ -88,23 +99,34 @@ def _number(where: str, metadata: dict[str, Any], key: str, most: int = 1 << 31)
     return _within(where, key, _need(where, metadata, key), most)
 
 
-def _within(where: str, key: str, value: Any, most: int) -> int:
-    if type(value) is not int or not 1 <= value <= most:
-        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is not a number from 1 to {most}.")
+def _within(where: str, key: str, value: Any, most: int, least: int = 1) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ModelError(f"{where} gives {shown(value)} as its {key}, which is not a number from {least} to {most}.")
     return value
 
 
 def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int) -> int:
+    """The values that the widest layer keeps for a position; 1 if none keeps any."""
     prefix = f"{architecture}.attention"
-    heads = _number(where, metadata, f"{prefix}.head_count", _MOST_HEADS)
-    sizes = [
-        _within(where, f"{prefix}.{key}", metadata.get(f"{prefix}.{key}", (None, width // heads))[1], _LONGEST_HEAD)
-        for key in ("key_length", "value_length")
-    ]
-    key = f"{prefix}.head_count_kv"
-    kv_heads = metadata.get(key, (None, heads))[1]
-    each = kv_heads if isinstance(kv_heads, list) else [kv_heads]
-    return max(_within(where, key, count, _MOST_HEADS) for count in each) * sum(sizes)
+    row = row_of(architecture)
+    least = 1 if is_known(architecture) and row.recurrent is Recurrent.NONE else 0
+    heads = _counts(where, metadata, f"{prefix}.head_count", 0, least)
+    kv_heads = max(_counts(where, metadata, f"{prefix}.head_count_kv", heads, least))
+    usual = width // heads[0] if heads[0] else 0
+    sizes = [_size(where, metadata, f"{prefix}.{kind}_length", usual) for kind in ("key", "value")]
+    return max(1, kv_heads * (sizes[0] if f"{prefix}.key_length_mla" in metadata else sum(sizes)))
+
+
+def _size(where: str, metadata: dict[str, Any], key: str, usual: int) -> int:
+    """The larger one of the sizes of heads: layers with sliding windows may have others."""
+    given = [metadata[name][1] for name in (key, f"{key}_swa") if name in metadata]
+    return max((_within(where, key, size, LONGEST_HEAD) for size in given), default=usual)
+
+
+def _counts(where: str, metadata: dict[str, Any], key: str, usual: Any, least: int) -> list[int]:
+    """The counts of heads, which the file gives once or for each layer. Layers without attention have none."""
+    given = metadata.get(key, (None, usual))[1]
+    return [_within(where, key, count, _MOST_HEADS, least) for count in (given if isinstance(given, list) else [given])]
 
 
 def _vocabulary(where: str, tensors: Sequence[Tensor], width: int) -> int:

@@ -105,6 +105,11 @@ def download_size(pieces: list[Piece]) -> int:
     return sum(tensor.nbytes for piece in pieces for tensor in piece.tensors)
 
 
+def file_size(pieces: list[Piece]) -> int:
+    """The bytes that the span file of these pieces takes on disk, but for its header. Zeros are holes in it."""
+    return sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros))
+
+
 def conversion_size(pieces: list[Piece]) -> int:
     """The most bytes of memory that one of the conversions takes: the whole tensor, and a second one in other order."""
     conversions = [(piece.content, piece.tensors) for piece in pieces if isinstance(piece.content, Converted)]
@@ -164,7 +169,7 @@ def _write(path: Path, header: Header, pieces: list[Piece], source: Source, prog
 def _check_disk(part: Path, pieces: list[Piece]) -> None:
     """Raises ModelError unless the pieces fit on the disk beside what is already there."""
     there = part.stat().st_size if part.exists() else 0
-    needed = sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)) - there
+    needed = file_size(pieces) - there
     free = shutil.disk_usage(part.parent).free
     if needed > free - _SPARE_DISK:
         raise ModelError(

@@ -8,40 +8,46 @@ not need.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from potluck.errors import ModelError
-from potluck.models import convert, gguf, huggingface
+from potluck.models import convert, cutting, gguf, huggingface
+from potluck.models.architectures import Metadata
 from potluck.models.arrays import DTYPES, Array
 from potluck.models.convert import DEFAULT_QUANTIZE
+from potluck.models.cutting import SpanMetadata
 from potluck.models.files import Stored
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece, Zeros
-from potluck.types import EngineKind, Quantize, Span
+from potluck.types import ANY_NUMBER, Cuts, EngineKind, Quantize, Span
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+_ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
 _STUB_ROWS = 2
 """The rows of a stub. A middle span needs no vocabulary, but llama.cpp requires one, and tables with as many rows."""
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _ENTRY = ("token_embd", "position_embd", "token_types")
-_EXIT = ("output",)
+_OF_VOCABULARY = (_EMBEDDING, _HEAD, "output.bias")
+"""The tensors with an entry for each token."""
 
 
 def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
     """The header and the pieces of the span file, for `write_span_file`.
 
     quantize: the type that matrices of a Hugging Face model get; a GGUF model keeps its own types.
-    Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it.
+    Raises ModelError when llama.cpp cannot run the model, SpanError when the span lies outside it or cannot be cut out.
     """
     header, pieces = plan_model(manifest, quantize)
-    return cut_header(header, manifest, span), cut_pieces(pieces, manifest, span.within(manifest.layers))
+    model = _metadata(header, manifest)
+    cutting.cuts(model).check(span)
+    part = cutting.SpanMetadata(model, span)
+    return _cut_header(part, header.architecture, manifest, span), _cut_pieces(pieces, manifest, span, part)
 
 
 def plan_model(manifest: Manifest, quantize: Quantize = DEFAULT_QUANTIZE) -> tuple[Header, list[Piece]]:
@@ -119,11 +125,12 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
         ends = [sum(tensor.nbytes for tensor in end if tensor.layer is None) for end in (first, last)]
         return PartSizes(tuple(manifest.layer_bytes()), *ends)
     layers, entry, head = [0] * manifest.layers, 0, 0
-    _, pieces = plan_model(manifest, quantize)
+    header, pieces = plan_model(manifest, quantize)
+    leaving = cutting.row_of(header.architecture).exit
     for piece in pieces:
         if match := _LAYER.fullmatch(piece.name):
             layers[int(match[1])] += piece.nbytes
-        elif piece.name.startswith(_EXIT):
+        elif piece.name.startswith(leaving):
             head += piece.nbytes
         else:
             entry += piece.nbytes
@@ -131,30 +138,52 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
     return PartSizes(tuple(layers), entry, head + entry if tied else head)
 
 
+def most_forgotten(manifest: Manifest, engine: EngineKind) -> int:
+    """How many of its latest positions a session can surely forget.
+
+    A layer with a recurrent state knows only the latest one. Of a layer with a sliding window, a session that has been
+    moved keeps only what its next position sees, and perhaps the last one.
+    """
+    if engine is EngineKind.TRANSFORMERS:
+        return ANY_NUMBER
+    header, _ = plan_model(manifest)
+    return cutting.most_forgotten(_metadata(header, manifest))
+
+
 def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
     """The engines that can run the model, the preferred one first."""
+    if manifest.format == "gguf":
+        return (EngineKind.LLAMACPP,)
     try:
-        plan_model(manifest)
+        cuts_of(manifest)
     except ModelError:
         return (EngineKind.TRANSFORMERS,)
-    return (EngineKind.LLAMACPP,) if manifest.format == "gguf" else (EngineKind.LLAMACPP, EngineKind.TRANSFORMERS)
+    return (EngineKind.LLAMACPP, EngineKind.TRANSFORMERS)
 
 
-def cut_header(header: Header, manifest: Manifest, span: Span) -> Header:
-    """The model's metadata with the span's layer count, and without a tokenizer."""
-    arch = header.architecture
-    entries = {key: (kinds, _slice(value, kinds, manifest, span)) for key, (kinds, value) in header.entries.items()}
-    entries[f"{arch}.block_count"] = (["UINT32"], len(span))
-    entries[f"{arch}.vocab_size"] = (["UINT32"], _rows(manifest, span))
+def is_proved(manifest: Manifest) -> bool:
+    """Whether tests have shown that llama.cpp computes the same bits at every cut of such a model."""
+    return manifest.format != "gguf" or cutting.is_known(manifest.architecture)
+
+
+def _cut_header(part: SpanMetadata, architecture: str, manifest: Manifest, span: Span) -> Header:
+    """The model's metadata as the span needs them, and without a tokenizer."""
+    entries = part.entries()
+    entries[f"{architecture}.vocab_size"] = (["UINT32"], _rows(manifest, span))
     entries["tokenizer.ggml.model"] = (["STRING"], "no_vocab")
-    return Header(arch, entries)
+    return Header(architecture, entries)
 
 
-def _slice(value: Any, kinds: list[str], manifest: Manifest, span: Span) -> Any:
-    """The entries of the span's layers, for an array with one entry for each layer."""
-    if kinds[0] == "ARRAY" and kinds[-1] != "STRING" and len(value) == manifest.layers:
-        return value[span.first : span.last + 1]
-    return value
+def _metadata(header: Header, manifest: Manifest) -> Metadata:
+    return Metadata(header.architecture, header.entries, manifest.layers, manifest.vocabulary)
+
+
+def cuts_of(manifest: Manifest, engine: EngineKind = EngineKind.LLAMACPP) -> Cuts:
+    """The cuts that are allowed. Raises ModelError, with the reason, when this engine cannot run a part of it."""
+    if engine is EngineKind.TRANSFORMERS:
+        return Cuts.anywhere(manifest.layers)
+    header = gguf.model_header(manifest) if manifest.format == "gguf" else convert.model_header(manifest)
+    return cutting.cuts(_metadata(header, manifest))
 
 
 def _rows(manifest: Manifest, span: Span) -> int:
@@ -162,17 +191,33 @@ def _rows(manifest: Manifest, span: Span) -> int:
     return manifest.vocabulary if span.first == 0 or span.last == manifest.layers - 1 else _STUB_ROWS
 
 
-def cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span) -> list[Piece]:
+def _cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span, part: SpanMetadata) -> list[Piece]:
     """The span's pieces among those of the whole model, in their order, with the stubs at the end."""
     tied = all(piece.name != _HEAD for piece in pieces)
-    cut = [_cut(piece, manifest, span, tied) for piece in pieces]
+    used = [piece for piece in _settled(pieces, part) if piece.name not in part.unused]
+    cut = [_cut(piece, manifest, span, tied, part.leaving) for piece in used]
     return [piece for piece in cut if piece is not None and piece.tensors] + [
         piece for piece in cut if piece is not None and not piece.tensors
     ]
 
 
-def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | None:
-    """The piece as the span file holds it; None if it belongs to another layer."""
+def _settled(pieces: list[Piece], part: SpanMetadata) -> list[Piece]:
+    """The pieces with the same rope factors for short contexts as for long ones, if there are both.
+
+    llama.cpp would choose by the size of the whole cache, in which nodes differ.
+    """
+    factors = {piece.name: piece for piece in pieces if piece.name in _ROPE_FACTORS}
+    if len(factors) < len(_ROPE_FACTORS):
+        return pieces
+    chosen = factors[_ROPE_FACTORS[part.is_long]]
+    return [replace(chosen, name=piece.name) if piece.name in factors else piece for piece in pieces]
+
+
+def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool, leaving: tuple[str, ...]) -> Piece | None:
+    """The piece as the span file holds it; None if it belongs to another layer.
+
+    leaving: the beginnings of the names of what only the last span needs.
+    """
     match = _LAYER.fullmatch(piece.name)
     if match:
         layer = int(match[1])
@@ -181,19 +226,20 @@ def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool) -> Piece | No
     first, last = span.first == 0, span.last == manifest.layers - 1
     if piece.name == _EMBEDDING and tied:
         return piece if first or last else _stub(piece, manifest, span)
+    if piece.name.startswith(leaving):
+        return piece if last else _stub(piece, manifest, span)
     if piece.name.startswith(_ENTRY):
         return piece if first else _stub(piece, manifest, span)
-    if piece.name.startswith(_EXIT):
-        return piece if last else _stub(piece, manifest, span)
     return piece  # rope factors and the like, which every layer uses
 
 
 def _stub(piece: Piece, manifest: Manifest, span: Span) -> Piece:
     """Zeros, as few as possible."""
-    if piece.name not in (_EMBEDDING, _HEAD):
+    if piece.name not in _OF_VOCABULARY:
         return Piece(piece.name, piece.shape, piece.dtype, Zeros())
-    columns = piece.shape[0]
-    return Piece(piece.name, (columns, _rows(manifest, span)), _smallest(columns), Zeros())
+    *columns, _ = piece.shape
+    dtype = _smallest(columns[0]) if columns else piece.dtype
+    return Piece(piece.name, (*columns, _rows(manifest, span)), dtype, Zeros())
 
 
 def _smallest(columns: int) -> GGMLQuantizationType:

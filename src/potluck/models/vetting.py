@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +16,7 @@ import msgspec
 from potluck.errors import ModelError
 from potluck.models import gguf, huggingface
 from potluck.models.fields import field
-from potluck.models.files import MOST_TENSORS, array_bytes, shown
+from potluck.models.files import MOST_TENSORS, array_bytes, is_plain, shown
 from potluck.models.gguf_index import LONGEST_VALUE, MOST_KEYS, ggml_bytes, is_alignment
 from potluck.models.manifest import Geometry, Manifest, Tensor
 
@@ -94,7 +93,7 @@ def _fault(
     longest = _LONGEST_GGUF_NAME if bytes_of is ggml_bytes else _LONGEST_NAME
     if not tensor.name.isprintable() or not 1 <= len(tensor.name.encode()) <= longest:
         return "no tensor has such a name"
-    if not _is_plain(tensor.file):
+    if not is_plain(tensor.file):
         return f"{shown(tensor.file)} is not the name of a file"
     try:
         nbytes = bytes_of(tensor.dtype, tensor.shape)
@@ -109,13 +108,6 @@ def _fault(
     if tensor.layer != layer_of(tensor.name) or (tensor.layer or 0) >= layers:
         return "it belongs to no layer of this model"
     return None
-
-
-@lru_cache(maxsize=256)
-def _is_plain(file: str) -> bool:
-    """Whether this names a file in the model's own folder."""
-    plain = file.isprintable() and not set(file) & {"/", "\\", ":"}
-    return plain and 1 <= len(file.encode()) <= _LONGEST_NAME and file not in (".", "..")
 
 
 def _check_ranges(where: str, tensors: Sequence[Tensor]) -> None:
@@ -153,9 +145,9 @@ def _is_bounded(architecture: str, key: str, value: Any) -> bool:
     if key == "general.alignment":
         return is_alignment(value)
     if key.startswith("split."):  # llama.cpp would open files beside the span file
-        return key != "split.count" or value in (0, 1)
-    if key.startswith((f"{architecture}.attention.key_length_", f"{architecture}.attention.value_length_")):
-        return False  # other sizes for some layers, which none of our architectures has
+        return False
+    if key.removeprefix(f"{architecture}.attention.").startswith(("key_length_", "value_length_")):
+        return type(value) is int and 1 <= value <= gguf.LONGEST_HEAD
     if key.startswith(f"{architecture}."):
         each = value if isinstance(value, list) else [value]
         return all(isinstance(item, str) or -_MOST_VALUE <= item <= 1e15 for item in each) and all(

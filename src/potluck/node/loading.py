@@ -17,10 +17,10 @@ from potluck.errors import EngineError, ModelError
 from potluck.models.files import Source
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
-from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
-from potluck.models.spancache import SpanCache
-from potluck.models.spanfile import Header, Piece, Zeros, conversion_size, download_size, write_span_file
-from potluck.models.spans import copied_ranges, plan_raw_span, plan_span, span_file_name
+from potluck.models.sources import CoordinatorSource, local_source, open_model, weights_size
+from potluck.models.spancache import SpanCache, Wanted, missing_bytes
+from potluck.models.spanfile import Header, Piece, conversion_size, download_size, file_size
+from potluck.models.spans import copied_ranges
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
 from potluck.node.sharing import Offer
@@ -95,7 +95,7 @@ def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
             f"Converting layers {welcome.span} needs {converting >> 20} MiB of memory; {memory >> 20} are offered: "
             "serve other layers, or offer more with --memory."
         )
-    return Needs(taken, download_size(pieces))
+    return Needs(taken, missing_bytes(_wanted(manifest, welcome)))
 
 
 def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Report) -> Path:
@@ -103,12 +103,8 @@ def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Rep
 
     Raises ModelError when the bytes cannot be read or do not verify, TicketExpired when the node's link is gone.
     """
-    header, pieces = _plan(manifest, welcome)
-    path = span_path(manifest, welcome)
-    progress = _Fraction(download_size(pieces), partial(report, Phase.FETCH))
-    with _CACHE.using(path):
-        write_span_file(path, header, pieces, source, progress)
-    return path
+    wanted = _wanted(manifest, welcome)
+    return _CACHE.fetch(wanted, source, _Fraction(download_size(wanted.plan()[1]), partial(report, Phase.FETCH)))
 
 
 @contextmanager
@@ -125,10 +121,12 @@ def _opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Ma
             yield manifest, source
 
 
+def _wanted(manifest: Manifest, welcome: Welcome) -> Wanted:
+    return Wanted(manifest, welcome.span, welcome.engine, welcome.quantize)
+
+
 def _plan(manifest: Manifest, welcome: Welcome) -> tuple[Header, list[Piece]]:
-    if welcome.engine is EngineKind.LLAMACPP:
-        return plan_span(manifest, welcome.span, welcome.quantize)
-    return plan_raw_span(manifest, welcome.span)
+    return _wanted(manifest, welcome).plan()
 
 
 def offer_span(manifest: Manifest, path: Path, welcome: Welcome) -> Offer:
@@ -138,8 +136,7 @@ def offer_span(manifest: Manifest, path: Path, welcome: Welcome) -> Offer:
 
 def span_path(manifest: Manifest, welcome: Welcome) -> Path:
     """The path of the span file on this machine."""
-    quantize = welcome.quantize if welcome.engine is EngineKind.LLAMACPP else Quantize.NONE
-    return cache_folder() / span_file_name(manifest, welcome.span, quantize)
+    return _wanted(manifest, welcome).path
 
 
 class _Fraction:
@@ -242,7 +239,7 @@ def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity
 def _weights(manifest: Manifest, welcome: Welcome) -> int:
     """The bytes of memory that the span takes before it has sessions."""
     _, pieces = _plan(manifest, welcome)
-    return sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)) + _OVERHEAD_BYTES
+    return file_size(pieces) + _OVERHEAD_BYTES
 
 
 def _cell(manifest: Manifest, welcome: Welcome) -> float:

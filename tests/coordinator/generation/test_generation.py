@@ -292,6 +292,26 @@ def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
     run(test())
 
 
+def test_a_model_that_cannot_forget_is_fed_anew_when_a_node_is_lost() -> None:
+    """What the other stages hold of the step that was lost could not be undone."""
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", "2-3") as (service, nodes):
+            service.swarm.forgets = 0
+            stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
+            deltas = [await anext(stream)]
+            held = sum(nodes[0].steps)
+            [victim] = [node for node in nodes[1:] if node.cache]
+            await victim.link.close()
+            deltas += [delta async for delta in stream]
+            assert text(deltas) == toy_answer("potluck", 6)
+            assert not nodes[0].recalls
+            assert sum(nodes[0].steps) >= held + held + 5
+            assert service.swarm.tally.mended == {Remedy.REPLAYED: 1}
+
+    run(test())
+
+
 def test_other_spans_take_over_where_nobody_has_the_lost_one() -> None:
     async def test() -> None:
         async with toy_swarm("0-1", "2-3", "0-2", "3") as (service, nodes):

@@ -123,3 +123,11 @@ def test_what_is_held_is_a_prefix_of_both(prompt: list[int], tokens: list[int]) 
 @pytest.mark.parametrize("numbers", [(), (1,), (1, 2, 3)])
 def test_they_are_counted(numbers: tuple[int, ...]) -> None:
     assert len(kept(*(parked(number, count(20)) for number in numbers))) == len(numbers)
+
+
+@pytest.mark.parametrize(("forgets", "taken"), [(0, [30]), (1, [29, 30]), (5, [25, 26, 27, 28, 29, 30])])
+def test_a_session_that_cannot_forget_enough_is_not_taken_over(forgets: int, taken: list[int]) -> None:
+    sessions = PrefixCache(forgets=forgets)
+    assert sessions.park(parked(1, count(30)))
+    shared = [length for length in range(LEAST_PREFIX, 31) if best(sessions, np.append(count(length), 99)) is not None]
+    assert shared == taken

@@ -160,7 +160,7 @@ class _Run:
 
     async def ask_again(self, ids: tuple[int, ...], top: int) -> Candidates:
         """Other candidates for the latest token, which is fed once more after the nodes have forgotten it."""
-        self._done -= 1
+        self._done = self._done - 1 if self._swarm.forgets else 0
         [candidates] = await self.advance([ids], top)
         return candidates
 

@@ -32,7 +32,7 @@ class Admission:
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
         self._kv_budget = swarm.kv_budget
-        self._prefix_cache = PrefixCache()
+        self._prefix_cache = PrefixCache(forgets=swarm.forgets)
 
     def grant(
         self, number: int, positions: int, tokens: Ids, avoid: Collection[str], spare: int = 0, account: str = ""

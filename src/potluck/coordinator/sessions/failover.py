@@ -74,8 +74,8 @@ class Failover:
 
         Nodes that leave give what they hold to a twin, if that is quicker. The sessions that are nearest to their end
         come first. tokens: what the session holds. avoid: nodes that are taken only if there is no other way.
-        Returns how many of the tokens it then holds: all, or none if the journals do not reach that far; None if there
-        are no such nodes now. Raises RouteLost when one more stage is lost in the meantime.
+        Returns how many of the tokens it then holds: all, or none if the journals do not reach that far or the model
+        cannot forget; None if there are no such nodes now. Raises RouteLost when one more stage is lost meanwhile.
         """
         lost = self._kv_budget.due(session.number, session.route) or ""
         async with self._turns.turn(lost, rank=session.positions - len(tokens)):
@@ -86,14 +86,25 @@ class Failover:
             heirs = [place for place, stage in enumerate(session.route) if session.lacking.get(stage.node) == 0]
             self._auditor.mended(session.number, session.route, heirs, len(tokens))
             session.remedy = Remedy.REBUILT if session.lacking else Remedy.MOVED
-            try:
-                while session.lacking:
-                    await self._rebuild(session, tokens)
-            except RebuildFailed:
-                session.remedy = Remedy.REPLAYED
-                session.lacking.clear()
-                return 0
-            return len(tokens)
+            if await self._rebuild_all(session, tokens):
+                return len(tokens)
+            session.remedy = Remedy.REPLAYED
+            session.lacking.clear()
+            return 0
+
+    async def _rebuild_all(self, session: SessionState, tokens: Ids) -> bool:
+        """Let all stages compute what they lack. False if that is not possible.
+
+        Where a model cannot forget, what the other stages hold of a step that was lost cannot be undone.
+        """
+        if not self._swarm.forgets:
+            return False
+        try:
+            while session.lacking:
+                await self._rebuild(session, tokens)
+        except RebuildFailed:
+            return False
+        return True
 
     async def _fetch_states(self, session: SessionState) -> dict[tuple[Span, str], bytes]:
         """The keys and values of the stages that are about to leave, by their layers and twin marks.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from potluck.types import Stage
+from potluck.types import ANY_NUMBER, Stage
 from potluck.wire.rows import Ids
 
 KEEP_S = 300.0
@@ -43,9 +43,13 @@ class Match:
 
 
 class PrefixCache:
-    """The parked sessions, in the order in which they were parked."""
+    """The parked sessions, in the order in which they were parked.
 
-    def __init__(self) -> None:
+    forgets: the number of its latest positions that a session can surely forget.
+    """
+
+    def __init__(self, *, forgets: int = ANY_NUMBER) -> None:
+        self._forgets = forgets
         self._sessions: dict[int, Parked] = {}
 
     def __len__(self) -> int:
@@ -73,10 +77,13 @@ class PrefixCache:
             if session.account == account and not any(stage.node in avoid for stage in session.route)
         )
         return max(
-            (match for match in matches if _is_worth_it(match, len(prompt))),
+            (match for match in matches if self._can_be_used(match) and _is_worth_it(match, len(prompt))),
             key=lambda match: (match.held, -len(match.session.tokens)),
             default=None,
         )
+
+    def _can_be_used(self, match: Match) -> bool:
+        return len(match.session.tokens) - match.held <= self._forgets
 
     @property
     def oldest(self) -> Parked | None:

@@ -69,6 +69,7 @@ class QueueStatus(Struct, frozen=True):
 class Status(Struct, frozen=True, kw_only=True):
     """The status of the swarm.
 
+    proved: whether it is known that the parts of such a model compute what the whole does.
     served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in the line.
     limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started.
     streams: sessions that are not parked. queue: the first of the waiting requests.
@@ -78,6 +79,7 @@ class Status(Struct, frozen=True, kw_only=True):
     model: str
     digest: str
     engine: EngineKind
+    proved: bool
     layers: int
     context: int
     served: list[int]
@@ -111,6 +113,8 @@ def swarm_status(
     may_see: Callable[[str], bool] = lambda _: False,
     ledger: Ledger | None = None,
     engine: EngineKind = EngineKind.LLAMACPP,
+    *,
+    proved: bool = True,
 ) -> Status:
     """The status for a reader who may see the names of some of the waiting accounts."""
     missing = [str(span) for span in swarm.missing()]
@@ -121,6 +125,7 @@ def swarm_status(
         model=model,
         digest=digest,
         engine=engine,
+        proved=proved,
         layers=swarm.layers,
         context=context,
         served=swarm.served(),
