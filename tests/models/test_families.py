@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import tokenizers
 
-from kit.reference import GREEDY, LAYERS, LONG, Reference, make_references, tokens
+from kit.reference import GREEDY, LONG, Reference, make_references, tokens
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.models.modelfile import write_model_file
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import write_span_file
-from potluck.models.spans import plan_span
+from potluck.models.spans import cuts_of, plan_span
 from potluck.types import Attention, Capacity, Quantize, Span
 
 pytestmark = pytest.mark.skipif(
@@ -81,7 +81,7 @@ WINDOWED: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3", GEMMA | {"num_hidden_layers": 7}),
     "gemma3-linear": ("Gemma3", GEMMA | {"rope_parameters": {"full_attention": LINEAR}}),
 }
-"""Families whose layers are not all alike, so that not every cut will do; these run unsplit."""
+"""Families whose layers are not all alike, so that not every cut will do."""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ class Pipeline:
             header, pieces = plan_span(manifest, span, quantize)
             path = out / f"{span}-{quantize}.gguf"
             write_span_file(path, header, pieces, LocalSource(folder), lambda _: None)
-            self.engines.append(engine(path, span, attention))
+            self.engines.append(engine(path, span, attention, manifest.layers))
 
     def run(self, sequence, position=0):
         """Logits `[n, V]` of these positions."""
@@ -128,11 +128,11 @@ class Pipeline:
             each.unload()
 
 
-def engine(path, span, attention):
+def engine(path, span, attention, layers):
     return LlamaCppEngine(
         path,
         span=span,
-        layers=LAYERS,
+        layers=layers,
         attention=attention,
         capacity=Capacity(sessions=1, positions=256, rows=64),
         threads=1,
@@ -178,6 +178,21 @@ def test_every_cut_gives_the_same_bits(saved, tmp_path):
         results.append(pipeline.run(tokens()))
         pipeline.unload()
     assert np.array_equal(*results)
+
+
+@pytest.mark.parametrize("name", WINDOWED)
+def test_every_allowed_cut_of_layers_with_windows_gives_the_same_bits(references, name, tmp_path):
+    folder = references[name].folder
+    cuts = cuts_of(open_model(folder))
+    chains = [[Span(0, cuts.layers - 1)]]
+    chains += [[Span(0, point - 1), Span(point, cuts.layers - 1)] for point in cuts.points[1:-1]]
+    results = []
+    for chain in (chain for chain in chains if all(map(cuts.allows, chain))):
+        pipeline = Pipeline(folder, chain, tmp_path, "q8_0", Attention.EXACT)
+        results.append(np.concatenate([pipeline.run(tokens()), pipeline.run(tokens(5), 40)]))
+        pipeline.unload()
+    assert len(results) >= 2
+    assert all(np.array_equal(result, results[0]) for result in results)
 
 
 def test_long_positions_are_rotated_alike(saved, tmp_path):
