@@ -38,7 +38,7 @@ def test_nodes_get_only_what_can_be_cut_out_of_the_model(windows, windows_unspli
         told = "Span 3-4 cannot be cut out of this model: take 2-3 or 4-5 instead."
         assert complaint("join", swarm.url, "3-4") == told
         assert complaint("join", swarm.url, "3-4", "--dry-run") == told
-        least = "Even the smallest span, 0, needs 257 MiB of memory; you offer 256."
+        least = "Even the smallest span, 2-3, needs 257 MiB of memory; you offer 256."
         assert complaint("join", swarm.url, "--memory", "256M") == least
         assert swarm.status()["nodes"] == []
         for _ in PARTS:
@@ -66,5 +66,5 @@ def test_a_demo_cuts_the_model_where_it_may_be_cut(windows):
     assert complaint("demo", windows, "--nodes", "5") == "The model has 8 layers: at most 4 nodes can share them."
     told = potluck("demo", windows, "--nodes", "3", "--prompt", "hello")
     assert told.returncode == 0, told.stderr
-    for span in ("0-2", "3-4", "5-7"):
+    for span in ("0-1", "2-3", "4-7"):
         assert f"Serving layers {span} of " in told.stdout

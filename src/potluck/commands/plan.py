@@ -39,7 +39,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Forecast which machines would serve which layers, and how fast."""
-    from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine, footprint
+    from potluck.coordinator.model_choice import choose_context, choose_engine, footprint
     from potluck.models.sources import find_model
     from potluck.planning.forecast import forecast, forecast_json, sentences
     from potluck.planning.inventory import parse_machines
@@ -52,7 +52,7 @@ def plan(
     with checking(found.nbytes) as advance:
         manifest = found.manifest(advance)
     kind = choose_engine(manifest, engine, quantize)
-    sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))
+    sizes = footprint(manifest, *kind, choose_context(manifest, context))
     with waiting("Placing the layers"):
         spans = place(sizes, fleet)
     placed = [Placed(machine, span) for machine, span in zip(fleet, spans, strict=True) if span is not None]

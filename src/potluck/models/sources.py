@@ -23,9 +23,11 @@ from potluck.models.vetting import decode
 
 __all__ = ["CoordinatorSource", "HubSource", "LocalSource", "cache_folder", "local_source", "open_hub", "open_model"]
 
-_SMALL_FILES = (".json", ".jinja")
+_SMALL_FILES = (".json", ".jinja", "tokenizer.model", "merges.txt")
+_TEMPLATES = "additional_chat_templates/"
+"""The only folder of a repository from which small files are taken."""
 _MODEL_FILES = (".json", ".safetensors", ".bin")
-_READING = 2
+_READING = 3
 """Is raised when manifests of the same files come out differently, so that none of an older Potluck is used."""
 _NO_DIGEST = "0" * 64
 """Stands for the SHA-256 of bytes that nobody has read, so that a manifest already has its final length."""
@@ -134,8 +136,9 @@ def _found_folder(hub: HubSource) -> Found:
     """A Hugging Face model, all of whose small files are here."""
     folder = _hub_folder(hub)
     for file in hub.sizes:
-        if file.endswith(_SMALL_FILES) and is_plain(file) and not (folder / file).exists():
-            folder.mkdir(parents=True, exist_ok=True)
+        is_near = is_plain(file.removeprefix(_TEMPLATES))
+        if file.endswith(_SMALL_FILES) and is_near and not (folder / file).exists():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(read_whole(hub, file))
     return Found(folder, hub)
 

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from potluck.errors import ModelError
-from potluck.models import families, gguf, huggingface
+from potluck.models import gguf, huggingface
+from potluck.models.fields import field
 from potluck.models.files import MOST_TENSORS, array_bytes, is_plain, shown
 from potluck.models.gguf_index import LONGEST_VALUE, MOST_KEYS, ggml_bytes, is_alignment
 from potluck.models.manifest import Geometry, Manifest, Tensor
@@ -65,10 +66,10 @@ def vet(manifest: Manifest) -> None:
     name = shown(manifest.name)
     if not manifest.name.isprintable() or len(manifest.name) > _LONGEST_NAME:
         raise ModelError(f"A model cannot have the name {name}.")
-    for field, most in _MOST._asdict().items():
-        if not 1 <= getattr(manifest, field) <= most:
+    for size, most in _MOST._asdict().items():
+        if not 1 <= getattr(manifest, size) <= most:
             raise ModelError(
-                f"{name} says that its {field} is {shown(getattr(manifest, field))}, which is not from 1 to {most}."
+                f"{name} says that its {size} is {shown(getattr(manifest, size))}, which is not from 1 to {most}."
             )
     most_tensors = gguf.MOST_TENSORS if manifest.format == "gguf" else MOST_TENSORS
     if not 1 <= len(manifest.tensors) <= most_tensors:
@@ -134,7 +135,7 @@ def _check_metadata(where: str, manifest: Manifest) -> Geometry:
     if not isinstance(config, dict) or len(manifest.metadata) > 1:
         raise ModelError(f"{where} has metadata other than a config.json.")
     sizes = huggingface.geometry(f"{where}/{huggingface.CONFIG}", config)
-    if manifest.architecture != families.field(where, config, "model_type"):
+    if manifest.architecture != field(where, config, "model_type"):
         raise ModelError(f"{where} gives another architecture than its config.json.")
     return sizes
 
