@@ -22,7 +22,7 @@ from potluck.models.peer_source import PeerSource
 from potluck.models.sizes import kept_by
 from potluck.models.sources import CoordinatorSource, local_source, open_model, weights_size
 from potluck.models.spancache import SpanCache, Wanted, missing_bytes
-from potluck.models.spanfile import Header, Piece, conversion_size, download_size, file_size
+from potluck.models.spanfile import Header, Piece, conversion_size, download_size
 from potluck.models.spans import copied_ranges
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
@@ -265,7 +265,7 @@ def _weights(manifest: Manifest, welcome: Welcome) -> _Weights:
     sizes = {piece.name: piece.nbytes for piece in pieces}
     is_staged = welcome.engine is EngineKind.LLAMACPP
     staged = max((size for name, size in sizes.items() if is_staged and layer_of(name) is not None), default=0)
-    return _Weights(file_size(pieces) + _OVERHEAD_BYTES, staged)
+    return _Weights(sum(sizes.values()) + _OVERHEAD_BYTES, staged)
 
 
 def _kept(manifest: Manifest, welcome: Welcome) -> Kept:
