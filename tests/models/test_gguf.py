@@ -127,7 +127,7 @@ def write_heads(path: Path, layers: int) -> Path:
 
 
 def test_a_model_with_heads_for_too_few_layers_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"gives 3 numbers as its llama\.attention\.head_count_kv, which are not one for each layer"):
+    with pytest.raises(ModelError, match=r"gives 3 numbers as its llama\.attention\.head_count_kv"):
         open_model(write_heads(tmp_path / "tiny.gguf", layers=4))
 
 
