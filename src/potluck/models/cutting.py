@@ -30,6 +30,25 @@ PER_LAYER = (
     "swiglu_clamp_shexp",
 )
 """The metadata that may be arrays with one entry for each layer."""
+COUNTS = (
+    "attention.indexer.types",
+    "attention.key_length_mla",
+    "attention.recurrent_layers",
+    "attention.shared_kv_layers",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "embedding_length_per_layer_input",
+    "feed_forward_length",
+    "full_attention_interval",
+    "interleave_moe_layer_step",
+    "leading_dense_block_count",
+    "rope.dimension_count",
+    "rope.dimension_sections",
+    "rope.scaling.original_context_length",
+)
+"""The metadata that are read here and must be whole numbers, or yes and no."""
+SECTIONS = "rope.dimension_sections"
+"""The parts of a position, which are several numbers."""
 _PER_LAYER_WITHOUT_NAME = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 _CONTEXT_OF_SHARED_INDEXERS = 1 << 20
 _UNKNOWN = Architecture()
@@ -87,9 +106,14 @@ def _refusal(model: Metadata, row: Architecture) -> str:
         return "llama.cpp expects other tensors in a model of 64 layers or more"
     if model.architecture == "glm-dsa" and not _has_own_indexers(model):
         return "some of its layers attend to what the indexer of an earlier one has chosen"
-    if model.architecture == "glm4" and not any(model.get("rope.dimension_sections", [])):
+    if model.architecture == "glm4" and not _has_sections(model):
         return "llama.cpp takes rows between its layers only if its positions have sections"
     return ""
+
+
+def _has_sections(model: Metadata) -> bool:
+    sections = model.get(SECTIONS)
+    return isinstance(sections, list) and any(sections)
 
 
 def _has_own_indexers(model: Metadata) -> bool:
@@ -123,7 +147,7 @@ def recurrent_layers(model: Metadata) -> list[bool]:
             return [True] * model.layers
         case Recurrent.INTERVAL:
             given = model.get("attention.recurrent_layers")
-            interval = model.get("full_attention_interval", 4)
+            interval = model.get("full_attention_interval", 4) or model.layers + 1
             return [bool(given[i]) if isinstance(given, list) else (i + 1) % interval != 0 for i in range(model.layers)]
         case Recurrent.NO_HEADS:
             return [not heads for heads in of_layers(model, "attention.head_count_kv")]
@@ -213,7 +237,7 @@ class SpanMetadata:
             changed["attention.recurrent_layers"] = _entry(recurrent_layers(model)[span.first : span.last + 1])
         if span.first > 0:
             changed |= {key: None if value is None else _entry(value) for key, value in row.entry.items()}
-            if row.sections and not any(model.get("rope.dimension_sections", [])):
+            if row.sections and not _has_sections(model):
                 quarter = self._rotary // 4
                 changed["rope.dimension_sections"] = _entry([quarter, quarter, 0, 0])
         return changed

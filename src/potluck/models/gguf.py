@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
 from potluck.models.architectures import Recurrent
-from potluck.models.cutting import PER_LAYER, is_known, row_of
+from potluck.models.cutting import COUNTS, PER_LAYER, SECTIONS, is_known, row_of
 from potluck.models.files import Files, Stored, shown
 from potluck.models.gguf_index import GgufIndex
 from potluck.models.manifest import Geometry, Manifest, Tensor
@@ -26,6 +26,7 @@ MOST_TENSORS = 1 << 14
 """GGUF has all experts of a layer in one tensor, so that the largest models of today have some 2,500."""
 _MOST_HEADS = 1 << 10
 _MOST_LAYERS = 1 << 10
+_MOST_COUNT = 1 << 24
 LONGEST_HEAD = 1 << 13
 
 
@@ -86,6 +87,12 @@ def _layers(where: str, metadata: dict[str, Any], architecture: str) -> int:
         given = metadata.get(name, (None, None))[1]
         if isinstance(given, list) and len(given) not in (layers, layers - beyond):
             raise ModelError(f"{where} gives {len(given)} numbers as its {name}, which are not one for each layer.")
+    for name in (f"{architecture}.{each}" for each in COUNTS):
+        given = metadata.get(name, (None, 0))[1]
+        several = name.removeprefix(f"{architecture}.") in (*PER_LAYER, SECTIONS)
+        for count in given if isinstance(given, list) and several else [given]:
+            if not isinstance(count, int) or not 0 <= count <= _MOST_COUNT:
+                raise ModelError(f"{where} gives {shown(count)} as its {name}, which is no count.")
     return layers - beyond
 
 
