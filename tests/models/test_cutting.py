@@ -19,7 +19,9 @@ EMBEDDING = Tensor("token_embd.weight", "tiny.gguf", 0, 1, "Q8_0", (64, 288), ""
 
 
 def metadata(architecture: str, layers: int, **entries: Any) -> Metadata:
-    named = {f"{architecture}.{key.replace('__', '.')}": ([], value) for key, value in entries.items()}
+    named: dict[str, tuple[list[str], Any]] = {
+        f"{architecture}.{key.replace('__', '.')}": ([], value) for key, value in entries.items()
+    }
     return Metadata(architecture, named, layers, 288)
 
 
@@ -29,12 +31,12 @@ def metadata(architecture: str, layers: int, **entries: Any) -> Metadata:
         (metadata("qwen3moe", 4), (0, 1, 2, 3, 4)),
         (metadata("gpt-oss", 8), (0, 2, 4, 6, 8)),
         (metadata("gpt-oss", 7), (0, 1, 3, 5, 7)),
-        (metadata("gemma3", 8, attention__sliding_window=4), (0, 1, 2, 3, 4, 6, 7, 8)),
+        (metadata("gemma3", 8, attention__sliding_window=4), (0, 1, 2, 3, 4, 5, 7, 8)),
         (metadata("gemma3", 4), (0, 1, 2, 3, 4)),
         (metadata("cohere2moe", 8), (0, 2, 3, 4, 6, 7, 8)),
         (metadata("llama4", 10), (0, 4, 10)),
         (metadata("smollm3", 10), (0, 4, 8, 10)),
-        (metadata("qwen3next", 8), (0, 4, 8)),
+        (metadata("qwen3next", 8, attention__head_count=4), (0, 4, 8)),
         (metadata("jamba", 6, attention__head_count_kv=[0, 2, 0, 0, 2, 0]), (0, 2, 6)),
         (metadata("mamba2", 3), (0, 1, 2, 3)),
         (metadata("mimo2", 4, attention__sliding_window_pattern=[0, 0, 1, 1]), (0, 3, 4)),

@@ -135,7 +135,9 @@ def _kinds(model: Metadata, row: Architecture) -> Sequence[str]:
 def _needed(model: Metadata, row: Architecture) -> set[str]:
     if row.recurrent not in (Recurrent.NONE, Recurrent.ALL):
         return {"recurrent", "attention"}
-    return {"window"} if _windows(model, row) is not None else set()
+    if row.windows is None or _windows(model, row) is None:
+        return set()
+    return {"window", "full"} if row.windows.both else {"window"}
 
 
 def recurrent_layers(model: Metadata) -> list[bool]:
