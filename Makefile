@@ -70,11 +70,14 @@ locks: .venv/bin/pip
 	$(ONLY_PINS) .venv/lock/test.txt > locks/test.txt
 
 # The pages that are generated: the protocol from the message types, the list of files from their docstrings, and the
-# tables of figures from the records in docs/figures.
+# tables of figures from the records in docs/figures, and those of models from the table of architectures; and the table
+# of what transformers' classes let us do.
 docs: .venv/test.stamp
 	.venv/bin/python docs/make_protocol.py
+	.venv/bin/python docs/make_classes.py
 	.venv/bin/python docs/make_files.py
 	.venv/bin/python benchmarks/make_figures.py
+	.venv/bin/python benchmarks/make_models.py
 
 # Pictures of the pages, for which it takes Chromium: apt-get install chromium.
 screenshots: .venv/test.stamp

@@ -40,7 +40,7 @@ class Crowd:
 
     def __init__(self, nodes: int) -> None:
         self._chance = random.Random(1)
-        self.swarm = Swarm("d" * 64, Footprint((300 << 20,) * LAYERS, 0, 0, 8 << 20, 64 << 10))
+        self.swarm = Swarm("d" * 64, Footprint((300 << 20,) * LAYERS, 0, 0, cache=(8 << 20,) * LAYERS, row=64 << 10))
         self.spent_s, self.told = 0.0, 0
         self.history = History(lambda: (self.swarm.tally.tokens[TokenKind.GENERATED], 3, 3))
         for number in range(nodes):

@@ -22,7 +22,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -34,13 +33,14 @@ import psutil
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from bench import neox
+from bench.bandwidth import bandwidth
 from bench.links import Proxy
 from bench.record import Figure, Measure, below
 from bench.report import Report, options_parser
 from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
+from potluck.models.sizes import part_sizes
 from potluck.models.sources import open_model
-from potluck.models.spans import part_sizes
 from potluck.node.hardware import free_memory, physical_cores
 from potluck.types import EngineKind, Quantize, RowFormat, Span, even_spans
 from potluck.wire.rows import payload_size
@@ -52,7 +52,6 @@ NODE_SPARE = 1 << 30
 """Of memory for a node, beside its weights: the KV cache of two sessions of full length, buffers, and Python."""
 
 PROMPT = list(range(1000, 1128))
-BUFFER_BYTES = 1 << 30
 GB = 1e9
 
 TOKEN, BOUND = Measure("time per token", "s"), Measure("the memory's bound", "s")
@@ -142,19 +141,6 @@ class Meter(Proxy):
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             sink.close()
-
-
-def bandwidth(threads: int, repeats: int = 5) -> float:
-    """The bytes/s that so many threads together read from memory, at best."""
-    buffer = np.ones(BUFFER_BYTES // 8, np.uint64)
-    parts = np.array_split(buffer, threads)
-    seconds = []
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            list(pool.map(np.add.reduce, parts))
-            seconds.append(time.perf_counter() - begin)
-    return buffer.nbytes / min(seconds)
 
 
 def answer_seconds(url: str, model: str, prompt: list[int], tokens: int) -> float:

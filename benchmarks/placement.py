@@ -43,7 +43,7 @@ def swarm(random: Random, machines: int, layers: int) -> tuple[Footprint, list[M
     links."""
     sizes = tuple(random.randint(300, 500) * MIB for _ in range(layers))
     entry, head = (random.choice([0, 200, 800]) * MIB for _ in range(2))
-    footprint = Footprint(sizes, entry, head, cache=20 * MIB, row=8 * 8192)
+    footprint = Footprint(sizes, entry, head, cache=(20 * MIB,) * layers, row=8 * 8192)
     return footprint, [
         Machine(
             str(number),

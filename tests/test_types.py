@@ -1,11 +1,12 @@
 from contextlib import suppress
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.errors import SpanError
-from potluck.types import Span, even_spans, spans_of
+from potluck.types import Cuts, Span, even_spans, spans_of
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,74 @@ def test_even_spans_cover_all_layers_once(layers: int, data: st.DataObject) -> N
     spans = even_spans(layers, data.draw(st.integers(1, layers)))
     assert [layer for span in spans for layer in range(span.first, span.last + 1)] == list(range(layers))
     assert max(map(len, spans)) - min(map(len, spans)) <= 1
+
+
+@st.composite
+def random_cuts(draw: st.DrawFn, most: int = 30) -> Cuts:
+    layers = draw(st.integers(1, most))
+    inner = draw(st.sets(st.integers(1, layers)))
+    return Cuts(tuple(sorted({0, layers, *inner})), draw(st.frozensets(st.integers(1, layers), max_size=4)))
+
+
+def all_spans(layers: int) -> list[Span]:
+    return [Span(first, last) for first in range(layers) for last in range(first, layers)]
+
+
+@given(random_cuts())
+def test_a_span_lies_between_two_points_and_has_no_forbidden_length(cuts: Cuts) -> None:
+    for span in all_spans(cuts.layers):
+        ends = span.first in cuts.points and span.last + 1 in cuts.points
+        allowed = ends and (len(span) not in cuts.forbidden or len(span) == cuts.layers)
+        assert cuts.allows(span) == allowed == (span in cuts.spans())
+        if allowed:
+            assert cuts.check(span) is span
+
+
+@given(random_cuts(), st.data())
+def test_a_wrong_span_is_refused_with_the_nearest_right_ones(cuts: Cuts, data: st.DataObject) -> None:
+    wrong = data.draw(st.sampled_from(all_spans(cuts.layers)))
+    near = cuts.nearest(wrong)
+    assert 1 <= len(near) <= 2
+    away = {span: abs(span.first - wrong.first) + abs(span.last - wrong.last) for span in cuts.spans()}
+    assert sorted(map(away.__getitem__, near)) == sorted(away.values())[:2]
+    if not cuts.allows(wrong):
+        take = " or ".join(map(str, near))
+        with pytest.raises(SpanError, match=f"^Span {wrong} cannot be cut out of this model: take {take} instead.$"):
+            cuts.check(wrong)
+
+
+def test_the_nearest_spans_are_as_long_as_what_was_asked_for() -> None:
+    cuts = Cuts((0, 1, 3, 5, 8))
+    assert cuts.nearest(Span(2, 3)) == [Span(1, 2), Span(3, 4)]
+    assert cuts.nearest(Span(6, 7)) == [Span(3, 7), Span(5, 7)]
+    assert Cuts((0, 8)).nearest(Span(2, 3)) == [Span(0, 7)]
+    with pytest.raises(SpanError, match="Span 6-8 is outside the model: its layers are 0-7"):
+        cuts.check(Span(6, 8))
+
+
+@given(random_cuts(most=16), st.integers(-1, 18))
+def test_a_model_is_split_wherever_that_is_possible(cuts: Cuts, parts: int) -> None:
+    inner = [point for point in cuts.points if 0 < point < cuts.layers]
+    ways = [(0, *chosen, cuts.layers) for chosen in combinations(inner, parts - 1)] if parts > 0 else []
+    splits = [[Span(first, end - 1) for first, end in pairwise(way)] for way in ways]
+    right = [split for split in splits if all(map(cuts.allows, split))]
+    if not right:
+        with pytest.raises(SpanError, match=f"{cuts.layers} layers cannot be cut into {parts} spans"):
+            cuts.split(parts)
+        return
+
+    def squares(split: list[Span]) -> int:
+        return sum(len(span) ** 2 for span in split)
+
+    assert cuts.split(parts) in right
+    assert squares(cuts.split(parts)) == min(map(squares, right))
+
+
+@given(st.integers(1, 24), st.data())
+def test_what_may_be_cut_anywhere_is_split_evenly(layers: int, data: st.DataObject) -> None:
+    parts = data.draw(st.integers(1, layers))
+    assert Cuts.anywhere(layers).split(parts) == even_spans(layers, parts)
+    assert Cuts.anywhere(layers).spans() == all_spans(layers)
 
 
 @pytest.mark.parametrize("parts", [0, -1, 4])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from enum import StrEnum
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import inf
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -62,10 +64,6 @@ class EngineKind(StrEnum):
 
     LLAMACPP = "llamacpp"
     TRANSFORMERS = "transformers"
-
-
-CACHE_BYTES = {EngineKind.LLAMACPP: 34 / 32, EngineKind.TRANSFORMERS: 4.0}
-"""The bytes of one value in an engine's KV cache: q8_0 blocks, or at most float32."""
 
 
 class Quantize(StrEnum):
@@ -157,6 +155,73 @@ class Span(Struct, frozen=True, order=True):
 
     def __str__(self) -> str:
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+class Cuts(NamedTuple):
+    """The places where a model may be cut into spans.
+
+    points: 0, the layers at which spans may begin or before which they may end, and the number of all layers.
+    forbidden: the numbers of layers that no span may have, unless it is the whole model.
+    """
+
+    points: tuple[int, ...]
+    forbidden: frozenset[int] = frozenset()
+
+    @classmethod
+    def anywhere(cls, layers: int) -> Cuts:
+        """The cuts of a model that may be cut between any two layers."""
+        return cls(tuple(range(layers + 1)))
+
+    @property
+    def layers(self) -> int:
+        return self.points[-1]
+
+    def allows(self, span: Span) -> bool:
+        return span.first in self.points and span.last + 1 in self.points and self._may_have(len(span))
+
+    def _may_have(self, length: int) -> bool:
+        return length not in self.forbidden or length == self.layers
+
+    def check(self, span: Span) -> Span:
+        """This span. Raises SpanError, with the nearest right ones, when it cannot be cut out of the model."""
+        if not self.allows(span.within(self.layers)):
+            near = " or ".join(map(str, self.nearest(span)))
+            raise SpanError(f"Span {span} cannot be cut out of this model: take {near} instead.")
+        return span
+
+    def spans(self) -> list[Span]:
+        """All spans that can be cut out, in the order of their first and then of their last layers."""
+        pairs = combinations(self.points, 2)
+        return [Span(first, end - 1) for first, end in pairs if self._may_have(end - first)]
+
+    def nearest(self, span: Span) -> list[Span]:
+        """The one or two spans that can be cut out and differ least from this one, in their ends and then in length."""
+
+        def difference(one: Span) -> tuple[int, int]:
+            ends = abs(one.first - span.first) + abs(one.last - span.last)
+            return ends, abs(len(one) - len(span))
+
+        return sorted(sorted(self.spans(), key=difference)[:2])
+
+    def split(self, parts: int) -> list[Span]:
+        """Cut the model into `parts` spans that are as even as they can be. Raises SpanError when there are no such.
+
+        Of equally even ways, the one that is nearest to `even_spans` wins.
+        """
+        bounds = [self.layers * part // max(1, parts) for part in range(parts + 1)]
+        # By where they end, ways to cut off some spans: the squares of their lengths, how uneven they are, their cuts.
+        ways: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, (0,))}
+        for bound in bounds[1:]:
+            longer = [
+                (squares + (end - cuts[-1]) ** 2, away + abs(end - bound), (*cuts, end))
+                for squares, away, cuts in ways.values()
+                for end in self.points[bisect_right(self.points, cuts[-1]) :]
+                if self._may_have(end - cuts[-1])
+            ]
+            ways = {way[-1][-1]: way for way in sorted(longer, reverse=True)}
+        if parts < 1 or self.layers not in ways:
+            raise SpanError(f"{self.layers} layers cannot be cut into {parts} spans.")
+        return [Span(first, end - 1) for first, end in pairwise(ways[self.layers][-1])]
 
 
 def even_spans(layers: int, parts: int) -> list[Span]:

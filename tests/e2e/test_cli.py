@@ -65,7 +65,8 @@ def test_plan_tells_what_machines_would_give(tiny):
 def test_plan_tells_what_is_missing(tiny):
     told = potluck("plan", tiny, "8M")
     assert told.returncode == 0, told.stderr
-    assert re.search(r"\nNo machine can hold layers 0-5: the swarm needs 2\d\d MiB more memory\.\n$", told.stdout)
+    needs = r"the swarm needs 2\d\d MiB more memory, at least 2\d\d of them in one machine"
+    assert re.search(rf"\nNo machine can hold layers 0-5: {needs}\.\n$", told.stdout)
 
 
 def test_a_plan_for_what_is_no_machine(tiny):

@@ -89,6 +89,25 @@ def test_a_repository_that_the_hub_does_not_have(tmp_path, monkeypatch):
         assert "someone/else is not a path here, and the hub at" in complaint("serve", "someone/else", "--port", 0)
 
 
+def test_a_request_that_leaves_its_sampling_open_gets_the_models_own(tmp_path, client_of):
+    """With top_k = 1 every seed gives the same text, and with a temperature of 2 over all tokens none does."""
+    folder = write_tiny_hf(tmp_path / "sampled", layers=LAYERS)
+    write_tiny_tokenizer(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"temperature": 2.0, "top_k": 1}))
+    with LocalSwarm(folder, even_spans(LAYERS, 1), serve=LOCAL, join=ONE_THREAD) as swarm:
+        name = swarm.wait_covered()["model"]
+        client = client_of(swarm)
+
+        def text(seed: int, **extra: Any) -> str:
+            extra = {"extra_body": {"ignore_eos": True, **extra}}
+            return (
+                client.completions.create(model=name, prompt=PROMPT, max_tokens=24, seed=seed, **extra).choices[0].text
+            )
+
+        assert text(1) == text(2)
+        assert text(1, top_k=0) != text(2, top_k=0)
+
+
 # What is wrong is told before any node loads
 
 
@@ -138,6 +157,23 @@ def test_an_index_that_names_a_tensor_no_file_has(broken):
 def test_an_unknown_architecture(broken):
     change_config(broken, model_type="spoon", architectures=["SpoonForCausalLM"])
     assert "spoon" in complaint("serve", broken, "--port", 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "reason"),
+    [
+        ({"quantization_config": {"quant_method": "awq"}}, [], "the weights are already quantized (awq)"),
+        ({"quantization_config": {"quant_method": "fp8"}}, ["--engine", "transformers"], "already quantized (fp8)"),
+        ({"architectures": ["GPTJForCausalLM"], "model_type": "gptj"}, [], "they have no attention interface"),
+        ({"model_type": "stablelm"}, ["--engine", "transformers"], "they have no attention interface"),
+        ({"architectures": ["BloomForCausalLM"], "model_type": "bloom"}, [], "they have no attention interface"),
+        ({"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, [], "keep other state than keys and values"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["--context", 513], "use --context 512 or less"),
+    ],
+)
+def test_what_every_node_would_refuse(broken, settings, options, reason):
+    change_config(broken, **settings)
+    assert reason in complaint("serve", broken, "--port", 0, *options)
 
 
 def test_a_quantization_of_another_engine(broken):

@@ -19,7 +19,7 @@ def unknown(folder: Path, **metadata: int) -> Path:
 
 
 def test_an_architecture_that_cannot_be_cut_is_refused_with_the_reason(tmp_path: Path) -> None:
-    model = write_case(tmp_path / "windows.gguf", "gemma4", **{"attention.shared_kv_layers": 1})
+    model = write_case(tmp_path / "windows.gguf", "gemma4", {"attention.shared_kv_layers": 1})
     said = complaint("serve", model, "--port", 0)
     assert "gemma4 cannot be split: its layers need more than the row that the layer before gives them" in said
 

@@ -156,7 +156,7 @@ def test_what_programs_read(tiny_swarm, tiny):
     assert (alone["machines"], alone["missing"], alone["bottleneck"]) == ([], ["0-5"], None)
 
 
-GROUPS = [(), ("node",), ("key",), ("invite",)]
+GROUPS = [(), ("node",), ("key",), ("invite",), ("models",)]
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=str)

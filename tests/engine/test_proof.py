@@ -10,8 +10,7 @@ from kit.tiny_architectures import write_case, write_tiny
 from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine.proof import parts, pieces, prove
 from potluck.errors import EngineError
-from potluck.models.cutting import Cuts
-from potluck.types import Span
+from potluck.types import Cuts, Span
 
 
 def test_parts_are_as_long_as_the_memory_allows() -> None:

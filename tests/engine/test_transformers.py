@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,13 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from potluck.engine.base import Segment
 from potluck.engine.transformers import TransformersEngine, needed_tensors
+from potluck.engine.weights import RawWeights
 from potluck.errors import CapacityError, EngineError, SpanError
+from potluck.models.files import LocalSource
+from potluck.models.huggingface import read_manifest, span_tensors
+from potluck.models.sources import open_model
+from potluck.models.spanfile import write_span_file
+from potluck.models.spans import plan_raw_span
 from potluck.types import Capacity, Span
 
 LAYERS = 4
@@ -41,7 +47,9 @@ COMMON: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+OLD: dict[str, Any] = {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "vocab_size": VOCABULARY}
 GROUPED = COMMON | {"num_key_value_heads": 2}
+POSITIONS = {"wpe", "embed_positions"}
 WINDOWS = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
 GEMMA = GROUPED | {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 5, "layer_types": WINDOWS}
 
@@ -60,8 +68,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     # Their attention is more than the fused one computes: caps on scores, sinks.
     "gemma2": {"model_type": "gemma2", "attn_logit_softcapping": 5.0} | GEMMA,
     "gpt_oss": {"model_type": "gpt_oss", "num_local_experts": 4, "head_dim": 16, "sliding_window": 5} | GROUPED,
-    # Adds positions to the embeddings, before the first layer.
-    "gpt2": {"model_type": "gpt2", "n_embd": 32, "n_layer": LAYERS, "n_head": 4, "vocab_size": VOCABULARY},
+    # These add positions to the embeddings, before the first layer. The second also makes them wider.
+    "gpt2": {"model_type": "gpt2"} | OLD,
+    "opt": {"model_type": "opt", "word_embed_proj_dim": 16, "ffn_dim": 48, "do_layer_norm_before": False} | COMMON,
+    "gpt_bigcode": {"model_type": "gpt_bigcode", "n_positions": 320, "multi_query": True} | OLD,
 }
 
 CUTS = [
@@ -75,10 +85,11 @@ CUTS = [
 class Shards(Mapping[str, Any]):
     """The tensors in a directory's safetensors files, each read when it is asked for."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, only: Sequence[str] | None = None) -> None:
         files = [safe_open(file, framework="pt") for file in sorted(directory.glob("*.safetensors"))]
         self.shards = len(files)
-        self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        held = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        self._files = held if only is None else {name: held[name] for name in only}
         self.read: list[str] = []
 
     def __getitem__(self, name: str) -> Any:
@@ -104,8 +115,12 @@ class Checkpoint:
         return json.loads((self.directory / "config.json").read_text())
 
     def engine(self, span: Span, **options: Any) -> TransformersEngine:
+        """With the tensors that a node with this span is sent, and no others."""
         arguments = {"span": span, "capacity": CAPACITY, "threads": 1, "device": torch.device("cpu")} | options
-        return TransformersEngine(self.config, Shards(self.directory), **arguments)
+        manifest = read_manifest(LocalSource(self.directory), "tiny")
+        return TransformersEngine(
+            self.config, Shards(self.directory, [tensor.name for tensor in span_tensors(manifest, span)]), **arguments
+        )
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -341,11 +356,29 @@ def test_a_span_reads_only_what_it_needs(checkpoint: Checkpoint) -> None:
     shared = set.intersection(*map(set, needs.values()))
     assert {name for needed in needs.values() for name in needed} == set(names)
     weights = Shards(checkpoint.directory)
-    assert all(weights[name].numel() < VOCABULARY * 32 or "wpe" in name for name in shared)
+    assert all(weights[name].numel() < VOCABULARY * 32 or POSITIONS & {*name.split(".")} for name in shared)
     own = [set(needed) - shared for needed in needs.values()]
     ends = own[0] & own[3]
     assert own[1].isdisjoint(own[2])
     assert len(ends) == (1 if checkpoint.config.get("tie_word_embeddings") else 0)
+
+
+def test_the_text_part_of_a_model_that_sees_is_a_model(tmp_path: Path) -> None:
+    """As transformers saves it, through the files that nodes make, against the whole model given text alone."""
+    seen = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = seen | {"image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"}
+    config = CONFIG_MAPPING["gemma3"](text_config=GEMMA, vision_config=vision, mm_tokens_per_image=4)
+    checkpoint = make_checkpoint(config.to_dict(), tmp_path)
+    manifest, sequence = open_model(tmp_path), tokens(0, 12)
+    assert manifest.architecture == "gemma3_text"
+    chain = []
+    for span in CUTS[1]:
+        path = tmp_path / f"{span}.gguf"
+        write_span_file(path, *plan_raw_span(manifest, span), LocalSource(tmp_path), lambda _: None)
+        arguments = {"span": span, "capacity": CAPACITY, "threads": 1, "device": torch.device("cpu")}
+        chain.append(TransformersEngine(manifest.metadata["config"], RawWeights(path), **arguments))
+    [logits] = step(chain, [(0, sequence)])
+    np.testing.assert_allclose(logits, checkpoint.logits(sequence), atol=TOLERANCE, rtol=0)
 
 
 def test_a_tied_head_is_the_embedding(tied: Checkpoint) -> None:
@@ -392,8 +425,11 @@ def test_models_that_cannot_run_are_refused(llama: Checkpoint, sentence: str) ->
 def test_layers_that_keep_another_state_are_refused(tmp_path: Path) -> None:
     """Half of this family's layers have linear attention, whose state no cache of keys and values holds."""
     checkpoint = make_checkpoint(GROUPED | {"model_type": "minimax", "num_local_experts": 4}, tmp_path)
+    engine = TransformersEngine(
+        checkpoint.config, Shards(checkpoint.directory), span=Span(0, 3), capacity=CAPACITY, threads=1
+    )
     with pytest.raises(EngineError, match="not all its layers keep keys and values"):
-        checkpoint.engine(Span(0, 3)).forward([Segment(0, 0, tokens(0, 4), 3)])
+        engine.forward([Segment(0, 0, tokens(0, 4), 3)])
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,10 @@ SHARED: Script = [
     Compact(),
     [Part(2, 45, 48), Part(3, 68, 69)],
 ]
-MEMORY: Script = [Forget(1, 120), [Part(1, 120, 160)], *single(1, 160, 165), Move(3, 4), *single(4, 69, 75)]
-"""Only for models whose sessions can forget a part and be moved."""
+FORGETTING: Script = [Forget(1, 120), [Part(1, 120, 160)], *single(1, 160, 165)]
+"""To follow PROMPT_AND_TOKENS, before the sessions are laid together: then windows keep only what they still see."""
+MOVING: Script = [Move(3, 4), *single(4, 69, 75)]
+"""To follow SHARED."""
 
 
 def rows_of(script: Script) -> int:

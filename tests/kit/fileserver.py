@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 _TICK_S = 0.02
 
@@ -75,31 +76,38 @@ class FileServer:
         return Handler
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        path = request.path.partition("?")[0]
+        path = unquote(request.path.partition("?")[0])
         self.shown.append(request.headers["Authorization"] or "")
         if self.ticket and self.shown[-1] != f"Bearer {self.ticket}":
-            return _reply(request, 401, b"")
+            return reply(request, 401, b"")
         if self.elsewhere and path.startswith("/files/"):
-            return _reply(request, 307, b"", Location=f"{self.elsewhere}{path}")
+            return reply(request, 307, b"", Location=f"{self.elsewhere}{path}")
         if path == "/manifest":
-            return _reply(request, 200, self.manifest)
+            return reply(request, 200, self.manifest)
         if path.startswith("/api/models/someone/tiny/revision/"):
-            files = [{"rfilename": each.name, "size": each.stat().st_size} for each in self.folder.iterdir()]
-            return _reply(request, 200, json.dumps({"sha": self.revision, "siblings": files}).encode())
+            return reply(request, 200, self.listing())
         if path == "/tensors":
-            return _reply(request, 200, json.dumps(list(self.tensors)).encode())
+            return reply(request, 200, json.dumps(list(self.tensors)).encode())
         name = path.removeprefix("/tensors/")
         if name != path:
             self.tokens.add(request.headers["Authorization"])
             if name in self.tensors and not self.busy:
                 return self._part(request, name, self.tensors[name])
-        match = re.fullmatch(rf"/(?:files|someone/tiny/resolve/{self.revision})/([^/]+)", path)
+        match = re.fullmatch(rf"/files/([^/]+)|/someone/tiny/resolve/{self.revision}/(.+)", path)
         if self.busy:
             self.busy -= 1
-            return _reply(request, 503, b"")
-        if match is None or not (self.folder / match[1]).is_file():
-            return _reply(request, 404, b"")
-        return self._part(request, match[1], (self.folder / match[1]).read_bytes())
+            return reply(request, 503, b"")
+        name = "" if match is None else match[1] or match[2]
+        if not (self.folder / name).is_file():
+            return reply(request, 404, b"")
+        return self._part(request, name, (self.folder / name).read_bytes())
+
+    def listing(self) -> bytes:
+        """The hub's list of the files in a repository."""
+        files = [each for each in sorted(self.folder.rglob("*")) if each.is_file()]
+        names = [each.relative_to(self.folder).as_posix() for each in files]
+        siblings = [{"rfilename": name, "size": each.stat().st_size} for name, each in zip(names, files, strict=True)]
+        return json.dumps({"sha": self.revision, "siblings": siblings}).encode()
 
     def _part(self, request: BaseHTTPRequestHandler, name: str, content: bytes) -> None:
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["Range"] or "")
@@ -131,7 +139,7 @@ class FileServer:
                 self._ended.wait(0 if self.pace is None else _TICK_S)
 
 
-def _reply(request: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
+def reply(request: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
     request.send_response(status)
     for name, value in headers.items():
         request.send_header(name, value)

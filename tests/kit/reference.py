@@ -68,11 +68,14 @@ def _make(name: str, settings: Mapping[str, Any], folder: Path) -> None:
     import transformers
 
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        hidden_size=128, num_attention_heads=4, num_hidden_layers=LAYERS, intermediate_size=192,
-        vocab_size=VOCABULARY, max_position_embeddings=512, initializer_range=0.12, **settings,
-    )  # fmt: skip
-    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    usual: dict[str, Any] = {
+        "hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": LAYERS, "intermediate_size": 192,
+        "vocab_size": VOCABULARY, "max_position_embeddings": 512, "initializer_range": 0.12,
+    }  # fmt: skip
+    config = getattr(transformers, f"{name}TextConfig" if name == "Gemma3" else f"{name}Config")(
+        **{**usual, **settings}
+    )
+    model = getattr(transformers, f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:  # norms of 1 and biases of 0 would hide that one is lost

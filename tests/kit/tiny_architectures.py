@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import llama_cpp.llama_cpp as c
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.quants import quantize
 
+from kit.tiny_gguf import CHAT_TEMPLATE, Tokenizer, add_tokenizer, bpe_tokens
 from potluck.engine import ggml
 from potluck.engine.llamacpp import start_library
 
@@ -34,7 +37,7 @@ _ABOUT_ONE = (
     "rope_factors_long.weight",
     "rope_factors_short.weight",
 )
-_FLOATS = ("gate_inp", "position_embd", "ssm_", "shortconv.conv", "indexer.proj", "norm", "altup", "attn_rel_b")
+_FLOATS = ("gate_inp", "position_embd", "ssm_conv1d", "shortconv.conv", "indexer.proj", "norm", "altup", "attn_rel_b")
 """Parts of the names of matrices that llama.cpp never quantizes."""
 _BLOCK = 32
 
@@ -64,6 +67,7 @@ _COMMON: dict[str, Any] = {
     "embedding_scale": 3.0,
     "logit_scale": 0.5,
     "residual_scale": 0.3,
+    "rope.scaling.original_context_length": 256,
     "use_parallel_residual": True,
 }
 """What only some architectures read. The windows are shorter than the prompts of the tests."""
@@ -163,7 +167,12 @@ CASES: dict[str, dict[str, Any]] = {
     "jamba": _EXPERTS
     | _SQUARE
     | _STATE
-    | {"ssm.inner_size": 256, "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
+    | {
+        "ssm.inner_size": 256,
+        "ssm.time_step_rank": 32,
+        "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0],
+        "shortconv.l_cache": 3,
+    },
     "granitehybrid": _STATE | {"attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
     "plamo2": _STATE
     | {"ssm.group_count": 0, "attention.head_count_kv": [0, 2, 0, 2, 0, 0, 2, 0], "shortconv.l_cache": 3},
@@ -200,14 +209,37 @@ CASES: dict[str, dict[str, Any]] = {
 """The metadata of a tiny model of each architecture that is proved, beside BASE and _COMMON."""
 
 
-def write_case(path: Path, architecture: str, *, beyond: int = 0, **metadata: Any) -> Path:
-    """A tiny model of an architecture of CASES. beyond: the layers after its last one, which predict more tokens."""
-    return write_tiny(path, architecture, _COMMON | CASES[architecture] | metadata, beyond=beyond)
+def write_case(
+    path: Path,
+    architecture: str,
+    metadata: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    beyond: int = 0,
+    tokenizer: Tokenizer = "no_vocab",
+) -> Path:
+    """A tiny model of an architecture of CASES. metadata: what differs from them.
+
+    beyond: the number of layers after its last one, which predict more tokens.
+    """
+    entries = _COMMON | CASES[architecture] | dict(metadata)
+    return write_tiny(path, architecture, entries, beyond=beyond, tokenizer=tokenizer)
 
 
-def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyond: int = 0, seed: int = 0) -> Path:
-    """A random model at `path`. metadata: beside BASE, by keys without the architecture; None leaves one out."""
-    entries = {key: value for key, value in (BASE | metadata).items() if value is not None}
+def write_tiny(
+    path: Path,
+    architecture: str,
+    metadata: dict[str, Any],
+    *,
+    beyond: int = 0,
+    tokenizer: Tokenizer = "no_vocab",
+    seed: int = 0,
+) -> Path:
+    """A random model at `path`. metadata: beside BASE, by keys without the architecture; None leaves one out.
+
+    With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`.
+    """
+    rows = {"vocab_size": len(bpe_tokens())} if tokenizer == "bpe" else {}
+    entries = {key: value for key, value in (BASE | metadata | rows).items() if value is not None}
     header = path.with_suffix(".header")
     _writer(header, architecture, entries).close()
     tensors = _tensors(header, seed)
@@ -218,7 +250,7 @@ def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyon
         last = {name: values for name, values in tensors.items() if name.startswith(f"blk.{layers - 1}.")}
         for layer in range(layers, layers + beyond):
             tensors |= {name.replace(f".{layers - 1}.", f".{layer}.", 1): values for name, values in last.items()}
-    writer = _writer(path, architecture, entries, tensors)
+    writer = _writer(path, architecture, entries, tensors, tokenizer)
     for name, values in tensors.items():
         writer.write_tensor_data(_stored(name, values))
     writer.close()
@@ -226,11 +258,15 @@ def write_tiny(path: Path, architecture: str, metadata: dict[str, Any], *, beyon
 
 
 def _writer(
-    path: Path, architecture: str, entries: dict[str, Any], tensors: dict[str, Array] | None = None
+    path: Path,
+    architecture: str,
+    entries: dict[str, Any],
+    tensors: dict[str, Array] | None = None,
+    tokenizer: Tokenizer = "no_vocab",
 ) -> GGUFWriter:
     writer = GGUFWriter(path, architecture)
     writer.add_name(path.stem)
-    writer.add_string("tokenizer.ggml.model", "no_vocab")
+    add_tokenizer(writer, tokenizer, entries["vocab_size"], CHAT_TEMPLATE)
     for key, value in entries.items():
         writer.add_key_value(key if "xielu" in key else f"{architecture}.{key}", value, *_kinds(value))
     for name, values in (tensors or {}).items():

@@ -53,20 +53,25 @@ def write_tiny_gguf(
     template: str = CHAT_TEMPLATE,
     dtype: GGMLQuantizationType = GGMLQuantizationType.F16,
     seed: int = 0,
+    tensors_a_part: int = 0,
+    empty_first: bool = False,
 ) -> Path:
     """A random model of this geometry at `path`; its matrices are of `dtype`.
+
+    tensors_a_part: splits it into files with so many tensors each; returned is the first one, which holds none if it
+    is `empty_first`.
 
     kv_heads, tied: for "llama" only. parallel_residual: for "gptneox" only.
     With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`, whatever `vocabulary` says; template: its chats'.
     """
-    writer = GGUFWriter(path, architecture)
+    writer = GGUFWriter(path, architecture, split_max_tensors=tensors_a_part, small_first_shard=empty_first)
     writer.add_name(path.stem)
     writer.add_block_count(layers)
     writer.add_context_length(context)
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(heads)
-    rows = _add_tokenizer(writer, tokenizer, vocabulary, template)
+    rows = add_tokenizer(writer, tokenizer, vocabulary, template)
     writer.add_vocab_size(rows)
     random = np.random.default_rng(seed)
     if architecture == "gptneox":
@@ -85,10 +90,10 @@ def write_tiny_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if tensors_a_part else path
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str) -> int:
+def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str) -> int:
     """Returns the number of tokens."""
     if tokenizer == "no_vocab":
         writer.add_tokenizer_model("no_vocab")

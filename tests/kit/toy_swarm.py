@@ -69,6 +69,7 @@ class Letters:
     stop_ids = frozenset({END})
     bos = eos = ""
     chat_template = None
+    tool_template = None
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return [LETTERS.index(letter) for letter in text]

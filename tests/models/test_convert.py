@@ -7,11 +7,11 @@ import pytest
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
-from kit.tiny_hf import write_tiny_hf
+from kit.tiny_hf import write_safetensors, write_tiny_hf
 from potluck.errors import ModelError, SpanError
 from potluck.models.arrays import read_array, to_float32
 from potluck.models.convert import QUANTIZE
-from potluck.models.families import rope_factors
+from potluck.models.rope import rope_factors
 from potluck.models.sources import LocalSource, open_model
 from potluck.models.spanfile import download_size, write_span_file
 from potluck.models.spans import plan_span, span_file_name
@@ -142,7 +142,7 @@ def test_llama_3_rope_factors_keep_short_waves_and_stretch_long_ones(tmp_path):
     }  # fmt: skip
     model = write_tiny_hf(tmp_path / "llama", "llama", rope_theta=10000.0, rope_scaling=scaling)
     config = json.loads((model / "config.json").read_text())
-    factors = rope_factors("config.json", config)
+    factors = rope_factors("config.json", config, 32)
     assert factors is not None
     assert factors.shape == (16,)
     assert factors[0] == 1
@@ -151,6 +151,71 @@ def test_llama_3_rope_factors_keep_short_waves_and_stretch_long_ones(tmp_path):
     assert ((factors > 1) & (factors < 8)).any()
     for span in (Span(0, 0), Span(1, 2)):
         assert np.array_equal(values(convert(model, span), "rope_freqs.weight"), factors)
+
+
+def save_model(folder, config, tensors):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    write_safetensors(folder / "model.safetensors", tensors)
+    return folder
+
+
+def test_norms_of_gemma_are_shifted_in_float32_from_bfloat16(tmp_path):
+    shapes = {
+        "self_attn.q_proj": (64, 64), "self_attn.k_proj": (64, 64), "self_attn.v_proj": (64, 64),
+        "self_attn.o_proj": (64, 64), "mlp.gate_proj": (96, 64), "mlp.up_proj": (96, 64), "mlp.down_proj": (64, 96),
+        "input_layernorm": (64,), "post_attention_layernorm": (64,), "pre_feedforward_layernorm": (64,),
+        "post_feedforward_layernorm": (64,),
+    }  # fmt: skip
+    tensors = {f"model.layers.0.{name}.weight": np.zeros(shape, np.uint16) for name, shape in shapes.items()}
+    quarter = np.full(64, 0x3E80, np.uint16)  # 0.25
+    tensors |= {"model.embed_tokens.weight": np.zeros((100, 64), np.uint16), "model.norm.weight": quarter}
+    config = {
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_size": 64, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "query_pre_attn_scalar": 32,
+        "vocab_size": 100, "intermediate_size": 96, "max_position_embeddings": 64, "sliding_window": 16,
+        "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-6,
+    }  # fmt: skip
+    reader = convert(save_model(tmp_path / "gemma", config, tensors), Span(0, 0))
+    assert (values(reader, "output_norm.weight") == 1.25).all()
+    assert (values(reader, "blk.0.attn_norm.weight") == 1).all()
+    assert (values(reader, "token_embd.weight") == 0).all()
+
+
+EXPERTS = {
+    "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": 64, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 100, "intermediate_size": 96,
+    "moe_intermediate_size": 32, "num_experts": 3, "num_experts_per_tok": 2, "norm_topk_prob": True,
+    "max_position_embeddings": 64, "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def with_experts(folder, experts, **config):
+    shapes = {
+        "self_attn.q_proj": (64, 64), "self_attn.k_proj": (32, 64), "self_attn.v_proj": (32, 64),
+        "self_attn.o_proj": (64, 64), "mlp.gate": (3, 64), "input_layernorm": (64,), "post_attention_layernorm": (64,),
+        "self_attn.q_norm": (32,), "self_attn.k_norm": (32,),
+    }  # fmt: skip
+    tensors = {f"model.layers.0.{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    for number, value in experts.items():
+        for name, shape in {"gate_proj": (32, 64), "up_proj": (32, 64), "down_proj": (64, 32)}.items():
+            tensors[f"model.layers.0.mlp.experts.{number}.{name}.weight"] = np.full(shape, value, np.float32)
+    tensors |= {"model.embed_tokens.weight": np.ones((100, 64), np.float32), "model.norm.weight": np.ones(64, "f4")}
+    return save_model(folder, EXPERTS | config, tensors)
+
+
+def test_experts_become_one_tensor_in_the_order_of_their_numbers(tmp_path):
+    reader = convert(with_experts(tmp_path / "a", {2: 3, 0: 1, 1: 2}), Span(0, 0))
+    up = values(reader, "blk.0.ffn_up_exps.weight")
+    assert up.shape == (3, 32, 64)
+    assert up[:, 0, 0].tolist() == [1, 2, 3]
+    assert types(reader)["blk.0.ffn_gate_inp.weight"] == "F32"
+
+
+@pytest.mark.parametrize("experts", [{0: 1, 2: 1}, {0: 1, 1: 1}, {0: 1, 1: 1, 2: 1, 3: 1}])
+def test_experts_that_config_json_does_not_count_are_refused(tmp_path, experts):
+    with pytest.raises(ModelError, match=r"lacks part [12] of the tensor|has parts of .* that do not fit"):
+        plan_span(open_model(with_experts(tmp_path / "moe", experts)), Span(0, 0))
 
 
 def test_a_missing_tensor_is_named(tmp_path):
@@ -167,7 +232,9 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(tmp_path):
     model = write_tiny_hf(tmp_path / "llama", "llama")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"vocab_size": 999}))
-    with pytest.raises(ModelError, match=r"llama/config\.json says 999 tokens, but the embedding has 320 rows"):
+    with pytest.raises(
+        ModelError, match=r"llama/config\.json says 999 tokens, but model\.embed_tokens\.weight has 320 rows"
+    ):
         plan_span(open_model(model), Span(0, 0))
     (model / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}))
     with pytest.raises(ModelError, match=r"q_proj\.weight in model-0000\d-of-00003\.safetensors has 64 rows, which do"):

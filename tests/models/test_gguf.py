@@ -1,6 +1,7 @@
 """GGUF models: reading them, refusing what is none, and cutting spans out of them."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,10 +108,10 @@ def test_a_tied_embedding_is_at_both_ends(tmp_path):
     assert list(middle["token_embd.weight"].shape) == [64, 2]
 
 
-def test_arrays_with_one_entry_a_layer_are_cut_too(tmp_path):
-    path = tmp_path / "tiny.gguf"
+def write_heads(path: Path, layers: int) -> Path:
+    """A model with heads for three layers."""
     writer = GGUFWriter(path, "llama")
-    writer.add_block_count(3)
+    writer.add_block_count(layers)
     writer.add_context_length(64)
     writer.add_embedding_length(32)
     writer.add_head_count(4)
@@ -122,6 +123,16 @@ def test_arrays_with_one_entry_a_layer_are_cut_too(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+def test_a_model_with_heads_for_too_few_layers_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"gives 3 numbers as its llama\.attention\.head_count_kv"):
+        open_model(write_heads(tmp_path / "tiny.gguf", layers=4))
+
+
+def test_arrays_with_one_entry_a_layer_are_cut_too(tmp_path):
+    path = write_heads(tmp_path / "tiny.gguf", layers=3)
     cut = write_span(path, Span(1, 2), tmp_path / "span.gguf")
     assert cut.fields["llama.attention.head_count_kv"].contents() == [2, 4]
     assert cut.fields["llama.rope.sections"].contents() == [1, 2]

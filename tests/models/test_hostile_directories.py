@@ -20,8 +20,9 @@ from potluck.errors import ModelError
 from potluck.models.files import LocalSource
 from potluck.models.pickled import read_checkpoint
 from potluck.models.safetensors import read_safetensors
+from potluck.models.sizes import part_sizes
 from potluck.models.sources import open_model
-from potluck.models.spans import engines_for, part_sizes
+from potluck.models.spans import engines_for
 from potluck.types import Quantize
 
 DEEP = b'{"a":' * 20_000 + b"1" + b"}" * 20_000

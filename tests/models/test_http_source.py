@@ -74,8 +74,22 @@ def test_a_redirect_to_nowhere_is_refused(source_of, location):
         source_of(Reply(b"", 307, {"Location": location})).manifest()
 
 
-def test_a_hub_whose_revision_is_a_path_is_refused():
-    listing = b'{"sha": "../../../etc", "siblings": []}'
+@pytest.mark.parametrize(
+    ("commit", "siblings"),
+    [
+        ("../../../etc", b"[]"),
+        ("7" * 40, b"{}7"),
+        ("7" * 40, b'[{"rfilename": 7, "size": 7}]'),
+        ("7" * 40, b'[{"rfilename": ["a"], "size": 7}]'),
+        ("7" * 40, b'[{"rfilename": "a.gguf", "size": Infinity}]'),
+        ("7" * 40, b'[{"rfilename": "a.gguf", "size": -1}]'),
+        ("7" * 40, b'[{"rfilename": "a.gguf", "size": null}]'),
+        ("7" * 40, b'[{"rfilename": "a.gguf"}]'),
+        ("7" * 40, b'[["a.gguf", 7]]'),
+    ],
+)
+def test_a_hub_whose_list_is_none_is_refused(commit, siblings):
+    listing = b'{"sha": "%s", "siblings": %s}' % (commit.encode(), siblings)
     with Hostile("", lambda *_: Reply(listing)).running() as url, pytest.raises(ModelError, match="gives no list"):
         HubSource("someone/tiny", endpoint=url)
 

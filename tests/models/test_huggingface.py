@@ -41,6 +41,13 @@ def test_the_manifest_says_what_the_model_is(model):
     assert decode(manifest.encode()) == manifest
 
 
+def test_keys_of_several_parts_and_values_may_have_sizes_of_their_own(model):
+    usual = open_model(model).kv_width
+    change_json(model / "config.json", qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=96)
+    heads = json.loads((model / "config.json").read_text())["num_key_value_heads"]
+    assert usual != open_model(model).kv_width == heads * (128 + 64 + 96)
+
+
 def test_shards_do_not_change_the_digest_but_weights_do(tmp_path):
     three = open_model(write_tiny_hf(tmp_path / "three", shards=3))
     one = open_model(write_tiny_hf(tmp_path / "one", shards=1))
@@ -68,8 +75,8 @@ def test_a_span_needs_its_layers_and_the_ends_at_the_ends(model):
         assert {tensor.layer for tensor in tensors} - {None} == set(range(span.first, span.last + 1))
         return {tensor.name for tensor in tensors if tensor.layer is None}
 
-    assert outside(Span(0, 1)) == {"model.embed_tokens.weight"}
-    assert outside(Span(1, 2)) == set()
+    assert outside(Span(0, 1)) == {"model.embed_tokens.weight", "model.norm.weight"}
+    assert outside(Span(1, 2)) == {"model.norm.weight"}
     assert outside(Span(3, 3)) == {"model.norm.weight", "lm_head.weight"}
     assert len(span_tensors(manifest, Span(0, 3))) == len(manifest.tensors)
 
@@ -80,7 +87,7 @@ def test_a_tied_embedding_is_needed_at_both_ends(tmp_path):
         "model.norm.weight",
         "model.embed_tokens.weight",
     }
-    assert not [t for t in span_tensors(manifest, Span(1, 1)) if t.layer is None]
+    assert [t.name for t in span_tensors(manifest, Span(1, 1)) if t.layer is None] == ["model.norm.weight"]
 
 
 def test_layers_beyond_the_last_are_left_out(model):
@@ -114,6 +121,7 @@ def test_buffers_of_old_checkpoints_are_left_out(tmp_path):
     folder = write_tiny_hf(tmp_path / "neox", "gpt_neox", layers=1)
     old = {
         "gpt_neox.layers.0.attention.bias": np.ones((1, 1, 8, 8), np.bool_),
+        "gpt_neox.layers.0.attn.bias": np.ones((1, 1, 8, 8), np.float32),
         "gpt_neox.layers.0.attention.masked_bias": np.full((), -1e9, np.float32),
         "gpt_neox.layers.0.attention.rotary_emb.inv_freq": np.ones(4, np.float32),
     }
@@ -194,6 +202,18 @@ def test_a_directory_with_as_many_tensors_as_there_can_be_is_read_and_one_with_m
             assert len(open_model(model).tensors) == count
 
 
+def test_a_whole_file_wins_over_an_index_whose_parts_are_missing(tmp_path):
+    """Somebody merged the parts, or left them out of a download, and the index stayed."""
+    folder, other = write_tiny_hf(tmp_path / "a", shards=1), write_tiny_hf(tmp_path / "b", shards=3)
+    (folder / INDEX).write_bytes((other / INDEX).read_bytes())
+    assert open_model(folder).files == {"model.safetensors"}
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model-00001-of-00003\.safetensors is missing, but model\.safetensors"):
+        open_model(folder)
+    (other / "model.safetensors").write_bytes(b"")
+    assert len(open_model(other).files) == 3
+
+
 def test_an_index_without_a_map_is_refused(model):
     (model / INDEX).write_text('{"metadata": {}}')
     with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json has no weight_map"):
@@ -233,7 +253,6 @@ def test_any_other_causal_model_is_left_to_the_transformers_engine(model):
         ({"rope_parameters": {"rope_type": "longrope"}}, "the rope type longrope"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0, "attention_factor": 1.0}}, "a rope attention factor"),
         ({"partial_rotary_factor": 0.5}, "a partial rotary embedding"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "already quantized"),
     ],
 )
 def test_what_llama_cpp_cannot_do_is_left_to_the_transformers_engine(model, changes, reason):

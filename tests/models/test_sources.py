@@ -83,9 +83,11 @@ def test_a_node_fetches_its_own_layers_and_no_more(model, server, coordinator, t
 @pytest.mark.parametrize("model", ["huggingface"], indirect=True)
 def test_the_transformers_engine_fetches_no_more_either(model, server, coordinator):
     manifest = coordinator.manifest()
-    for tensor in span_tensors(manifest, Span(20, 23)):
+    needed = span_tensors(manifest, Span(20, 23))
+    for tensor in needed:
         assert np.array_equal(read_array(tensor, coordinator), read_array(tensor, LocalSource(model)))
-    assert server.sent == sum(manifest.layer_bytes()[20:24])
+    layers = sum(manifest.layer_bytes()[20:24])
+    assert layers < server.sent == sum(tensor.nbytes for tensor in needed) < 1.01 * layers  # a norm is beside them
 
 
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(model, server, coordinator, tmp_path):

@@ -8,12 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kit.tiny_architectures import write_tiny
 from kit.tiny_gguf import write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf
+from potluck.coordinator.model_choice import footprint as footprint_of
 from potluck.errors import EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
+from potluck.models.sizes import part_sizes
 from potluck.models.sources import open_model
-from potluck.models.spans import part_sizes
 from potluck.node import loading
 from potluck.node.progress import Phase
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span
@@ -101,10 +103,55 @@ def test_a_span_that_no_layout_can_run_is_an_error(model, monkeypatch):
 def test_the_cache_is_as_large_as_the_memory_allows_up_to_eight_full_sessions(model):
     manifest = open_model(model)
     assert loading.plan_capacity(manifest, welcome(manifest), GIB).positions == 8 * 128
-    cell = 2 * manifest.kv_width * 34 / 32
+    cell = 2 * manifest.kv_width * 34 / 32 + loading._ABOUT_A_POSITION
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE).of(Span(1, 2))
     tight = int(loading._OVERHEAD_BYTES + sizes + 300 * cell) + 1
     assert loading.plan_capacity(manifest, welcome(manifest), tight) == Capacity(64, 300, 64)
+
+
+STATES = {
+    "ssm.conv_kernel": 4,
+    "ssm.inner_size": 128,
+    "ssm.state_size": 16,
+    "ssm.time_step_rank": 4,
+    "ssm.group_count": 2,
+    "attention.head_count_kv": [0, 2] * 4,
+}
+
+
+def test_a_span_with_states_takes_as_many_sessions_as_their_states_fit(tmp_path):
+    manifest = open_model(write_tiny(tmp_path / "tiny.gguf", "granitehybrid", STATES))
+    span = Span(2, 3)  # its first layer keeps a state, its last one cells
+    terms = msgspec.structs.replace(welcome(manifest), span=span)
+    cell, state = 2 * 2 * 34, 4 * (3 * (128 + 2 * 2 * 16) + 128 * 16)
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE)
+    base = loading._OVERHEAD_BYTES + sizes.of(span)
+    session = 128 * (cell + loading._ABOUT_A_POSITION) + state
+    assert loading.plan_capacity(manifest, terms, GIB) == Capacity(64, 8 * 128, 64)
+    assert loading.plan_capacity(manifest, terms, base + 3 * session) == Capacity(3, 3 * 128, 64)
+    assert loading.plan_capacity(manifest, terms, base + 8 * session + 2 * state) == Capacity(10, 8 * 128, 64)
+    assert loading.needs(manifest, terms, base + 3 * session).memory == base + 3 * (128 * cell + state)
+    with pytest.raises(EngineError, match="MiB of memory"):
+        loading.plan_capacity(manifest, terms, base + sizes.staged - 1)
+
+
+def test_a_span_needs_room_for_its_largest_tensor_while_it_is_loaded(model):
+    manifest = open_model(model)
+    terms = msgspec.structs.replace(welcome(manifest), context=1)
+    sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.NONE)
+    least = loading._OVERHEAD_BYTES + sizes.of(Span(1, 2)) + sizes.staged
+    assert loading.plan_capacity(manifest, terms, least).positions == 8
+    with pytest.raises(EngineError, match="MiB of memory"):
+        loading.plan_capacity(manifest, terms, least - 1)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("span", ["0-1", "1-2", "2-3", "0-3"])
+def test_a_node_needs_no_more_than_the_plan_says(tmp_path, span, tied):
+    manifest = open_model(write_tiny_gguf(tmp_path / "tiny.gguf", "llama", layers=4, tied=tied))
+    terms = msgspec.structs.replace(welcome(manifest), span=Span.parse(span), context=512)
+    needed = footprint_of(manifest, EngineKind.LLAMACPP, Quantize.NONE, 512).of(terms.span)
+    assert loading.plan_capacity(manifest, terms, needed).positions >= 512
 
 
 def test_a_span_that_does_not_fit_says_what_it_needs(model):

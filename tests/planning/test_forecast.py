@@ -3,7 +3,7 @@ import pytest
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.forecast import Forecast, forecast, sentences
 from potluck.planning.machine import Machine, Placed
-from potluck.types import Span
+from potluck.types import Cuts, Span
 
 FOOTPRINT = Footprint((100,) * 4, entry=50, head=200)
 
@@ -31,8 +31,19 @@ def test_missing_layers_are_named() -> None:
     told = forecast(FOOTPRINT, [placed("a", "1", 600.0)])
     assert told == Forecast(0.0, 0.0, None, [Span(0, 0), Span(2, 3)])
     assert sentences(FOOTPRINT, told) == [
-        "No machine can hold layers 0, 2-3: the swarm needs 512 MiB more memory.",
+        "No machine can hold layers 0, 2-3: the swarm needs 513 MiB more memory, at least 257 of them in one machine.",
     ]
+
+
+def test_the_smallest_part_of_what_is_missing_needs_one_machine() -> None:
+    """Many small machines do not help if a model can be cut at few places."""
+    footprint = Footprint((100 << 20,) * 8, entry=0, head=0, cut=Cuts((0, 4, 6, 8)))
+    ends = [Placed(Machine(span, 1 << 40, 1.0), Span.parse(span)) for span in ("0-3", "6-7")]
+    for there, words in (([], "0-7: the swarm needs 1,056 MiB"), (ends[:1], "4-7: the swarm needs 656 MiB")):
+        [sentence] = sentences(footprint, forecast(footprint, there))
+        assert sentence == f"No machine can hold layers {words} more memory, at least 456 of them in one machine."
+    [sentence] = sentences(footprint, forecast(footprint, ends[1:]))
+    assert sentence.endswith("at least 456 of them in one machine.")
 
 
 def test_a_forecast_in_words() -> None:

@@ -24,11 +24,12 @@ def optimum(footprint: Footprint, machines: list[Machine]) -> tuple[int, float]:
     return int((rates > 0).sum(axis=1).max()), float(rates.min(axis=1).max())
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["anywhere", "at some layers"])
 @pytest.mark.parametrize("part", range(6))
-def test_plans_are_within_5_percent_of_the_optimum(part: int) -> None:
+def test_plans_are_within_5_percent_of_the_optimum(part: int, cut: bool) -> None:
     complete = 0
     for seed in range(part, SWARMS, 6):
-        footprint, machines = small_swarm(seed)
+        footprint, machines = small_swarm(seed, cut)
         covered, bottleneck = optimum(footprint, machines)
         rates = planned(footprint, machines)
         assert sum(rate > 0 for rate in rates) == covered, seed

@@ -9,25 +9,42 @@ import pytest
 
 from kit.random_swarms import planned, random_machine, small_swarm
 from potluck.planning.cost import Footprint
-from potluck.planning.machine import Machine
+from potluck.planning.machine import Machine, Placed
 from potluck.planning.options import Options
+from potluck.planning.placement import best_span, layer_rates
 from potluck.planning.plan import place
-from potluck.types import Span
+from potluck.types import Cuts, Span
 
 
 def test_options_have_the_memory_and_the_work_that_the_footprint_gives_them() -> None:
-    for seed in range(20):
-        footprint, machines = small_swarm(seed)
-        options = Options(footprint)
-        for number in range(len(options.first)):
-            span = options.span(number)
-            assert options.number(span) == number
+    for seed in range(40):
+        footprint, machines = small_swarm(seed, cut=seed % 2 > 0)
+        options, spans = Options(footprint), footprint.cuts.spans()
+        assert [options.span(number) for number in range(len(options.first))] == spans
+        assert options.numbers(spans[::-1]).tolist() == [*range(len(spans))][::-1]
+        for number, span in enumerate(spans):
             assert (options.memory[number], options.work[number]) == (footprint.of(span), footprint.work(span))
             assert options.rates(machines[0], np.array([number])) == machines[0].rate(footprint, span)
 
 
+def test_a_span_that_cannot_be_cut_out_is_no_option() -> None:
+    options = Options(Footprint((100,) * 4, 0, 0, cut=Cuts((0, 2, 4))))
+    with pytest.raises(IndexError):
+        options.gains([Machine("one", 0, 1.0)], options.numbers([Span(1, 2)]))
+
+
 def test_a_plan_is_always_the_same() -> None:
     assert place(*small_swarm(3)) == place(*small_swarm(3))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_plan_serves_as_many_layers_as_machines_that_come_one_after_the_other(seed: int) -> None:
+    footprint, machines = small_swarm(seed, cut=True)
+    placed: list[Placed] = []
+    for machine in machines:
+        if span := best_span(footprint, placed, machine):
+            placed.append(Placed(machine, span))
+    assert sum(rate > 0 for rate in planned(footprint, machines)) >= sum(map(bool, layer_rates(footprint, placed)))
 
 
 def test_nobody_serves_nothing() -> None:

@@ -1,11 +1,12 @@
 """What a newcomer adds: never less than there was, and what a plan of the same machines says."""
 
+from collections.abc import Callable
 from random import Random
 
 import msgspec
 import pytest
 
-from kit.random_swarms import random_footprint, random_machine
+from kit.random_swarms import random_cut_footprint, random_footprint, random_machine
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.forecast import forecast
 from potluck.planning.machine import Machine, Placed
@@ -34,11 +35,12 @@ def test_an_empty_swarm_lacks_everything() -> None:
     assert outlook(FOOTPRINT, []) == Outlook((Span(0, 3),), 0.0, 0.0)
 
 
+@pytest.mark.parametrize("model", [random_footprint, random_cut_footprint])
 @pytest.mark.parametrize("seed", range(60))
-def test_a_newcomer_takes_nothing_away(seed: int) -> None:
+def test_a_newcomer_takes_nothing_away(model: Callable[[Random, int], Footprint], seed: int) -> None:
     random = Random(seed)
     layers = random.randint(1, 12)
-    footprint = random_footprint(random, layers)
+    footprint = model(random, layers)
     there: list[Placed] = []
     for number in range(random.randint(1, 8)):
         machine = random_machine(random, str(number))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from kit.random_swarms import random_footprint, random_machine
+from kit.random_swarms import random_cut_footprint, random_footprint, random_machine
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.placement import best_span, layer_rates
 from potluck.planning.rebalancing import MARGIN, Move, choose_move
-from potluck.types import Span
+from potluck.types import Cuts, Span
 
 FLAT = Footprint((100,) * 10, entry=0, head=0)
 FAST = 1000.0
+MODELS = st.sampled_from([random_footprint, random_cut_footprint])
 
 
 def placed(*spans: str, bytes_per_s: float = FAST, layers: int = 5) -> list[Placed]:
@@ -37,6 +40,13 @@ def test_a_replica_moves_to_the_bottleneck() -> None:
 def test_a_replica_moves_to_what_nobody_serves() -> None:
     assert choose_move(FLAT, placed("0-4", "0-4"), {"1"}) == Move("1", Span(5, 9))
     assert choose_move(FLAT, placed("0-4", "2-6"), {"0", "1"}) is None  # each is the only one at some layer
+
+
+def test_a_replica_moves_only_to_a_span_that_can_be_cut_out() -> None:
+    swarm = placed("0-4", "0-4", "5-7")
+    cuts = Cuts((0, 5, 8, 10), forbidden=frozenset({2}))
+    assert choose_move(FLAT, swarm, {"1"}) == Move("1", Span(8, 9))
+    assert choose_move(structs.replace(FLAT, cut=cuts), swarm, {"1"}) == Move("1", Span(5, 9))
 
 
 def test_what_is_even_stays() -> None:
@@ -66,6 +76,7 @@ def settle(footprint: Footprint, swarm: list[Placed], movable: set[str]) -> list
         before, rates = layer_rates(footprint, swarm), layer_rates(footprint, after)
         assert move.name in movable
         assert footprint.of(move.span) <= mover.machine.memory
+        assert footprint.cuts.allows(move.span)
         assert covered(footprint, others) == covered(footprint, swarm)  # also while it moves
         more = len(covered(footprint, after)) > len(covered(footprint, swarm))
         assert more or min(rates) >= 0.999 * MARGIN * min(before) > 0
@@ -74,17 +85,18 @@ def settle(footprint: Footprint, swarm: list[Placed], movable: set[str]) -> list
     return swarm
 
 
-@given(st.randoms(use_true_random=False), st.integers(1, 10), st.lists(st.booleans(), max_size=14))
+@given(MODELS, st.randoms(use_true_random=False), st.integers(1, 10), st.lists(st.booleans(), max_size=14))
 def test_whoever_comes_and_goes_no_move_worsens_coverage_and_moves_end(
-    random: Random, layers: int, comings: list[bool]
+    model: Callable[[Random, int], Footprint], random: Random, layers: int, comings: list[bool]
 ) -> None:
-    footprint = random_footprint(random, layers)
+    footprint = model(random, layers)
     swarm: list[Placed] = []
     for number, comes in enumerate(comings):
         newcomer = random_machine(random, str(number))
         if comes and (span := best_span(footprint, swarm, newcomer)):
             before = len(covered(footprint, swarm))
             swarm = [*swarm, Placed(newcomer, span)]
+            assert footprint.cuts.allows(span)
             assert len(covered(footprint, swarm)) >= before
         elif swarm:
             swarm.pop(random.randrange(len(swarm)))
@@ -93,14 +105,16 @@ def test_whoever_comes_and_goes_no_move_worsens_coverage_and_moves_end(
         assert choose_move(footprint, swarm, movable) is None
 
 
-@given(st.randoms(use_true_random=False), st.integers(1, 8), st.integers(1, 5))
-def test_a_newcomer_covers_as_many_layers_as_any_span_would(random: Random, layers: int, count: int) -> None:
-    footprint = random_footprint(random, layers)
+@given(MODELS, st.randoms(use_true_random=False), st.integers(1, 8), st.integers(1, 5))
+def test_a_newcomer_covers_as_many_layers_as_any_span_would(
+    model: Callable[[Random, int], Footprint], random: Random, layers: int, count: int
+) -> None:
+    footprint = model(random, layers)
     swarm: list[Placed] = []
     for number in range(count):
         newcomer = random_machine(random, str(number))
-        spans = [Span(first, last) for first in range(layers) for last in range(first, layers)]
-        swarms = [[*swarm, Placed(newcomer, span)] for span in spans if footprint.of(span) <= newcomer.memory]
+        spans = [span for span in footprint.cuts.spans() if footprint.of(span) <= newcomer.memory]
+        swarms = [[*swarm, Placed(newcomer, span)] for span in spans]
         if span := best_span(footprint, swarm, newcomer):
             swarm = [*swarm, Placed(newcomer, span)]
             assert swarm in swarms

@@ -1,11 +1,12 @@
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.planning.routing import Server, choose_route, missing_layers, up_to
-from potluck.types import Span, Stage
+from potluck.types import Cuts, Span, Stage
 
 
 def server(
@@ -16,6 +17,21 @@ def server(
 
 def whole(layers: int) -> Span:
     return Span(0, layers - 1)
+
+
+@st.composite
+def cut_swarms(draw: st.DrawFn) -> tuple[Cuts, list[Server]]:
+    """Servers whose spans can be cut out of a model. Each part between two points has one at least."""
+    layers = draw(st.integers(1, 12))
+    points = draw(st.sets(st.integers(0, layers))) | {0, layers}
+    cuts = Cuts(tuple(sorted(points)))
+    parts = [Span(first, end - 1) for first, end in pairwise(cuts.points)]
+    spans = [*parts, *draw(st.lists(st.sampled_from(cuts.spans()), max_size=8))]
+    seconds = draw(st.lists(st.integers(1, 50), min_size=len(spans), max_size=len(spans)))
+    return cuts, [
+        server(f"n{number}", span.first, span.last, token_s / 8)
+        for number, (span, token_s) in enumerate(zip(spans, seconds, strict=True))
+    ]
 
 
 @st.composite
@@ -67,6 +83,24 @@ def test_where_all_layers_are_covered_a_route_exists(case: tuple[int, list[Serve
     layers, servers = case
     covered = not missing_layers(layers, [one.span for one in servers])
     assert (choose_route(whole(layers), servers) is not None) == covered
+
+
+@given(cut_swarms(), st.data())
+def test_a_route_goes_on_only_where_the_model_may_be_cut(case: tuple[Cuts, list[Server]], data: st.DataObject) -> None:
+    """A stage may end inside its node's span. The next one begins where its own node's span begins."""
+    cuts, servers = case
+    route = choose_route(whole(cuts.layers), servers)
+    assert route is not None
+    assert {stage.span.first for stage in route} <= set(cuts.points)
+    lost = data.draw(st.sampled_from(route))
+    others = [one for one in servers if one.node != lost.node]
+    heirs = choose_route(lost.span, others) or ()
+    assert {stage.span.first for stage in heirs} <= set(cuts.points)
+    assert {stage.span.last + 1 for stage in heirs} <= set(cuts.points)
+    last = data.draw(st.integers(0, cuts.layers - 1))
+    within = up_to(last, route)
+    assert within[-1].span.last == last
+    assert {stage.span.first for stage in within} <= set(cuts.points)
 
 
 @given(swarms(most_layers=6, most_nodes=6))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.progress import Progress
 
@@ -20,13 +19,9 @@ def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda nbytes: progress.advance(task, nbytes)
 
 
-@contextmanager
-def checking(model: Path) -> Iterator[Callable[[int], None]]:
-    """Show the bar for reading a whole model, which is done once for each state of its files."""
-    from potluck.models.sources import weights_size  # this import is slow
-
-    with bar("Checking the model", weights_size(model)) as advance:
-        yield advance
+def checking(nbytes: int) -> AbstractContextManager[Callable[[int], None]]:
+    """Show the bar for reading a whole model of this size, which is done once for each state of its files."""
+    return bar("Checking the model", nbytes)
 
 
 class Bar:

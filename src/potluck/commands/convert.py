@@ -25,7 +25,7 @@ def convert(
 
     if quantize not in QUANTIZE:
         raise PotluckError(f"A GGUF file can be quantized to {', '.join(QUANTIZE)}, not {quantize}.")
-    with checking(model) as advance:
+    with checking(weights_size(model)) as advance:
         manifest = open_model(model, advance)
     with bar("Converting", weights_size(model)) as advance:
         write_model_file(manifest, out, quantize, local_source(model), advance)

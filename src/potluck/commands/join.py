@@ -13,6 +13,7 @@ import typer
 
 from potluck.client import split_invite
 from potluck.commands.bars import ConsoleReporter
+from potluck.commands.models import keep_limit
 from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Url, say
 from potluck.errors import PotluckError
@@ -35,6 +36,7 @@ NAME_HELP = "The node's name for others. Default: the host name."
 UPLOAD_HELP = "The most to send on average. Default: no limit."
 HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
 IDLE_HELP = "Work only while no other program needs this machine."
+CACHE_HELP = "The most that layers may take on disk, as 50G."
 DRY_HELP = "Show what the node would do, without joining."
 
 
@@ -48,6 +50,7 @@ def join(
     upload: Annotated[float | None, typer.Option(metavar="MBIT/S", help=UPLOAD_HELP, min=0.1)] = None,
     hours: Annotated[str | None, typer.Option(metavar="HOURS", help=HOURS_HELP)] = None,
     idle_only: Annotated[bool, typer.Option("--idle-only", help=IDLE_HELP)] = False,
+    cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
@@ -75,6 +78,8 @@ def join(
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
     )
+    if cache_limit is not None and not dry_run:
+        keep_limit(cache_limit)
     _warn_of_plain_text(url)
     if dry_run:
         with ConsoleReporter() as reporter:

@@ -9,7 +9,18 @@ import typer
 from rich.table import Table
 
 from potluck.commands.bars import checking
-from potluck.commands.terminal import AsJson, Context, Engine, Model, QuantizeTo, console, say, say_json, waiting
+from potluck.commands.terminal import (
+    AsJson,
+    Context,
+    Engine,
+    Model,
+    QuantizeTo,
+    Revision,
+    console,
+    say,
+    say_json,
+    waiting,
+)
 
 MACHINE_HELP = "Memory, GB/s and count, as 8G or 16G@40x3."
 
@@ -24,10 +35,11 @@ def plan(
     engine: Engine = None,
     quantize: QuantizeTo = None,
     context: Context = None,
+    revision: Revision = None,
     as_json: AsJson = False,
 ) -> None:
     """Forecast which machines would serve which layers, and how fast."""
-    from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine, footprint
+    from potluck.coordinator.model_choice import choose_context, choose_engine, footprint
     from potluck.models.sources import find_model
     from potluck.planning.forecast import forecast, forecast_json, sentences
     from potluck.planning.inventory import parse_machines
@@ -36,11 +48,11 @@ def plan(
     from potluck.planning.plan import place
 
     fleet = parse_machines(machines, round_trip / 1e3, inf if bandwidth is None else bandwidth * 1e6 / 8)
-    found = find_model(model)
-    with checking(found.path) as advance:
+    found = find_model(model, revision)
+    with checking(found.nbytes) as advance:
         manifest = found.manifest(advance)
     kind = choose_engine(manifest, engine, quantize)
-    sizes = footprint(manifest, *kind, min(manifest.context, context or DEFAULT_CONTEXT))
+    sizes = footprint(manifest, *kind, choose_context(manifest, context))
     with waiting("Placing the layers"):
         spans = place(sizes, fleet)
     placed = [Placed(machine, span) for machine, span in zip(fleet, spans, strict=True) if span is not None]

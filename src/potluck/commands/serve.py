@@ -15,7 +15,7 @@ from potluck.client import checked_url
 from potluck.commands import owner
 from potluck.commands.bars import checking
 from potluck.commands.running import log_to_console, run
-from potluck.commands.terminal import Context, Engine, QuantizeTo, say, waiting
+from potluck.commands.terminal import Context, Engine, QuantizeTo, Revision, say, waiting
 from potluck.errors import PotluckError, StoreError
 from potluck.types import Attention, Audience, RowFormat
 
@@ -38,8 +38,6 @@ LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
-CHECK_HELP = "First test that the model's parts compute what it does."
-TRY_HELP = "Serve any architecture whose parts pass this test."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -47,7 +45,9 @@ Rows = Annotated[RowFormat, typer.Option(metavar="TYPE", show_default=False, hel
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", hidden=True)],
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", hidden=True)] = None,
+    hub_repository: Annotated[str | None, typer.Option("--hf-repo", "-hf", metavar="NAME", hidden=True)] = None,
+    revision: Revision = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=HOST_HELP)] = None,
     port: Annotated[int, typer.Option(metavar="N", help=PORT_HELP, min=0, max=65535)] = DEFAULT_PORT,
     engine: Engine = None,
@@ -65,12 +65,11 @@ def serve(
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
-    check: Annotated[bool, typer.Option("--check", help=CHECK_HELP)] = False,
-    tries: Annotated[bool, typer.Option("--try", help=TRY_HELP)] = False,
+    check: Annotated[bool, typer.Option("--check", hidden=True)] = False,
+    tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
 ) -> None:
-    """Run the coordinator of a model, for nodes and programs.
-
-    MODEL is a GGUF file, or a Hugging Face directory or name.
+    """Run the coordinator of a model, for nodes and programs. MODEL is a GGUF file, a Hugging Face directory, or a
+    name on its hub.
     """
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
@@ -88,8 +87,8 @@ def serve(
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
-        found = find_model(model)
-        with checking(found.path) as advance:
+        found = find_model(_name(model, hub_repository), revision)
+        with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
         config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
@@ -115,6 +114,12 @@ def _prove(found: Found, manifest: Manifest) -> None:
     with waiting("Testing whether the model's parts compute what it does"):
         prove(found.path, free_memory() // 2)
     say(f"The parts of {manifest.name} compute what it does, bit for bit.")
+
+
+def _name(model: str | None, hub_repository: str | None) -> str:
+    if (model is None) == (hub_repository is None):
+        raise PotluckError("Name one model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf OWNER/REPO:Q4_K_M.")
+    return model if model is not None else f"hf:{hub_repository}"
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:

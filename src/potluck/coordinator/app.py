@@ -33,7 +33,7 @@ from potluck.coordinator.http.research import Research
 from potluck.coordinator.http.routes import ENDPOINTS, NODE_SOCKET, access_of, routes_of
 from potluck.coordinator.http.weights import Weights
 from potluck.coordinator.members.ledger import Books
-from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine
+from potluck.coordinator.model_choice import choose_context, choose_engine
 from potluck.coordinator.text.children import ChildEncoder
 from potluck.coordinator.text.encoder import Encoder
 from potluck.coordinator.watching.history import History
@@ -74,8 +74,8 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 
     Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
     """
-    context = min(manifest.context, config.context or DEFAULT_CONTEXT)
     engine, quantize = choose_engine(manifest, config.engine, config.quantize, tries=config.tries)
+    context = choose_context(manifest, config.context)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     # Hostile files end these children, before this process reads them as well.
     encoder = ChildEncoder(config.model.path, WORKERS, most_bytes(context))
@@ -92,6 +92,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         accounts.claim,
         pool,
         manifest.vocabulary,
+        model.sampling,
     )
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)

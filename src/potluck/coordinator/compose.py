@@ -24,8 +24,10 @@ from potluck.coordinator.gateway.stays import Stays
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.gateway.welcomes import Welcomes
+from potluck.coordinator.generation.defaults import sampling_defaults
 from potluck.coordinator.generation.generation import Generation
 from potluck.coordinator.generation.hidden_states import HiddenStates
+from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.members.ledger import Books, Ledger
 from potluck.coordinator.model_choice import footprint
 from potluck.coordinator.relay.evidence import Evidence
@@ -165,12 +167,14 @@ def compose_swarm(
 class ModelService:
     """Everything about one model that is served: the model, its tokenizer, and its swarm.
 
-    proved: whether it is known that its parts compute what the whole does.
+    sampling: that of requests that do not say it. proved: whether it is known that its parts compute what the whole
+    does.
     """
 
     manifest: Manifest
     found: Found
     tokenizer: Tokenizer
+    sampling: SamplingParams
     running: SwarmService
     generation: Generation
     hidden_states: HiddenStates
@@ -205,14 +209,14 @@ def compose_model(
 ) -> ModelService:
     """Wire everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
 
-    Raises ModelError when its tokenizer cannot be read.
+    Raises ModelError when its tokenizer or its sampling cannot be read.
     """
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
         terms,
         Swarm(
             manifest.digest,
-            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows),
+            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
             forgets=most_forgotten(manifest, terms.engine),
         ),
         reception,
@@ -227,6 +231,7 @@ def compose_model(
         manifest=manifest,
         found=found,
         tokenizer=tokenizer,
+        sampling=sampling_defaults(manifest, found.path),
         running=running,
         generation=running.generation(tokenizer),
         hidden_states=running.hidden_states(),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from potluck.errors import ModelError
-from potluck.models.families import check_transformers
 from potluck.models.manifest import Manifest
-from potluck.models.spans import cuts_of, engines_for, is_proved, part_sizes
+from potluck.models.rope import rope_limit
+from potluck.models.runnable import transformers_fault
+from potluck.models.sizes import kept_by, part_sizes
+from potluck.models.spans import cuts_of, engines_for, is_proved, plan_raw_span
 from potluck.planning.cost import Footprint
-from potluck.types import CACHE_BYTES, EngineKind, Quantize, RowFormat
+from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
@@ -29,10 +31,10 @@ def choose_engine(
     """
     able = engines_for(manifest)
     engine = engine or able[0]
-    if engine not in able:
+    if engine is EngineKind.TRANSFORMERS and manifest.format == "huggingface":
+        _check_transformers(manifest, able)
+    elif engine not in able:
         raise ModelError(f"The {engine} engine cannot run {manifest.name} ({manifest.architecture}); {able[0]} can.")
-    if engine is EngineKind.TRANSFORMERS:
-        check_transformers(manifest.name, manifest.architecture)
     else:
         cuts_of(manifest)
         if not (tries or is_proved(manifest)):
@@ -50,11 +52,43 @@ def choose_engine(
     return engine, quantize
 
 
+def _check_transformers(manifest: Manifest, able: tuple[EngineKind, ...]) -> None:
+    """Raises ModelError when nodes would find that the transformers engine cannot run the model."""
+    fault = transformers_fault(manifest.metadata["config"])
+    if fault is not None:
+        other = "" if EngineKind.LLAMACPP not in able else "; the llamacpp engine can run it"
+        raise ModelError(f"The transformers engine cannot run {manifest.name}: {fault}{other}.")
+    plan_raw_span(manifest, Span(0, manifest.layers - 1))  # which knows types that cannot be carried
+
+
+def choose_context(manifest: Manifest, asked: int | None) -> int:
+    """The positions of a session: those asked for, or the usual ones, but no more than the model has.
+
+    Raises ModelError for more than the factors of its rope are good for, because sessions of one batch share them.
+    """
+    limit = rope_limit(manifest.metadata["config"]) if manifest.format == "huggingface" else None
+    if limit is not None and asked is not None and asked > limit[1]:
+        raise ModelError(
+            f"{manifest.name} has {limit[0]} factors, which change for all sessions of a batch when one is longer than "
+            f"{limit[1]} positions: use --context {limit[1]} or less."
+        )
+    return min(manifest.context, asked or DEFAULT_CONTEXT)
+
+
 def footprint(
-    manifest: Manifest, engine: EngineKind, quantize: Quantize, context: int, rows: RowFormat = RowFormat.F32
+    manifest: Manifest,
+    engine: EngineKind,
+    quantize: Quantize,
+    context: int,
+    rows: RowFormat = RowFormat.F32,
+    attention: Attention = Attention.EXACT,
 ) -> Footprint:
-    """The bytes of the model's parts on a node, with a cache for one session of full length, and on its link."""
+    """The bytes of the model's parts on a node, with what one session of full length keeps, and on its link; and where
+    it may be cut. Raises ModelError when it cannot be cut.
+    """
     sizes = part_sizes(manifest, engine, quantize)
-    cache = int(context * manifest.kv_width * CACHE_BYTES[engine])
+    cache = tuple(layer.of(context) for layer in kept_by(manifest, engine, attention))
     row = payload_size(1, manifest.hidden_size, rows)
-    return Footprint(sizes.layers, sizes.entry, sizes.head, cache, row=2 * row)
+    parts = sizes.layers, sizes.entry, sizes.head, sizes.active
+    cut = cuts_of(manifest, engine)
+    return Footprint(*parts, cache, sizes.staged, sizes.stub, sizes.middle, row=2 * row, cut=cut)

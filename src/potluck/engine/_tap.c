@@ -17,6 +17,9 @@ struct tap {
     size_t entering_bytes;
 };
 
+/* The size of the structure, by which tap.py knows an older build. */
+size_t potluck_tap_size(void) { return sizeof(struct tap); }
+
 /* Asked: is this node's result wanted, or to be replaced? Not asked: the result is there. Replace it and go on, or copy
  * it and stop the graph. */
 bool potluck_tap(void *tensor, bool ask, struct tap *tap) {

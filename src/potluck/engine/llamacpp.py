@@ -87,13 +87,13 @@ class LlamaCppEngine:
     ) -> None:
         claim_process("llama.cpp")
         start_library()
-        self.build = _build(extra_buffers)
         self.span = span
         self.layers = layers
         self.capacity = capacity
         self._table: SessionTable[Any] = SessionTable(capacity)
         self._model = self._load(path, extra_buffers, progress)
         self._facts = ModelFacts(self._model)
+        self.build = "" if self._facts.row.chunked else _build(extra_buffers)
         self.hidden_size = self._facts.hidden_size
         self.vocabulary = self._facts.vocabulary
         self._tap = make_tap(capacity.rows * self.hidden_size)

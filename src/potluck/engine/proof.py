@@ -20,12 +20,11 @@ import numpy.typing as npt
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.errors import EngineError, PotluckError
-from potluck.models.cutting import Cuts
 from potluck.models.manifest import Manifest
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import cuts_of, plan_span
-from potluck.types import Attention, Capacity, Span
+from potluck.types import Attention, Capacity, Cuts, Span
 
 _BATCHES = ((1, 0, 40), (2, 0, 9), *((session, place, place + 1) for place in range(40, 44) for session in (1,)))
 """For each batch, the session, and where its positions begin and end."""

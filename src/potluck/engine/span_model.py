@@ -81,7 +81,7 @@ class SpanModel:
         rows `[t, d]` otherwise.
         """
         arguments: dict[str, Any] = {
-            "input_ids" if self.span.first == 0 else "inputs_embeds": inputs[None],
+            **self._entry(inputs),
             "position_ids": batch.positions[None],
             # Without this transformers takes a ragged batch for packed training data, and changes the mask's rule.
             "attention_mask": torch.ones(1, len(inputs), dtype=torch.long, device=self.device),
@@ -94,6 +94,15 @@ class SpanModel:
         if batch.attended != set(range(self.span.first, last + 1)):
             raise EngineError(f"{type(self._model).__name__} cannot be split: not all its layers keep keys and values.")
         return rows
+
+    def _entry(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The token ids. For a later span, zeros in place of embeddings: what the pass makes of them is replaced at the
+        span's first layer, and embeddings may be narrower than hidden rows.
+        """
+        if self.span.first == 0:
+            return {"input_ids": inputs[None]}
+        width = self._model.get_input_embeddings().weight.shape[1]
+        return {"inputs_embeds": inputs.new_zeros(1, len(inputs), width)}
 
     def _run(self, inputs: torch.Tensor, arguments: dict[str, Any], last: int) -> torch.Tensor:
         with ExitStack() as hooks:

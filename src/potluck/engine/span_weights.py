@@ -110,7 +110,7 @@ class SpanWeights:
                 quantize_linears(self._layers[layer], quantize)
             progress((layer - self._span.first + 1) / len(self._span))
         self._tie()
-        self._check_loaded(self._ends() | (self._beside if self._has_head() else set()))
+        self._check_loaded(self._ends() | self._beside)
 
     def _assign(self, weights: Mapping[str, torch.Tensor], names: list[str]) -> None:
         """Assign tensors through transformers' own loader, which renames, merges and casts as the family requires."""

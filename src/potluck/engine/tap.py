@@ -129,9 +129,16 @@ def _take(buffer: Rows, got: int, count: int, width: int) -> Rows:
 
 
 def compiled_library() -> ctypes.CDLL | None:
-    """The library of `_tap.c` from the installation, or None if there was no compiler."""
+    """The library of `_tap.c` from the installation; None if there was no compiler, or if it is of another version."""
     spec = importlib.util.find_spec("potluck.engine._tap")
-    return ctypes.CDLL(spec.origin) if spec is not None and spec.origin is not None else None
+    if spec is None or spec.origin is None:
+        return None
+    library = ctypes.CDLL(spec.origin)
+    size = getattr(library, "potluck_tap_size", None)
+    if size is None:
+        return None
+    size.restype = ctypes.c_size_t
+    return library if size() == ctypes.sizeof(_State) else None
 
 
 def make_tap(values: int) -> Tap:

@@ -38,11 +38,13 @@ class Windows:
     every: of so many layers one attends to everything, unless the file says otherwise; 0 if the file has to say it.
     full_first: whether that is the first of them instead of the last.
     optional: whether a model without `attention.sliding_window` has no such layers.
+    both: whether every span needs a layer that attends to everything as well.
     """
 
     every: int
     full_first: bool = False
     optional: bool = False
+    both: bool = False
 
 
 class Recurrent(Enum):
@@ -68,6 +70,8 @@ class Architecture:
     windows: the layers with sliding windows, of which every span needs one.
     recurrent: how llama.cpp knows the layers with a recurrent state. Every span needs one of them and one with
         attention, unless all layers have one.
+    chunked: whether llama.cpp computes many positions at once in another order than one after the other, so that the
+        last bits depend on the batch.
     leading_dense: whether the first layers have no experts, and are counted by `leading_dense_block_count`.
     telling: numbers of layers by which llama.cpp recognises a model and computes it in another way.
     derived: the metadata that llama.cpp would derive from such a number, for a model that leaves them out.
@@ -85,6 +89,7 @@ class Architecture:
     period: int = 1
     windows: Windows | None = None
     recurrent: Recurrent = Recurrent.NONE
+    chunked: bool = False
     leading_dense: bool = False
     telling: frozenset[int] = frozenset()
     derived: Callable[[Metadata], dict[str, Any]] = _nothing
@@ -113,6 +118,8 @@ def _derived_minicpm(metadata: Metadata) -> dict[str, Any]:
 _PLAIN = Architecture()
 _DENSE_FIRST = Architecture(leading_dense=True)
 _SCALED = Architecture(entry={"embedding_scale": None, "deepstack_mapping": None})
+
+_DELTA_NET = Architecture(recurrent=Recurrent.INTERVAL, chunked=True)
 
 _PLAIN_NAMES = """
     llama qwen2 qwen3 gptneox qwen qwen2moe qwen3moe mistral3 arcee arctic apertus bailingmoe bitnet chatglm codeshell
@@ -162,7 +169,7 @@ TABLE: dict[str, Architecture] = {
     "cohere2moe": Architecture(windows=Windows(4, full_first=True), leading_dense=True),
     "laguna": Architecture(windows=Windows(4, full_first=True, optional=True), leading_dense=True),
     "afmoe": Architecture(period=4, windows=Windows(4), leading_dense=True, enters_at="inp_embd_scaled"),
-    "llama4": Architecture(period=4, windows=Windows(4)),
+    "llama4": Architecture(period=4, windows=Windows(4, both=True)),
     "smollm3": Architecture(period=4),
     "smallthinker": Architecture(period=4, windows=Windows(4, full_first=True, optional=True), telling=frozenset({4})),
     "glm4moe": Architecture(leading_dense=True, sections=True),
@@ -171,9 +178,9 @@ TABLE: dict[str, Architecture] = {
     "mamba": Architecture(recurrent=Recurrent.ALL),
     "mamba2": Architecture(recurrent=Recurrent.ALL),
     "falcon-h1": Architecture(recurrent=Recurrent.ALL),
-    "qwen3next": Architecture(recurrent=Recurrent.INTERVAL),
-    "qwen35": Architecture(recurrent=Recurrent.INTERVAL),
-    "qwen35moe": Architecture(recurrent=Recurrent.INTERVAL),
+    "qwen3next": _DELTA_NET,
+    "qwen35": _DELTA_NET,
+    "qwen35moe": _DELTA_NET,
     "jamba": Architecture(recurrent=Recurrent.NO_HEADS),
     "granitehybrid": Architecture(recurrent=Recurrent.NO_HEADS, entry=_SCALED.entry),
     "plamo2": Architecture(recurrent=Recurrent.NO_HEADS, leaves_at="ffn_residual"),

@@ -37,10 +37,23 @@ class _Model(Struct):
     n_head: _Count = None
     num_heads: _Count = None
     num_key_value_heads: _Count = None
+    num_kv_heads: _Count = None
+    n_head_kv: _Count = None
+    multi_query: bool | None = None
+    new_decoder_architecture: bool | None = None
     head_dim: _Count = None
+    qk_nope_head_dim: _Count = None
+    qk_rope_head_dim: _Count = None
+    v_head_dim: _Count = None
+    layer_types: list[Any] | None = None
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
+    original_max_position_embeddings: _Count = None
 
 
 class _Rope(Struct):
+    full_attention: _Rope | None = None
+    sliding_attention: _Rope | None = None
     type: _Text = None
     rope_type: _Text = None
     rope_theta: _Factor = None
@@ -57,9 +70,23 @@ class _Converted(Struct):
     """What else is read for models that llama.cpp runs."""
 
     intermediate_size: _Count = None
+    n_inner: _Count = None
+    ffn_hidden_size: _Count = None
+    num_experts: _Count = None
+    num_local_experts: _Count = None
+    num_experts_per_tok: _Count = None
+    moe_intermediate_size: _Count = None
+    shared_expert_intermediate_size: _Count = None
     sliding_window: Annotated[int, Meta(ge=0, le=1 << 30)] | None = None
     use_sliding_window: bool | None = None
     hidden_act: _Text = None
+    hidden_activation: _Text = None
+    activation_function: _Text = None
+    activation: _Text = None
+    attn_logit_softcapping: _Factor = None
+    final_logit_softcapping: _Factor = None
+    query_pre_attn_scalar: _Factor = None
+    rope_local_base_freq: _Factor = None
     layer_types: list[str] | None = None
     rope_scaling: _Rope | None = None
     rope_parameters: _Rope | None = None
@@ -67,7 +94,10 @@ class _Converted(Struct):
     rotary_emb_base: _Factor = None
     partial_rotary_factor: _Factor = None
     rotary_pct: _Factor = None
+    rope_pct: _Factor = None
     layer_norm_eps: _Factor = None
+    layer_norm_epsilon: _Factor = None
+    norm_eps: _Factor = None
     rms_norm_eps: _Factor = None
 
 

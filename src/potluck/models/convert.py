@@ -1,22 +1,22 @@
 """Turns a Hugging Face model into what llama.cpp loads: header and pieces of the whole model, which are still to be
 cut.
-
-Shapes: h heads, d head size, n columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from functools import partial
 
-import numpy as np
-from gguf import GGML_QUANT_SIZES, MODEL_ARCH, GGMLQuantizationType, get_tensor_name_map
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, get_tensor_name_map
 
 from potluck.errors import ModelError
 from potluck.models import families
-from potluck.models.arrays import Array, Floats
+from potluck.models.arrangements import Form, form
+from potluck.models.arrays import Floats
+from potluck.models.fields import head_size, usual
 from potluck.models.manifest import Manifest, Tensor
-from potluck.models.spanfile import Converted, Header, Piece, as_it_is
+from potluck.models.rope import rope_factors
+from potluck.models.spanfile import Converted, Header, Piece
 from potluck.types import Quantize
 
 QUANTIZE = (Quantize.Q4_0, Quantize.Q8_0, Quantize.F16, Quantize.BF16)
@@ -24,6 +24,13 @@ DEFAULT_QUANTIZE = Quantize.Q8_0
 
 _HEAD = "output.weight"
 _EMBEDDING = "token_embd.weight"
+_POSITIONS = "position_embd.weight"
+_NUMBERED = re.compile(r"(.+)\.(experts|norms)\.(\d{1,6})\.(.+)")
+"""A tensor of one expert, or the norm of one head, which llama.cpp has in one tensor with all others."""
+_ALWAYS_F32 = ("ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd")
+"""Matrices that llama.cpp has as float32 (besides norms): what chooses the experts, and positions."""
+
+_Parts = tuple[Tensor, ...]
 
 
 def family_of(manifest: Manifest) -> families.Family:
@@ -62,19 +69,18 @@ def model_pieces(manifest: Manifest, quantize: Quantize) -> list[Piece]:
     family = family_of(manifest)
     families.check(_where(manifest), manifest.metadata["config"], family)
     tensors = _by_name(manifest, family)
-    if family.arch is MODEL_ARCH.GPTNEOX:  # which wants a head of its own
+    if family.arch in families.WITH_A_HEAD:
         tensors.setdefault(_HEAD, tensors[_EMBEDDING])
     head = _HEAD if _HEAD in tensors else _EMBEDDING
-    pieces = [
-        Piece(
-            name,
-            tuple(reversed(tensor.shape)),
-            _dtype(tensor, Quantize.Q8_0 if name == head and quantize == Quantize.Q4_0 else quantize),
-            Converted((tensor,), _arrangement(name, tensor, manifest, family)),
-        )
-        for name, tensor in tensors.items()
-    ]
-    factors = families.rope_factors(_where(manifest), manifest.metadata["config"])
+    config = manifest.metadata["config"]
+    pieces = []
+    for name, parts in tensors.items():
+        wanted = form(_where(manifest), config, family, name, parts)
+        bits = Quantize.Q8_0 if name == head and quantize == Quantize.Q4_0 else quantize
+        content = Converted(parts, wanted.arrange, wanted.floats)
+        pieces.append(Piece(name, wanted.shape[::-1], _dtype(name, wanted, bits), content))
+    size = head_size(_where(manifest), usual(config))
+    factors = rope_factors(_where(manifest), config, size)
     if factors is not None:
         shape = (len(factors),)
         pieces.append(
@@ -87,15 +93,19 @@ def _constant(values: Floats) -> Floats:
     return values
 
 
-def _by_name(manifest: Manifest, family: families.Family) -> dict[str, Tensor]:
-    """llama.cpp's name for each tensor that it needs. A head that is only a copy of the embedding is left out."""
+def _by_name(manifest: Manifest, family: families.Family) -> dict[str, _Parts]:
+    """llama.cpp's name for each tensor that it needs, and those that it is made of. A head that is only a copy of the
+    embedding is left out.
+    """
     names = get_tensor_name_map(family.arch, manifest.layers)
-    tied = families.is_tied(manifest.metadata["config"], [tensor.name for tensor in manifest.tensors])
-    tensors: dict[str, Tensor] = {}
+    config = manifest.metadata["config"]
+    tied = family.arch in families.WITHOUT_A_HEAD or families.is_tied(config, [each.name for each in manifest.tensors])
+    found: dict[str, dict[int, Tensor]] = {}
     for tensor in manifest.tensors:
         if tied and families.is_head(tensor.name):
             continue
-        name = names.get_name(tensor.name, try_suffixes=(".weight", ".bias"))
+        merged, number = _merged(tensor.name)
+        name = names.get_name(merged, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise ModelError(
                 f"{manifest.name}/{tensor.file} holds {tensor.name}, which llama.cpp's {family.name} has no place for: "
@@ -105,61 +115,55 @@ def _by_name(manifest: Manifest, family: families.Family) -> dict[str, Tensor]:
             raise ModelError(
                 f"{manifest.name}/{tensor.file} holds {tensor.name}, which is neither a vector nor a matrix."
             )
-        tensors[name] = tensor
+        found.setdefault(name, {})[number] = tensor
+    tensors = {name: _in_order(manifest, name, parts) for name, parts in found.items()}
     _check_complete(manifest, family, tensors)
     return tensors
 
 
-def _check_complete(manifest: Manifest, family: families.Family, tensors: dict[str, Tensor]) -> None:
+def _merged(name: str) -> tuple[str, int]:
+    """The name of the tensor in which llama.cpp has this one, and its number among those."""
+    found = _NUMBERED.fullmatch(name)
+    if found is None:
+        return name, 0
+    whole = f"{found[1]}.experts" if found[2] == "experts" else found[1]
+    return f"{whole}.{found[4]}", int(found[3])
+
+
+def _in_order(manifest: Manifest, name: str, parts: dict[int, Tensor]) -> _Parts:
+    """The tensors to merge. Raises ModelError unless they are alike, and none is missing."""
+    experts = name.split(".")[-2].endswith("_exps")
+    wanted = usual(manifest.metadata["config"]).get("num_experts") if experts else None
+    for number in range(wanted or len(parts)):
+        if number not in parts:
+            raise ModelError(f"{manifest.name} lacks part {number} of the tensor that llama.cpp calls {name}.")
+    ordered = tuple(parts[number] for number in sorted(parts))
+    if len({(tensor.shape, tensor.dtype) for tensor in ordered}) > 1 or len(ordered) != (wanted or len(parts)):
+        raise ModelError(f"{manifest.name} has parts of {name} that do not fit each other, or config.json.")
+    return ordered
+
+
+def _check_complete(manifest: Manifest, family: families.Family, tensors: dict[str, _Parts]) -> None:
     wanted = sorted(family.ends) + [
         f"blk.{layer}.{name}" for layer in range(manifest.layers) for name in sorted(family.layer)
     ]
     for name in wanted:
         if name not in tensors:
             raise ModelError(f"{manifest.name} lacks the tensor that llama.cpp calls {name}; fetch all its files.")
-    for name, what in ((_EMBEDDING, "embedding"), (_HEAD, "head")):
-        if name in tensors and (rows := tensors[name].shape[0]) != manifest.vocabulary:
-            raise ModelError(f"{_where(manifest)} says {manifest.vocabulary} tokens, but the {what} has {rows} rows.")
+    vocabulary, context = manifest.vocabulary, usual(manifest.metadata["config"]).get("max_position_embeddings")
+    for name, what, count in (
+        (_EMBEDDING, "tokens", vocabulary),
+        (_HEAD, "tokens", vocabulary),
+        (_POSITIONS, "positions", context),
+    ):
+        if name in tensors and (rows := tensors[name][0].shape[0]) != count:
+            source = tensors[name][0].name
+            raise ModelError(f"{_where(manifest)} says {count} {what}, but {source} has {rows} rows.")
 
 
-def _dtype(tensor: Tensor, quantize: Quantize) -> GGMLQuantizationType:
-    if len(tensor.shape) == 1:
+def _dtype(name: str, wanted: Form, quantize: Quantize) -> GGMLQuantizationType:
+    stem = name.split(".")[-2]
+    if len(wanted.shape) == 1 or stem.endswith("_norm") or stem in _ALWAYS_F32:
         return GGMLQuantizationType.F32
     dtype = GGMLQuantizationType[quantize.upper()]
-    return dtype if tensor.shape[-1] % GGML_QUANT_SIZES[dtype][0] == 0 else GGMLQuantizationType.F16
-
-
-def _arrangement(name: str, tensor: Tensor, manifest: Manifest, family: families.Family) -> Callable[[Array], Array]:
-    """The way in which the rows of this tensor must be reordered for llama.cpp."""
-    config, where = manifest.metadata["config"], _where(manifest)
-    heads = int(families.field(where, config, "num_attention_heads"))
-    stem = name.split(".")[-2]
-    if family.arch is MODEL_ARCH.GPTNEOX and stem == "attn_qkv":
-        return partial(_split_qkv, heads=_divides(3 * heads, tensor) // 3)
-    if family.arch is MODEL_ARCH.LLAMA and stem == "attn_q":
-        return partial(_pair_rotary, heads=_divides(2 * heads, tensor) // 2)
-    if family.arch is MODEL_ARCH.LLAMA and stem == "attn_k":
-        return partial(_pair_rotary, heads=_divides(2 * families.kv_heads(where, config), tensor) // 2)
-    return as_it_is
-
-
-def _divides(parts: int, tensor: Tensor) -> int:
-    if tensor.shape[0] % parts:
-        raise ModelError(
-            f"{tensor.name} in {tensor.file} has {tensor.shape[0]} rows, which do not fit the heads in config.json."
-        )
-    return parts
-
-
-def _split_qkv(values: Array, heads: int) -> Array:
-    """Turn `[h·3·d, …]`, with query, key and value of each head together, into `[3·h·d, …]`, with all queries first."""
-    parts = values.reshape(heads, 3, -1, *values.shape[1:])
-    return np.ascontiguousarray(parts.swapaxes(0, 1)).reshape(values.shape)
-
-
-def _pair_rotary(values: Array, heads: int) -> Array:
-    """Reorder `[h·d, …]`, in which row i of a head rotates with row i + d/2, so that rows that rotate together are
-    neighbours.
-    """
-    halves = values.reshape(heads, 2, -1, *values.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+    return dtype if wanted.shape[-1] % GGML_QUANT_SIZES[dtype][0] == 0 else GGMLQuantizationType.F16

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import Any
 
-from potluck.errors import ModelError, SpanError
+from potluck.errors import ModelError
 from potluck.models.architectures import SIDE_INPUTS, TABLE, Architecture, Metadata, Recurrent
-from potluck.types import ANY_NUMBER, Span
+from potluck.types import ANY_NUMBER, Cuts, Span
 
 Entries = dict[str, tuple[list[str], Any]]
 
@@ -29,52 +30,29 @@ PER_LAYER = (
     "swiglu_clamp_shexp",
 )
 """The metadata that may be arrays with one entry for each layer."""
+COUNTS = (
+    "attention.indexer.types",
+    "attention.key_length_mla",
+    "attention.recurrent_layers",
+    "attention.shared_kv_layers",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "embedding_length_per_layer_input",
+    "feed_forward_length",
+    "full_attention_interval",
+    "interleave_moe_layer_step",
+    "leading_dense_block_count",
+    "rope.dimension_count",
+    "rope.dimension_sections",
+    "rope.scaling.original_context_length",
+)
+"""The metadata that are read here and must be whole numbers, or yes and no."""
+SECTIONS = "rope.dimension_sections"
+"""The parts of a position, which are several numbers."""
 _PER_LAYER_WITHOUT_NAME = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 _CONTEXT_OF_SHARED_INDEXERS = 1 << 20
 _UNKNOWN = Architecture()
 """Stands for an architecture that is not in the table."""
-
-
-class Cuts(NamedTuple):
-    """The places where a model may be cut.
-
-    points: the layers at which spans may begin or, with the number of all layers, end. forbidden: the numbers of layers
-    that no span may have.
-    """
-
-    points: tuple[int, ...]
-    forbidden: frozenset[int] = frozenset()
-
-    @property
-    def layers(self) -> int:
-        return self.points[-1]
-
-    def allows(self, span: Span) -> bool:
-        ends = {span.first, span.last + 1}
-        return ends <= set(self.points) and (len(span) not in self.forbidden or len(span) == self.layers)
-
-    def check(self, span: Span) -> Span:
-        """The span itself. Raises SpanError, with the nearest right ones, when it is not allowed."""
-        if not self.allows(span):
-            near = " or ".join(map(str, self.nearest(span)))
-            raise SpanError(f"Layers {span} cannot be cut out of this model; the nearest layers that can are {near}.")
-        return span
-
-    def spans(self) -> Iterable[Span]:
-        """All spans that are allowed."""
-        for index, first in enumerate(self.points):
-            for end in self.points[index + 1 :]:
-                if self.allows(span := Span(first, end - 1)):
-                    yield span
-
-    def nearest(self, span: Span) -> list[Span]:
-        """The allowed spans that differ least from this one, at most two of them."""
-        return sorted(self.spans(), key=lambda one: abs(one.first - span.first) + abs(one.last - span.last))[:2]
-
-
-def anywhere(layers: int) -> Cuts:
-    """The cuts of a model whose layers are alike."""
-    return Cuts(tuple(range(layers + 1)))
 
 
 def row_of(architecture: str) -> Architecture:
@@ -92,13 +70,24 @@ def cuts(model: Metadata) -> Cuts:
     row = row_of(model.architecture)
     if reason := row.refusal or _refusal(model, row):
         raise ModelError(f"Models of the architecture {model.architecture} cannot be split: {reason}.")
-    points, needed, kinds = [0], _needed(model, row), _kinds(model, row)
-    for point in [*range(row.period, model.layers, row.period), model.layers]:
-        if needed <= set(kinds[points[-1] : point]):
-            points.append(point)
-    if points[-1] < model.layers:  # what is left at the end is no span of its own
-        points[max(1, len(points) - 1) :] = [model.layers]
+    needed, kinds = _needed(model, row), _kinds(model, row)
+    candidates = [*range(0, model.layers, row.period), model.layers]
+    upwards = _points(candidates, lambda first, end: needed <= set(kinds[first:end]))
+    downwards = _points(candidates[::-1], lambda end, first: needed <= set(kinds[first:end]))[::-1]
+    # Where a layer that cannot stand alone is the last of its period, spans found from the end are more even.
+    points = max(upwards, downwards, key=lambda each: (len(each), -max(end - first for first, end in pairwise(each))))
     return Cuts(tuple(points), row.telling)
+
+
+def _points(candidates: list[int], is_span: Callable[[int, int], bool]) -> list[int]:
+    """As many of these places as possible, such that the layers between each two that follow each other are a span."""
+    points = candidates[:1]
+    for place in candidates[1:]:
+        if is_span(points[-1], place):
+            points.append(place)
+    if points[-1] != candidates[-1]:  # what is left at the end is no span of its own
+        points[max(1, len(points) - 1) :] = candidates[-1:]
+    return points
 
 
 def _refusal(model: Metadata, row: Architecture) -> str:
@@ -117,9 +106,14 @@ def _refusal(model: Metadata, row: Architecture) -> str:
         return "llama.cpp expects other tensors in a model of 64 layers or more"
     if model.architecture == "glm-dsa" and not _has_own_indexers(model):
         return "some of its layers attend to what the indexer of an earlier one has chosen"
-    if model.architecture == "glm4" and not any(model.get("rope.dimension_sections", [])):
+    if model.architecture == "glm4" and not _has_sections(model):
         return "llama.cpp takes rows between its layers only if its positions have sections"
     return ""
+
+
+def _has_sections(model: Metadata) -> bool:
+    sections = model.get(SECTIONS)
+    return isinstance(sections, list) and any(sections)
 
 
 def _has_own_indexers(model: Metadata) -> bool:
@@ -141,7 +135,9 @@ def _kinds(model: Metadata, row: Architecture) -> Sequence[str]:
 def _needed(model: Metadata, row: Architecture) -> set[str]:
     if row.recurrent not in (Recurrent.NONE, Recurrent.ALL):
         return {"recurrent", "attention"}
-    return {"window"} if _windows(model, row) is not None else set()
+    if row.windows is None or _windows(model, row) is None:
+        return set()
+    return {"window", "full"} if row.windows.both else {"window"}
 
 
 def recurrent_layers(model: Metadata) -> list[bool]:
@@ -153,7 +149,7 @@ def recurrent_layers(model: Metadata) -> list[bool]:
             return [True] * model.layers
         case Recurrent.INTERVAL:
             given = model.get("attention.recurrent_layers")
-            interval = model.get("full_attention_interval", 4)
+            interval = model.get("full_attention_interval", 4) or model.layers + 1
             return [bool(given[i]) if isinstance(given, list) else (i + 1) % interval != 0 for i in range(model.layers)]
         case Recurrent.NO_HEADS:
             return [not heads for heads in of_layers(model, "attention.head_count_kv")]
@@ -243,7 +239,7 @@ class SpanMetadata:
             changed["attention.recurrent_layers"] = _entry(recurrent_layers(model)[span.first : span.last + 1])
         if span.first > 0:
             changed |= {key: None if value is None else _entry(value) for key, value in row.entry.items()}
-            if row.sections and not any(model.get("rope.dimension_sections", [])):
+            if row.sections and not _has_sections(model):
                 quarter = self._rotary // 4
                 changed["rope.dimension_sections"] = _entry([quarter, quarter, 0, 0])
         return changed

@@ -5,21 +5,17 @@ Everything here is a pure function of config.json. `where` is the path of that f
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES
 
 from potluck.errors import ModelError
+from potluck.models import family_details as details
 from potluck.models.config_types import check_converted
-
-Config = dict[str, Any]
-Entries = dict[str, tuple[list[str], Any]]
-"""GGUF metadata: the value types and the value of each key."""
+from potluck.models.fields import Config, Entries, field, head_size, kv_heads, of_float, of_uint, usual
+from potluck.models.rope import rope, scaling
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,20 @@ class Family:
     activations: the values of `hidden_act` that it computes.
     layer: the names, within a layer, of the tensors that llama.cpp requires.
     ends: the same outside the layers. Head and embedding may be one tensor: see `is_tied`.
+    epsilon: the key of the norms' epsilon. rotary: the share of a head that is rotated if config.json does not say it;
+    None if it is always the whole head. windows: whether it attends to sliding windows, or else to all positions.
+    fault: what else it cannot express. more: what else its metadata have.
     """
 
     arch: MODEL_ARCH
     activations: frozenset[str]
     layer: frozenset[str]
     ends: frozenset[str]
+    epsilon: str = "rms_norm_eps"
+    rotary: float | None = None
+    windows: bool = False
+    fault: Callable[[Config], str | None] = details.nothing
+    more: Callable[[str, Config], Entries] = details.no_more
 
     @property
     def name(self) -> str:
@@ -50,29 +54,110 @@ def _names(weights: str, both: str = "", biases: str = "") -> frozenset[str]:
 
 _GELU = frozenset({"gelu", "gelu_fast", "gelu_new", "gelu_pytorch_tanh"})
 _SILU = frozenset({"silu", "swish"})
-_GATED = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn_down"
+_ATTENTION = "attn_norm attn_q attn_k attn_v attn_output"
+_GATED = f"{_ATTENTION} ffn_norm ffn_gate ffn_up ffn_down"
+_EXPERTS = f"{_ATTENTION} ffn_norm ffn_gate_inp ffn_gate_exps ffn_up_exps ffn_down_exps"
+_SHARED = "ffn_gate_inp_shexp ffn_gate_shexp ffn_up_shexp ffn_down_shexp"
+_QKV = "attn_norm attn_qkv attn_output ffn_norm ffn_up ffn_down"
 _ENDS = _names("token_embd output_norm")
+_LAYER_NORM_ENDS = _names("token_embd", both="output_norm")
 
 _NEOX = Family(
     MODEL_ARCH.GPTNEOX,
     _GELU,
-    _names("", both="attn_norm attn_qkv attn_output ffn_norm ffn_up ffn_down"),
-    _names("token_embd", both="output_norm"),
+    _names("", both=_QKV),
+    _LAYER_NORM_ENDS,
+    epsilon="layer_norm_eps",
+    rotary=0.25,
+    more=details.residual,
 )
 _LLAMA = Family(MODEL_ARCH.LLAMA, _SILU, _names(_GATED), _ENDS)
 _QWEN2 = Family(MODEL_ARCH.QWEN2, _SILU, _names(_GATED, biases="attn_q attn_k attn_v"), _ENDS)
 _QWEN3 = Family(MODEL_ARCH.QWEN3, _SILU, _names(_GATED + " attn_q_norm attn_k_norm"), _ENDS)
+_QWEN2_MOE = Family(
+    MODEL_ARCH.QWEN2MOE,
+    _SILU,
+    _names(f"{_EXPERTS} {_SHARED}"),
+    _ENDS,
+    fault=partial(details.experts_fault, normalised=False),
+    more=details.experts,
+)
+_QWEN3_MOE = Family(
+    MODEL_ARCH.QWEN3MOE,
+    _SILU,
+    _names(f"{_EXPERTS} attn_q_norm attn_k_norm"),
+    _ENDS,
+    fault=partial(details.experts_fault, normalised=True),
+    more=details.experts,
+)
+_GEMMA2 = Family(
+    MODEL_ARCH.GEMMA2,
+    _GELU,
+    _names(f"{_GATED} post_attention_norm post_ffw_norm"),
+    _ENDS,
+    windows=True,
+    fault=details.gemma2_fault,
+    more=details.gemma2,
+)
+_GEMMA3 = Family(
+    MODEL_ARCH.GEMMA3,
+    _GELU,
+    _names(f"{_GATED} post_attention_norm post_ffw_norm attn_q_norm attn_k_norm"),
+    _ENDS,
+    windows=True,
+    fault=details.gemma3_fault,
+    more=details.gemma3,
+)
+_PHI3 = Family(MODEL_ARCH.PHI3, _SILU, _names(_QKV), _ENDS, rotary=1.0, more=details.phi3)
+_GPT2 = Family(
+    MODEL_ARCH.GPT2,
+    _GELU,
+    _names("", both=_QKV),
+    _LAYER_NORM_ENDS | {"position_embd.weight"},
+    epsilon="layer_norm_eps",
+    fault=details.gpt2_fault,
+)
+_FALCON = Family(
+    MODEL_ARCH.FALCON,
+    _GELU,
+    _names("attn_qkv attn_output ffn_up ffn_down", both="attn_norm"),
+    _LAYER_NORM_ENDS,
+    epsilon="layer_norm_eps",
+    fault=details.falcon_fault,
+    more=details.falcon,
+)
+_STABLELM = Family(
+    MODEL_ARCH.STABLELM,
+    _SILU,
+    _names("attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down", both="attn_norm"),
+    _LAYER_NORM_ENDS,
+    epsilon="layer_norm_eps",
+    rotary=0.25,
+    fault=details.stablelm_fault,
+    more=details.residual,
+)
 
 FAMILIES = {
+    "FalconForCausalLM": _FALCON,
+    "GPT2LMHeadModel": _GPT2,
     "GPTNeoXForCausalLM": _NEOX,
+    "Gemma2ForCausalLM": _GEMMA2,
+    "Gemma3ForCausalLM": _GEMMA3,
     "LlamaForCausalLM": _LLAMA,
     "MistralForCausalLM": _LLAMA,
+    "Phi3ForCausalLM": _PHI3,
     "Qwen2ForCausalLM": _QWEN2,
+    "Qwen2MoeForCausalLM": _QWEN2_MOE,
     "Qwen3ForCausalLM": _QWEN3,
+    "Qwen3MoeForCausalLM": _QWEN3_MOE,
+    "StableLmForCausalLM": _STABLELM,
 }
 """The families by the first of the `architectures` in config.json."""
 
-_CAUSAL = ("ForCausalLM", "LMHeadModel")
+WITH_A_HEAD = frozenset({MODEL_ARCH.GPTNEOX, MODEL_ARCH.STABLELM, MODEL_ARCH.QWEN2MOE})
+"""The architectures that want a head of their own even if it is the embedding."""
+WITHOUT_A_HEAD = frozenset({MODEL_ARCH.GEMMA2, MODEL_ARCH.GEMMA3})
+"""The architectures whose head is always the embedding, though some files hold a copy."""
 
 
 def architecture_of(config: Config) -> str:
@@ -86,38 +171,6 @@ def family_of(config: Config) -> Family | None:
     return FAMILIES.get(architecture_of(config))
 
 
-def is_causal(config: Config) -> bool:
-    """Whether this is a causal language model of any family, which the transformers engine can run."""
-    return architecture_of(config).endswith(_CAUSAL)
-
-
-def known_architecture(where: str, config: Config) -> str:
-    """The architecture. Raises ModelError when no engine runs it."""
-    if not is_causal(config):
-        name = architecture_of(config) or "no architecture"
-        known = ", ".join(FAMILIES)
-        raise ModelError(
-            f"{where} names {name}, which no engine runs: choose a causal language model ({known}, or any other "
-            "…ForCausalLM with the transformers engine)."
-        )
-    return architecture_of(config)
-
-
-def check_transformers(name: str, model_type: str) -> None:
-    """Raises ModelError when the transformers library does not know the model's type. Without the library nothing is
-    checked.
-    """
-    try:
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    except ImportError:
-        return
-    if model_type not in CONFIG_MAPPING_NAMES:
-        raise ModelError(
-            f"{name} is of the type {model_type}, which no engine runs: llama.cpp runs {', '.join(FAMILIES)}, "
-            "and transformers does not know it either."
-        )
-
-
 def is_tied(config: Config, names: Iterable[str]) -> bool:
     """Whether the head is the embedding. names: the tensors that the files hold."""
     return config.get("tie_word_embeddings") is True or not any(is_head(name) for name in names)
@@ -126,14 +179,6 @@ def is_tied(config: Config, names: Iterable[str]) -> bool:
 def is_head(name: str) -> bool:
     """Whether this is the matrix that turns a hidden row into logits."""
     return name in ("lm_head.weight", "embed_out.weight")
-
-
-def field(where: str, config: Config, *keys: str) -> Any:
-    """The value of the first of these keys that config.json has. Raises ModelError when it has none of them."""
-    for key in keys:
-        if config.get(key) is not None:
-            return config[key]
-    raise ModelError(f"{where} has no {keys[0]}; it is not a complete model.")
 
 
 def sliding_window(config: Config) -> int | None:
@@ -145,119 +190,60 @@ def sliding_window(config: Config) -> int | None:
 def check(where: str, config: Config, family: Family) -> None:
     """Raises ModelError for features of the family's models that llama.cpp, or its GGUF, cannot express."""
     check_converted(where, config)
+    if (what := fault(config, family)) is not None:
+        raise ModelError(f"{where} asks for {what}, which the llama.cpp engine cannot do: use --engine transformers.")
+
+
+def fault(config: Config, family: Family) -> str | None:
+    """What the model asks for that llama.cpp, or its GGUF, cannot express; None if there is nothing.
+
+    The config is one that `check_converted` lets pass.
+    """
+    config = usual(config)
+    parameters = rope(config)
+    kind = parameters["rope_type"]
     if config.get("hidden_act") not in family.activations:
-        raise _unable(where, f"the activation {config.get('hidden_act')}")
-    if config.get("quantization_config"):
-        raise _unable(where, "weights that are already quantized; fetch the model's unquantized files, or")
-    if rope(config)["rope_type"] not in ("default", "linear", "yarn", "llama3"):
-        raise _unable(where, f"the rope type {rope(config)['rope_type']}")
-    if rope(config)["rope_type"] == "llama3" and family is not _LLAMA:
-        raise _unable(where, f"the rope type llama3 in {architecture_of(config)}")
-    if {"attention_factor", "mscale", "mscale_all_dim"} & rope(config).keys():
-        raise _unable(where, "a rope attention factor of its own")
-    if family is not _NEOX and rope(config).get("partial_rotary_factor", 1.0) != 1.0:
-        raise _unable(where, "a partial rotary embedding")
-    if "sliding_attention" in (config.get("layer_types") or []) and family in (_QWEN2, _QWEN3):
-        raise _unable(where, "sliding windows")
-
-
-def _unable(where: str, what: str) -> ModelError:
-    return ModelError(f"{where} asks for {what}, which the llama.cpp engine cannot do: use --engine transformers.")
-
-
-def rope(config: Config) -> dict[str, Any]:
-    """The rope parameters under today's names, from today's `rope_parameters` or from the older keys."""
-    old, new = config.get("rope_scaling") or {}, config.get("rope_parameters") or {}
-    merged = {
-        "rope_theta": config.get("rope_theta", config.get("rotary_emb_base", 10_000.0)),
-        "rope_type": old.get("type", "default"),
-        "partial_rotary_factor": config.get("partial_rotary_factor", config.get("rotary_pct")),
-        **old,
-        **new,
-    }
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def head_size(where: str, config: Config) -> int:
-    heads = int(field(where, config, "num_attention_heads"))
-    return int(config.get("head_dim") or int(field(where, config, "hidden_size")) // heads)
-
-
-def kv_heads(where: str, config: Config) -> int:
-    return int(config.get("num_key_value_heads") or field(where, config, "num_attention_heads"))
+        return f"the activation {config.get('hidden_act')}"
+    if kind not in ("default", "linear", "yarn", "llama3") or "long_factor" in parameters:
+        return f"the rope type {kind}"
+    if kind == "llama3" and family is not _LLAMA:
+        return f"the rope type llama3 in {architecture_of(config)}"
+    if {"attention_factor", "mscale", "mscale_all_dim"} & parameters.keys():
+        return "a rope attention factor of its own"
+    if family.rotary is None and parameters.get("partial_rotary_factor", 1.0) != 1.0:
+        return "a partial rotary embedding"
+    bounded = family.windows or family in (_LLAMA, _PHI3)  # whose context is no longer than a window
+    if "sliding_attention" in (config.get("layer_types") or []) and not bounded:
+        return "sliding windows"
+    if family.arch in WITHOUT_A_HEAD and config.get("tie_word_embeddings") is False:
+        return "a head of its own"
+    return family.fault(config)
 
 
 def metadata(where: str, config: Config, family: Family) -> Entries:
     """The GGUF metadata of the whole model, without tokenizer. Raises ModelError when config.json lacks something."""
     check(where, config, family)
-    size = head_size(where, config)
-    rotary = int(size * rope(config).get("partial_rotary_factor", 0.25)) if family is _NEOX else size
+    config = usual(config)
+    size, width = head_size(where, config), field(where, config, "hidden_size")
+    rotary = size if family.rotary is None else int(size * rope(config).get("partial_rotary_factor", family.rotary))
+    inner = config.get("intermediate_size")
+    if inner is None and family.arch in (MODEL_ARCH.GPT2, MODEL_ARCH.FALCON):
+        inner = 4 * width
+    epsilon = "rms_epsilon" if family.epsilon == "rms_norm_eps" else "epsilon"
     entries: Entries = {
-        "block_count": _uint(field(where, config, "num_hidden_layers")),
-        "context_length": _uint(field(where, config, "max_position_embeddings")),
-        "embedding_length": _uint(field(where, config, "hidden_size")),
-        "feed_forward_length": _uint(field(where, config, "intermediate_size")),
-        "attention.head_count": _uint(field(where, config, "num_attention_heads")),
-        "attention.head_count_kv": _uint(kv_heads(where, config)),
-        "attention.key_length": _uint(size),
-        "attention.value_length": _uint(size),
-        "rope.dimension_count": _uint(rotary),
-        "rope.freq_base": _float(field(where, rope(config), "rope_theta")),
-        "vocab_size": _uint(field(where, config, "vocab_size")),
-        **_scaling(where, config),
+        "block_count": of_uint(field(where, config, "num_hidden_layers")),
+        "context_length": of_uint(field(where, config, "max_position_embeddings")),
+        "embedding_length": of_uint(width),
+        "feed_forward_length": of_uint(field(where, config | {"intermediate_size": inner}, "intermediate_size")),
+        "attention.head_count": of_uint(field(where, config, "num_attention_heads")),
+        "attention.head_count_kv": of_uint(kv_heads(where, config)),
+        "attention.key_length": of_uint(size),
+        "attention.value_length": of_uint(size),
+        f"attention.layer_norm_{epsilon}": of_float(field(where, config, family.epsilon)),
+        "rope.dimension_count": of_uint(rotary),
+        "rope.freq_base": of_float(field(where, rope(config), "rope_theta")),
+        "vocab_size": of_uint(field(where, config, "vocab_size")),
+        **scaling(where, config),
+        **family.more(where, config),
     }
-    if family is _NEOX:
-        entries["use_parallel_residual"] = (["BOOL"], bool(config.get("use_parallel_residual", True)))
-        entries["attention.layer_norm_epsilon"] = _float(field(where, config, "layer_norm_eps"))
-    else:
-        entries["attention.layer_norm_rms_epsilon"] = _float(field(where, config, "rms_norm_eps"))
     return {f"{family.name}.{key}": entry for key, entry in entries.items()}
-
-
-def _uint(value: Any) -> tuple[list[str], int]:
-    return ["UINT32"], int(value)
-
-
-def _float(value: Any) -> tuple[list[str], float]:
-    return ["FLOAT32"], float(value)
-
-
-def _scaling(where: str, config: Config) -> Entries:
-    """The keys of the rope scaling. The type llama3 has none: see `rope_factors`."""
-    parameters = rope(config)
-    kind = parameters["rope_type"]
-    if kind not in ("linear", "yarn"):
-        return {}
-    entries: Entries = {
-        "rope.scaling.type": (["STRING"], kind),
-        "rope.scaling.factor": _float(field(where, parameters, "factor")),
-    }
-    if kind == "yarn":
-        trained = parameters.get("original_max_position_embeddings") or field(where, config, "max_position_embeddings")
-        entries["rope.scaling.original_context_length"] = _uint(trained)
-        for beta in ("beta_fast", "beta_slow"):
-            if beta in parameters:
-                entries[f"rope.scaling.yarn_{beta}"] = _float(parameters[beta])
-    return entries
-
-
-def rope_factors(where: str, config: Config) -> npt.NDArray[np.float32] | None:
-    """The number by which llama.cpp divides each rope frequency, `[head size / 2]`; None if frequencies are not scaled.
-
-    Llama 3.1 keeps short wavelengths, divides long ones by `factor`, and blends those in between.
-    """
-    parameters = rope(config)
-    if parameters["rope_type"] != "llama3":
-        return None
-    size = head_size(where, config)
-    factor, low, high, trained = (
-        float(field(where, parameters, key))
-        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    )
-    if low >= high:
-        raise ModelError(f"{where} has a low_freq_factor that is not below its high_freq_factor; fetch it again.")
-    wavelengths = 2 * math.pi * float(field(where, parameters, "rope_theta")) ** (np.arange(0, size, 2) / size)
-    blend = (trained / wavelengths - low) / (high - low)
-    factors = 1 / ((1 - blend) / factor + blend)
-    factors = np.where(wavelengths < trained / high, 1.0, np.where(wavelengths > trained / low, factor, factors))
-    return factors.astype(np.float32)

@@ -8,6 +8,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,9 +113,17 @@ LONGEST_DIMENSION = 1 << 40
 MOST_TENSORS = 3 << 15
 """DeepSeek-V3, in which each expert of each layer has tensors of its own, has 92,000."""
 
+_LONGEST_NAME = 255
 _MOST_JSON = 128 << 20
 MOST_VALUES = 1 << 22
 """The most values of a JSON file. The largest tokenizer.json today has 35 MB and 2 million values."""
+
+
+@lru_cache(maxsize=256)
+def is_plain(file: str) -> bool:
+    """Whether this names a file in the model's own folder, and can do so on every system."""
+    plain = file.isprintable() and not set(file) & {"/", "\\", ":"}
+    return plain and 1 <= len(file.encode()) <= _LONGEST_NAME and file not in (".", "..")
 
 
 def shown(name: object) -> str:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
 from potluck.models.architectures import Recurrent
-from potluck.models.cutting import PER_LAYER, is_known, row_of
-from potluck.models.files import Stored, shown
-from potluck.models.gguf_index import read_index
+from potluck.models.cutting import COUNTS, PER_LAYER, SECTIONS, is_known, row_of
+from potluck.models.files import Files, Stored, shown
+from potluck.models.gguf_index import GgufIndex
 from potluck.models.manifest import Geometry, Manifest, Tensor
+from potluck.models.shards import name_of, read_parts
 from potluck.models.spanfile import Copied, Header, Piece
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -26,30 +26,31 @@ MOST_TENSORS = 1 << 14
 """GGUF has all experts of a layer in one tensor, so that the largest models of today have some 2,500."""
 _MOST_HEADS = 1 << 10
 _MOST_LAYERS = 1 << 10
+_MOST_COUNT = 1 << 24
 LONGEST_HEAD = 1 << 13
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Index a GGUF file; its tensors are still to be hashed.
+def read_manifest(files: Files, file: str, read: Callable[[str], GgufIndex]) -> Manifest:
+    """Index the model to which a GGUF file belongs; its tensors are still to be hashed. read: gives a file's index.
 
-    Raises ModelError when the file is not GGUF, is truncated, or lacks what llama.cpp needs.
+    Raises ModelError when a file is not GGUF, is truncated or missing, or lacks what llama.cpp needs.
     """
-    index = read_index(path)
-    metadata = {key: [kinds, value] for key, (kinds, value) in index.metadata.items()}
-    tensors = tuple(_tensor(path, item) for item in index.tensors)
-    sizes = geometry(str(path), metadata, tensors)
+    parts, where = read_parts(files, file, read), f"{files.location}/{file}"
+    metadata = {key: [kinds, value] for key, (kinds, value) in parts.metadata.items()}
+    tensors = tuple(_tensor(file, item) for file, item in parts.tensors)
+    sizes = geometry(where, metadata, tensors)
     return Manifest(
         format="gguf",
-        name=path.stem,
-        architecture=str(_need(str(path), metadata, "general.architecture")),
+        name=name_of(file),
+        architecture=str(_need(where, metadata, "general.architecture")),
         **sizes._asdict(),
         metadata=metadata,
         tensors=tuple(tensor for tensor in tensors if (tensor.layer or 0) < sizes.layers),
     )
 
 
-def _tensor(path: Path, item: Stored) -> Tensor:
-    return Tensor(item.name, path.name, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
+def _tensor(file: str, item: Stored) -> Tensor:
+    return Tensor(item.name, file, item.offset, item.nbytes, item.dtype, item.shape, "", layer_of(item.name))
 
 
 def layer_of(name: str) -> int | None:
@@ -65,13 +66,13 @@ def geometry(where: str, metadata: dict[str, Any], tensors: Sequence[Tensor]) ->
     architecture = _need(where, metadata, "general.architecture")
     if not isinstance(architecture, str) or not _NAME.fullmatch(architecture):
         raise ModelError(f"{where} is of the architecture {shown(architecture)}, which has no such name in llama.cpp.")
-    width = _number(where, metadata, f"{architecture}.embedding_length")
+    width, layers = _number(where, metadata, f"{architecture}.embedding_length"), _layers(where, metadata, architecture)
     return Geometry(
-        layers=_layers(where, metadata, architecture),
+        layers=layers,
         hidden_size=width,
         vocabulary=_vocabulary(where, tensors, width),
         context=_number(where, metadata, f"{architecture}.context_length"),
-        kv_width=_kv_width(where, metadata, architecture, width),
+        kv_width=_kv_width(where, metadata, architecture, width, layers),
     )
 
 
@@ -86,6 +87,12 @@ def _layers(where: str, metadata: dict[str, Any], architecture: str) -> int:
         given = metadata.get(name, (None, None))[1]
         if isinstance(given, list) and len(given) not in (layers, layers - beyond):
             raise ModelError(f"{where} gives {len(given)} numbers as its {name}, which are not one for each layer.")
+    for name in (f"{architecture}.{each}" for each in COUNTS):
+        given = metadata.get(name, (None, 0))[1]
+        several = name.removeprefix(f"{architecture}.") in (*PER_LAYER, SECTIONS)
+        for count in given if isinstance(given, list) and several else [given]:
+            if not isinstance(count, int) or not 0 <= count <= _MOST_COUNT:
+                raise ModelError(f"{where} gives {shown(count)} as its {name}, which is no count.")
     return layers - beyond
 
 
@@ -105,7 +112,7 @@ def _within(where: str, key: str, value: Any, most: int, least: int = 1) -> int:
     return value
 
 
-def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int) -> int:
+def _kv_width(where: str, metadata: dict[str, Any], architecture: str, width: int, layers: int) -> int:
     """The values that the widest layer keeps for a position; 1 if none keeps any."""
     prefix = f"{architecture}.attention"
     row = row_of(architecture)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from msgspec.structs import replace
 
 from potluck.errors import ModelError
-from potluck.models.files import MOST_TENSORS, Stored, check_shape
+from potluck.models.files import MOST_TENSORS, Files, Stored, check_shape, existing_size, read
 
 _HEAD = struct.Struct("<4sIQQ")
 _VERSIONS = (2, 3)
@@ -30,6 +32,9 @@ _MOST_KEPT = 1 << 21
 """The most bytes of all values outside the tokenizer."""
 _MOST_STRINGS = 1 << 21
 """The most strings in the tokenizer's arrays. Each has a length of its own, so each has to be looked at."""
+_FIRST_BYTES = 1 << 16
+_LONGEST_HEAD = 1 << 28
+"""The most bytes that are read of a file elsewhere. The heads of today's models have up to 30 MiB."""
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -59,6 +64,17 @@ class GgufIndex(NamedTuple):
     tensors: tuple[Stored, ...]
 
 
+class Head(NamedTuple):
+    """The beginning of a GGUF file elsewhere. vocabulary: a GGUF file of its metadata, the tokenizer's included.
+
+    It has no tensors, because llama.cpp refuses a file that names tensors beyond its end, and no `split.` keys, because
+    llama.cpp would look for the other parts.
+    """
+
+    contents: GgufIndex
+    vocabulary: bytes
+
+
 def ggml_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """The bytes of a tensor whose type has one of GGUF's names. Raises ValueError when there can be no such tensor."""
     if dtype not in GGMLQuantizationType.__members__:
@@ -78,32 +94,76 @@ def is_alignment(value: Any) -> bool:
 def read_index(path: Path) -> GgufIndex:
     """Raises ModelError, with the reason, when the file is not a GGUF file that llama.cpp could read."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        if size < _HEAD.size or file.read(4) != b"GGUF":
-            raise ModelError(f"{path} is not a GGUF file.")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                return _Reader(data, size).index()
-            except (_Broken, UnicodeDecodeError) as error:
-                what = error if isinstance(error, _Broken) else "one of its texts is not UTF-8"
-                raise ModelError(f"{path} is a broken or truncated GGUF file ({what}); fetch it again.") from error
+    if not size:  # which cannot be mapped
+        raise ModelError(f"{path} is not a GGUF file.")
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        _complaints_about(str(path)),
+    ):
+        return _Reader(data, size).index()
+
+
+def read_head(files: Files, file: str) -> Head:
+    """The same of a file elsewhere, of which no more is read than is needed. Raises ModelError likewise."""
+    size, where = existing_size(files, file), f"{files.location}/{file}"
+    data, wanted = bytearray(), _FIRST_BYTES
+    while True:
+        data += read(files, file, len(data), min(size, wanted) - len(data))
+        try:
+            with _complaints_about(where):
+                reader = _Reader(data, size)
+                return Head(reader.index(), reader.vocabulary())
+        except _Unread as error:
+            if error.needed > _LONGEST_HEAD:
+                raise ModelError(f"{where} has an impossibly large index.") from error
+            wanted = min(_LONGEST_HEAD, max(error.needed, 4 * len(data)))
+
+
+@contextmanager
+def _complaints_about(where: str) -> Iterator[None]:
+    try:
+        yield
+    except _NoGguf as error:
+        raise ModelError(f"{where} is not a GGUF file.") from error
+    except (_Broken, UnicodeDecodeError) as error:
+        what = error if isinstance(error, _Broken) else "one of its texts is not UTF-8"
+        raise ModelError(f"{where} is a broken or truncated GGUF file ({what}); fetch it again.") from error
+
+
+class _NoGguf(Exception):
+    """The file is of another kind."""
 
 
 class _Broken(Exception):
     """What is wrong with the file."""
 
 
-class _Reader:
-    """Goes through the bytes of an index once, from the beginning to the end."""
+class _Unread(Exception):
+    """The index does not end within the bytes that were read. needed: the number of bytes to read, or more."""
 
-    def __init__(self, data: mmap.mmap, size: int) -> None:
+    def __init__(self, needed: int) -> None:
+        self.needed = needed
+
+
+class _Reader:
+    """Goes through the bytes of an index once, from the beginning to the end.
+
+    data: the file, or the beginning of one that has `size` bytes.
+    """
+
+    def __init__(self, data: mmap.mmap | bytearray, size: int) -> None:
         self._data = data
         self._size = size
         self._position = 0
+        self._entries: list[tuple[int, int]] = []
+        """The beginning and the end of each entry of the metadata, but for those that are about parts."""
         self._kept = 0
         self._strings = 0
 
     def index(self) -> GgufIndex:
+        if self._size < _HEAD.size or self._data[:4] != b"GGUF":
+            raise _NoGguf
         _, version, tensors, keys = _HEAD.unpack(self._take(_HEAD.size))
         if version & 0xFFFF == 0:
             raise _Broken("it is big-endian")
@@ -121,6 +181,12 @@ class _Reader:
         self._check(stored)
         return GgufIndex({key: entry for key, entry in metadata.items() if entry[1] != []}, stored)
 
+    def vocabulary(self) -> bytes:
+        """The metadata as a file without tensors, once the index has been read."""
+        _, version, _, _ = _HEAD.unpack_from(self._data)
+        head = _HEAD.pack(b"GGUF", version, 0, len(self._entries))
+        return b"".join([head, *(self._data[begin:end] for begin, end in self._entries)])
+
     def _check(self, tensors: tuple[Stored, ...]) -> None:
         if len({item.name for item in tensors}) < len(tensors):
             raise _Broken("two of its tensors have the same name")
@@ -131,11 +197,13 @@ class _Reader:
     def _take(self, nbytes: int) -> bytes:
         begin = self._position
         self._skip(nbytes)
-        return self._data[begin : self._position]
+        return bytes(self._data[begin : self._position])
 
     def _skip(self, nbytes: int) -> None:
         if nbytes > self._size - self._position:
             raise self._truncated()
+        if self._position + nbytes > len(self._data):
+            raise _Unread(self._position + nbytes)
         self._position += nbytes
 
     def _truncated(self) -> _Broken:
@@ -153,11 +221,13 @@ class _Reader:
     def _metadata(self, keys: int) -> Metadata:
         metadata: Metadata = {}
         for _ in range(keys):
-            key = self._text(_LONGEST_NAME)
+            begin, key = self._position, self._text(_LONGEST_NAME)
             if key in metadata:
                 raise _Broken(f"it has the key {key} twice")
             kind = self._kind()
             metadata[key] = self._skip_value(kind) if key.startswith("tokenizer.") else self._value(kind)
+            if not key.startswith("split."):
+                self._entries.append((begin, self._position))
         return {key: entry for key, entry in metadata.items() if not key.startswith("tokenizer.")}
 
     def _kind(self) -> GGUFValueType:
@@ -203,10 +273,15 @@ class _Reader:
         self._strings += count
         if self._strings > _MOST_STRINGS:
             raise _Broken(f"it claims {self._strings} texts")
-        length_at, data, position, last = struct.Struct("<Q").unpack_from, self._data, self._position, self._size - 8
+        length_at, data, position, last = (
+            struct.Struct("<Q").unpack_from,
+            self._data,
+            self._position,
+            len(self._data) - 8,
+        )
         for _ in range(count):
             if position > last:
-                raise self._truncated()
+                self._skip(position + 8 - self._position)  # raises, because not so much is there
             position += 8 + length_at(data, position)[0]
         self._skip(position - self._position)
         return [], None

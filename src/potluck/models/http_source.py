@@ -8,12 +8,15 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from copy import copy
+from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from huggingface_hub import constants, get_token, hf_hub_url
 
 from potluck.errors import ModelError, TicketExpired
+from potluck.models import hub
 from potluck.models.files import FileSource, parse_json
 from potluck.models.manifest import Manifest
 from potluck.models.redirects import Redirects
@@ -77,6 +80,8 @@ class _HttpSource(FileSource):
             if self._redirects is not None:
                 self._redirects.check(request.url)
                 request.extensions = {**request.extensions, "trace": self._redirects.watch(request.url)}
+                if hub.repository_of(request.url) is not None:  # each person's own token opens gated models
+                    request.headers.update(hub.authorization())
         raise ModelError(f"{self._server} redirects more than {_MOST_HOPS} times.")
 
     def _drain(self, reply: httpx.Response) -> None:
@@ -105,6 +110,7 @@ class _HttpSource(FileSource):
         try:
             with self._reply(url) as reply:
                 if reply.status_code != 200:
+                    self._check_permission(reply)
                     raise ModelError(f"{self._server} gives no {what}: it answers {reply.status_code}.")
                 for chunk in self._chunks(reply, most, f"the {what}"):
                     body += chunk
@@ -137,6 +143,7 @@ class _HttpSource(FileSource):
             if reply.status_code in _BUSY:
                 raise httpx.RemoteProtocolError(f"{self._server} answers {reply.status_code}")
             if reply.status_code != 206:
+                self._check_permission(reply)
                 raise ModelError(f"{self._server} answers {reply.status_code} to a request for a part of {file}.")
             for chunk in self._chunks(reply, nbytes, file):  # what arrived before a break is kept
                 yield chunk
@@ -144,6 +151,16 @@ class _HttpSource(FileSource):
             # A reply cut short raises httpx.RemoteProtocolError, a TransportError.
         if nbytes:
             raise ModelError(f"{self._server} sends {nbytes} bytes too few of {file}.")
+
+    def _check_permission(self, reply: httpx.Response) -> None:
+        """Raises ModelError, with advice, if the hub gives the model only to those who may have it."""
+        repository = self._repository_of(reply.request.url)
+        if repository is not None and reply.status_code in (401, 403):
+            raise hub.refusal(repository, with_token="Authorization" in reply.request.headers)
+
+    def _repository_of(self, url: httpx.URL) -> str | None:
+        """The repository on the hub that a request was about; None if it went elsewhere."""
+        return hub.repository_of(url)
 
     def close(self) -> None:
         self._client.close()
@@ -161,7 +178,7 @@ class CoordinatorSource(_HttpSource):
         trusted = ssl.create_default_context()  # what the node's web-socket trusts, not httpx's own list
         headers = {"Authorization": f"Bearer {ticket}"} if ticket else {}
         client = httpx.Client(base_url=url, headers=headers, timeout=60.0, verify=trusted)
-        client.event_hooks = {"response": [_check_ticket]}
+        client.event_hooks = {"response": [partial(_check_ticket, headers.get("Authorization"))]}
         super().__init__(client, "The coordinator", Redirects(client.base_url))
 
     def manifest(self) -> Manifest:
@@ -172,51 +189,65 @@ class CoordinatorSource(_HttpSource):
         return f"/files/{quote(file, safe='')}"
 
 
-def _check_ticket(reply: httpx.Response) -> None:
-    if reply.status_code == 401 and "Authorization" in reply.request.headers:
+def _check_ticket(shown: str | None, reply: httpx.Response) -> None:
+    if reply.status_code == 401 and shown is not None and reply.request.headers.get("Authorization") == shown:
         raise TicketExpired("The coordinator no longer knows this node's ticket.")
 
 
 class HubSource(_HttpSource):
     """The files of a repository on the Hugging Face hub, at one commit. Implements `potluck.models.files.Files`.
 
-    endpoint: a hub other than `HF_ENDPOINT`. The token that `hf auth login` has stored opens gated models.
+    revision: a branch, a tag or a commit. endpoint: a hub other than `HF_ENDPOINT`.
+    This machine's token for the hub opens gated models. Files are named relative to `folder`.
     Raises ModelError when the hub does not give the list of files.
     """
 
+    folder = ""
+
     def __init__(self, repository: str, revision: str = "main", endpoint: str | None = None) -> None:
         self.repository = repository
-        self._endpoint = endpoint or constants.ENDPOINT
-        token = get_token()
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        client = httpx.Client(headers=headers, timeout=60.0)
+        self._endpoint = endpoint or hub.endpoint()
+        client = httpx.Client(headers=hub.authorization(), timeout=60.0)
         super().__init__(client, f"The hub at {self._endpoint}")
         try:
-            self.revision, self._sizes = self._listing(revision)
+            self.revision, self.sizes = self._listing(revision)
         except ModelError:
             client.close()
             raise
 
+    def within(self, folder: str) -> HubSource:
+        """The same for the files in a folder of the repository. The two share a connection."""
+        inner = copy(self)
+        inner.folder = f"{folder}/" if folder else ""
+        return inner
+
     def _listing(self, revision: str) -> tuple[str, dict[str, int]]:
-        """The commit that the revision is now, and the size of each file."""
-        url = f"{self._endpoint}/api/models/{self.repository}/revision/{revision}?blobs=true"
+        """The commit that the revision is now, and the size of each file in the repository."""
+        url = f"{self._endpoint}/api/models/{self.repository}/revision/{quote(revision, safe='')}?blobs=true"
         try:
             listing = parse_json(self._get(url, f"model {self.repository}", _LONGEST_LISTING))
-            if not _COMMIT.fullmatch(listing["sha"]):
-                raise ValueError("no commit")
-            return listing["sha"], {each["rfilename"]: int(each["size"]) for each in listing["siblings"]}
+            sizes = {each["rfilename"]: each["size"] for each in listing["siblings"]}
+            if not _COMMIT.fullmatch(listing["sha"]) or not all(map(_is_size, sizes.items())):
+                raise ValueError("no commit, or no list of files")
+            return listing["sha"], sizes
         except (ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{self._server} gives no list of the files in {self.repository}.") from error
 
+    def _repository_of(self, url: httpx.URL) -> str | None:
+        return self.repository if url.netloc == httpx.URL(self._endpoint).netloc else None
+
     @property
     def location(self) -> str:
-        return f"{self._endpoint}/{self.repository}"
+        return f"{self._endpoint}/{self.repository}/{self.folder}".rstrip("/")
 
     def size(self, file: str) -> int | None:
-        return self._sizes.get(file)
-
-    def names(self) -> list[str]:
-        return list(self._sizes)
+        return self.sizes.get(self.folder + file)
 
     def url(self, file: str) -> str:
-        return hf_hub_url(self.repository, file, revision=self.revision, endpoint=self._endpoint)
+        return f"{self._endpoint}/{self.repository}/resolve/{self.revision}/{quote(self.folder + file)}"
+
+
+def _is_size(entry: tuple[Any, Any]) -> bool:
+    """Whether this is the name of a file and the number of its bytes."""
+    name, nbytes = entry
+    return isinstance(name, str) and type(nbytes) is int and nbytes >= 0

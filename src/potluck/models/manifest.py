@@ -46,7 +46,8 @@ class Manifest(Struct, frozen=True, dict=True):
     `{"config": config.json}`.
     architecture: GGUF's name for it, or the `model_type` of config.json.
     context: the longest sequence, in positions, that the model was trained for.
-    kv_width: values that the KV cache of one layer keeps for one position.
+    kv_width: values that the layer with the most keys and values has for one position. What layers really keep depends
+    on the engine: see `potluck.models.sizes.kept_by`.
     """
 
     format: Literal["gguf", "huggingface"]

@@ -52,11 +52,17 @@ class Converted:
     """The tensors' arrays made into one array by `arrange`, in the piece's shape, and then quantized.
 
     All tensors have the same dtype. Without any tensors, `arrange` gives a float32 constant. It takes a copy unless it
-    is `as_it_is`.
+    is `as_it_is`. floats: it computes with the values, so that it gets float32, and not the bits of bfloat16.
     """
 
     tensors: tuple[Tensor, ...]
     arrange: Callable[..., Array]
+    floats: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """The type of what `arrange` gives."""
+        return self.tensors[0].dtype if self.tensors and not self.floats else "F32"
 
 
 def as_it_is(values: Array) -> Array:
@@ -97,6 +103,11 @@ class Piece:
 def download_size(pieces: list[Piece]) -> int:
     """The bytes of the model that these pieces need."""
     return sum(tensor.nbytes for piece in pieces for tensor in piece.tensors)
+
+
+def file_size(pieces: list[Piece]) -> int:
+    """The bytes that the span file of these pieces takes on disk, but for its header. Zeros are holes in it."""
+    return sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros))
 
 
 def conversion_size(pieces: list[Piece]) -> int:
@@ -158,7 +169,7 @@ def _write(path: Path, header: Header, pieces: list[Piece], source: Source, prog
 def _check_disk(part: Path, pieces: list[Piece]) -> None:
     """Raises ModelError unless the pieces fit on the disk beside what is already there."""
     there = part.stat().st_size if part.exists() else 0
-    needed = sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)) - there
+    needed = file_size(pieces) - there
     free = shutil.disk_usage(part.parent).free
     if needed > free - _SPARE_DISK:
         raise ModelError(
@@ -272,7 +283,10 @@ def _convert(
     if finished.has(piece.name, content.tensors, digest.hexdigest()):
         progress(sum(tensor.nbytes for tensor in content.tensors))
         return
-    values = content.arrange(*(read_array(tensor, source, progress) for tensor in content.tensors))
+    arrays = (read_array(tensor, source, progress) for tensor in content.tensors)
+    if content.floats:
+        arrays = (to_float32(array, tensor.dtype) for array, tensor in zip(arrays, content.tensors, strict=True))
+    values = content.arrange(*arrays)
     digest = hashlib.sha256()
     file.seek(start)
     for slab in _slabs(values, piece, content):
@@ -287,11 +301,10 @@ def _slabs(values: Array, piece: Piece, content: Converted) -> Iterator[bytes]:
     if values.shape != tuple(reversed(piece.shape)):
         raise Unusable(f"{piece.name} has the shape {values.shape}, not {tuple(reversed(piece.shape))}.")
     rows = values.reshape(-1, values.shape[-1])
-    dtype = content.tensors[0].dtype if content.tensors else "F32"
     step = max(1, _SLAB // rows.shape[1])
     for begin in range(0, len(rows), step):
         with np.errstate(over="ignore"):
-            slab = quantize(to_float32(rows[begin : begin + step], dtype), piece.dtype)
+            slab = quantize(to_float32(rows[begin : begin + step], content.dtype), piece.dtype)
         if slab.dtype == np.float16 and not np.isfinite(slab).all():
             raise Unusable(f"{piece.name} has values beyond the range of f16: choose bf16 or q8_0.")
         yield slab.tobytes()

@@ -8,7 +8,7 @@ not need.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,16 @@ from potluck.models.files import Stored
 from potluck.models.gguf_index import read_index
 from potluck.models.manifest import Manifest, Tensor
 from potluck.models.spanfile import Copied, Header, Piece, Zeros
-from potluck.types import ANY_NUMBER, EngineKind, Quantize, Span
+from potluck.types import ANY_NUMBER, Cuts, EngineKind, Quantize, Span
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+)")
 _ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
 _STUB_ROWS = 2
 """The rows of a stub. A middle span needs no vocabulary, but llama.cpp requires one, and tables with as many rows."""
 
-_EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
+_EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 _ENTRY = ("token_embd", "position_embd", "token_types")
-_OF_VOCABULARY = (_EMBEDDING, _HEAD, "output.bias")
+_OF_VOCABULARY = (_EMBEDDING, HEAD, "output.bias")
 """The tensors with an entry for each token."""
 
 
@@ -45,7 +45,7 @@ def plan_span(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_QUANT
     """
     header, pieces = plan_model(manifest, quantize)
     model = _metadata(header, manifest)
-    cutting.cuts(model).check(span.within(manifest.layers))
+    cutting.cuts(model).check(span)
     part = cutting.SpanMetadata(model, span)
     return _cut_header(part, header.architecture, manifest, span), _cut_pieces(pieces, manifest, span, part)
 
@@ -101,53 +101,13 @@ def span_file_name(manifest: Manifest, span: Span, quantize: Quantize = DEFAULT_
     return Path("spans") / manifest.digest[:32] / f"{span.first}-{span.last}{kind}.gguf"
 
 
-@dataclass(frozen=True)
-class PartSizes:
-    """The bytes of a model's parts once they are loaded: each layer, what comes before the layers, and what comes
-    after.
-    """
-
-    layers: tuple[int, ...]
-    entry: int
-    head: int
-
-    def of(self, span: Span) -> int:
-        ends = (self.entry if span.first == 0 else 0) + (self.head if span.last == len(self.layers) - 1 else 0)
-        return sum(self.layers[span.first : span.last + 1]) + ends
-
-
-def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> PartSizes:
-    """The bytes of weights that a node needs, by parts. For the transformers engine these are the sizes before
-    quantizing.
-    """
-    if engine is EngineKind.TRANSFORMERS:
-        first, last = (huggingface.span_tensors(manifest, Span(layer, layer)) for layer in (0, manifest.layers - 1))
-        ends = [sum(tensor.nbytes for tensor in end if tensor.layer is None) for end in (first, last)]
-        return PartSizes(tuple(manifest.layer_bytes()), *ends)
-    layers, entry, head = [0] * manifest.layers, 0, 0
-    header, pieces = plan_model(manifest, quantize)
-    leaving = cutting.row_of(header.architecture).exit
-    for piece in pieces:
-        if match := _LAYER.fullmatch(piece.name):
-            layers[int(match[1])] += piece.nbytes
-        elif piece.name.startswith(leaving):
-            head += piece.nbytes
-        else:
-            entry += piece.nbytes
-    tied = all(piece.name != _HEAD for piece in pieces)
-    return PartSizes(tuple(layers), entry, head + entry if tied else head)
-
-
 def most_forgotten(manifest: Manifest, engine: EngineKind) -> int:
     """How many of its latest positions a session can surely forget.
 
     A layer with a recurrent state knows only the latest one. Of a layer with a sliding window, a session that has been
     moved keeps only what its next position sees, and perhaps the last one.
     """
-    if engine is EngineKind.TRANSFORMERS:
-        return ANY_NUMBER
-    header, _ = plan_model(manifest)
-    return cutting.most_forgotten(_metadata(header, manifest))
+    return ANY_NUMBER if engine is EngineKind.TRANSFORMERS else cutting.most_forgotten(metadata_of(manifest))
 
 
 def engines_for(manifest: Manifest) -> tuple[EngineKind, ...]:
@@ -178,12 +138,15 @@ def _metadata(header: Header, manifest: Manifest) -> Metadata:
     return Metadata(header.architecture, header.entries, manifest.layers, manifest.vocabulary)
 
 
-def cuts_of(manifest: Manifest, engine: EngineKind = EngineKind.LLAMACPP) -> cutting.Cuts:
-    """The cuts that are allowed. Raises ModelError, with the reason, when this engine cannot run a part of it."""
-    if engine is EngineKind.TRANSFORMERS:
-        return cutting.anywhere(manifest.layers)
+def metadata_of(manifest: Manifest) -> Metadata:
+    """The metadata that llama.cpp gets of the whole model. Raises ModelError when it cannot run the model."""
     header = gguf.model_header(manifest) if manifest.format == "gguf" else convert.model_header(manifest)
-    return cutting.cuts(_metadata(header, manifest))
+    return _metadata(header, manifest)
+
+
+def cuts_of(manifest: Manifest, engine: EngineKind = EngineKind.LLAMACPP) -> Cuts:
+    """The cuts that are allowed. Raises ModelError, with the reason, when this engine cannot run a part of it."""
+    return Cuts.anywhere(manifest.layers) if engine is EngineKind.TRANSFORMERS else cutting.cuts(metadata_of(manifest))
 
 
 def _rows(manifest: Manifest, span: Span) -> int:
@@ -193,7 +156,7 @@ def _rows(manifest: Manifest, span: Span) -> int:
 
 def _cut_pieces(pieces: list[Piece], manifest: Manifest, span: Span, part: SpanMetadata) -> list[Piece]:
     """The span's pieces among those of the whole model, in their order, with the stubs at the end."""
-    tied = all(piece.name != _HEAD for piece in pieces)
+    tied = all(piece.name != HEAD for piece in pieces)
     used = [piece for piece in _settled(pieces, part) if piece.name not in part.unused]
     cut = [_cut(piece, manifest, span, tied, part.leaving) for piece in used]
     return [piece for piece in cut if piece is not None and piece.tensors] + [

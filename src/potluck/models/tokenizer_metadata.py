@@ -13,11 +13,10 @@ from typing import Any
 from gguf import Keys, SpecialVocab, TokenType
 
 from potluck.errors import ModelError
-from potluck.models.families import Entries
-from potluck.models.files import LocalSource, read_json, shown
-
-TOKENIZER = "tokenizer.json"
-TEMPLATE = "chat_template.jinja"
+from potluck.models.chat_templates import DEFAULT, chat_templates
+from potluck.models.fields import Entries
+from potluck.models.files import LocalSource, shown
+from potluck.models.tokenizer_files import tokenizer_file, tokenizer_json
 
 _WORDS = "GPT-2's words"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -46,21 +45,22 @@ def tokenizer_entries(folder: Path, vocabulary: int) -> Entries:
     """The GGUF metadata of the tokenizer in this folder: tokens, merges or scores, special tokens, chat template.
 
     vocabulary: rows of the embedding; ids without a token become unused ones.
-    Raises ModelError when there is no tokenizer.json, or one that llama.cpp cannot express.
+    Raises ModelError when there is no tokenizer, or one that llama.cpp cannot express.
     """
-    where = str(folder / TOKENIZER)
+    files = LocalSource(folder)
+    where = str(folder / tokenizer_file(files))
     try:
-        return _entries(where, folder, read_json(LocalSource(folder), TOKENIZER), vocabulary)
+        return _entries(where, files, tokenizer_json(files), vocabulary)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         what = shown(error)
         raise ModelError(f"{where}, or tokenizer_config.json beside it, is broken: {what}.") from error
 
 
-def _entries(where: str, folder: Path, tokenizer: dict[str, Any], vocabulary: int) -> Entries:
+def _entries(where: str, files: LocalSource, tokenizer: dict[str, Any], vocabulary: int) -> Entries:
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE" or not model.get("vocab") or not model.get("merges"):
         raise _unknown(where, f"is of the type {shown(model.get('type'))}, or lacks its vocabulary or merges")
-    special = SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
+    special = SpecialVocab(files.folder, load_merges=True, n_vocab=vocabulary)
     tokens, types = _tokens(where, tokenizer, vocabulary)
     kind = _sentencepiece(where, tokenizer, tokens) if model.get("byte_fallback") else _byte_level(where, tokenizer)
     if not model.get("byte_fallback"):
@@ -69,7 +69,7 @@ def _entries(where: str, folder: Path, tokenizer: dict[str, Any], vocabulary: in
         **kind,
         Keys.Tokenizer.LIST: (["ARRAY", "STRING"], tokens),
         Keys.Tokenizer.TOKEN_TYPE: (["ARRAY", "INT32"], types),
-        **_special(special, folder / TEMPLATE),
+        **_special(special, tokenizer.get("post_processor"), chat_templates(files)),
     }
 
 
@@ -164,6 +164,8 @@ def _adds_space(where: str, tokenizer: dict[str, Any]) -> bool:
                 adds = True
             case {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}:
                 pass
+            case {"type": "Split", "pattern": {"String": " "}}:  # Gemma's, which finds no more spaces
+                pass
             case {"type": "Metaspace", "replacement": "▁"}:
                 adds = adds or step.get("prepend_scheme", "always") != "never"
             case _:
@@ -171,23 +173,22 @@ def _adds_space(where: str, tokenizer: dict[str, Any]) -> bool:
     return adds
 
 
-def _special(special: SpecialVocab, template_file: Path) -> Entries:
+def _special(special: SpecialVocab, processor: dict[str, Any] | None, templates: dict[str, str]) -> Entries:
+    """processor: the step that adds tokens to a text, which begins with one of them or with the text."""
     keys = Keys.Tokenizer
-    entries: Entries = {keys.ADD_BOS: (["BOOL"], False)}  # llama.cpp's default depends on the kind
+    first = (processor or {}).get("single") or [{}]
+    entries: Entries = {keys.ADD_BOS: (["BOOL"], "SpecialToken" in first[0])}  # llama.cpp's default depends on the kind
     for name, token_id in special.special_token_ids.items():
         if key := getattr(keys, f"{name.upper()}_ID", None):
             entries[key] = (["UINT32"], token_id)
     for name, value in special.add_special_token.items():
         if key := getattr(keys, f"ADD_{name.upper()}", None):
             entries[key] = (["BOOL"], bool(value))
-    # A file of its own goes before the key in tokenizer_config.json, as in transformers.
-    template = template_file.read_text("utf-8") if template_file.exists() else _default_template(special.chat_template)
-    if template is not None:
-        entries[keys.CHAT_TEMPLATE] = (["STRING"], template)
+    for name, template in templates.items():
+        entries[keys.CHAT_TEMPLATE if name == DEFAULT else keys.CHAT_TEMPLATE_N.format(name=name)] = (
+            ["STRING"],
+            template,
+        )
+    if others := sorted(templates.keys() - {DEFAULT}):
+        entries[keys.CHAT_TEMPLATES] = (["ARRAY", "STRING"], others)
     return entries
-
-
-def _default_template(templates: Any) -> str | None:
-    if templates is None or isinstance(templates, str):
-        return templates
-    return next((str(each["template"]) for each in templates if each.get("name") == "default"), None)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import msgspec
 
 from potluck.errors import ModelError
-from potluck.models import families, gguf, huggingface
-from potluck.models.files import MOST_TENSORS, array_bytes, shown
+from potluck.models import gguf, huggingface
+from potluck.models.fields import field
+from potluck.models.files import MOST_TENSORS, array_bytes, is_plain, shown
 from potluck.models.gguf_index import LONGEST_VALUE, MOST_KEYS, ggml_bytes, is_alignment
 from potluck.models.manifest import Geometry, Manifest, Tensor
 
@@ -66,10 +66,10 @@ def vet(manifest: Manifest) -> None:
     name = shown(manifest.name)
     if not manifest.name.isprintable() or len(manifest.name) > _LONGEST_NAME:
         raise ModelError(f"A model cannot have the name {name}.")
-    for field, most in _MOST._asdict().items():
-        if not 1 <= getattr(manifest, field) <= most:
+    for size, most in _MOST._asdict().items():
+        if not 1 <= getattr(manifest, size) <= most:
             raise ModelError(
-                f"{name} says that its {field} is {shown(getattr(manifest, field))}, which is not from 1 to {most}."
+                f"{name} says that its {size} is {shown(getattr(manifest, size))}, which is not from 1 to {most}."
             )
     most_tensors = gguf.MOST_TENSORS if manifest.format == "gguf" else MOST_TENSORS
     if not 1 <= len(manifest.tensors) <= most_tensors:
@@ -93,7 +93,7 @@ def _fault(
     longest = _LONGEST_GGUF_NAME if bytes_of is ggml_bytes else _LONGEST_NAME
     if not tensor.name.isprintable() or not 1 <= len(tensor.name.encode()) <= longest:
         return "no tensor has such a name"
-    if not _is_plain(tensor.file):
+    if not is_plain(tensor.file):
         return f"{shown(tensor.file)} is not the name of a file"
     try:
         nbytes = bytes_of(tensor.dtype, tensor.shape)
@@ -108,13 +108,6 @@ def _fault(
     if tensor.layer != layer_of(tensor.name) or (tensor.layer or 0) >= layers:
         return "it belongs to no layer of this model"
     return None
-
-
-@lru_cache(maxsize=256)
-def _is_plain(file: str) -> bool:
-    """Whether this names a file in the model's own folder."""
-    plain = file.isprintable() and not set(file) & {"/", "\\", ":"}
-    return plain and 1 <= len(file.encode()) <= _LONGEST_NAME and file not in (".", "..")
 
 
 def _check_ranges(where: str, tensors: Sequence[Tensor]) -> None:
@@ -142,7 +135,7 @@ def _check_metadata(where: str, manifest: Manifest) -> Geometry:
     if not isinstance(config, dict) or len(manifest.metadata) > 1:
         raise ModelError(f"{where} has metadata other than a config.json.")
     sizes = huggingface.geometry(f"{where}/{huggingface.CONFIG}", config)
-    if manifest.architecture != families.field(where, config, "model_type"):
+    if manifest.architecture != field(where, config, "model_type"):
         raise ModelError(f"{where} gives another architecture than its config.json.")
     return sizes
 
@@ -152,7 +145,7 @@ def _is_bounded(architecture: str, key: str, value: Any) -> bool:
     if key == "general.alignment":
         return is_alignment(value)
     if key.startswith("split."):  # llama.cpp would open files beside the span file
-        return key != "split.count" or value in (0, 1)
+        return False
     if key.removeprefix(f"{architecture}.attention.").startswith(("key_length_", "value_length_")):
         return type(value) is int and 1 <= value <= gguf.LONGEST_HEAD
     if key.startswith(f"{architecture}."):

@@ -15,16 +15,19 @@ from potluck.engine.library import library_version
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
 from potluck.models.files import Source
+from potluck.models.gguf import layer_of
+from potluck.models.kept import Kept
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
-from potluck.models.sources import CoordinatorSource, cache_folder, local_source, open_model, weights_size
-from potluck.models.spancache import SpanCache
-from potluck.models.spanfile import Header, Piece, Zeros, conversion_size, download_size, write_span_file
-from potluck.models.spans import copied_ranges, plan_raw_span, plan_span, span_file_name
+from potluck.models.sizes import kept_by
+from potluck.models.sources import CoordinatorSource, local_source, open_model, weights_size
+from potluck.models.spancache import SpanCache, Wanted, missing_bytes
+from potluck.models.spanfile import Header, Piece, conversion_size, download_size
+from potluck.models.spans import copied_ranges
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
 from potluck.node.sharing import Offer
-from potluck.types import CACHE_BYTES, MAX_STEP_ROWS, Capacity, EngineKind, Quantize
+from potluck.types import MAX_STEP_ROWS, Capacity, EngineKind, Quantize
 from potluck.wire.messages import Welcome
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,10 @@ _FULL_SESSIONS = 8
 
 _OVERHEAD_BYTES = 256 << 20
 _MOST_POSITIONS = 1 << 20
-"""llama.cpp keeps some 60 bytes about each cell besides its keys and values."""
+_ABOUT_A_POSITION = 320
+"""The bytes for a position besides its keys and values: 60 about the cell, and in work buffers up to 4 for each row
+of a batch, which say whether it sees the position. Those of the first session are part of the overhead.
+"""
 
 _CACHE = SpanCache(4)
 """Each file takes at most the memory that the owner offers."""
@@ -84,8 +90,9 @@ def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
 
     The weights on disk are no larger than in memory, so that a coordinator cannot fill the disk either.
     """
-    cells = plan_capacity(manifest, welcome, memory).positions
-    taken = _weights(manifest, welcome) + int(cells * _cell(manifest, welcome))
+    capacity, kept = plan_capacity(manifest, welcome, memory), _kept(manifest, welcome)
+    states = capacity.sessions * kept.state
+    taken = _weights(manifest, welcome).kept + capacity.positions * kept.cell + states
     if span_path(manifest, welcome).exists():
         return Needs(taken, 0)
     _, pieces = _plan(manifest, welcome)
@@ -95,7 +102,7 @@ def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
             f"Converting layers {welcome.span} needs {converting >> 20} MiB of memory; {memory >> 20} are offered: "
             "serve other layers, or offer more with --memory."
         )
-    return Needs(taken, download_size(pieces))
+    return Needs(taken, missing_bytes(_wanted(manifest, welcome)))
 
 
 def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Report) -> Path:
@@ -103,12 +110,8 @@ def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Rep
 
     Raises ModelError when the bytes cannot be read or do not verify, TicketExpired when the node's link is gone.
     """
-    header, pieces = _plan(manifest, welcome)
-    path = span_path(manifest, welcome)
-    progress = _Fraction(download_size(pieces), partial(report, Phase.FETCH))
-    with _CACHE.using(path):
-        write_span_file(path, header, pieces, source, progress)
-    return path
+    wanted = _wanted(manifest, welcome)
+    return _CACHE.fetch(wanted, source, _Fraction(download_size(wanted.plan()[1]), partial(report, Phase.FETCH)))
 
 
 @contextmanager
@@ -125,10 +128,12 @@ def _opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Ma
             yield manifest, source
 
 
+def _wanted(manifest: Manifest, welcome: Welcome) -> Wanted:
+    return Wanted(manifest, welcome.span, welcome.engine, welcome.quantize)
+
+
 def _plan(manifest: Manifest, welcome: Welcome) -> tuple[Header, list[Piece]]:
-    if welcome.engine is EngineKind.LLAMACPP:
-        return plan_span(manifest, welcome.span, welcome.quantize)
-    return plan_raw_span(manifest, welcome.span)
+    return _wanted(manifest, welcome).plan()
 
 
 def offer_span(manifest: Manifest, path: Path, welcome: Welcome) -> Offer:
@@ -138,8 +143,7 @@ def offer_span(manifest: Manifest, path: Path, welcome: Welcome) -> Offer:
 
 def span_path(manifest: Manifest, welcome: Welcome) -> Path:
     """The path of the span file on this machine."""
-    quantize = welcome.quantize if welcome.engine is EngineKind.LLAMACPP else Quantize.NONE
-    return cache_folder() / span_file_name(manifest, welcome.span, quantize)
+    return _wanted(manifest, welcome).path
 
 
 class _Fraction:
@@ -221,30 +225,50 @@ def verdict_path(span_file: Path) -> Path:
 
 
 def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity:
-    """The KV cells of several sessions of full length, or as many as fit into `memory` bytes beside the weights.
+    """The room for several sessions of full length, or for as many as fit into `memory` bytes beside the weights.
 
-    Raises EngineError when not even one session fits.
+    Raises EngineError when not even one session fits, or when loading takes more than that.
     """
     span, context = welcome.span, welcome.context
     if not 1 <= context <= min(manifest.context, _MOST_POSITIONS):
         raise EngineError(f"The coordinator asks for sessions of {context} positions, which this model cannot have.")
-    taken, cell = _weights(manifest, welcome), _cell(manifest, welcome)
-    cells = int((memory - taken) / cell)
-    if cells < context:
-        needed = taken + int(context * cell)
+    weights, kept = _weights(manifest, welcome), _kept(manifest, welcome)
+    session, room = max(1, kept.of(context)), memory - weights.kept
+    if room < max(session, weights.staged):
+        needed = weights.kept + max(session, weights.staged)
         raise EngineError(
             f"Layers {span} with {context} positions need {needed >> 20} MiB of memory; {memory >> 20} are offered: "
             "serve fewer layers, or offer more with --memory."
         )
-    return Capacity(_SESSIONS, min(cells, _FULL_SESSIONS * context, _MOST_POSITIONS), MAX_STEP_ROWS)
+    fitting = room * context // (session + context * _ABOUT_A_POSITION)
+    positions = max(context, min(fitting, _FULL_SESSIONS * context, _MOST_POSITIONS))
+    return Capacity(_states(kept, room, positions), positions, MAX_STEP_ROWS)
 
 
-def _weights(manifest: Manifest, welcome: Welcome) -> int:
-    """The bytes of memory that the span takes before it has sessions."""
+def _states(kept: Kept, room: int, positions: int) -> int:
+    """The sessions whose states fit into `room` bytes beside so many positions."""
+    if not kept.state:
+        return _SESSIONS
+    left = room - positions * (kept.cell + _ABOUT_A_POSITION)
+    return max(1, min(_SESSIONS, left // kept.state))
+
+
+class _Weights(NamedTuple):
+    """The bytes that a span takes without sessions. staged: what loading takes besides, for its largest tensor."""
+
+    kept: int
+    staged: int
+
+
+def _weights(manifest: Manifest, welcome: Welcome) -> _Weights:
     _, pieces = _plan(manifest, welcome)
-    return sum(piece.nbytes for piece in pieces if not isinstance(piece.content, Zeros)) + _OVERHEAD_BYTES
+    sizes = {piece.name: piece.nbytes for piece in pieces}
+    is_staged = welcome.engine is EngineKind.LLAMACPP
+    staged = max((size for name, size in sizes.items() if is_staged and layer_of(name) is not None), default=0)
+    return _Weights(sum(sizes.values()) + _OVERHEAD_BYTES, staged)
 
 
-def _cell(manifest: Manifest, welcome: Welcome) -> float:
-    """The bytes of one position in the span's KV cache."""
-    return len(welcome.span) * manifest.kv_width * CACHE_BYTES[welcome.engine]
+def _kept(manifest: Manifest, welcome: Welcome) -> Kept:
+    """What the span's layers keep together."""
+    layers = kept_by(manifest, welcome.engine, welcome.attention)[welcome.span.first : welcome.span.last + 1]
+    return Kept(sum(layer.cell for layer in layers), sum(layer.state for layer in layers))

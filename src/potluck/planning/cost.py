@@ -4,34 +4,59 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from potluck.types import Span
+from potluck.types import Cuts, Span
 
 RESERVE_BYTES = 256 << 20
-"""The bytes of a node's memory for the program itself and the engine's work buffers."""
+"""The bytes of a node's memory for the program itself and the engine's work buffers.
+
+The program takes some 120 MiB. The largest buffers are those of a last layer with a large vocabulary: 100 MiB for 64
+rows of 201,088 logits. Experts need less than 25 MiB.
+"""
 
 HOP_S = 0.001
 """The seconds of one relay over a good network. Of two equal routes, the one with fewer stages wins."""
 
 
+def in_mib(needed: int) -> int:
+    """Bytes that are needed as MiB for people, rounded up, so that whoever offers as much offers enough."""
+    return -(-needed >> 20)
+
+
 class Footprint(Struct, frozen=True):
     """The sizes of a model's parts in bytes: the weights of each layer and of the two ends.
 
-    cache: the KV cache that one session of full length needs in each layer.
+    active: the part of each layer's weights that is read for one token; empty if all are.
+    cache: what one session of full length keeps in each layer; empty if that does not count.
+    staged: the bytes that loading takes beside the weights. They are free again before there is a session.
+    stub, middle: what a span at only one end, and at neither end, has besides.
     row: the bytes that one token puts on the link of a stage, in and out together; 0 if links do not count.
+    cut: where the model may be cut; None stands for anywhere.
     """
 
     layers: tuple[int, ...]
     entry: int
     head: int
-    cache: int = 0
+    active: tuple[int, ...] = ()
+    cache: tuple[int, ...] = ()
+    staged: int = 0
+    stub: int = 0
+    middle: int = 0
     row: int = 0
+    cut: Cuts | None = None
+
+    @property
+    def cuts(self) -> Cuts:
+        """The places where the model may be cut."""
+        return self.cut or Cuts.anywhere(len(self.layers))
 
     def of(self, span: Span) -> int:
         """The memory that a node needs to serve `span`."""
-        entry = self.entry if span.first == 0 else 0
-        return RESERVE_BYTES + entry + self.work(span) + self.cache * len(span)
+        first, last = span.first == 0, span.last == len(self.layers) - 1
+        ends = first * self.entry + last * self.head + (first != last) * self.stub
+        weights = sum(self.layers[span.first : span.last + 1]) + (ends if first or last else self.middle)
+        return RESERVE_BYTES + weights + max(sum(self.cache[span.first : span.last + 1]), self.staged)
 
     def work(self, span: Span) -> int:
         """The weights that are read for one token. The embedding does not count, because one row of it is read."""
         head = self.head if span.last == len(self.layers) - 1 else 0
-        return sum(self.layers[span.first : span.last + 1]) + head
+        return sum((self.active or self.layers)[span.first : span.last + 1]) + head

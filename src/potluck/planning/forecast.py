@@ -7,8 +7,9 @@ from math import inf
 
 from msgspec import Struct
 
-from potluck.planning.cost import Footprint
+from potluck.planning.cost import Footprint, in_mib
 from potluck.planning.machine import Placed
+from potluck.planning.options import Options
 from potluck.planning.placement import layer_rates
 from potluck.types import Span, spans_of
 
@@ -42,14 +43,22 @@ def forecast(footprint: Footprint, placed: Sequence[Placed]) -> Forecast:
 def sentences(footprint: Footprint, told: Forecast) -> list[str]:
     """The forecast as sentences for people."""
     if told.bottleneck is None:
-        needed = sum(map(footprint.of, told.missing)) / (1 << 20)
         spans = ", ".join(map(str, told.missing))
-        return [f"No machine can hold layers {spans}: the swarm needs {needed:,.0f} MiB more memory."]
+        needed, least = in_mib(sum(map(footprint.of, told.missing))), in_mib(_least(footprint, told.missing))
+        needs = f"the swarm needs {needed:,} MiB more memory, at least {least:,} of them in one machine"
+        return [f"No machine can hold layers {spans}: {needs}."]
     return [
         f"One stream runs at {told.one_stream:.1f} tokens/s.",
         f"Many streams together run at {told.many_streams:.1f} tokens/s.",
         f"The bottleneck is machine {told.bottleneck.machine.name}, with layers {told.bottleneck.span}.",
     ]
+
+
+def _least(footprint: Footprint, missing: Sequence[Span]) -> int:
+    """The memory that the smallest span with one of the missing layers needs."""
+    options = Options(footprint)
+    layers = [layer for span in missing for layer in range(span.first, span.last + 1)]
+    return int(options.memory[options.covers[:, layers].any(axis=1)].min())
 
 
 def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast) -> dict[str, object]:

@@ -36,7 +36,7 @@ def best_row(rates: Floats) -> int:
 def best_option(options: Options, base: Floats, machine: Machine) -> int | None:
     """The best option for this machine besides those that give each layer its rate, base [layers].
 
-    None when not even one layer fits.
+    None when not even the smallest one fits.
     """
     chosen = options.fitting(machine)
     if not len(chosen):
@@ -49,7 +49,7 @@ def best_option(options: Options, base: Floats, machine: Machine) -> int | None:
 
 
 def best_options(options: Options, base: Floats, machines: Sequence[Machine]) -> list[int]:
-    """The best options for several machines together. At least one layer fits each machine."""
+    """The best options for several machines together. At least one option fits each machine."""
     if len(machines) == 1:
         return [option for machine in machines if (option := best_option(options, base, machine)) is not None]
     fitting = [options.fitting(machine) for machine in machines]

@@ -17,11 +17,17 @@ def best_span(footprint: Footprint, placed: Sequence[Placed], newcomer: Machine)
     """The span for a newcomer: the one that leaves the fewest layers uncovered, and then the highest bottleneck.
 
     Of equal spans, those that leave fewer gaps win, then those that help the slower layers more, then the first and the
-    shortest. Returns None when not even one layer fits.
+    shortest. Returns None when not even the smallest span fits.
     """
     options = Options(footprint)
     option = best_option(options, np.array(layer_rates(footprint, placed)), newcomer)
     return None if option is None else options.span(option)
+
+
+def smallest_span(footprint: Footprint) -> Span:
+    """The span that needs the least memory, or the first of several."""
+    options = Options(footprint)
+    return options.span(int(options.memory.argmin()))
 
 
 def layer_rates(footprint: Footprint, placed: Sequence[Placed]) -> list[float]:

@@ -30,7 +30,7 @@ _SWEEP = 600
 
 
 def place(footprint: Footprint, machines: Sequence[Machine]) -> list[Span | None]:
-    """The span that each machine should serve; None if not even one layer fits.
+    """The span that each machine should serve; None if not even the smallest one fits.
 
     Most layers covered comes first, then the rate of the slowest layer.
     """

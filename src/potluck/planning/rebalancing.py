@@ -32,7 +32,7 @@ def choose_move(footprint: Footprint, placed: Sequence[Placed], movable: Collect
     each of them covers more or multiplies the bottleneck.
     """
     options = Options(footprint)
-    gains = options.gains([one.machine for one in placed], [options.number(one.span) for one in placed])
+    gains = options.gains([one.machine for one in placed], options.numbers([one.span for one in placed]))
     rates, servers = gains.sum(axis=0), (gains > 0).sum(axis=0)
     best, mover = (int((rates > 0).sum()), MARGIN * float(rates.min())), -1
     for index, one in enumerate(placed):

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,27 +35,44 @@ _ONCE = 1e-6
 def sweeps(footprint: Footprint, options: Options, machines: Sequence[Machine]) -> Iterator[Chosen]:
     """Plans with the machines in several orders, from either end of the model, the most promising first."""
     runs = [_Sweep(footprint, options, machines, *kind) for kind in product((False, True), repeat=2)]
+    smallest = options.memory.min()
+    able = [index for index, machine in enumerate(machines) if machine.memory >= smallest]
     for measure in _ORDERS:
-        order = sorted(range(len(machines)), key=lambda index: measure(machines[index]))
+        order = sorted(able, key=lambda index: measure(machines[index]))
         yield from (run.best(order) for run in runs)
+
+
+class _Lane(NamedTuple):
+    """The options that begin at one place (or end there, backwards), shortest first.
+
+    ends: the places that come after them.
+    """
+
+    options: list[int]
+    memory: list[int]
+    work: list[int]
+    ends: list[int]
 
 
 class _Sweep:
     """Gives each layer machines until it reaches a target, and each machine as many layers from there on as it holds.
 
     alone: but no more layers than it brings to the target by itself.
-    lanes [layers]: the options that begin at the layer (or end there, backwards), shortest first, with their memory and
-    their work.
+    lanes: one for each place where the model may be cut, in the order of the sweep.
     """
 
     def __init__(
         self, footprint: Footprint, options: Options, machines: Sequence[Machine], alone: bool, backwards: bool
     ) -> None:
-        edge, step = (options.last, -1) if backwards else (options.first, 1)
-        numbers = [np.flatnonzero(edge == layer)[::step] for layer in range(options.layers)[::step]]
-        self._lanes = [(lane.tolist(), options.memory[lane].tolist(), options.work[lane].tolist()) for lane in numbers]
+        points = footprint.cuts.points
+        places = len(points) - 1
+        near, far = np.searchsorted(points, options.first), np.searchsorted(points, options.last + 1)
+        if backwards:
+            near, far = places - far, places - near
+        numbers = [np.flatnonzero(near == place)[:: -1 if backwards else 1] for place in range(places)]
+        columns = options.memory, options.work, far
+        self._lanes = [_Lane(lane.tolist(), *(column[lane].tolist() for column in columns)) for lane in numbers]
         self._alone = alone
-        self._work = options.work.tolist()
         self._memory = [machine.memory for machine in machines]
         self._reading = [machine.bytes_per_s for machine in machines]
         self._link = [machine.link_rate(footprint) for machine in machines]
@@ -63,7 +81,7 @@ class _Sweep:
         """The plan with the highest target that every layer reaches, found by bisection; if there is none, the one that
         covers most.
         """
-        highest = sum(self._reading) / self._work[len(self._lanes) - 1]  # by the work of the whole model
+        highest = sum(self._reading) / self._lanes[0].work[-1]  # by the work of the whole model
         lowest, best = self._run(order, _ONCE * highest)
         for _ in range(_BISECTIONS if lowest else 0):
             target = (lowest + highest) / 2
@@ -89,10 +107,10 @@ class _Sweep:
         """The rate of the slowest layer, 0 below the target, and what each machine of the order serves."""
         waiting = deque(order)
         chosen: Chosen = [None] * len(self._memory)
-        ends = [0.0] * (len(self._lanes) + 1)
+        lost = [0.0] * (len(self._lanes) + 1)
         rate, lowest = 0.0, inf
-        for place, (options, sizes, work) in enumerate(self._lanes):
-            rate -= ends[place]
+        for place, (options, sizes, work, ends) in enumerate(self._lanes):
+            rate -= lost[place]
             passed = []
             while rate < target and waiting:
                 index = waiting.popleft()
@@ -102,10 +120,10 @@ class _Sweep:
                     continue
                 if self._alone and (enough := bisect_right(work, self._reading[index] / (target - rate))):
                     length = min(length, enough)
-                chosen[index] = option = options[length - 1]
-                gained = min(self._reading[index] / self._work[option], self._link[index])
+                chosen[index] = options[length - 1]
+                gained = min(self._reading[index] / work[length - 1], self._link[index])
                 rate += gained
-                ends[place + length] += gained
+                lost[ends[length - 1]] += gained
             waiting.extendleft(reversed(passed))
             lowest = min(lowest, rate)
         return (lowest if lowest >= target else 0.0), chosen

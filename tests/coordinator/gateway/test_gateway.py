@@ -230,7 +230,10 @@ SECOND_FRAMES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "Span 2-4 is outside the model: its layers are 0-3",
     ),
     "an impossible span": (broken(hello(), b"\xa4last\x03", b"\xa4last\xff"), "span"),
-    "too little memory": (lambda challenge: answer(challenge, hello(span=None, memory=-5)), "One layer needs"),
+    "too little memory": (
+        lambda challenge: answer(challenge, hello(span=None, memory=-5)),
+        "Even the smallest span",
+    ),
     "a name that is no text": (broken(hello(), b"anna", b"\xff\xff\xff\xff"), ""),
     "another greeting": (lambda _: GREETING, "The challenge was answered with Greeting"),
     "no hello": (lambda _: encode(READY), "The challenge was answered with Ready"),

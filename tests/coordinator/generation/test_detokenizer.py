@@ -13,6 +13,7 @@ class Bytes:
 
     bos = eos = ""
     chat_template = None
+    tool_template = None
     stop_ids: frozenset[int] = frozenset()
 
     def __init__(self, pieces: list[bytes]) -> None:

@@ -47,6 +47,7 @@ class Bytes:
     stop_ids = frozenset({0})
     bos = eos = ""
     chat_template = None
+    tool_template = None
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return list(text.encode())

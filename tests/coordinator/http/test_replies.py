@@ -11,6 +11,7 @@ class Words:
     stop_ids = frozenset({2})
     bos = eos = ""
     chat_template = None
+    tool_template = None
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         raise NotImplementedError

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.http.admin import NewInvite
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, CompletionRequest
@@ -12,6 +13,7 @@ from potluck.errors import RequestError
 from potluck.types import Priority
 
 MESSAGES = [{"role": "user", "content": "hello"}]
+DEFAULTS = SamplingParams()
 
 
 def chat(**fields: Any) -> ChatRequest:
@@ -26,7 +28,7 @@ def test_defaults_are_those_of_openai() -> None:
     asked = chat()
     assert (asked.stream, asked.choices, asked.stops, asked.include_usage) == (False, 1, (), False)
     assert (asked.limit, asked.alternatives) == (("max_tokens", None), None)
-    params = asked.sampling(0)
+    params = asked.sampling(0, DEFAULTS)
     assert (params.temperature, params.top_p, params.seed) == (1.0, 1.0, None)
     assert completion().limit == ("max_tokens", 16)
     assert completion(max_tokens=0).limit == ("max_tokens", 0)
@@ -46,13 +48,21 @@ def test_nulls_are_defaults() -> None:
     optional = ["max_tokens", "n", "stop", "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed"]
     optional += ["min_tokens", "logit_bias", "logprobs", "stream_options", "stream"]
     nulls: dict[str, Any] = dict.fromkeys(optional)
-    assert chat(**nulls, max_completion_tokens=None, top_logprobs=None).sampling(0) == chat().sampling(0)
-    assert completion(**nulls, echo=None).sampling(0) == completion().sampling(0)
+    asked = chat(**nulls, max_completion_tokens=None, top_logprobs=None)
+    assert asked.sampling(0, DEFAULTS) == chat().sampling(0, DEFAULTS)
+    assert completion(**nulls, echo=None).sampling(0, DEFAULTS) == completion().sampling(0, DEFAULTS)
+
+
+def test_what_a_request_leaves_out_is_the_models_own() -> None:
+    model = SamplingParams(temperature=0.6, top_p=0.9, top_k=20, repetition_penalty=1.05)
+    params = chat(top_p=0.5, temperature=None, seed=3).sampling(0, model)
+    assert (params.temperature, params.top_p, params.top_k, params.repetition_penalty) == (0.6, 0.5, 20, 1.05)
+    assert (params.seed, params.min_p) == (3, 0)
 
 
 def test_sampling_takes_what_is_given() -> None:
     given_fields = {"temperature": 0, "top_p": 0.5, "top_k": 3, "min_p": 0.1, "frequency_penalty": -1}
-    params = chat(**given_fields, presence_penalty=2, logit_bias={"5": -100, "7": 1.5}, seed=-3).sampling(2)
+    params = chat(**given_fields, presence_penalty=2, logit_bias={"5": -100, "7": 1.5}, seed=-3).sampling(2, DEFAULTS)
     assert (params.temperature, params.top_p, params.top_k, params.min_p) == (0, 0.5, 3, 0.1)
     assert (params.frequency_penalty, params.presence_penalty) == (-1, 2)
     assert params.logit_bias == {5: -100, 7: 1.5}
@@ -165,7 +175,7 @@ REFUSED = [
 
 def use(asked: ChatRequest | CompletionRequest) -> None:
     """Everything that a request is asked for while it is answered."""
-    asked.sampling(asked.choices - 1)
+    asked.sampling(asked.choices - 1, DEFAULTS)
     assert isinstance(asked.stops, tuple)
     assert asked.alternatives is None or asked.alternatives >= 0
     name, limit = asked.limit

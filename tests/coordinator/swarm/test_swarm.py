@@ -12,19 +12,21 @@ from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
-from potluck.types import Capacity, NodeState, Span, Speed, Stage
+from potluck.types import Capacity, Cuts, NodeState, Span, Speed, Stage
 from potluck.wire.messages import Hello, Ready
 
 LAYERS = 6
 DIGEST = "d" * 64
 
 
-def make_swarm() -> Swarm:
-    return Swarm(DIGEST, Footprint((1 << 20,) * LAYERS, 0, 0))
+def make_swarm(cut: Cuts | None = None) -> Swarm:
+    return Swarm(DIGEST, Footprint((1 << 20,) * LAYERS, 0, 0, cut=cut))
 
 
-def hello(span: Span | None = None, model: str = "", memory: int = 1 << 40, name: str = "anna") -> Hello:
-    return Hello(name, "0.1", model, span, memory, 4)
+def hello(
+    span: Span | None = None, model: str = "", memory: int = 1 << 40, name: str = "anna", movable: bool = False
+) -> Hello:
+    return Hello(name, "0.1", model, span, memory, 4, movable)
 
 
 def ready(positions: int = 100, sessions: int = 8, decode_s: float = 0.01) -> Ready:
@@ -55,8 +57,8 @@ def test_without_a_span_the_least_served_layers_that_fit_are_given() -> None:
         (hello(model="e" * 64), "Your model has the hash eeeeeeeeeeeeeeee, this swarm serves dddddddddddddddd."),
         (hello(Span(4, 6)), "Span 4-6 is outside the model: its layers are 0-5."),
         (hello(Span(10**9, 10**9)), "Span 1000000000 is outside the model: its layers are 0-5."),
-        (hello(memory=RESERVE_BYTES), "One layer needs 257 MiB of memory; you offer 256."),
-        (hello(memory=-1), "One layer needs 257 MiB of memory; you offer -1."),
+        (hello(memory=RESERVE_BYTES), "Even the smallest span, 0, needs 257 MiB of memory; you offer 256."),
+        (hello(memory=-1), "Even the smallest span, 0, needs 257 MiB of memory; you offer -1."),
     ],
 )
 def test_a_node_that_does_not_fit_is_refused_with_the_reason(greeting: Hello, reason: str) -> None:
@@ -64,6 +66,51 @@ def test_a_node_that_does_not_fit_is_refused_with_the_reason(greeting: Hello, re
     assert swarm.handle(Joined("n1", greeting)) == [Refuse("n1", reason)]
     assert swarm.nodes == {}
     assert swarm.handle(Left("n1")) == []
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason"),
+    [
+        (hello(Span(1, 3)), "Span 1-3 cannot be cut out of this model: take 0-3 or 2-3 instead."),
+        (hello(Span(2, 2)), "Span 2 cannot be cut out of this model: take 0-1 or 2-3 instead."),
+        (hello(Span(4, 6)), "Span 4-6 is outside the model: its layers are 0-5."),
+        (hello(memory=257 << 20), "Even the smallest span, 0-1, needs 258 MiB of memory; you offer 257."),
+        (
+            hello(Span(2, 5), memory=RESERVE_BYTES + (3 << 20)),
+            "Layers 2-5 need 260 MiB of memory; you offer 259. Serve fewer layers, or offer more with --memory.",
+        ),
+    ],
+)
+def test_a_node_is_refused_where_the_model_cannot_be_cut(greeting: Hello, reason: str) -> None:
+    swarm = make_swarm(Cuts((0, 2, 4, 6)))
+    assert swarm.handle(Joined("n1", greeting)) == [Refuse("n1", reason)]
+    assert swarm.nodes == {}
+
+
+def test_the_coordinator_assigns_only_spans_that_can_be_cut_out() -> None:
+    swarm, memory = make_swarm(Cuts((0, 2, 4, 6))), RESERVE_BYTES + (3 << 20)
+    spans = []
+    for number in range(3):
+        [admitted] = swarm.handle(Joined(f"n{number}", hello(memory=memory)))
+        assert isinstance(admitted, Admit)
+        spans.append(admitted.span)
+    assert spans == [Span(0, 1), Span(2, 3), Span(4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("held", "memory"),
+    [(Span(1, 2), 1 << 40), (Span(4, 9), 1 << 40), (Span(0, 5), RESERVE_BYTES + (4 << 20))],
+    ids=["cannot be cut out", "outside", "too large"],
+)
+def test_a_node_that_holds_what_is_wrong_now_gets_other_layers_unless_its_owner_chose_them(
+    held: Span, memory: int
+) -> None:
+    swarm = make_swarm(Cuts((0, 2, 4, 6)))
+    join(swarm, "n1", 0, 1)
+    [admitted] = swarm.handle(Joined("n2", hello(held, memory=memory, movable=True)))
+    assert admitted in (Admit("n2", Span(0, 5)), Admit("n2", Span(2, 5)))
+    [refused] = swarm.handle(Joined("n3", hello(held, memory=memory)))
+    assert isinstance(refused, Refuse)
 
 
 def test_a_loading_node_serves_nothing_yet() -> None:

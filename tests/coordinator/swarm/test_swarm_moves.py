@@ -1,7 +1,12 @@
 """Nodes move to layers that need them more: late enough, make before break, and never the last one of a layer."""
 
-import pytest
+from random import Random
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.random_swarms import random_cut_footprint, random_machine
 from potluck.coordinator.swarm.events import (
     Action,
     Admit,
@@ -59,6 +64,28 @@ def test_a_replica_moves_to_layers_that_nobody_serves(swarm: Swarm) -> None:
     swarm.handle(BecameReady("mover", READY))
     assert swarm.missing() == []
     assert look(swarm) == []
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 12), st.integers(1, 25))
+def test_whatever_happens_nodes_and_stages_begin_where_the_model_may_be_cut(
+    random: Random, layers: int, events: int
+) -> None:
+    footprint = random_cut_footprint(random, layers)
+    swarm, cuts = Swarm("d" * 64, footprint), footprint.cuts
+    for number in range(events):
+        memory, wish = random_machine(random, "").memory, random.choice([None, *cuts.spans(), Span(0, 0)])
+        hello = Hello("anna", "0.1", "", wish, memory, 1, movable=random.random() < 0.8, bytes_per_s=1e6)
+        swarm.handle(Joined(f"n{number}", hello))
+        if f"n{number}" in swarm.nodes and random.random() < 0.9:
+            swarm.handle(BecameReady(f"n{number}", READY))
+        if not swarm.missing() and (route := swarm.kv_budget.reserve(number, 1)):
+            assert {stage.span.first for stage in route} <= set(cuts.points)
+        if swarm.nodes and random.random() < 0.4:
+            swarm.handle(Left(random.choice([*swarm.nodes])))
+        look(swarm)
+        for node in swarm.nodes.values():
+            assert cuts.allows(node.span)
+            assert node.destination is None or cuts.allows(node.destination)
 
 
 def test_sessions_are_handed_over_first(swarm: Swarm) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from potluck.coordinator.text.template import ChatTemplate
+from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -32,6 +33,15 @@ def test_the_template_sees_special_tokens_and_further_variables() -> None:
     assert render("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ mood }}", mood="!") == "<s>Hello</s>!"
     assert render("{{ tools is none }} {{ documents is none }}") == "True True"
     assert render("{{ tools | length }}", tools=[{}, {}]) == "2"
+
+
+def test_chats_with_tools_may_have_a_template_of_their_own() -> None:
+    template = ChatTemplate("plain", tool_use='{{ tools | length }} "parameters" tool_calls')
+    assert template.render(HELLO) == template.render(HELLO, tools=None) == "plain"
+    assert template.render(HELLO, tools=[{}, {}]).startswith("2")
+    assert template.calls is CallForm.LLAMA
+    with pytest.raises(ModelError, match="template is broken"):
+        ChatTemplate("plain", tool_use="{% if")
 
 
 def test_blocks_leave_no_white_space() -> None:

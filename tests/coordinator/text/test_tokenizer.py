@@ -336,8 +336,36 @@ def test_hf_chat_template_is_a_string_a_list_or_a_file(folder: Folder) -> None:
     assert template("one") == "three"
 
 
+def test_tools_may_have_a_chat_template_of_their_own(folder: Folder) -> None:
+    def templates(**files: dict[str, Any]) -> tuple[str | None, str | None]:
+        tokenizer = HuggingFaceTokenizer(folder(byte_level(), **files))
+        return tokenizer.chat_template, tokenizer.tool_template
+
+    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "two"}]
+    assert templates(tokenizer_config={"chat_template": named}) == ("two", "tools")
+    assert templates(tokenizer_config={"chat_template": "one"}) == ("one", None)
+    assert templates(tokenizer_config={}, chat_template={"chat_template": "old"}) == ("old", None)
+    beside = folder(byte_level()) / "additional_chat_templates"
+    beside.mkdir()
+    (beside.parent / "chat_template.jinja").write_text("file")
+    (beside / "tool_use.jinja").write_text("file for tools")
+    assert templates(tokenizer_config={"chat_template": named}) == ("file", "file for tools")
+
+
+def test_gguf_tools_may_have_a_chat_template_of_their_own(tmp_path: Path) -> None:
+    writer = _gguf(tmp_path / "tools.gguf")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(PIECES)
+    writer.add_token_scores([0.0] * len(PIECES))
+    writer.add_token_types([gguf.TokenType.NORMAL] * len(PIECES))
+    writer.add_chat_template([{"name": "default", "template": "one"}, {"name": "tool_use", "template": "two"}])
+    _write(writer)
+    tokenizer = GgufTokenizer(tmp_path / "tools.gguf")
+    assert (tokenizer.chat_template, tokenizer.tool_template) == ("one", "two")
+
+
 def test_a_folder_without_tokenizer_is_a_model_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no tokenizer\.json"):
+    with pytest.raises(ModelError, match=r"has no tokenizer: fetch tokenizer\.json, tokenizer\.model, or"):
         open_tokenizer(tmp_path)
 
 

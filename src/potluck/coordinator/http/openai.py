@@ -61,6 +61,7 @@ class Service:
     tokenizer: for single tokens; encoder: for texts and chats, which may take long and are therefore read in the pool.
     created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
     embedded: how many ids the model itself knows. A tokenizer may have more, which no node could run.
+    defaults: the sampling of requests that do not say it.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
@@ -72,6 +73,7 @@ class Service:
     claim: Callable[[Request, Priority], Claim] = claim_of_all
     pool: Pool = field(default_factory=Pool)
     embedded: int = sys.maxsize
+    defaults: SamplingParams = field(default_factory=SamplingParams)
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
@@ -216,7 +218,7 @@ class Service:
 
     def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
         """The parameters of so many answers."""
-        params = [asked.sampling(choice) for choice in range(choices)]
+        params = [asked.sampling(choice, self.defaults) for choice in range(choices)]
         vocabulary = min(self.tokenizer.vocabulary, self.embedded)
         bias = params[0].logit_bias
         if max(bias, default=-1) >= vocabulary:

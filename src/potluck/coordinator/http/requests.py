@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
@@ -139,15 +140,18 @@ class Common(Struct, frozen=True, kw_only=True, dict=True):
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def sampling(self, choice: int) -> SamplingParams:
-        """The parameters of the answer with this number. With a seed, each of several answers has its own."""
+    def sampling(self, choice: int, defaults: SamplingParams) -> SamplingParams:
+        """The parameters of the answer with this number. With a seed, each of several answers has its own.
+
+        defaults: of what the request leaves out.
+        """
         given = {
             name: value for name in SamplingParams.__struct_fields__ if (value := getattr(self, name, None)) is not None
         }
         given["logit_bias"] = self._bias
         if self.seed is not None:
             given["seed"] = self.seed + choice
-        return SamplingParams(**given)
+        return msgspec.structs.replace(defaults, **given)
 
     @cached_property
     def _bias(self) -> Bias:

@@ -34,14 +34,15 @@ from potluck.coordinator.swarm.measure import Measure
 from potluck.coordinator.swarm.mover import Mover
 from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, plausible_rate, ready_nodes
 from potluck.coordinator.swarm.tally import Incident, Tally
-from potluck.errors import Refused, WireError
-from potluck.planning.cost import HOP_S, Footprint
+from potluck.errors import Refused, SpanError, WireError
+from potluck.planning.cost import HOP_S, Footprint, in_mib
 from potluck.planning.limit import limit_sentence
 from potluck.planning.machine import Machine, Placed
-from potluck.planning.placement import best_span
+from potluck.planning.placement import best_span, smallest_span
 from potluck.planning.prospect import prospect
 from potluck.planning.rebalancing import Move
 from potluck.types import ANY_NUMBER, NodeState, Prospect, Span
+from potluck.wire.messages import Hello
 
 _MOST_THREADS = 1024
 _DOUBTED = 8.0
@@ -101,16 +102,13 @@ class Swarm:
             raise Refused(f"This node is in quarantine: {self._caught[hello.key]}.")
         if hello.model and hello.model != self._digest:
             raise Refused(f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}.")
-        if hello.span is not None and hello.span.last >= self.layers:
-            raise Refused(f"Span {hello.span} is outside the model: its layers are 0-{self.layers - 1}.")
-        if hello.span is not None and (needed := self._footprint.of(hello.span)) > hello.memory:
-            reason = f"Layers {hello.span} need {needed >> 20} MiB of memory; you offer {hello.memory >> 20}."
-            raise Refused(f"{reason} Serve fewer layers, or offer more with --memory.")
         machine = Machine(event.node, hello.memory, plausible_rate(hello.bytes_per_s), *event.speed)
-        span = hello.span or best_span(self._footprint, self._placed(), machine)
+        span = self._wanted(hello) or best_span(self._footprint, self._placed(), machine)
         if span is None:
-            needed = min(self._footprint.of(Span(layer, layer)) for layer in range(self.layers))
-            raise Refused(f"One layer needs {needed >> 20} MiB of memory; you offer {hello.memory >> 20}.")
+            smallest = smallest_span(self._footprint)
+            needed = in_mib(self._footprint.of(smallest))
+            reason = f"Even the smallest span, {smallest}, needs {needed} MiB of memory"
+            raise Refused(f"{reason}; you offer {hello.memory >> 20}.")
         return Node(
             hello.name,
             hello.software,
@@ -123,6 +121,29 @@ class Swarm:
             entry=event.entry,
             speed=event.speed,
         )
+
+    def _wanted(self, hello: Hello) -> Span | None:
+        """The span that the node asks for; None if the choice is left to the coordinator.
+
+        A node that comes back asks for what it held, though its owner did not choose it: if that is no longer right,
+        the node gets other layers. Raises Refused when it is wrong, and its owner's choice.
+        """
+        if hello.span is None or not (objection := self._objection(hello.span, hello.memory)):
+            return hello.span
+        if hello.movable:
+            return None
+        raise Refused(objection)
+
+    def _objection(self, span: Span, memory: int) -> str:
+        """Why a node with this memory cannot serve the span; empty if it can."""
+        try:
+            needed = self._footprint.of(self._footprint.cuts.check(span))
+        except SpanError as error:
+            return str(error)
+        if needed <= memory:
+            return ""
+        reason = f"Layers {span} need {in_mib(needed)} MiB of memory; you offer {memory >> 20}."
+        return f"{reason} Serve fewer layers, or offer more with --memory."
 
     def prospect(self, name: str, node: Node) -> Prospect:
         """The gain that this node brings to all others, whether it is here yet or not."""

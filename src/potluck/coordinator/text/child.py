@@ -72,7 +72,7 @@ def _serve(model: Path, longest: int, requests: BinaryIO, out: BinaryIO) -> None
         tokenizer = open_tokenizer(model)
         bound_memory(_MEMORY * max(1, longest // _USUAL))
         with processor_bound(_TEMPLATE_S):
-            template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
+            template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos, tokenizer.tool_template)
             tokenizer.encode("", special=True, bos=False)  # a tokenizer may prepare itself at its first text
     except PotluckError as error:
         pipe.send(out, pipe.encode(pipe.Broken(str(error))))

@@ -13,6 +13,7 @@ import llama_cpp.llama_cpp as c
 from potluck.coordinator.text.partition import SpecialToken, in_order, split
 from potluck.coordinator.text.tokenizer import prefixed, utf8
 from potluck.errors import ModelError
+from potluck.models.chat_templates import TOOL_USE
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,11 @@ def _log(level: int, text: bytes, _user_data: object) -> None:
 
 
 _LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its address
+
+
+def _template(model: object, name: bytes | None) -> str | None:
+    template: bytes | None = c.llama_model_chat_template(model, name)
+    return None if template is None else template.decode("utf-8", "replace")
 
 
 class GgufTokenizer:
@@ -51,8 +57,7 @@ class GgufTokenizer:
         self._prefix = [bos] if c.llama_vocab_get_add_bos(self._vocab) else []
         self.bos = self.name(bos)
         self.eos = self.name(c.llama_vocab_eos(self._vocab))
-        template = c.llama_model_chat_template(model, None)
-        self.chat_template = None if template is None else template.decode("utf-8", "replace")
+        self.chat_template, self.tool_template = _template(model, None), _template(model, TOOL_USE.encode())
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         # Not left to llama_tokenize, which would repeat a token that a chat template has written.

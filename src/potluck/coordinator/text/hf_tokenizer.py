@@ -15,10 +15,9 @@ from msgspec import Struct
 
 from potluck.coordinator.text.tokenizer import prefixed, utf8
 from potluck.errors import ModelError
-from potluck.models.files import MOST_VALUES, LocalSource, read_json, read_whole, shown
-
-_LONGEST_TEMPLATE = 4 << 20
-"""The most bytes of a file with a chat template. Those that can be rendered have far fewer."""
+from potluck.models.chat_templates import DEFAULT, TOOL_USE, chat_templates
+from potluck.models.files import MOST_VALUES, LocalSource, read_json, shown
+from potluck.models.tokenizer_files import tokenizer_file, tokenizer_json
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -29,20 +28,12 @@ class _Text(Struct, frozen=True):
     content: str
 
 
-class _Template(Struct, frozen=True):
-    """One of several chat templates."""
-
-    name: str
-    template: str
-
-
 class _Config(Struct, frozen=True):
     """What is read of tokenizer_config.json."""
 
     bos_token: str | _Text | None = None
     eos_token: str | _Text | None = None
     add_bos_token: bool | None = None
-    chat_template: str | list[_Template] | None = None
 
 
 class _Ends(Struct, frozen=True):
@@ -71,18 +62,17 @@ K = TypeVar("K", bound=Struct)
 
 
 class HuggingFaceTokenizer:
-    """Implements `text.tokenizer.Tokenizer`. Raises ModelError when the folder does not contain a fast tokenizer.
+    """Implements `text.tokenizer.Tokenizer`. Raises ModelError when the folder does not contain a tokenizer.
 
-    Beside tokenizer.json it reads these files if they exist: tokenizer_config.json (which tokens begin and end a
-    sequence, chat template), config.json and generation_config.json (which tokens end a generation),
-    chat_template.jinja.
+    Beside the tokenizer it reads these files if they exist: tokenizer_config.json (which tokens begin and end a
+    sequence), config.json and generation_config.json (which tokens end a generation),
+    and those with chat templates.
     """
 
     def __init__(self, folder: Path) -> None:
-        path, files = folder / "tokenizer.json", LocalSource(folder)
-        if not path.is_file():
-            raise ModelError(f"{folder} has no tokenizer.json, the only kind of tokenizer that Potluck reads there.")
-        self._state = read_json(files, path.name)
+        files = LocalSource(folder)
+        self._path = path = folder / tokenizer_file(files)
+        self._state = tokenizer_json(files)
         self._tokenizer = self._build()
         added = self._tokenizer.get_added_tokens_decoder()
         self._special = {token: entry.content for token, entry in added.items() if entry.special}
@@ -94,17 +84,19 @@ class HuggingFaceTokenizer:
         self.vocabulary = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if self.vocabulary > MOST_VALUES:
             raise ModelError(f"{path} gives a token the id {self.vocabulary - 1}, which is beyond all bounds.")
-        config = _read(files, "tokenizer_config.json", _Config)
-        self.bos, self.eos = _content(config.bos_token), _content(config.eos_token)
+        config, named = (_read(files, file, _Config) for file in ("tokenizer_config.json", "special_tokens_map.json"))
+        self.bos = _content(config.bos_token or named.bos_token)
+        self.eos = _content(config.eos_token or named.eos_token)
         self._prefix = self._read_prefix(config)
         self.stop_ids = self._stop_ids(files)
-        self.chat_template = _chat_template(files, config)
+        templates = chat_templates(files)
+        self.chat_template, self.tool_template = templates.get(DEFAULT), templates.get(TOOL_USE)
 
     def _build(self) -> tokenizers.Tokenizer:
         try:
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self._state))
         except Exception as error:  # the library has no exception type of its own
-            raise ModelError(f"The tokenizer.json of this model cannot be read: {shown(error)}.") from error
+            raise ModelError(f"The {self._path.name} of this model cannot be read: {shown(error)}.") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -210,25 +202,6 @@ def _swap(step: _Step) -> tuple[str, str] | None:
     if step.type == "Replace" and "String" in step.pattern:
         return step.pattern["String"], step.content
     return None
-
-
-def _chat_template(files: LocalSource, config: _Config) -> str | None:
-    """The model's chat template. A separate file comes first; a list of named templates gives its default, or its
-    first.
-    """
-    file = "chat_template.jinja"
-    size = files.size(file)
-    if size is not None:
-        if size > _LONGEST_TEMPLATE:
-            raise ModelError(f"{files.location}/{file} has more than {_LONGEST_TEMPLATE >> 20} MiB; fetch it again.")
-        try:
-            return read_whole(files, file).decode()
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{files.location}/{file} is not a text in UTF-8; fetch it again.") from error
-    if isinstance(config.chat_template, list):
-        named = {one.name: one.template for one in config.chat_template}
-        return named.get("default", next(iter(named.values()), None))
-    return config.chat_template
 
 
 def _content(token: str | _Text | None) -> str:

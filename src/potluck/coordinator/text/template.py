@@ -49,21 +49,16 @@ class ChatTemplate:
     """A Jinja template in the dialect of Hugging Face, run in a sandbox because it comes with the model.
 
     source: None gives the plain one. bos, eos: the texts that it knows as `bos_token` and `eos_token`.
-    Raises ModelError when the source is not a valid template.
+    tool_use: another source for chats in which tools are offered. Raises ModelError when a source is not valid.
     """
 
-    def __init__(self, source: str | None, bos: str = "", eos: str = "") -> None:
+    def __init__(self, source: str | None, bos: str = "", eos: str = "", tool_use: str | None = None) -> None:
         self.source = PLAIN if source is None else source
-        if len(self.source) > _LONGEST:
-            raise ModelError(f"The model's chat template is longer than {_LONGEST} characters.")
-        self.calls = CallForm.of(self.source)
+        self._tool_use = self.source if tool_use is None else tool_use
+        self.calls = CallForm.of(self._tool_use)
         self.stops = PLAIN_STOPS if source is None else ()
         """The stop strings that an answer needs besides the model's own stop tokens."""
-        try:
-            self._template = _ENVIRONMENT.from_string(self.source)
-        except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, ArithmeticError) as error:
-            # Jinja makes Python of it, which refuses what is nested too deeply in ways of its own.
-            raise ModelError(f"The model's chat template is broken: {' '.join(str(error).split())}.") from error
+        self._templates = {text: _compiled(text) for text in (self.source, self._tool_use)}
         self._tokens = {"bos_token": bos, "eos_token": eos}
 
     def render(
@@ -74,32 +69,44 @@ class ChatTemplate:
         kwargs: further variables of the template, such as `tools` or `enable_thinking`.
         Raises RequestError when a message is malformed or the template refuses the conversation.
         """
+        source = self._tool_use if kwargs.get("tools") else self.source
         variables = {
             "tools": None,  # templates ask whether they are none, not whether they are defined
             "documents": None,
             **kwargs,
             **self._tokens,
-            "messages": [self._message(index, message) for index, message in enumerate(messages)],
+            "messages": [_message(source, index, message) for index, message in enumerate(messages)],
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            return self._template.render(variables)
+            return self._templates[source].render(variables)
         except _RENDERING_ERRORS as error:
             raise RequestError(
                 f"The model's chat template cannot render these messages: {error}.", param="messages"
             ) from error
 
-    def _message(self, index: int, message: Mapping[str, Any]) -> dict[str, Any]:
-        role = message.get("role")
-        if role not in ROLES:
-            raise RequestError(
-                f"messages[{index}].role must be one of {', '.join(ROLES)}, not {role!r}.",
-                param=f"messages[{index}].role",
-            )
-        if role == "developer" and "developer" not in self.source:
-            role = "system"  # OpenAI's newer name for it
-        calls = {"tool_calls": _calls(index, message)} if message.get("tool_calls") else {}
-        return {**message, "role": role, "content": _content(index, message), **calls}
+
+def _compiled(source: str) -> jinja2.Template:
+    if len(source) > _LONGEST:
+        raise ModelError(f"The model's chat template is longer than {_LONGEST} characters.")
+    try:
+        return _ENVIRONMENT.from_string(source)
+    except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, ArithmeticError) as error:
+        # Jinja makes Python of it, which refuses what is nested too deeply in ways of its own.
+        raise ModelError(f"The model's chat template is broken: {' '.join(str(error).split())}.") from error
+
+
+def _message(source: str, index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    role = message.get("role")
+    if role not in ROLES:
+        raise RequestError(
+            f"messages[{index}].role must be one of {', '.join(ROLES)}, not {role!r}.",
+            param=f"messages[{index}].role",
+        )
+    if role == "developer" and "developer" not in source:
+        role = "system"  # OpenAI's newer name for it
+    calls = {"tool_calls": _calls(index, message)} if message.get("tool_calls") else {}
+    return {**message, "role": role, "content": _content(index, message), **calls}
 
 
 def _content(index: int, message: Mapping[str, Any]) -> str:

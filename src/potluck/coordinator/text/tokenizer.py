@@ -30,6 +30,10 @@ class Tokenizer(Protocol):
     def chat_template(self) -> str | None:
         """The Jinja source that comes with the model."""
 
+    @property
+    def tool_template(self) -> str | None:
+        """The one for chats in which tools are offered, if the model has one of its own for them."""
+
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         """The tokens of a text. Raises RequestError when it contains half a surrogate pair.
 

@@ -1,0 +1,64 @@
+"""What every node would refuse, the coordinator refuses first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kit.processes import python
+from kit.tiny_hf import write_safetensors, write_tiny_hf
+from potluck.coordinator.model_choice import choose_context, choose_engine
+from potluck.errors import ModelError
+from potluck.models.sources import open_model
+from potluck.types import EngineKind, Quantize
+
+
+def model(tmp_path: Path, **settings: Any) -> Path:
+    return write_tiny_hf(tmp_path / "tiny", layers=2, shards=1, **settings)
+
+
+def test_an_engine_that_cannot_run_the_model_is_refused_and_the_other_one_named(tmp_path: Path) -> None:
+    manifest = open_model(model(tmp_path, model_type="falcon"))
+    assert choose_engine(manifest, None, None) == (EngineKind.LLAMACPP, Quantize.Q8_0)
+    with pytest.raises(ModelError, match=r"^The transformers engine cannot run tiny: .*; the llamacpp engine can run"):
+        choose_engine(manifest, EngineKind.TRANSFORMERS, None)
+
+
+def test_a_type_that_the_transformers_engine_cannot_carry_is_refused(tmp_path: Path) -> None:
+    folder = model(tmp_path)
+    tensors = {f"model.layers.{layer}.a": np.ones((2, 2), np.float32) for layer in (0, 1)}
+    write_safetensors(folder / "model.safetensors", tensors | {"model.mask": np.ones((2, 2), np.bool_)})
+    with pytest.raises(ModelError, match=r"Tensor model\.mask of model\.safetensors has the type BOOL, which Potluck"):
+        choose_engine(open_model(folder), EngineKind.TRANSFORMERS, None)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_no_session_may_be_longer_than_the_factors_of_its_rope_are_good_for(tmp_path: Path, kind: str) -> None:
+    scaling = {"rope_type": kind, "factor": 4.0, "original_max_position_embeddings": 512}
+    manifest = open_model(model(tmp_path, rope_scaling=scaling))
+    assert [choose_context(manifest, asked) for asked in (None, 100, 512)] == [512, 100, 512]
+    with pytest.raises(ModelError, match=rf"^tiny has {kind} factors, which .* than 512 positions: use --context 512"):
+        choose_context(manifest, 513)
+
+
+def test_other_models_get_what_is_asked_for_up_to_their_own_context(tmp_path: Path) -> None:
+    manifest = open_model(model(tmp_path))
+    assert [choose_context(manifest, asked) for asked in (None, 100, 513)] == [512, 100, 512]
+
+
+def test_the_coordinator_loads_neither_pytorch_nor_transformers(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+import potluck.coordinator.app
+from potluck.coordinator.model_choice import choose_engine
+from potluck.models.sources import open_model
+from potluck.types import EngineKind
+choose_engine(open_model(Path({json.dumps(str(model(tmp_path)))})), EngineKind.TRANSFORMERS, None)
+print({{"torch", "transformers"}} & sys.modules.keys())
+"""
+    assert python("-c", script) == "set()\n"
