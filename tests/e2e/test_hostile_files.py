@@ -77,7 +77,7 @@ def beside_it(file: str, content: bytes) -> Callable[[Path], Path]:
     ("write", "sentence"),
     [
         (heads, "gives 0 as its llama.attention.head_count, which is not a number from 1 to 1024"),
-        (layers, "layers is 2147483648, which is not from 1 to 1024"),
+        (layers, "llama.block_count, which is not a number from 1 to 1024"),
         (tokens, "it claims 10995116277"),
         (config, "config.json is broken (Expected `int` >= 1 - at `$.num_attention_heads`)"),
         (deep_config, "config.json is not valid JSON; fetch it again"),

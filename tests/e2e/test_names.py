@@ -88,7 +88,7 @@ def test_a_gated_model_on_the_hub_is_served_by_name_and_fetched_by_nodes(client_
     before = hub.storage.sent
     with LocalSwarm(Path(f"hf:{NAME}:q8_0"), [], serve=LOCAL, join=ONE_THREAD, **settings) as swarm:
         hashed = hub.storage.sent - before
-        assert 0.9 * weights <= hashed <= 2 * weights  # once, to be hashed, and the beginnings of small files
+        assert 0.9 * weights <= hashed <= 3 * weights  # once, to be hashed, and twice the beginnings of small files
         for span in even_spans(LAYERS, 2):
             swarm.add_node(str(span))
         assert ask(client_of, swarm) == alone

@@ -23,7 +23,7 @@ from kit.pipeline import Unsplit, closing
 from kit.tiny_architectures import CASES, write_case
 from potluck.engine.base import Segment
 from potluck.engine.probe import measure
-from potluck.errors import EngineError, SpanError
+from potluck.errors import CapacityError, EngineError, SpanError
 from potluck.models.architectures import TABLE, Recurrent
 from potluck.models.sources import open_model
 from potluck.models.spans import cuts_of, plan_span
@@ -157,3 +157,52 @@ def test_a_span_that_cannot_be_cut_out_is_refused_with_the_nearest_right_ones(
     near = " or ".join(map(str, cuts_of(manifest).nearest(wrong)))
     with pytest.raises(SpanError, match=f"take {near} instead"):
         plan_span(manifest, wrong)
+
+
+def test_a_chunk_that_was_moved_forgets_what_lies_within_it(tmp_path: Path) -> None:
+    """Llama 4 attends to the chunk of 8,192 positions in which a token is."""
+    path = write_case(tmp_path / "tiny.gguf", "llama4", {"context_length": 16384})
+    manifest, length = open_model(path), 8300
+    last, tokens = manifest.layers - 1, np.arange(length, dtype=np.int32) % 200
+    with engine_of(path, manifest, Span(0, last), 8448) as engine:
+        for begin in range(0, length, 256):
+            part = tokens[begin : begin + 256]
+            engine.forward([Segment(1, begin, part, last, 1)])
+        engine._compact()
+        engine.truncate(1, length - 100)
+        assert engine.length(1) == length - 100
+        with pytest.raises(EngineError, match="cannot forget"):
+            engine.truncate(1, 8000)
+
+
+@pytest.mark.parametrize("architecture", ["mamba2", "qwen3next"])
+def test_when_a_batch_of_states_fails_nobody_holds_more_than_is_known(architecture: str, tmp_path: Path) -> None:
+    path = write_case(tmp_path / "tiny.gguf", architecture)
+    manifest, tokens = open_model(path), np.arange(200, dtype=np.int32)
+    last = manifest.layers - 1
+    with engine_of(path, manifest, Span(0, last), 256) as engine:
+        engine.forward([Segment(1, 0, tokens[:100], last, 1)])
+        if architecture == "mamba2":  # whose sessions take no cells, so that only sequences run out
+            for session in (2, 3, 4):
+                engine.forward([Segment(session, 0, tokens[:1], last, 1)])
+        with pytest.raises(CapacityError):
+            engine.forward([Segment(1, 100, tokens[:1], last, 1), Segment(9, 0, tokens, last, 1)])
+        assert engine.length(1) in (0, 100)
+        assert engine.length(9) == 0
+        engine.close(1)
+        [again] = engine.forward([Segment(1, 0, tokens[:100], last, 1)])
+        assert np.isfinite(again).all()
+
+
+def test_states_are_never_kept_outside_of_the_cache(tmp_path: Path) -> None:
+    """They would take memory that nobody has reckoned with, however short their sessions are."""
+    path = write_case(tmp_path / "tiny.gguf", "mamba2")
+    manifest, tokens = open_model(path), np.arange(10, dtype=np.int32)
+    last = manifest.layers - 1
+    with engine_of(path, manifest, Span(0, last)) as engine:
+        for session in range(1, 5):
+            engine.forward([Segment(session, 0, tokens, last, 1)])
+        for position in range(10, 90):
+            engine.forward([Segment(1, position, tokens[:1], last, 1)])
+        with pytest.raises(CapacityError, match="All 4 sessions"):
+            engine.forward([Segment(5, 0, tokens, last, 1)])

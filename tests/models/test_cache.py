@@ -20,6 +20,7 @@ from potluck.models.cache import (
     kept_models,
     make_room,
     note_model,
+    on_disk,
     read_limit,
     remove,
     write_limit,
@@ -88,7 +89,7 @@ def test_what_is_kept_is_listed_with_what_is_known_of_it(cache, model):
     assert (tiny.about.architecture, len(tiny.about.layers), tiny.about.context) == ("llama", LAYERS, 512)
     assert list(tiny.about.types) == ["Q8_0", "F32"]
     assert [(held.path, held.used, held.finished) for held in tiny.spans] == [(old, 1000.0, True), (new, 2000.0, True)]
-    assert [held.nbytes for held in tiny.spans] == [old.stat().st_size, new.stat().st_size]
+    assert [held.nbytes for held in tiny.spans] == [on_disk(old.stat()), on_disk(new.stat())]
     assert [held.path for held in last.spans] == [other]
 
 
@@ -156,7 +157,7 @@ def test_a_limit_is_kept_until_it_is_changed(cache):
 def test_the_spans_that_were_not_used_for_longest_go_first(cache, model):
     for first, used in ((1, 3000.0), (2, 1000.0), (3, 2000.0)):
         path = fetch(model, first, first, used)
-    write_limit(cache, int(3.5 * path.stat().st_size))
+    write_limit(cache, int(3.5 * on_disk(path.stat())))
     fetch(model, 4, 4, 4000.0)
     assert spans_in(cache) == ["1", "3", "4"]
     fetch(model, 3, 3, 5000.0)  # is there, and needs no room
@@ -169,10 +170,10 @@ def test_what_is_in_use_is_never_removed_for_room(cache, model):
     path = fetch(model, 1, 1, 1000.0)
     hold = Hold(path)
     fetch(model, 2, 2, 2000.0)
-    write_limit(cache, int(2.5 * path.stat().st_size))
+    write_limit(cache, int(2.5 * on_disk(path.stat())))
     fetch(model, 3, 3, 3000.0)
     assert spans_in(cache) == ["1", "3"]
-    write_limit(cache, path.stat().st_size)
+    write_limit(cache, on_disk(path.stat()))
     with pytest.raises(ModelError, match=r"need 0\.. MiB beside what is in use, but the cache may hold only 0\.. MiB"):
         fetch(model, 4, 4)
     assert spans_in(cache) == ["1", "3"]  # nothing was removed in vain

@@ -65,21 +65,25 @@ def pull(
 ) -> None:
     """Fetch layers of a model on the hub, for nodes that will host them."""
     from potluck.coordinator.model_choice import choose_engine
+    from potluck.models.cache import on_disk
     from potluck.models.sources import find_model
     from potluck.models.spancache import SpanCache, Wanted
     from potluck.models.spanfile import download_size
+    from potluck.models.spans import cuts_of
 
     asked, found = Span.parse(span) if span is not None else None, find_model(model, revision)
     if found.hub is None:
         raise PotluckError(f"{model} is not on the hub: only models there are fetched.")
     with closing(found.hub):
+        outline = found.outline()  # what cannot be fetched is known before all weights have been read
+        kind = choose_engine(outline, engine, quantize)
+        layers = cuts_of(outline, kind[0]).check(asked or Span(0, outline.layers - 1))
         with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
-        layers = (asked or Span(0, manifest.layers - 1)).within(manifest.layers)
-        wanted = Wanted(manifest, layers, *choose_engine(manifest, engine, quantize))
+        wanted = Wanted(manifest, layers, *kind)
         with bar("Fetching", download_size(wanted.plan()[1])) as advance:
             path = SpanCache(1).fetch(wanted, found.hub, advance)
-    say(f"Layers {layers} of {manifest.name} are here and take {_mib(path.stat().st_size)} MiB.")
+    say(f"Layers {layers} of {manifest.name} are here and take {_mib(on_disk(path.stat()))} MiB.")
 
 
 @models.command()

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from potluck.commands.bars import checking
 from potluck.commands.terminal import (
     AsJson,
     Context,
@@ -48,9 +47,7 @@ def plan(
     from potluck.planning.plan import place
 
     fleet = parse_machines(machines, round_trip / 1e3, inf if bandwidth is None else bandwidth * 1e6 / 8)
-    found = find_model(model, revision)
-    with checking(found.nbytes) as advance:
-        manifest = found.manifest(advance)
+    manifest = find_model(model, revision).outline()
     kind = choose_engine(manifest, engine, quantize)
     sizes = footprint(manifest, *kind, choose_context(manifest, context))
     with waiting("Placing the layers"):

@@ -17,7 +17,7 @@ from potluck.commands.bars import checking
 from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Context, Engine, QuantizeTo, Revision, say, waiting
 from potluck.errors import PotluckError, StoreError
-from potluck.types import Attention, Audience, RowFormat
+from potluck.types import Attention, Audience, EngineKind, RowFormat
 
 if TYPE_CHECKING:
     from potluck.coordinator.http.office import Office
@@ -74,6 +74,7 @@ def serve(
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
+    from potluck.coordinator.model_choice import choose_context, choose_engine
     from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
     from potluck.models.spans import is_proved
@@ -88,11 +89,17 @@ def serve(
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
+        outline = found.outline()  # what cannot be served is known before all weights have been read
+        chosen, _ = choose_engine(outline, engine, quantize, tries=tries)
+        choose_context(outline, context)
+        tested = check or (tries and not is_proved(outline))
+        if tested and (chosen is not EngineKind.LLAMACPP or found.hub is not None):
+            raise PotluckError("The self-test is for the llama.cpp engine, and needs a model on this machine.")
         with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
         config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
-        if check or (tries and not is_proved(manifest)):
+        if tested:
             _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url)) as office:
             with waiting("Reading the tokenizer"):
@@ -109,10 +116,8 @@ def _prove(found: Found, manifest: Manifest) -> None:
     from potluck.engine.proof import prove
     from potluck.node.hardware import free_memory
 
-    if found.hub is not None:
-        raise PotluckError(f"The test of {manifest.name} needs its weights: fetch the model, and serve it from here.")
     with waiting("Testing whether the model's parts compute what it does"):
-        prove(found.path, free_memory() // 2)
+        prove(found.path, free_memory() // 3)  # beside it, the system keeps what was read
     say(f"The parts of {manifest.name} compute what it does, bit for bit.")
 
 

@@ -80,8 +80,8 @@ class Engine(Protocol):
         """Run all segments in one pass and append their rows to the sessions' KV.
 
         All segments share `last`; at most `capacity.rows` rows and one segment a session.
-        Raises CapacityError when the KV cache has no room (nothing is changed then),
-        EngineError when the span cannot be run.
+        Raises CapacityError when the KV cache has no room, EngineError when the span cannot be run. Nothing is changed
+        then, but sessions with a recurrent state may be forgotten.
         """
 
     def use_cores(self, cores: Sequence[int]) -> None:

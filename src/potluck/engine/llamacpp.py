@@ -90,9 +90,10 @@ class LlamaCppEngine:
         self.span = span
         self.layers = layers
         self.capacity = capacity
-        self._table: SessionTable[Any] = SessionTable(capacity)
         self._model = self._load(path, extra_buffers, progress)
         self._facts = ModelFacts(self._model)
+        # A state is as large as it is however few positions it stands for: what is stored would have no bound.
+        self._table: SessionTable[Any] = SessionTable(capacity, stores=not self._facts.is_recurrent)
         self.build = "" if self._facts.row.chunked else _build(extra_buffers)
         self.hidden_size = self._facts.hidden_size
         self.vocabulary = self._facts.vocabulary
@@ -173,8 +174,14 @@ class LlamaCppEngine:
         self._table.begin_forward()
         if self._table.must_compact({segment.session for segment in batch}, sum(segment.rows for segment in batch)):
             self._compact()
-        groups = self._groups(batch)
-        done = {one.session: rows for group in groups for one, rows in zip(group, self._decode(group), strict=True)}
+        done: dict[int, Output] = {}
+        try:
+            for group in self._groups(batch):
+                done |= zip((segment.session for segment in group), self._decode(group), strict=True)
+        except EngineError:
+            for session in done:  # which cannot go back
+                self.close(session)
+            raise
         return [done[segment.session] for segment in batch]
 
     def _groups(self, batch: Sequence[Segment]) -> list[Sequence[Segment]]:
@@ -280,9 +287,9 @@ class LlamaCppEngine:
     def _forget_from(self, session: int, length: int) -> bool:
         if self._table.must_compact({session}, 0):
             self._compact()
-        sequence, window = self._sequence(session), self._facts.window
+        sequence = self._sequence(session)
         # What lies before the window is not saved, and so is gone when a session was moved.
-        if window and c.llama_memory_seq_pos_min(self._memory, sequence) > max(0, length - window + 1):
+        if self._facts.window and c.llama_memory_seq_pos_min(self._memory, sequence) > self._facts.first_seen(length):
             return False
         return bool(c.llama_memory_seq_rm(self._memory, sequence, length, -1))
 

@@ -33,6 +33,14 @@ class ModelFacts:
         self.window: int = c.llama_model_n_swa(model) if self.row.windows or not is_known(self.architecture) else 0
         """The positions of a sliding window; 0 if there is none."""
 
+    def first_seen(self, position: int) -> int:
+        """The first position that a layer with a sliding window sees from this one."""
+        if not self.window:
+            return position
+        if self.row.windows is not None and self.row.windows.chunked:
+            return position // self.window * self.window
+        return max(0, position - self.window + 1)
+
     @cached_property
     def positions_per_row(self) -> int:
         """How many numbers llama.cpp takes for the position of a hidden row."""

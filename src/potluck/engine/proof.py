@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
-from potluck.errors import EngineError, PotluckError
+from potluck.errors import EngineError, ModelError, PotluckError, SpanError
 from potluck.models.manifest import Manifest
-from potluck.models.sources import local_source, open_model
+from potluck.models.sources import cache_folder, local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import cuts_of, plan_span
 from potluck.types import Attention, Capacity, Cuts, Span
@@ -42,7 +42,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 def prove(model: Path, memory: int) -> None:
-    """Raises EngineError, with the layers, when a model's cuts do not compute what the model computes."""
+    """Raises EngineError, with the layers, when parts of a model do not compute what the model computes.
+
+    Raises ModelError when the test cannot be made, as for want of disk.
+    """
     order = msgspec.json.encode(Order(str(model), memory)).decode()
     child = subprocess.run(
         [sys.executable, "-m", "potluck.engine.proof", order],
@@ -51,41 +54,49 @@ def prove(model: Path, memory: int) -> None:
         text=True,
         check=False,
     )
+    told = "".join(line.removeprefix(_TOLD) for line in child.stdout.splitlines() if line.startswith(_TOLD))
+    if child.returncode == _IMPOSSIBLE:
+        raise ModelError(f"The self-test of {model.name} cannot be made: {told}")
     if child.returncode:
-        told = [line for line in child.stdout.splitlines() if line.startswith(_TOLD)]
-        reason = told[-1].removeprefix(_TOLD) if told else "llama.cpp ended its process over one of its parts."
-        raise EngineError(f"{model.name} failed its self-test: {reason}")
+        reason = told or (child.stderr.splitlines() or ["it ended early"])[-1]
+        ended = "llama.cpp ended its process over one of its parts." if child.returncode < 0 else reason
+        raise EngineError(f"{model.name} failed its self-test: {ended}")
 
 
 _TOLD = "self-test: "
+_FAILED, _IMPOSSIBLE = 3, 4
+"""The exit statuses of the child."""
 
 
-def parts(cuts: Cuts, sizes: list[int], memory: int) -> Iterator[Span]:
-    """Spans that follow each other, each as long as the memory allows, and of one piece at least."""
-    first = 0
-    while first < cuts.layers:
-        ends = [span.last for span in cuts.spans() if span.first == first]
-        fitting = [last for last in ends if sum(sizes[first : last + 1]) <= memory]
-        last = max(fitting, default=min(ends))
-        yield Span(first, last)
-        first = last + 1
+def parts(cuts: Cuts, sizes: list[int], memory: int) -> Iterator[tuple[Span, list[Span]]]:
+    """Spans that follow each other, each as long as the memory allows, with the shortest spans that it is made of."""
+    small = _shortest(cuts)
+    while small:
+        spans = [Span(small[0].first, one.last) for one in small]
+        fitting = [n for n, span in enumerate(spans, 1) if cuts.allows(span) and _size(sizes, span) <= memory]
+        count = max(fitting, default=1)
+        yield spans[count - 1], small[:count]
+        del small[:count]
 
 
-def pieces(cuts: Cuts, part: Span) -> list[Span]:
-    """The shortest spans into which a part may be cut, each with the next allowed end."""
-    found, first = [], part.first
-    while first <= part.last:
-        last = min(span.last for span in cuts.spans() if span.first == first and span.last <= part.last)
-        found.append(Span(first, last))
-        first = last + 1
-    return found
+def _shortest(cuts: Cuts) -> list[Span]:
+    """The model in as many spans as it can be cut into."""
+    for count in range(len(cuts.points) - 1, 1, -1):
+        try:
+            return cuts.split(count)
+        except SpanError:
+            continue
+    return cuts.split(1)
+
+
+def _size(sizes: list[int], span: Span) -> int:
+    return sum(sizes[span.first : span.last + 1])
 
 
 def _test(model: Path, memory: int, folder: Path) -> None:
     manifest, cuts = open_model(model), cuts_of(open_model(model))
     data: Data = (np.arange(_ROWS) * 7919 % manifest.vocabulary).astype(np.int32)
-    for part in parts(cuts, manifest.layer_bytes(), memory):
-        small = pieces(cuts, part)
+    for part, small in parts(cuts, manifest.layer_bytes(), memory):
         whole = _computed(model, manifest, part, [piece.last for piece in small], data, folder)
         for piece, expected in zip(small, whole, strict=True):
             [rows] = _computed(model, manifest, piece, [piece.last], data, folder)
@@ -128,12 +139,14 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _main(order: Order) -> int:
-    with TemporaryDirectory(prefix="potluck-proof-") as folder:
+    kept = cache_folder()
+    kept.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="self-test-", dir=kept) as folder:  # where there is room for spans
         try:
             _test(Path(order.model), order.memory, Path(folder))
         except PotluckError as error:
             sys.stdout.write(f"{_TOLD}{error}\n")
-            return 1
+            return _FAILED if isinstance(error, EngineError) else _IMPOSSIBLE
     return 0
 
 

@@ -36,8 +36,11 @@ class _Held(Generic[State]):
 
 
 class SessionTable(Generic[State]):
-    def __init__(self, capacity: Capacity) -> None:
+    """The sessions of an engine. stores: whether idle ones may be kept outside of the cache."""
+
+    def __init__(self, capacity: Capacity, *, stores: bool = True) -> None:
         self._capacity = capacity
+        self._stores = stores
         self._sessions: dict[int, _Held[State]] = {}
         self._free = list(range(capacity.sessions))
         self._ended: list[int] = []
@@ -110,6 +113,8 @@ class SessionTable(Generic[State]):
 
     def idle(self) -> list[int]:
         """The sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
+        if not self._stores:
+            return []
         stored = sum(held.length for held in self._sessions.values() if held.stored is not None)
         room = self._capacity.positions // _STORED_SHARE - stored
         idle = []

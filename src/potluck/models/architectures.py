@@ -39,12 +39,14 @@ class Windows:
     full_first: whether that is the first of them instead of the last.
     optional: whether a model without `attention.sliding_window` has no such layers.
     both: whether every span needs a layer that attends to everything as well.
+    chunked: whether a window is the chunk of a position, instead of the positions before it.
     """
 
     every: int
     full_first: bool = False
     optional: bool = False
     both: bool = False
+    chunked: bool = False
 
 
 class Recurrent(Enum):
@@ -169,7 +171,7 @@ TABLE: dict[str, Architecture] = {
     "cohere2moe": Architecture(windows=Windows(4, full_first=True), leading_dense=True),
     "laguna": Architecture(windows=Windows(4, full_first=True, optional=True), leading_dense=True),
     "afmoe": Architecture(period=4, windows=Windows(4), leading_dense=True, enters_at="inp_embd_scaled"),
-    "llama4": Architecture(period=4, windows=Windows(4, both=True)),
+    "llama4": Architecture(period=4, windows=Windows(4, both=True, chunked=True)),
     "smollm3": Architecture(period=4),
     "smallthinker": Architecture(period=4, windows=Windows(4, full_first=True, optional=True), telling=frozenset({4})),
     "glm4moe": Architecture(leading_dense=True, sections=True),

@@ -115,6 +115,12 @@ def _read_about(folder: Path) -> About | None:
         return None
 
 
+def on_disk(stat: os.stat_result) -> int:
+    """The bytes that a file takes. Zeros that were never written take none, where the system can say so."""
+    blocks: int | None = getattr(stat, "st_blocks", None)
+    return stat.st_size if blocks is None else min(stat.st_size, 512 * blocks)
+
+
 def held_in(folder: Path) -> Iterator[Held]:
     """The span files of one model, whose folder may not exist yet."""
     if not folder.is_dir():
@@ -127,7 +133,7 @@ def held_in(folder: Path) -> Iterator[Held]:
             except (SpanError, FileNotFoundError):  # not ours, or finished or removed just now
                 continue
             path = folder / f"{match[1]}.gguf"
-            yield Held(path, span, "".join(kind), stat.st_size, stat.st_mtime, match[2] is None)
+            yield Held(path, span, "".join(kind), on_disk(stat), stat.st_mtime, match[2] is None)
 
 
 def find_kept(cache: Path, name: str) -> Kept | None:

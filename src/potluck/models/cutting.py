@@ -49,7 +49,7 @@ COUNTS = (
 """The metadata that are read here and must be whole numbers, or yes and no."""
 SECTIONS = "rope.dimension_sections"
 """The parts of a position, which are several numbers."""
-_PER_LAYER_WITHOUT_NAME = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
+PER_LAYER_WITHOUT_NAME = ("xielu.alpha_n", "xielu.alpha_p", "xielu.beta", "xielu.eps")
 _CONTEXT_OF_SHARED_INDEXERS = 1 << 20
 _UNKNOWN = Architecture()
 """Stands for an architecture that is not in the table."""
@@ -217,7 +217,7 @@ class SpanMetadata:
         return {key: entry for key, entry in (sliced | changed).items() if entry is not None}
 
     def _sliced(self, key: str, kinds: list[str], value: Any) -> tuple[list[str], Any]:
-        if isinstance(value, list) and key in PER_LAYER + _PER_LAYER_WITHOUT_NAME:
+        if isinstance(value, list) and key in PER_LAYER + PER_LAYER_WITHOUT_NAME:
             value = value[self._span.first : self._span.last + 1]
         return kinds, value
 

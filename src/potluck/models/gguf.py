@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType
 
 from potluck.errors import ModelError
 from potluck.models.architectures import Recurrent
-from potluck.models.cutting import COUNTS, PER_LAYER, SECTIONS, is_known, row_of
+from potluck.models.cutting import COUNTS, PER_LAYER, PER_LAYER_WITHOUT_NAME, SECTIONS, is_known, row_of
 from potluck.models.files import Files, Stored, shown
 from potluck.models.gguf_index import GgufIndex
 from potluck.models.manifest import Geometry, Manifest, Tensor
@@ -83,7 +83,7 @@ def _layers(where: str, metadata: dict[str, Any], architecture: str) -> int:
     beyond = metadata.get(key, (None, 0))[1]
     if type(beyond) is not int or not 0 <= beyond < layers:
         raise ModelError(f"{where} gives {shown(beyond)} as its {key}, which is not a number below {layers}.")
-    for name in (f"{architecture}.{each}" for each in PER_LAYER):
+    for name in (*(f"{architecture}.{each}" for each in PER_LAYER), *PER_LAYER_WITHOUT_NAME):
         given = metadata.get(name, (None, None))[1]
         if isinstance(given, list) and len(given) not in (layers, layers - beyond):
             raise ModelError(f"{where} gives {len(given)} numbers as its {name}, which are not one for each layer.")

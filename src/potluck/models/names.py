@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from potluck.errors import ModelError
 from potluck.models.files import is_plain, shown
@@ -16,7 +17,7 @@ _NAME = re.compile(
     r"(?:/(?:(?:blob|resolve|tree)/([^/]+)/?)?(.*))?",  # the rest of the hub's URL of a file, or a path
     re.ASCII,
 )
-_HUB = re.compile(r"hf:(?://)?|(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/")
+_HUB = re.compile(r"(?:hf:(?://)?|(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/)+", re.IGNORECASE)
 
 _TAG = re.compile(r"[\w.-]*", re.ASCII)
 
@@ -61,7 +62,7 @@ def hub_name(text: str) -> HubName | None:
         if marked:
             raise ModelError(f"{shown(text)} names no model on the hub: write it as hf:OWNER/REPO:Q4_K_M.")
         return None
-    repository, revision, file = match[1], match[2] or "", match[3] or ""
+    repository, revision, file = match[1], unquote(match[2] or ""), match[3] or ""
     if match[3] is not None and not marked:  # a path with folders is one of this machine
         return None
     if quantization.lower().endswith(".gguf"):
@@ -102,8 +103,9 @@ def _files(file: str) -> tuple[str, ...]:
 
 
 def _is_model(file: str) -> bool:
-    name = file.rpartition("/")[2].lower()
-    return name.endswith(".gguf") and all(map(is_plain, file.split("/"))) and not any(part in name for part in _BESIDE)
+    name = file.rpartition("/")[2]
+    is_gguf = name.lower().endswith(".gguf") and all(map(is_plain, file.split("/")))
+    return is_gguf and not any(part in name for part in _BESIDE)
 
 
 def _quantization(file: str) -> str:

@@ -138,8 +138,7 @@ def _found_folder(hub: HubSource) -> Found:
     for file in hub.sizes:
         is_near = is_plain(file.removeprefix(_TEMPLATES))
         if file.endswith(_SMALL_FILES) and is_near and not (folder / file).exists():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(read_whole(hub, file))
+            _save(folder / file, read_whole(hub, file))
     return Found(folder, hub)
 
 
@@ -241,7 +240,12 @@ def _saved_manifest(state: str) -> Path:
 
 
 def _save(path: Path, encoded: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(encoded)
-    fresh.replace(path)
+    """Keep a file in the cache. Raises ModelError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_bytes(encoded)
+        fresh.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"{path} cannot be written: {reason}. Set POTLUCK_CACHE to a folder that can.") from error

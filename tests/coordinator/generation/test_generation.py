@@ -292,12 +292,13 @@ def test_where_the_journal_does_not_reach_all_is_computed_anew() -> None:
     run(test())
 
 
-def test_a_model_that_cannot_forget_is_fed_anew_when_a_node_is_lost() -> None:
-    """What the other stages hold of the step that was lost could not be undone."""
+@pytest.mark.parametrize("forgets", [0, 1])
+def test_a_model_that_cannot_surely_forget_is_fed_anew_when_a_node_is_lost(forgets: int) -> None:
+    """What the other stages hold of the step that was lost may be more than they can undo."""
 
     async def test() -> None:
         async with toy_swarm("0-1", "2-3", "2-3") as (service, nodes):
-            service.swarm.forgets = 0
+            service.swarm.forgets = forgets
             stream = service.generation(TOKENIZER).answer(job(max_tokens=6))
             deltas = [await anext(stream)]
             held = sum(nodes[0].steps)

@@ -18,7 +18,7 @@ from potluck.coordinator.swarm.events import Action
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Remedy
 from potluck.errors import RebuildFailed
-from potluck.types import Span, Stage
+from potluck.types import ANY_NUMBER, Span, Stage
 from potluck.wire.codec import encode
 from potluck.wire.messages import Close
 from potluck.wire.rows import Ids, pack_ids
@@ -95,9 +95,9 @@ class Failover:
     async def _rebuild_all(self, session: SessionState, tokens: Ids) -> bool:
         """Let all stages compute what they lack. False if that is not possible.
 
-        Where a model cannot forget, what the other stages hold of a step that was lost cannot be undone.
+        Where a model cannot surely forget, what the other stages hold of a step that was lost may stay.
         """
-        if not self._swarm.forgets:
+        if self._swarm.forgets < ANY_NUMBER:
             return False
         try:
             while session.lacking:
