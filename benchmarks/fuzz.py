@@ -32,7 +32,18 @@ from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import RowFormat
 from potluck.wire.codec import check_version, decode_from_coordinator, decode_from_node, encode
-from potluck.wire.messages import AnyMessage, Exported, FromCoordinator, FromNode, Hidden, Import, Message, Scores, Step
+from potluck.wire.messages import (
+    PROTOCOL_VERSION,
+    AnyMessage,
+    Exported,
+    FromCoordinator,
+    FromNode,
+    Hidden,
+    Import,
+    Message,
+    Scores,
+    Step,
+)
 from potluck.wire.parts import Parts
 from potluck.wire.rows import check_finite, pack_ids, pack_rows, pack_scores, unpack_ids, unpack_rows, unpack_scores
 
@@ -90,7 +101,7 @@ def payloads() -> list[bytes]:
 def corpus() -> list[Parted]:
     """Every kind of message in three sizes, each with every payload."""
     kinds = [inspect.type_info(kind) for kind in get_args(AnyMessage)]
-    headers = [msgspec.msgpack.encode(example(kind, size)) for kind in kinds for size in (0, 1, 3)]
+    headers = [msgspec.msgpack.encode(example(kind, size)) for kind in kinds for size in (0, 1, PROTOCOL_VERSION)]
     return [(header, payload) for header in headers for payload in payloads()]
 
 
