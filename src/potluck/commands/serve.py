@@ -20,6 +20,7 @@ from potluck.errors import PotluckError, StoreError
 from potluck.types import Attention, Audience, EngineKind, RowFormat
 
 if TYPE_CHECKING:
+    from potluck.coordinator.app import ServeConfig
     from potluck.coordinator.http.office import Office
     from potluck.coordinator.server import Tls
     from potluck.models.manifest import Manifest
@@ -74,10 +75,8 @@ def serve(
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
-    from potluck.coordinator.model_choice import choose_context, choose_engine
     from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
-    from potluck.models.spans import is_proved
     from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint, tighten_data
 
     log_to_console()
@@ -89,16 +88,11 @@ def serve(
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
-        outline = found.outline()  # what cannot be served is known before all weights have been read
-        chosen, _ = choose_engine(outline, engine, quantize, tries=tries)
-        choose_context(outline, context)
-        tested = check or (tries and not is_proved(outline))
-        if tested and (chosen is not EngineKind.LLAMACPP or found.hub is not None):
-            raise PotluckError("The self-test is for the llama.cpp engine, and needs a model on this machine.")
+        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
+        tested = _can_be_served(config, check)
         with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
         url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
-        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
         if tested:
             _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url)) as office:
@@ -109,6 +103,23 @@ def serve(
             _tell_who_may(office, audience, fingerprint(identity.public))
             run(lambda: server.serve([listener]))
     say("Stopped.")
+
+
+def _can_be_served(config: ServeConfig, check: bool) -> bool:
+    """Whether the model is to be tested first. Raises PotluckError, without reading weights, if it cannot be served.
+
+    check: whether the owner wants the test.
+    """
+    from potluck.coordinator.model_choice import choose_context, choose_engine
+    from potluck.models.spans import is_proved
+
+    outline = config.model.outline()
+    chosen, _ = choose_engine(outline, config.engine, config.quantize, tries=config.tries)
+    choose_context(outline, config.context)
+    tested = check or (config.tries and not is_proved(outline))
+    if tested and (chosen is not EngineKind.LLAMACPP or config.model.hub is not None):
+        raise PotluckError("The self-test is for the llama.cpp engine, and needs a model on this machine.")
+    return tested
 
 
 def _prove(found: Found, manifest: Manifest) -> None:
