@@ -15,6 +15,7 @@ from kit.cut_proof import (
     SHARED,
     Reference,
     engine_of,
+    shared_cells,
     follow,
     rows_of,
     span_engine,
@@ -65,7 +66,7 @@ def test_the_unsplit_model_is_that_of_stock_llama_cpp(architecture: str, tmp_pat
     tokens = np.arange(48, dtype=np.int32) * 7 % manifest.vocabulary
     parts = [(0, 40), *((position, position + 1) for position in range(40, 48))]
     last = manifest.layers - 1
-    with engine_of(path, manifest, Span(0, last)) as engine:
+    with shared_cells(), engine_of(path, manifest, Span(0, last)) as engine:
         cache = engine._facts.exact_cache_type
         ours = [engine.forward([Segment(1, begin, tokens[begin:end], last, 1)])[0][0] for begin, end in parts]
     with closing(Unsplit(path, CAPACITY.positions, cache)) as model:
@@ -168,7 +169,7 @@ def test_a_chunk_that_was_moved_forgets_what_lies_within_it(tmp_path: Path) -> N
         for begin in range(0, length, 256):
             part = tokens[begin : begin + 256]
             engine.forward([Segment(1, begin, part, last, 1)])
-        engine._compact()
+        engine._cache.arrange()
         engine.truncate(1, length - 100)
         assert engine.length(1) == length - 100
         with pytest.raises(EngineError, match="cannot forget"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kit.tiny_gguf import write_tiny_gguf
+from kit.tiny_gguf import EXACT, write_tiny_gguf
 from potluck.engine import tap
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
@@ -121,7 +121,7 @@ def test_a_session_that_outlives_others_gets_the_bits_that_it_gets_alone(whole):
     run(whole, 2, 0, TOKENS)
 
     def come_and_go(step: int) -> None:
-        """Others begin and end all the time: more cells and sessions than there are, so that they are compacted."""
+        """Others begin and end all the time: more cells and sessions than there are, so that they are moved."""
         whole.close(step + 1)
         run(whole, step + 2, 0, TOKENS)
 
@@ -131,7 +131,7 @@ def test_a_session_that_outlives_others_gets_the_bits_that_it_gets_alone(whole):
 def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone(model, monkeypatch):
     """While others come and go it is stored outside of the cache, and put back when it goes on."""
     monkeypatch.setattr("potluck.engine.session_table._MANY_CELLS", 8)
-    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=512, rows=64))
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=511, rows=64))  # too few for slots
     alone = answer(engine, 1, 20)
     engine.close(1)
     stored: list[bool] = []
@@ -141,7 +141,7 @@ def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone
             for other in range(100):
                 run(engine, 100 + other, 0, TOKENS)
                 engine.close(100 + other)
-            stored.append(engine._table.stored(2) is not None)
+            stored.append(engine._cache.table.stored(2) is not None)
 
     assert answer(engine, 2, 20, pause) == alone
     assert stored == [True]
@@ -151,7 +151,7 @@ def test_an_idle_session_gives_its_cells_up_and_gets_the_bits_that_it_gets_alone
         for other in range(100):
             run(engine, 100 + other, 0, TOKENS)
             engine.close(100 + other)
-    assert all(engine._table.stored(session) is not None for session in (1, 3))
+    assert all(engine._cache.table.stored(session) is not None for session in (1, 3))
     engine.truncate(1, 6)
     engine.close(3)
     assert (engine.length(1), engine.length(3)) == (6, 0)
@@ -168,18 +168,58 @@ def test_a_stored_session_is_cut_back_though_the_cache_is_full_of_ended_ones(mod
     run(engine, 2, 0, TOKENS)
     for step in range(100):
         run(engine, 2, 20 + step, TOKENS[:1])
-    engine._compact()  # session 1 is idle by now
-    assert engine._table.stored(1) is not None
+    engine._cache.arrange()  # session 1 is idle by now
+    assert engine._cache.table.stored(1) is not None
     for position in range(0, 200, 20):
         run(engine, 3, position, TOKENS)
     engine.close(3)
     for position in range(0, 180, 20):
         run(engine, 4, position, TOKENS)
-    assert not engine._table._free
-    assert engine._table._ended_cells == 200
+    assert not engine._cache.table._free
+    assert engine._cache.table._ended_cells == 200
     engine.truncate(1, 6)
     assert np.array_equal(run(engine, 1, 6, TOKENS[6:10]), expected)
     engine.unload()
+
+
+def test_whatever_mixture_runs_in_slots_each_session_gets_the_bits_that_it_gets_alone(tmp_path):
+    """Groups change, sessions end, pause and come back, and some grow so long that the cells are dealt anew."""
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", "llama", layers=LAYERS, context=1024, dtype=EXACT)
+    engine = load(path, Span(0, LAYERS - 1), Capacity(sessions=8, positions=2048, rows=64))
+    draw = np.random.default_rng(5)
+    tokens = draw.integers(1, 200, (12, 700)).astype(np.int32)
+    alone = [alone_in(engine, tokens[session]) for session in range(12)]
+    held, shapes, cut = dict.fromkeys(range(12), 0), set(), 0
+    for step in range(400):
+        group = [int(one) for one in draw.choice(12 if step % 40 < 4 else 5, 3, replace=False)]
+        for one in [one for one in held if held[one] and one not in group]:
+            if engine.sessions > 5:
+                engine.truncate(one, 0)
+                held[one] = 0
+        counts = [int(draw.integers(2, 21)) if draw.random() < 0.3 else 1 for _ in group]
+        parts = {one: tokens[one, held[one] : held[one] + count] for one, count in zip(group, counts, strict=True)}
+        batch = [Segment(one, held[one], part, LAYERS - 1, 1) for one, part in parts.items()]
+        for segment, output in zip(batch, engine.forward(batch), strict=True):
+            held[segment.session] += segment.rows
+            assert np.array_equal(output[0], alone[segment.session][held[segment.session] - 1]), step
+        shapes.add(engine._cache.table.shape)
+        for one in group:
+            if held[one] > 650 or draw.random() < 0.03:
+                held[one], cut = held[one] // 2, cut + 1
+                engine.truncate(one, held[one])
+    assert len(shapes) > 1
+    assert cut > 10
+    engine.unload()
+
+
+def alone_in(engine: LlamaCppEngine, tokens: np.ndarray) -> np.ndarray:
+    """The logits of each of these tokens when nothing else is computed."""
+    logits = []
+    for begin in range(0, len(tokens), 50):
+        part = tokens[begin : begin + 50]
+        logits += engine.forward([Segment(1000, begin, part, LAYERS - 1, len(part))])
+    engine.close(1000)
+    return np.concatenate(logits)
 
 
 def test_a_batch_that_cannot_be_decoded_leaves_its_sessions_as_they_were(model, monkeypatch):
@@ -258,7 +298,7 @@ def test_a_moved_session_goes_on_as_if_it_had_always_been_there(model, middle, s
         data = rows(middle, 24)
         run(middle, 1, 0, data[:20])
         if stored:
-            middle._table.store(1, middle._save(middle._table.sequence(1)))
+            middle._cache.table.store(1, middle._cache._save(1))
         run(heir, 5, 0, rows(heir, 3))  # others are there already
         moved(middle, heir, 1)
         assert heir.length(1) == 20

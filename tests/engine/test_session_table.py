@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import pytest
 
 from potluck.engine.session_table import SessionTable
+from potluck.engine.slots import Shape
 from potluck.errors import CapacityError
 from potluck.types import Capacity
 
@@ -12,7 +16,8 @@ Table = SessionTable[str]
 
 
 def table(sessions: int = 3, positions: int = 100) -> Table:
-    return SessionTable(Capacity(sessions, positions, 64))
+    """One whose sessions share their cells, because there are too few for slots."""
+    return SessionTable(Capacity(sessions, positions, 64), slots=positions < 10_000)
 
 
 def grow(table: Table, session: int, length: int) -> int:
@@ -23,11 +28,14 @@ def grow(table: Table, session: int, length: int) -> int:
     return sequence
 
 
-def compact(table: Table) -> None:
-    """What the engine does to its cache."""
-    for session in table.idle():
+def arrange(table: Table, lengths: Mapping[int, int] = MappingProxyType({})) -> list[int]:
+    """What the engine does to its cache. Returns the sessions that were moved."""
+    for session in table.idle(besides=lengths):
         table.store(session, f"state of {session}")
-    table.compacted()
+    arrangement = table.best_arrangement(lengths)
+    moving = table.moving(arrangement)
+    table.arranged(arrangement)
+    return moving
 
 
 def test_a_session_keeps_its_sequence_and_its_length() -> None:
@@ -46,25 +54,24 @@ def test_no_sequence_is_given_twice_and_one_too_many_is_refused() -> None:
     assert 9 not in sessions
 
 
-def test_the_cells_and_sequences_of_ended_sessions_come_back_at_a_compaction() -> None:
+def test_the_cells_and_sequences_of_ended_sessions_come_back_at_a_new_arrangement() -> None:
     sessions = table()
     for session in range(3):
         grow(sessions, session, 30)
     sessions.close(0)
     assert sessions.length(0) == 0
-    assert not sessions.fits(1)
-    assert sessions.must_compact({5}, 1)
-    compact(sessions)
-    assert sessions.fits(40)
-    assert not sessions.fits(41)
+    assert not sessions.fits({5: 1})
+    assert arrange(sessions) == [1, 2]
+    assert sessions.fits({5: 40})
+    assert not sessions.fits({5: 41})
     assert sorted(sessions.in_cache()) == [1, 2]
 
 
-def test_more_rows_than_there_are_cells_take_a_compaction() -> None:
+def test_more_rows_than_there_are_cells_take_a_new_arrangement() -> None:
     sessions = table()
     grow(sessions, 1, 60)
-    assert not sessions.must_compact({1}, 40)
-    assert sessions.must_compact({1}, 41)
+    assert sessions.fits({1: 100})
+    assert not sessions.fits({1: 101})
 
 
 def test_the_cache_is_crowded_when_what_is_useless_outweighs_the_rest() -> None:
@@ -84,7 +91,7 @@ def test_the_cache_is_crowded_when_nobody_is_left() -> None:
     sessions.close(1)
     assert sessions.is_crowded()
     assert not sessions.is_empty()
-    compact(sessions)
+    arrange(sessions)
     assert sessions.is_empty()
 
 
@@ -102,7 +109,7 @@ def test_idle_sessions_are_those_that_may_be_stored() -> None:
     """An eighth of the cache's 100 positions has room for 10, not for 20."""
     sessions = idle_table()
     assert sessions.idle() == [1]
-    compact(sessions)
+    arrange(sessions)
     assert sessions.stored(1) == "state of 1"
     assert sorted(sessions.in_cache()) == [2, 3]
     assert (sessions.length(1), len(sessions)) == (10, 3)
@@ -111,9 +118,9 @@ def test_idle_sessions_are_those_that_may_be_stored() -> None:
 
 def test_a_stored_session_goes_on_with_its_state_in_a_new_sequence() -> None:
     sessions = idle_table()
-    compact(sessions)
-    assert sessions.must_compact({1}, 2)  # 69 and 20 in the cache, and 10 that come back
-    assert not sessions.must_compact({1}, 1)
+    arrange(sessions)
+    assert not sessions.fits({1: 12})  # 69 and 20 in the cache, and 10 that come back
+    assert sessions.fits({1: 11})
     sequence, state = sessions.place(1)
     assert state == "state of 1"
     assert sessions.stored(1) is None
@@ -123,9 +130,14 @@ def test_a_stored_session_goes_on_with_its_state_in_a_new_sequence() -> None:
 
 def test_a_session_that_is_closed_while_it_is_stored_leaves_no_cells() -> None:
     sessions = idle_table()
-    compact(sessions)
+    arrange(sessions)
     sessions.close(1)
-    assert (sessions.length(1), sessions.stored(1), sessions.fits(11), sessions.fits(12)) == (0, None, True, False)
+    assert (sessions.length(1), sessions.stored(1), sessions.fits({9: 11}), sessions.fits({9: 12})) == (
+        0,
+        None,
+        True,
+        False,
+    )
 
 
 def test_a_truncated_session_takes_less() -> None:
@@ -133,4 +145,74 @@ def test_a_truncated_session_takes_less() -> None:
     grow(sessions, 1, 90)
     sessions.truncate(1, 20)
     assert sessions.length(1) == 20
-    assert sessions.fits(80)
+    assert sessions.fits({2: 80})
+
+
+def slotted() -> Table:
+    """Four slots of 256 cells."""
+    sessions = SessionTable[str](Capacity(4, 1024, 64))
+    assert sessions.shape == Shape(4, 256)
+    return sessions
+
+
+def test_a_slot_is_free_as_soon_as_its_session_ends() -> None:
+    sessions = slotted()
+    assert [grow(sessions, session, 10) for session in range(4)] == [0, 1, 2, 3]
+    assert not sessions.fits({9: 1})
+    assert sessions.close(2) == 2
+    assert sessions.fits({9: 256})
+    assert not sessions.fits({9: 257})
+    assert not sessions.is_crowded()
+    assert grow(sessions, 9, 1) == 2
+
+
+def test_fewer_and_longer_slots_when_a_session_outgrows_its_own() -> None:
+    sessions = slotted()
+    grow(sessions, 1, 256)
+    assert not sessions.fits({1: 257})
+    assert arrange(sessions, {1: 257}) == [1]
+    assert sessions.shape == Shape(2, 512)
+    assert sessions.fits({1: 512, 2: 1})
+    assert not sessions.fits({1: 512, 2: 1, 3: 1})
+
+
+def test_sessions_share_their_cells_when_they_are_too_unequal_for_slots() -> None:
+    sessions = slotted()
+    for session in range(3):
+        grow(sessions, session, 10)
+    arrange(sessions, {0: 500})
+    assert sessions.shape == Shape(4, 0)
+    assert sessions.fits({0: 1004, 1: 10, 2: 10})
+    grow(sessions, 0, 500)
+    sessions.close(0)
+    assert sessions.close(1) is None
+    arrange(sessions)
+    assert sessions.shape == Shape(4, 256)
+
+
+def test_those_that_ran_together_are_laid_side_by_side() -> None:
+    sessions = slotted()
+    for session in range(4):
+        grow(sessions, session, 10)
+    for pair in ((0, 2), (1, 3)):
+        sessions.begin_forward()
+        for session in pair:
+            sessions.use(session, 11)
+    assert sessions.would_move({0: 12, 2: 12}) == 22
+    assert len(arrange(sessions, {0: 12, 2: 12})) == 2
+    for one, other in ((0, 2), (1, 3)):
+        assert abs(sessions.sequence(one) - sessions.sequence(other)) == 1
+    assert sessions.would_move({0: 12, 2: 12}) == 0
+
+
+def test_a_session_that_is_about_to_run_is_not_stored_as_idle() -> None:
+    sessions = slotted()
+    for session in range(2):
+        grow(sessions, session, 10)
+    for length in range(1, 70):
+        grow(sessions, 3, length)
+    assert sessions.idle() == [0, 1]
+    assert sessions.idle(besides=[1]) == [0]
+    arrange(sessions, {1: 11})
+    assert sessions.stored(0) == "state of 0"
+    assert sessions.in_cache() == [1, 3]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
+from potluck.engine.slots import Shape
 from potluck.models.manifest import Manifest
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
@@ -85,7 +87,7 @@ def follow(engine: LlamaCppEngine, script: Script, data: npt.NDArray[Any], last:
         if isinstance(step, Forget):
             engine.truncate(step.session, step.begin)
         elif isinstance(step, Compact):
-            engine._compact()
+            engine._cache.arrange()
         elif isinstance(step, Move):
             state = engine.export(step.session)
             engine.close(step.session)
@@ -132,14 +134,22 @@ def span_engine(path: Path, span: Span, folder: Path, positions: int = CAPACITY.
     file.unlink()
 
 
+@contextmanager
+def shared_cells() -> Iterator[None]:
+    """Engines that are made now have no slots."""
+    with patch("potluck.engine.session_table.best_shape", lambda capacity, *_: Shape(capacity.sessions, 0)):
+        yield
+
+
 class Reference:
-    """What the unsplit model computes up to each of these points."""
+    """What the unsplit model computes up to each of these points, in a cache whose cells all sessions share."""
 
     def __init__(self, path: Path, points: Sequence[int], script: Script) -> None:
         manifest = open_model(path)
         tokens = np.random.default_rng(0).integers(0, manifest.vocabulary, rows_of(script)).astype(np.int32)
         self._at: dict[int, npt.NDArray[Any]] = {0: tokens}
-        with engine_of(path, manifest, Span(0, manifest.layers - 1)) as engine:
+        whole = Span(0, manifest.layers - 1)
+        with shared_cells(), engine_of(path, manifest, whole) as engine:
             for point in points[1:]:
                 self._at[point] = follow(engine, script, tokens, point - 1)
 

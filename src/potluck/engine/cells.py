@@ -6,6 +6,9 @@ values are transposed (0), layers; then for keys and after them for values, for 
 bits), and the cells' bytes. A model with sliding windows has two caches, of which the second one holds only cells
 within the window. llama.cpp reads such bytes trustingly, so it is given only bytes whose frame is exactly the one that
 it would write itself.
+
+A cache that is dealt out in slots has a stream for each slot. Of its streams, only the sequence's own one has cells,
+and in the place of every other one there is a 0. `gathered` leaves these out, and `dealt` puts them in.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ _CELL_WORDS = 3
 _PLACE_WORDS = 2
 _SEQUENCES = 256
 """llama.cpp's own limit."""
+_WORD = struct.Struct("<I")
+_ONE_STREAM = _WORD.pack(1)
 
 
 class Form(NamedTuple):
@@ -64,13 +69,54 @@ def read(state: bytes, form: Form) -> tuple[Layout, int]:
     return Layout(magic, tuple(caches)), length
 
 
+def gathered(state: memoryview, form: Form) -> bytes:
+    """The bytes of a sequence in a cache with several streams, as a cache with one stream has them."""
+    parts, offset = [state[: _HEAD.size]], _HEAD.size
+    for _ in range(form.caches):
+        [streams] = _WORD.unpack_from(state, offset)
+        counts = np.frombuffer(state, np.uint32, streams, offset + _WORD.size)
+        stream = int(np.flatnonzero(counts)[0])
+        begin = offset + _WORD.size * (1 + stream)
+        end = _end_of_stream(state, begin, form)
+        parts += [memoryview(_ONE_STREAM), state[begin:end]]
+        offset = end + _WORD.size * (streams - 1 - stream)
+    return b"".join(parts)
+
+
+def dealt(state: bytes, form: Form, streams: int) -> bytes:
+    """The bytes of a sequence as a cache with so many streams has them. It is the reverse of `gathered`."""
+    view = memoryview(state)
+    parts, offset = [view[: _HEAD.size]], _HEAD.size
+    for _ in range(form.caches):
+        end = _end_of_stream(view, offset + _WORD.size, form)
+        others = bytes(_WORD.size * (streams - 1))
+        parts += [memoryview(_WORD.pack(streams)), view[offset + _WORD.size : end], memoryview(others)]
+        offset = end
+    return b"".join(parts)
+
+
+def _end_of_stream(state: memoryview, offset: int, form: Form) -> int:
+    """Where a stream's cells end that llama.cpp has written itself, beginning with their number."""
+    [cells] = _WORD.unpack_from(state, offset)
+    offset += _WORD.size * (1 + cells * _words_of_cell(form))
+    _, layers = _COUNTS.unpack_from(state, offset)
+    offset += _COUNTS.size
+    for _ in range(layers * (2 if form.has_values else 1)):
+        offset += _TENSOR.size + _TENSOR.unpack_from(state, offset)[1] * cells
+    return offset
+
+
+def _words_of_cell(form: Form) -> int:
+    return _CELL_WORDS + (_PLACE_WORDS + 1 if form.has_places else 0)
+
+
 def _read_cache(
     state: bytes, offset: int, sequence: int, form: Form, *, is_window: bool
 ) -> tuple[tuple[tuple[int, int], ...], int, int]:
     """The tensors of one cache, the position after its last cell, and where it ends in the bytes."""
     streams, cells = _CACHE.unpack_from(state, offset)
     offset += _CACHE.size
-    width = _CELL_WORDS + (_PLACE_WORDS + 1 if form.has_places else 0)
+    width = _words_of_cell(form)
     table = np.frombuffer(state, np.uint32, cells * width, offset).reshape(cells, width)
     offset += table.nbytes
     first = int(table[0, 0]) if cells and is_window else 0

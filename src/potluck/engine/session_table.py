@@ -1,21 +1,25 @@
 """Tracks which llama.cpp sequence holds which session, and how many cells of the KV cache are taken. Pure.
 
-The cells of an ended session stay occupied until a compaction: llama.cpp would fill the hole with the next rows of
-other sessions, below their own, and attention sums over the cells in order, so that bits would change. At a compaction
-the engine stores idle sessions outside of the cache, because attention looks at every occupied cell.
+Where sessions share the cells, those of an ended session stay occupied until the cache is arranged anew: llama.cpp
+would fill the hole with the next rows of other sessions, below their own, and attention sums over the cells in order,
+so that bits would change. In slots there are no holes, and those of ended sessions are free at once. Whenever the cache
+is arranged anew, the engine stores idle sessions outside of it, because attention looks at every occupied cell, and
+slots are few.
 """
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
+from potluck.engine.slots import Shape, best_shape, lay_together
 from potluck.errors import CapacityError
 from potluck.types import Capacity
 
 _MANY_CELLS = 1024
-"""The cells of ended and idle sessions that are worth a compaction, even if others hold no more."""
+"""The cells of ended and idle sessions that are worth a new arrangement, even if others hold no more."""
 _IDLE_FORWARDS = 64
 """A session that had no part in this many forwards is idle."""
 _STORED_SHARE = 8
@@ -23,6 +27,13 @@ _STORED_SHARE = 8
 
 State = TypeVar("State")
 """A session's keys and values outside of the cache."""
+
+
+class Arrangement(NamedTuple):
+    """The shape of the cache, and the sequence of each session in it."""
+
+    shape: Shape
+    sequences: dict[int, int]
 
 
 @dataclass
@@ -36,16 +47,24 @@ class _Held(Generic[State]):
 
 
 class SessionTable(Generic[State]):
-    """The sessions of an engine. stores: whether idle ones may be kept outside of the cache."""
+    """The sessions of an engine. stores: whether idle ones may be kept outside of the cache.
 
-    def __init__(self, capacity: Capacity, *, stores: bool = True) -> None:
+    slots: whether sessions may have cells of their own.
+    """
+
+    def __init__(self, capacity: Capacity, *, stores: bool = True, slots: bool = True) -> None:
         self._capacity = capacity
         self._stores = stores
+        self._slots = slots
+        self.shape = self._best_shape([])
         self._sessions: dict[int, _Held[State]] = {}
-        self._free = list(range(capacity.sessions))
+        self._free = set(range(self.shape.sessions))
         self._ended: list[int] = []
         self._ended_cells = 0
         self._forwards = 0
+
+    def _best_shape(self, lengths: Collection[int], now: Shape | None = None) -> Shape:
+        return best_shape(self._capacity, lengths, now) if self._slots else Shape(self._capacity.sessions, 0)
 
     def __len__(self) -> int:
         """The number of sessions that hold positions."""
@@ -71,7 +90,8 @@ class SessionTable(Generic[State]):
         if held.sequence is None:
             if not self._free:
                 raise CapacityError(f"All {self._capacity.sessions} sessions of this node are taken.")
-            held.sequence = self._free.pop()
+            held.sequence = min(self._free)
+            self._free.remove(held.sequence)
             self._sessions[session] = held
         state, held.stored = held.stored, None
         return held.sequence, state
@@ -89,47 +109,59 @@ class SessionTable(Generic[State]):
     def truncate(self, session: int, length: int) -> None:
         self._sessions[session].length = length
 
-    def close(self, session: int) -> None:
+    def close(self, session: int) -> int | None:
+        """Forget the session. Returns the sequence whose cells are to be given back at once, if there is one."""
         held = self._sessions.pop(session, None)
-        if held is not None and held.sequence is not None:
-            self._ended.append(held.sequence)
-            self._ended_cells += held.length
+        return None if held is None or held.sequence is None else self._end(held.sequence, held.length)
 
-    def must_compact(self, sessions: Set[int], rows: int) -> bool:
-        """Whether these sessions, with this many more rows, fit only after a compaction."""
-        newcomers = sessions - self._in_cache().keys()
-        cells = self._taken() + sum(map(self.length, newcomers)) + rows
-        return cells > self._capacity.positions or len(newcomers) > len(self._free)
+    def _end(self, sequence: int, cells: int) -> int | None:
+        if self.shape.is_shared:
+            self._ended.append(sequence)
+            self._ended_cells += cells
+            return None
+        self._free.add(sequence)
+        return sequence
+
+    def fits(self, lengths: Mapping[int, int]) -> bool:
+        """Whether these sessions can have these lengths as the cache is arranged now."""
+        newcomers = lengths.keys() - self._in_cache().keys()
+        if len(newcomers) > len(self._free):
+            return False
+        if not self.shape.is_shared:
+            return max(lengths.values(), default=0) <= self.shape.cells
+        grown = sum(length - (0 if one in newcomers else self.length(one)) for one, length in lengths.items())
+        return self._taken() + grown <= self._capacity.positions
 
     def is_crowded(self) -> bool:
-        """Whether enough cells are of no use now to make a compaction worth its time."""
+        """Whether enough cells are of no use now to make a new arrangement worth its time."""
+        if not self.shape.is_shared:
+            return False
         live = self._in_cache()
         useless = self._ended_cells + sum(map(self.length, self.idle()))
         return not live or useless > max(_MANY_CELLS, sum(map(self.length, live)) - useless)
 
-    def fits(self, length: int) -> bool:
-        """Whether there is a free sequence and room for one more session with this many positions."""
-        return bool(self._free) and self._taken() + length <= self._capacity.positions
+    def idle(self, besides: Collection[int] = ()) -> list[int]:
+        """The sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it.
 
-    def idle(self) -> list[int]:
-        """The sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
+        besides: sessions that do not count as idle.
+        """
         if not self._stores:
             return []
         stored = sum(held.length for held in self._sessions.values() if held.stored is not None)
         room = self._capacity.positions // _STORED_SHARE - stored
         idle = []
         for session, held in self._in_cache().items():
-            if self._forwards - held.used >= _IDLE_FORWARDS and held.length <= room:
+            if session not in besides and self._forwards - held.used >= _IDLE_FORWARDS and held.length <= room:
                 room -= held.length
                 idle.append(session)
         return idle
 
-    def store(self, session: int, state: State) -> None:
-        """Keep the session's state here; its sequence ends."""
+    def store(self, session: int, state: State) -> int | None:
+        """Keep the session's state here; its sequence ends. Returns the same as `close`."""
         held = self._sessions[session]
         assert held.sequence is not None
-        self._ended.append(held.sequence)
-        held.sequence, held.stored = None, state
+        sequence, held.sequence, held.stored = held.sequence, None, state
+        return self._end(sequence, held.length)
 
     def sequence(self, session: int) -> int:
         """The sequence of a session that is in the cache."""
@@ -137,19 +169,49 @@ class SessionTable(Generic[State]):
         assert sequence is not None
         return sequence
 
+    def best_arrangement(self, lengths: Mapping[int, int]) -> Arrangement:
+        """How the cache should be arranged so that these sessions, new or not, can have these lengths.
+
+        Sessions that were last in one forward lie side by side. So do those of `lengths`.
+        """
+        cached = self._in_cache()
+        wanted = {session: held.length for session, held in cached.items()} | dict(lengths)
+        shape = self._best_shape(wanted.values(), self.shape)
+        groups: dict[int, dict[int, int]] = defaultdict(dict)
+        for session, held in cached.items():
+            assert held.sequence is not None
+            groups[self._forwards + 1 if session in lengths else held.used][session] = held.sequence
+        if shape == self.shape and shape.is_shared:
+            return Arrangement(shape, {session: self.sequence(session) for session in cached})
+        return Arrangement(shape, lay_together(list(groups.values()), shape.sessions))
+
+    def would_move(self, lengths: Mapping[int, int]) -> int:
+        """The positions that an arrangement for these sessions, which fit already, would move."""
+        return sum(map(self.length, self.moving(self.best_arrangement(lengths))))
+
+    def moving(self, arrangement: Arrangement) -> list[int]:
+        """The sessions that have to be moved for this arrangement. Those of shared cells all are, to fill the holes."""
+        sequences = arrangement.sequences
+        if arrangement.shape != self.shape or self.shape.is_shared:
+            return list(sequences)
+        return [session for session, sequence in sequences.items() if sequence != self.sequence(session)]
+
+    def arranged(self, arrangement: Arrangement) -> None:
+        """Note that the cache is arranged like this, and holds nothing else."""
+        self.shape = arrangement.shape
+        for session, sequence in arrangement.sequences.items():
+            self._sessions[session].sequence = sequence
+        self._free = set(range(self.shape.sessions)) - set(arrangement.sequences.values())
+        self._ended.clear()
+        self._ended_cells = 0
+
     def in_cache(self) -> list[int]:
         """The sessions that have a sequence."""
         return list(self._in_cache())
 
     def is_empty(self) -> bool:
-        """Whether no sequence was ever written to since the latest compaction."""
+        """Whether no sequence was ever written to since the latest arrangement."""
         return not self._ended and not self._in_cache()
-
-    def compacted(self) -> None:
-        """Note that the cache holds the sessions of `in_cache()` and nothing else."""
-        self._free += self._ended
-        self._ended.clear()
-        self._ended_cells = 0
 
     def _in_cache(self) -> dict[int, _Held[State]]:
         return {session: held for session, held in self._sessions.items() if held.sequence is not None}

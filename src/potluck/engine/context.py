@@ -1,0 +1,97 @@
+"""One llama.cpp context with a KV cache of a certain shape: sequences come and go as bytes, which have one form always.
+
+llama.cpp writes a sequence's bytes as its cache is dealt. Here they are turned into those of a cache that all sessions
+share, so that they fit into a cache of any shape, on any node.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llama_cpp.llama_cpp as c
+import numpy as np
+
+from potluck.engine import cells
+from potluck.engine.base import Rows
+from potluck.engine.model_facts import ModelFacts
+from potluck.engine.slots import Shape
+from potluck.engine.tap import Tap
+from potluck.errors import EngineError
+from potluck.types import Attention, Capacity
+
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
+
+
+class Context:
+    """A context of a loaded model for batches of `capacity.rows`. Raises EngineError when there is no memory for it."""
+
+    def __init__(
+        self,
+        model: Any,
+        facts: ModelFacts,
+        tap: Tap,
+        *,
+        shape: Shape,
+        capacity: Capacity,
+        attention: Attention,
+        threads: int,
+    ) -> None:
+        params = c.llama_context_default_params()
+        params.n_ctx = capacity.positions if shape.is_shared else shape.sessions * shape.cells
+        params.n_batch = params.n_ubatch = capacity.rows
+        params.n_seq_max = shape.sessions
+        params.kv_unified = shape.is_shared
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        exact = attention is not Attention.FAST
+        params.type_k = params.type_v = facts.exact_cache_type if exact else c.GGML_TYPE_F16
+        params.no_perf = True
+        params.cb_eval = tap.callback
+        params.cb_eval_user_data = tap.user_data
+        self._form = None if shape.is_shared else facts.form
+        self._streams = shape.sessions
+        self._handle = c.llama_init_from_model(model, params)
+        if self._handle is None:
+            raise EngineError(f"llama.cpp has no memory for {capacity.positions} positions.")
+        self._memory = c.llama_get_memory(self._handle)
+
+    def use_threads(self, count: int) -> None:
+        c.llama_set_n_threads(self._handle, count, count)
+
+    def decode(self, batch: Any) -> int:
+        """Run a batch. Returns llama.cpp's code, which is 0 if all went well."""
+        return int(c.llama_decode(self._handle, batch))
+
+    def logits(self, rows: int, vocabulary: int) -> Rows:
+        """A copy `[rows, vocabulary]` of the latest batch's logits."""
+        return np.ctypeslib.as_array(c.llama_get_logits(self._handle), shape=(rows, vocabulary)).copy()
+
+    def save(self, sequence: int) -> bytes:
+        """A sequence's keys and values."""
+        state = np.empty(c.llama_state_seq_get_size(self._handle, sequence), np.uint8)
+        if c.llama_state_seq_get_data(self._handle, state.ctypes.data_as(_BYTES), state.size, sequence) != state.size:
+            raise EngineError("llama.cpp cannot save a session of its cache.")
+        return state.tobytes() if self._form is None else cells.gathered(state.data, self._form)
+
+    def put(self, sequence: int, state: bytes) -> bool:
+        """Put keys and values into an empty sequence. False if llama.cpp refuses them."""
+        if self._form is not None:
+            state = cells.dealt(state, self._form, self._streams)
+        pointer = ctypes.cast(ctypes.c_char_p(state), _BYTES)
+        return bool(c.llama_state_seq_set_data(self._handle, pointer, len(state), sequence) == len(state))
+
+    def forget(self, sequence: int, begin: int = 0) -> bool:
+        """Forget a sequence's positions from `begin` on. False if llama.cpp cannot do that."""
+        return bool(c.llama_memory_seq_rm(self._memory, sequence, begin, -1))
+
+    def forget_all(self) -> None:
+        c.llama_memory_clear(self._memory, False)
+
+    def first_kept(self, sequence: int) -> int:
+        """The first position of a sequence that is still there."""
+        return int(c.llama_memory_seq_pos_min(self._memory, sequence))
+
+    def close(self) -> None:
+        """Give the memory back. Nothing may be called afterwards."""
+        c.llama_free(self._handle)
