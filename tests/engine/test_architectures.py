@@ -15,9 +15,9 @@ from kit.cut_proof import (
     SHARED,
     Reference,
     engine_of,
-    shared_cells,
     follow,
     rows_of,
+    shared_cells,
     span_engine,
 )
 from kit.pipeline import Unsplit, closing

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.node.batching import Take, Waiting, choose_batch, fair_share, prompt_share
-from potluck.types import SMALL_ROWS
+from potluck.node.batching import Take, Waiting, choose_batch, fair_share, prompt_rows
+from potluck.node.cost import Cost
+from potluck.types import SMALL_ROWS, Speed
 
 LIMIT = 64
 
@@ -88,7 +89,9 @@ def test_every_stage_has_its_part_of_those_that_generate(generating: int, stages
 
 
 @pytest.mark.parametrize(
-    ("tokens_s", "row_s", "rows"), [(4.0, 2.0, 3), (4.0, 3.0, 2), (4.0, 100.0, 2), (4.0, 0.001, 16)]
+    ("turn_s", "spare_s", "rows"), [(6.5, 0.0, 4), (6.5, 3.0, 7), (2.0, 0.0, 1), (0.0, 0.0, 1), (1000.0, 0.0, 998)]
 )
-def test_a_prompt_takes_as_many_rows_as_others_can_wait_for(tokens_s: float, row_s: float, rows: int) -> None:
-    assert prompt_share(tokens_s, row_s) == rows
+def test_a_prompt_takes_as_many_rows_as_others_can_wait_for(turn_s: float, spare_s: float, rows: int) -> None:
+    """A pass takes two seconds, and each row one."""
+    prompts = Cost(Speed(decode_s=3.0, prefill_s=1 + 2 / LIMIT))
+    assert prompt_rows(prompts, turn_s, spare_s) == rows

@@ -189,7 +189,7 @@ def test_a_step_that_goes_back_forgets_what_lies_behind() -> None:
 
 
 def test_while_others_generate_a_prompt_runs_in_pieces_between_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potluck.node.engine_loop.prompt_share", lambda tokens_s, row_s: 7)
+    monkeypatch.setattr("potluck.node.engine_loop.prompt_rows", lambda prompts, turn_s, spare_s: 7)
 
     async def test() -> None:
         bench = Bench(LAST)

@@ -32,3 +32,27 @@ def test_a_closed_session_is_forgotten() -> None:
     pace.forget(1)
     pace.forget(2)
     assert pace.generating(0.0) == set()
+
+
+def test_the_next_token_is_due_after_the_interval_of_a_quiet_time() -> None:
+    pace = Pace()
+    for now in (0.0, 4.0, 8.0):
+        pace.note(1, now)
+    assert pace.spare_s({1}, 9.0) == 3.0
+    assert pace.spare_s({1}, 13.0) == 0.0
+    assert pace.spare_s(set(), 9.0) == 0.0
+    pace.note(2, 9.0)
+    assert pace.spare_s({1, 2}, 9.0) == 0.0  # nothing is known of it yet
+
+
+def test_prompts_do_not_earn_time_by_making_others_slower() -> None:
+    pace = Pace()
+    pace.note(1, 0.0)
+    pace.note(1, 1.0)
+    for step in range(1, 500):
+        pace.note(1, 1.0 + 2.0 * step, disturbed=True)
+    now = 1.0 + 2.0 * 499
+    assert pace.spare_s({1}, now) == 1.0
+    for step in range(1, 500):
+        pace.note(1, now + 2.0 * step)
+    assert 1.9 < pace.spare_s({1}, now + 2.0 * 499) <= 2.0

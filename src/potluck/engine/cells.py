@@ -96,7 +96,7 @@ def dealt(state: bytes, form: Form, streams: int) -> bytes:
 
 
 def _end_of_stream(state: memoryview, offset: int, form: Form) -> int:
-    """Where a stream's cells end that llama.cpp has written itself, beginning with their number."""
+    """The offset at which the cells of a stream end, which begin with their number, as llama.cpp itself wrote them."""
     [cells] = _WORD.unpack_from(state, offset)
     offset += _WORD.size * (1 + cells * _words_of_cell(form))
     _, layers = _COUNTS.unpack_from(state, offset)

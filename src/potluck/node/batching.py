@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from potluck.types import SMALL_ROWS
-
-_PROMPT_TURN = 1.5
-"""The longest turn of the prompts while others generate, in units of one batch of generated tokens."""
+from potluck.node.cost import Cost
 
 
 class Waiting(NamedTuple):
@@ -66,13 +63,10 @@ def fair_share(generating: int, stages: int) -> int:
     return max(1, -(-generating // stages))
 
 
-def prompt_share(tokens_s: float, row_s: float) -> int:
-    """The rows of prompts in one forward pass while others generate, so that these wait little longer than for each
-    other.
+def prompt_rows(prompts: Cost, turn_s: float, spare_s: float) -> int:
+    """The rows of prompts in one forward pass while others generate, so that these wait no longer for prompts than for
+    each other.
 
-    tokens_s: seconds of their latest batch. row_s: seconds of one row in the latest forward pass of a prompt, which
-    grow
-    with the length of the session.
+    turn_s: the seconds of one batch of their tokens. spare_s: those until their next token should be here.
     """
-    # Never one alone: it would take a batch's time, by which its successor would be one row as well, for ever.
-    return max(2, min(SMALL_ROWS, int(_PROMPT_TURN * tokens_s / row_s)))
+    return prompts.rows_within(turn_s + spare_s)

@@ -13,8 +13,9 @@ import numpy as np
 from potluck.engine.base import Engine, Output, Rows, Tokens
 from potluck.errors import EngineError, PotluckError, Refused, WireError
 from potluck.node.background import Worker
-from potluck.node.batching import Waiting, choose_batch, fair_share, prompt_share
+from potluck.node.batching import Waiting, choose_batch, fair_share, prompt_rows
 from potluck.node.candidates import best_candidates
+from potluck.node.cost import Cost
 from potluck.node.hardware import Cores
 from potluck.node.journal import Journal
 from potluck.node.pace import Pace
@@ -72,7 +73,7 @@ class EngineLoop:
         on_token: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._engine = engine
-        self._tokens_s, self._row_s = speed.decode_s, speed.prefill_s
+        self._tokens, self._prompts = Cost(speed), Cost(speed)
         self._link = link
         self._form = form
         self._cores = cores
@@ -175,7 +176,8 @@ class EngineLoop:
     def _add(self, part: StepPart) -> None:
         self._queue.append(part)
         if part.small:
-            self._pace.note(part.step.session, part.arrived)
+            prompting = any(not other.small for other in self._queue)
+            self._pace.note(part.step.session, part.arrived, disturbed=prompting)
 
     def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
         """The step's payload as an array. Raises WireError when it does not match the step."""
@@ -246,15 +248,17 @@ class EngineLoop:
     def _take_batch(self) -> Batch:
         """Take steps from the queue. A step that is taken whole leaves the queue; a prompt that is cut stays."""
         waiting = [Waiting(part.step.session, part.left, part.step.last, part.small) for part in self._queue]
-        most = self._engine.capacity.rows
+        now, most = time.perf_counter(), self._engine.capacity.rows
         prompting = {part.step.session for part in self._queue if not part.small}
         queued = {part.step.session for part in self._queue if part.small}  # however long they have waited
-        generating = len((self._pace.generating(time.perf_counter()) | queued) - prompting)
+        generating = (self._pace.generating(now) | queued) - prompting
+        share = fair_share(len(generating), self._queue[0].step.stages)
+        spare_s = 0.0 if queued else self._pace.spare_s(generating, now)
         takes = choose_batch(
             waiting,
             most,
-            share=fair_share(generating, self._queue[0].step.stages),
-            prompt_rows=prompt_share(self._tokens_s, self._row_s) if generating else most,
+            share=share,
+            prompt_rows=prompt_rows(self._prompts, self._tokens.seconds(share), spare_s) if generating else most,
             prompts_turn=self._prompts_turn,
         )
         batch = [(self._queue[take.place], take.rows) for take in takes]
@@ -323,11 +327,8 @@ class EngineLoop:
         return [self._frame(part) for part, _ in batch if not part.left]
 
     def _note_speed(self, batch: Batch, seconds: float) -> None:
-        rows = sum(rows for _, rows in batch)
-        if batch[0][0].small:
-            self._tokens_s = seconds
-        elif rows > 1:  # a lone row says nothing of what one more costs
-            self._row_s = seconds / rows
+        cost = self._tokens if batch[0][0].small else self._prompts
+        cost.note(sum(rows for _, rows in batch), seconds)
 
     def _prepare(self, part: StepPart) -> None:
         step = part.step

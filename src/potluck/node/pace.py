@@ -1,6 +1,12 @@
-"""Judges by the pace of their steps which sessions are generating. Pure: times are passed in."""
+"""Judges by the pace of their steps which sessions are generating, and when their next tokens are due.
+
+Pure: times are passed in.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
 
 _PATIENCE_S = 1.0
 _PATIENCE_STEPS = 2.0
@@ -8,23 +14,50 @@ _LONGEST_S = 30.0
 """The longest time between two tokens in seconds. A session that takes longer counts as a new one."""
 
 
+_DRIFT = 0.02
+"""How far the quick interval moves towards a longer one that nothing here explains."""
+
+
+@dataclass(slots=True)
+class _Steps:
+    """The steps of one session. last: the time of the latest. interval: between the latest two; 0 if there was one.
+
+    quick: the interval when nobody's prompt is in the way; 0 if there was no interval.
+    """
+
+    last: float
+    interval: float = 0.0
+    quick: float = 0.0
+
+
 class Pace:
     """A session is generating until its next token is overdue: by a second, and by twice its last interval."""
 
     def __init__(self) -> None:
-        self._steps: dict[int, tuple[float, float]] = {}
+        self._steps: dict[int, _Steps] = {}
 
-    def note(self, session: int, now: float) -> None:
-        """Note that a step of a generated token has arrived."""
-        since = now - self._steps[session][0] if session in self._steps else 0.0
-        self._steps[session] = now, since if since <= _LONGEST_S else 0.0
-
-    def _generates(self, session: int, now: float) -> bool:
-        last, interval = self._steps[session]
-        return now - last <= _PATIENCE_S + _PATIENCE_STEPS * interval
+    def note(self, session: int, now: float, *, disturbed: bool = False) -> None:
+        """Note that a step of a generated token has arrived. disturbed: prompts were computed here meanwhile."""
+        steps = self._steps.get(session)
+        if steps is None or now - steps.last > _LONGEST_S:
+            self._steps[session] = _Steps(now)
+            return
+        steps.interval, steps.last = now - steps.last, now
+        if not steps.quick or steps.interval < steps.quick:
+            steps.quick = steps.interval
+        elif not disturbed:  # or prompts would make the intervals longer, and so be given ever more time
+            steps.quick += _DRIFT * (steps.interval - steps.quick)
 
     def forget(self, session: int) -> None:
         self._steps.pop(session, None)
 
     def generating(self, now: float) -> set[int]:
-        return {session for session in self._steps if self._generates(session, now)}
+        return {
+            session
+            for session, steps in self._steps.items()
+            if now - steps.last <= _PATIENCE_S + _PATIENCE_STEPS * steps.interval
+        }
+
+    def spare_s(self, sessions: Set[int], now: float) -> float:
+        """The seconds until the first token of these sessions, which have had one before, should be here."""
+        return max(0.0, min((self._steps[one].last + self._steps[one].quick - now for one in sessions), default=0.0))
