@@ -13,10 +13,17 @@ from bench.geometries import MODELS, Model, manifest_of
 from bench.report import ROOT
 from bench.tables import markdown
 from potluck.coordinator.model_choice import footprint
+from potluck.engine.slots import best_shape
+from potluck.local import demo_model
 from potluck.models.architectures import TABLE, Architecture, Recurrent
+from potluck.models.manifest import Manifest
+from potluck.models.sizes import kept_by
+from potluck.models.sources import open_model
 from potluck.models.spans import cuts_of
+from potluck.node.loading import plan_capacity
 from potluck.planning.cost import Footprint
-from potluck.types import Cuts, EngineKind, Quantize, Span
+from potluck.types import Attention, Capacity, Cuts, EngineKind, Quantize, RowFormat, Span
+from potluck.wire.messages import Welcome
 
 PAGE = ROOT / "docs" / "models.md"
 BLOCK = re.compile(r"(<!-- models: ([a-z]+) -->\n).*?(<!-- /models -->)", re.DOTALL)
@@ -29,6 +36,9 @@ OFFERED = 0.75
 """The share of it that is free for a node."""
 BANDWIDTH = 50e9
 """The bytes a second that a laptop reads: two channels of DDR4-3200 have 51.2 GB/s, those of DDR5-5600 have 89.6."""
+SLOT_MEMORY = (4, 8, 16)
+"""What nodes offer, in GiB."""
+SHORT = 1024
 GIB, MIB, GB = 1 << 30, 1 << 20, 1e9
 
 
@@ -117,7 +127,57 @@ def fewest(sizes: Footprint, cuts: Cuts, memory: int) -> int | None:
     return count
 
 
-TABLES: dict[str, Callable[[], str]] = {"architectures": architectures, "memory": memory, "laptops": laptops}
+def slots() -> str:
+    """A table of what a session of full length takes on a node, and how many run at once, long and short ones."""
+    header = ["model", "layers", "positions", "a session takes", *(f"{size} GiB" for size in SLOT_MEMORY)]
+    whole = open_model(demo_model())
+    parts = {"Llama-3-8B": 2, "GPT-NeoX-20B": 4}
+    rows = [_slots("SmolLM2-135M", whole, whole.layers, min(CONTEXT, whole.context))]
+    for model in MODELS.values():
+        if model.name in parts:
+            manifest = manifest_of(model)
+            rows.append(_slots(model.name, manifest, model.layers // parts[model.name], min(CONTEXT, model.context)))
+    return markdown([header, *rows])
+
+
+def _slots(name: str, manifest: Manifest, layers: int, context: int) -> list[str]:
+    welcome = Welcome(
+        node="",
+        model="",
+        span=Span(0, layers - 1),
+        engine=EngineKind.LLAMACPP,
+        quantize=Quantize.NONE,
+        attention=Attention.EXACT,
+        rows=RowFormat.F32,
+        context=context,
+    )
+    kept = sum(layer.of(context) for layer in kept_by(manifest, EngineKind.LLAMACPP, Attention.EXACT)[:layers])
+    told = [f"{long} / {short}" for long, short in (_at_once(manifest, welcome, size) for size in SLOT_MEMORY)]
+    return [name, f"{layers} of {manifest.layers}", f"{context:,}", f"{kept / MIB:,.0f} MiB", *told]
+
+
+def _at_once(manifest: Manifest, welcome: Welcome, memory: int) -> tuple[int, int]:
+    """The sessions of full length, and of `SHORT` positions, that a node with so many GiB runs at once."""
+    capacity = plan_capacity(manifest, welcome, memory * GIB)
+    return most_slots(capacity, welcome.context), most_slots(capacity, SHORT)
+
+
+def most_slots(capacity: Capacity, length: int) -> int:
+    """The most sessions of this length that have slots."""
+    fitting = [count for count in range(1, capacity.sessions + 1) if _has_slots(capacity, length, count)]
+    return max(fitting, default=1)
+
+
+def _has_slots(capacity: Capacity, length: int, count: int) -> bool:
+    return not best_shape(capacity, [length] * count).is_shared
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "architectures": architectures,
+    "memory": memory,
+    "slots": slots,
+    "laptops": laptops,
+}
 
 
 def main() -> None:
