@@ -170,7 +170,6 @@ def main() -> None:
         nodes=NODES,
         threads_a_node=1,
         rounds=rounds,
-        llama_server="not measured",
         answers_equal=True,
     )
 
