@@ -7,8 +7,8 @@ FOLDER holds `llama-server` and `ggml-rpc-server`. llama.cpp builds them with
 
 Three sides are asked the same in turns within one run, each round in another order:
 - "swarm": two nodes with one thread each, one bound to each core, and their coordinator.
-- "RPC": `llama-server -np 16 -c 8192 --cache-ram 0 -t 1 -ngl 99 --rpc A,B`, and `ggml-rpc-server -t 1` twice, one bound
-  to each core.
+- "RPC": `llama-server -np 16 -c 8192 --cache-ram 0 -t 2 --rpc A,B -ngl 99`, and `ggml-rpc-server -t 1` twice, one bound
+  to each core. With `-t 1` the server was no faster.
 - "unsplit": `llama-server -np 16 -c 8192 --cache-ram 0 -t 2`.
 Everything, the client included, is bound to the same two cores, and who is not asked rests. There is a slot for each
 stream, and continuous batching is on, as by default. `--cache-ram 0` spares the servers copies of old prompts, which

@@ -53,14 +53,13 @@ def find_programs(folder: Path) -> Programs:
 
 @contextmanager
 def llama_server(programs: Programs, model: Path, slots: int, context: int, rpc: Sequence[str] = ()) -> Iterator[str]:
-    """The URL of a server with so many slots of so many positions each, on the cores that this process may use.
+    """The URL of a server with so many slots of so many positions each, and a thread for each core that it may use.
 
-    rpc: the addresses of the RPC servers that shall have all layers; without any, the server has a thread for each
-    core.
+    rpc: the addresses of the RPC servers that shall have all layers.
     """
     port = _free_port()
-    where = ["--rpc", ",".join(rpc), "-ngl", "99", "-t", "1"] if rpc else ["-t", str(len(usable_cores()))]
-    room = ["-np", str(slots), "-c", str(slots * context), "--cache-ram", "0"]
+    room = ["-np", str(slots), "-c", str(slots * context), "--cache-ram", "0", "-t", str(len(usable_cores()))]
+    where = ["--rpc", ",".join(rpc), "-ngl", "99"] if rpc else []
     command = [programs.server, "-m", str(model), "--host", "127.0.0.1", "--port", str(port), *room, *where]
     url = f"http://127.0.0.1:{port}"
     with _running(command, partial(_healthy, url)):
