@@ -9,6 +9,9 @@ memory. The files lie in the temporary folder (TMPDIR) and are removed at the en
 A token reads every weight once, so the bytes of the weights over the memory's bandwidth bound its seconds from below.
 The bandwidth is measured before every answer, while the nodes wait, by `np.add.reduce` over 1 GiB of uint64 in as many
 threads as a node computes with. All traffic of the nodes passes through a proxy that counts it.
+
+If the free memory can hold the weights twice, as with `--layers 8 --nodes 3` in 8 GB, the unsplit engine answers in
+turns with the nodes, with as many threads as each of them has. Its answers must be the same.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import argparse
 import os
 import shutil
 import socket
+import statistics
 import sys
 import tempfile
 import threading
@@ -27,16 +31,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import numpy as np
 import psutil
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from bench import neox
 from bench.bandwidth import bandwidth
+from bench.engines import Engines
 from bench.links import Proxy
-from bench.record import Figure, Measure, below
+from bench.record import Figure, Measure, at_least, below
 from bench.report import Report, options_parser
+from bench.streams import ask_whole, check_answers
 from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
 from potluck.models.sizes import part_sizes
@@ -56,6 +61,7 @@ GB = 1e9
 
 TOKEN, BOUND = Measure("time per token", "s"), Measure("the memory's bound", "s")
 OVER_BOUND = Measure("relative to the bound", "ratio")
+OVER_UNSPLIT = Measure("speed relative to unsplit", "ratio")
 FIRST = Measure("time to the first token", "s")
 RSS, WEIGHTS = Measure("resident memory", "GB"), Measure("weights", "GB")
 
@@ -143,26 +149,28 @@ class Meter(Proxy):
             sink.close()
 
 
-def answer_seconds(url: str, model: str, prompt: list[int], tokens: int) -> float:
-    request = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-    begin = time.perf_counter()
-    httpx.post(f"{url}/v1/completions", json=request, timeout=3600.0).raise_for_status()
-    return time.perf_counter() - begin
+def weight_bytes(layers: int) -> float:
+    return layers * 255e6 + 350e6
 
 
 def check_room(layers: int) -> None:
     """End the program if the machine is too small, before anything is written."""
-    weights = layers * 255e6 + 350e6
+    weights = weight_bytes(layers)
     folder = tempfile.gettempdir()
     if filesystem(folder) in ("tmpfs", "ramfs"):
         sys.exit(f"{folder} is kept in memory: set TMPDIR to a folder on a disk.")
-    free, needed = shutil.disk_usage(folder).free, 2 * weights + 1e9
+    free, needed = shutil.disk_usage(folder).free, (3 if holds_twice(layers) else 2) * weights + 1e9
     if free < needed:
         sys.exit(f"{needed / GB:.0f} GB of disk are needed, and {folder} has {free / GB:.0f}: set TMPDIR.")
     if free_memory() < 1.4 * weights:
         sys.exit(
             f"{1.4 * weights / GB:.0f} GB of free memory are needed, not {free_memory() / GB:.0f}: close something."
         )
+
+
+def holds_twice(layers: int) -> bool:
+    """Whether there is memory for the unsplit engine beside the nodes."""
+    return free_memory() > 2.8 * weight_bytes(layers)
 
 
 def filesystem(folder: str) -> str:
@@ -217,25 +225,36 @@ def huge_bytes(pid: int) -> int:
 
 
 class Round(NamedTuple):
-    """The seconds of a token, the least that reading its weights takes, and its bytes on the wire."""
+    """The seconds of a token, the least that reading its weights takes, and its bytes on the wire.
+
+    unsplit_s: the seconds of a token of the unsplit engine; None if it was not measured.
+    """
 
     token_s: float
     bound_s: float
     wire_bytes: float
+    unsplit_s: float | None
 
 
-def one_round(swarm: LocalSwarm, meter: Meter, manifest: Manifest, options: argparse.Namespace) -> Round:
+def one_round(served: Served, options: argparse.Namespace) -> Round:
     """Measure a token as the difference between a long answer and a short one."""
+    swarm, meter, manifest, engine = served.swarm, served.meter, served.manifest, served.engine
     weights = sum(tensor.nbytes for tensor in manifest.tensors if tensor.name != EMBEDDING)
     bound = weights / bandwidth(options.threads)
-    # Nodes make room for other programs, and this was one.
+    alone = engine.answer([PROMPT[:1]], options.tokens + 1) if engine else None
+    # Nodes make room for other programs, and these were some.
     swarm.wait_until(lambda status: all(node["threads"] == options.threads for node in status["nodes"]))
-    totals = []
+    totals, texts = [], []
     for tokens in (1, options.tokens + 1):
         before = meter.nbytes
-        totals.append((answer_seconds(swarm.url, manifest.name, PROMPT[:1], tokens), meter.nbytes - before))
+        seconds, text = ask_whole(swarm.url, manifest.name, PROMPT[:1], tokens)
+        totals.append((seconds, meter.nbytes - before))
+        texts.append(text)
+    if alone:
+        check_answers(texts[1:], alone.texts, f"{options.nodes} nodes")
     (short_s, short_bytes), (long_s, long_bytes) = totals
-    taken = Round((long_s - short_s) / options.tokens, bound, (long_bytes - short_bytes) / options.tokens)
+    token_s, wire_bytes = (long_s - short_s) / options.tokens, (long_bytes - short_bytes) / options.tokens
+    taken = Round(token_s, bound, wire_bytes, statistics.fmean(alone.step_s) if alone else None)
     print(
         f"{taken.token_s:.3f} s a token, bound {bound:.3f} s, ratio {taken.token_s / bound:.3f}; "
         f"{taken.wire_bytes:.0f} bytes on the wire, of which hidden rows {rows_bytes(options.nodes)}",
@@ -249,9 +268,20 @@ def rows_bytes(nodes: int) -> int:
     return 2 * (nodes - 1) * payload_size(1, HIDDEN, RowFormat.F32)
 
 
+class Served(NamedTuple):
+    """The made-up model, served by nodes with these spans. engine: the unsplit one; None if memory is short."""
+
+    swarm: LocalSwarm
+    meter: Meter
+    manifest: Manifest
+    spans: list[Span]
+    engine: Engines | None
+
+
 @contextmanager
-def served(options: argparse.Namespace) -> Iterator[tuple[LocalSwarm, Meter, Manifest, list[Span]]]:
-    """The made-up model, served by all nodes from a folder that is removed at the end."""
+def served(options: argparse.Namespace) -> Iterator[Served]:
+    """Serve the made-up model from a folder that is removed at the end."""
+    twice = holds_twice(options.layers)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="potluck-neox20b-")))
         os.environ["POTLUCK_CACHE"] = str(folder / "cache")
@@ -265,15 +295,21 @@ def served(options: argparse.Namespace) -> Iterator[tuple[LocalSwarm, Meter, Man
         meter = Meter(swarm.url)
         spans = start_nodes(swarm, meter.url, path, manifest, options)
         print(f"{options.nodes} nodes serve it after {time.perf_counter() - begin:.0f} s", flush=True)
-        yield swarm, meter, manifest, spans
+        whole = [Span(0, manifest.layers - 1)]
+        engine = stack.enter_context(Engines(path, whole, options.threads)) if twice else None
+        if engine:
+            engine.answer([PROMPT[:1]], 2)  # everything has run once
+        yield Served(swarm, meter, manifest, spans, engine)
 
 
 def speed_figures(rounds: list[Round], first_s: float, options: argparse.Namespace) -> list[Figure]:
     case = f"{options.layers} layers, {options.nodes} nodes"
+    unsplit = [one.unsplit_s / one.token_s for one in rounds if one.unsplit_s]
     return [
         TOKEN.of(case, [one.token_s for one in rounds]),
         BOUND.of(case, [one.bound_s for one in rounds]),
         OVER_BOUND.of(case, [one.token_s / one.bound_s for one in rounds], below(1.25)),
+        *([OVER_UNSPLIT.of(case, unsplit, at_least(0.97))] if unsplit else []),
         FIRST.of(case, first_s),
     ]
 
@@ -288,10 +324,10 @@ def main() -> None:
     options = parser.parse_args()
     check_room(options.layers)
     report = Report("neox20b", options)
-    with served(options) as (swarm, meter, manifest, spans):
-        rounds = [one_round(swarm, meter, manifest, options) for _ in range(options.rounds)]
-        first_s = answer_seconds(swarm.url, manifest.name, PROMPT, 1)
-        nodes = node_figures(swarm, spans, manifest)
+    with served(options) as ready:
+        rounds = [one_round(ready, options) for _ in range(options.rounds)]
+        first_s, _ = ask_whole(ready.swarm.url, ready.manifest.name, PROMPT, 1)
+        nodes = node_figures(ready.swarm, ready.spans, ready.manifest)
     report.add(
         {
             "GPT-NeoX-20B": speed_figures(rounds, first_s, options),

@@ -158,7 +158,7 @@ def stream_figures(rounds: Rounds) -> list[Figure]:
     return [
         *(measure.of(quiet, 1e3 * medians[f"quiet_gap_p{share}_s"]) for share, measure in BETWEEN.items()),
         *(measure.of(disturbed, 1e3 * medians[f"disturbed_gap_p{share}_s"]) for share, measure in BETWEEN.items()),
-        OVER_QUIET.of(disturbed, medians["disturbed_gap_p95_s"] / medians["quiet_gap_p95_s"], below(3)),
+        OVER_QUIET.of(disturbed, medians["disturbed_gap_p95_s"] / medians["quiet_gap_p95_s"], below(2.5)),
     ]
 
 

@@ -9,6 +9,9 @@ Several ways to answer are measured in turns within one run:
   passes through one span and then through the other. This is batching without overlap, wire or coordinator.
 - "unsplit": the whole model runs in one process with a thread for each of the two cores. All streams form one batch.
 Nodes, coordinator, client and engines run on the same machine. Engines compute only while the swarm rests.
+
+The coordinator's trace says how many rows a batch of the swarm had on average, and how many could have run together:
+each stage's share of the streams that were generating.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from bench.rounds import Values, medians, percentile
 from bench.streams import Stream, all_gaps, ask_in_turn, ask_together, check_answers, tokens_per_s
 from bench.swarms import add_pinned_nodes, balanced_spans, temporary_cache
 from bench.tables import counted
+from bench.traces import batches_since, hops_so_far
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
@@ -43,6 +47,9 @@ COLUMNS = {
     "gap_p95_s": (Measure("between p95", "ms"), 1e3),
 }
 """The measure of each value, and what the value is multiplied by for it."""
+
+ROWS, SHARE = Measure("rows a batch", "count"), Measure("could run together", "count")
+FULL = Measure("how full", "ratio")
 
 RATIOS = {"tokens_per_s": Measure("ratio", "ratio"), "decode_tokens_per_s": Measure("all at work", "ratio")}
 
@@ -97,9 +104,11 @@ def one_round(
     for count in options.streams:
         asked = prompts.take(count, options.prompt)
         alone = unsplit.alone(asked, tokens)
+        begun = hops_so_far(swarm.url)
         streams = ask_together(swarm.url, model, asked, tokens)
         check_answers([stream.text for stream in streams], alone, f"{count} streams")
-        values[counted(count, "stream")] = of_streams(streams)
+        batches = batches_since(swarm.url, begun)
+        values[counted(count, "stream")] = {**of_streams(streams), "rows": batches.rows, "share": batches.share}
 
     asked = prompts.take(most, options.prompt)
     alone = unsplit.alone(asked, tokens)
@@ -135,6 +144,24 @@ def figures_of(rounds: Sequence[dict[str, Values]]) -> list[Figure]:
     ]
 
 
+def batch_figures(rounds: Sequence[dict[str, Values]], swarmed: str) -> list[Figure]:
+    """How full the swarm's batches were, in each round. The aim is for all streams."""
+    return [
+        figure
+        for case in rounds[0]
+        if "rows" in rounds[0][case]
+        for figure in (
+            ROWS.of(case, [one[case]["rows"] for one in rounds]),
+            SHARE.of(case, [one[case]["share"] for one in rounds]),
+            FULL.of(
+                case,
+                [one[case]["rows"] / one[case]["share"] for one in rounds],
+                at_least(0.85) if case == swarmed else None,
+            ),
+        )
+    ]
+
+
 def ratios_of(rounds: Sequence[dict[str, Values]], swarmed: str) -> list[Figure]:
     """The speed of the swarm with all streams relative to what it is compared with, in each round."""
 
@@ -164,13 +191,18 @@ def main() -> None:
     report = Report("throughput", options)
     rounds = measure(manifest, options)
     swarmed = counted(max(options.streams), "stream")
-    report.add({"streams": figures_of(rounds), f"{swarmed} relative to": ratios_of(rounds, swarmed)})
+    report.add(
+        {
+            "streams": figures_of(rounds),
+            f"{swarmed} relative to": ratios_of(rounds, swarmed),
+            "batches of": batch_figures(rounds, swarmed),
+        }
+    )
     report.finish(
         model=manifest.name,
         nodes=NODES,
         threads_a_node=1,
         rounds=rounds,
-        llama_server="not measured",
         answers_equal=True,
     )
 

@@ -22,7 +22,7 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(str(FUZZ.parent))  # only now: the scripts beside it have names that folders of tests have
     import make_figures
     from bench.record import Aim, Figure, Measure, Record, at_least, below, read_record, rounded
-    from bench.report import FIGURES
+    from bench.report import FIGURES, command
     from bench.tables import grid
 
 RECORDS = make_figures.read_records()
@@ -220,6 +220,11 @@ def test_cases_are_rows_and_measures_are_columns() -> None:
 
 
 @pytest.mark.skipif(not (shutil.which("git") and (ROOT / ".git").exists()), reason="a record names its commit")
+def test_a_command_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    told = command(["/x/benchmarks/peers.py", "--bin", str(tmp_path / "bin"), "--rounds", "1", "--record"])
+    assert told == "python benchmarks/peers.py --bin bin --rounds 1"
+
+
 def test_a_benchmark_records_what_it_measured(tmp_path: Path) -> None:
     told = finish(*PYTHON, FUZZ, "--record", tmp_path, "--inputs", 300)
     assert told.returncode == 0, told.stderr

@@ -86,9 +86,11 @@ def _load(model: Path, spans: list[Span], threads: int, sessions: int, extra_buf
     if hasattr(process, "cpu_affinity"):
         process.cpu_affinity(pinned)
     from potluck.coordinator.text.gguf_tokenizer import GgufTokenizer
+    from potluck.node.pages import collapse_large_mappings
 
     with tempfile.TemporaryDirectory() as folder:
         _loaded["engines"] = [_load_span(model, span, threads, sessions, extra_buffers, Path(folder)) for span in spans]
+    collapse_large_mappings()  # as a node does
     _loaded["tokenizer"] = GgufTokenizer(model)
     # Where more threads are wanted than there are cores: numbers that no core has.
     _loaded["cores"] = [*pinned, *range(1 << 16, (1 << 16) + threads - len(pinned))]

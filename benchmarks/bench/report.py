@@ -92,9 +92,10 @@ class Report:
 
 
 def command(argv: Sequence[str]) -> str:
-    """The command that ran, without --record."""
+    """The command that ran, without --record. Paths become names, as in `settings`."""
     _, rest = _recording().parse_known_args(argv[1:])
-    return shlex.join(["python", f"benchmarks/{Path(argv[0]).name}", *rest])
+    named = [Path(one).name if Path(one).is_absolute() else one for one in rest]
+    return shlex.join(["python", f"benchmarks/{Path(argv[0]).name}", *named])
 
 
 def settings(options: Namespace) -> dict[str, Setting | list[Setting]]:

@@ -6,9 +6,10 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import httpx
 
@@ -61,33 +62,40 @@ def open_client(url: str) -> httpx.AsyncClient:
 
 async def ask(client: httpx.AsyncClient, model: str, prompt: Prompt, tokens: int) -> Stream:
     """Ask for a streamed answer. Ends the program if the answer is an error or has another length."""
-    pieces: list[tuple[float, bytes]] = []
-    began = time.perf_counter()
-    async with client.stream("POST", "/v1/completions", json=request(model, prompt, tokens)) as reply:
-        async for piece in reply.aiter_raw():
-            pieces.append((time.perf_counter(), piece))
-    if reply.status_code != 200:
-        sys.exit(f"The coordinator answered with status {reply.status_code}: {b''.join(p for _, p in pieces)!r}")
-    answer = _read_events(began, pieces)
+    answer, texts = Stream(time.perf_counter()), []
+    for moment, body in await events(client, request(model, prompt, tokens)):
+        texts.append(body["choices"][0]["text"])
+        answer.moments.append(moment)
     if len(answer.moments) != tokens:
         sys.exit(f"{len(answer.moments)} tokens came where {tokens} were asked for.")
+    answer.text = "".join(texts)
     return answer
 
 
-def _read_events(began: float, pieces: list[tuple[float, bytes]]) -> Stream:
-    """Parse an answer only now that it is complete: while tokens come, the client leaves the cores to the nodes."""
-    answer, buffer, texts = Stream(began), b"", []
+async def events(client: httpx.AsyncClient, body: dict[str, object]) -> list[tuple[float, dict[str, Any]]]:
+    """The events of a streamed answer and when each came. Ends the program if the answer is an error.
+
+    They are parsed only when the answer is complete: while tokens come, the client leaves the cores to the nodes.
+    """
+    pieces: list[tuple[float, bytes]] = []
+    async with client.stream("POST", "/v1/completions", json=body) as reply:
+        async for piece in reply.aiter_raw():
+            pieces.append((time.perf_counter(), piece))
+    if reply.status_code != 200:
+        sys.exit(f"The server answered with status {reply.status_code}: {b''.join(p for _, p in pieces)!r}")
+    return list(_parsed(pieces))
+
+
+def _parsed(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    buffer = b""
     for moment, piece in pieces:
-        *events, buffer = (buffer + piece).split(b"\n\n")
-        for event in events:
+        *whole, buffer = (buffer + piece).split(b"\n\n")
+        for event in whole:
             if event.startswith(b"data: {"):
                 body = json.loads(event[6:])
                 if "error" in body:
                     sys.exit(f"An answer broke off: {body['error']['message']}")
-                texts.append(body["choices"][0]["text"])
-                answer.moments.append(moment)
-    answer.text = "".join(texts)
-    return answer
+                yield moment, body
 
 
 def ask_together(url: str, model: str, prompts: Sequence[Prompt], tokens: int) -> list[Stream]:

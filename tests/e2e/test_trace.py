@@ -30,6 +30,7 @@ def test_trace_writes_the_timeline_of_its_question(tiny_swarm, tmp_path):
         assert hint == f"Open {out} at https://ui.perfetto.dev or chrome://tracing."
         timeline = json.loads(out.read_text("utf-8"))
         assert timeline["summary"] == sentence
+        assert timeline["batches"] == {"count": 7 * 3, "rows": 1, "share": 1}  # the prompt is none of them
         processes = {
             event["pid"]: event["args"]["name"] for event in timeline["traceEvents"] if event["name"] == "process_name"
         }
@@ -63,6 +64,9 @@ def test_trace_without_a_question_writes_what_there_was_lately(tiny_swarm, tmp_p
     assert {event["args"]["session"] for event in drawn(some)} == {min(sessions)}
     rest = httpx.get(f"{tiny_swarm.url}/trace?after={some['count'] - 3}", timeout=HANG_S).json()
     assert {event["args"]["session"] for event in drawn(rest)} == {max(sessions)}
+    assert rest["batches"] == {"count": 3, "rows": 1, "share": 1}
+    none = httpx.get(f"{tiny_swarm.url}/trace?session=0", timeout=HANG_S).json()
+    assert (none["batches"], drawn(none)) == (None, [])
 
 
 @pytest.mark.parametrize("number", ["", "x", "-1", "1.5", "9" * 5000, "٣"])

@@ -9,6 +9,7 @@ from msgspec import Struct
 from potluck.coordinator.members.invites import Invite
 from potluck.coordinator.members.keys import Key
 from potluck.coordinator.members.members import Member
+from potluck.coordinator.relay.batches import Fullness
 
 
 class ErrorBody(Struct, frozen=True):
@@ -232,9 +233,13 @@ class TokenizerInfo(Struct, frozen=True):
 
 
 class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):
-    """A timeline in Perfetto's trace event format, with a sentence, and the number of all hops so far."""
+    """A timeline in Perfetto's trace event format, with a sentence or two, and the number of all hops so far.
+
+    batches: how full the batches of generated tokens were; null if there were none.
+    """
 
     summary: str
+    batches: Fullness | None
     count: int
     events: list[dict[str, Any]]
     unit: Literal["ms"]

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.http.auth import caller_of
 from potluck.coordinator.http.pool import Pool
+from potluck.coordinator.relay.batches import batches, fullness, sentence
 from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.metrics import Metrics
@@ -43,10 +44,11 @@ class Monitoring:
 
     async def trace(self, request: Request) -> Response:
         """GET /trace: session numbers, positions and times; no texts and no tokens."""
-        asked = self.hops.hops(_number(request, "session"), _number(request, "after") or 0)
+        session, after = _number(request, "session"), _number(request, "after") or 0
+        hops = self.hops.hops(after=after)
         names = {number: node.name for number, node in self.swarm.nodes.items()}
         # On a thread: a long timeline takes a good part of a second, and frames do not wait for it.
-        body = await self.pool.of(request, partial(_timeline, asked, names, self.hops.count))
+        body = await self.pool.of(request, partial(_timeline, hops, session, names, self.hops.count))
         return Response(body, media_type="application/json")
 
 
@@ -67,6 +69,13 @@ def _number(request: Request, name: str) -> int | None:
     return int(text)
 
 
-def _timeline(hops: Sequence[Hop], names: dict[str, str], count: int) -> bytes:
-    """The timeline for viewers, with a sentence, and the number of all hops so far."""
-    return msgspec.json.encode({"summary": summary(hops, names), "count": count, **chrome(hops, names)})
+def _timeline(hops: Sequence[Hop], session: int | None, names: dict[str, str], count: int) -> bytes:
+    """The timeline of this session or of all for viewers, with a sentence or two, and the number of all hops so far.
+
+    hops: those of all sessions, because others take part in a session's batches.
+    """
+    asked = [hop for hop in hops if session in (None, hop.session)]
+    shared = batches(hops) if asked else []
+    full = fullness([batch for batch in shared if session is None or session in batch.sessions])
+    told = " ".join(filter(None, (summary(asked, names), sentence(full))))
+    return msgspec.json.encode({"summary": told, "batches": full, "count": count, **chrome(asked, names)})

@@ -65,10 +65,10 @@ class Trace:
         self._hops.append(hop)
         self.count += 1
 
-    def hops(self, session: int | None = None, after: int = 0) -> list[Hop]:
-        """The hops of this session or of all, without the first `after` of all hops so far."""
+    def hops(self, after: int = 0) -> list[Hop]:
+        """The hops without the first `after` of all hops so far."""
         forgotten = self.count - len(self._hops)
-        return [hop for hop in islice(self._hops, max(0, after - forgotten), None) if session in (None, hop.session)]
+        return list(islice(self._hops, max(0, after - forgotten), None))
 
 
 def chrome(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, Any]:
