@@ -50,7 +50,8 @@ def test_prompts_do_not_earn_time_by_making_others_slower() -> None:
     pace.note(1, 0.0)
     pace.note(1, 1.0)
     for step in range(1, 500):
-        pace.note(1, 1.0 + 2.0 * step, disturbed=True)
+        pace.disturb(2.0 * step)
+        pace.note(1, 1.0 + 2.0 * step)
     now = 1.0 + 2.0 * 499
     assert pace.spare_s({1}, now) == 1.0
     for step in range(1, 500):

@@ -176,8 +176,7 @@ class EngineLoop:
     def _add(self, part: StepPart) -> None:
         self._queue.append(part)
         if part.small:
-            prompting = any(not other.small for other in self._queue)
-            self._pace.note(part.step.session, part.arrived, disturbed=prompting)
+            self._pace.note(part.step.session, part.arrived)
 
     def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
         """The step's payload as an array. Raises WireError when it does not match the step."""
@@ -327,8 +326,12 @@ class EngineLoop:
         return [self._frame(part) for part, _ in batch if not part.left]
 
     def _note_speed(self, batch: Batch, seconds: float) -> None:
-        cost = self._tokens if batch[0][0].small else self._prompts
-        cost.note(sum(rows for _, rows in batch), seconds)
+        rows = sum(rows for _, rows in batch)
+        if batch[0][0].small:
+            self._tokens.note(rows, seconds)
+        else:
+            self._prompts.note(rows, seconds)
+            self._pace.disturb(time.perf_counter())
 
     def _prepare(self, part: StepPart) -> None:
         step = part.step

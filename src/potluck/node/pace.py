@@ -35,13 +35,19 @@ class Pace:
 
     def __init__(self) -> None:
         self._steps: dict[int, _Steps] = {}
+        self._disturbed = -_LONGEST_S
 
-    def note(self, session: int, now: float, *, disturbed: bool = False) -> None:
-        """Note that a step of a generated token has arrived. disturbed: prompts were computed here meanwhile."""
+    def disturb(self, now: float) -> None:
+        """Note that a part of a prompt was computed, so that tokens may come later than they would."""
+        self._disturbed = now
+
+    def note(self, session: int, now: float) -> None:
+        """Note that a step of a generated token has arrived."""
         steps = self._steps.get(session)
         if steps is None or now - steps.last > _LONGEST_S:
             self._steps[session] = _Steps(now)
             return
+        disturbed = self._disturbed >= steps.last
         steps.interval, steps.last = now - steps.last, now
         if not steps.quick or steps.interval < steps.quick:
             steps.quick = steps.interval
