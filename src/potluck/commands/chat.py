@@ -84,7 +84,7 @@ def demo(
 ) -> None:
     """Run a whole swarm on this machine and ask it questions."""
     from potluck.coordinator.model_choice import choose_engine
-    from potluck.local import LocalSwarm, demo_model
+    from potluck.local import LocalSwarm, demo_model, equal_spans
     from potluck.models.sources import open_model, weights_size
     from potluck.models.spans import cuts_of
 
@@ -95,8 +95,7 @@ def demo(
     cuts = cuts_of(manifest, choose_engine(manifest, None, None)[0])
     if nodes > (most := len(cuts.points) - 1):
         raise SpanError(f"The model has {cuts.layers} layers: at most {most} nodes can share them.")
-    spans = cuts.split(nodes)
-    local = LocalSwarm(path, spans, serve=["--local"], on_line=lambda line: say(f"  {line}"))
+    local = LocalSwarm(path, equal_spans(manifest, nodes), serve=["--local"], on_line=lambda line: say(f"  {line}"))
     try:
         with local:
             swarm, info = Client(local.url), local.wait_covered()
