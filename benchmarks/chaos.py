@@ -186,9 +186,10 @@ def run(options: argparse.Namespace) -> Outcome:
         path = requantized(demo_model(), KINDS["Q4_0"], Path(cache)) if options.plain else demo_model()
         local = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--audit", str(options.audit)]))
         swarm, done = Swarm(local, path), Counter[str]()
-        forbid_optimised(path, SPANS, Path(cache))
+        spans = even_spans(open_model(path).layers, SPANS)
+        forbid_optimised(path, spans, Path(cache))
         for copy, env in (("a", {}), ("b", {"POTLUCK_CACHE": cache} if options.plain else {})):
-            for span in even_spans(open_model(path).layers, SPANS):
+            for span in spans:
                 swarm.sit(span, f"{span}{copy}", env)
         model = local.wait_covered()["model"]
         quiet = [stream.text for stream in ask_in_turn(local.url, model, prompts, TOKENS)]

@@ -27,8 +27,8 @@ from bench.report import ROOT, Report, options_parser
 from bench.streams import ask_together, check_answers, tokens_per_s
 from bench.swarms import add_pinned_nodes, balanced_spans, temporary_cache
 from potluck.local import LocalSwarm, demo_model
-from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
+from potluck.types import Span
 
 PROMPT = 16
 AIM = at_least(0.97)
@@ -40,11 +40,11 @@ class Side(NamedTuple):
     model: str
 
 
-def start(stack: ExitStack, checkout: Path, manifest: Manifest, model: Path) -> Side:
+def start(stack: ExitStack, checkout: Path, spans: list[Span], model: Path) -> Side:
     """Two nodes and a coordinator of this checkout's code, with the libraries of this environment."""
     _copy_compiled(checkout)
     swarm = stack.enter_context(LocalSwarm(model, [], serve=["--local"], PYTHONPATH=str(checkout / "src")))
-    return Side(swarm, add_pinned_nodes(swarm, model, balanced_spans(manifest.layers, 2))["model"])
+    return Side(swarm, add_pinned_nodes(swarm, model, spans)["model"])
 
 
 def _copy_compiled(checkout: Path) -> None:
@@ -85,13 +85,13 @@ def main() -> None:
     if not (options.other / "src" / "potluck").is_dir():
         parser.error(f"{options.other} is not a checkout of Potluck.")
     model = demo_model()
-    manifest = open_model(model)
+    manifest, spans = open_model(model), balanced_spans(model, 2)
     report = Report("compare", options)
     checkouts, prompts = (ROOT, options.other.resolve()), Prompts(manifest.vocabulary)
     orders = []
     for order in ((0, 1), (1, 0)):
         with temporary_cache(), ExitStack() as stack:
-            started = {number: start(stack, checkouts[number], manifest, model) for number in order}
+            started = {number: start(stack, checkouts[number], spans, model) for number in order}
             orders.append(measure([started[0], started[1]], prompts, options))
     ratios = {
         streams: [geometric_mean(pair) for pair in zip(*(order[streams] for order in orders), strict=True)]

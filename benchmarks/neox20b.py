@@ -42,12 +42,13 @@ from bench.links import Proxy
 from bench.record import Figure, Measure, at_least, below
 from bench.report import Report, options_parser
 from bench.streams import ask_whole, check_answers
+from potluck.coordinator.model_choice import usual_footprint
 from potluck.local import LocalSwarm
 from potluck.models.manifest import Manifest
 from potluck.models.sizes import part_sizes
 from potluck.models.sources import open_model
 from potluck.node.hardware import free_memory, physical_cores
-from potluck.types import EngineKind, Quantize, RowFormat, Span, even_spans
+from potluck.types import EngineKind, Quantize, RowFormat, Span
 from potluck.wire.rows import payload_size
 
 LAYERS, HIDDEN, HEADS, FEED_FORWARD, VOCABULARY = 44, 6144, 64, 24576, 50432
@@ -181,7 +182,7 @@ def filesystem(folder: str) -> str:
 
 def start_nodes(swarm: LocalSwarm, url: str, path: Path, manifest: Manifest, options: argparse.Namespace) -> list[Span]:
     """Start the nodes one after the other, because a node disturbs the others while it proves its span."""
-    spans = even_spans(manifest.layers, options.nodes)
+    spans = usual_footprint(manifest).share(options.nodes)
     sizes = part_sizes(manifest, EngineKind.LLAMACPP, Quantize.Q4_0)
 
     def ready(count: int, status: dict[str, Any]) -> bool:

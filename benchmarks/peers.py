@@ -74,7 +74,7 @@ def sides(programs: Programs, manifest: Manifest, options: argparse.Namespace) -
         start = stack.enter_context
         start(temporary_cache())
         swarm = start(LocalSwarm(options.model, [], serve=["--local"]))
-        model = add_pinned_nodes(swarm, options.model, balanced_spans(manifest.layers, CORES))["model"]
+        model = add_pinned_nodes(swarm, options.model, balanced_spans(options.model, CORES))["model"]
         remote = start(llama_server(programs, options.model, slots, context, start(rpc_servers(programs))))
         unsplit = start(llama_server(programs, options.model, slots, context))
         yield {

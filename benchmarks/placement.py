@@ -1,25 +1,39 @@
-"""Placement: how good plans are, and how long it takes to plan, to place a newcomer and to choose a move.
+"""Placement: how good plans are, how long it takes to plan, to place a newcomer and to choose a move, and whether the
+head takes as long as plans assume.
 
-    python benchmarks/placement.py [--swarms 600]
+    python benchmarks/placement.py [--swarms 600] [--part plans head]
 
 Quality: plans for small random swarms are compared with the best of all assignments of spans. Plans for large ones are
 compared with what their machines could give if no memory were left over and no layer were faster than the slowest one,
 which no plan reaches. Time: the median of five calls.
+
+The head: the number of SmolLM2's layers that take as long as its head, on one core, for one row and for several, with
+weights of several types. Plans assume that time follows the number of weights. It is also shown what would follow from
+their bytes.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from math import inf
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import llama_cpp
 import numpy as np
 
+from bench.engines import Engines
 from bench.record import Figure, Measure, at_least, below
 from bench.report import Report, options_parser
+from bench.tables import counted
+from calibrate import KINDS, requantized
+from potluck.coordinator.model_choice import usual_footprint
+from potluck.local import demo_model
+from potluck.models.sources import open_model
 from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.options import Options
@@ -29,12 +43,18 @@ from potluck.planning.rebalancing import choose_move
 from potluck.types import Span
 
 MIB, GB = 1 << 20, 1e9
+PARTS = ["plans", "head"]
 SMALL = [(2, 7), (3, 7), (4, 5), (5, 4)]
 LARGE = [(10, 32), (60, 32), (200, 64), (1000, 100)]
 """Machines and layers."""
 
 RESULT, SHARE = Measure("result", "count"), Measure("result", "ratio")
 OF_BOUND = Measure("of the bound", "ratio")
+TYPES = {**KINDS, "F16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16}
+ROWS = (1, 8, 64)
+BY_WEIGHTS, BY_BYTES = Measure("layers by weights", "ratio"), Measure("layers by bytes", "ratio")
+TIMED = {rows: Measure(f"layers by time, {counted(rows, 'row')}", "ratio") for rows in ROWS}
+
 PLAN, NEWCOMER, MOVE = Measure("plan", "ms"), Measure("newcomer", "ms"), Measure("move", "ms")
 
 
@@ -130,6 +150,25 @@ def seconds(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+def measure_head(model: Path) -> dict[Measure, float]:
+    """How many layers the head is as long as, by what can be known of it beforehand, and by its time."""
+    sizes = usual_footprint(open_model(model))
+    layers = len(sizes.layers)
+    with Engines(model, sizes.share(2)[-1:], threads=1, sessions=max(ROWS)) as engine:
+        timed = {measure: engine.head_layers(rows) for rows, measure in TIMED.items()}
+    by_weights, by_bytes = sizes.costs[-1] * layers / sum(sizes.costs[:-1]), sizes.head * layers / sum(sizes.layers)
+    return {BY_WEIGHTS: by_weights, BY_BYTES: by_bytes, **timed}
+
+
+def head_figures() -> list[Figure]:
+    """Of SmolLM2 as it is, and with other types of weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        models = {demo_model().stem: demo_model()}
+        models |= {name: requantized(demo_model(), kind, Path(folder)) for name, kind in TYPES.items()}
+        heads = {name: measure_head(model) for name, model in models.items()}
+    return [measure.of(name, value) for name, head in heads.items() for measure, value in head.items()]
+
+
 def quality_figures(small: dict[str, Any]) -> list[Figure]:
     return [
         RESULT.of("swarms that can be complete", small["complete"]),
@@ -157,17 +196,17 @@ def time_figures(large: list[dict[str, Any]]) -> list[Figure]:
 def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--swarms", type=int, default=600, help="small random swarms")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     options = parser.parse_args()
     report = Report("placement", options)
-    small = measure_small(options.swarms)
-    large = [measure_large(machines, layers) for machines, layers in LARGE]
-    report.add(
-        {
-            f"{options.swarms} random swarms of up to five machines": quality_figures(small),
-            "swarm of": time_figures(large),
-        }
-    )
-    report.finish(small=small, large=large)
+    told: dict[str, Any] = {}
+    if "plans" in options.part:
+        told = {"small": measure_small(options.swarms), "large": [measure_large(*size) for size in LARGE]}
+        quality = {f"{options.swarms} random swarms of up to five machines": quality_figures(told["small"])}
+        report.add(quality | {"swarm of": time_figures(told["large"])})
+    if "head" in options.part:
+        report.add({"the head of SmolLM2 with": head_figures()}, "head")
+    report.finish(**told)
 
 
 if __name__ == "__main__":

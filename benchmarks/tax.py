@@ -25,11 +25,12 @@ from bench.streams import ask_in_turn, ask_whole, check_answers
 from bench.swarms import forbid_optimised, temporary_cache
 from bench.tables import counted
 from bench.traces import hops_so_far, idle_since
+from potluck.coordinator.model_choice import usual_footprint
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import cache_folder, open_model
 from potluck.node.hardware import physical_cores
-from potluck.types import Span, even_spans
+from potluck.types import Span
 
 PROMPT = 30
 
@@ -82,13 +83,13 @@ def one_round(swarm: LocalSwarm, model: str, nodes: int, prompts: Prompts, engin
 
 def measure(manifest: Manifest, options: argparse.Namespace) -> list[Round]:
     prompts, rounds = Prompts(manifest.vocabulary), []
-    whole = [Span(0, manifest.layers - 1)]
+    whole, sizes = [Span(0, manifest.layers - 1)], usual_footprint(manifest)
     with temporary_cache(), Engines(options.model, whole, options.threads, extra_buffers=not options.plain) as engine:
         engine.answer(prompts.take(1, PROMPT), 8)  # everything has run once
         for nodes in options.nodes:
+            spans, join = sizes.share(nodes), ["--threads", str(options.threads)]
             if options.plain:
-                forbid_optimised(options.model, nodes, cache_folder())
-            spans, join = even_spans(manifest.layers, nodes), ["--threads", str(options.threads)]
+                forbid_optimised(options.model, spans, cache_folder())
             with LocalSwarm(options.model, spans, serve=["--local"], join=join) as swarm:
                 model = swarm.wait_covered()["model"]
                 ask_in_turn(swarm.url, model, prompts.take(1, PROMPT), 8)

@@ -121,7 +121,7 @@ def one_round(
 
 def measure(manifest: Manifest, options: argparse.Namespace) -> list[dict[str, Values]]:
     """The values of each round."""
-    spans, whole = balanced_spans(manifest.layers, NODES), [Span(0, manifest.layers - 1)]
+    spans, whole = balanced_spans(options.model, NODES), [Span(0, manifest.layers - 1)]
     most = max(options.streams)
     prompts = Prompts(manifest.vocabulary)
     with ExitStack() as stack:

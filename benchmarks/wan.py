@@ -75,7 +75,7 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> Rounds:
         stack.enter_context(temporary_cache())
         swarm = stack.enter_context(LocalSwarm(options.model, [], serve=["--local", "--rows", "f32"]))
         links = [SlowLink(swarm.url) for _ in range(options.nodes)]
-        spans = balanced_spans(manifest.layers, options.nodes)
+        spans = balanced_spans(options.model, options.nodes)
         model = add_pinned_nodes(swarm, options.model, spans, [link.url for link in links])["model"]
         unsplit = stack.enter_context(Engines(options.model, [Span(0, manifest.layers - 1)], 1))
         ask_together(swarm.url, model, prompts.take(4, PROMPT), 8)  # everything has run once

@@ -106,22 +106,29 @@ def test_the_nearest_spans_are_as_long_as_what_was_asked_for() -> None:
         cuts.check(Span(6, 8))
 
 
-@given(random_cuts(most=16), st.integers(-1, 18))
-def test_a_model_is_split_wherever_that_is_possible(cuts: Cuts, parts: int) -> None:
+@given(random_cuts(most=14), st.integers(-1, 16), st.data())
+def test_a_model_is_split_wherever_that_is_possible(cuts: Cuts, parts: int, data: st.DataObject) -> None:
+    """As evenly as possible, whether all layers cost the same, each its own, or the head something besides."""
+    more = data.draw(st.sampled_from([0, 1]))
+    costs = data.draw(
+        st.just([]) | st.lists(st.integers(0, 9), min_size=cuts.layers + more, max_size=cuts.layers + more)
+    )
     inner = [point for point in cuts.points if 0 < point < cuts.layers]
     ways = [(0, *chosen, cuts.layers) for chosen in combinations(inner, parts - 1)] if parts > 0 else []
     splits = [[Span(first, end - 1) for first, end in pairwise(way)] for way in ways]
     right = [split for split in splits if all(map(cuts.allows, split))]
     if not right:
         with pytest.raises(SpanError, match=f"{cuts.layers} layers cannot be cut into {parts} spans"):
-            cuts.split(parts)
+            cuts.split(parts, costs)
         return
 
-    def squares(split: list[Span]) -> int:
-        return sum(len(span) ** 2 for span in split)
+    def uneven(split: list[Span]) -> tuple[int, int]:
+        sums = [sum(costs[span.first : span.last + 1]) if costs else len(span) for span in split]
+        sums[-1] += sum(costs[cuts.layers :])
+        return max(sums), sum(each**2 for each in sums)
 
-    assert cuts.split(parts) in right
-    assert squares(cuts.split(parts)) == min(map(squares, right))
+    assert cuts.split(parts, costs) in right
+    assert uneven(cuts.split(parts, costs)) == min(map(uneven, right))
 
 
 @given(st.integers(1, 24), st.data())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ if TYPE_CHECKING:  # the engine is imported late: OpenMP reads its settings then
 
 CHUNK = 512
 """Rows that the engine without a swarm takes at once."""
+
+REPEATS = 25
+"""How often a time is taken whose median counts."""
 
 
 @dataclass
@@ -71,6 +75,14 @@ class Engines(AbstractContextManager["Engines"]):
     def alone(self, prompts: Sequence[Prompt], tokens: int) -> list[str]:
         """The text of each answer when nothing else is asked. One thread computes, as others may use this machine."""
         return [self.answer([prompt], tokens, threads=1).texts[0] for prompt in prompts]
+
+    def head_layers(self, rows: int) -> float:
+        """The number of layers of the last span that take as long as the head, for a row of each of so many sessions.
+
+        The span has more than one layer.
+        """
+        layers: float = self._pool.submit(_head_layers, rows).result()
+        return layers
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
@@ -172,6 +184,33 @@ def _forward(batch: list[tuple[int, int, Any, int]]) -> list[Any]:
         ]
         outputs = engine.forward(segments)
     return outputs
+
+
+def _head_layers(rows: int) -> float:
+    """`Engines.head_layers`, in the child: from batches that stop before the last layer, and such that do not."""
+    engine = _loaded["engines"][-1]
+    engine.use_cores(_loaded["cores"])
+    last = engine.span.last
+    taken: dict[int, list[float]] = {last - 1: [], last: []}
+    for _ in range(REPEATS):
+        for end, seconds in taken.items():
+            seconds.append(_seconds(engine, rows, end))
+    before, all_of_it = map(statistics.median, taken.values())
+    return max(0.0, (all_of_it - before) * (len(engine.span) - 1) / before - 1)
+
+
+def _seconds(engine: LlamaCppEngine, rows: int, last: int) -> float:
+    """The processor time of a batch of new sessions' first rows, up to this layer. Other programs hardly change it."""
+    from potluck.engine.base import Segment
+    from potluck.engine.probe import probe_input
+
+    data, wanted = probe_input(engine, rows), int(last == engine.layers - 1)
+    began = time.process_time()
+    engine.forward([Segment(session, 0, data[session : session + 1], last, wanted) for session in range(rows)])
+    seconds = time.process_time() - began
+    for session in range(rows):
+        engine.close(session)
+    return seconds
 
 
 def _text(ids: list[int]) -> str:

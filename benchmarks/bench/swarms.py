@@ -6,20 +6,21 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from bench.engines import Engines
+from potluck.coordinator.model_choice import usual_footprint
 from potluck.local import LocalSwarm, Process
 from potluck.models.sources import open_model
 from potluck.models.spans import span_file_name
 from potluck.node.hardware import usable_cores
-from potluck.types import Span, even_spans
+from potluck.types import Span
 
-HEAD_LAYERS = 3.5
-"""Measured for SmolLM2 on one core, 8 rows at a time: its vocabulary is large for so small a model."""
+ROWS = 8
+"""The rows of the batches for which spans are balanced."""
 
 
 @contextmanager
@@ -43,11 +44,17 @@ def pin(process: Process, index: int) -> None:
         own.cpu_affinity([usable_cores()[index % len(usable_cores())]])
 
 
-def balanced_spans(layers: int, parts: int) -> list[Span]:
-    """Spans that take about the same time per token, when the head takes as long as HEAD_LAYERS layers."""
-    share = (layers + HEAD_LAYERS) / parts
-    cuts = [0, *(round(share * part) for part in range(1, parts)), layers]
-    return [Span(first, end - 1) for first, end in pairwise(cuts)]
+def balanced_spans(model: Path, parts: int) -> list[Span]:
+    """Spans that take about the same time for ROWS rows, each on one core of this machine.
+
+    What plans know of the head's time is an estimate. Here it is measured, because only speeds are to be compared.
+    """
+    sizes = usual_footprint(open_model(model))
+    halves = sizes.share(2)
+    *layers, _ = sizes.costs
+    with Engines(model, halves[-1:] if len(halves[-1]) > 1 else [Span(0, len(layers) - 1)], 1, ROWS) as engine:
+        head = round(engine.head_layers(ROWS) * sum(layers) / len(layers))
+    return sizes.cuts.split(parts, (*layers, head))
 
 
 def add_pinned_nodes(swarm: LocalSwarm, model: Path, spans: Sequence[Span], urls: Sequence[str] = ()) -> dict[str, Any]:
@@ -64,12 +71,12 @@ def add_pinned_nodes(swarm: LocalSwarm, model: Path, spans: Sequence[Span], urls
     return swarm.wait_covered()
 
 
-def forbid_optimised(path: Path, nodes: int, cache: Path) -> None:
+def forbid_optimised(path: Path, spans: Sequence[Span], cache: Path) -> None:
     """Note in a cache that only the plain layout works on this machine, so that nodes with this cache use it."""
     from potluck.node.loading import verdict_path
 
     manifest = open_model(path)
-    for span in even_spans(manifest.layers, nodes):
+    for span in spans:
         verdict = verdict_path(cache / span_file_name(manifest, span))
         verdict.parent.mkdir(parents=True, exist_ok=True)
         verdict.write_text("plain")

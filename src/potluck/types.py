@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Sequence
 from enum import StrEnum
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, pairwise
 from math import inf
 from typing import NamedTuple
 
@@ -203,25 +204,47 @@ class Cuts(NamedTuple):
 
         return sorted(sorted(self.spans(), key=difference)[:2])
 
-    def split(self, parts: int) -> list[Span]:
-        """Cut the model into `parts` spans that are as even as they can be. Raises SpanError when there are no such.
+    def split(self, parts: int, costs: Sequence[int] = ()) -> list[Span]:
+        """Cut the model into `parts` spans of costs that are as even as can be. Raises SpanError where it cannot be.
 
-        Of equally even ways, the one that is nearest to `even_spans` wins.
+        The costliest span costs as little as possible, and then the squares of the costs are least. Of equally good
+        ways, the one that is nearest to equal parts wins.
+        costs: those of each layer and, if there is one more, of what follows the last one; empty if all layers are
+        equal.
         """
-        bounds = [self.layers * part // max(1, parts) for part in range(parts + 1)]
-        # By where they end, ways to cut off some spans: the squares of their lengths, how uneven they are, their cuts.
+        sums = [0, *accumulate(costs or [1] * self.layers)]
+        sums[self.layers] = sums[-1]
+        if parts < 1 or (most := self._least(parts, sums)) is None:
+            raise SpanError(f"{self.layers} layers cannot be cut into {parts} spans.")
+        # By where they end, ways to cut off some spans: the squares of their costs, how uneven they are, their cuts.
         ways: dict[int, tuple[int, int, tuple[int, ...]]] = {0: (0, 0, (0,))}
-        for bound in bounds[1:]:
+        for part in range(1, parts + 1):
+            bound = sums[self.layers] * part // parts
             longer = [
-                (squares + (end - cuts[-1]) ** 2, away + abs(end - bound), (*cuts, end))
+                (squares + cost**2, away + abs(sums[end] - bound), (*cuts, end))
                 for squares, away, cuts in ways.values()
-                for end in self.points[bisect_right(self.points, cuts[-1]) :]
-                if self._may_have(end - cuts[-1])
+                for end in self._ends(cuts[-1])
+                if (cost := sums[end] - sums[cuts[-1]]) <= most
             ]
             ways = {way[-1][-1]: way for way in sorted(longer, reverse=True)}
-        if parts < 1 or self.layers not in ways:
-            raise SpanError(f"{self.layers} layers cannot be cut into {parts} spans.")
         return [Span(first, end - 1) for first, end in pairwise(ways[self.layers][-1])]
+
+    def _least(self, parts: int, sums: Sequence[int]) -> int | None:
+        """The least that the costliest of so many spans can cost; None if the model cannot be cut into them.
+
+        sums: what all layers before each place cost.
+        """
+        least = {0: 0}
+        for _ in range(parts):
+            longer = [
+                (end, max(most, sums[end] - sums[start])) for start, most in least.items() for end in self._ends(start)
+            ]
+            least = dict(sorted(longer, reverse=True))
+        return least.get(self.layers)
+
+    def _ends(self, start: int) -> list[int]:
+        """The places before which spans that begin here may end."""
+        return [end for end in self.points[bisect_right(self.points, start) :] if self._may_have(end - start)]
 
 
 def even_spans(layers: int, parts: int) -> list[Span]:

@@ -24,7 +24,7 @@ def random_footprint(random: Random, layers: int) -> Footprint:
     sizes = tuple(100 if even else random.choice([50, 100, 200, random.randint(20, 300)]) for _ in range(layers))
     ends = random.choice([0, 50, 400]), random.choice([0, 100, 300])
     cache = tuple(random.choice([0, 10, 50]) for _ in range(layers)) if random.random() < 0.7 else ()
-    active = tuple(random.randint(1, size) for size in sizes) if random.random() < 0.3 else ()
+    active = tuple(random.randint(1, size or 1) for size in (*sizes, ends[1])) if random.random() < 0.3 else ()
     staged, stub, middle = (random.choice([0, 0, 60]) for _ in range(3))
     return Footprint(sizes, *ends, active, cache, staged, stub, middle, row=random.choice([0, 8]))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kit.random_swarms import planned, random_machine, small_swarm
-from potluck.planning.cost import Footprint
+from potluck.planning.cost import RESERVE_BYTES, Footprint
 from potluck.planning.machine import Machine, Placed
 from potluck.planning.options import Options
 from potluck.planning.placement import best_span, layer_rates
@@ -45,6 +45,17 @@ def test_a_plan_serves_as_many_layers_as_machines_that_come_one_after_the_other(
         if span := best_span(footprint, placed, machine):
             placed.append(Placed(machine, span))
     assert sum(rate > 0 for rate in planned(footprint, machines)) >= sum(map(bool, layer_rates(footprint, placed)))
+
+
+@pytest.mark.parametrize(
+    ("active", "cut"), [((), 10), ((100,) * 12 + (400,), 8), ((1,) * 12 + (4,), 8), ((100,) * 12 + (1,), 6)]
+)
+def test_two_equal_machines_take_equally_long_with_the_head(active: tuple[int, ...], cut: int) -> None:
+    """Neither holds all of it. A head that is long in bytes may be short in time."""
+    footprint = Footprint((100,) * 12, entry=0, head=800, active=active)
+    machines = [Machine(name, RESERVE_BYTES + 1600, 1e3) for name in "ab"]
+    spans = place(footprint, machines)
+    assert {*spans} == {Span(0, cut - 1), Span(cut, 11)} == {*footprint.share(2)}
 
 
 def test_nobody_serves_nothing() -> None:

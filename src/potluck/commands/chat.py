@@ -83,20 +83,18 @@ def demo(
     nodes: Annotated[int, typer.Option(metavar="N", help="The number of nodes to start.", min=1)] = 3,
 ) -> None:
     """Run a whole swarm on this machine and ask it questions."""
-    from potluck.coordinator.model_choice import choose_engine
+    from potluck.coordinator.model_choice import usual_footprint
     from potluck.local import LocalSwarm, demo_model
     from potluck.models.sources import open_model, weights_size
-    from potluck.models.spans import cuts_of
 
     path = model or demo_model()
     say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
     with checking(weights_size(path)) as advance:
         manifest = open_model(path, advance)
-    cuts = cuts_of(manifest, choose_engine(manifest, None, None)[0])
-    if nodes > (most := len(cuts.points) - 1):
-        raise SpanError(f"The model has {cuts.layers} layers: at most {most} nodes can share them.")
-    spans = cuts.split(nodes)
-    local = LocalSwarm(path, spans, serve=["--local"], on_line=lambda line: say(f"  {line}"))
+    sizes = usual_footprint(manifest)
+    if nodes > (most := len(sizes.cuts.points) - 1):
+        raise SpanError(f"The model has {manifest.layers} layers: at most {most} nodes can share them.")
+    local = LocalSwarm(path, sizes.share(nodes), serve=["--local"], on_line=lambda line: say(f"  {line}"))
     try:
         with local:
             swarm, info = Client(local.url), local.wait_covered()

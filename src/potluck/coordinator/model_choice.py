@@ -92,3 +92,11 @@ def footprint(
     parts = sizes.layers, sizes.entry, sizes.head, sizes.active
     cut = cuts_of(manifest, engine)
     return Footprint(*parts, cache, sizes.staged, sizes.stub, sizes.middle, row=2 * row, cut=cut)
+
+
+def usual_footprint(manifest: Manifest) -> Footprint:
+    """The footprint with the engine, quantization and context that are chosen if nobody asks for others.
+
+    Raises ModelError when no engine can run the model.
+    """
+    return footprint(manifest, *choose_engine(manifest, None, None), choose_context(manifest, None))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from potluck.models import cutting, huggingface
 from potluck.models.architectures import Metadata
 from potluck.models.gguf import layer_of
 from potluck.models.kept import FLOAT_BYTES, Kept, count_of, kept
 from potluck.models.manifest import Manifest
-from potluck.models.spans import HEAD, cuts_of, metadata_of, plan_model, plan_span
+from potluck.models.spanfile import Piece
+from potluck.models.spans import EMBEDDING, HEAD, cuts_of, metadata_of, plan_model, plan_span
 from potluck.types import Attention, Cuts, EngineKind, Quantize, Span
 
 _EXPERTS = "_exps."
@@ -21,7 +24,9 @@ class PartSizes:
     """The bytes of a model's parts once they are loaded: each layer, what comes before the layers, and what comes
     after.
 
-    active: the part of each layer that is read for one token, which is less than all of it where there are experts.
+    active: what is read for one token, in each layer and, last, in the head: less than all of it where there are
+    experts. The sum is in bytes, but divided among the parts by the number of the weights that they multiply, because
+    on CPUs the time of a matrix follows this number, even for one row, more closely than its bytes.
     staged: the bytes that loading takes besides, for one tensor after the other.
     stub: what a span at only one end has besides, such as zeros in place of the other end's table.
     middle: what a span at neither end has beside its layers.
@@ -51,25 +56,42 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
         first, last = (huggingface.span_tensors(manifest, Span(layer, layer)) for layer in (0, manifest.layers - 1))
         entry, head = (sum(tensor.nbytes for tensor in end if tensor.layer is None) for end in (first, last))
         sizes = tuple(manifest.layer_bytes())
-        return PartSizes(sizes, entry, head, active=sizes)
-    layers, experts, staged, entry, head = [0] * manifest.layers, [0] * manifest.layers, 0, 0, 0
+        return PartSizes(sizes, entry, head, active=(*sizes, head))
     header, pieces = plan_model(manifest, quantize)
     leaving = cutting.row_of(header.architecture).exit
+    layers, staged, entry, head = [0] * manifest.layers, 0, 0, 0
     for piece in pieces:
         if (layer := layer_of(piece.name)) is not None:
             layers[layer] += piece.nbytes
-            experts[layer] += piece.nbytes if _EXPERTS in piece.name else 0
             staged = max(staged, piece.nbytes)
         elif piece.name.startswith(leaving):
             head += piece.nbytes
         else:
             entry += piece.nbytes
-    head += entry if all(piece.name != HEAD for piece in pieces) else 0
-    idle = zip(layers, experts, _unused(metadata_of(manifest)), strict=True)
-    active = tuple(size - int(part * share) for size, part, share in idle)
+    head += entry if _is_tied(pieces) else 0
+    active = _active(manifest, pieces, leaving)
     beside = [_beside_layers(manifest, quantize, span) for span in _shortest(cuts_of(manifest))]
     stub = max(0, beside[0] - entry, beside[-1] - head)
     return PartSizes(tuple(layers), entry, head, active, staged, stub, max(beside[1:-1], default=0))
+
+
+def _is_tied(pieces: Sequence[Piece]) -> bool:
+    """Whether the head is the embedding once more."""
+    return all(piece.name != HEAD for piece in pieces)
+
+
+def _active(manifest: Manifest, pieces: Sequence[Piece], leaving: tuple[str, ...]) -> tuple[int, ...]:
+    """`PartSizes.active`. No part is 0, so that every span takes some time."""
+    used, tied = [1 - share for share in _unused(metadata_of(manifest))], _is_tied(pieces)
+    nbytes, weights = 0.0, [0.0] * (manifest.layers + 1)
+    for piece in pieces:
+        layer = layer_of(piece.name)
+        if layer is not None or piece.name.startswith(leaving) or (tied and piece.name == EMBEDDING):
+            share = used[layer] if layer is not None and _EXPERTS in piece.name else 1
+            nbytes += share * piece.nbytes
+            weights[-1 if layer is None else layer] += share * prod(piece.shape)
+    whole = max(1.0, sum(weights))
+    return tuple(max(1, int(nbytes * part / whole)) for part in weights)
 
 
 def _shortest(cuts: Cuts) -> list[Span]:

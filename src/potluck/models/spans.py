@@ -31,9 +31,9 @@ _ROPE_FACTORS = ("rope_factors_short.weight", "rope_factors_long.weight")
 _STUB_ROWS = 2
 """The rows of a stub. A middle span needs no vocabulary, but llama.cpp requires one, and tables with as many rows."""
 
-_EMBEDDING, HEAD = "token_embd.weight", "output.weight"
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 _ENTRY = ("token_embd", "position_embd", "token_types")
-_OF_VOCABULARY = (_EMBEDDING, HEAD, "output.bias")
+_OF_VOCABULARY = (EMBEDDING, HEAD, "output.bias")
 """The tensors with an entry for each token."""
 
 
@@ -187,7 +187,7 @@ def _cut(piece: Piece, manifest: Manifest, span: Span, tied: bool, leaving: tupl
         name = f"blk.{layer - span.first}.{match[2]}"
         return Piece(name, piece.shape, piece.dtype, piece.content) if layer in span else None
     first, last = span.first == 0, span.last == manifest.layers - 1
-    if piece.name == _EMBEDDING and tied:
+    if piece.name == EMBEDDING and tied:
         return piece if first or last else _stub(piece, manifest, span)
     if piece.name.startswith(leaving):
         return piece if last else _stub(piece, manifest, span)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import accumulate
+
 from msgspec import Struct
 
 from potluck.types import Cuts, Span
@@ -22,10 +25,10 @@ def in_mib(needed: int) -> int:
     return -(-needed >> 20)
 
 
-class Footprint(Struct, frozen=True):
+class Footprint(Struct, frozen=True, dict=True):
     """The sizes of a model's parts in bytes: the weights of each layer and of the two ends.
 
-    active: the part of each layer's weights that is read for one token; empty if all are.
+    active: the work of one token in each layer and, last, in the head; empty if it is as much as their weights.
     cache: what one session of full length keeps in each layer; empty if that does not count.
     staged: the bytes that loading takes beside the weights. They are free again before there is a session.
     stub, middle: what a span at only one end, and at neither end, has besides.
@@ -56,7 +59,24 @@ class Footprint(Struct, frozen=True):
         weights = sum(self.layers[span.first : span.last + 1]) + (ends if first or last else self.middle)
         return RESERVE_BYTES + weights + max(sum(self.cache[span.first : span.last + 1]), self.staged)
 
+    @property
+    def costs(self) -> tuple[int, ...]:
+        """The work of one token in each layer and, last, in the head. The embedding does not count, because only one
+        row of it is read.
+        """
+        return self.active or (*self.layers, self.head)
+
+    @cached_property
+    def sums(self) -> tuple[int, ...]:
+        """The work of one token in the layers before each place; after the last one, with the head."""
+        *layers, head = self.costs
+        *sums, whole = accumulate(layers, initial=0)
+        return (*sums, whole + head)
+
     def work(self, span: Span) -> int:
-        """The weights that are read for one token. The embedding does not count, because one row of it is read."""
-        head = self.head if span.last == len(self.layers) - 1 else 0
-        return sum((self.active or self.layers)[span.first : span.last + 1]) + head
+        """The work of one token in a span, to which its time is in proportion, in bytes of weights."""
+        return self.sums[span.last + 1] - self.sums[span.first]
+
+    def share(self, parts: int) -> list[Span]:
+        """Spans that take about the same time. Raises SpanError when the model cannot be cut into so many."""
+        return self.cuts.split(parts, self.costs)

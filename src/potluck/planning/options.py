@@ -19,7 +19,7 @@ Flags = npt.NDArray[np.bool_]
 class Options:
     """Every span that can be cut out of a model by its number, in the order of its first and then of its last layer.
 
-    first, last: its layers. memory, work: its bytes as in Footprint. All have the shape [options].
+    first, last: its layers. memory, work: as in Footprint. All have the shape [options].
     covers: whether it contains a layer [options, layers].
     """
 
@@ -29,7 +29,8 @@ class Options:
         is_first, is_last = self.first == 0, self.last == self.layers - 1
         ends = footprint.entry * is_first + footprint.head * is_last
         ends += footprint.stub * (is_first != is_last) + footprint.middle * ~(is_first | is_last)
-        self.work: Numbers = self._sums(footprint.active or footprint.layers) + footprint.head * is_last
+        done = np.array(footprint.sums)
+        self.work: Numbers = np.subtract(done[self.last + 1], done[self.first])
         kept = np.maximum(self._sums(footprint.cache or (0,) * self.layers), footprint.staged)
         self.memory: Numbers = RESERVE_BYTES + self._sums(footprint.layers) + ends + kept
         layers = np.arange(self.layers)
