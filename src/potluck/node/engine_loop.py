@@ -273,6 +273,7 @@ class EngineLoop:
             await self._give_up(batch, error)
         else:
             await self._send(frames)
+            await asyncio.sleep(0)  # lets the loop read what has come in meanwhile: the next batch may have it
 
     async def _send(self, frames: Iterable[bytes]) -> None:
         """Send frames together, so that the sessions of a batch stay together."""
@@ -291,9 +292,7 @@ class EngineLoop:
             with self._cores.share(wait=False) as cores:
                 outputs = self._forward(batch, cores) if cores else []
             if outputs:
-                frames = self._finish(batch, outputs)
-                await asyncio.sleep(0)  # lets the loop read what has come in meanwhile
-                return frames
+                return self._finish(batch, outputs)
         self._engine.rest()
         return await self._worker.run(self._forward_and_rest, batch)
 
