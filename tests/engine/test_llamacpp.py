@@ -239,6 +239,26 @@ def test_a_batch_that_cannot_be_decoded_leaves_its_sessions_as_they_were(model, 
     engine.unload()
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_when_one_group_of_a_batch_fails_nothing_has_changed(model, monkeypatch, failing):
+    """Segments of two lengths are computed one after the other."""
+    engine = load(model, Span(0, LAYERS - 1), Capacity(sessions=4, positions=1024, rows=64))
+    assert engine._cache.has_slots
+    expected = run(engine, 1, 0, TOKENS)
+    engine.close(1)
+    run(engine, 1, 0, TOKENS[:10])
+    codes = iter([0] * (failing - 1) + [-3])
+    decode = engine._cache.context.decode
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._cache.context, "decode", lambda batch: next(codes) or decode(batch))
+        with pytest.raises(EngineError, match="code -3"):
+            engine.forward([Segment(1, 10, TOKENS[10:], LAYERS - 1, 1), Segment(2, 0, TOKENS[:7], LAYERS - 1, 1)])
+    assert [engine.length(session) for session in (1, 2)] == [10, 0]
+    assert engine._cache.table.in_cache() == [1]
+    assert np.array_equal(run(engine, 1, 10, TOKENS[10:]), expected)
+    engine.unload()
+
+
 def test_more_sessions_than_the_capacity_are_refused(whole):
     for session in range(4):
         run(whole, session, 0, TOKENS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -34,6 +34,7 @@ class ToyEngine:
         self.poisoned: dict[int, Exception] = {}
         self.before: Callable[[], object] = lambda: None
         self.worse = np.float32(0)
+        self.arranging: set[int] = set()
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
         assert len({segment.last for segment in batch}) == 1
@@ -55,6 +56,9 @@ class ToyEngine:
         logits = np.zeros((segment.wanted, VOCABULARY), np.float32)
         logits[:, :WIDTH] = rows[len(rows) - segment.wanted :]
         return logits
+
+    def must_arrange(self, lengths: Mapping[int, int]) -> bool:
+        return bool(self.arranging & lengths.keys())
 
     def use_cores(self, cores: Sequence[int]) -> None:
         self.cores = cores

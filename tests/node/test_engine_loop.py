@@ -224,6 +224,21 @@ def test_on_a_route_of_two_stages_half_of_those_that_generate_run_at_once() -> N
     run(test())
 
 
+def test_a_batch_for_which_memory_is_arranged_anew_does_not_keep_the_node_from_answering() -> None:
+    async def test() -> None:
+        bench, gate = Bench(FIRST), threading.Event()
+        bench.engine.arranging, bench.engine.before = {1}, lambda: gate.wait(HANG_S)
+        with serving(bench):
+            await bench.tokens(1, [1])
+            await bench.send(Ping(7))
+            message, _ = await bench.receive()
+            assert message == Pong(7, 0)
+            gate.set()
+            assert isinstance((await bench.receive())[0], Hidden)
+
+    run(test())
+
+
 def test_steps_that_end_at_different_layers_do_not_share_a_batch() -> None:
     async def test() -> None:
         bench = Bench(FIRST)

@@ -5,7 +5,7 @@ Shapes: n rows of one segment, w of them wanted, d the hidden size, V the vocabu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +82,12 @@ class Engine(Protocol):
         All segments share `last`; at most `capacity.rows` rows and one segment a session.
         Raises CapacityError when the KV cache has no room, EngineError when the span cannot be run. Nothing is changed
         then, but sessions with a recurrent state may be forgotten.
+        """
+
+    def must_arrange(self, lengths: Mapping[int, int]) -> bool:
+        """Whether a forward after which these sessions hold so many positions would first arrange the memory anew.
+
+        That may take a second, even for one row.
         """
 
     def use_cores(self, cores: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,9 @@ class LlamaCppEngine:
                 self._tap.enter_at(self._facts.row.enters_at, self._embd)
         self._batch = batch
 
+    def must_arrange(self, lengths: Mapping[int, int]) -> bool:
+        return self._cache.must_arrange(lengths)
+
     def use_cores(self, cores: Sequence[int]) -> None:
         """Use these cores. The results do not depend on them."""
         if cores != self._cores:
@@ -176,12 +179,19 @@ class LlamaCppEngine:
                 seconds.append(time.perf_counter() - begin)
                 rows.append(sum(segment.rows for segment in group))
         except EngineError:
-            for segment in batch:
-                if segment.session in done or not self.length(segment.session):  # which cannot go back, or are empty
-                    self.close(segment.session)
+            self._take_back([segment for segment in batch if segment.session in done])
             raise
         self._cache.scatter.ran(rows, seconds, _kinds(batch))
         return [done[segment.session] for segment in batch]
+
+    def _take_back(self, done: Sequence[Segment]) -> None:
+        """After another group has failed, let the sessions of these segments be as they were, if they can."""
+        if self._facts.is_recurrent:
+            for segment in done:
+                self.close(segment.session)
+        else:
+            self._cache.undo({segment.session: segment.position for segment in done})
+        self._cache.drop_empty()
 
     def _placed(self, batch: Sequence[Segment]) -> list[Sequence[Segment]]:
         """The groups of the batch, after the cache was arranged anew if they do not fit, or lie too scattered."""

@@ -44,9 +44,13 @@ class SessionCache:
             raise EngineError("llama.cpp cannot put a session back into its cache.")
         return sequence
 
+    def must_arrange(self, lengths: Mapping[int, int]) -> bool:
+        """Whether the cache has to be arranged anew before these sessions, new or not, can have these lengths."""
+        return not self.table.fits(lengths) or self.table.is_crowded()
+
     def make_room(self, lengths: Mapping[int, int]) -> None:
-        """Arrange the cache anew if these sessions, new or not, do not fit with these lengths."""
-        if not self.table.fits(lengths):
+        """Arrange the cache anew if it must be."""
+        if self.must_arrange(lengths):
             self.arrange(lengths)
 
     def lay_together(self, lengths: Mapping[int, int]) -> bool:
@@ -56,18 +60,19 @@ class SessionCache:
             self.arrange(lengths)
         return pays
 
-    def arrange(self, lengths: Mapping[int, int] = MappingProxyType({})) -> None:
+    def arrange(self, lengths: Mapping[int, int] = MappingProxyType({}), *, reshape: bool = True) -> None:
         """Arrange the cache anew, so that these sessions, new or not, can have these lengths.
 
         Idle sessions are stored, and where cells are shared, the others are laid one after the other. Moving a
-        session's cells as a whole changes no bit of what follows.
+        session's cells as a whole changes no bit of what follows. reshape: whether the cells may be dealt in another
+        way, which takes half a second for each GiB.
         """
         if self.table.is_empty() and self.table.fits(lengths):
             return
         begin = time.perf_counter()
         for session in self.table.idle(besides=lengths):
             self._give_back(self.table.store(session, self._save(session)))
-        arrangement = self.table.best_arrangement(lengths)
+        arrangement = self.table.best_arrangement(lengths, reshape=reshape)
         moving = self.table.moving(arrangement)
         states = {session: self._save(session) for session in moving if session in self.table}
         self._empty(arrangement.shape, moving)
@@ -76,7 +81,7 @@ class SessionCache:
         for session, state in states.items():
             if not self.context.put(self.table.sequence(session), state):
                 log.warning("llama.cpp lost session %d when it arranged its cache anew.", session)
-                self._drop(session)
+                self.close(session)
         self.scatter.moved(positions, time.perf_counter() - begin)
 
     def _empty(self, shape: Shape, moving: Sequence[int]) -> None:
@@ -92,11 +97,6 @@ class SessionCache:
 
     def close(self, session: int) -> None:
         """Forget the session. Shared cells stay occupied until they are many or are needed: see `arrange`."""
-        self._drop(session)
-        if self.table.is_crowded():
-            self.arrange()
-
-    def _drop(self, session: int) -> None:
         self._give_back(self.table.close(session))
 
     def _give_back(self, sequence: int | None) -> None:
@@ -108,10 +108,16 @@ class SessionCache:
         for session, length in lengths.items():
             if length:
                 self.context.forget(self.table.sequence(session), length)
-                self.table.use(session)
+                self.table.use(session, length)
             else:
-                self._drop(session)
+                self.close(session)
         self._fill_holes()
+
+    def drop_empty(self) -> None:
+        """Forget sessions that were placed, but hold nothing."""
+        for session in self.table.in_cache():
+            if session not in self.table:
+                self.close(session)
 
     def truncate(self, session: int, length: int) -> None:
         """Forget the session's positions from `length` on. Raises EngineError when its memory cannot do this."""
@@ -136,7 +142,7 @@ class SessionCache:
     def _fill_holes(self) -> None:
         """After a part of a session was forgotten, see to it that no other one fills the hole."""
         if not self.has_slots:
-            self.arrange()
+            self.arrange(reshape=False)
 
     def _save(self, session: int) -> bytes:
         return self.context.save(self.table.sequence(session))
@@ -170,6 +176,6 @@ class SessionCache:
             raise CapacityError(f"There is no room for one more session of {length} positions.")
         sequence, _ = self.table.place(session)
         if not self.context.put(sequence, state):
-            self._drop(session)
+            self.close(session)
             raise EngineError("llama.cpp cannot put a session back into its cache.")
         self.table.use(session, length)

@@ -169,14 +169,15 @@ class SessionTable(Generic[State]):
         assert sequence is not None
         return sequence
 
-    def best_arrangement(self, lengths: Mapping[int, int]) -> Arrangement:
+    def best_arrangement(self, lengths: Mapping[int, int], *, reshape: bool = True) -> Arrangement:
         """How the cache should be arranged so that these sessions, new or not, can have these lengths.
 
-        Sessions that were last in one forward lie side by side. So do those of `lengths`.
+        Sessions that were last in one forward lie side by side. So do those of `lengths`. reshape: whether it may have
+        another shape.
         """
         cached = self._in_cache()
         wanted = {session: held.length for session, held in cached.items()} | dict(lengths)
-        shape = self._best_shape(wanted.values(), self.shape)
+        shape = self._best_shape(wanted.values(), self.shape) if reshape else self.shape
         groups: dict[int, dict[int, int]] = defaultdict(dict)
         for session, held in cached.items():
             assert held.sequence is not None

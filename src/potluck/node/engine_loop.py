@@ -285,10 +285,11 @@ class EngineLoop:
         """Compute a batch. A small one runs right here, because handing it to a thread and back costs as much as a
         layer.
 
-        A long one, and one that has to wait for cores, runs beside the event loop, which meanwhile sends, receives and
+        One that takes long, or has to wait for cores, runs beside the event loop, which meanwhile sends, receives and
         answers pings.
         """
-        if sum(rows for _, rows in batch) <= SMALL_ROWS:
+        lengths = {part.step.session: part.step.position + part.done + rows for part, rows in batch}
+        if sum(rows for _, rows in batch) <= SMALL_ROWS and not self._engine.must_arrange(lengths):
             with self._cores.share(wait=False) as cores:
                 outputs = self._forward(batch, cores) if cores else []
             if outputs:
