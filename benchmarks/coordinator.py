@@ -37,6 +37,7 @@ from simulated.model import FIRST_TOKEN, TOKENS, expected_text, write_model
 from simulated.nodes import Nodes
 
 ANSWER = 48
+_HANG_S, _POLL_S = 120.0, 0.01
 _LOT = 64
 """Sessions that are asked for together. At most twice as many are under way, because a server has room for few clients
 that it has not heard yet."""
@@ -133,7 +134,7 @@ class Bench:
         return asyncio.run(self._hold(sessions))
 
     async def _hold(self, sessions: int) -> tuple[float, float, float]:
-        before = self.nodes.tell("hold")["opened"]
+        self.nodes.tell("hold")
         prompts = [[FIRST_TOKEN + number % TOKENS] * 4 for number in range(sessions)]
         begun = time.perf_counter()
         async with open_client(self.swarm.url) as client:
@@ -141,19 +142,22 @@ class Bench:
             for number, prompt in enumerate(prompts, 1):
                 tasks.append(asyncio.create_task(ask(client, self.model, prompt, 2)))
                 if not number % _LOT:
-                    await self._until("opened", before + number - _LOT, begun)
-            opened_s = await self._until("opened", before + sessions, begun)
-            passed_s = await self._until("held", sessions, begun)
+                    await self._until("held_first", number - _LOT, begun)
+            opened_s = await self._until("held_first", sessions, begun)
+            self.nodes.tell("release first")
+            passed_s = await self._until("held_last", sessions, begun)
             memory = self.memory_mib()
-            self.nodes.tell("release")
+            self.nodes.tell("release last")
             texts = [answer.text for answer in await asyncio.gather(*tasks)]
         check_answers(texts, [expected_text(prompt, 2) for prompt in prompts], f"{sessions} sessions")
         return memory, opened_s, passed_s
 
     async def _until(self, name: str, count: int, begun: float) -> float:
         """The seconds since `begun` when the simulation's report counts so many."""
-        while self.nodes.tell("report")[name] < count and time.perf_counter() - begun < 120:
-            await asyncio.sleep(0.01)
+        while self.nodes.tell("report")[name] < count:
+            if time.perf_counter() - begun > _HANG_S:
+                raise TimeoutError(f"{count} sessions were not open in time.")
+            await asyncio.sleep(_POLL_S)
         return time.perf_counter() - begun
 
 

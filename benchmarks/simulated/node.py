@@ -61,10 +61,10 @@ class Simulation:
         self.rows = {FIRST_TOKEN + index: row.tobytes() for index, row in enumerate(values)}
         self.rate: float | None = None
         self.together = 1
-        self.holding = False
-        self.held: list[tuple[Node, Step, bytes]] = []
-        self.opened: set[int] = set()
-        """The sessions whose first step has come to a first stage."""
+        self.holds_first = self.holds_last = False
+        """Whether the first and the last stages keep the steps that come to them."""
+        self.held_first: list[tuple[Node, Step, bytes]] = []
+        self.held_last: list[tuple[Node, Step, bytes]] = []
         self.hidden = 0
         self.messages = 0
         self.nbytes = 0
@@ -84,11 +84,20 @@ class Simulation:
         self._slot = max(self._slot, loop.time() - 0.1) + self._random.expovariate(self.rate / steps)
         loop.call_at(self._slot, send)
 
-    def release(self) -> None:
-        self.holding = False
-        for node, step, payload in self.held:
+    def hold(self) -> None:
+        self.holds_first = self.holds_last = True
+
+    def release_first(self) -> None:
+        self.holds_first = False
+        for node, step, payload in self.held_first:
+            node.gather(step, payload)
+        self.held_first.clear()
+
+    def release_last(self) -> None:
+        self.holds_last = False
+        for node, step, payload in self.held_last:
             node.answer([node.scores(step, payload)])
-        self.held.clear()
+        self.held_last.clear()
 
     def report(self) -> dict[str, Any]:
         """All that was counted so far, and the latencies since the last report."""
@@ -101,8 +110,8 @@ class Simulation:
             "messages": self.messages,
             "nbytes": self.nbytes,
             "wrong": self.wrong,
-            "held": len(self.held),
-            "opened": len(self.opened),
+            "held_first": len(self.held_first),
+            "held_last": len(self.held_last),
             "lost": self.lost,
             "latency_p50_s": percentile(latencies, 50),
             "latency_p99_s": percentile(latencies, 99),
@@ -135,9 +144,9 @@ class Node(WebSocket):
                 steps.append((one, payload))
             else:
                 self._talk(one, payload)
-        if steps:
+        if self._layer:
             self._note(steps, moment)
-            self._compute(steps)
+        self._compute(steps)
 
     def _talk(self, message: FromCoordinator, payload: memoryview) -> None:
         match message:
@@ -154,28 +163,29 @@ class Node(WebSocket):
                 raise AssertionError(reason)
 
     def _note(self, steps: Iterable[tuple[Step, memoryview]], moment: float) -> None:
-        """Note how long steps were under way, or that their sessions are open."""
-        simulation = self._simulation
+        """Note how long steps were under way."""
         for step, _ in steps:
-            if not self._layer:
-                simulation.opened.add(step.session)
-            elif begun := simulation.sent.pop((step.session, step.step), None):
-                simulation.latencies.append(moment - begun)
+            begun = self._simulation.sent.pop((step.session, step.step), None)
+            if begun is not None:
+                self._simulation.latencies.append(moment - begun)
 
     def _compute(self, steps: list[tuple[Step, memoryview]]) -> None:
         simulation = self._simulation
-        if not self._layer:
+        if not self._layer and simulation.holds_first:
+            simulation.held_first += [(self, step, bytes(payload)) for step, payload in steps]
+        elif not self._layer:
             for step, payload in steps:
-                self._gather(step, b"".join(simulation.rows[token] for token in np.frombuffer(payload, "<i4").tolist()))
+                self.gather(step, payload)
         elif not self._last:
             self._pass_on(steps)
-        elif simulation.holding:
-            simulation.held += [(self, step, bytes(payload)) for step, payload in steps]
+        elif simulation.holds_last:
+            simulation.held_last += [(self, step, bytes(payload)) for step, payload in steps]
         else:
             self.answer([self.scores(step, payload) for step, payload in steps])
 
-    def _gather(self, step: Step, rows: bytes) -> None:
-        """Pass steps on once there are as many as go together."""
+    def gather(self, step: Step, tokens: bytes | memoryview) -> None:
+        """Pass the tokens' rows on once there are as many steps as go together."""
+        rows = b"".join(self._simulation.rows[token] for token in np.frombuffer(tokens, "<i4").tolist())
         self._gathered.append((step, rows))
         if len(self._gathered) >= self._simulation.together:
             self._let_go()

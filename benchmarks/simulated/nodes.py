@@ -35,9 +35,11 @@ def simulate(url: str, layers: int, hidden: int, pipe: Connection) -> None:
                 case "together":
                     simulation.together = argument
                 case "hold":
-                    simulation.holding = True
-                case "release":
-                    simulation.release()
+                    simulation.hold()
+                case "release first":
+                    simulation.release_first()
+                case "release last":
+                    simulation.release_last()
                 case "end":
                     return
             pipe.send(simulation.report())
