@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from potluck.coordinator.audits.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
@@ -112,10 +112,11 @@ class Auditor:
         holder = self._seen[stage.node] = self._holder(stage.node)
         return holder.key if self._is_auditable(stage) else b""
 
-    def stepped(self, hop: Hop) -> None:
-        """Note that a stage has computed a step."""
-        if hop.session not in self._numbers and hop.node in self._nodes:
-            self._act(self._audits.stepped(self._nodes[hop.node].key, hop.rows))
+    def stepped(self, key: bytes, hops: Iterable[Hop]) -> None:
+        """Note that the node with this key has computed these steps."""
+        rows = [hop.rows for hop in hops if hop.session not in self._numbers]
+        if rows:
+            self._act(self._audits.stepped(key, *rows))
 
     def is_credible(self, node: str) -> bool:
         """Whether this node's computation may be taken as it is, because it is trusted or was audited often enough."""
