@@ -12,6 +12,7 @@ from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.planning.routing import Server, choose_route
 from potluck.types import Capacity, Cuts, NodeState, Span, Speed, Stage
 from potluck.wire.messages import Hello, Ready
 
@@ -279,6 +280,30 @@ def test_promises_never_exceed_the_capacity(requests: list[int | None]) -> None:
     for session in opened:
         swarm.release(session)
     assert all(node.reserved == {} for node in swarm.nodes.values())
+
+
+PLACES = st.sampled_from([(0, 2), (3, 5), (0, 5), (2, 4)])
+
+
+@given(st.lists(st.tuples(PLACES, st.integers(1, 4), st.integers(1, 2)), max_size=8), st.integers(1, 12))
+def test_the_route_is_that_of_a_look_at_every_node(
+    nodes: list[tuple[tuple[int, int], int, int]], requests: int
+) -> None:
+    swarm = make_swarm()
+    for number, ((first, last), speed, sessions) in enumerate(nodes):
+        join(swarm, f"n{number}", first, last, sessions=sessions, decode_s=speed / 128)
+    for session in range(requests):
+        servers = [
+            Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+            for name, node in swarm.nodes.items()
+            if node.has_room(session, 10)
+        ]
+        expected = choose_route(Span(0, LAYERS - 1), servers)
+        if swarm.missing():
+            assert expected is None
+            break
+        assert swarm.kv_budget.has_route_without_parked(session, 10) == (expected is not None)
+        assert swarm.kv_budget.reserve(session, 10) == expected
 
 
 def test_a_node_without_room_for_so_many_sessions_does_not_count_as_room_for_them() -> None:

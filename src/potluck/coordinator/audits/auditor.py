@@ -20,7 +20,7 @@ from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
 from potluck.coordinator.relay.witness import Witness
 from potluck.coordinator.swarm.changes import Changes
-from potluck.coordinator.swarm.node import Node, called
+from potluck.coordinator.swarm.node import called
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.topic import Topic
 from potluck.errors import PotluckError, Unavailable
@@ -135,15 +135,13 @@ class Auditor:
     def _is_auditable(self, stage: Stage) -> bool:
         """Whether there are holders besides those of the stage's own key."""
         own = self._nodes[stage.node].key
-        return any(node.key != own for node in self._reaching(stage).values())
+        beginning = self._roster.beginning_at(stage.span.first).values()
+        return any(node.key != own and node.span.last >= stage.span.last for node in beginning)
 
     def _holders(self, stage: Stage) -> list[Holder]:
         """The nodes that serve, begin where the stage begins, and reach its end, including the stage's own."""
-        return [self._holder(name) for name in self._reaching(stage)]
-
-    def _reaching(self, stage: Stage) -> dict[str, Node]:
         beginning = self._roster.beginning_at(stage.span.first).items()
-        return {name: node for name, node in beginning if node.span.last >= stage.span.last}
+        return [self._holder(name) for name, node in beginning if node.span.last >= stage.span.last]
 
     def _holder(self, name: str) -> Holder:
         node = self._nodes[name]

@@ -53,7 +53,9 @@ class KvBudget:
         Raises Unavailable as `check` does.
         """
         self.check(positions)
-        route = self._route(self._roomy(session, positions, spare=spare), avoid)
+        # Those to avoid may be the quickest: then the others have to be known.
+        find = self._roomy if avoid else self._quickest
+        route = self._route(find(session, positions, spare=spare), avoid)
         for stage in route or ():
             self._hold(session, stage.node, positions)
         return route
@@ -168,15 +170,30 @@ class KvBudget:
 
     def has_route_without_parked(self, session: int, positions: int, spare: int = 0) -> bool:
         """Whether a new session would find room if all parked ones were evicted. spare: as in `Node.has_room`."""
-        return self._route(self._roomy(session, positions, evicting=True, spare=spare)) is not None
+        return self._route(self._quickest(session, positions, evicting=True, spare=spare)) is not None
 
     def _roomy(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> list[Server]:
         """The ready nodes that have room for the session, as routing sees them."""
-        return [
-            Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
-            for name, node in self._roster.ready.items()
-            if node.has_room(session, positions, evicting, spare)
-        ]
+        ready = self._roster.ready.items()
+        return [_server(name, node) for name, node in ready if node.has_room(session, positions, evicting, spare)]
+
+    def _quickest(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> list[Server]:
+        """Of the nodes that have room for the session, those that can be on the quickest route.
+
+        Of nodes with the same span it is the quickest one. Where spans overlap in another way it may be any of them.
+        """
+        if self._roster.blocks is None:
+            return self._roomy(session, positions, evicting, spare)
+        found: list[Server] = []
+        for block in self._roster.blocks.values():
+            name, node = min(block.items(), key=_seconds)
+            if not node.has_room(session, positions, evicting, spare):
+                roomy = [one for one in block.items() if one[1].has_room(session, positions, evicting, spare)]
+                if not roomy:
+                    return []
+                name, node = min(roomy, key=_seconds)
+            found.append(_server(name, node))
+        return found
 
     def _route(
         self, roomy: list[Server], avoid: Collection[str] = (), part: Span | None = None, twins: Collection[str] = ()
@@ -221,3 +238,13 @@ class KvBudget:
         for node in self._nodes_of(session):
             node.forget(session)
         self._places.pop(session, None)
+
+
+def _server(name: str, node: Node) -> Server:
+    return Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+
+
+def _seconds(named: tuple[str, Node]) -> float:
+    """The expected seconds of one more session's token on a node."""
+    node = named[1]
+    return node.measure.hop_s + node.measure.token_s * (1 + len(node.reserved) - len(node.parked))

@@ -38,6 +38,14 @@ class Roster:
         return self._found.by_first.get(layer, {})
 
     @property
+    def blocks(self) -> Mapping[Span, dict[str, Node]] | None:
+        """The nodes that serve now, by their spans; None if a span begins within another one.
+
+        Without such spans, no stage of a route ends before its node's span does.
+        """
+        return self._found.blocks
+
+    @property
     def going(self) -> Mapping[str, Node]:
         """The nodes whose sessions are handed over."""
         return self._found.going
@@ -70,6 +78,14 @@ class _Found:
         for name, node in self.ready.items():
             found.setdefault(node.span.first, {})[name] = node
         return found
+
+    @cached_property
+    def blocks(self) -> Mapping[Span, dict[str, Node]] | None:
+        found: dict[Span, dict[str, Node]] = {}
+        for name, node in self.ready.items():
+            found.setdefault(node.span, {})[name] = node
+        ends = [0, *(span.last + 1 for span in sorted(found))]
+        return found if all(span.first >= end for span, end in zip(sorted(found), ends, strict=False)) else None
 
     @cached_property
     def going(self) -> Mapping[str, Node]:
