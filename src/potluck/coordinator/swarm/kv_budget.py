@@ -178,7 +178,7 @@ class KvBudget:
         return [_server(name, node) for name, node in ready if node.has_room(session, positions, evicting, spare)]
 
     def _quickest(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> list[Server]:
-        """Of the nodes that have room for the session, those that can be on the quickest route.
+        """The nodes that can be on the quickest route of those that have room for the session.
 
         Of nodes with the same span it is the quickest one. Where spans overlap in another way it may be any of them.
         """
