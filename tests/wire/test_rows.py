@@ -160,3 +160,8 @@ def test_one_number_that_is_not_finite_is_found_among_many_and_huge_ones_are_all
         payload = memoryview(pack_rows(rows, form))
         with pytest.raises(WireError, match="not finite"):
             check_finite(payload, 2, form)
+
+
+@pytest.mark.parametrize("form", list(RowFormat))
+def test_no_rows_hold_no_number_that_is_not_finite(form: RowFormat) -> None:
+    check_finite(memoryview(b""), 0, form)
