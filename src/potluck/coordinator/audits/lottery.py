@@ -78,10 +78,10 @@ class Lottery:
         """
         if not self._rate:
             return 0
-        ticket, rows = self._tickets[key], 1 + int(1 / (1 - self._chance()))
-        free = FREE_ROWS - before
+        ticket, free = self._tickets[key], FREE_ROWS - before
         if not ticket.close and (ticket.steps < ticket.due or (ticket.owed and free < 1)):
             return 0
+        rows = 1 + int(1 / (1 - self._chance()))
         rows = max(rows, free) if ticket.close else rows
         rows = min(rows, free) if ticket.owed and free >= 1 else rows
         ticket.close = max(0, ticket.close - 1)
