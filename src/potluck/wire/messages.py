@@ -26,8 +26,8 @@ MOST_STATE = 256 << 20
 """The most bytes of one session's keys and values that may be moved."""
 
 
-class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    pass
+class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", gc=False):
+    """A message. gc=False: each frame makes some, and none can be part of a cycle."""
 
 
 # From a node

@@ -12,6 +12,7 @@ from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.planning.routing import Server, choose_route
 from potluck.types import Capacity, Cuts, NodeState, Span, Speed, Stage
 from potluck.wire.messages import Hello, Ready
 
@@ -279,6 +280,42 @@ def test_promises_never_exceed_the_capacity(requests: list[int | None]) -> None:
     for session in opened:
         swarm.release(session)
     assert all(node.reserved == {} for node in swarm.nodes.values())
+
+
+PLACES = st.sampled_from([(0, 2), (3, 5), (0, 5), (2, 4)])
+
+
+@given(st.lists(st.tuples(PLACES, st.integers(1, 4), st.integers(1, 2)), max_size=8), st.integers(1, 12))
+def test_the_route_is_that_of_a_look_at_every_node(
+    nodes: list[tuple[tuple[int, int], int, int]], requests: int
+) -> None:
+    swarm = make_swarm()
+    for number, ((first, last), speed, sessions) in enumerate(nodes):
+        join(swarm, f"n{number}", first, last, sessions=sessions, decode_s=speed / 128)
+    for session in range(requests):
+        servers = [
+            Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+            for name, node in swarm.nodes.items()
+            if node.has_room(session, 10)
+        ]
+        expected = choose_route(Span(0, LAYERS - 1), servers)
+        if swarm.missing():
+            assert expected is None
+            break
+        assert swarm.kv_budget.has_route_without_parked(session, 10) == (expected is not None)
+        assert swarm.kv_budget.reserve(session, 10) == expected
+
+
+def test_a_node_without_room_for_so_many_sessions_does_not_count_as_room_for_them() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5, positions=500, sessions=1)
+    join(swarm, "n2", 0, 2, positions=100)
+    join(swarm, "n3", 3, 5, positions=60)
+    assert [swarm.kv_budget.could_hold(positions) for positions in (500, 501)] == [True, False]
+    assert [swarm.kv_budget.could_hold(positions, sessions=2) for positions in (60, 61)] == [True, False]
+    assert not swarm.kv_budget.could_hold(1, sessions=9)
+    swarm.handle(Left("n1"))
+    assert [swarm.kv_budget.could_hold(positions) for positions in (60, 61)] == [True, False]
 
 
 def test_the_status_names_nodes_speeds_and_what_is_missing() -> None:

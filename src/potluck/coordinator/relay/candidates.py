@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -32,12 +33,14 @@ class Candidates:
         """
         if not ids.size or ids.shape != logprobs.shape or ids.ndim != 1:
             raise WireError(f"{ids.size} candidates came with {logprobs.size} log-probabilities.")
-        if not 0 <= ids.min() <= ids.max() < vocabulary or len(set(ids.tolist())) != ids.size:
+        known = ids.tolist()  # often a single one, for which Python is quicker
+        if not 0 <= min(known) <= max(known) < vocabulary or len(set(known)) != len(known):
             raise WireError(f"The candidates are not different tokens of the vocabulary of {vocabulary}.")
         # -inf is a token that cannot come; 1e-3 is room for the rounding of a log-softmax in float32.
-        if not -np.inf < logprobs.max() < 1e-3 or not np.isfinite(normalizer):
+        best = logprobs[0] if len(known) == 1 else logprobs.max()
+        if not -math.inf < best < 1e-3 or not math.isfinite(normalizer):
             raise WireError("The candidates' scores are not log-probabilities.")
-        if ids.size == 1:
+        if len(known) == 1:
             return cls(ids, logprobs, normalizer)
         order = np.lexsort((ids, -logprobs))
         return cls(ids[order], logprobs[order], normalizer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Forward(Struct, frozen=True, kw_only=True):
+class Forward(Struct, frozen=True, kw_only=True, gc=False):
     """Positions `position` … `position + rows - 1` of a session. step: its number, counted from 0.
 
     top, asks, keep: as in `wire.messages.Step`.

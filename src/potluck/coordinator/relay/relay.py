@@ -120,17 +120,14 @@ class Relay:
         self._hidden_size = hidden_size
         self._vocabulary = vocabulary
         self.rows = rows
+        self.row_bytes = payload_size(1, hidden_size, rows)
+        """The bytes of one hidden row on the wire."""
         self._witness = witness or Witness(rows)
         self.clock = clock
         self._flights: dict[int, _Flight] = {}
         self.trace = Trace()
         self._owed: Counter[str] = Counter()
         """The answers that each node may still give: one for each step or recall that was sent to it."""
-
-    @property
-    def row_bytes(self) -> int:
-        """The bytes of one hidden row on the wire."""
-        return payload_size(1, self._hidden_size, self.rows)
 
     def unpack(self, rows: list[bytes]) -> Rows:
         """The hidden rows that a step ended with."""
@@ -233,7 +230,7 @@ class Relay:
         _check_times(message)
         if leg.place == leg.goal and not flight.inner:
             raise WireError("The last stage sent hidden rows where it should not.")
-        if message.rows != step.rows or len(payload) != payload_size(step.rows, self._hidden_size, self.rows):
+        if message.rows != step.rows or len(payload) != step.rows * self.row_bytes:
             raise WireError(f"{len(payload)} bytes are not the {step.rows} hidden rows of this step.")
         check_finite(payload, step.rows, self.rows)
         hop = self._record(flight, leg, received, message)
