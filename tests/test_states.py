@@ -136,6 +136,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str, str]]:
 
     def record(node: Node, name: str, value: Any) -> None:
         writer = sys._getframe(1)
+        if writer.f_code is Swarm._become.__code__ and writer.f_back is not None:
+            writer = writer.f_back
         copies = writer.f_globals is vars(copy)
         if name == "state" and not copies and (before := getattr(node, "state", START)) != value:
             found.add((str(before), writer.f_code.co_name, str(value)))
@@ -179,8 +181,10 @@ def assignments() -> set[tuple[str, str]]:
 
 
 def _given(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[ast.Attribute]:
-    """The members of NodeState in its assignments to `….state`."""
+    """The members of NodeState in its calls of `_become` and its assignments to `….state`."""
     for node in ast.walk(function):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_become":
+            yield node.args[1]  # type: ignore[misc]
         if not isinstance(node, ast.Assign):
             continue
         for target in node.targets:

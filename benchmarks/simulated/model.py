@@ -18,8 +18,8 @@ def write_model(path: Path, layers: int, hidden: int) -> None:
     writer = GGUFWriter(path, "gptneox")
     neox.add_metadata(writer, layers=layers, hidden=hidden, heads=hidden // 64, feed_forward=hidden)
     vocabulary = neox.add_tokenizer(writer)
-    writer.add_tensor("token_embd.weight", np.zeros((vocabulary, 32), np.float32))
-    writer.add_tensor("output.weight", np.zeros((vocabulary, 32), np.float32))
+    writer.add_tensor("token_embd.weight", np.zeros((vocabulary, hidden), np.float32))
+    writer.add_tensor("output.weight", np.zeros((vocabulary, hidden), np.float32))
     for layer in range(layers):
         writer.add_tensor(f"blk.{layer}.attn_qkv.weight", np.zeros(32, np.float32))
     writer.write_header_to_file()

@@ -14,6 +14,9 @@ import uvloop
 from potluck.local import LocalSwarm
 from simulated.node import Node, Simulation
 
+_AT_ONCE = 128
+"""The nodes that connect together."""
+
 
 def simulate(url: str, layers: int, hidden: int, pipe: Connection) -> None:
     """The main function of the process. Commands come through the pipe as (name, argument), and get a report each."""
@@ -29,10 +32,14 @@ def simulate(url: str, layers: int, hidden: int, pipe: Connection) -> None:
                     count = argument
                 case "rate":
                     simulation.rate = argument
+                case "together":
+                    simulation.together = argument
                 case "hold":
-                    simulation.holding = True
-                case "release":
-                    simulation.release()
+                    simulation.hold()
+                case "release first":
+                    simulation.release_first()
+                case "release last":
+                    simulation.release_last()
                 case "end":
                     return
             pipe.send(simulation.report())
@@ -54,6 +61,7 @@ class Nodes:
     def __init__(self, swarm: LocalSwarm, layers: int, hidden: int) -> None:
         context = get_context("spawn")
         self._swarm = swarm
+        self._count = 0
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=simulate, args=(swarm.url, layers, hidden, theirs), daemon=True)
         self._process.start()
@@ -66,9 +74,14 @@ class Nodes:
         return reply
 
     def connect(self, count: int) -> None:
-        """Connect nodes until so many serve."""
-        self.tell("connect", count)
-        self._swarm.wait_until(lambda status: [one["state"] for one in status["nodes"]].count("ready") == count)
+        """Connect nodes until so many serve, a few at a time, because a server has room for few strangers."""
+        while self._count < count:
+            self._count = min(count, self._count + _AT_ONCE)
+            self.tell("connect", self._count)
+            self._swarm.wait_until(self._all_serve)
+
+    def _all_serve(self, status: dict[str, Any]) -> bool:
+        return [one["state"] for one in status["nodes"]].count("ready") == self._count
 
     def end(self) -> None:
         if self._process.is_alive():

@@ -65,3 +65,11 @@ def test_any_bytes_are_frames_or_refused(message: bytes) -> None:
     except WireError:
         return
     assert sum(4 + len(frame) for frame in frames) == len(message) - 4
+
+
+def test_frames_that_were_not_taken_yet_come_together() -> None:
+    received = Unbundled()
+    received.add(bundle(deque([b"\x05one", b"\x05two", b"\x05three"])))
+    assert received.pop() == b"\x05one"
+    assert received.pop_all() == [b"\x05two", b"\x05three"]
+    assert not received

@@ -146,3 +146,17 @@ def test_a_scale_that_f32_cannot_hold_is_malformed(exponent: int, good: bool) ->
     with nullcontext() if good else pytest.raises(WireError):
         check_finite(payload, 1, RowFormat.F16)
     assert np.isfinite(unpack_rows(payload, 1, 1, RowFormat.F16)).all() == good
+
+
+@pytest.mark.parametrize("width", [4, 10_000])
+@pytest.mark.parametrize("form", list(RowFormat))
+def test_one_number_that_is_not_finite_is_found_among_many_and_huge_ones_are_allowed(
+    form: RowFormat, width: int
+) -> None:
+    rows = np.full((2, width), 1e38, np.float32)
+    check_finite(memoryview(pack_rows(rows, form)), 2, form)
+    for wrong in (np.inf, -np.inf, np.nan):
+        rows[1, width - 2] = wrong
+        payload = memoryview(pack_rows(rows, form))
+        with pytest.raises(WireError, match="not finite"):
+            check_finite(payload, 2, form)

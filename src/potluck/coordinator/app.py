@@ -45,6 +45,8 @@ from potluck.models.sources import Found
 from potluck.types import Attention, EngineKind, Quantize, RowFormat
 
 DEFAULT_AUDIT = 0.02
+_YOUNG = 10_000
+"""The new objects after which the garbage collector looks at them. A bundle of frames makes a hundred."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
 async def _lifespan(books: Books, history: History, encoder: Encoder, _: Starlette) -> AsyncIterator[None]:
     """Keep the books and the history while the application serves, and the encoder until then."""
     gc.freeze()  # what was made so far stays, so that the garbage collector need not look at it again and again
+    gc.set_threshold(_YOUNG, 20, 20)
     async with books.kept(), history.kept():
         with closing(encoder):
             yield

@@ -131,7 +131,7 @@ def compose_swarm(
 
     closing = Closing(swarm, relay, witness, admission, payers, changes, send, driver.act)
     bench = AuditSessions(admission, relay, closing, numbers, send)
-    auditor = Auditor(swarm.nodes, audits, ledger, relay, witness, evidence, pending, bench, changes, driver.quarantine)
+    auditor = Auditor(swarm, audits, ledger, relay, witness, evidence, pending, bench, changes, driver.quarantine)
     failover = Failover(swarm, admission, relay, pending, handover, auditor, most_rows, send, driver.act)
     sessions = SessionManager(
         swarm, queue, line, admission, payers, relay, pending, auditor, failover, closing, terms.context, numbers, send

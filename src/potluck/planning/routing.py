@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -12,11 +13,12 @@ _STRANGER_S = 60.0
 """The seconds that a node costs for not being a twin of the lost one: more than any twin, less than no node at all."""
 
 
-class Server(Struct, frozen=True):
+class Server(Struct, frozen=True, gc=False):
     """A node as routing sees it. It serves `span`, and computes other bits than nodes with another `twin` mark.
 
     token_s: expected seconds of one token through the whole span, for each session that runs there.
     hop_s: seconds of one relay to it and back. sessions: the number that run there now.
+    gc=False: a thousand are made for each session, and none can be part of a cycle.
     """
 
     node: str
@@ -26,9 +28,17 @@ class Server(Struct, frozen=True):
     sessions: int
     twin: str = ""
 
-    def seconds(self, part: Span) -> float:
-        """The expected seconds of one more session's token through a part of the span."""
-        return self.hop_s + self.token_s * len(part) / len(self.span) * (1 + self.sessions)
+    def seconds(self, layers: int) -> float:
+        """The expected seconds of one more session's token through so many layers of the span."""
+        return self.hop_s + self.token_s * layers / (self.span.last - self.span.first + 1) * (1 + self.sessions)
+
+
+class _Way(NamedTuple):
+    """The quickest way to a boundary. Its last stage runs on `server`, from the boundary `begin` on."""
+
+    seconds: float
+    begin: int = 0
+    server: Server | None = None
 
 
 def choose_route(part: Span, servers: Iterable[Server], twins: Collection[str] = ()) -> tuple[Stage, ...] | None:
@@ -38,22 +48,36 @@ def choose_route(part: Span, servers: Iterable[Server], twins: Collection[str] =
     before the span does. This is a shortest path over the boundaries between layers.
     twins: marks of nodes that are to be replaced. Nodes with such a mark are preferred, whatever they cost.
     """
-    best: dict[int, tuple[float, tuple[Stage, ...]]] = {part.first: (0.0, ())}
     by_first: dict[int, list[Server]] = {}
     for server in servers:
         by_first.setdefault(server.span.first, []).append(server)
-    for boundary in range(part.first, part.last + 1):
-        if boundary not in best:
-            continue
-        seconds, stages = best[boundary]
-        for server in by_first.get(boundary, ()):
-            strange = _STRANGER_S if twins and server.twin not in twins else 0.0
-            for last in range(boundary, min(server.span.last, part.last) + 1):
-                run = Span(boundary, last)
-                total = seconds + strange + server.seconds(run)
-                if last + 1 not in best or total < best[last + 1][0]:
-                    best[last + 1] = (total, (*stages, Stage(server.node, run, server.twin)))
-    return best[part.last + 1][1] if part.last + 1 in best else None
+    goal = part.last + 1
+    # Where nothing else begins, a stage need not end.
+    ends = sorted({goal, *(first for first in by_first if part.first < first < goal)})
+    best = {part.first: _Way(0.0)}
+    for place, boundary in enumerate((part.first, *ends[:-1])):
+        if boundary in best:
+            seconds, later = best[boundary].seconds, ends[place:]
+            for server in by_first.get(boundary, ()):
+                strange = _STRANGER_S if twins and server.twin not in twins else 0.0
+                for end in later:
+                    if end > server.span.last + 1:
+                        break
+                    total = seconds + strange + server.seconds(end - boundary)
+                    if end not in best or total < best[end].seconds:
+                        best[end] = _Way(total, boundary, server)
+    return _stages(best, part.first, goal) if goal in best else None
+
+
+def _stages(best: Mapping[int, _Way], first: int, goal: int) -> tuple[Stage, ...]:
+    """The stages of the quickest way to the goal, which begins at the boundary `first`."""
+    stages: list[Stage] = []
+    while goal > first:
+        _, begin, server = best[goal]
+        assert server is not None  # only the way to where the route begins has none
+        stages.append(Stage(server.node, Span(begin, goal - 1), server.twin))
+        goal = begin
+    return tuple(reversed(stages))
 
 
 def up_to(last: int, route: Iterable[Stage]) -> tuple[Stage, ...]:

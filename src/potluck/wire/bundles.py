@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from potluck.errors import WireError
 
@@ -22,31 +22,34 @@ _MARK = _LENGTH.pack(0)
 
 def bundle(frames: deque[bytes]) -> bytes:
     """Take frames from the left, as many as fit. Returns the message that carries them."""
-    taken = [frames.popleft()]
-    size = len(taken[0])
-    while frames and len(taken) < MOST_FRAMES and size + len(frames[0]) <= _MOST_BYTES:
-        size += len(frames[0])
-        taken.append(frames.popleft())
-    return taken[0] if len(taken) == 1 else _MARK + b"".join(_LENGTH.pack(len(one)) + one for one in taken)
+    first = frames.popleft()
+    if not frames:
+        return first
+    parts, size = [_MARK, _LENGTH.pack(len(first)), first], len(first)
+    while frames and len(parts) <= 2 * MOST_FRAMES and size + len(frames[0]) <= _MOST_BYTES:
+        frame = frames.popleft()
+        size += len(frame)
+        parts += (_LENGTH.pack(len(frame)), frame)
+    return first if len(parts) == 3 else b"".join(parts)
 
 
-def unbundle(message: bytes) -> Iterable[bytes]:
+def unbundle(message: bytes) -> Sequence[bytes]:
     """The frames that a message carries. Raises WireError when it is a malformed bundle."""
     if not message.startswith(_MARK):
         return (message,)
     frames: list[bytes] = []
-    begin = _LENGTH.size
-    while begin < len(message):
+    begin, end = _LENGTH.size, len(message)
+    while begin < end:
         if len(frames) == MOST_FRAMES:
             raise WireError(f"A bundle holds more than {MOST_FRAMES} frames.")
-        if len(message) - begin < _LENGTH.size:
+        start = begin + _LENGTH.size
+        if start > end:
             raise WireError("A bundle ends within a length.")
         [length] = _LENGTH.unpack_from(message, begin)
-        begin += _LENGTH.size
-        if not 0 < length <= len(message) - begin:
+        begin = start + length
+        if not length or begin > end:
             raise WireError("A bundle is shorter than its frames.")
-        frames.append(message[begin : begin + length])
-        begin += length
+        frames.append(message[start:begin])
     if not frames:
         raise WireError("A bundle is empty.")
     return frames
@@ -68,3 +71,9 @@ class Unbundled:
     def pop(self) -> bytes:
         """The next frame. There must be one."""
         return self._frames.popleft()
+
+    def pop_all(self) -> list[bytes]:
+        """All frames that have come."""
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames

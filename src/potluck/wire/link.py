@@ -29,6 +29,15 @@ class Link(Protocol):
     async def close(self) -> None: ...
 
 
+class BundledLink(Link, Protocol):
+    """A link that also gives the frames of a bundle together."""
+
+    async def receive_all(self) -> list[bytes]:
+        """The frames that have come and were not received yet, or else those of the next message. Raises as `receive`
+        does.
+        """
+
+
 class WebSocketLink:
     """The node's end of a link: a web-socket that it has dialled."""
 
@@ -59,12 +68,20 @@ class WebSocketLink:
             raise LinkClosed(str(error)) from error
 
     async def receive(self) -> bytes:
+        await self._wait()
+        return self._received.pop()
+
+    async def receive_all(self) -> list[bytes]:
+        await self._wait()
+        return self._received.pop_all()
+
+    async def _wait(self) -> None:
+        """Wait until there are frames."""
         while not self._received:
             try:
                 self._received.add(await self._connection.recv(decode=False))
             except ConnectionClosed as error:
                 raise LinkClosed(str(error)) from error
-        return self._received.pop()
 
     async def close(self) -> None:
         await self._connection.close()
@@ -92,6 +109,15 @@ class MemoryLink:
         self._outgoing.put_nowait(message)
 
     async def receive(self) -> bytes:
+        await self._wait()
+        return self._received.pop()
+
+    async def receive_all(self) -> list[bytes]:
+        await self._wait()
+        return self._received.pop_all()
+
+    async def _wait(self) -> None:
+        """Wait until there are frames."""
         while not self._received:
             if self._closed.is_set() and self._incoming.empty():
                 raise LinkClosed("The link is closed.")
@@ -99,7 +125,6 @@ class MemoryLink:
             if message == CLOSED:
                 raise LinkClosed("The link is closed.")
             self._received.add(message)
-        return self._received.pop()
 
     async def close(self) -> None:
         self._closed.set()

@@ -54,12 +54,19 @@ def unpack_rows(payload: memoryview, rows: int, width: int, form: RowFormat) -> 
 _MOST_EXPONENT = 112
 """The largest exponent of a scale. With it, the largest f16 number, a little less than 2 ** 16, still fits into f32."""
 
+_F16_EXPONENT = 0x7C00
+"""The bits of a float16's exponent. All are set if it is not finite."""
+
 
 def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
     """Raises WireError unless all of these hidden rows consist of finite numbers."""
-    values = np.frombuffer(payload, "<f4") if form is RowFormat.F32 else np.frombuffer(payload[rows:], "<f2")
-    beyond = form is RowFormat.F16 and (np.frombuffer(payload[:rows], np.int8) > _MOST_EXPONENT).any()
-    if beyond or not np.isfinite(values).all():
+    if form is RowFormat.F32:
+        values = np.frombuffer(payload, "<f4")
+        finite = np.count_nonzero(np.isfinite(values)) == values.size  # quicker than all(), and asked for every token
+    else:
+        exponents, bits = np.frombuffer(payload[:rows], np.int8), np.frombuffer(payload[rows:], "<u2")
+        finite = exponents.max() <= _MOST_EXPONENT and (bits & _F16_EXPONENT).max() < _F16_EXPONENT
+    if not finite:
         raise WireError("Hidden rows hold values that are not finite numbers.")
 
 

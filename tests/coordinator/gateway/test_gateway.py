@@ -627,7 +627,7 @@ class Faulty:
     """The gateway's end towards a node that reads nothing, or whose line is cut, once it has its challenge."""
 
     def __init__(self, link: MemoryLink, *, stuck: bool) -> None:
-        self.receive, self.close = link.receive, link.close
+        self.receive, self.receive_all, self.close = link.receive, link.receive_all, link.close
         self._link = link
         self._stuck = stuck
         self._challenged = False

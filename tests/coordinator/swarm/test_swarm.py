@@ -281,6 +281,18 @@ def test_promises_never_exceed_the_capacity(requests: list[int | None]) -> None:
     assert all(node.reserved == {} for node in swarm.nodes.values())
 
 
+def test_a_node_without_room_for_so_many_sessions_does_not_count_as_room_for_them() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 5, positions=500, sessions=1)
+    join(swarm, "n2", 0, 2, positions=100)
+    join(swarm, "n3", 3, 5, positions=60)
+    assert [swarm.kv_budget.could_hold(positions) for positions in (500, 501)] == [True, False]
+    assert [swarm.kv_budget.could_hold(positions, sessions=2) for positions in (60, 61)] == [True, False]
+    assert not swarm.kv_budget.could_hold(1, sessions=9)
+    swarm.handle(Left("n1"))
+    assert [swarm.kv_budget.could_hold(positions) for positions in (60, 61)] == [True, False]
+
+
 def test_the_status_names_nodes_speeds_and_what_is_missing() -> None:
     swarm = make_swarm()
     join(swarm, "n2", 2, 3)

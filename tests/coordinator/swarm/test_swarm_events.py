@@ -22,6 +22,7 @@ from potluck.coordinator.swarm.events import (
     Stalled,
 )
 from potluck.coordinator.swarm.kv_budget import Mended
+from potluck.coordinator.swarm.roster import Roster
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.errors import Unavailable
 from potluck.planning.cost import RESERVE_BYTES, Footprint
@@ -199,6 +200,30 @@ class Life(RuleBasedStateMachine):
                 assert node.movable
                 assert node.reserved
                 assert all(served[node.span.first : node.span.last + 1])
+
+    @invariant()
+    def the_roster_is_never_out_of_date(self) -> None:
+        nodes, layers, roster = self.swarm.nodes, self.swarm.layers, self.swarm.roster
+        fresh = Roster(nodes, layers)
+        assert list(roster.ready) == list(fresh.ready)
+        assert list(roster.going) == list(fresh.going)
+        assert roster.missing == fresh.missing
+        for layer in range(layers):
+            assert list(roster.beginning_at(layer)) == list(fresh.beginning_at(layer))
+        for sessions in (1, 2, 5):
+            assert roster.most_positions(sessions) == fresh.most_positions(sessions)
+
+    @invariant()
+    def a_node_knows_the_sum_of_what_it_has_promised(self) -> None:
+        for node in self.swarm.nodes.values():
+            if node.state is NodeState.READY:
+                free = node.ready.capacity.positions - sum(node.reserved.values())
+                has_seat = len(node.reserved) < node.ready.capacity.sessions
+                assert node.has_room(-1, free) == has_seat
+                assert not node.has_room(-1, free + 1)
+                assert node.has_room(-1, free + sum(node.reserved[one] for one in node.parked), evicting=True) == (
+                    has_seat or bool(node.parked)
+                )
 
     @invariant()
     def nobody_pauses_without_a_reason(self) -> None:

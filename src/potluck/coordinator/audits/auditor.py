@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from potluck.coordinator.audits.audits import Action, Assignment, Audited, Audits, Forfeit, Quarantine, Settle, Suspect
@@ -20,7 +20,8 @@ from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
 from potluck.coordinator.relay.witness import Witness
 from potluck.coordinator.swarm.changes import Changes
-from potluck.coordinator.swarm.node import Node, called, ready_nodes
+from potluck.coordinator.swarm.node import Node, called
+from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.topic import Topic
 from potluck.errors import PotluckError, Unavailable
 from potluck.types import RowFormat, Stage
@@ -54,7 +55,7 @@ class Auditor:
 
     def __init__(
         self,
-        nodes: Mapping[str, Node],
+        swarm: Swarm,
         audits: Audits,
         ledger: Ledger,
         relay: Relay,
@@ -65,7 +66,8 @@ class Auditor:
         changes: Changes,
         quarantine: Callable[[str, bytes, str], None],
     ) -> None:
-        self._nodes = nodes
+        self._nodes = swarm.nodes
+        self._roster = swarm.roster
         self._audits = audits
         self._ledger = ledger
         self._relay = relay
@@ -110,10 +112,11 @@ class Auditor:
         holder = self._seen[stage.node] = self._holder(stage.node)
         return holder.key if self._is_auditable(stage) else b""
 
-    def stepped(self, hop: Hop) -> None:
-        """Note that a stage has computed a step."""
-        if hop.session not in self._numbers and hop.node in self._nodes:
-            self._act(self._audits.stepped(self._nodes[hop.node].key, hop.rows))
+    def stepped(self, key: bytes, hops: Iterable[Hop]) -> None:
+        """Note that the node with this key has computed these steps."""
+        rows = [hop.rows for hop in hops if hop.session not in self._numbers]
+        if rows:
+            self._act(self._audits.stepped(key, *rows))
 
     def is_credible(self, node: str) -> bool:
         """Whether this node's computation may be taken as it is, because it is trusted or was audited often enough."""
@@ -131,15 +134,16 @@ class Auditor:
 
     def _is_auditable(self, stage: Stage) -> bool:
         """Whether there are holders besides those of the stage's own key."""
-        return len({holder.key for holder in self._holders(stage)}) > 1
+        own = self._nodes[stage.node].key
+        return any(node.key != own for node in self._reaching(stage).values())
 
     def _holders(self, stage: Stage) -> list[Holder]:
         """The nodes that serve, begin where the stage begins, and reach its end, including the stage's own."""
-        return [
-            self._holder(name)
-            for name, node in ready_nodes(self._nodes).items()
-            if node.span.first == stage.span.first and node.span.last >= stage.span.last
-        ]
+        return [self._holder(name) for name in self._reaching(stage)]
+
+    def _reaching(self, stage: Stage) -> dict[str, Node]:
+        beginning = self._roster.beginning_at(stage.span.first).items()
+        return {name: node for name, node in beginning if node.span.last >= stage.span.last}
 
     def _holder(self, name: str) -> Holder:
         node = self._nodes[name]

@@ -133,9 +133,9 @@ class Audits:
         }
         return {place: rows for place, rows in drawn.items() if rows}
 
-    def stepped(self, key: bytes, rows: int) -> list[Action]:
-        """Note that the node with this key has computed a step of a session."""
-        self._lottery.stepped(key, rows)
+    def stepped(self, key: bytes, *rows: int) -> list[Action]:
+        """Note that the node with this key has computed steps of sessions, with so many rows each."""
+        self._lottery.stepped(key, *rows)
         return [] if self._rate else [Settle(key)]
 
     def collected(self, evidence: Evidence, audited: Holder) -> None:

@@ -62,12 +62,14 @@ class Lottery:
         self._chance = chance
         self._tickets = Recent[bytes, _Ticket](lambda: _Ticket(self._interval()), MOST_KNOWN)
 
-    def stepped(self, key: bytes, rows: int) -> None:
-        """Note that the node has computed a step with this many rows."""
+    def stepped(self, key: bytes, *rows: int) -> None:
+        """Note that the node has computed steps with so many rows each."""
         if self._rate:
             ticket = self._tickets[key]
-            ticket.steps += 1
-            ticket.owed = max(0.0, ticket.owed - _REPAID * self._rate * max(1.0, rows / _TOGETHER))
+            ticket.steps += len(rows)
+            if ticket.owed:
+                repaid = _REPAID * self._rate * sum(max(1.0, count / _TOGETHER) for count in rows)
+                ticket.owed = max(0.0, ticket.owed - repaid)
 
     def draw(self, key: bytes, before: int) -> int:
         """The number of rows to judge of a session that opens on this node now; 0 means none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec import structs
 
@@ -79,17 +79,27 @@ class Frames:
         self._chatter = Limits()
         self._suspects = Suspects()
 
-    def take(self, node: str, frame: bytes) -> None:
-        """Take a frame. Raises WireError for one that a good node does not send."""
-        message, payload = decode_from_node(frame)
+    def take(self, node: str, frames: Iterable[bytes]) -> None:
+        """Take frames that have come together. Raises WireError for one that a good node does not send."""
         self._lookout.heard(node)
+        hops: list[Hop] = []
+        try:
+            for frame in frames:
+                self._take(node, frame, hops)
+        finally:
+            if hops:
+                self._meter.note(node, hops)
+
+    def _take(self, node: str, frame: bytes, hops: list[Hop]) -> None:
+        """Take a frame. hops: what it ends is added to these."""
+        message, payload = decode_from_node(frame)
         match message:
             case Hidden():
-                self._go_on(message, self._relay.hidden(node, message, payload))
+                self._go_on(message, self._relay.hidden(node, message, payload), hops)
             case Scores():
-                self._go_on(message, self._relay.scores(node, message, payload))
+                self._go_on(message, self._relay.scores(node, message, payload), hops)
             case Kept():
-                self._go_on(message, self._relay.kept(node, message))
+                self._go_on(message, self._relay.kept(node, message), hops)
             case Failed():
                 self._fail(node, message)
             case Exported():
@@ -104,7 +114,7 @@ class Frames:
         if self._chatter.wait_s(node, _CHATTER_PER_MINUTE, self._relay.clock()):
             raise WireError("The node floods the coordinator with frames that answer nothing.")
 
-    def _go_on(self, message: Hidden | Scores | Kept, answered: Answered | None) -> None:
+    def _go_on(self, message: Hidden | Scores | Kept, answered: Answered | None, hops: list[Hop]) -> None:
         """Let a step continue at its next stage, or return to whoever awaits its end."""
         if answered is None:
             return
@@ -115,7 +125,7 @@ class Frames:
             if answered.hop is not None and not isinstance(message, Kept):
                 self._clear_up(answered.hop)
         if answered.hop is not None:
-            self._meter.note(answered.hop)
+            hops.append(answered.hop)
 
     def _clear_up(self, hop: Hop) -> None:
         """Blame the node that could not run what this step has now got through."""

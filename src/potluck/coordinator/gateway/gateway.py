@@ -25,7 +25,7 @@ from potluck.coordinator.swarm.node import called
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireError
 from potluck.webserver.guard import note_proven, vouch_for
-from potluck.wire.link import Link
+from potluck.wire.link import BundledLink, Link
 from potluck.wire.messages import Hello
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Gateway:
 
     async def serve(
         self,
-        link: Link,
+        link: BundledLink,
         host: str = "",
         on_proven: Callable[[Hello], None] = lambda _: None,
     ) -> None:
@@ -92,7 +92,7 @@ class Gateway:
         try:
             if await self._admit(node, link, on_proven):
                 while True:
-                    self._frames.take(node, await link.receive())
+                    self._frames.take(node, await link.receive_all())
         except LinkClosed as error:
             log.log(logging.INFO if node in self._swarm.nodes else logging.DEBUG, "%s: %s", self._called(node), error)
         except (WireError, IdentityError, Refused) as error:

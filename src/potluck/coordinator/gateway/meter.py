@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from potluck.coordinator.audits.auditor import Auditor
 from potluck.coordinator.members.ledger import Ledger
@@ -32,14 +32,24 @@ class Meter:
         self._payers = payers
         self._auditor = auditor
 
-    def note(self, hop: Hop) -> None:
-        """Note that a node has answered a step."""
-        node = self._nodes.get(hop.node)
-        self._heartbeat.ran(hop.node, hop.received, failed=False)
-        if node is not None:
-            node.measure.note(hop, node.span, node.open_sessions)
-            self._tally.rows += hop.rows
-            node.rows += hop.rows
-            if self._payers.account_of(hop.session) != node.entry.account:  # whoever works for themselves earns nothing
-                self._ledger.earn(node.key, node.entry.account, hop.rows * len(hop.span))
-        self._auditor.stepped(hop)
+    def note(self, name: str, hops: Sequence[Hop]) -> None:
+        """Note that a node has answered these steps together."""
+        node = self._nodes.get(name)
+        self._heartbeat.ran(name, hops[-1].received, failed=False)
+        if node is None:
+            return
+        rows = sum(hop.rows for hop in hops)
+        self._tally.rows += rows
+        node.rows += rows
+        sessions = node.open_sessions
+        for hop in hops:
+            node.measure.note(hop, node.span, sessions)
+        self._earn(node, hops)
+        self._auditor.stepped(node.key, hops)
+
+    def _earn(self, node: Node, hops: Sequence[Hop]) -> None:
+        """Book the node's work. Whoever works for themselves earns nothing."""
+        account, payer = node.entry.account, self._payers.account_of
+        earned = sum(hop.rows * len(hop.span) for hop in hops if payer(hop.session) != account)
+        if earned:
+            self._ledger.earn(node.key, account, earned)

@@ -40,6 +40,15 @@ class ServerLink:
             raise LinkClosed("The node's socket is closed.") from error
 
     async def receive(self) -> bytes:
+        await self._wait()
+        return self._received.pop()
+
+    async def receive_all(self) -> list[bytes]:
+        await self._wait()
+        return self._received.pop_all()
+
+    async def _wait(self) -> None:
+        """Wait until there are frames."""
         while not self._received:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
@@ -47,7 +56,6 @@ class ServerLink:
             if message.get("bytes") is None:
                 raise WireError("A text frame came where only binary frames are allowed.")
             self._received.add(message["bytes"])
-        return self._received.pop()
 
     async def close(self) -> None:
         try:

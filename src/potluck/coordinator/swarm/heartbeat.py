@@ -99,13 +99,19 @@ class Heartbeat:
 
     def heard(self, node: str, now: float) -> None:
         """Note that a frame of the node has arrived."""
-        record = self._records.setdefault(node, _Record(now))
+        record = self._record(node, now)
         record.heard, record.asked = now, None
 
     def ran(self, node: str, now: float, *, failed: bool) -> None:
         """Note that a step of the node has ended."""
-        record = self._records.setdefault(node, _Record(now))
+        record = self._record(node, now)
         record.failures = record.failures + 1 if failed else 0
+
+    def _record(self, node: str, now: float) -> _Record:
+        record = self._records.get(node)
+        if record is None:  # not setdefault, which would make a record for every frame
+            record = self._records[node] = _Record(now)
+        return record
 
     def forget(self, node: str) -> None:
         self._records.pop(node, None)
@@ -121,7 +127,7 @@ class Heartbeat:
             steps.setdefault(step.node, []).append(step)
         found: list[Stalled | Revived | Ask] = []
         for node, measure in measures.items():
-            record = self._records.setdefault(node, _Record(now))
+            record = self._record(node, now)
             found += self._judge(node, record, steps.get(node, []), measure, now)
         return found
 

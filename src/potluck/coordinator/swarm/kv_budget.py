@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
-from potluck.coordinator.swarm.node import Node, ready_nodes
+from potluck.coordinator.swarm.node import Node
+from potluck.coordinator.swarm.roster import GOING, Roster
 from potluck.errors import Unavailable
-from potluck.planning.routing import Server, choose_route, missing_layers
-from potluck.types import NodeState, Span, Stage, spans_of
+from potluck.planning.routing import Server, choose_route
+from potluck.types import Span, Stage
 from potluck.wire.messages import MOST_STATE
 
 
@@ -20,30 +21,28 @@ class Mended(NamedTuple):
     runs: tuple[tuple[int, int], ...]
 
 
-GOING = (NodeState.LEAVING, NodeState.MOVING, NodeState.PAUSED)
-"""The states of nodes whose sessions are handed over."""
-
-
-def missing_spans(nodes: Mapping[str, Node], layers: int) -> list[Span]:
-    """The spans of a model's layers that no ready node serves."""
-    return spans_of(missing_layers(layers, (node.span for node in ready_nodes(nodes).values())))
-
-
 class KvBudget:
-    """The room of these nodes, which come and go, for a model with this number of layers.
+    """The room of these nodes, which come and go. roster: knows which of them serve.
 
     tainted: nodes that were caught, whether they are still here or not.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], layers: int, tainted: Collection[str]) -> None:
+    def __init__(self, nodes: Mapping[str, Node], layers: int, roster: Roster, tainted: Collection[str]) -> None:
         self._nodes = nodes
-        self._layers = layers
+        self._whole = Span(0, layers - 1)
+        self._roster = roster
         self._tainted = tainted
+        self._places: dict[int, set[str]] = {}
+        """The nodes that hold room for each session. Some may have left or forgotten it since."""
 
     @property
     def streams(self) -> int:
         """The number of sessions for which nodes hold room and that are not parked."""
-        return len({session for node in self._nodes.values() for session in node.reserved.keys() - node.parked})
+        return sum(any(session not in node.parked for node in self._nodes_of(session)) for session in self._places)
+
+    def _hold(self, session: int, name: str, positions: int) -> None:
+        self._nodes[name].reserve(session, positions)
+        self._places.setdefault(session, set()).add(name)
 
     def reserve(
         self, session: int, positions: int, avoid: Collection[str] = (), spare: int = 0
@@ -56,7 +55,7 @@ class KvBudget:
         self.check(positions)
         route = self._route(self._roomy(session, positions, spare=spare), avoid)
         for stage in route or ():
-            self._nodes[stage.node].reserved[session] = positions
+            self._hold(session, stage.node, positions)
         return route
 
     def worth_moving(self, node: str, session: int) -> int:
@@ -67,14 +66,18 @@ class KvBudget:
 
     def reserve_on(self, node: str, session: int, positions: int) -> bool:
         """Reserve room for these positions of a session on this one node. False if there is none now."""
-        if node not in self._roomy(session, positions):
+        if not self._is_roomy(node, session, positions):
             return False
-        self._nodes[node].reserved[session] = positions
+        self._hold(session, node, positions)
         return True
 
     def has_room_without_parked(self, node: str, session: int, positions: int) -> bool:
         """Whether the node would have room for a new session if all parked ones were evicted."""
-        return node in self._roomy(session, positions, evicting=True)
+        return self._is_roomy(node, session, positions, evicting=True)
+
+    def _is_roomy(self, name: str, session: int, positions: int, evicting: bool = False) -> bool:
+        node = self._roster.ready.get(name)
+        return node is not None and node.has_room(session, positions, evicting)
 
     def give_up(self, session: int, route: Iterable[Stage]) -> list[str]:
         """Let go of the nodes that a session is still on, because one that waits for lost layers must not keep nodes
@@ -114,11 +117,9 @@ class KvBudget:
         if mended is None:
             return None
         kept = {stage.node for stage in mended.route}
-        for name, node in self._nodes.items():
-            if name in kept:
-                node.reserved[session] = positions
-            else:
-                node.forget(session)
+        self.release(session)
+        for name in kept:
+            self._hold(session, name, positions)
         return mended
 
     def due(self, session: int, route: Iterable[Stage]) -> str | None:
@@ -130,7 +131,7 @@ class KvBudget:
         return self._mended(session, route, self._roomy(session, positions, evicting=True), ()) is not None
 
     def _mended(
-        self, session: int, route: tuple[Stage, ...], roomy: dict[str, Node], avoid: Collection[str]
+        self, session: int, route: tuple[Stage, ...], roomy: list[Server], avoid: Collection[str]
     ) -> Mended | None:
         stages: list[Stage] = []
         runs: list[tuple[int, int]] = []
@@ -156,39 +157,38 @@ class KvBudget:
         """Raises Unavailable when layers are not covered (and names them), or when no nodes could ever hold these
         positions.
         """
-        if missing := missing_spans(self._nodes, self._layers):
+        if missing := self._roster.missing:
             raise Unavailable(f"No node serves layers {', '.join(map(str, missing))} now.")
         if not self.could_hold(positions):
             raise Unavailable(f"No route of this swarm can hold {positions} positions; ask for fewer tokens.")
 
     def could_hold(self, positions: int, sessions: int = 1) -> bool:
         """Whether an empty swarm has a route for this many positions, in this many sessions together."""
-        big = {
-            name: node
-            for name, node in ready_nodes(self._nodes).items()
-            if positions <= node.ready.capacity.positions and sessions <= node.ready.capacity.sessions
-        }
-        return self._route(big) is not None
+        return not self._roster.missing and positions <= self._roster.most_positions(sessions)
 
     def has_route_without_parked(self, session: int, positions: int, spare: int = 0) -> bool:
         """Whether a new session would find room if all parked ones were evicted. spare: as in `Node.has_room`."""
         return self._route(self._roomy(session, positions, evicting=True, spare=spare)) is not None
 
-    def _roomy(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> dict[str, Node]:
-        ready = ready_nodes(self._nodes).items()
-        return {name: node for name, node in ready if node.has_room(session, positions, evicting, spare)}
+    def _roomy(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> list[Server]:
+        """The ready nodes that have room for the session, as routing sees them."""
+        return [
+            Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+            for name, node in self._roster.ready.items()
+            if node.has_room(session, positions, evicting, spare)
+        ]
 
     def _route(
-        self, nodes: dict[str, Node], avoid: Collection[str] = (), part: Span | None = None, twins: Collection[str] = ()
+        self, roomy: list[Server], avoid: Collection[str] = (), part: Span | None = None, twins: Collection[str] = ()
     ) -> tuple[Stage, ...] | None:
         """A route through these nodes for `part` (None means all layers), without those to avoid if there is another
         way.
         """
-        part = part or Span(0, self._layers - 1)
-        welcome = {name: node for name, node in nodes.items() if name not in avoid}
-        route = choose_route(part, _servers(welcome), twins)
-        if route is None and len(welcome) < len(nodes):
-            return choose_route(part, _servers(nodes), twins)
+        part = part or self._whole
+        welcome = [server for server in roomy if server.node not in avoid] if avoid else roomy
+        route = choose_route(part, welcome, twins)
+        if route is None and len(welcome) < len(roomy):
+            return choose_route(part, roomy, twins)
         return route
 
     def park(self, session: int, positions: int) -> None:
@@ -196,8 +196,7 @@ class KvBudget:
         needed.
         """
         for node in self._nodes_of(session):
-            node.reserved[session] = positions
-            node.parked.add(session)
+            node.park(session, positions)
 
     def can_resume(self, session: int, positions: int, *, evicting: bool = False, spare: int = 0) -> bool:
         """Whether every stage of a parked session has room for this many positions of it.
@@ -211,20 +210,14 @@ class KvBudget:
         if not self.can_resume(session, positions):
             return False
         for node in self._nodes_of(session):
-            node.reserved[session] = positions
-            node.parked.remove(session)
+            node.reserve(session, positions)
         return True
 
     def _nodes_of(self, session: int) -> list[Node]:
-        return [node for node in self._nodes.values() if session in node.reserved]
+        here = [self._nodes[name] for name in self._places.get(session, ()) if name in self._nodes]
+        return [node for node in here if session in node.reserved]
 
     def release(self, session: int) -> None:
-        for node in self._nodes.values():
+        for node in self._nodes_of(session):
             node.forget(session)
-
-
-def _servers(nodes: dict[str, Node]) -> list[Server]:
-    return [
-        Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
-        for name, node in nodes.items()
-    ]
+        self._places.pop(session, None)

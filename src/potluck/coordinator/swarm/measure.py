@@ -43,7 +43,7 @@ class Measure:
         there_s = max(0.0, hop.received - hop.sent)
         compute_s = min(hop.compute_s, there_s)
         queue_s = min(hop.queue_s, there_s - compute_s)
-        whole = len(span) / len(hop.span)
+        whole = 1.0 if hop.span is span or hop.span == span else len(span) / len(hop.span)
         if hop.rows == 1:
             self.token_s += _WEIGHT * ((queue_s + compute_s) * whole / max(1, sessions) - self.token_s)
         else:

@@ -57,6 +57,11 @@ class Node:
     destination: Span | None = None
     reason: str = ""
 
+    _promised: int = 0
+    """The positions of all sessions."""
+    _kept: int = 0
+    """The positions of the parked ones."""
+
     @property
     def open_sessions(self) -> int:
         return len(self.reserved) - len(self.parked)
@@ -74,14 +79,32 @@ class Node:
         return fits and (not spare or self._fits(session, positions + spare, 2, evicting=True))
 
     def _fits(self, session: int, positions: int, sessions: int, evicting: bool) -> bool:
-        gone = {session, *self.parked} if evicting else {session}
-        others = [promised for other, promised in self.reserved.items() if other not in gone]
+        others, promised = len(self.reserved), self._promised
+        if evicting:
+            others, promised = others - len(self.parked), promised - self._kept
+        if session in self.reserved and not (evicting and session in self.parked):
+            others, promised = others - 1, promised - self.reserved[session]
         capacity = self.ready.capacity
-        return positions + sum(others) <= capacity.positions and len(others) + sessions <= capacity.sessions
+        return positions + promised <= capacity.positions and others + sessions <= capacity.sessions
+
+    def reserve(self, session: int, positions: int) -> None:
+        """Promise a session, new or not, these positions. It is not parked then."""
+        self.forget(session)
+        self.reserved[session] = positions
+        self._promised += positions
+
+    def park(self, session: int, positions: int) -> None:
+        """Keep a session with these positions as long as nobody needs its room."""
+        self.reserve(session, positions)
+        self.parked.add(session)
+        self._kept += positions
 
     def forget(self, session: int) -> None:
-        self.reserved.pop(session, None)
-        self.parked.discard(session)
+        positions = self.reserved.pop(session, 0)
+        self._promised -= positions
+        if session in self.parked:
+            self.parked.remove(session)
+            self._kept -= positions
 
 
 def plausible_rate(bytes_per_s: float) -> float:

@@ -29,10 +29,11 @@ from potluck.coordinator.swarm.events import (
     Stalled,
     Tell,
 )
-from potluck.coordinator.swarm.kv_budget import GOING, KvBudget, missing_spans
+from potluck.coordinator.swarm.kv_budget import KvBudget
 from potluck.coordinator.swarm.measure import Measure
 from potluck.coordinator.swarm.mover import Mover
-from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, plausible_rate, ready_nodes
+from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, plausible_rate
+from potluck.coordinator.swarm.roster import Roster
 from potluck.coordinator.swarm.tally import Incident, Tally
 from potluck.errors import Refused, SpanError, WireError
 from potluck.planning.cost import HOP_S, Footprint, in_mib
@@ -65,7 +66,8 @@ class Swarm:
         self._mover = Mover(footprint)
         self._tainted: set[str] = set()
         """Nodes that were caught, whether they are still here or not."""
-        self.kv_budget = KvBudget(self.nodes, self.layers, self._tainted)
+        self.roster = Roster(self.nodes, self.layers)
+        self.kv_budget = KvBudget(self.nodes, self.layers, self.roster, self._tainted)
         self._caught: dict[bytes, str] = {}
         """The keys of nodes that were caught, each with the reason."""
         self._handlers: dict[type, Callable[..., list[Action]]] = {
@@ -86,6 +88,11 @@ class Swarm:
     def handle(self, event: Event) -> list[Action]:
         return self._handlers[type(event)](event)
 
+    def _become(self, node: Node, state: NodeState, destination: Span | None = None, reason: str = "") -> None:
+        """Change a node's state. All changes of states are made here, so that the roster learns of them."""
+        node.state, node.destination, node.reason = state, destination, reason
+        self.roster.changed()
+
     def _joined(self, event: Joined) -> list[Action]:
         try:
             node = self.newcomer(event)
@@ -93,6 +100,7 @@ class Swarm:
             return [Refuse(event.node, str(error))]
         self.tally.incidents[Incident.JOINED] += 1
         self.nodes[event.node] = node
+        self.roster.changed()
         return [Admit(event.node, node.span)]
 
     def newcomer(self, event: Joined) -> Node:
@@ -177,7 +185,7 @@ class Swarm:
 
     def limit(self) -> str:
         """The limit of the nodes that serve now, in a sentence; empty if none does."""
-        ready = ready_nodes(self.nodes).values()
+        ready = self.roster.ready.values()
         serving = [Placed(node.machine(node.name, self._seen_rate(node)), node.span) for node in ready]
         return limit_sentence(self._footprint, serving) if serving else ""
 
@@ -193,9 +201,10 @@ class Swarm:
         node = self.nodes[event.node]
         if node.state is not NodeState.LOADING:
             raise WireError("A node that serves already says that it is ready.")
-        node.state, node.fraction, node.ready = NodeState.READY, 1.0, event.ready
+        node.fraction, node.ready = 1.0, event.ready
+        self._become(node, NodeState.READY)
         # A newcomer's link is taken to be as good as the best one, so that it gets sessions and is measured.
-        others = [other.measure.hop_s for name, other in ready_nodes(self.nodes).items() if name != event.node]
+        others = [other.measure.hop_s for name, other in self.roster.ready.items() if name != event.node]
         node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S))
         node.bytes_per_s = plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
         return [Changed()]
@@ -210,6 +219,7 @@ class Swarm:
         node = self.nodes.pop(event.node, None)
         if node is None:
             return []
+        self.roster.changed()
         left = node.state in (NodeState.LEAVING, NodeState.QUARANTINED)
         self.tally.incidents[Incident.LEFT if left else Incident.LOST] += 1
         reason = f"Node {node.name}, which served layers {node.span}, has left."
@@ -218,9 +228,10 @@ class Swarm:
     def _lose_all(self, node: Node, reason: str) -> list[Action]:
         """Break all of the node's sessions. Those that were parked are dropped."""
         parked = self._drop_parked(node, reason)
-        lost = [Break(session, reason) for session in node.reserved]
-        node.reserved.clear()
-        return [*parked, *lost]
+        lost = list(node.reserved)
+        for session in lost:
+            node.forget(session)
+        return [*parked, *(Break(session, reason) for session in lost)]
 
     def _drop_parked(self, node: Node, reason: str) -> list[Action]:
         parked = list(node.parked)
@@ -232,7 +243,7 @@ class Swarm:
     def _stalled(self, event: Stalled) -> list[Action]:
         node = self.nodes[event.node]
         if node.state in (NodeState.READY, NodeState.MOVING):
-            node.state, node.destination = NodeState.STALLED, None
+            self._become(node, NodeState.STALLED)
             self.tally.incidents[Incident.STALLED] += 1
         reason = f"Node {node.name}, which serves layers {node.span}, is passed over: {event.reason}."
         told = Tell(event.node, f"The coordinator passes this node over: {event.reason}.")
@@ -242,7 +253,7 @@ class Swarm:
         node = self.nodes[event.node]
         if node.state is not NodeState.STALLED:
             return []
-        node.state = NodeState.READY
+        self._become(node, NodeState.READY)
         return [Tell(event.node, "The coordinator uses this node again."), Changed()]
 
     def _quarantined(self, event: Quarantined) -> list[Action]:
@@ -252,7 +263,7 @@ class Swarm:
         if node is None:
             return []
         self.tally.incidents[Incident.QUARANTINED] += 1
-        node.state, node.destination, node.reason = NodeState.QUARANTINED, None, event.reason
+        self._become(node, NodeState.QUARANTINED, reason=event.reason)
         reason = f"Node {node.name}, which served layers {node.span}, is in quarantine: {event.reason}."
         told = Tell(event.node, f"The coordinator no longer uses this node: {event.reason}.")
         return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go(), Changed()]
@@ -263,7 +274,7 @@ class Swarm:
 
     def _leaves(self, event: Leaves) -> list[Action]:
         node = self.nodes[event.node]
-        node.state, node.destination, node.reason = NodeState.LEAVING, None, ""
+        self._become(node, NodeState.LEAVING)
         dropped = self._drop_parked(node, f"Node {node.name} leaves.")
         return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
 
@@ -276,7 +287,7 @@ class Swarm:
             return []
         if node.state is not NodeState.PAUSED:
             self.tally.incidents[Incident.PAUSED] += 1
-        node.state, node.destination, node.reason = NodeState.PAUSED, None, str(event.reason)
+        self._become(node, NodeState.PAUSED, reason=str(event.reason))
         dropped = self._drop_parked(node, f"Node {node.name} pauses.")
         return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
 
@@ -284,7 +295,7 @@ class Swarm:
         node = self.nodes[event.node]
         if node.state is not NodeState.PAUSED:
             return []
-        node.state, node.reason = NodeState.READY, ""
+        self._become(node, NodeState.READY)
         return [Changed()]
 
     def _rebalance(self, _: Rebalance) -> list[Action]:
@@ -293,7 +304,7 @@ class Swarm:
         if wish is None:
             return []
         node = self.nodes[wish.name]
-        node.state, node.destination = NodeState.MOVING, wish.span
+        self._become(node, NodeState.MOVING, wish.span)
         told = Tell(wish.name, f"Layers {wish.span} need this node more: it moves there.")
         dropped = self._drop_parked(node, f"Node {node.name} moves to layers {wish.span}.")
         return [told, *dropped, *self.let_go(), Changed()]
@@ -304,7 +315,7 @@ class Swarm:
         if any(node.state not in settled for node in self.nodes.values()):
             self._mover.reset()
             return None
-        ready = ready_nodes(self.nodes).items()
+        ready = self.roster.ready.items()
         # Without round trips, which change all the time and do not matter here.
         placed = [
             Placed(structs.replace(node.machine(name, self._rate(node)), round_trip_s=0.0), node.span)
@@ -318,21 +329,21 @@ class Swarm:
         kept: list[Action] = []
         for name, node in self.nodes.items():
             if node.state is NodeState.MOVING and not all(served[node.span.first : node.span.last + 1]):
-                node.state, node.destination = NodeState.READY, None
+                self._become(node, NodeState.READY)
                 kept += [Tell(name, f"Layers {node.span} need this node again: it stays."), Changed()]
         return kept
 
     def let_go(self) -> list[Action]:
         """Let nodes go that leave or move and no longer hold anything."""
-        going = [(name, node) for name, node in self.nodes.items() if node.state in GOING and not node.reserved]
+        going = [(name, node) for name, node in self.roster.going.items() if not node.reserved]
         free = [(name, node) for name, node in going if node.state is not NodeState.PAUSED]
         return [LetGo(name) if node.destination is None else self._move(name, node.destination) for name, node in free]
 
     def _move(self, name: str, span: Span) -> Admit:
         node = self.nodes[name]
-        node.span, node.destination = span, None
+        node.span, node.fraction, node.ready = span, 0.0, NOT_READY
         self.tally.incidents[Incident.MOVED] += 1
-        node.state, node.fraction, node.ready = NodeState.LOADING, 0.0, NOT_READY
+        self._become(node, NodeState.LOADING)
         return Admit(name, span)
 
     def served(self, at_least: NodeState = NodeState.READY) -> list[int]:
@@ -342,7 +353,7 @@ class Swarm:
 
     def missing(self) -> list[Span]:
         """The spans of layers that no ready node serves."""
-        return missing_spans(self.nodes, self.layers)
+        return list(self.roster.missing)
 
     def release(self, session: int) -> list[Action]:
         """Free the room of a session that has ended."""
