@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
+from potluck.coordinator.swarm.measure import Measure
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.roster import GOING, Roster
 from potluck.errors import Unavailable
@@ -173,7 +174,7 @@ class KvBudget:
     def _roomy(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> list[Server]:
         """The ready nodes that have room for the session, as routing sees them."""
         return [
-            Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+            _server(name, node, node.measure)
             for name, node in self._roster.ready.items()
             if node.has_room(session, positions, evicting, spare)
         ]
@@ -221,3 +222,8 @@ class KvBudget:
         for node in self._nodes_of(session):
             node.forget(session)
         self._places.pop(session, None)
+
+
+def _server(name: str, node: Node, measure: Measure) -> Server:
+    """The node as routing sees it."""
+    return Server(name, node.span, measure.token_s, measure.hop_s, node.open_sessions, node.ready.twin, measure.sums)
