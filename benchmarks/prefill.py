@@ -57,7 +57,7 @@ class Swarms:
     def measure(self) -> None:
         for stages in (1, 2):
             with LocalSwarm(self._options.model, [], serve=["--local"]) as swarm:
-                spans = even_spans(self._manifest.layers, stages)
+                spans = even_spans(self._manifest.layers, stages)  # a prompt's rows do not pass through the head
                 model = add_pinned_nodes(swarm, self._options.model, spans)["model"]
                 ask_in_turn(swarm.url, model, self._prompts.take(1, 600), 4)  # everything has run once
                 for prompt in self._prompts.take(self._options.rounds, self._options.prompt):

@@ -11,10 +11,10 @@ import pytest
 
 from kit.processes import python
 from kit.tiny_hf import write_safetensors, write_tiny_hf
-from potluck.coordinator.model_choice import choose_context, choose_engine
+from potluck.coordinator.model_choice import choose_context, choose_engine, footprint, usual_footprint
 from potluck.errors import ModelError
 from potluck.models.sources import open_model
-from potluck.types import EngineKind, Quantize
+from potluck.types import EngineKind, Quantize, Span
 
 
 def model(tmp_path: Path, **settings: Any) -> Path:
@@ -48,6 +48,25 @@ def test_no_session_may_be_longer_than_the_factors_of_its_rope_are_good_for(tmp_
 def test_other_models_get_what_is_asked_for_up_to_their_own_context(tmp_path: Path) -> None:
     manifest = open_model(model(tmp_path))
     assert [choose_context(manifest, asked) for asked in (None, 100, 513)] == [512, 100, 512]
+
+
+def test_what_nobody_asks_for_is_the_first_engine_with_its_own_quantization(tmp_path: Path) -> None:
+    manifest = open_model(write_tiny_hf(tmp_path / "tiny", "llama"))
+    chosen = choose_engine(manifest, None, None)
+    assert usual_footprint(manifest) == footprint(manifest, *chosen, choose_context(manifest, None))
+    assert chosen == (EngineKind.LLAMACPP, Quantize.Q8_0)
+
+
+@pytest.mark.parametrize("engine", EngineKind)
+def test_a_long_head_leaves_the_last_node_fewer_layers(tmp_path: Path, engine: EngineKind) -> None:
+    """The head has as many weights as four layers."""
+    layer = 3 * 64 * 64 + 3 * 64 * 128
+    path = write_tiny_hf(tmp_path / "tiny", "llama", layers=8, hidden=64, vocabulary=4 * layer // 64)
+    manifest = open_model(path)
+    sizes = footprint(manifest, *choose_engine(manifest, engine, None), 64)
+    assert sizes.costs[-1] / sizes.costs[0] == pytest.approx(4, rel=0.1)
+    assert sizes.share(2) == [Span(0, 5), Span(6, 7)]
+    assert sizes.share(3) == [Span(0, 3), Span(4, 6), Span(7, 7)]
 
 
 def test_the_coordinator_loads_neither_pytorch_nor_transformers(tmp_path: Path) -> None:
