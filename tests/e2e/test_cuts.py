@@ -66,5 +66,5 @@ def test_a_demo_cuts_the_model_where_it_may_be_cut(windows):
     assert complaint("demo", windows, "--nodes", "5") == "The model has 8 layers: at most 4 nodes can share them."
     told = potluck("demo", windows, "--nodes", "3", "--prompt", "hello")
     assert told.returncode == 0, told.stderr
-    for span in ("0-1", "2-3", "4-7"):
+    for span in ("0-1", "2-5", "6-7"):  # whoever has the head has no more layers than it must
         assert f"Serving layers {span} of " in told.stdout
