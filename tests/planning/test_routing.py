@@ -4,7 +4,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from potluck.planning.cost import EVEN, Footprint
 from potluck.planning.routing import Server, choose_route, missing_layers, up_to
 from potluck.types import Cuts, Span, Stage
 
@@ -130,6 +132,15 @@ def test_the_quick_and_the_idle_are_preferred(servers: list[Server], nodes: list
     route = choose_route(whole(6), servers)
     assert route is not None
     assert [stage.node for stage in route] == nodes
+
+
+def test_a_part_without_the_head_takes_as_long_as_its_work() -> None:
+    """Most of the time of `a` goes into the head, so that its first half is quicker than `b`."""
+    both, first, rest = server("a", 0, 5, 1.0), server("b", 0, 2, 0.3), server("c", 3, 5, 0.1)
+    for sums, node in [(EVEN, "b"), (Footprint((1,) * 6, entry=0, head=8).sums, "a")]:
+        route = choose_route(whole(6), [structs.replace(both, sums=sums), first, rest])
+        assert route is not None
+        assert [stage.node for stage in route] == [node, "c"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 9)), max_size=8), st.integers(1, 30))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 
 from msgspec import Struct
 
-from potluck.types import Cuts, Span
+from potluck.types import ANY_NUMBER, Cuts, Span
 
 RESERVE_BYTES = 256 << 20
 """The bytes of a node's memory for the program itself and the engine's work buffers.
@@ -18,6 +19,10 @@ rows of 201,088 logits. Experts need less than 25 MiB.
 
 HOP_S = 0.001
 """The seconds of one relay over a good network. Of two equal routes, the one with fewer stages wins."""
+
+
+EVEN: Sequence[int] = range(ANY_NUMBER)
+"""`Footprint.sums` of a model whose layers are all as much work, and whose head is none."""
 
 
 def in_mib(needed: int) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
 
+from potluck.planning.cost import EVEN
 from potluck.types import Span, Stage
 
 _STRANGER_S = 60.0
@@ -18,6 +19,7 @@ class Server(Struct, frozen=True, gc=False):
 
     token_s: expected seconds of one token through the whole span, for each session that runs there.
     hop_s: seconds of one relay to it and back. sessions: the number that run there now.
+    sums: those of the model's footprint. A part of the span takes as long as its work is.
     gc=False: a thousand are made for each session, and none can be part of a cycle.
     """
 
@@ -27,10 +29,13 @@ class Server(Struct, frozen=True, gc=False):
     hop_s: float
     sessions: int
     twin: str = ""
+    sums: Sequence[int] = EVEN
 
     def seconds(self, layers: int) -> float:
-        """The expected seconds of one more session's token through so many layers of the span."""
-        return self.hop_s + self.token_s * layers / (self.span.last - self.span.first + 1) * (1 + self.sessions)
+        """The expected seconds of one more session's token through the first so many layers of the span."""
+        before = self.sums[self.span.first]
+        share = (self.sums[self.span.first + layers] - before) / (self.sums[self.span.last + 1] - before)
+        return self.hop_s + self.token_s * share * (1 + self.sessions)
 
 
 class _Way(NamedTuple):

@@ -2,6 +2,7 @@ import pytest
 
 from potluck.coordinator.relay.trace import Hop
 from potluck.coordinator.swarm.measure import Measure
+from potluck.planning.cost import Footprint
 from potluck.types import Span, Speed
 
 SPAN = Span(0, 3)
@@ -46,6 +47,13 @@ def test_one_step_is_not_believed() -> None:
 def test_a_token_counts_with_its_queue_for_the_whole_span_and_by_the_sessions_that_share_the_node() -> None:
     assert measured(hop(0.1, queue_s=0.3), sessions=4).token_s == pytest.approx(0.1)
     assert measured(hop(0.1, span=Span(0, 1))).token_s == pytest.approx(0.2)
+
+
+def test_a_token_through_a_part_of_the_span_counts_by_its_work_and_a_row_of_a_prompt_by_its_layers() -> None:
+    measure = Measure.of(Speed(0.01, 0.002), sums=Footprint((1,) * 4, entry=9, head=4).sums)
+    for one in [hop(0.1, span=Span(0, 1)), hop(0.64, rows=64, span=Span(0, 1))] * 200:
+        measure.note(one, SPAN, 1)
+    assert (measure.token_s, measure.row_s) == pytest.approx((0.4, 0.02))
 
 
 def test_a_long_computation_is_remembered_for_a_while() -> None:

@@ -241,7 +241,9 @@ class KvBudget:
 
 
 def _server(name: str, node: Node) -> Server:
-    return Server(name, node.span, node.measure.token_s, node.measure.hop_s, node.open_sessions, node.ready.twin)
+    """The node as routing sees it."""
+    measure = node.measure
+    return Server(name, node.span, measure.token_s, measure.hop_s, node.open_sessions, node.ready.twin, measure.sums)
 
 
 def _seconds(named: tuple[str, Node]) -> float:

@@ -205,7 +205,7 @@ class Swarm:
         self._become(node, NodeState.READY)
         # A newcomer's link is taken to be as good as the best one, so that it gets sessions and is measured.
         others = [other.measure.hop_s for name, other in self.roster.ready.items() if name != event.node]
-        node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S))
+        node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S), self._footprint.sums)
         node.bytes_per_s = plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
         return [Changed()]
 
