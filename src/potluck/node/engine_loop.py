@@ -54,6 +54,10 @@ log = logging.getLogger(__name__)
 JOURNAL_BYTES = 128 << 20
 """The limit of the journal in bytes, which is a part of what `planning.cost.RESERVE_BYTES` sets aside."""
 
+_TURNS = 3
+"""The turns of the event loop in which a frame gets from the socket to the queue. After each batch the loop has these,
+because what has come in meanwhile belongs to the next batch."""
+
 
 class EngineLoop:
     """Serves one loaded engine of this speed over one link until the link closes.
@@ -273,7 +277,8 @@ class EngineLoop:
             await self._give_up(batch, error)
         else:
             await self._send(frames)
-            await asyncio.sleep(0)  # lets the loop read what has come in meanwhile: the next batch may have it
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
 
     async def _send(self, frames: Iterable[bytes]) -> None:
         """Send frames together, so that the sessions of a batch stay together."""
