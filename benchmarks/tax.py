@@ -66,9 +66,13 @@ class Round(NamedTuple):
         return (self.split_s - self.unsplit_s) / self.nodes
 
 
-def one_round(swarm: LocalSwarm, model: str, nodes: int, prompts: Prompts, engine: Engines, tokens: int) -> Round:
+def one_round(
+    swarm: LocalSwarm, model: str, nodes: int, threads: int, prompts: Prompts, engine: Engines, tokens: int
+) -> Round:
     long, short, streamed = prompts.take(3, PROMPT)
     alone = engine.answer([long], tokens + 1)
+    # The nodes have given way to the engine, as to any other program of this machine.
+    swarm.wait_until(lambda status: all(node["threads"] == threads for node in status["nodes"]))
     begun = hops_so_far(swarm.url)
     long_s, long_text = ask_whole(swarm.url, model, long, tokens + 1)
     idle_s = idle_since(swarm.url, begun)  # before the next answer
@@ -94,7 +98,7 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> list[Round]:
                 model = swarm.wait_covered()["model"]
                 ask_in_turn(swarm.url, model, prompts.take(1, PROMPT), 8)
                 for _ in range(options.rounds):
-                    rounds.append(one_round(swarm, model, nodes, prompts, engine, options.tokens))
+                    rounds.append(one_round(swarm, model, nodes, options.threads, prompts, engine, options.tokens))
     return rounds
 
 
