@@ -30,7 +30,7 @@ def grow(table: Table, session: int, length: int) -> int:
 
 def arrange(table: Table, lengths: Mapping[int, int] = MappingProxyType({})) -> list[int]:
     """What the engine does to its cache. Returns the sessions that were moved."""
-    for session in table.idle(besides=lengths):
+    for session in table.to_store(lengths):
         table.store(session, f"state of {session}")
     arrangement = table.best_arrangement(lengths)
     moving = table.moving(arrangement)
@@ -212,7 +212,44 @@ def test_a_session_that_is_about_to_run_is_not_stored_as_idle() -> None:
     for length in range(1, 70):
         grow(sessions, 3, length)
     assert sessions.idle() == [0, 1]
-    assert sessions.idle(besides=[1]) == [0]
+    assert sessions.to_store({1: 11}) == [0]
     arrange(sessions, {1: 11})
     assert sessions.stored(0) == "state of 0"
     assert sessions.in_cache() == [1, 3]
+
+
+def test_when_slots_run_out_the_one_that_was_used_longest_ago_is_stored() -> None:
+    sessions = slotted()
+    for session in range(4):
+        grow(sessions, session, 10)
+    grow(sessions, 0, 11)
+    assert sessions.to_store({9: 5}) == [1]
+    assert sessions.to_store({9: 5, 1: 11}) == [2]
+    arrange(sessions, {9: 5})
+    assert sessions.shape == Shape(4, 256)
+    assert grow(sessions, 9, 5) == 1
+    assert sessions.stored(1) == "state of 1"
+
+
+def test_one_that_was_stored_too_soon_makes_slots_be_dealt_anew() -> None:
+    sessions = SessionTable[str](Capacity(32, 32 * 256, 64))
+    for session in range(16):
+        grow(sessions, session, 10)
+    assert sessions.shape == Shape(16, 512)
+    arrange(sessions, {16: 5})
+    grow(sessions, 16, 5)
+    assert sessions.stored(0) == "state of 0"
+    arrange(sessions, {0: 11})
+    grow(sessions, 0, 11)
+    assert sessions.shape == Shape(16, 512)
+    assert sessions.to_store({1: 11}) == []
+    arrange(sessions, {1: 11})
+    assert sessions.shape == Shape(32, 256)
+
+
+def test_no_more_is_stored_than_there_is_room_for() -> None:
+    """An eighth of 1,024 positions."""
+    sessions = slotted()
+    for session in range(4):
+        grow(sessions, session, 100)
+    assert sessions.to_store({8: 5, 9: 5}) == [0]

@@ -70,7 +70,7 @@ class SessionCache:
         if self.table.is_empty() and self.table.fits(lengths):
             return
         begin = time.perf_counter()
-        for session in self.table.idle(besides=lengths):
+        for session in self.table.to_store(lengths):
             self._give_back(self.table.store(session, self._save(session)))
         arrangement = self.table.best_arrangement(lengths, reshape=reshape)
         moving = self.table.moving(arrangement)

@@ -22,6 +22,8 @@ _MANY_CELLS = 1024
 """The cells of ended and idle sessions that are worth a new arrangement, even if others hold no more."""
 _IDLE_FORWARDS = 64
 """A session that had no part in this many forwards is idle."""
+_REGRET_FORWARDS = 1024
+"""So many forwards after a session came back that was stored too soon, none is stored for its slot."""
 _STORED_SHARE = 8
 """The share of the cache's positions that may be kept outside of it, for idle sessions."""
 
@@ -38,12 +40,16 @@ class Arrangement(NamedTuple):
 
 @dataclass
 class _Held(Generic[State]):
-    """A session that is held. used: the number of its latest forward. stored: its state, set instead of `sequence`."""
+    """A session that is held. used: the number of its latest forward. stored: its state, set instead of `sequence`.
+
+    at: the number of the forward at which it was stored.
+    """
 
     sequence: int | None = None
     length: int = 0
     used: int = 0
     stored: State | None = None
+    at: int = 0
 
 
 class SessionTable(Generic[State]):
@@ -62,6 +68,7 @@ class SessionTable(Generic[State]):
         self._ended: list[int] = []
         self._ended_cells = 0
         self._forwards = 0
+        self._regretted = -_REGRET_FORWARDS
 
     def _best_shape(self, lengths: Collection[int], now: Shape | None = None) -> Shape:
         return best_shape(self._capacity, lengths, now) if self._slots else Shape(self._capacity.sessions, 0)
@@ -94,6 +101,8 @@ class SessionTable(Generic[State]):
             self._free.remove(held.sequence)
             self._sessions[session] = held
         state, held.stored = held.stored, None
+        if state is not None and self._forwards - held.at < _IDLE_FORWARDS:
+            self._regretted = self._forwards
         return held.sequence, state
 
     def begin_forward(self) -> None:
@@ -140,27 +149,44 @@ class SessionTable(Generic[State]):
         useless = self._ended_cells + sum(map(self.length, self.idle()))
         return not live or useless > max(_MANY_CELLS, sum(map(self.length, live)) - useless)
 
-    def idle(self, besides: Collection[int] = ()) -> list[int]:
-        """The sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it.
+    def idle(self) -> list[int]:
+        """The sessions in the cache that had no part in the latest forwards, as many as may be kept outside of it."""
+        return self._storable(
+            [one for one, held in self._in_cache().items() if self._forwards - held.used >= _IDLE_FORWARDS]
+        )
 
-        besides: sessions that do not count as idle.
+    def to_store(self, lengths: Mapping[int, int]) -> list[int]:
+        """The sessions to store before these can have these lengths: idle ones, and others if slots run out.
+
+        Of the others it is those that were used longest ago. Sessions that have ended may be kept for the next turn of
+        a chat, and new slots would take longer. If one comes back soon, it was too soon, and slots are dealt anew.
         """
+        cached = self._in_cache()
+        idle = [one for one in self.idle() if one not in lengths]
+        if self.shape.is_shared or self._forwards - self._regretted < _REGRET_FORWARDS:
+            return idle
+        needed = len(lengths.keys() - cached.keys()) - len(self._free)
+        others = sorted(cached.keys() - lengths.keys() - set(idle), key=lambda one: cached[one].used)
+        return self._storable(idle + others[: max(0, needed - len(idle))])
+
+    def _storable(self, sessions: Collection[int]) -> list[int]:
+        """Those of the sessions for which there is room outside of the cache."""
         if not self._stores:
             return []
         stored = sum(held.length for held in self._sessions.values() if held.stored is not None)
         room = self._capacity.positions // _STORED_SHARE - stored
-        idle = []
-        for session, held in self._in_cache().items():
-            if session not in besides and self._forwards - held.used >= _IDLE_FORWARDS and held.length <= room:
-                room -= held.length
-                idle.append(session)
-        return idle
+        chosen = []
+        for session in sessions:
+            if self.length(session) <= room:
+                room -= self.length(session)
+                chosen.append(session)
+        return chosen
 
     def store(self, session: int, state: State) -> int | None:
         """Keep the session's state here; its sequence ends. Returns the same as `close`."""
         held = self._sessions[session]
         assert held.sequence is not None
-        sequence, held.sequence, held.stored = held.sequence, None, state
+        sequence, held.sequence, held.stored, held.at = held.sequence, None, state, self._forwards
         return self._end(sequence, held.length)
 
     def sequence(self, session: int) -> int:

@@ -64,9 +64,9 @@ def fair_share(generating: int, stages: int) -> int:
 
 
 def prompt_rows(prompts: Cost, turn_s: float, spare_s: float) -> int:
-    """The rows of prompts in one forward pass while others generate, so that these wait no longer for prompts than for
-    each other.
+    """The rows of prompts in one forward pass while others generate, so that these wait no longer for prompts than they
+    would if the prompts' sessions generated, too.
 
-    turn_s: the seconds of one batch of their tokens. spare_s: those until their next token should be here.
+    turn_s: the seconds of one batch of tokens then. spare_s: those until the next token should be here.
     """
     return prompts.rows_within(turn_s + spare_s)

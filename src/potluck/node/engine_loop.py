@@ -255,13 +255,15 @@ class EngineLoop:
         prompting = {part.step.session for part in self._queue if not part.small}
         queued = {part.step.session for part in self._queue if part.small}  # however long they have waited
         generating = (self._pace.generating(now) | queued) - prompting
-        share = fair_share(len(generating), self._queue[0].step.stages)
+        stages = self._queue[0].step.stages
+        share = fair_share(len(generating), stages)
+        turn_s = self._tokens.seconds(fair_share(len(generating | prompting), stages))
         spare_s = 0.0 if queued else self._pace.spare_s(generating, now)
         takes = choose_batch(
             waiting,
             most,
             share=share,
-            prompt_rows=prompt_rows(self._prompts, self._tokens.seconds(share), spare_s) if generating else most,
+            prompt_rows=prompt_rows(self._prompts, turn_s, spare_s) if generating else most,
             prompts_turn=self._prompts_turn,
         )
         batch = [(self._queue[take.place], take.rows) for take in takes]
