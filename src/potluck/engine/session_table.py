@@ -170,7 +170,7 @@ class SessionTable(Generic[State]):
         return self._storable(idle + others[: max(0, needed - len(idle))])
 
     def _storable(self, sessions: Collection[int]) -> list[int]:
-        """Those of the sessions for which there is room outside of the cache."""
+        """Leave out the sessions for which there is no room outside of the cache."""
         if not self._stores:
             return []
         stored = sum(held.length for held in self._sessions.values() if held.stored is not None)
