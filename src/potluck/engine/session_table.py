@@ -23,7 +23,7 @@ _MANY_CELLS = 1024
 _IDLE_FORWARDS = 64
 """A session that had no part in this many forwards is idle."""
 _REGRET_FORWARDS = 1024
-"""So many forwards after a session came back that was stored too soon, none is stored for its slot."""
+"""The forwards in which no session is stored for its slot, after one came back that was stored too soon."""
 _STORED_SHARE = 8
 """The share of the cache's positions that may be kept outside of it, for idle sessions."""
 
