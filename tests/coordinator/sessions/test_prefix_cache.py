@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -131,3 +132,31 @@ def test_a_session_that_cannot_forget_enough_is_not_taken_over(forgets: int, tak
     assert sessions.park(parked(1, count(30)))
     shared = [length for length in range(LEAST_PREFIX, 31) if best(sessions, np.append(count(length), 99)) is not None]
     assert shared == taken
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_it_finds_what_a_look_at_all_parked_sessions_would_find(seed: int) -> None:
+    draw = random.Random(seed)
+
+    def tokens() -> Ids:
+        return np.array([draw.choice((1, 2))] * LEAST_PREFIX + draw.choices((1, 2), k=draw.randint(0, 6)), np.int32)
+
+    cache, held = PrefixCache(), dict[int, Parked]()
+    for number in range(60):
+        session = Parked(number, (), tokens(), 0, 0.0, draw.choice("ab"))
+        assert cache.park(session)
+        held[number] = session
+        if draw.random() < 0.5:
+            gone = draw.choice(list(held))
+            assert cache.drop(gone)
+            del held[gone]
+    for _ in range(30):
+        prompt, account = tokens(), draw.choice("ab")
+        alone = []
+        for session in held.values():
+            one = PrefixCache()
+            one.park(session)
+            alone += [match for match in [one.best(prompt, account=account)] if match]
+        expected = max(alone, key=lambda match: (match.held, -len(match.session.tokens)), default=None)
+        found = cache.best(prompt, account=account)
+        assert (found and found.session.number) == (expected and expected.session.number)

@@ -51,6 +51,8 @@ class PrefixCache:
     def __init__(self, *, forgets: int = ANY_NUMBER) -> None:
         self._forgets = forgets
         self._sessions: dict[int, Parked] = {}
+        # Those of an account that begin alike, in the same order: no others can match.
+        self._alike: dict[tuple[str, bytes], dict[int, Parked]] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -59,12 +61,21 @@ class PrefixCache:
         """Keep a session. False for one that is too short to be of use."""
         if len(session.tokens) < LEAST_PREFIX:
             return False
+        self.drop(session.number)
         self._sessions[session.number] = session
+        self._alike.setdefault(_beginning(session.account, session.tokens), {})[session.number] = session
         return True
 
     def drop(self, number: int) -> bool:
         """Drop a session that is taken over, evicted or lost. False if it is not parked."""
-        return self._sessions.pop(number, None) is not None
+        session = self._sessions.pop(number, None)
+        if session is None:
+            return False
+        beginning = _beginning(session.account, session.tokens)
+        del self._alike[beginning][number]
+        if not self._alike[beginning]:
+            del self._alike[beginning]
+        return True
 
     def best(self, prompt: Ids, avoid: Collection[str] = (), account: str = "") -> Match | None:
         """The account's session that spares most of the prompt; of several, the one that loses least by it.
@@ -73,8 +84,8 @@ class PrefixCache:
         """
         matches = (
             Match(session, _common(prompt, session.tokens))
-            for session in self._sessions.values()
-            if session.account == account and not any(stage.node in avoid for stage in session.route)
+            for session in self._alike.get(_beginning(account, prompt), {}).values()
+            if not any(stage.node in avoid for stage in session.route)
         )
         return max(
             (match for match in matches if self._can_be_used(match) and _is_worth_it(match, len(prompt))),
@@ -96,6 +107,10 @@ class PrefixCache:
 
     def expired(self, now: float) -> list[Parked]:
         return [session for session in self._sessions.values() if session.since + KEEP_S <= now]
+
+
+def _beginning(account: str, tokens: Ids) -> tuple[str, bytes]:
+    return account, np.asarray(tokens[:LEAST_PREFIX], np.int32).tobytes()
 
 
 def _common(prompt: Ids, tokens: Ids) -> int:
