@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -29,21 +30,48 @@ class Link(Protocol):
     async def close(self) -> None: ...
 
 
-class BundledLink(Link, Protocol):
-    """A link that also gives the frames of a bundle together."""
+class BundledLink(ABC):
+    """A link over which messages come that may be bundles, whose frames it also gives together."""
+
+    def __init__(self) -> None:
+        self._received = Unbundled()
+
+    @abstractmethod
+    async def _message(self) -> bytes:
+        """The next message. Raises LinkClosed when the other end is gone, WireError for one that cannot be a frame."""
+
+    @abstractmethod
+    async def send(self, message: bytes) -> None:
+        """Send a message, as `Link.send` does."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the link."""
+
+    async def receive(self) -> bytes:
+        """The next frame, as `Link.receive` gives it."""
+        await self._wait()
+        return self._received.pop()
 
     async def receive_all(self) -> list[bytes]:
         """The frames that have come and were not received yet, or else those of the next message. Raises as `receive`
         does.
         """
+        await self._wait()
+        return self._received.pop_all()
+
+    async def _wait(self) -> None:
+        """Wait until there are frames."""
+        while not self._received:
+            self._received.add(await self._message())
 
 
-class WebSocketLink:
+class WebSocketLink(BundledLink):
     """The node's end of a link: a web-socket that it has dialled."""
 
     def __init__(self, connection: ClientConnection) -> None:
+        super().__init__()
         self._connection = connection
-        self._received = Unbundled()
 
     @classmethod
     async def dial(cls, url: str) -> WebSocketLink:
@@ -67,34 +95,24 @@ class WebSocketLink:
         except ConnectionClosed as error:
             raise LinkClosed(str(error)) from error
 
-    async def receive(self) -> bytes:
-        await self._wait()
-        return self._received.pop()
-
-    async def receive_all(self) -> list[bytes]:
-        await self._wait()
-        return self._received.pop_all()
-
-    async def _wait(self) -> None:
-        """Wait until there are frames."""
-        while not self._received:
-            try:
-                self._received.add(await self._connection.recv(decode=False))
-            except ConnectionClosed as error:
-                raise LinkClosed(str(error)) from error
+    async def _message(self) -> bytes:
+        try:
+            return await self._connection.recv(decode=False)
+        except ConnectionClosed as error:
+            raise LinkClosed(str(error)) from error
 
     async def close(self) -> None:
         await self._connection.close()
 
 
-class MemoryLink:
+class MemoryLink(BundledLink):
     """One end of a pipe inside this process; `pair` makes both. `closed` is set for both ends at once."""
 
     def __init__(self, incoming: asyncio.Queue[bytes], outgoing: asyncio.Queue[bytes], closed: asyncio.Event) -> None:
+        super().__init__()
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = closed
-        self._received = Unbundled()
 
     @classmethod
     def pair(cls) -> tuple[MemoryLink, MemoryLink]:
@@ -108,23 +126,13 @@ class MemoryLink:
             raise LinkClosed("The link is closed.")
         self._outgoing.put_nowait(message)
 
-    async def receive(self) -> bytes:
-        await self._wait()
-        return self._received.pop()
-
-    async def receive_all(self) -> list[bytes]:
-        await self._wait()
-        return self._received.pop_all()
-
-    async def _wait(self) -> None:
-        """Wait until there are frames."""
-        while not self._received:
-            if self._closed.is_set() and self._incoming.empty():
-                raise LinkClosed("The link is closed.")
-            message = await self._incoming.get()
-            if message == CLOSED:
-                raise LinkClosed("The link is closed.")
-            self._received.add(message)
+    async def _message(self) -> bytes:
+        if self._closed.is_set() and self._incoming.empty():
+            raise LinkClosed("The link is closed.")
+        message = await self._incoming.get()
+        if message == CLOSED:
+            raise LinkClosed("The link is closed.")
+        return message
 
     async def close(self) -> None:
         self._closed.set()

@@ -36,7 +36,7 @@ from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
 from potluck.types import Capacity, Span, Speed
 from potluck.webserver.guard import stand
 from potluck.wire.codec import decode_from_coordinator, encode
-from potluck.wire.link import MemoryLink
+from potluck.wire.link import BundledLink, MemoryLink
 from potluck.wire.messages import (
     PROTOCOL_VERSION,
     Challenge,
@@ -623,11 +623,11 @@ def test_a_result_that_comes_after_its_session_ended_is_dropped() -> None:
     run(test())
 
 
-class Faulty:
+class Faulty(BundledLink):
     """The gateway's end towards a node that reads nothing, or whose line is cut, once it has its challenge."""
 
     def __init__(self, link: MemoryLink, *, stuck: bool) -> None:
-        self.receive, self.receive_all, self.close = link.receive, link.receive_all, link.close
+        super().__init__()
         self._link = link
         self._stuck = stuck
         self._challenged = False
@@ -640,6 +640,12 @@ class Faulty:
             await asyncio.Event().wait()
         else:
             raise LinkClosed("The line is cut.")
+
+    async def _message(self) -> bytes:
+        return await self._link._message()
+
+    async def close(self) -> None:
+        await self._link.close()
 
 
 async def join_faulty(service: SwarmService, *, stuck: bool) -> tuple[MemoryLink, asyncio.Task[None]]:

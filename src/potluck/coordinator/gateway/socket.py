@@ -8,9 +8,8 @@ import logging
 from starlette.types import Receive, Send
 
 from potluck.errors import LinkClosed, WireError
-from potluck.wire.bundles import Unbundled
 from potluck.wire.codec import encode
-from potluck.wire.link import Link
+from potluck.wire.link import BundledLink, Link
 from potluck.wire.messages import Refusal
 
 log = logging.getLogger(__name__)
@@ -19,15 +18,15 @@ _FAREWELL_S = 2.0
 _LONGEST_REASON = 500
 
 
-class ServerLink:
+class ServerLink(BundledLink):
     """A node's web-socket as the ASGI server gives it, without a framework in between, because every hidden row passes
     here.
     """
 
     def __init__(self, receive: Receive, send: Send) -> None:
+        super().__init__()
         self._receive = receive
         self._send = send
-        self._received = Unbundled()
 
     async def accept(self) -> None:
         await self._receive()  # websocket.connect
@@ -39,23 +38,14 @@ class ServerLink:
         except OSError as error:  # the server's word for a socket that is gone
             raise LinkClosed("The node's socket is closed.") from error
 
-    async def receive(self) -> bytes:
-        await self._wait()
-        return self._received.pop()
-
-    async def receive_all(self) -> list[bytes]:
-        await self._wait()
-        return self._received.pop_all()
-
-    async def _wait(self) -> None:
-        """Wait until there are frames."""
-        while not self._received:
-            message = await self._receive()
-            if message["type"] == "websocket.disconnect":
-                raise LinkClosed("The node's socket is closed.")
-            if message.get("bytes") is None:
-                raise WireError("A text frame came where only binary frames are allowed.")
-            self._received.add(message["bytes"])
+    async def _message(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "websocket.disconnect":
+            raise LinkClosed("The node's socket is closed.")
+        data: bytes | None = message.get("bytes")
+        if data is None:
+            raise WireError("A text frame came where only binary frames are allowed.")
+        return data
 
     async def close(self) -> None:
         try:
