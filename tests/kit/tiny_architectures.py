@@ -126,6 +126,7 @@ CASES: dict[str, dict[str, Any]] = {
     **{name: {} for name in _PLAIN_NAMES.split()},
     **dict.fromkeys(_SQUARE_NAMES.split(), _SQUARE),
     **dict.fromkeys(_EXPERT_NAMES.split(), _EXPERTS),
+    "qwen": _SQUARE | {"feed_forward_length": 128},  # of which its matrices have half
     "qwen2moe": _EXPERTS | _SQUARE,
     "arctic": _EXPERTS | _SQUARE,
     "apertus": {
