@@ -117,14 +117,12 @@ def name_of(case: Case) -> str:
     return f"{counted(streams, 'stream')}, prompts of {prompt}"
 
 
-def speed_figures(rounds: list[Round]) -> list[Figure]:
+def figures_of(rounds: list[Round], measures: Mapping[str, Measure], value: str, scale: float = 1) -> list[Figure]:
+    """What was measured of each case on each side."""
     return [
-        figure
+        measure.of(name_of(case), [scale * one[case][side][value] for one in rounds])
         for case in rounds[0]
-        for figure in (
-            *(SPEEDS[side].of(name_of(case), [one[case][side]["tokens_per_s"] for one in rounds]) for side in SIDES),
-            *(GAPS[side].of(name_of(case), [1e3 * one[case][side]["gap_p50_s"] for one in rounds]) for side in SIDES),
-        )
+        for side, measure in measures.items()
     ]
 
 
@@ -166,7 +164,13 @@ def main() -> None:
     report = Report("peers", options)
     bind()
     rounds = measure(programs, manifest, options)
-    report.add({"same two cores": speed_figures(rounds), "swarm relative to": ratio_figures(rounds)})
+    report.add(
+        {
+            "same two cores": figures_of(rounds, SPEEDS, "tokens_per_s"),
+            "time between tokens": figures_of(rounds, GAPS, "gap_p50_s", 1e3),
+            "swarm relative to": ratio_figures(rounds),
+        }
+    )
     report.finish(
         model=manifest.name,
         llama_server=programs.version,

@@ -102,8 +102,8 @@ def measure(manifest: Manifest, options: argparse.Namespace) -> list[Round]:
     return rounds
 
 
-def figures_of(rounds: list[Round], threads: int) -> list[Figure]:
-    """The figures of the rounds with one number of nodes."""
+def speed_figures(rounds: list[Round], threads: int) -> list[Figure]:
+    """The speeds in the rounds with one number of nodes."""
     nodes = rounds[0].nodes
     case = counted(nodes, "node")
     aim = at_least(0.8 if threads == 1 else 0.65) if nodes == JUDGED else None
@@ -111,12 +111,19 @@ def figures_of(rounds: list[Round], threads: int) -> list[Figure]:
         UNSPLIT.of(case, [1 / one.unsplit_s for one in rounds]),
         SWARM.of(case, [1 / one.split_s for one in rounds]),
         STREAMED.of(case, [1e3 * one.streamed_median_s for one in rounds]),
+        RATIO.of(case, [one.ratio for one in rounds], aim),
+    ]
+
+
+def hop_figures(rounds: list[Round]) -> list[Figure]:
+    """What a node adds, in the rounds with one number of nodes."""
+    case = counted(rounds[0].nodes, "node")
+    return [
         HOP.of(case, [1e3 * one.hop_s for one in rounds]),
         *(
             measure.of(case, [1e3 * one.idle_s[share] for one in rounds], IDLE_AIMS[share])
             for share, measure in IDLE.items()
         ),
-        RATIO.of(case, [one.ratio for one in rounds], aim),
     ]
 
 
@@ -139,8 +146,10 @@ def main() -> None:
     manifest = open_model(options.model)
     report = Report("tax", options)
     rounds = measure(manifest, options)
-    figures = [figures_of([one for one in rounds if one.nodes == nodes], options.threads) for nodes in options.nodes]
-    report.add({"one stream through": [figure for some in figures for figure in some]}, variant(options))
+    cases = [[one for one in rounds if one.nodes == nodes] for nodes in options.nodes]
+    speeds = [figure for case in cases for figure in speed_figures(case, options.threads)]
+    hops = [figure for case in cases for figure in hop_figures(case)]
+    report.add({"one stream through": speeds, "what each adds": hops}, variant(options))
     report.finish(
         model=manifest.name,
         rounds=[{**one._asdict(), "ratio": one.ratio, "hop_s": one.hop_s} for one in rounds],
