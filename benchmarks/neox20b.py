@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
     check_room(options.layers)
-    report = Report("neox20b", options)
+    report = Report("neox20b" if options.layers == LAYERS else f"neox20b-{options.layers}-layers", options)
     with served(options) as ready:
         rounds = [one_round(ready, options) for _ in range(options.rounds)]
         first_s, _ = ask_whole(ready.swarm.url, ready.manifest.name, PROMPT, 1)
