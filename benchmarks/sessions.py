@@ -134,16 +134,15 @@ def figures_of(one: Case, rounds: Sequence[tuple[float, float]]) -> list[Figure]
 
 def main() -> None:
     parser = options_parser(__doc__)
-    parser.add_argument("--cases", type=case, nargs="+", default=[Case(16, 1000), Case(64, 250)])
+    parser.add_argument("--cases", nargs="+", default=["16x1000", "64x250"], help="sessions x positions")
     parser.add_argument("--batches", type=int, default=24, help="batches whose median counts")
     parser.add_argument("--rounds", type=int, default=3)
     options: argparse.Namespace = parser.parse_args()
+    cases = [case(text) for text in options.cases]
     report = Report("sessions", options)
     with node_engine() as few, node_engine() as many:
-        rounds = {
-            one: [one_round(few, many, one, options.batches) for _ in range(options.rounds)] for one in options.cases
-        }
-    report.add({"batch of eight rows": [figure for one in options.cases for figure in figures_of(one, rounds[one])]})
+        rounds = {one: [one_round(few, many, one, options.batches) for _ in range(options.rounds)] for one in cases}
+    report.add({"batch of eight rows": [figure for one in cases for figure in figures_of(one, rounds[one])]})
     report.finish(rounds={str(one): values for one, values in rounds.items()})
 
 
