@@ -61,7 +61,8 @@ def start_at_login(url: str, name: str, span: str | None, words: Sequence[str], 
     _write(service)
     failure = carry_out(service.install, run or run_program)
     if failure:
-        say(f"{service.path} is written, but the node does not start yet. {failure}")
+        left = "; ".join(shlex.join(call.words) for call in service.install if not call.may_fail)
+        say(f"{service.path} is written, but the node does not start yet: {failure}. Run this where it works: {left}")
     else:
         say(f"The node {name} starts now, and whenever you log in: {service.path} says so.")
     for sentence in (*service.advice, f"To undo this: potluck service remove --name {shlex.quote(name)}"):
@@ -73,7 +74,7 @@ def stay_away(name: str, run: Run | None = None) -> None:
     """Stop the node, and do not start it at login any more. Raises PotluckError when it would not be started anyway."""
     from potluck.wire.identity import node_invite
 
-    service = _service(name, ())
+    service = _service(name, [sys.executable])
     if not service.path.exists():
         raise PotluckError(f"No node named {name!r} starts at login: there is no {service.path}.")
     failure = carry_out(service.remove, run or run_program)
@@ -83,19 +84,17 @@ def stay_away(name: str, run: Run | None = None) -> None:
     except OSError as error:
         raise PotluckError(f"{error.filename} cannot be removed: {error.strerror or error}.") from error
     failure = carry_out(service.removed, run or run_program) or failure
-    say(
-        f"The node {name} does not start at login any more. It may run until you log out. {failure}"
-        if failure
-        else f"The node {name} has ended, and does not start at login any more."
-    )
+    if failure:
+        say(f"The node {name} does not start at login any more, but may run until you log out: {failure}.")
+    else:
+        say(f"The node {name} has ended, and does not start at login any more.")
 
 
 def carry_out(calls: Sequence[Call], run: Run) -> str | None:
-    """Run these programs in turn. Returns a sentence about the first that failed, with what is left to do, or None."""
-    for place, call in enumerate(calls):
+    """Run these programs in turn. Returns the reason why one failed, after which no other is run, or None."""
+    for call in calls:
         if (reason := run(call.words)) is not None and not call.may_fail:
-            left = "; ".join(shlex.join(each.words) for each in calls[place:] if not each.may_fail)
-            return f"{reason.rstrip('.')}. When that is mended, run: {left}"
+            return reason
     return None
 
 
@@ -117,7 +116,7 @@ def run_program(words: Sequence[str]) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{words[0]} failed: {error}"
     lines = (done.stderr or done.stdout).strip().splitlines()
-    return f"{words[0]} failed: {lines[-1] if lines else done.returncode}" if done.returncode else None
+    return f"{words[0]} failed: {lines[-1].rstrip('.') if lines else done.returncode}" if done.returncode else None
 
 
 def _write(service: Service) -> None:

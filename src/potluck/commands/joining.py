@@ -21,6 +21,8 @@ Ask = Callable[[str], str]
 Result = TypeVar("Result")
 
 _COMMAND = "potluck join "
+_LONGEST = 20
+"""The most characters of a wrong number that are repeated."""
 
 
 def ask(question: str) -> str:
@@ -45,11 +47,12 @@ def where_to_join() -> str:
 def chosen(found: Sequence[Beacon], ask: Ask) -> str:
     """The URL that the answers choose, with the invite if there is one. Raises PotluckError when there is no answer."""
     question = "Its number, or the URL with the invite: " if found else "The coordinator's URL, with the invite: "
+    numbered = {str(number): beacon for number, beacon in enumerate(found, 1)}
     while answer := _unwrapped(ask(question)):
-        if answer.isdecimal():
-            if 0 < int(answer) <= len(found):
-                return _with_invite(found[int(answer) - 1], ask)
-            say(f"There is no number {answer} in the list.")
+        if answer in numbered:
+            return _with_invite(numbered[answer], ask)
+        if answer.lstrip("-").isdecimal():
+            say(f"There is no number {answer[:_LONGEST]} in the list.")
             continue
         try:
             split_invite(answer)

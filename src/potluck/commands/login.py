@@ -78,7 +78,7 @@ def service_of(
 def label_of(name: str) -> str:
     """The name in characters that every system takes, and another one for every name."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return plain if name and plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _unit(name: str, command: Sequence[str], config: Path, handed_on: Mapping[str, str]) -> Service:

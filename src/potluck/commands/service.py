@@ -21,7 +21,8 @@ def install(ctx: typer.Context, url: str, span: str | None, name: str | None, **
     config = config_of(url, span, name=name, **options)  # what is wrong with it is said now, not at the next login
     if cache_limit is not None:
         keep_limit(cache_limit)
-    start_at_login(url, config.name, span, words_of(ctx))
+    if not start_at_login(url, config.name, span, words_of(ctx)):
+        raise typer.Exit(1)
 
 
 def _parameters() -> list[inspect.Parameter]:

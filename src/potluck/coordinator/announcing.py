@@ -52,11 +52,12 @@ def _interfaces(address: str) -> list[str] | InterfaceChoice:
 
 
 def _info(beacon: Beacon, key: str) -> ServiceInfo:
+    name = f"potluck-{key}-{beacon.address.replace('.', '-')}"  # copies of a machine have one key
     return ServiceInfo(
         SERVICE,
-        f"Potluck {key} {beacon.port}.{SERVICE}",
+        f"{name}-{beacon.port}.{SERVICE}",
         beacon.port,
         properties=beacon.texts(),
-        server=f"potluck-{key}-{beacon.port}.local.",
+        server=f"{name}.local.",
         addresses=[socket.inet_aton(beacon.address)],
     )

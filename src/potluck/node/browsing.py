@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from zeroconf import BadTypeInNameException, Error, InterfaceChoice, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf import (
+    BadTypeInNameException,
+    DNSQuestionType,
+    Error,
+    InterfaceChoice,
+    IPVersion,
+    ServiceStateChange,
+    Zeroconf,
+)
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from potluck.errors import PotluckError
@@ -43,7 +51,8 @@ async def _names(network: Zeroconf, seconds: float) -> list[str]:
         elif len(names) < _MOST:
             names[name] = None
 
-    browser = AsyncServiceBrowser(network, SERVICE, handlers=[note])
+    # Answers to all, because one to this machine alone may reach another program on it that listens to the same port.
+    browser = AsyncServiceBrowser(network, SERVICE, handlers=[note], question_type=DNSQuestionType.QM)
     await asyncio.sleep(seconds)
     await browser.async_cancel()
     return list(names)
