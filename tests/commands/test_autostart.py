@@ -72,7 +72,7 @@ def test_a_node_is_installed_again_and_removed(system: str, tmp_path: Path, caps
     assert recorder.ran
     assert not path.exists()
     assert kept_invite("anna", URL) == ""
-    with pytest.raises(PotluckError, match="^No node named 'anna' starts at login: there is no "):
+    with pytest.raises(PotluckError, match=r"^No node named 'anna' starts at login: there is no "):
         stay_away("anna", recorder)
 
 

@@ -11,6 +11,7 @@ import pytest
 from zeroconf import ServiceInfo
 from zeroconf.asyncio import AsyncZeroconf
 
+from kit.waiting import until
 from potluck.coordinator import announcing
 from potluck.coordinator.announcing import announced
 from potluck.errors import PotluckError
@@ -109,8 +110,7 @@ def test_where_nothing_can_be_announced_the_owner_is_told(
 
     async def scenario() -> None:
         async with announced(beacon(), "5a1e0c3f9b7d2468"):
-            while "cannot be announced" not in caplog.text:
-                await asyncio.sleep(0.01)
+            await until(lambda: "cannot be announced" in caplog.text)
 
     asyncio.run(asyncio.wait_for(scenario(), HANG_S))
     [line] = [record.message for record in caplog.records if record.name.startswith("potluck")]

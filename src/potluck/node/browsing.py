@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from zeroconf import (
     BadTypeInNameException,
-    DNSQuestionType,
     Error,
     InterfaceChoice,
     IPVersion,
@@ -51,8 +50,7 @@ async def _names(network: Zeroconf, seconds: float) -> list[str]:
         elif len(names) < _MOST:
             names[name] = None
 
-    # Answers to all, because one to this machine alone may reach another program on it that listens to the same port.
-    browser = AsyncServiceBrowser(network, SERVICE, handlers=[note], question_type=DNSQuestionType.QM)
+    browser = AsyncServiceBrowser(network, SERVICE, handlers=[note])
     await asyncio.sleep(seconds)
     await browser.async_cancel()
     return list(names)
