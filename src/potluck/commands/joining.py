@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -140,7 +141,12 @@ def _outcome(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     async def keep() -> None:
         outcomes.append(await main())
 
-    run(keep)
+    before = [(sign, signal.getsignal(sign)) for sign in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        run(keep)
+    finally:
+        for sign, handler in before:  # uvloop leaves its own behind, which do nothing once the loop is closed
+            signal.signal(sign, handler)
     if not outcomes:
         raise KeyboardInterrupt
     return outcomes[0]
