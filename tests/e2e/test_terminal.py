@@ -124,7 +124,7 @@ def test_what_programs_read(tiny_swarm, tiny):
     assert (alone["machines"], alone["missing"], alone["bottleneck"]) == ([], ["0-5"], None)
 
 
-GROUPS = [(), ("node",), ("key",), ("invite",), ("models",)]
+GROUPS = [(), ("node",), ("key",), ("invite",), ("models",), ("service",)]
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=str)

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from potluck.errors import PotluckError
 
 SYSTEMS = ("linux", "darwin", "win32")
-"""Those for which there is a service, as `sys.platform` names them."""
+"""The systems for which there is a service, as `sys.platform` names them."""
 
 _LEAVE_S = 45
 """Seconds until a node is killed: one that leaves politely takes 30 at most."""
