@@ -50,6 +50,7 @@ FOLDERS = {
     "watching": {"sessions", "audits", "swarm", "members"},
     "http": {"generation", "watching", "gateway", "sessions", "swarm", "relay", "text", "members"},
     "server": set(),
+    "announcing": set(),
     "compose": {
         "generation",
         "watching",

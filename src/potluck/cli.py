@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from potluck import __version__
-from potluck.commands import chat, convert, doctor, join, models, owner, plan, serve, status, trace
+from potluck.commands import chat, convert, doctor, join, models, owner, plan, serve, service, status, trace
 from potluck.commands.terminal import OneScreen, console, say
 from potluck.errors import PotluckError
 
@@ -28,6 +28,7 @@ app.add_typer(owner.invites, name="invite")
 app.add_typer(owner.keys, name="key")
 app.add_typer(owner.nodes, name="node")
 app.add_typer(models.models, name="models")
+app.add_typer(service.services, name="service")
 
 
 def _tell_version(asked: bool) -> None:

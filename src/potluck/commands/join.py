@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from potluck.client import split_invite
+from potluck.commands import joining
+from potluck.commands.autostart import start_at_login, words_of
 from potluck.commands.bars import ConsoleReporter
 from potluck.commands.models import keep_limit
 from potluck.commands.running import log_to_console, run
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's name. Default: all your nodes.")]
 
+WHERE_HELP = "Such as http://192.168.1.5:8470. Default: you are asked."
 SPAN_HELP = "Layers, as 12 or 12-15. Default: those needed most."
 MEMORY_HELP = "The memory it may use, as 6G. Default: what is free now."
 THREADS_HELP = "The most threads. Default: one a core."
@@ -35,7 +38,8 @@ DRY_HELP = "Show what the node would do, without joining."
 
 
 def join(
-    url: Url,
+    ctx: typer.Context,
+    url: Annotated[str | None, typer.Argument(metavar="URL", help=WHERE_HELP)] = None,
     span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help=SPAN_HELP)] = None,
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help=MEMORY_HELP)] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help=THREADS_HELP, min=1, max=1024)] = None,
@@ -49,18 +53,49 @@ def join(
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
-    from potluck.node.config import NodeConfig
-    from potluck.node.hardware import free_memory, physical_cores
-    from potluck.node.inquiry import inquire
-    from potluck.node.permit import Hours
-    from potluck.planning.inventory import parse_memory
-    from potluck.wire.identity import Identity, node_key, tighten_data
+    from potluck.wire.identity import tighten_data
 
     log_to_console()
     tighten_data()
+    asked = url is None
+    url = joining.where_to_join() if url is None else url
+    config = config_of(url, span, memory, threads, model, name, upload, hours, idle_only)
+    if cache_limit is not None and not dry_run:
+        keep_limit(cache_limit)
+    _warn_of_plain_text(config.url)
+    if dry_run:
+        _try(config)
+    elif not asked or (joining.agrees(config) and not _starts_at_login(url, config.name, span, words_of(ctx))):
+        _serve(config)
+
+
+def _starts_at_login(url: str, name: str, span: str | None, words: list[str]) -> bool:
+    """Whether the system starts this node from now on, because its owner wants it."""
+    return joining.wants_login() and start_at_login(url, name, span, words)
+
+
+def config_of(
+    url: str,
+    span: str | None,
+    memory: str | None,
+    threads: int | None,
+    model: Path | None,
+    name: str | None,
+    upload: float | None,
+    hours: str | None,
+    idle_only: bool,
+) -> NodeConfig:
+    """The choices that these options of join make. Raises PotluckError when one of them is wrong."""
+    from potluck.node.config import NodeConfig
+    from potluck.node.hardware import free_memory, physical_cores
+    from potluck.node.kept_invite import kept_invite
+    from potluck.node.permit import Hours
+    from potluck.planning.inventory import parse_memory
+    from potluck.wire.identity import Identity, node_key
+
     url, invite = split_invite(url)
     name = name or socket.gethostname()
-    config = NodeConfig(
+    return NodeConfig(
         url=url,
         name=name,
         span=Span.parse(span) if span is not None else None,
@@ -68,20 +103,23 @@ def join(
         memory=parse_memory(memory) if memory is not None else free_memory(),
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
-        invite=invite,
+        invite=invite or kept_invite(name, url),
         upload=upload * 1e6 / 8 if upload is not None else None,
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
         on_battery=on_battery,
     )
-    if cache_limit is not None and not dry_run:
-        keep_limit(cache_limit)
-    _warn_of_plain_text(url)
-    if dry_run:
-        with ConsoleReporter() as reporter:
-            run(lambda: inquire(config, reporter))
-        return
-    _serve(config)
+
+
+def _try(config: NodeConfig) -> None:
+    from potluck.node.inquiry import inquire
+
+    async def ask() -> None:
+        await inquire(config, reporter)
+        reporter.say("This was a dry run: nothing was downloaded, and the swarm is unchanged.")
+
+    with ConsoleReporter() as reporter:
+        run(ask)
 
 
 def _warn_of_plain_text(url: str) -> None:

@@ -40,6 +40,7 @@ def log_to_console() -> None:
     handler = _ConsoleHandler()
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
     logging.getLogger("potluck").setLevel(logging.INFO)
+    logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # it shows tracebacks of what others broadcast
 
 
 class _ConsoleHandler(logging.Handler):

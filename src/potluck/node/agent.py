@@ -20,6 +20,7 @@ from potluck.node.config import NodeConfig, node_url
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
+from potluck.node.kept_invite import drop_invite
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
 from potluck.node.neighbours import Neighbours, follow, registered
 from potluck.node.orders import Order, Orders
@@ -169,6 +170,7 @@ class Agent:
             held = self._loaded.welcome.span if self._loaded else None
             await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
             welcome: Welcome | None = await expect(link, Welcome)
+            drop_invite(self._config.name, self._config.url)
             self._pause_s = _FIRST_PAUSE_S  # not before: a coordinator that is overrun accepts sockets, too
             self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:

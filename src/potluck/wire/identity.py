@@ -39,6 +39,11 @@ def node_key(name: str) -> Path:
     return data_folder() / "nodes" / f"{quote(name, safe='')}.key"
 
 
+def node_invite(name: str) -> Path:
+    """The file with the invite that this machine's node of that name has yet to use."""
+    return node_key(name).with_suffix(".invite")
+
+
 def admin_key() -> Path:
     """The file with the API key of the owner of this machine's coordinator."""
     return data_folder() / "admin.key"
