@@ -83,7 +83,6 @@ _LLAMA: dict[str, _Signature] = {
     "llama_get_memory": (_P, [_P]),
     "llama_set_n_threads": (None, [_P, _I, _I]),
     "llama_attach_threadpool": (None, [_P, _P, _P]),
-    "llama_detach_threadpool": (None, [_P]),
     "llama_decode": (_I, [_P, Batch]),
     "llama_get_logits": (ctypes.POINTER(ctypes.c_float), [_P]),
     "llama_state_seq_get_size": (_Z, [_P, _I]),
