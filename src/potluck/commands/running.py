@@ -21,9 +21,12 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], o
         handlers.enter_context(handling(dict.fromkeys(ending_signals(), on_signal or task.cancel)))
         await main()
 
-    with suppress(KeyboardInterrupt, asyncio.CancelledError), ExitStack() as handlers:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:  # it closes the loop with the handlers in place
-            runner.run(cancellable())
+    with (
+        suppress(KeyboardInterrupt, asyncio.CancelledError),
+        ExitStack() as handlers,  # to the end of the loop, or a second Ctrl-C would come amid its closing
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
+        runner.run(cancellable())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
