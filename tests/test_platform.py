@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 import potluck
 from kit import other_system
@@ -298,6 +299,16 @@ def test_the_lock_of_a_process_that_died_is_free(tmp_path: Path) -> None:
             assert not platform.try_lock(file)
             child.kill()
         assert platform.try_lock(file)
+
+
+@pytest.mark.parametrize(("system", "left"), [("linux", []), ("win32", ["lock"])])
+def test_windows_leaves_it_to_the_lock_to_remove_its_file(
+    play: Play, tmp_path: Path, system: str, left: list[str]
+) -> None:
+    play(system)
+    with FileLock(tmp_path / "lock"):
+        platform.remove_lock(tmp_path / "lock")
+        assert [file.name for file in tmp_path.iterdir()] == left
 
 
 class Guarded(type(Path())):  # type: ignore[misc]

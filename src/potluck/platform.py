@@ -369,6 +369,15 @@ def is_mine(path: Path) -> bool:
     return sys.platform == "win32" or path.stat().st_uid == os.geteuid()
 
 
+def remove_lock(path: Path) -> None:
+    """Remove the file of a `filelock.FileLock` that this process holds.
+
+    Windows lets nobody remove a file that is open; there the lock's release removes it.
+    """
+    if sys.platform != "win32":
+        path.unlink(missing_ok=True)
+
+
 def replace(fresh: Path, path: Path) -> None:
     """Put the fresh file in the place of the other one, in one go.
 
