@@ -71,7 +71,7 @@ def become(system: str) -> None:
     for name in MODULES[system]:
         sys.modules[name] = None  # type: ignore[assignment]
     for owner, missing in ((os, OF_OS), (signal, OF_SIGNAL)):
-        for name in missing[system]:
+        for name in set(missing[system]).intersection(dir(owner)):
             delattr(owner, name)
     if system == "win32":
 
