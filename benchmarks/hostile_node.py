@@ -171,6 +171,7 @@ async def stay_again(arguments: argparse.Namespace, liar: list[Liar]) -> None:
         free_memory(),
         threads=1,
         identity=Identity.fresh(),
+        on_battery=True,
     )
     loaded = None
     for number in count():

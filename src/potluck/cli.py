@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -52,6 +53,9 @@ for node_command in (join.pause, join.resume, join.leave):
 
 def main() -> None:
     """Run the command line. An expected error prints a sentence on stderr and exits with status 1, Ctrl-C with 0."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a pipe on Windows knows few letters, and models use them all
+            stream.reconfigure(errors="replace")
     try:
         ended = app(standalone_mode=False)
         if ended == _INTERRUPTED:

@@ -52,9 +52,6 @@ def system() -> str:
     return sys.platform
 
 
-# ---- processors
-
-
 def thread_cpus() -> set[int] | None:
     """The CPUs on which the calling thread may run; None where threads cannot be bound to CPUs (all but Linux)."""
     return set(os.sched_getaffinity(0)) if sys.platform == "linux" else None
@@ -128,9 +125,6 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-# ---- power
-
-
 def on_battery() -> bool:
     """Whether this machine runs on its battery. False if it has none, or if the system cannot tell."""
     if sys.platform == "linux":
@@ -158,9 +152,6 @@ def _fact(supply: Path, name: str) -> str:
         return ""
 
 
-# ---- memory
-
-
 def memory_maps() -> str:
     """Linux's list of this process's memory; "" on other systems."""
     return (PROC / "self/maps").read_text("utf-8") if sys.platform == "linux" else ""
@@ -172,9 +163,6 @@ def collapse(address: int, nbytes: int) -> bool:
         return False
     moved: int = ctypes.CDLL(None).madvise(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), _MADV_COLLAPSE)
     return moved == 0
-
-
-# ---- bounds of a process
 
 
 def step_back() -> None:
@@ -245,14 +233,18 @@ def most_descriptors(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else min(soft, wanted)
 
 
-# ---- signals and processes
-
-
 def ending_signals() -> tuple[signal.Signals, ...]:
     """The signals with which people and systems end a program: Ctrl-C, and SIGTERM or Windows' Ctrl-Break."""
     if sys.platform == "win32":
         return signal.SIGINT, signal.SIGBREAK
     return signal.SIGINT, signal.SIGTERM
+
+
+def ignore_interrupts() -> None:
+    """Let Ctrl-C, which reaches children as well, leave this process alone, because its parent says when it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
 
 
 @contextmanager
@@ -307,9 +299,6 @@ def is_stopped(pid: int) -> bool:
         return False
 
 
-# ---- files
-
-
 def try_lock(file: IO[bytes]) -> bool:
     """Take the lock of an open file if no other opener has it. The system gives it back when the process ends.
 
@@ -342,6 +331,11 @@ def unlock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
 
 
+def user_number() -> int:
+    """The number that the system gives this user; 0 on Windows, which gives none."""
+    return 0 if sys.platform == "win32" else os.getuid()
+
+
 def user_folder(name: str) -> Path:
     """A folder of this name for this user's processes, among the temporary files; only the user can look into it.
 
@@ -351,10 +345,10 @@ def user_folder(name: str) -> Path:
         folder = Path(tempfile.gettempdir()) / name
         folder.mkdir(exist_ok=True)
         return folder
-    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"{name}-{user_number()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
-    if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & _OTHERS:
+    if folder.is_symlink() or state.st_uid != user_number() or state.st_mode & _OTHERS:
         raise PotluckError(f"{folder} is not yours alone: remove it, or set TMPDIR to a folder of your own.")
     return folder
 
@@ -367,6 +361,15 @@ def is_seen_by_others(path: Path) -> bool:
 def is_mine(path: Path) -> bool:
     """Whether this user owns the file or folder."""
     return sys.platform == "win32" or path.stat().st_uid == os.geteuid()
+
+
+def remove_lock(path: Path) -> None:
+    """Remove the file of a `filelock.FileLock` that this process holds.
+
+    Windows lets nobody remove a file that is open; there the lock's release removes it.
+    """
+    if sys.platform != "win32":
+        path.unlink(missing_ok=True)
 
 
 def replace(fresh: Path, path: Path) -> None:

@@ -48,7 +48,9 @@ def join(
     upload: Annotated[float | None, typer.Option(metavar="MBIT/S", help=UPLOAD_HELP, min=0.1)] = None,
     hours: Annotated[str | None, typer.Option(metavar="HOURS", help=HOURS_HELP)] = None,
     idle_only: Annotated[bool, typer.Option("--idle-only", help=IDLE_HELP)] = False,
-    on_battery: Annotated[bool, typer.Option("--on-battery", help=BATTERY_HELP)] = False,
+    on_battery: Annotated[
+        bool, typer.Option("--on-battery", envvar="POTLUCK_ON_BATTERY", show_envvar=False, help=BATTERY_HELP)
+    ] = False,
     cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:

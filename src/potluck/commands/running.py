@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from potluck.commands.terminal import say
@@ -18,10 +18,14 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], o
     async def cancellable() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with handling(dict.fromkeys(ending_signals(), on_signal or task.cancel)):
-            await main()
+        handlers.enter_context(handling(dict.fromkeys(ending_signals(), on_signal or task.cancel)))
+        await main()
 
-    with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with (
+        suppress(KeyboardInterrupt, asyncio.CancelledError),
+        ExitStack() as handlers,  # to the end of the loop, or a second Ctrl-C would come amid its closing
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
         runner.run(cancellable())
 
 

@@ -41,7 +41,7 @@ class Orders:
         """The orders that came since the last call. What is no order is passed over."""
         try:
             written = self._path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # nobody has given any, or a virus scanner looks at them now
             return []
         if len(written) < self._read:  # the system cleaned its folder up, and somebody has begun anew
             self._read = 0

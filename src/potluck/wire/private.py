@@ -23,14 +23,16 @@ def make_folder(path: Path) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """Replace the file in one go, readable only by its owner."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
-        try:
+        fresh = Path(file.name)
+    try:
+        with fresh.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # after a power cut there is the old file or the new one, but no empty one
-        except OSError:
-            Path(file.name).unlink()
-            raise
-    replace(Path(file.name), path)
+        replace(fresh, path)
+    except OSError:
+        fresh.unlink()
+        raise
 
 
 def tighten(path: Path) -> None:
