@@ -140,6 +140,7 @@ def linux(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_command_takes_the_options_of_join(linux: dict[str, str], tmp_path: Path) -> None:
+    """Also one that the environment chose, as POTLUCK_ON_BATTERY does in tests."""
     options = ["--memory", "6G", "--upload", "2.5", "--idle-only", "--model", "m.gguf", "--cache-limit", "50G"]
     done = potluck("service", "install", f"{URL}/#SECRET.KEY", "3-4", "--name", "a b", *options, env=linux)
     assert done.returncode == 0, done.stderr
@@ -147,7 +148,7 @@ def test_the_command_takes_the_options_of_join(linux: dict[str, str], tmp_path: 
     [line] = (line for line in text.splitlines() if line.startswith("ExecStart="))
     assert line == (
         f'ExecStart="{sys.executable}" "-P" "-m" "potluck" "join" "{URL}" "3-4" "--name=a b" "--memory=6G" '
-        f'"--model={Path("m.gguf").absolute()}" "--upload=2.5" "--idle-only"'
+        f'"--model={Path("m.gguf").absolute()}" "--upload=2.5" "--idle-only" "--on-battery"'
     )
     assert (tmp_path / "ran").read_text().splitlines()[0] == "--user daemon-reload"
     assert "The limit is 51,200.0 MiB" in potluck("models", "limit", env=linux).stdout

@@ -1,4 +1,4 @@
-"""ggml's own threads, for a library without OpenMP: the same bits, and as many threads as cores, which end when others take their place."""
+"""The threads of a library without OpenMP: the same bits on any of them, as many as cores, and none left over."""
 
 from __future__ import annotations
 

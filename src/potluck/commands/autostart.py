@@ -16,6 +16,7 @@ from potluck.client import split_invite
 from potluck.commands.login import Call, Service, service_of
 from potluck.commands.terminal import say
 from potluck.errors import PotluckError
+from potluck.platform import system
 
 Run = Callable[[Sequence[str]], str | None]
 """Runs a program, and returns the reason why it failed, or None."""
@@ -132,4 +133,4 @@ def _write(service: Service) -> None:
 def _service(name: str, command: Sequence[str]) -> Service:
     from potluck.wire.identity import data_folder
 
-    return service_of(sys.platform, name, command, Path.home(), data_folder(), os.environ)
+    return service_of(system(), name, command, Path.home(), data_folder(), os.environ)

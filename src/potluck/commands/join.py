@@ -61,7 +61,7 @@ def join(
     tighten_data()
     asked = url is None
     url = joining.where_to_join() if url is None else url
-    config = config_of(url, span, memory, threads, model, name, upload, hours, idle_only)
+    config = config_of(url, span, memory, threads, model, name, upload, hours, idle_only, on_battery)
     if cache_limit is not None and not dry_run:
         keep_limit(cache_limit)
     _warn_of_plain_text(config.url)
@@ -86,6 +86,7 @@ def config_of(
     upload: float | None,
     hours: str | None,
     idle_only: bool,
+    on_battery: bool,
 ) -> NodeConfig:
     """The choices that these options of join make. Raises PotluckError when one of them is wrong."""
     from potluck.node.config import NodeConfig

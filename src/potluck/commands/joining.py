@@ -13,6 +13,7 @@ from potluck.commands.login import SYSTEMS
 from potluck.commands.running import run
 from potluck.commands.terminal import say, waiting
 from potluck.errors import PotluckError
+from potluck.platform import system
 
 if TYPE_CHECKING:
     from potluck.node.config import NodeConfig
@@ -127,7 +128,7 @@ def terms(config: NodeConfig, folder: str, limit: int | None) -> list[str]:
 
 def wants_login() -> bool:
     """Whether the owner wants the node to start at each login, where that can be had."""
-    return sys.platform in SYSTEMS and says_yes("Start it whenever you log in, too?")
+    return system() in SYSTEMS and says_yes("Start it whenever you log in, too?")
 
 
 def says_yes(question: str, ask: Ask = ask) -> bool:

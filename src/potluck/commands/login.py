@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
-import os
 import plistlib
 import re
 import shlex
@@ -16,10 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import psutil
+
 from potluck.errors import PotluckError
+from potluck.platform import user_number
 
 SYSTEMS = ("linux", "darwin", "win32")
-"""The systems for which there is a service, as `sys.platform` names them."""
+"""The systems for which there is a service, as `platform.system` names them."""
 
 _LEAVE_S = 45
 """Seconds until a node is killed: one that leaves politely takes 30 at most."""
@@ -60,7 +61,7 @@ def service_of(
 ) -> Service:
     """The service of the node with this name. Raises PotluckError for other systems, and for what no file can hold.
 
-    system: as in `sys.platform`. command: the words that start the node. data: Potluck's folder of data.
+    system: as `platform.system` gives it. command: the words that start the node. data: Potluck's folder of data.
     """
     handed_on = {key: str(Path(environ[key]).absolute()) for key in _HANDED_ON if environ.get(key)}
     if any(unicodedata.category(one) in _UNWRITABLE for word in (name, *command, *handed_on.values()) for one in word):
@@ -139,7 +140,7 @@ def _agent(name: str, command: Sequence[str], library: Path, handed_on: Mapping[
         "StandardErrorPath": str(log),
         "Umask": 0o077,
     }
-    domain = f"gui/{os.getuid() if hasattr(os, 'getuid') else 0}"
+    domain = f"gui/{user_number()}"
     out = Call(("launchctl", "bootout", f"{domain}/{label}"), may_fail=True)  # it fails where it is not loaded
     return Service(
         path,
@@ -184,8 +185,8 @@ def _task(name: str, command: Sequence[str], folder: Path, environ: Mapping[str,
 
 def _user(environ: Mapping[str, str]) -> str:
     """The user in Windows' form. Without it, the task would be for everybody, which takes an administrator."""
-    user = environ.get("USERNAME") or getpass.getuser()
-    return "\\".join(filter(None, (environ.get("USERDOMAIN"), user)))
+    user = environ.get("USERNAME")
+    return "\\".join(filter(None, (environ.get("USERDOMAIN"), user))) if user else psutil.Process().username()
 
 
 def _task_text(name: str, command: Sequence[str], user: str) -> bytes:
