@@ -79,7 +79,7 @@ locks: .venv/tools.stamp
 
 # Whether everything that an installation takes has wheels, on each system that Potluck supports.
 resolve: .venv/tools.stamp
-	.venv/tools/bin/python packaging/resolves.py
+	PYTHONPATH=tests .venv/tools/bin/python -m kit.resolves
 
 # What a release publishes: the sources, and a wheel for every system.
 wheels: .venv/tools.stamp
