@@ -215,7 +215,7 @@ class LlamaCppEngine:
         last = batch[0].last
         head = last == self.layers - 1
         rows = self._fill(batch, head)
-        self._tap.watch(None if head else f"{self._facts.row.leaves_at}-{last - self.span.first}")
+        self._tap.watch(None if head else self._output(last))
         code = self._cache.context.decode(self._batch)
         if code != 0:
             self._cache.undo({segment.session: segment.position for segment in batch})
@@ -225,6 +225,13 @@ class LlamaCppEngine:
         for segment in batch:
             self._cache.table.use(segment.session, segment.position + segment.rows)
         return self._logits(batch) if head else self._hidden(batch, rows)
+
+    def _output(self, layer: int) -> str:
+        """The graph node of this layer's output."""
+        other = self._library.last_outputs.get(self._facts.architecture)
+        if other is not None and layer == self.span.last:
+            return other
+        return f"{self._facts.row.leaves_at}-{layer - self.span.first}"
 
     def _fill(self, batch: Sequence[Segment], head: bool) -> int:
         """Lay the segments one after the other into the batch arrays. Returns the number of rows."""

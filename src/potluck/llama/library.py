@@ -118,7 +118,7 @@ _LOG_CALLBACK = LogCallback(_log)  # kept: the library holds only its address
 class Llama:
     """A loaded library. files: where it lies. kernels: the plug-in for the CPU; None where that part is linked in.
 
-    counts: the words before the tensors in a saved session's bytes, as `layouts.Layout` has them.
+    version, counts, last_outputs: as `layouts.Layout` has them.
     Raises EngineError when it cannot be loaded, or is not laid out as its version says.
     """
 
@@ -135,6 +135,7 @@ class Llama:
             self._declare(library, functions)
         layout = layout_of(files.name, self.llama_version().decode(), self.ggml_version().decode())
         self.version, self.counts = layout.versions, layout.counts
+        self.last_outputs = layout.last_outputs
         model = structure("llama_model_params", layout.model)
         context = structure("llama_context_params", layout.context)
         self._declare(
