@@ -20,6 +20,7 @@ from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
 from potluck.engine.context import Context
 from potluck.engine.exclusive import claim_process
 from potluck.engine.model_facts import ModelFacts
+from potluck.engine.pool import Pool
 from potluck.engine.session_cache import SessionCache
 from potluck.engine.slots import Shape
 from potluck.engine.tap import make_tap
@@ -82,6 +83,7 @@ class LlamaCppEngine:
         self._tap = make_tap(capacity.rows * self.hidden_size)
         self._attention = attention
         self._threads = threads
+        self._pool = None if self._library.has_openmp() else Pool(self._library)
         self._cache = SessionCache(self._facts, capacity, self._open)
         self._cores: Sequence[int] = ()
         self._layout: cells.Layout | None = None
@@ -101,7 +103,7 @@ class LlamaCppEngine:
         return model
 
     def _open(self, shape: Shape) -> Context:
-        return Context(
+        context = Context(
             self._model,
             self._facts,
             self._tap,
@@ -110,6 +112,9 @@ class LlamaCppEngine:
             attention=self._attention,
             threads=self._threads,
         )
+        if self._pool is not None:
+            context.attach(self._pool)
+        return context
 
     def _allocate_batch(self) -> None:
         """Allocate one llama_batch over NumPy arrays, which every forward fills in place."""
@@ -142,11 +147,23 @@ class LlamaCppEngine:
         if cores != self._cores:
             self._threads = len(cores)
             self._cache.context.use_threads(self._threads)
-            openmp.bind(cores)
+            self._take_threads(cores)
             self._cores = cores
 
+    def _take_threads(self, cores: Sequence[int]) -> None:
+        if self._pool is None:
+            openmp.bind(cores)
+            return
+        self._cache.context.detach()
+        self._pool.use(cores)
+        self._cache.context.attach(self._pool)
+
     def rest(self) -> None:
-        openmp.let_go()
+        if self._pool is None:
+            openmp.let_go()
+        else:
+            self._cache.context.detach()
+            self._pool.let_go()
         self._cores = ()
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
@@ -300,6 +317,8 @@ class LlamaCppEngine:
 
     def unload(self) -> None:
         self._cache.context.close()
+        if self._pool is not None:
+            self._pool.let_go()
         self._library.llama_model_free(self._model)
 
 

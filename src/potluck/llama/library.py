@@ -35,7 +35,6 @@ NO_VOCABULARY = 0
 TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 TOKEN_TAKES_LEFT, TOKEN_TAKES_RIGHT = 1 << 7, 1 << 8
 _LOG_ERROR = 4
-DEVICE_CPU, DEVICE_GPU, DEVICE_INTEGRATED_GPU = 0, 1, 2
 
 _P, _S, _Z = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _I, _U, _B = ctypes.c_int32, ctypes.c_uint32, ctypes.c_bool
@@ -194,6 +193,10 @@ class Llama:
         """Load the plug-ins for graphics cards, whose drivers may be missing."""
         while self.files.cards and self._cards:
             self.ggml_backend_load(str(self._cards.pop()).encode())
+
+    def has_openmp(self) -> bool:
+        """Whether the CPU's part computes with OpenMP's threads."""
+        return b"OPENMP = 1" in self.llama_print_system_info()
 
     def is_for_cards(self) -> bool:
         """Whether this library was built for graphics cards, which need not be there."""
