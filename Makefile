@@ -134,7 +134,7 @@ clean:
 
 .venv/native.stamp: .venv/bin/pip constraints.txt native/amx.h src/potluck/engine/_tap.c
 	@echo "Compiling llama.cpp for this very CPU. It takes some 5 minutes on two cores, once only."
-	$(INSTALL) -c constraints.txt llama-cpp-python
+	$(INSTALL) --no-deps -c constraints.txt llama-cpp-python
 	$(CC) -O2 -shared -fPIC -o src/potluck/engine/_tap.so src/potluck/engine/_tap.c
 	@touch $@
 
