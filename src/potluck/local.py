@@ -19,6 +19,7 @@ import httpx
 from potluck.errors import PotluckError
 from potluck.models.demo_weights import fetched_weights, installed_weights
 from potluck.models.sources import cache_folder
+from potluck.platform import interrupt, own_group
 from potluck.types import Span
 
 HANG_S = 900.0
@@ -55,10 +56,9 @@ class Process(AbstractContextManager["Process"]):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", **env},
-            # Ctrl-C in a terminal goes to its whole group; children are ended by us, in order. (A session of its
-            # own would also do, but Linux then schedules each node as a group, against the others.)
-            process_group=0,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "200", **env},
+            **own_group(),  # Ctrl-C in a terminal goes to its whole group; children are ended by us, in order
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -97,7 +97,10 @@ class Process(AbstractContextManager["Process"]):
         terminated.
         """
         if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGINT if self.lines else signal.SIGTERM)
+            if self.lines:
+                interrupt(self.popen)
+            else:
+                self.popen.terminate()
 
     def stop(self) -> int:
         """Interrupt the process, and kill it if it does not end within seconds. Returns the exit status."""
@@ -167,7 +170,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
 
     def add_node(self, *arguments: str, url: str | None = None, **env: str) -> Process:
         """Run `potluck join URL` with these arguments. url: instead of the coordinator's own, such as a proxy's."""
-        node = self._start("join", url or self.url, *arguments, *self._join, **env)
+        node = self._start("join", url or self.url, "--on-battery", *arguments, *self._join, **env)
         self.nodes.append(node)
         return node
 

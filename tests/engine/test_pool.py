@@ -29,7 +29,7 @@ def threads():
     return len(list(Path("/proc/self/task").iterdir()))
 
 engine = LlamaCppEngine(
-    Path(sys.argv[1]), span=Span(0, 1), layers=2, attention=Attention.EXACT, capacity=Capacity(2, 256, 64), threads=1
+    Path(sys.argv[1]), span=Span(0, 1), layers=2, attention=Attention.EXACT, capacity=Capacity(4, 512, 64), threads=1
 )
 assert not load().has_openmp()
 free, before = thread_cpus(), threads()
@@ -40,8 +40,6 @@ for turn, cpus in enumerate((cores, cores[:1], cores)):
     [output] = engine.forward([Segment(turn + 1, 0, np.arange(40, dtype=np.int32), 1)])
     outputs.append(output.tobytes())
     print(threads() - before, len(thread_cpus()))
-    if turn == 1:
-        engine.truncate(turn + 1, 20)
     engine.rest()
     print(threads() - before, thread_cpus() == free)
 [output] = engine.forward([Segment(9, 0, np.arange(40, dtype=np.int32), 1)])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +19,6 @@ from potluck.types import Span
 if TYPE_CHECKING:
     from potluck.node.config import NodeConfig
 
-_PAUSE: signal.Signals | None = getattr(signal, "SIGUSR1", None)
-_RESUME: signal.Signals | None = getattr(signal, "SIGUSR2", None)
-"""Windows has neither signal."""
-
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's name. Default: all your nodes.")]
 
 SPAN_HELP = "Layers, as 12 or 12-15. Default: those needed most."
@@ -36,6 +29,7 @@ NAME_HELP = "The node's name for others. Default: the host name."
 UPLOAD_HELP = "The most to send on average. Default: no limit."
 HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
 IDLE_HELP = "Work only while no other program needs this machine."
+BATTERY_HELP = "Work on battery, too. Default: only on mains power."
 CACHE_HELP = "The most that layers may take on disk, as 50G."
 DRY_HELP = "Show what the node would do, without joining."
 
@@ -50,6 +44,7 @@ def join(
     upload: Annotated[float | None, typer.Option(metavar="MBIT/S", help=UPLOAD_HELP, min=0.1)] = None,
     hours: Annotated[str | None, typer.Option(metavar="HOURS", help=HOURS_HELP)] = None,
     idle_only: Annotated[bool, typer.Option("--idle-only", help=IDLE_HELP)] = False,
+    on_battery: Annotated[bool, typer.Option("--on-battery", help=BATTERY_HELP)] = False,
     cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
@@ -77,6 +72,7 @@ def join(
         upload=upload * 1e6 / 8 if upload is not None else None,
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
+        on_battery=on_battery,
     )
     if cache_limit is not None and not dry_run:
         keep_limit(cache_limit)
@@ -100,7 +96,7 @@ def _serve(config: NodeConfig) -> None:
 
     with ConsoleReporter() as reporter:
         agent = Agent(config, reporter)
-        run(agent.run, agent.leave, _handlers(agent.pause, agent.resume))
+        run(agent.run, agent.leave)
     say("Stopped.")
 
 
@@ -117,33 +113,26 @@ def forget(url: Url) -> None:
 
 def pause(name: Name = None) -> None:
     """Pause the nodes on this machine for now."""
-    _tell(name, _PAUSE, "pauses")
+    _tell(name, "pause", "pauses")
 
 
 def resume(name: Name = None) -> None:
     """Let the paused nodes on this machine continue."""
-    _tell(name, _RESUME, "continues")
+    _tell(name, "resume", "continues")
 
 
 def leave(name: Name = None) -> None:
     """Let the nodes on this machine leave cleanly, as Ctrl-C does."""
-    _tell(name, signal.SIGINT, "leaves")
+    _tell(name, "leave", "leaves")
 
 
-def _handlers(pause: Callable[[], None], resume: Callable[[], None]) -> dict[signal.Signals, Callable[[], None]]:
-    """The actions of a node at the signals that these commands send."""
-    both = ((_PAUSE, pause), (_RESUME, resume))
-    return {sign: act for sign, act in both if sign is not None}
-
-
-def _tell(name: str | None, sign: signal.Signals | None, word: str) -> None:
+def _tell(name: str | None, order: str, word: str) -> None:
     from potluck.node.neighbours import local_nodes  # this import is slow
+    from potluck.node.orders import Order, give
 
-    if sign is None:
-        raise PotluckError("Nodes cannot be paused on this system: use potluck leave instead.")
     told = {pid: known for pid, known in local_nodes().items() if name in (None, known)}
     if not told:
         raise PotluckError("None of your nodes runs here." if name is None else f"No node named {name!r} runs here.")
     for pid, known in told.items():
-        os.kill(pid, sign)
+        give(Order(order), pid)
         say(f"{known} {word}.")

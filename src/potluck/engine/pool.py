@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from potluck.errors import EngineError
 from potluck.llama.devices import cpu_function
 from potluck.llama.library import Llama
+from potluck.platform import bind_thread, thread_cpus
 
 _MOST_CPUS = 512  # GGML_MAX_N_THREADS
 
@@ -37,6 +38,7 @@ class Pool:
         self._new = cpu_function(library, "ggml_threadpool_new", ctypes.c_void_p, [ctypes.POINTER(_Params)])
         self._free = cpu_function(library, "ggml_threadpool_free", None, [ctypes.c_void_p])
         self._handle: int | None = None
+        self._free_cpus: set[int] | None = None
 
     def use(self, cpus: Sequence[int]) -> None:
         """Have one thread for each of these CPUs, bound to it where the system can do that.
@@ -47,7 +49,9 @@ class Pool:
         params = self._default(len(cpus))
         # Spinning threads would take the cores from other nodes of this machine.
         params.poll = 0
-        if len(cpus) > 1 and max(cpus) < _MOST_CPUS:
+        free = thread_cpus()
+        if free is not None and len(cpus) > 1 and free.issuperset(cpus) and max(cpus) < _MOST_CPUS:
+            self._free_cpus = free  # ggml binds the calling thread as well
             params.strict_cpu = True
             for cpu in cpus:
                 params.cpumask[cpu] = True
@@ -65,3 +69,6 @@ class Pool:
         if self._handle:
             self._free(self._handle)
             self._handle = None
+        if self._free_cpus is not None:
+            bind_thread(self._free_cpus)
+            self._free_cpus = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -211,7 +210,7 @@ class Llama:
 def _open(file: Path) -> ctypes.CDLL:
     try:
         # Windows looks for what it needs beside the file itself only when asked to.
-        return ctypes.CDLL(str(file), winmode=0x1100) if sys.platform == "win32" else ctypes.CDLL(str(file))
+        return ctypes.CDLL(str(file), winmode=0x1100)  # elsewhere this has no meaning
     except OSError as error:
         raise EngineError(f"The library {file} cannot be loaded: {error}.") from error
 

@@ -22,11 +22,13 @@ from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
 from potluck.node.neighbours import Neighbours, follow, registered
+from potluck.node.orders import Order, Orders
 from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Phase, Reporter, overall
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.upload import PacedLink, Upload
+from potluck.platform import on_battery
 from potluck.types import PauseReason
 from potluck.wire.codec import encode
 from potluck.wire.link import Link, WebSocketLink
@@ -41,6 +43,7 @@ _LEAVE_S = 30.0
 """Seconds that a leaving node waits for others to take over its sessions."""
 _REPORT_S = 0.5
 _FOLLOW_S = 0.5
+_HEED_S = 0.25
 _YIELD_S = 0.4
 """Seconds from the pause to the start of the last computation. The owner then waits less than a second in total."""
 
@@ -70,7 +73,7 @@ class Agent:
         """Seconds until the next attempt to connect."""
         self._running: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
-        self._permit = Permit(config.hours, config.idle_only)
+        self._permit = Permit(config.hours, config.idle_only, config.on_battery)
         self._busy = 0.0
         """The cores that other programs used at the latest look."""
         self._looked = asyncio.Event()
@@ -87,7 +90,11 @@ class Agent:
         self._running = asyncio.current_task()
         try:
             with registered(self._config.name):
-                await self._serve()
+                heeding = asyncio.create_task(self._heed())
+                try:
+                    await self._serve()
+                finally:
+                    heeding.cancel()
         finally:
             stop_probes()
             self._sharing.close()
@@ -109,10 +116,18 @@ class Agent:
         self._permit.paused = False
         self._looked.set()
 
+    async def _heed(self) -> None:
+        """Do what the owner orders from another process."""
+        orders, acts = Orders(), {Order.PAUSE: self.pause, Order.RESUME: self.resume, Order.LEAVE: self.leave}
+        while True:
+            await asyncio.sleep(_HEED_S)
+            for order in orders.fresh():
+                acts[order]()
+
     def _refusal(self) -> PauseReason | None:
         """The reason why this node may not work now, or None."""
         local = time.localtime()
-        return self._permit.refusal(local.tm_hour * 60 + local.tm_min, self._busy, time.monotonic())
+        return self._permit.refusal(local.tm_hour * 60 + local.tm_min, self._busy, time.monotonic(), on_battery())
 
     async def _serve(self) -> None:
         await self._wait_for_permit()

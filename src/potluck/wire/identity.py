@@ -19,7 +19,8 @@ from filelock import FileLock
 from platformdirs import user_data_path
 
 from potluck.errors import IdentityError
-from potluck.wire.private import OTHERS, make_folder, tighten, write_private
+from potluck.platform import is_seen_by_others
+from potluck.wire.private import make_folder, tighten, write_private
 
 
 def data_folder() -> Path:
@@ -84,7 +85,7 @@ class Identity:
             if not path.exists():
                 make_folder(path.parent)
                 _make(path)
-            if os.name == "posix" and path.stat().st_mode & OTHERS:
+            if is_seen_by_others(path):
                 raise IdentityError(f"Others can read the key in {path}: replace it, or run chmod 600 on it.")
             return cls(_private_key(path))
         except OSError as error:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from potluck.coordinator.text import pipe
-from potluck.coordinator.text.bounds import OUT_OF_MEMORY, bound_memory, processor_bound, step_back
 from potluck.coordinator.text.encoder import PlainEncoder, TooManyTokens
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import PotluckError, RequestError
+from potluck.platform import OUT_OF_MEMORY, bound_memory, processor_bound, step_back
 
 _TEMPLATE_S = 2.0
 """The processor seconds in which a template is compiled, or renders a chat. A long chat takes about 0.1 s."""
