@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from potluck.llama.layouts import (
     structure,
 )
 from potluck.llama.library import Llama, load
+
+PAGE = Path(__file__).parent.parent.parent / "docs/internals/engines.md"
 
 USED = {
     "model": ("n_gpu_layers", "load_mode", "progress_callback", "vocab_only", "use_extra_bufts"),
@@ -149,3 +152,11 @@ def test_every_layout_has_a_version_of_its_own() -> None:
     for layout in LAYOUTS:
         assert layout_of("a library", *layout.versions) is layout
         assert layout.checked
+
+
+def test_the_page_has_every_layout() -> None:
+    rows = [row.split(" | ") for row in PAGE.read_text("utf-8").splitlines() if "-dev | " in row]
+    told = [(row[0].removeprefix("| "), row[1], int(row[2].split()[0]), int(row[3]), row[4]) for row in rows]
+    assert told == [
+        (*layout.versions, len(layout.context), layout.counts, f"{', '.join(layout.checked)} |") for layout in LAYOUTS
+    ]

@@ -82,6 +82,7 @@ def _llamacpp(read: Readings) -> list[Finding]:
     match read.library:
         case Library() as library:
             says = f"{library.name} is used, {library.told}, with llama.cpp {library.llama} and ggml {library.ggml}."
+            says = f"{says} {read.comparison}".rstrip()
             return [Ok("llama.cpp", says), kernels(library, read.processor), gpu(library, read.nvidia)]
         case BrokenLibrary(reason):
             says = f"The library cannot be used: {reason}."

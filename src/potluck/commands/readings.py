@@ -19,6 +19,7 @@ from potluck.commands.contact import Contact, contact
 from potluck.engine.library_report import BrokenLibrary, Library, read_library
 from potluck.models.sources import cache_folder
 from potluck.node.hardware import free_memory
+from potluck.node.known_speeds import comparison, read_speeds, speeds_path
 from potluck.platform import processor, usable_cores
 from potluck.wire.identity import data_folder
 
@@ -73,7 +74,9 @@ class Folder(Struct, frozen=True):
 
 
 class Readings(Struct, frozen=True):
-    """All readings. nvidia: the GPUs that NVIDIA's driver knows. contact: None if no URL was given."""
+    """All readings. comparison: how the speeds of another library compare here, as a sentence; empty if not known.
+
+    nvidia: the GPUs that NVIDIA's driver knows. contact: None if no URL was given."""
 
     software: Software
     library: Library | BrokenLibrary
@@ -83,13 +86,16 @@ class Readings(Struct, frozen=True):
     cache: Folder
     data: Folder
     contact: Contact | None
+    comparison: str = ""
 
 
 def read(url: str | None, key: str) -> Readings:
     """Read this machine. url: that of a coordinator, which is asked with this key; or None."""
+    library = _library()
     return Readings(
         software=_software(),
-        library=_library(),
+        library=library,
+        comparison=comparison(read_speeds(speeds_path()), library.name) if isinstance(library, Library) else "",
         processor=_processor(),
         memory=Memory(free_memory(), psutil.virtual_memory().total),
         nvidia=_nvidia(),
