@@ -24,7 +24,7 @@ from bench.report import Report, options_parser
 from potluck.coordinator.audits.verdict import rows_error, scores_error
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.engine.base import Segment
-from potluck.engine.llamacpp import LlamaCppEngine, start_library
+from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.local import demo_model
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
@@ -66,7 +66,6 @@ class Errors:
 
 def requantized(model: Path, kind: int, folder: Path) -> Path:
     out = folder / f"{kind}.gguf"
-    start_library()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize, params.nthread = kind, True, 2
     if llama_cpp.llama_model_quantize(str(model).encode(), str(out).encode(), params):

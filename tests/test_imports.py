@@ -20,9 +20,10 @@ ARROWS = {
     "wire": BASE,
     "planning": BASE,
     "models": BASE,
-    "engine": BASE | {"models"},
-    "node": BASE | {"webserver", "wire", "models", "engine"},
-    "coordinator": BASE | {"webserver", "wire", "planning", "models"},
+    "llama": BASE,
+    "engine": BASE | {"models", "llama"},
+    "node": BASE | {"webserver", "wire", "models", "llama", "engine"},
+    "coordinator": BASE | {"webserver", "wire", "planning", "models", "llama"},
     "client": BASE,
 }
 """For each part of the package those that it may import besides itself."""

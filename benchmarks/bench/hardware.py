@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 from msgspec import Meta, Struct
 
+from potluck.llama.files import find_library
 from potluck.node.hardware import usable_cores
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -60,7 +60,7 @@ def read_hardware() -> Hardware:
         memory_gib=round(psutil.virtual_memory().total / (1 << 30), 1),
         instructions=_instructions(),
         system=_system(),
-        library=f"llama-cpp-python {version('llama-cpp-python')}",
+        library=find_library().name,
         kernels=_kernels(),
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     )
@@ -89,8 +89,8 @@ def _cpuinfo(key: str) -> str:
 
 
 def _kernels() -> tuple[str, ...]:
-    import llama_cpp  # late, so that reading a record does not load the library
+    from potluck.llama.library import load  # late, so that reading a record does not load the library
 
-    features = llama_cpp.llama_print_system_info().decode().rpartition(":")[2]
+    features = load().llama_print_system_info().decode().rpartition(":")[2]
     named = (feature.partition("=") for feature in features.split("|"))
     return tuple(name.strip() for name, _, value in named if value.strip() not in ("", "0"))

@@ -27,7 +27,17 @@ from potluck.engine.library_report import BrokenLibrary, Gpu, Library, parse_ker
 GIB = 1 << 30
 
 SOFTWARE = Software("0.1.0", "CPython 3.12.1", 64, "Linux-6.1", "~/venv", {})
-LIBRARY = Library("0.3.36", "0.25.3", "5a1e", ("AVX", "AVX2", "FMA"), False, (), True)
+LIBRARY = Library(
+    "llama-cpp-python 0.3.36",
+    "compiled for this CPU",
+    "0.5.0",
+    "0.25.3",
+    "5a1e",
+    ("AVX", "AVX2", "FMA"),
+    False,
+    (),
+    True,
+)
 PROCESSOR = Processor("a CPU", 8, 0.1, "fpu avx avx2 fma")
 MEMORY = Memory(10 * GIB, 16 * GIB)
 CACHE = Folder("~/.cache/potluck", "POTLUCK_CACHE", True, GIB, 50 * GIB)
@@ -62,15 +72,18 @@ def with_features(features: str) -> Processor:
         (check.kernels(LIBRARY, with_features("asimddp i8mm")), Note, "without DOTPROD, MATMUL_INT8, which"),
         (check.kernels(LIBRARY, with_features("")), Ok, "AVX, AVX2, FMA."),
         (
-            check.kernels(Library("1", "2", "3", (), False, (), False), with_features("")),
+            check.kernels(Library("1", "2", "3", "4", "5", (), False, (), False), with_features("")),
             Note,
             "C code was not compiled",
         ),
         (check.gpu(LIBRARY, ()), Ok, "on the CPU"),
         (check.gpu(LIBRARY, ("NVIDIA T4",)), Note, "does not use NVIDIA T4"),
-        (check.gpu(Library("1", "2", "3", (), True, (), True), ()), Note, "finds none"),
+        (check.gpu(Library("1", "2", "3", "4", "5", (), True, (), True), ()), Note, "finds none"),
         (
-            check.gpu(Library("1", "2", "3", (), True, (Gpu("NVIDIA T4", 15 * GIB, 16 * GIB),), True), ("NVIDIA T4",)),
+            check.gpu(
+                Library("1", "2", "3", "4", "5", (), True, (Gpu("NVIDIA T4", 15 * GIB, 16 * GIB),), True),
+                ("NVIDIA T4",),
+            ),
             Ok,
             "computes on NVIDIA T4 (15.0 GiB of 16.0 GiB free)",
         ),

@@ -7,33 +7,34 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import llama_cpp
 import pytest
 
 from kit.groups import PYTORCH
 from kit.processes import PYTHON, finish, python
 from potluck.engine.exclusive import claim_process
 from potluck.errors import EngineError
+from potluck.llama.library import load
 
 TESTS = Path(__file__).parent.parent
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 
 
 def test_this_process_runs_llama_cpp_and_has_not_loaded_pytorch() -> None:
-    assert llama_cpp.__name__ in sys.modules
+    load()
     assert "torch" not in sys.modules
     claim_process("llama.cpp")
 
 
 @pytest.mark.parametrize(
-    ("library", "module", "told"),
+    ("library", "told"),
     [
-        ("llama.cpp", "torch", "uses llama.cpp cannot be made in a process that has loaded PyTorch"),
-        ("PyTorch", "llama_cpp", "uses PyTorch cannot be made in a process that has loaded llama.cpp"),
+        ("llama.cpp", "uses llama.cpp cannot be made in a process that has loaded PyTorch"),
+        ("PyTorch", "uses PyTorch cannot be made in a process that has loaded llama.cpp"),
     ],
 )
-def test_the_second_library_is_refused(library: str, module: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, sys)
+def test_the_second_library_is_refused(library: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    load()
     with pytest.raises(EngineError, match=told):
         claim_process(library)  # type: ignore[arg-type]
 
@@ -59,7 +60,8 @@ LlamaCppEngine(Path("none"), span=span, layers=1, attention=Attention.EXACT, cap
     )
     assert "has loaded llama.cpp" in run(
         """
-import llama_cpp
+from potluck.llama.library import load
+load()
 from potluck.engine.transformers import TransformersEngine
 from potluck.types import Capacity, Span
 TransformersEngine({}, {}, span=Span(0, 0), capacity=Capacity(1, 1, 1), threads=1)
@@ -69,17 +71,21 @@ TransformersEngine({}, {}, span=Span(0, 0), capacity=Capacity(1, 1, 1), threads=
 
 @needs_torch
 @pytest.mark.parametrize(
-    ("engine", "absent"), [("potluck.engine.transformers", "llama_cpp"), ("potluck.engine.llamacpp", "torch")]
+    ("engine", "loaded"),
+    [
+        ("potluck.engine.transformers", "potluck.llama.library.is_loaded()"),
+        ("potluck.engine.llamacpp", "'torch' in sys.modules"),
+    ],
 )
-def test_a_node_loads_the_library_of_its_engine_alone(engine: str, absent: str) -> None:
-    code = f"import sys, potluck.node.agent, {engine}; sys.exit({absent!r} in sys.modules)"
+def test_a_node_loads_the_library_of_its_engine_alone(engine: str, loaded: str) -> None:
+    code = f"import sys, potluck.node.agent, potluck.llama.library, {engine}; sys.exit({loaded})"
     python("-c", code)
 
 
 LOADS_BOTH = """
 import importlib
 def test_it():
-    importlib.import_module("llama_cpp"), importlib.import_module("torch")
+    importlib.import_module("potluck.llama.library").load(), importlib.import_module("torch")
 """
 
 

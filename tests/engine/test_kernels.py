@@ -12,22 +12,23 @@ from kit.kernels import KERNEL_SETS, KernelSet
 from kit.processes import python
 from kit.tiny_gguf import write_tiny_gguf
 from potluck.engine.library_report import parse_kernels
+from potluck.llama.files import CHOSEN
 
 TELL = """
 import sys
 from pathlib import Path
-import llama_cpp.llama_cpp as c
+from potluck.llama.library import load
 from potluck.engine.probe import Trial, measure
 from potluck.types import Attention, Capacity, Span
 engine = Trial(sys.argv[1], Span(0, 1), 2, Attention.EXACT, 1, True).load(Capacity(2, 256, 64))
 print(measure(engine)[1])
-print(c.llama_print_system_info().decode())
+print(load().llama_print_system_info().decode())
 """
 
 
 def tell(model: Path, kernels: KernelSet | None = None) -> tuple[str, str]:
     """A twin mark, and what llama.cpp says of its kernels, from a process with this set or with the installed one."""
-    environment = os.environ | ({"LLAMA_CPP_LIB_PATH": str(kernels.folder)} if kernels else {})
+    environment = os.environ | ({CHOSEN: str(kernels.folder)} if kernels else {})
     mark, system = python("-c", TELL, model, env=environment).splitlines()
     return mark, system
 

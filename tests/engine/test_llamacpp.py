@@ -230,7 +230,7 @@ def test_a_batch_that_cannot_be_decoded_leaves_its_sessions_as_they_were(model, 
     for step in range(100):
         run(engine, 9, step, TOKENS[:1])
     with monkeypatch.context() as patch:
-        patch.setattr("potluck.engine.llamacpp.c.llama_decode", lambda *_: -3)
+        patch.setattr("potluck.engine.context.Context.decode", lambda *_: -3)
         batch = [Segment(session, 0, TOKENS, LAYERS - 1, 1) for session in (2, 3)]
         with pytest.raises(EngineError, match="code -3"):
             engine.forward([*batch, Segment(1, 10, TOKENS[10:], LAYERS - 1, 1)])

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from potluck.llama.library import is_loaded
+
 CHILD = "POTLUCK_TESTS_CHILD"
 """The environment variable that names the group which a child runs."""
 _EVENT = "\x1e"
@@ -230,7 +232,7 @@ class OneLibrary:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> None:
-        if {"torch", "llama_cpp"} <= sys.modules.keys():
+        if "torch" in sys.modules and ("llama_cpp" in sys.modules or is_loaded()):
             pytest.exit(f"PyTorch and llama.cpp are both loaded after {item.nodeid}: see tests/kit/groups.py.", 3)
 
 

@@ -2,7 +2,7 @@
 
 As a program it compiles them, from the source package of the llama-cpp-python that is installed: a minute for each set,
 once only. A set is a folder with links to the installed libraries and with `libggml-cpu` of its own, which
-LLAMA_CPP_LIB_PATH names in place of the installed ones.
+POTLUCK_LLAMA names in place of the installed ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from potluck.engine.library import library_folder
+from potluck.llama.files import all_libraries
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "build" / "kernels" / version("llama_cpp_python")
@@ -58,6 +58,17 @@ _AMX = KernelSet("amx", _FEATURES, (*_VNNI.flags, "amx_tile", "amx_int8"))
 KERNEL_SETS = (KernelSet("plain"), _AVX2, _AVX512, _VNNI, _AMX)
 
 
+def _compiled() -> Path:
+    """llama.cpp as it was compiled here."""
+    return next(library.llama for library in all_libraries() if library.told != "prebuilt")
+
+
+def prebuilt_folder() -> Path | None:
+    """The folder of the prebuilt library; None where it is not installed."""
+    prebuilt = [library for library in all_libraries() if library.told == "prebuilt"]
+    return prebuilt[0].llama.parent.parent if prebuilt else None
+
+
 def cpu_flags() -> frozenset[str]:
     """What /proc/cpuinfo lists of the first core; nothing on other systems."""
     try:
@@ -82,7 +93,7 @@ def _compile(kernels: KernelSet, source: Path, build: Path) -> None:
     command = ["cmake", "--build", str(build), "--target", "ggml-cpu", "--parallel", str(os.cpu_count())]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     kernels.folder.mkdir(parents=True, exist_ok=True)
-    for file in library_folder().iterdir():
+    for file in _compiled().parent.iterdir():
         _link(kernels.folder / file.name, file)
     for file in sorted((build / "bin").glob("libggml-cpu.so*"), reverse=True):  # the bare name last: it says "done"
         target = kernels.folder / file.name

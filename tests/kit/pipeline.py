@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import llama_cpp.llama_cpp as c
 import numpy as np
 import numpy.typing as npt
 
 from potluck.engine.base import Segment
-from potluck.engine.llamacpp import LlamaCppEngine, start_library
+from potluck.engine.llamacpp import LlamaCppEngine
+from potluck.llama.layouts import Batch
+from potluck.llama.library import FLASH_ATTENTION, TYPE_Q8_0, load
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
@@ -30,28 +31,35 @@ Logits = npt.NDArray[np.float32]
 class Unsplit:
     """The model's own file in stock llama.cpp with the exact attention setting, through nothing of ours."""
 
-    def __init__(self, path: Path, context: int, cache_type: int = c.GGML_TYPE_Q8_0) -> None:
-        start_library()
+    def __init__(self, path: Path, context: int, cache_type: int = TYPE_Q8_0) -> None:
+        self._library = c = load()
         self._model = c.llama_model_load_from_file(str(path).encode(), c.llama_model_default_params())
         params = c.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = context, CHUNK, CHUNK
         params.n_threads = params.n_threads_batch = 2
         params.type_k = params.type_v = cache_type
-        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.flash_attn_type = FLASH_ATTENTION
         self._context = c.llama_init_from_model(self._model, params)
         self._vocabulary = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self._model))
 
     def restart(self) -> None:
+        c = self._library
         c.llama_memory_clear(c.llama_get_memory(self._context), True)
 
     def feed(self, tokens: Tokens) -> Logits:
         """Logits `[V]` after the last of these tokens."""
+        c = self._library
+        batch_of = c.function("llama_batch_get_one", Batch, [ctypes.POINTER(ctypes.c_int32), ctypes.c_int32])
+        logits_of = c.function(
+            "llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p, ctypes.c_int32]
+        )
         for start in range(0, len(tokens), CHUNK):
             part = (ctypes.c_int32 * len(tokens[start : start + CHUNK]))(*tokens[start : start + CHUNK].tolist())
-            assert c.llama_decode(self._context, c.llama_batch_get_one(part, len(part))) == 0
-        return np.ctypeslib.as_array(c.llama_get_logits_ith(self._context, -1), (self._vocabulary,)).copy()
+            assert c.llama_decode(self._context, batch_of(part, len(part))) == 0
+        return np.ctypeslib.as_array(logits_of(self._context, -1), (self._vocabulary,)).copy()
 
     def close(self) -> None:
+        c = self._library
         c.llama_free(self._context)
         c.llama_model_free(self._model)
 

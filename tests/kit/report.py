@@ -36,7 +36,7 @@ def pytest_report_header() -> list[str]:
     return [
         f"CPU: {cpu_name()}, {os.cpu_count()} cores; {flags or 'none of the flags that matter here'}",
         f"kernels: {' '.join(library.kernels)} ({library.digest})",
-        f"libraries: llama-cpp-python {library.package}, ggml {library.ggml}, PyTorch {_version('torch')}",
+        f"libraries: {library.name}, ggml {library.ggml}, PyTorch {_version('torch')}",
     ]
 
 

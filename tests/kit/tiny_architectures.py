@@ -13,15 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import llama_cpp.llama_cpp as c
 import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
 from gguf.quants import quantize
 
 from kit.tiny_gguf import CHAT_TEMPLATE, Tokenizer, add_tokenizer, bpe_tokens
-from potluck.engine import ggml
-from potluck.engine.llamacpp import start_library
+from potluck.llama.library import load
 
 Array = npt.NDArray[Any]
 
@@ -301,28 +299,23 @@ def _stored(name: str, values: Array) -> Array:
 
 def _tensors(header: Path, seed: int) -> dict[str, Array]:
     """Random values for each tensor that llama.cpp wants with this metadata, in NumPy's order."""
-    start_library()
-    read = ggml.load("ggml-base").gguf_init_from_file
-    read.argtypes, read.restype = [ctypes.c_char_p, _InitParams], ctypes.c_void_p
-    set_tensor = ggml.base().ggml_backend_tensor_set
-    set_tensor.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
-    set_tensor.restype = None
+    c = load()
+    read = c.function("gguf_init_from_file", ctypes.c_void_p, [ctypes.c_char_p, _InitParams])
     tensors: dict[str, Array] = {}
 
     def fill(tensor: int, _data: object) -> None:
-        name = ggml.base().ggml_get_name(tensor).decode()
+        name = c.ggml_get_name(tensor).decode()
         shape = list(_Tensor.from_address(tensor).ne[::-1])
         while len(shape) > 1 and shape[0] == 1:
             del shape[0]
         values = _values(name, shape, seed)
-        set_tensor(tensor, values.ctypes.data, 0, values.nbytes)
+        c.ggml_backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
         if not name.endswith(_SCALES):
             tensors[name] = values
 
-    make = c._lib.llama_model_init_from_user
-    make.argtypes = [ctypes.c_void_p, _SET_TENSOR, ctypes.c_void_p, c.llama_model_params]
-    make.restype = ctypes.c_void_p
     params = c.llama_model_default_params()
+    kinds = [ctypes.c_void_p, _SET_TENSOR, ctypes.c_void_p, type(params)]
+    make = c.function("llama_model_init_from_user", ctypes.c_void_p, kinds)
     params.n_gpu_layers = 0
     filler = _SET_TENSOR(fill)
     model = make(read(str(header).encode(), _InitParams(True, None)), filler, None, params)

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as c
 import pytest
 
 from kit.tiny_architectures import LAYERS, write_tiny
@@ -14,6 +13,8 @@ from kit.tiny_gguf import write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf
 from potluck.engine import llamacpp
 from potluck.errors import ModelError
+from potluck.llama.layouts import LogCallback
+from potluck.llama.library import load
 from potluck.models.architectures import Metadata
 from potluck.models.kept import Kept, kept
 from potluck.models.sizes import kept_by
@@ -82,11 +83,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def allocated(path: Path, attention: Attention, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+def allocated(path: Path, attention: Attention) -> tuple[int, str]:
     """The bytes that llama.cpp allocates for each position, and its MiB for all states, as it logs them."""
     lines: list[str] = []
-    callback = c.llama_log_callback(lambda _level, text, _data: lines.append(text.decode("utf-8", "replace")))
-    monkeypatch.setattr(llamacpp, "_LOG_CALLBACK", callback)
+    callback = LogCallback(lambda _level, text, _data: lines.append(text.decode("utf-8", "replace")))
+    load().log_to(callback)
     layers = open_model(path).layers
     engine = llamacpp.LlamaCppEngine(
         path,
@@ -97,8 +98,7 @@ def allocated(path: Path, attention: Attention, monkeypatch: pytest.MonkeyPatch)
         threads=1,
     )
     engine.unload()
-    monkeypatch.undo()
-    llamacpp.start_library()
+    load().log_to()
     told = "".join(lines)
     cells = re.findall(r"KV buffer size = +([\d.]+) MiB", told)
     states = re.findall(r"RS buffer size = +([\d.]+) MiB", told)
@@ -106,9 +106,9 @@ def allocated(path: Path, attention: Attention, monkeypatch: pytest.MonkeyPatch)
     return sum(round(float(one) * (1 << 20) / POSITIONS) for one in cells), "".join(states)
 
 
-def check(path: Path, attention: Attention, monkeypatch: pytest.MonkeyPatch) -> tuple[Kept, ...]:
+def check(path: Path, attention: Attention) -> tuple[Kept, ...]:
     layers = kept_by(open_model(path), EngineKind.LLAMACPP, attention)
-    cells, states = allocated(path, attention, monkeypatch)
+    cells, states = allocated(path, attention)
     assert sum(layer.cell for layer in layers) == cells
     total = SESSIONS * sum(layer.state for layer in layers)
     assert (f"{total / (1 << 20):.2f}" if total else "") == states
@@ -116,14 +116,14 @@ def check(path: Path, attention: Attention, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("architecture", CASES)
-def test_layers_keep_what_llama_cpp_allocates(architecture, tmp_path, monkeypatch):
+def test_layers_keep_what_llama_cpp_allocates(architecture, tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf", architecture, CASES[architecture])
-    assert len(check(path, Attention.EXACT, monkeypatch)) == LAYERS
+    assert len(check(path, Attention.EXACT)) == LAYERS
 
 
-def test_a_fast_cache_takes_two_bytes_a_value(tmp_path, monkeypatch):
+def test_a_fast_cache_takes_two_bytes_a_value(tmp_path):
     path = write_tiny(tmp_path / "tiny.gguf", "llama", {})
-    assert check(path, Attention.FAST, monkeypatch) == (Kept(2 * 2 * 32 * 2),) * LAYERS
+    assert check(path, Attention.FAST) == (Kept(2 * 2 * 32 * 2),) * LAYERS
 
 
 def test_a_layer_keeps_cells_or_a_state(tmp_path):

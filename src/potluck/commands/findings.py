@@ -16,7 +16,7 @@ _BUSY = 0.5
 """The share of the processor from which on other programs slow down a node."""
 _CLOCK_NOTE_S, _CLOCK_WRONG_S = 5.0, 60.0
 
-_REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+_COMPILE = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python 'potluck[native]'"
 
 _KERNELS = {
     "avx": "AVX",
@@ -81,11 +81,11 @@ def _llamacpp(read: Readings) -> list[Finding]:
     """The findings about llama.cpp. If the library cannot be used, nothing is known of kernels and GPUs."""
     match read.library:
         case Library() as library:
-            says = f"llama-cpp-python {library.package} with ggml {library.ggml}."
+            says = f"{library.name} is used, {library.told}, with llama.cpp {library.llama} and ggml {library.ggml}."
             return [Ok("llama.cpp", says), kernels(library, read.processor), gpu(library, read.nvidia)]
         case BrokenLibrary(reason):
             says = f"The library cannot be used: {reason}."
-            return [Wrong("llama.cpp", says, f"Build it on this machine: {_REINSTALL}")]
+            return [Wrong("llama.cpp", says, f"Build it on this machine: {_COMPILE}")]
 
 
 def kernels(read: Library, cpu: Processor) -> Finding:
@@ -94,7 +94,7 @@ def kernels(read: Library, cpu: Processor) -> Finding:
     used = {feature for feature, kernel in _KERNELS.items() if kernel in read.kernels}
     if unused := [kernel for feature, kernel in _KERNELS.items() if feature in set(cpu.features.split()) - used]:
         says = f"llama.cpp was built without {', '.join(unused)}, which this CPU has."
-        return Note(subject, says, f"Build it on this machine, to compute faster: {_REINSTALL}")
+        return Note(subject, says, f"Build it on this machine, to compute faster: {_COMPILE}")
     if not read.compiled_tap:
         says = "Potluck's own C code was not compiled, which slows each token a little."
         return Note(subject, says, "Install a C compiler, and then Potluck again.")
@@ -112,7 +112,7 @@ def gpu(read: Library, nvidia: tuple[str, ...]) -> Finding:
         return Note(subject, says, "Check that the GPU's driver is installed and works.")
     if nvidia:
         says = f"llama.cpp does not use {', '.join(nvidia)}."
-        return Note(subject, says, f"Build it for the GPU: CMAKE_ARGS=-DGGML_CUDA=on {_REINSTALL}")
+        return Note(subject, says, f"Build it for the GPU: CMAKE_ARGS=-DGGML_CUDA=on {_COMPILE}")
     return Ok(subject, "llama.cpp computes on the CPU.")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-import llama_cpp.llama_cpp as c
 import numpy as np
 
 from potluck.engine import cells
@@ -18,6 +17,7 @@ from potluck.engine.model_facts import ModelFacts
 from potluck.engine.slots import Shape
 from potluck.engine.tap import Tap
 from potluck.errors import EngineError
+from potluck.llama.library import FLASH_ATTENTION, TYPE_F16, load
 from potluck.types import Attention, Capacity
 
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
@@ -37,40 +37,45 @@ class Context:
         attention: Attention,
         threads: int,
     ) -> None:
-        params = c.llama_context_default_params()
+        self._library = load()
+        params = self._library.llama_context_default_params()
         params.n_ctx = capacity.positions if shape.is_shared else shape.sessions * shape.cells
         params.n_batch = params.n_ubatch = capacity.rows
         params.n_seq_max = shape.sessions
         params.kv_unified = shape.is_shared
         params.n_threads = params.n_threads_batch = threads
-        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.flash_attn_type = FLASH_ATTENTION
         exact = attention is not Attention.FAST
-        params.type_k = params.type_v = facts.exact_cache_type if exact else c.GGML_TYPE_F16
+        params.type_k = params.type_v = facts.exact_cache_type if exact else TYPE_F16
         params.no_perf = True
         params.cb_eval = tap.callback
         params.cb_eval_user_data = tap.user_data
         self._form = None if shape.is_shared else facts.form
         self._streams = shape.sessions
-        self._handle = c.llama_init_from_model(model, params)
+        self._handle = self._library.llama_init_from_model(model, params)
         if self._handle is None:
             raise EngineError(f"llama.cpp has no memory for {capacity.positions} positions.")
-        self._memory = c.llama_get_memory(self._handle)
+        positions, mine = self._library.llama_n_ctx(self._handle), self._library.llama_n_ctx_seq(self._handle)
+        if mine * (1 if shape.is_shared else shape.sessions) != positions:
+            raise EngineError(f"{self._library.files.name} did not take kv_unified: it is laid out in another way.")
+        self._memory = self._library.llama_get_memory(self._handle)
 
     def use_threads(self, count: int) -> None:
-        c.llama_set_n_threads(self._handle, count, count)
+        self._library.llama_set_n_threads(self._handle, count, count)
 
     def decode(self, batch: Any) -> int:
         """Run a batch. Returns llama.cpp's code, which is 0 if all went well."""
-        return int(c.llama_decode(self._handle, batch))
+        return int(self._library.llama_decode(self._handle, batch))
 
     def logits(self, rows: int, vocabulary: int) -> Rows:
         """A copy `[rows, vocabulary]` of the latest batch's logits."""
-        return np.ctypeslib.as_array(c.llama_get_logits(self._handle), shape=(rows, vocabulary)).copy()
+        return np.ctypeslib.as_array(self._library.llama_get_logits(self._handle), shape=(rows, vocabulary)).copy()
 
     def save(self, sequence: int) -> bytes:
         """A sequence's keys and values."""
-        state = np.empty(c.llama_state_seq_get_size(self._handle, sequence), np.uint8)
-        if c.llama_state_seq_get_data(self._handle, state.ctypes.data_as(_BYTES), state.size, sequence) != state.size:
+        state = np.empty(self._library.llama_state_seq_get_size(self._handle, sequence), np.uint8)
+        pointer = state.ctypes.data_as(_BYTES)
+        if self._library.llama_state_seq_get_data(self._handle, pointer, state.size, sequence) != state.size:
             raise EngineError("llama.cpp cannot save a session of its cache.")
         return state.tobytes() if self._form is None else cells.gathered(state.data, self._form)
 
@@ -79,19 +84,19 @@ class Context:
         if self._form is not None:
             state = cells.dealt(state, self._form, self._streams)
         pointer = ctypes.cast(ctypes.c_char_p(state), _BYTES)
-        return bool(c.llama_state_seq_set_data(self._handle, pointer, len(state), sequence) == len(state))
+        return bool(self._library.llama_state_seq_set_data(self._handle, pointer, len(state), sequence) == len(state))
 
     def forget(self, sequence: int, begin: int = 0) -> bool:
         """Forget a sequence's positions from `begin` on. False if llama.cpp cannot do that."""
-        return bool(c.llama_memory_seq_rm(self._memory, sequence, begin, -1))
+        return bool(self._library.llama_memory_seq_rm(self._memory, sequence, begin, -1))
 
     def forget_all(self) -> None:
-        c.llama_memory_clear(self._memory, False)
+        self._library.llama_memory_clear(self._memory, False)
 
     def first_kept(self, sequence: int) -> int:
         """The first position of a sequence that is still there."""
-        return int(c.llama_memory_seq_pos_min(self._memory, sequence))
+        return int(self._library.llama_memory_seq_pos_min(self._memory, sequence))
 
     def close(self) -> None:
         """Give the memory back. Nothing may be called afterwards."""
-        c.llama_free(self._handle)
+        self._library.llama_free(self._handle)

@@ -11,16 +11,22 @@ import sys
 from typing import Literal
 
 from potluck.errors import EngineError
+from potluck.llama.library import is_loaded
 
-_MODULES = {"llama.cpp": "llama_cpp", "PyTorch": "torch"}
+
+def _is_pytorch_loaded() -> bool:
+    return "torch" in sys.modules
+
+
+_LOADED = {"llama.cpp": is_loaded, "PyTorch": _is_pytorch_loaded}
 
 
 def claim_process(library: Literal["llama.cpp", "PyTorch"]) -> None:
     """Claim the process for this library, before an engine is made. Raises EngineError when the other one is loaded
     here.
     """
-    [other] = _MODULES.keys() - {library}
-    if _MODULES[other] in sys.modules:
+    [other] = _LOADED.keys() - {library}
+    if _LOADED[other]():
         raise EngineError(
             f"An engine that uses {library} cannot be made in a process that has loaded {other}: on CPUs with AMX each "
             "breaks the other's tile configuration, and the process would die. Run the two engines in two processes."

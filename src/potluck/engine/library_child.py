@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import sys
 
-import llama_cpp
-import llama_cpp.llama_cpp as c
 import msgspec
 
-from potluck.engine import ggml
-from potluck.engine.library import kernels_digest
-from potluck.engine.library_report import Library, parse_kernels
-from potluck.engine.llamacpp import start_library
+from potluck.engine.library_report import Gpu, Library, parse_kernels
 from potluck.engine.tap import compiled_library
+from potluck.llama.devices import cards
+from potluck.llama.library import load
 
 _DIGITS = 16
 
 
 def report() -> Library:
-    start_library()
+    library = load()
+    llama, ggml = library.version
     return Library(
-        package=llama_cpp.__version__,
-        ggml=ggml.version(),
-        digest=kernels_digest()[:_DIGITS],
-        kernels=parse_kernels(c.llama_print_system_info().decode()),
-        for_gpus=bool(c.llama_supports_gpu_offload()),
-        gpus=tuple(ggml.gpus()),
+        name=library.files.name,
+        told=library.files.told,
+        llama=llama,
+        ggml=ggml,
+        digest=library.build[:_DIGITS],
+        kernels=parse_kernels(library.llama_print_system_info().decode()),
+        for_gpus=library.is_for_cards(),
+        gpus=tuple(Gpu(card.name, card.free, card.total) for card in cards(library)),
         compiled_tap=compiled_library() is not None,
     )
 

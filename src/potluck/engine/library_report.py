@@ -24,14 +24,16 @@ class Gpu(Struct, frozen=True):
 
 
 class Library(Struct, frozen=True, tag="loads", tag_field="library"):
-    """The library's own description. package: the version of llama-cpp-python. ggml: that of the ggml inside.
+    """The library's own description. name: the package with its version, or the folder. told: its kind, for people.
 
-    digest: the first hex digits of the kernels' SHA-256, on which last bits depend. kernels: what was built in, in its
-    own words, such as `AVX2`. for_gpus: whether it was built for GPUs. gpus: those that it can compute on.
-    compiled_tap: whether Potluck's own C code beside it was compiled.
+    llama, ggml: their versions. digest: the first hex digits of the kernels' SHA-256, on which last bits depend.
+    kernels: what was built in, in its own words, such as `AVX2`. for_gpus: whether it was built for GPUs. gpus: those
+    that it can compute on. compiled_tap: whether Potluck's own C code beside it was compiled.
     """
 
-    package: str
+    name: str
+    told: str
+    llama: str
     ggml: str
     digest: str
     kernels: tuple[str, ...]

@@ -8,41 +8,29 @@ llama.cpp sequences, so that one `llama_decode` serves many of them.
 from __future__ import annotations
 
 import ctypes
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import llama_cpp.llama_cpp as c
 import numpy as np
 
 from potluck.engine import cells, openmp
 from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
 from potluck.engine.context import Context
 from potluck.engine.exclusive import claim_process
-from potluck.engine.library import kernels_digest
 from potluck.engine.model_facts import ModelFacts
 from potluck.engine.session_cache import SessionCache
 from potluck.engine.slots import Shape
 from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
+from potluck.llama.layouts import Batch, ProgressCallback
+from potluck.llama.library import LOAD_COPY, LOAD_MAPPED, Llama, load
 from potluck.types import Attention, Capacity, Span
 
-log = logging.getLogger(__name__)
-
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
-_LOG_ERROR = 4
 _SAMPLE = -2
 """The number of the session that shows the layout of cells. The probe's is -1, and all others count from 1."""
-
-
-def _log(level: int, text: bytes, _user_data: object) -> None:
-    if level == _LOG_ERROR:  # 5 is the continuation of a line, of any level
-        log.warning("llama.cpp: %s", text.decode("utf-8", "replace").strip())
-
-
-_LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its address
 
 
 def _telling(progress: Progress) -> Callable[[float, object], bool]:
@@ -59,12 +47,6 @@ def _telling(progress: Progress) -> Callable[[float, object], bool]:
         return True
 
     return tell
-
-
-def start_library() -> None:
-    """Initialise llama.cpp once in a process, and send its log messages to `logging`."""
-    c.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-    c.llama_backend_init()
 
 
 class LlamaCppEngine:
@@ -88,13 +70,13 @@ class LlamaCppEngine:
         progress: Progress = ignore,
     ) -> None:
         claim_process("llama.cpp")
-        start_library()
+        self._library = load()
         self.span = span
         self.layers = layers
         self.capacity = capacity
         self._model = self._load(path, extra_buffers, progress)
         self._facts = ModelFacts(self._model)
-        self.build = "" if self._facts.row.chunked else _build(extra_buffers)
+        self.build = "" if self._facts.row.chunked else _build(self._library, extra_buffers)
         self.hidden_size = self._facts.hidden_size
         self.vocabulary = self._facts.vocabulary
         self._tap = make_tap(capacity.rows * self.hidden_size)
@@ -106,14 +88,14 @@ class LlamaCppEngine:
         self._allocate_batch()
 
     def _load(self, path: Path, extra_buffers: bool, progress: Progress) -> Any:
-        params = c.llama_model_default_params()
-        params.progress_callback = c.llama_progress_callback(_telling(progress))
+        params = self._library.llama_model_default_params()
+        params.progress_callback = ProgressCallback(_telling(progress))
         params.use_extra_bufts = extra_buffers
         # Repacked weights are copies: with the file mapped as well, a node would hold its span twice.
-        params.load_mode = c.LLAMA_LOAD_MODE_NONE if extra_buffers else c.LLAMA_LOAD_MODE_MMAP
+        params.load_mode = LOAD_COPY if extra_buffers else LOAD_MAPPED
         # All layers, and the head with them, go to a GPU where the build has one.
-        params.n_gpu_layers = len(self.span) + 1 if c.llama_supports_gpu_offload() else 0
-        model = c.llama_model_load_from_file(str(path).encode(), params)
+        params.n_gpu_layers = len(self.span) + 1 if self._library.llama_supports_gpu_offload() else 0
+        model = self._library.llama_model_load_from_file(str(path).encode(), params)
         if model is None:
             raise EngineError(f"llama.cpp cannot load {path}.")
         return model
@@ -139,7 +121,7 @@ class LlamaCppEngine:
         self._counts = np.ones(rows, np.int32)
         self._flags = np.zeros(rows, np.int8)
         self._seq_pointers = self._seq.ctypes.data + 4 * np.arange(rows, dtype=np.uint64)
-        batch: Any = c.llama_batch()  # the package types its fields as arrays, but they are pointers
+        batch = Batch()
         batch.pos = self._pos.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
         batch.seq_id = self._seq_pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(ctypes.c_int32)))
         batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
@@ -311,7 +293,7 @@ class LlamaCppEngine:
 
     def unload(self) -> None:
         self._cache.context.close()
-        c.llama_model_free(self._model)
+        self._library.llama_model_free(self._model)
 
 
 def _split(rows: Output, counts: list[int]) -> list[Output]:
@@ -323,7 +305,7 @@ def _kinds(batch: Sequence[Segment]) -> int:
     return len({segment.rows for segment in batch})
 
 
-def _build(extra_buffers: bool) -> str:
+def _build(library: Llama, extra_buffers: bool) -> str:
     """The kernels, what they found this CPU to have, and the weight layout, which selects among them."""
-    system: bytes = c.llama_print_system_info()
-    return f"{kernels_digest()} {system.decode()} {'optimised' if extra_buffers else 'plain'}"
+    system = library.llama_print_system_info().decode()
+    return f"{library.build} {system} {'optimised' if extra_buffers else 'plain'}"

@@ -13,16 +13,14 @@ import ctypes
 import importlib.util
 from typing import Any, Protocol
 
-import llama_cpp.llama_cpp as c
 import numpy as np
 
-from potluck.engine import ggml
 from potluck.engine.base import Rows
 from potluck.errors import EngineError
+from potluck.llama.layouts import EvaluationCallback
+from potluck.llama.library import load
 
 _NAME_BYTES = 64  # GGML_MAX_NAME
-
-_ggml = ggml.base()
 
 
 class Tap(Protocol):
@@ -51,17 +49,18 @@ class PythonTap:
         self._got = 0
         self._name: bytes | None = None
         self._entry, self._rows = b"", np.empty(0, np.float32)
-        self.callback = c.ggml_backend_sched_eval_callback(self._evaluate)
+        self._library = load()
+        self.callback = EvaluationCallback(self._evaluate)
 
     def _evaluate(self, tensor: int, ask: bool, _user_data: object) -> bool:
-        name, nbytes = _ggml.ggml_get_name(tensor), _ggml.ggml_nbytes(tensor)
+        name, nbytes = self._library.ggml_get_name(tensor), self._library.ggml_nbytes(tensor)
         if ask:
             return name in (self._name, self._entry)
         if name == self._entry:
-            _ggml.ggml_backend_tensor_set(tensor, self._rows.ctypes.data, 0, min(nbytes, self._rows.nbytes))
+            self._library.ggml_backend_tensor_set(tensor, self._rows.ctypes.data, 0, min(nbytes, self._rows.nbytes))
             return True
         if nbytes <= self._buffer.nbytes:
-            _ggml.ggml_backend_tensor_get(tensor, self._buffer.ctypes.data, 0, nbytes)
+            self._library.ggml_backend_tensor_get(tensor, self._buffer.ctypes.data, 0, nbytes)
             self._got = nbytes
         return False
 
@@ -96,17 +95,18 @@ class _State(ctypes.Structure):
 
 class CompiledTap:
     def __init__(self, values: int, library: ctypes.CDLL) -> None:
+        functions = load()
         self._buffer = np.empty(values, np.float32)
         self._state = _State(
             name=b"",
-            get_name=ctypes.cast(_ggml.ggml_get_name, ctypes.c_void_p),
-            nbytes=ctypes.cast(_ggml.ggml_nbytes, ctypes.c_void_p),
-            tensor_get=ctypes.cast(_ggml.ggml_backend_tensor_get, ctypes.c_void_p),
+            get_name=ctypes.cast(functions.ggml_get_name, ctypes.c_void_p),
+            nbytes=ctypes.cast(functions.ggml_nbytes, ctypes.c_void_p),
+            tensor_get=ctypes.cast(functions.ggml_backend_tensor_get, ctypes.c_void_p),
             buffer=self._buffer.ctypes.data,
             capacity=self._buffer.nbytes,
-            tensor_set=ctypes.cast(_ggml.ggml_backend_tensor_set, ctypes.c_void_p),
+            tensor_set=ctypes.cast(functions.ggml_backend_tensor_set, ctypes.c_void_p),
         )
-        self.callback = c.ggml_backend_sched_eval_callback(("potluck_tap", library))
+        self.callback = EvaluationCallback(("potluck_tap", library))
         self.user_data: ctypes.c_void_p | None = ctypes.cast(ctypes.byref(self._state), ctypes.c_void_p)
 
     def watch(self, node: str | None) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from potluck.engine.base import Engine
-from potluck.engine.library import library_version
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
+from potluck.llama.files import find_library
 from potluck.models.files import Source
 from potluck.models.gguf import layer_of
 from potluck.models.kept import Kept
@@ -221,7 +221,7 @@ def _is_safe(trial: Trial, report: Report) -> bool:
 
 def verdict_path(span_file: Path) -> Path:
     """The path of the note that says with which weight layout the span file runs: "optimised" or "plain"."""
-    return span_file.with_suffix(f".{library_version()}-{platform.machine()}.layout")
+    return span_file.with_suffix(f".{find_library().stamp}-{platform.machine()}.layout")
 
 
 def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity:

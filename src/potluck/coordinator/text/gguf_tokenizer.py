@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import weakref
 from functools import cached_property
 from pathlib import Path
 
-import llama_cpp.llama_cpp as c
-
 from potluck.coordinator.text.partition import SpecialToken, in_order, split
 from potluck.coordinator.text.tokenizer import prefixed, utf8
 from potluck.errors import ModelError
+from potluck.llama.library import (
+    NO_VOCABULARY,
+    TOKEN_CONTROL,
+    TOKEN_TAKES_LEFT,
+    TOKEN_TAKES_RIGHT,
+    TOKEN_UNKNOWN,
+    TOKEN_USER_DEFINED,
+    Llama,
+    load,
+)
 from potluck.models.chat_templates import TOOL_USE
 
-log = logging.getLogger(__name__)
+_SPECIAL = TOKEN_CONTROL | TOKEN_USER_DEFINED | TOKEN_UNKNOWN
 
 
-_SPECIAL = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_USER_DEFINED | c.LLAMA_TOKEN_ATTR_UNKNOWN
-
-_LOG_ERROR = 4
-
-
-def _log(level: int, text: bytes, _user_data: object) -> None:
-    if level == _LOG_ERROR:
-        log.warning("llama.cpp: %s", text.decode("utf-8", "replace").strip())
-
-
-_LOG_CALLBACK = c.llama_log_callback(_log)  # kept: the library holds only its address
-
-
-def _template(model: object, name: bytes | None) -> str | None:
-    template: bytes | None = c.llama_model_chat_template(model, name)
+def _template(library: Llama, model: int, name: bytes | None) -> str | None:
+    template: bytes | None = library.llama_model_chat_template(model, name)
     return None if template is None else template.decode("utf-8", "replace")
 
 
@@ -40,24 +34,24 @@ class GgufTokenizer:
     """llama.cpp's own tokenizer for a GGUF file, read without its weights. Raises ModelError when the file has none."""
 
     def __init__(self, path: Path) -> None:
-        c.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
-        params = c.llama_model_default_params()
+        self._library = library = load()
+        params = library.llama_model_default_params()
         params.vocab_only = True
         params.n_gpu_layers = 0
-        model = c.llama_model_load_from_file(str(path).encode(), params)
+        model = self._library.llama_model_load_from_file(str(path).encode(), params)
         if model is None:
             raise ModelError(f"llama.cpp cannot read a tokenizer from {path}.")
-        weakref.finalize(self, c.llama_model_free, model)
-        self._vocab = c.llama_model_get_vocab(model)
-        if c.llama_vocab_type(self._vocab) == c.LLAMA_VOCAB_TYPE_NONE:
+        weakref.finalize(self, self._library.llama_model_free, model)
+        self._vocab = self._library.llama_model_get_vocab(model)
+        if self._library.llama_vocab_type(self._vocab) == NO_VOCABULARY:
             raise ModelError(f"{path} does not contain a tokenizer.")
-        self.vocabulary: int = c.llama_vocab_n_tokens(self._vocab)
-        self.stop_ids = frozenset(i for i in range(self.vocabulary) if c.llama_vocab_is_eog(self._vocab, i))
-        bos = c.llama_vocab_bos(self._vocab)
-        self._prefix = [bos] if c.llama_vocab_get_add_bos(self._vocab) else []
+        self.vocabulary: int = self._library.llama_vocab_n_tokens(self._vocab)
+        self.stop_ids = frozenset(i for i in range(self.vocabulary) if self._library.llama_vocab_is_eog(self._vocab, i))
+        bos = self._library.llama_vocab_bos(self._vocab)
+        self._prefix = [bos] if self._library.llama_vocab_get_add_bos(self._vocab) else []
         self.bos = self.name(bos)
-        self.eos = self.name(c.llama_vocab_eos(self._vocab))
-        self.chat_template, self.tool_template = _template(model, None), _template(model, TOOL_USE.encode())
+        self.eos = self.name(self._library.llama_vocab_eos(self._vocab))
+        self.chat_template, self.tool_template = (_template(library, model, name) for name in (None, TOOL_USE.encode()))
 
     def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
         # Not left to llama_tokenize, which would repeat a token that a chat template has written.
@@ -80,24 +74,24 @@ class GgufTokenizer:
         return in_order(found, lambda text: self._tokenize(text, special=True))
 
     def _special_token(self, token: int) -> SpecialToken:
-        attributes, text = self._attributes(token), c.llama_vocab_get_text(self._vocab, token)
+        attributes, text = self._attributes(token), self._library.llama_vocab_get_text(self._vocab, token)
         return SpecialToken(
             token,
             text,
-            is_plain=not attributes & (c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_UNKNOWN),
-            takes_left=bool(attributes & c.LLAMA_TOKEN_ATTR_LSTRIP),
-            takes_right=bool(attributes & c.LLAMA_TOKEN_ATTR_RSTRIP),
+            is_plain=not attributes & (TOKEN_CONTROL | TOKEN_UNKNOWN),
+            takes_left=bool(attributes & TOKEN_TAKES_LEFT),
+            takes_right=bool(attributes & TOKEN_TAKES_RIGHT),
         )
 
     def _attributes(self, token: int) -> int:
-        attributes: int = c.llama_vocab_get_attr(self._vocab, token)
+        attributes: int = self._library.llama_vocab_get_attr(self._vocab, token)
         return attributes
 
     def _tokenize(self, data: bytes, *, special: bool) -> list[int]:
         room = len(data) + 8
         while True:
-            buffer = (c.llama_token * room)()
-            count = c.llama_tokenize(self._vocab, data, len(data), buffer, room, False, special)
+            buffer = (ctypes.c_int32 * room)()
+            count = self._library.llama_tokenize(self._vocab, data, len(data), buffer, room, False, special)
             if count >= 0:
                 return buffer[:count]
             room = -count
@@ -108,7 +102,7 @@ class GgufTokenizer:
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            count = c.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            count = self._library.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             room = -count

@@ -1,0 +1,38 @@
+"""The devices that a loaded llama.cpp library can compute on."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Literal
+
+from msgspec import Struct
+
+from potluck.llama.library import Llama
+
+_KINDS: dict[int, Literal["card", "integrated card"]] = {1: "card", 2: "integrated card"}
+"""The kinds of `enum ggml_backend_dev_type` that are cards; the others are the CPU and what helps it."""
+
+
+class Device(Struct, frozen=True):
+    """A graphics card. free, total: bytes of its memory. handle: ggml's own, valid in this process only."""
+
+    name: str
+    kind: Literal["card", "integrated card"]
+    free: int
+    total: int
+    handle: int = 0
+
+
+def cards(library: Llama) -> list[Device]:
+    """The graphics cards that this library can compute on, after their plug-ins were loaded."""
+    library.load_cards()
+    handles = [library.ggml_backend_dev_get(index) for index in range(library.ggml_backend_dev_count())]
+    kinds = [(handle, _KINDS.get(library.ggml_backend_dev_type(handle))) for handle in handles]
+    return [_card(library, handle, kind) for handle, kind in kinds if kind is not None]
+
+
+def _card(library: Llama, handle: int, kind: Literal["card", "integrated card"]) -> Device:
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    library.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    name = library.ggml_backend_dev_description(handle).decode("utf-8", "replace")
+    return Device(name, kind, free.value, total.value, handle)
