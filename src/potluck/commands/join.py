@@ -21,6 +21,7 @@ from potluck.types import Span
 
 if TYPE_CHECKING:
     from potluck.node.config import NodeConfig
+    from potluck.node.room import Room
 
 _PAUSE: signal.Signals | None = getattr(signal, "SIGUSR1", None)
 _RESUME: signal.Signals | None = getattr(signal, "SIGUSR2", None)
@@ -30,6 +31,8 @@ Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's n
 
 SPAN_HELP = "Layers, as 12 or 12-15. Default: those needed most."
 MEMORY_HELP = "The memory it may use, as 6G. Default: what is free now."
+GPU_HELP = "The memory of graphics cards it may use. Default: what is free now."
+NO_GPU_HELP = "Use no graphics card."
 THREADS_HELP = "The most threads. Default: one a core."
 MODEL_HELP = "A copy of the model here, to download nothing."
 NAME_HELP = "The node's name for others. Default: the host name."
@@ -44,6 +47,8 @@ def join(
     url: Url,
     span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help=SPAN_HELP)] = None,
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help=MEMORY_HELP)] = None,
+    gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help=GPU_HELP)] = None,
+    no_gpu: Annotated[bool, typer.Option("--no-gpu", help=NO_GPU_HELP)] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", help=THREADS_HELP, min=1, max=1024)] = None,
     model: Annotated[Path | None, typer.Option(metavar="PATH", help=MODEL_HELP)] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help=NAME_HELP)] = None,
@@ -55,10 +60,9 @@ def join(
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
     from potluck.node.config import NodeConfig
-    from potluck.node.hardware import free_memory, physical_cores
+    from potluck.node.hardware import physical_cores
     from potluck.node.inquiry import inquire
     from potluck.node.permit import Hours
-    from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key, tighten_data
 
     log_to_console()
@@ -70,7 +74,7 @@ def join(
         name=name,
         span=Span.parse(span) if span is not None else None,
         model=model,
-        memory=parse_memory(memory) if memory is not None else free_memory(),
+        room=_room(memory, "0" if no_gpu else gpu_memory),
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
         invite=invite,
@@ -86,6 +90,19 @@ def join(
             run(lambda: inquire(config, reporter))
         return
     _serve(config)
+
+
+def _room(memory: str | None, gpu_memory: str | None) -> Room:
+    """The room of a node whose owner gave these amounts of memory, or None."""
+    from potluck.engine.library_report import Library, read_library
+    from potluck.node.cards import room
+    from potluck.node.hardware import free_memory
+    from potluck.planning.inventory import parse_memory
+
+    asked = parse_memory(gpu_memory) if gpu_memory is not None else None
+    library = read_library() if asked != 0 else None
+    gpus = library.gpus if isinstance(library, Library) else ()  # a broken library is told of when it is to run
+    return room(parse_memory(memory) if memory is not None else free_memory(), gpus, asked)
 
 
 def _warn_of_plain_text(url: str) -> None:

@@ -9,15 +9,22 @@ from msgspec import Struct
 
 from potluck.llama.library import Llama
 
-_KINDS: dict[int, Literal["card", "integrated card"]] = {1: "card", 2: "integrated card"}
+Kind = Literal["card", "integrated card", "unified card"]
+
+_KINDS: dict[int, Kind] = {1: "card", 2: "integrated card"}
 """The kinds of `enum ggml_backend_dev_type` that are cards; the others are the CPU and what helps it."""
+
+_METAL = b"MTL"
+"""The beginning of the names of Apple's GPUs, which ggml counts as cards."""
 
 
 class Device(Struct, frozen=True):
-    """A graphics card. free, total: bytes of its memory. handle: ggml's own, valid in this process only."""
+    """A graphics card. free, total: bytes of its memory, which an integrated or unified card shares with the CPU.
+    handle: ggml's own, valid in this process only.
+    """
 
     name: str
-    kind: Literal["card", "integrated card"]
+    kind: Kind
     free: int
     total: int
     handle: int = 0
@@ -31,8 +38,10 @@ def cards(library: Llama) -> list[Device]:
     return [_card(library, handle, kind) for handle, kind in kinds if kind is not None]
 
 
-def _card(library: Llama, handle: int, kind: Literal["card", "integrated card"]) -> Device:
+def _card(library: Llama, handle: int, kind: Kind) -> Device:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     library.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    if library.ggml_backend_dev_name(handle).startswith(_METAL):
+        kind = "unified card"
     name = library.ggml_backend_dev_description(handle).decode("utf-8", "replace")
     return Device(name, kind, free.value, total.value, handle)

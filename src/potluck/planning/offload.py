@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
 
 CARD_RESERVE_BYTES = 128 << 20
 """The bytes of a card for the engine's work buffers, of which the logits of 64 rows are the largest part."""
@@ -20,22 +19,6 @@ _MOST_BYTES = 1 << 60
 """No card has as much, whatever a node says, and sums of such numbers have room in NumPy's integers."""
 
 Numbers = npt.NDArray[np.int64]
-
-
-class Offload(Struct, frozen=True):
-    """What lies on the card: the last `layers` layers of a span, the last `experts` of them with their experts, and the
-    head if `head`. Whatever a layer on the card keeps of sessions lies there too.
-    """
-
-    layers: int = 0
-    experts: int = 0
-    head: bool = False
-
-    def __bool__(self) -> bool:
-        return self.layers > 0 or self.head
-
-
-NOTHING = Offload()
 
 
 class Division(NamedTuple):
@@ -83,5 +66,7 @@ def _sums(sizes: Sequence[int]) -> Numbers:
 
 
 def _longest(sums: Numbers, first: Numbers, end: Numbers, room: Numbers) -> Numbers:
-    """Where the longest runs begin that end before `end`, begin at `first` or later, and fit into the room."""
+    """The beginnings of the longest runs of layers that end before `end`, begin at `first` or later, and fit into the
+    room.
+    """
     return np.maximum(first, np.searchsorted(sums, sums[end] - room))
