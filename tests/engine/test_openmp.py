@@ -36,7 +36,7 @@ def in_a_thread(function) -> None:
 
 
 @pytest.mark.skipif(len(EVERYWHERE) < 2, reason="There is only one CPU.")
-@pytest.mark.skipif(openmp._openmp is None or not sys.platform.startswith("linux"), reason="No libgomp here.")
+@pytest.mark.skipif(openmp._runtime() is None or not sys.platform.startswith("linux"), reason="No libgomp here.")
 def test_each_thread_of_a_team_has_a_cpu_of_its_own() -> None:
     def check() -> None:
         first, second, *_ = sorted(EVERYWHERE)

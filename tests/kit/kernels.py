@@ -28,11 +28,14 @@ _FEATURES = (*_VECTORS, "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16", "
 
 @dataclass(frozen=True)
 class KernelSet:
-    """features: of ggml's build, GGML_… each. flags: what /proc/cpuinfo must list for it to run."""
+    """features: of ggml's build, GGML_… each. flags: what /proc/cpuinfo must list for it to run. openmp: whether it
+    computes with OpenMP's threads, as usual on Linux.
+    """
 
     name: str
     features: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    openmp: bool = True
 
     @property
     def folder(self) -> Path:
@@ -55,7 +58,7 @@ _AVX512 = KernelSet(
 _VNNI = KernelSet("avx512-vnni", _FEATURES[:10], (*_AVX512.flags, "avx512vbmi", "avx512_vnni", "avx512_bf16"))
 _AMX = KernelSet("amx", _FEATURES, (*_VNNI.flags, "amx_tile", "amx_int8"))
 
-KERNEL_SETS = (KernelSet("plain"), _AVX2, _AVX512, _VNNI, _AMX)
+KERNEL_SETS = (KernelSet("plain", openmp=False), _AVX2, _AVX512, _VNNI, _AMX)
 
 
 def _compiled() -> Path:
@@ -85,6 +88,7 @@ def _compile(kernels: KernelSet, source: Path, build: Path) -> None:
         "-DCMAKE_BUILD_TYPE=Release",
         "-DCMAKE_C_FLAGS=-w",
         "-DGGML_NATIVE=OFF",
+        f"-DGGML_OPENMP={'ON' if kernels.openmp else 'OFF'}",
         "-DBUILD_SHARED_LIBS=ON",
         "-DLLAMA_CURL=OFF",
     ]

@@ -14,6 +14,7 @@ import numpy as np
 from potluck.engine import cells
 from potluck.engine.base import Rows
 from potluck.engine.model_facts import ModelFacts
+from potluck.engine.pool import Pool
 from potluck.engine.slots import Shape
 from potluck.engine.tap import Tap
 from potluck.errors import EngineError
@@ -66,6 +67,14 @@ class Context:
 
     def use_threads(self, count: int) -> None:
         self._library.llama_set_n_threads(self._handle, count, count)
+
+    def attach(self, pool: Pool) -> None:
+        """Compute with the threads of this pool."""
+        pool.attach(self._handle)
+
+    def detach(self) -> None:
+        """Compute with threads of its own again, before a pool ends those that it gave."""
+        self._library.llama_detach_threadpool(self._handle)
 
     def decode(self, batch: Any) -> int:
         """Run a batch. Returns llama.cpp's code, which is 0 if all went well."""

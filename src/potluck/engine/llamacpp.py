@@ -21,6 +21,7 @@ from potluck.engine.context import Context
 from potluck.engine.exclusive import claim_process
 from potluck.engine.model_facts import ModelFacts
 from potluck.engine.offloading import Placement
+from potluck.engine.pool import Pool
 from potluck.engine.session_cache import SessionCache
 from potluck.engine.slots import Shape
 from potluck.engine.tap import make_tap
@@ -86,6 +87,7 @@ class LlamaCppEngine:
         self._tap = make_tap(capacity.rows * self.hidden_size)
         self._attention = attention
         self._threads = threads
+        self._pool = None if self._library.has_openmp() else Pool(self._library)
         try:
             self._cache = SessionCache(self._facts, capacity, self._open)
         except EngineError:
@@ -109,7 +111,7 @@ class LlamaCppEngine:
         return model
 
     def _open(self, shape: Shape) -> Context:
-        return Context(
+        context = Context(
             self._model,
             self._facts,
             self._tap,
@@ -119,6 +121,9 @@ class LlamaCppEngine:
             threads=self._threads,
             on_card=bool(self._offload),
         )
+        if self._pool is not None:
+            context.attach(self._pool)
+        return context
 
     def _allocate_batch(self) -> None:
         """Allocate one llama_batch over NumPy arrays, which every forward fills in place."""
@@ -151,11 +156,23 @@ class LlamaCppEngine:
         if cores != self._cores:
             self._threads = len(cores)
             self._cache.context.use_threads(self._threads)
-            openmp.bind(cores)
+            self._take_threads(cores)
             self._cores = cores
 
+    def _take_threads(self, cores: Sequence[int]) -> None:
+        if self._pool is None:
+            openmp.bind(cores)
+            return
+        self._cache.context.detach()
+        self._pool.use(cores)
+        self._cache.context.attach(self._pool)
+
     def rest(self) -> None:
-        openmp.let_go()
+        if self._pool is None:
+            openmp.let_go()
+        else:
+            self._cache.context.detach()
+            self._pool.let_go()
         self._cores = ()
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
@@ -224,7 +241,7 @@ class LlamaCppEngine:
         last = batch[0].last
         head = last == self.layers - 1
         rows = self._fill(batch, head)
-        self._tap.watch(None if head else f"{self._facts.row.leaves_at}-{last - self.span.first}")
+        self._tap.watch(None if head else self._output(last))
         code = self._cache.context.decode(self._batch)
         if code != 0:
             self._cache.undo({segment.session: segment.position for segment in batch})
@@ -234,6 +251,13 @@ class LlamaCppEngine:
         for segment in batch:
             self._cache.table.use(segment.session, segment.position + segment.rows)
         return self._logits(batch) if head else self._hidden(batch, rows)
+
+    def _output(self, layer: int) -> str:
+        """The graph node of this layer's output."""
+        other = self._library.last_outputs.get(self._facts.architecture)
+        if other is not None and layer == self.span.last:
+            return other
+        return f"{self._facts.row.leaves_at}-{layer - self.span.first}"
 
     def _fill(self, batch: Sequence[Segment], head: bool) -> int:
         """Lay the segments one after the other into the batch arrays. Returns the number of rows."""
@@ -302,6 +326,8 @@ class LlamaCppEngine:
 
     def unload(self) -> None:
         self._cache.context.close()
+        if self._pool is not None:
+            self._pool.let_go()
         self._library.llama_model_free(self._model)
 
 

@@ -9,21 +9,25 @@ import ctypes
 import os
 import threading
 from collections.abc import Sequence
+from functools import cache
+
+from potluck.llama.library import load
 
 _PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything else
 
 
-def _load() -> ctypes.CDLL | None:
-    """GNU's OpenMP runtime, if llama.cpp was built with it. This is the same instance, because the loader already has
-    it.
-    """
+@cache
+def _runtime() -> ctypes.CDLL | None:
+    """The OpenMP runtime of the llama.cpp library, if that uses GNU's. It is the same instance, not another one."""
+    library = load()
+    if not library.has_openmp() or library.openmp is not None:
+        return library.openmp
     try:
         return ctypes.CDLL("libgomp.so.1")
     except OSError:
         return None
 
 
-_openmp = _load()
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _caller = threading.local()
 """`free`: the CPUs that the calling thread could run on before it was bound; None if it is not bound."""
@@ -35,19 +39,20 @@ def bind(cpus: Sequence[int]) -> None:
     llama.cpp's threads meet after every operation. When they wake after a pause, Linux often puts two of them on one
     core, where they wait for each other until it notices, milliseconds later.
     """
-    if _openmp is None or not hasattr(os, "sched_setaffinity"):
+    openmp = _runtime()
+    if openmp is None or not hasattr(os, "sched_setaffinity"):
         return
     _unbind()
     free = os.sched_getaffinity(0)
     if len(cpus) == 1 or not free.issuperset(cpus):
         return
     _caller.free = free
-    number = _openmp.omp_get_thread_num
+    number = openmp.omp_get_thread_num
 
     def settle(_: object) -> None:
         os.sched_setaffinity(0, {cpus[number()]})
 
-    _openmp.GOMP_parallel(_Region(settle), None, len(cpus), 0)
+    openmp.GOMP_parallel(_Region(settle), None, len(cpus), 0)
 
 
 def _unbind() -> None:
@@ -58,6 +63,7 @@ def _unbind() -> None:
 
 def let_go() -> None:
     """End the team's helper threads, and let the calling thread run where it could before."""
-    if _openmp is not None:
-        _openmp.omp_pause_resource(_PAUSE_SOFT, _openmp.omp_get_initial_device())
+    openmp = _runtime()
+    if openmp is not None:
+        openmp.omp_pause_resource(_PAUSE_SOFT, openmp.omp_get_initial_device())
     _unbind()

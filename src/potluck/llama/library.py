@@ -35,7 +35,6 @@ NO_VOCABULARY = 0
 TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
 TOKEN_TAKES_LEFT, TOKEN_TAKES_RIGHT = 1 << 7, 1 << 8
 _LOG_ERROR = 4
-DEVICE_CPU, DEVICE_GPU, DEVICE_INTEGRATED_GPU = 0, 1, 2
 
 _P, _S, _Z = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
 _I, _U, _B = ctypes.c_int32, ctypes.c_uint32, ctypes.c_bool
@@ -118,7 +117,7 @@ _LOG_CALLBACK = LogCallback(_log)  # kept: the library holds only its address
 class Llama:
     """A loaded library. files: where it lies. kernels: the plug-in for the CPU; None where that part is linked in.
 
-    counts: the words before the tensors in a saved session's bytes, as `layouts.Layout` has them.
+    version, counts, last_outputs: as `layouts.Layout` has them.
     Raises EngineError when it cannot be loaded, or is not laid out as its version says.
     """
 
@@ -135,6 +134,7 @@ class Llama:
             self._declare(library, functions)
         layout = layout_of(files.name, self.llama_version().decode(), self.ggml_version().decode())
         self.version, self.counts = layout.versions, layout.counts
+        self.last_outputs = layout.last_outputs
         model = structure("llama_model_params", layout.model)
         context = structure("llama_context_params", layout.context)
         self._declare(
@@ -193,6 +193,10 @@ class Llama:
         """Load the plug-ins for graphics cards, whose drivers may be missing."""
         while self.files.cards and self._cards:
             self.ggml_backend_load(str(self._cards.pop()).encode())
+
+    def has_openmp(self) -> bool:
+        """Whether the CPU's part computes with OpenMP's threads."""
+        return b"OPENMP = 1" in self.llama_print_system_info()
 
     def is_for_cards(self) -> bool:
         """Whether this library was built for graphics cards, which need not be there."""
