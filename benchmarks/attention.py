@@ -20,7 +20,8 @@ from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.local import demo_model
 from potluck.models.sources import open_model
-from potluck.node.hardware import physical_cores, usable_cores
+from potluck.node.hardware import physical_cores
+from potluck.platform import usable_cores
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, Span
 
 DECODES = 16

@@ -172,6 +172,7 @@ async def stay_again(arguments: argparse.Namespace, liar: list[Liar]) -> None:
         Room(free_memory()),
         threads=1,
         identity=Identity.fresh(),
+        on_battery=True,
     )
     loaded = None
     for number in count():

@@ -37,7 +37,8 @@ from potluck.models.sizes import part_sizes
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
-from potluck.node.hardware import physical_cores, usable_cores
+from potluck.node.hardware import physical_cores
+from potluck.platform import usable_cores
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, EngineKind, Quantize, Span
 
 MEASURED = ("gpt-oss-20b", "Qwen3-30B-A3B", "Llama-3-8B")

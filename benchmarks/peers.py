@@ -42,7 +42,7 @@ from bench.tables import counted
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.manifest import Manifest
 from potluck.models.sources import open_model
-from potluck.node.hardware import usable_cores
+from potluck.platform import usable_cores
 from potluck.types import Span
 
 CORES = 2

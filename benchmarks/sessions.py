@@ -31,7 +31,7 @@ from potluck.local import demo_model
 from potluck.models.sources import local_source, open_model
 from potluck.models.spanfile import write_span_file
 from potluck.models.spans import plan_span
-from potluck.node.hardware import usable_cores
+from potluck.platform import usable_cores
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, Span
 
 ROWS = 8

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "internals" / "files.md"
 
 TREES = ("src/potluck", "benchmarks", "docs", "deploy", "native")
-SUFFIXES = {".py", ".c", ".h", ".js", ".css", ".html", ".svg", ".md", ".service", ".plist", ".xml"}
+SUFFIXES = {".py", ".c", ".h", ".js", ".css", ".html", ".svg", ".md", ".service"}
 """Of the files that are listed; pictures and figures are not."""
 SINGLE = ("Dockerfile", "Makefile", ".ci/run")
 

@@ -12,10 +12,11 @@ from kit.processes import python
 
 SOURCE = Path(potluck.__file__).parent
 
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "platform"}
 ARROWS = {
     "errors": set(),
     "types": {"errors"},
+    "platform": {"errors"},
     "webserver": BASE,
     "wire": BASE,
     "planning": BASE,
@@ -27,6 +28,9 @@ ARROWS = {
     "client": BASE,
 }
 """For each part of the package those that it may import besides itself."""
+
+LIBRARIES = {"platform": {"psutil"}}
+"""The libraries that the files of the base may import besides Python's own; by default msgspec."""
 
 FREE = {"cli", "commands", "local", "__main__"}
 """These may import anything, and nothing else may import them."""
@@ -46,6 +50,7 @@ FOLDERS = {
     "watching": {"sessions", "audits", "swarm", "members"},
     "http": {"generation", "watching", "gateway", "sessions", "swarm", "relay", "text", "members"},
     "server": set(),
+    "announcing": set(),
     "compose": {
         "generation",
         "watching",
@@ -93,7 +98,7 @@ def forbidden(part: str, source: str, package: str = "potluck") -> list[str]:
         if root == "potluck":
             if target and target in ARROWS.keys() | FREE and target != part and target not in ARROWS[part]:
                 wrong.append(name)
-        elif (part in BASE and root not in sys.stdlib_module_names | {"msgspec"}) or (
+        elif (part in BASE and root not in sys.stdlib_module_names | LIBRARIES.get(part, {"msgspec"})) or (
             part == "planning" and root in IMPURE
         ):
             wrong.append(name)

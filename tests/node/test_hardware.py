@@ -136,13 +136,6 @@ def test_a_process_that_dies_gives_its_cores_back(node: Node, tmp_path: Path) ->
         assert len(threads) == TOGETHER
 
 
-def test_without_file_locks_everyone_has_what_it_wants(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "fcntl", None)
-    one, other = node(4), node(3)
-    with one.share() as first, other.share() as second:
-        assert (first, second) == ((0, 1, 2, 3), (0, 1, 2))
-
-
 def test_a_stopped_process_keeps_nobody_from_its_cores(node: Node, tmp_path: Path) -> None:
     with holding_all(tmp_path / "cores", "os.kill(os.getpid(), signal.SIGSTOP)") as child:
         try:

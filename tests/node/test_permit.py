@@ -75,3 +75,14 @@ def test_what_the_owner_says_by_hand_comes_first() -> None:
     assert permit.refusal(NOON, 0.0, 2.0) is PauseReason.HOURS
     assert permit.refusal(0, 0.0, 2.0) is PauseReason.BUSY  # it was in use meanwhile
     assert permit.refusal(0, 0.0, 1.0 + QUIET_S) is None
+
+
+def test_on_battery_it_pauses_unless_its_owner_says_otherwise() -> None:
+    assert Permit().refusal(NOON, 0.0, 0.0, battery=True) is PauseReason.BATTERY
+    assert Permit().refusal(NOON, 0.0, 1.0, battery=False) is None
+    assert Permit(on_battery=True).refusal(NOON, 0.0, 0.0, battery=True) is None
+    assert Permit(NIGHT).refusal(NOON, 0.0, 0.0, battery=True) is PauseReason.HOURS
+
+
+def test_its_reason_is_a_sentence() -> None:
+    assert f"Pausing: {PauseReason.BATTERY}." == "Pausing: it runs on battery."

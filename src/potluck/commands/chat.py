@@ -87,7 +87,7 @@ def demo(
     from potluck.local import LocalSwarm, demo_model
     from potluck.models.sources import open_model, weights_size
 
-    path = model or demo_model()
+    path = model or demo_model(say)
     say(f"Potluck {__version__}: {path.name} on {nodes} nodes of this machine.")
     with checking(weights_size(path)) as advance:
         manifest = open_model(path, advance)

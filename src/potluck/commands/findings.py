@@ -97,7 +97,7 @@ def kernels(read: Library, cpu: Processor) -> Finding:
         return Note(subject, says, f"Build it on this machine, to compute faster: {_COMPILE}")
     if not read.compiled_tap:
         says = "Potluck's own C code was not compiled, which slows each token a little."
-        return Note(subject, says, "Install a C compiler, and then Potluck again.")
+        return Note(subject, says, "In a clone of Potluck, make native compiles it, for which it takes a C compiler.")
     return Ok(subject, f"{', '.join(read.kernels)}.")
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from potluck.client import split_invite
+from potluck.commands import joining
+from potluck.commands.autostart import start_at_login, words_of
 from potluck.commands.bars import ConsoleReporter
 from potluck.commands.models import keep_limit
 from potluck.commands.running import log_to_console, run
@@ -23,12 +22,9 @@ if TYPE_CHECKING:
     from potluck.node.config import NodeConfig
     from potluck.node.room import Room
 
-_PAUSE: signal.Signals | None = getattr(signal, "SIGUSR1", None)
-_RESUME: signal.Signals | None = getattr(signal, "SIGUSR2", None)
-"""Windows has neither signal."""
-
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's name. Default: all your nodes.")]
 
+WHERE_HELP = "Such as http://192.168.1.5:8470. Default: you are asked."
 SPAN_HELP = "Layers, as 12 or 12-15. Default: those needed most."
 MEMORY_HELP = "The memory it may use, as 6G. Default: what is free now."
 GPU_HELP = "The memory of graphics cards it may use. Default: what is free now."
@@ -39,12 +35,14 @@ NAME_HELP = "The node's name for others. Default: the host name."
 UPLOAD_HELP = "The most to send on average. Default: no limit."
 HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
 IDLE_HELP = "Work only while no other program needs this machine."
+BATTERY_HELP = "Work on battery, too. Default: only on mains power."
 CACHE_HELP = "The most that layers may take on disk, as 50G."
 DRY_HELP = "Show what the node would do, without joining."
 
 
 def join(
-    url: Url,
+    ctx: typer.Context,
+    url: Annotated[str | None, typer.Argument(metavar="URL", help=WHERE_HELP)] = None,
     span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help=SPAN_HELP)] = None,
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help=MEMORY_HELP)] = None,
     gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help=GPU_HELP)] = None,
@@ -55,21 +53,60 @@ def join(
     upload: Annotated[float | None, typer.Option(metavar="MBIT/S", help=UPLOAD_HELP, min=0.1)] = None,
     hours: Annotated[str | None, typer.Option(metavar="HOURS", help=HOURS_HELP)] = None,
     idle_only: Annotated[bool, typer.Option("--idle-only", help=IDLE_HELP)] = False,
+    on_battery: Annotated[
+        bool, typer.Option("--on-battery", envvar="POTLUCK_ON_BATTERY", show_envvar=False, help=BATTERY_HELP)
+    ] = False,
     cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
-    from potluck.node.config import NodeConfig
-    from potluck.node.hardware import physical_cores
-    from potluck.node.inquiry import inquire
-    from potluck.node.permit import Hours
-    from potluck.wire.identity import Identity, node_key, tighten_data
+    from potluck.wire.identity import tighten_data
 
     log_to_console()
     tighten_data()
+    asked = url is None
+    url = joining.where_to_join() if url is None else url
+    config = config_of(
+        url, span, memory, gpu_memory, no_gpu, threads, model, name, upload, hours, idle_only, on_battery
+    )
+    if cache_limit is not None and not dry_run:
+        keep_limit(cache_limit)
+    _warn_of_plain_text(config.url)
+    if dry_run:
+        _try(config)
+    elif not asked or (joining.agrees(config) and not _starts_at_login(url, config.name, span, words_of(ctx))):
+        _serve(config)
+
+
+def _starts_at_login(url: str, name: str, span: str | None, words: list[str]) -> bool:
+    """Whether the system starts this node from now on, because its owner wants it."""
+    return joining.wants_login() and start_at_login(url, name, span, words)
+
+
+def config_of(
+    url: str,
+    span: str | None,
+    memory: str | None,
+    gpu_memory: str | None,
+    no_gpu: bool,
+    threads: int | None,
+    model: Path | None,
+    name: str | None,
+    upload: float | None,
+    hours: str | None,
+    idle_only: bool,
+    on_battery: bool,
+) -> NodeConfig:
+    """The choices that these options of join make. Raises PotluckError when one of them is wrong."""
+    from potluck.node.config import NodeConfig
+    from potluck.node.hardware import physical_cores
+    from potluck.node.kept_invite import kept_invite
+    from potluck.node.permit import Hours
+    from potluck.wire.identity import Identity, node_key
+
     url, invite = split_invite(url)
     name = name or socket.gethostname()
-    config = NodeConfig(
+    return NodeConfig(
         url=url,
         name=name,
         span=Span.parse(span) if span is not None else None,
@@ -77,19 +114,23 @@ def join(
         room=_room(memory, "0" if no_gpu else gpu_memory),
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
-        invite=invite,
+        invite=invite or kept_invite(name, url),
         upload=upload * 1e6 / 8 if upload is not None else None,
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
+        on_battery=on_battery,
     )
-    if cache_limit is not None and not dry_run:
-        keep_limit(cache_limit)
-    _warn_of_plain_text(url)
-    if dry_run:
-        with ConsoleReporter() as reporter:
-            run(lambda: inquire(config, reporter))
-        return
-    _serve(config)
+
+
+def _try(config: NodeConfig) -> None:
+    from potluck.node.inquiry import inquire
+
+    async def ask() -> None:
+        await inquire(config, reporter)
+        reporter.say("This was a dry run: nothing was downloaded, and the swarm is unchanged.")
+
+    with ConsoleReporter() as reporter:
+        run(ask)
 
 
 def _room(memory: str | None, gpu_memory: str | None) -> Room:
@@ -117,7 +158,7 @@ def _serve(config: NodeConfig) -> None:
 
     with ConsoleReporter() as reporter:
         agent = Agent(config, reporter)
-        run(agent.run, agent.leave, _handlers(agent.pause, agent.resume))
+        run(agent.run, agent.leave)
     say("Stopped.")
 
 
@@ -134,33 +175,26 @@ def forget(url: Url) -> None:
 
 def pause(name: Name = None) -> None:
     """Pause the nodes on this machine for now."""
-    _tell(name, _PAUSE, "pauses")
+    _tell(name, "pause", "pauses")
 
 
 def resume(name: Name = None) -> None:
     """Let the paused nodes on this machine continue."""
-    _tell(name, _RESUME, "continues")
+    _tell(name, "resume", "continues")
 
 
 def leave(name: Name = None) -> None:
     """Let the nodes on this machine leave cleanly, as Ctrl-C does."""
-    _tell(name, signal.SIGINT, "leaves")
+    _tell(name, "leave", "leaves")
 
 
-def _handlers(pause: Callable[[], None], resume: Callable[[], None]) -> dict[signal.Signals, Callable[[], None]]:
-    """The actions of a node at the signals that these commands send."""
-    both = ((_PAUSE, pause), (_RESUME, resume))
-    return {sign: act for sign, act in both if sign is not None}
-
-
-def _tell(name: str | None, sign: signal.Signals | None, word: str) -> None:
+def _tell(name: str | None, order: str, word: str) -> None:
     from potluck.node.neighbours import local_nodes  # this import is slow
+    from potluck.node.orders import Order, give
 
-    if sign is None:
-        raise PotluckError("Nodes cannot be paused on this system: use potluck leave instead.")
     told = {pid: known for pid, known in local_nodes().items() if name in (None, known)}
     if not told:
         raise PotluckError("None of your nodes runs here." if name is None else f"No node named {name!r} runs here.")
     for pid, known in told.items():
-        os.kill(pid, sign)
+        give(Order(order), pid)
         say(f"{known} {word}.")

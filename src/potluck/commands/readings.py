@@ -18,7 +18,8 @@ from potluck import __version__
 from potluck.commands.contact import Contact, contact
 from potluck.engine.library_report import BrokenLibrary, Library, read_library
 from potluck.models.sources import cache_folder
-from potluck.node.hardware import free_memory, usable_cores
+from potluck.node.hardware import free_memory
+from potluck.platform import processor, usable_cores
 from potluck.wire.identity import data_folder
 
 _LOOK_S = 0.5
@@ -122,21 +123,13 @@ def _library() -> Library | BrokenLibrary:
 
 
 def _processor() -> Processor:
-    told = _linux_cpu()
+    model, features = processor()
     return Processor(
-        model=told.get("model name", platform.processor() or platform.machine()),
+        model=model,
         cores=len(usable_cores()),
         busy=psutil.cpu_percent(_LOOK_S) / 100,
-        features=told.get("flags", told.get("Features", "")),
+        features=features,
     )
-
-
-def _linux_cpu() -> dict[str, str]:
-    """Linux's description of the first CPU; nothing on other systems."""
-    path = Path("/proc/cpuinfo")
-    first = path.read_text("utf-8").partition("\n\n")[0] if path.exists() else ""
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _nvidia() -> tuple[str, ...]:

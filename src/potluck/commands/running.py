@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
-from types import MappingProxyType
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from potluck.commands.terminal import say
+from potluck.platform import ending_signals, handling
 
 
-def run(
-    main: Callable[[], Coroutine[Any, Any, None]],
-    on_signal: Callable[[], object] | None = None,
-    others: Mapping[signal.Signals, Callable[[], object]] = MappingProxyType({}),
-) -> None:
-    """Run `main` until it ends. Ctrl-C and SIGTERM cancel it, or call `on_signal` if there is one.
-
-    others: more signals and their handlers. All are the loop's own handlers, because Python's would raise a second
-    Ctrl-C wherever the program happens to be.
-    """
+def run(main: Callable[[], Coroutine[Any, Any, None]], on_signal: Callable[[], object] | None = None) -> None:
+    """Run `main` until it ends. Ctrl-C and SIGTERM cancel it, or call `on_signal` if there is one."""
 
     async def cancellable() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with suppress(NotImplementedError):  # Windows
-            end = on_signal or task.cancel
-            for sign, act in {signal.SIGINT: end, signal.SIGTERM: end, **others}.items():
-                asyncio.get_running_loop().add_signal_handler(sign, act)
+        handlers.enter_context(handling(dict.fromkeys(ending_signals(), on_signal or task.cancel)))
         await main()
 
-    with suppress(KeyboardInterrupt, asyncio.CancelledError), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with (
+        suppress(KeyboardInterrupt, asyncio.CancelledError),
+        ExitStack() as handlers,  # to the end of the loop, or a second Ctrl-C would come amid its closing
+        asyncio.Runner(loop_factory=_loop_factory()) as runner,
+    ):
         runner.run(cancellable())
 
 
@@ -52,6 +44,7 @@ def log_to_console() -> None:
     handler = _ConsoleHandler()
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
     logging.getLogger("potluck").setLevel(logging.INFO)
+    logging.getLogger("zeroconf").setLevel(logging.CRITICAL)  # it shows tracebacks of what others broadcast
 
 
 class _ConsoleHandler(logging.Handler):

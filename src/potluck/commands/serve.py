@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from potluck import __version__
 from potluck.client import checked_url
 from potluck.commands import owner
 from potluck.commands.bars import checking
@@ -20,11 +21,14 @@ from potluck.errors import PotluckError, StoreError
 from potluck.types import Attention, Audience, EngineKind, RowFormat
 
 if TYPE_CHECKING:
+    from uvicorn import Server
+
     from potluck.coordinator.app import ServeConfig
     from potluck.coordinator.http.office import Office
     from potluck.coordinator.server import Tls
     from potluck.models.manifest import Manifest
     from potluck.models.sources import Found
+    from potluck.wire.beacon import Beacon
 
 DEFAULT_PORT = 8470
 
@@ -37,6 +41,7 @@ CERT_HELP = "The TLS certificate and its chain (PEM)."
 CERT_KEY_HELP = "The certificate's private key (PEM)."
 LOCAL_HELP = "Serve this machine only, without keys and invites."
 OPEN_HELP = "Serve everybody: anyone may join and ask."
+ANNOUNCE_HELP = "Tell this network, where potluck join then lists it."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
 AUDIT_HELP = "Share of work to audit."
@@ -64,14 +69,13 @@ def serve(
     ] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
+    announce: Annotated[bool, typer.Option("--announce", help=ANNOUNCE_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
     check: Annotated[bool, typer.Option("--check", hidden=True)] = False,
     tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
 ) -> None:
-    """Run the coordinator of a model, for nodes and programs. MODEL is a GGUF file, a Hugging Face directory, or a
-    name on its hub.
-    """
+    """Run the coordinator of MODEL: a GGUF file, a directory or a name."""
     from potluck.coordinator.app import ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
@@ -86,13 +90,14 @@ def serve(
     tighten_data()
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
+    url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
+    beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
         config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
         tested = _can_be_served(config, check)
         with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
-        url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
         if tested:
             _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url)) as office:
@@ -101,8 +106,27 @@ def serve(
             server = make_server(app, tls, proxies)
             say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
             _tell_who_may(office, audience, fingerprint(identity.public))
-            run(lambda: server.serve([listener]))
+            run(lambda: _serve(server, listener, beacon and beacon.of(manifest.name), fingerprint(identity.public)))
     say("Stopped.")
+
+
+def _beacon(url: str, audience: Audience) -> Beacon:
+    """What to announce. Raises PotluckError when others cannot reach this coordinator, or not by its address."""
+    from potluck.wire.beacon import beacon_of
+
+    if audience is Audience.LOCAL:
+        raise PotluckError("--local serves this machine only, so no other needs to know: leave --announce out.")
+    return beacon_of(url, __version__, audience is Audience.PRIVATE)
+
+
+async def _serve(server: Server, listener: socket.socket, beacon: Beacon | None, key: str) -> None:
+    """Serve, and announce the coordinator meanwhile if there is a beacon. key: the fingerprint of its key."""
+    async with AsyncExitStack() as announcing:
+        if beacon is not None:
+            from potluck.coordinator.announcing import announced
+
+            await announcing.enter_async_context(announced(beacon, key))
+        await server.serve([listener])
 
 
 def _can_be_served(config: ServeConfig, check: bool) -> bool:

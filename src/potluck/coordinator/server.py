@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from potluck.errors import PotluckError
+from potluck.platform import ending_signals, handling
 from potluck.webserver.guard import Guard
 from potluck.webserver.seats import Seats
 from potluck.webserver.server import BoundedServer, bounded_config, most_connections
@@ -40,15 +38,8 @@ class _Server(BoundedServer):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM) if sys.platform != "win32" else ()
-        for sign in signals:
-            loop.add_signal_handler(sign, self.handle_exit, sign, None)
-        try:
+        with handling({sign: partial(self.handle_exit, sign, None) for sign in ending_signals()}):
             yield
-        finally:
-            for sign in signals:
-                loop.remove_signal_handler(sign)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for stop in self._stops:

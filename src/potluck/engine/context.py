@@ -72,10 +72,6 @@ class Context:
         """Compute with the threads of this pool."""
         pool.attach(self._handle)
 
-    def detach(self) -> None:
-        """Compute with threads of its own again, before a pool ends those that it gave."""
-        self._library.llama_detach_threadpool(self._handle)
-
     def decode(self, batch: Any) -> int:
         """Run a batch. Returns llama.cpp's code, which is 0 if all went well."""
         return int(self._library.llama_decode(self._handle, batch))

@@ -163,7 +163,6 @@ class LlamaCppEngine:
         if self._pool is None:
             openmp.bind(cores)
             return
-        self._cache.context.detach()
         self._pool.use(cores)
         self._cache.context.attach(self._pool)
 
@@ -171,8 +170,7 @@ class LlamaCppEngine:
         if self._pool is None:
             openmp.let_go()
         else:
-            self._cache.context.detach()
-            self._pool.let_go()
+            self._pool.rest()
         self._cores = ()
 
     def forward(self, batch: Sequence[Segment]) -> list[Output]:
@@ -243,6 +241,8 @@ class LlamaCppEngine:
         rows = self._fill(batch, head)
         self._tap.watch(None if head else self._output(last))
         code = self._cache.context.decode(self._batch)
+        if self._pool is not None:
+            self._pool.ran()
         if code != 0:
             self._cache.undo({segment.session: segment.position for segment in batch})
             if code == _NO_ROOM:
@@ -327,7 +327,7 @@ class LlamaCppEngine:
     def unload(self) -> None:
         self._cache.context.close()
         if self._pool is not None:
-            self._pool.let_go()
+            self._pool.close()
         self._library.llama_model_free(self._model)
 
 

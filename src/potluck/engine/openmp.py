@@ -6,12 +6,12 @@ All functions concern the calling thread and its team, because OpenMP keeps a po
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache
 
 from potluck.llama.library import load
+from potluck.platform import bind_thread, thread_cpus
 
 _PAUSE_SOFT = 1  # omp_pause_resource: give up the thread pool, keep everything else
 
@@ -40,24 +40,24 @@ def bind(cpus: Sequence[int]) -> None:
     core, where they wait for each other until it notices, milliseconds later.
     """
     openmp = _runtime()
-    if openmp is None or not hasattr(os, "sched_setaffinity"):
+    if openmp is None:
         return
     _unbind()
-    free = os.sched_getaffinity(0)
-    if len(cpus) == 1 or not free.issuperset(cpus):
+    free = thread_cpus()
+    if free is None or len(cpus) == 1 or not free.issuperset(cpus):
         return
     _caller.free = free
     number = openmp.omp_get_thread_num
 
     def settle(_: object) -> None:
-        os.sched_setaffinity(0, {cpus[number()]})
+        bind_thread({cpus[number()]})
 
     openmp.GOMP_parallel(_Region(settle), None, len(cpus), 0)
 
 
 def _unbind() -> None:
     if getattr(_caller, "free", None) is not None:
-        os.sched_setaffinity(0, _caller.free)
+        bind_thread(_caller.free)
         _caller.free = None
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -129,11 +130,19 @@ def _take(buffer: Rows, got: int, count: int, width: int) -> Rows:
 
 
 def compiled_library() -> ctypes.CDLL | None:
-    """The library of `_tap.c` from the installation; None if there was no compiler, or if it is of another version."""
-    spec = importlib.util.find_spec("potluck.engine._tap")
-    if spec is None or spec.origin is None:
-        return None
-    library = ctypes.CDLL(spec.origin)
+    """The library of `_tap.c`; None where it is not compiled, or where it is of another version only."""
+    return next(filter(None, map(_usable, _compiled_files())), None)
+
+
+def _compiled_files() -> Iterator[str]:
+    """What `make native` compiled, and what Potluck's own llama.cpp brings."""
+    for package in ("potluck.engine", "potluck_llama"):
+        if importlib.util.find_spec(package) and (spec := importlib.util.find_spec(f"{package}._tap")) and spec.origin:
+            yield spec.origin
+
+
+def _usable(file: str) -> ctypes.CDLL | None:
+    library = ctypes.CDLL(file)
     size = getattr(library, "potluck_tap_size", None)
     if size is None:
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +83,6 @@ _LLAMA: dict[str, _Signature] = {
     "llama_get_memory": (_P, [_P]),
     "llama_set_n_threads": (None, [_P, _I, _I]),
     "llama_attach_threadpool": (None, [_P, _P, _P]),
-    "llama_detach_threadpool": (None, [_P]),
     "llama_decode": (_I, [_P, Batch]),
     "llama_get_logits": (ctypes.POINTER(ctypes.c_float), [_P]),
     "llama_state_seq_get_size": (_Z, [_P, _I]),
@@ -211,7 +209,7 @@ class Llama:
 def _open(file: Path) -> ctypes.CDLL:
     try:
         # Windows looks for what it needs beside the file itself only when asked to.
-        return ctypes.CDLL(str(file), winmode=0x1100) if sys.platform == "win32" else ctypes.CDLL(str(file))
+        return ctypes.CDLL(str(file), winmode=0x1100)  # elsewhere this has no meaning
     except OSError as error:
         raise EngineError(f"The library {file} cannot be loaded: {error}.") from error
 

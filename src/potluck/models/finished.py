@@ -16,7 +16,7 @@ class Finished:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines = set(path.read_text().splitlines()) if path.exists() else set()
+        self._lines = set(path.read_text("utf-8").splitlines()) if path.exists() else set()
 
     def has(self, name: str, tensors: tuple[Tensor, ...], digest: str) -> bool:
         return _line(name, tensors, digest) in self._lines
@@ -24,7 +24,7 @@ class Finished:
     def add(self, name: str, tensors: tuple[Tensor, ...], digest: str) -> None:
         line = _line(name, tensors, digest)
         self._lines.add(line)
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")  # begins on a line of its own, whatever an interrupted run left
 
     def forget(self) -> None:

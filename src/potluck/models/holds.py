@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from potluck.errors import ModelError
 from potluck.models.spanfile import lock_path
+from potluck.platform import remove_lock
 
 _NUMBERS = itertools.count()
 
@@ -29,8 +30,8 @@ class Hold:
             raise ModelError(f"{self._lock} cannot be written: {error.strerror or error}.") from error
 
     def release(self) -> None:
+        remove_lock(self._lock)
         self._held.release()
-        self._lock.unlink(missing_ok=True)
 
 
 def is_held(path: Path) -> bool:
@@ -42,7 +43,7 @@ def is_held(path: Path) -> bool:
 def _is_alive(lock: Path) -> bool:
     try:
         with FileLock(lock, timeout=0):
-            lock.unlink(missing_ok=True)
+            remove_lock(lock)
     except (Timeout, PermissionError):  # it is held, or another person's
         return True
     return False

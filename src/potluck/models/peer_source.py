@@ -178,18 +178,18 @@ class PeerSource:
 
     def _block(self, supplier: Supplier, tensor: Tensor, start: int) -> Iterator[bytes]:
         """The supplier's next block; less than that if it fails or takes too long."""
-        done, seconds, since = 0, 0.0, time.monotonic()
+        done, seconds, since = 0, 0.0, time.perf_counter()
         try:
             with closing(supplier.read(tensor, start, block_bytes(supplier.rate, tensor.nbytes - start))) as chunks:
                 for chunk in chunks:
-                    seconds += time.monotonic() - since
+                    seconds += time.perf_counter() - since
                     done += len(chunk)
                     if isinstance(supplier, Peer):
                         self._giver = supplier
                     yield chunk
                     if seconds > _LONGEST_BLOCK_S:
                         break
-                    since = time.monotonic()  # what the taker needed does not count
+                    since = time.perf_counter()  # what the taker needed does not count
             supplier.succeeded()
         except ModelError:
             if supplier is self._coordinator:

@@ -20,6 +20,7 @@ from potluck.models.manifest import Manifest, Tensor
 from potluck.models.names import chosen_file, hub_name
 from potluck.models.shards import parts_of
 from potluck.models.vetting import decode
+from potluck.platform import replace
 
 __all__ = ["CoordinatorSource", "HubSource", "LocalSource", "cache_folder", "local_source", "open_hub", "open_model"]
 
@@ -245,7 +246,7 @@ def _save(path: Path, encoded: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{os.getpid()}")
         fresh.write_bytes(encoded)
-        fresh.replace(path)
+        replace(fresh, path)
     except OSError as error:
         reason = error.strerror or error
         raise ModelError(f"{path} cannot be written: {reason}. Set POTLUCK_CACHE to a folder that can.") from error

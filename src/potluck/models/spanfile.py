@@ -22,6 +22,7 @@ from potluck.models.arrays import Array, check_length, fetch_verified, read_arra
 from potluck.models.files import CHUNK, Progress, Source
 from potluck.models.finished import Finished
 from potluck.models.manifest import Tensor
+from potluck.platform import replace
 
 _SLAB = 1 << 22  # values turned into float32 and quantized at a time: what a conversion needs beside its tensor
 _SPARE_DISK = 256 << 20
@@ -162,7 +163,7 @@ def _write(path: Path, header: Header, pieces: list[Piece], source: Source, prog
         part.unlink()
         finished.forget()
         raise
-    part.replace(path)
+    replace(part, path)
     finished.forget()
 
 

@@ -20,13 +20,16 @@ from potluck.node.config import NodeConfig, node_url
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
+from potluck.node.kept_invite import drop_invite
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
 from potluck.node.neighbours import Neighbours, follow, registered
+from potluck.node.orders import Order, Orders
 from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Phase, Reporter, overall
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.upload import PacedLink, Upload
+from potluck.platform import on_battery
 from potluck.types import PauseReason
 from potluck.wire.codec import encode
 from potluck.wire.link import Link, WebSocketLink
@@ -41,6 +44,7 @@ _LEAVE_S = 30.0
 """Seconds that a leaving node waits for others to take over its sessions."""
 _REPORT_S = 0.5
 _FOLLOW_S = 0.5
+_HEED_S = 0.25
 _YIELD_S = 0.4
 """Seconds from the pause to the start of the last computation. The owner then waits less than a second in total."""
 
@@ -70,7 +74,7 @@ class Agent:
         """Seconds until the next attempt to connect."""
         self._running: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
-        self._permit = Permit(config.hours, config.idle_only)
+        self._permit = Permit(config.hours, config.idle_only, config.on_battery)
         self._busy = 0.0
         """The cores that other programs used at the latest look."""
         self._looked = asyncio.Event()
@@ -87,7 +91,11 @@ class Agent:
         self._running = asyncio.current_task()
         try:
             with registered(self._config.name):
-                await self._serve()
+                heeding = asyncio.create_task(self._heed())
+                try:
+                    await self._serve()
+                finally:
+                    heeding.cancel()
         finally:
             stop_probes()
             self._sharing.close()
@@ -109,10 +117,18 @@ class Agent:
         self._permit.paused = False
         self._looked.set()
 
+    async def _heed(self) -> None:
+        """Do what the owner orders from another process."""
+        orders, acts = Orders(), {Order.PAUSE: self.pause, Order.RESUME: self.resume, Order.LEAVE: self.leave}
+        while True:
+            await asyncio.sleep(_HEED_S)
+            for order in orders.fresh():
+                acts[order]()
+
     def _refusal(self) -> PauseReason | None:
         """The reason why this node may not work now, or None."""
         local = time.localtime()
-        return self._permit.refusal(local.tm_hour * 60 + local.tm_min, self._busy, time.monotonic())
+        return self._permit.refusal(local.tm_hour * 60 + local.tm_min, self._busy, time.monotonic(), on_battery())
 
     async def _serve(self) -> None:
         await self._wait_for_permit()
@@ -154,6 +170,7 @@ class Agent:
             held = self._loaded.welcome.span if self._loaded else None
             await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
             welcome: Welcome | None = await expect(link, Welcome)
+            drop_invite(self._config.name, self._config.url)
             self._pause_s = _FIRST_PAUSE_S  # not before: a coordinator that is overrun accepts sockets, too
             self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: there, nodes of one machine do not share
-    fcntl = None  # type: ignore[assignment]
+from potluck.platform import allowed_cpus, is_stopped, try_lock, unlock, usable_cores, user_folder
 
 _PROBE_BYTES = 64 << 20
 """More bytes than caches can hold."""
@@ -28,25 +23,6 @@ _PROBES = 3
 _SHORTEST_NAP_S, _LONGEST_NAP_S = 0.00005, 0.005
 _LOOKS = 16
 """How often to look for a free core before checking whether the holder of one is stopped."""
-
-
-def usable_cores() -> list[int]:
-    """The CPUs that this process may use, by the system's numbers: one for each core, because hyper-threads only
-    disturb.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return list(range(psutil.cpu_count(logical=False) or os.cpu_count() or 1))
-    allowed = sorted(os.sched_getaffinity(0))
-    return sorted({min(_siblings(cpu).intersection(allowed), default=cpu) for cpu in allowed})
-
-
-def _siblings(cpu: int) -> set[int]:
-    """The CPU and its hyper-threads, from Linux's list such as "0,4" or "0-1"."""
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    if not path.exists():
-        return {cpu}
-    ranges = [[int(end) for end in part.split("-")] for part in path.read_text().split(",")]
-    return {one for ends in ranges for one in range(ends[0], ends[-1] + 1)}
 
 
 def physical_cores() -> int:
@@ -88,10 +64,10 @@ class Cores:
         usable = usable_cores()
         self.count = len(usable)
         """The number of cores of this machine, or of the part of it that we may use."""
-        self.allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        self.allowed = allowed_cpus()
         """The CPUs of that part, hyper-threads included; None means all."""
         self._cores = _padded(usable, threads)
-        self._files = {} if fcntl is None else _open_locks(folder or default_folder(), self._cores)
+        self._files = _open_locks(folder or default_folder(), self._cores)
 
     @contextmanager
     def share(self, *, wait: bool = True) -> Iterator[tuple[int, ...]]:
@@ -99,22 +75,19 @@ class Cores:
 
         If all are taken, wait until at least one is free; without `wait`, give none.
         """
-        if not self._files:
-            yield tuple(self._cores[: self.threads])
-            return
         with ExitStack() as held:
             granted = self._take(held, self._cores, self.threads)
             yield tuple(self._wait(held) if wait and not granted else granted)
 
     def _wait(self, held: ExitStack) -> list[int]:
         """Look again and again, at growing intervals, because a lock cannot be waited for with a time-out."""
-        began = time.monotonic()
+        began = time.perf_counter()
         while True:
-            if orphaned := [core for core in self._cores if _is_stopped(_holder(self._files[core]))]:
+            if orphaned := [core for core in self._cores if is_stopped(_holder(self._files[core]))]:
                 return orphaned[: self.threads]
             looks = 0
             while looks < _LOOKS:
-                time.sleep(min(max(_SHORTEST_NAP_S, (time.monotonic() - began) / 8), _LONGEST_NAP_S))
+                time.sleep(min(max(_SHORTEST_NAP_S, (time.perf_counter() - began) / 8), _LONGEST_NAP_S))
                 if granted := self._take(held, self._cores, self.threads):
                     return granted
                 looks += 1
@@ -124,7 +97,7 @@ class Cores:
         granted: list[int] = []
         for core in cores:
             if len(granted) < most and _lock(self._files[core]):
-                held.callback(_unlock, self._files[core])
+                held.callback(unlock, self._files[core])
                 granted.append(core)
         return granted
 
@@ -136,35 +109,29 @@ def _padded(cores: list[int], threads: int) -> list[int]:
 
 def default_folder() -> Path:
     """The folder in which the nodes of this machine and user find each other."""
-    return Path(tempfile.gettempdir()) / f"potluck-cores-{getpass.getuser()}"
+    return user_folder("potluck-cores")
 
 
 def _open_locks(folder: Path, cores: list[int]) -> dict[int, IO[bytes]]:
     folder.mkdir(mode=0o700, exist_ok=True)
-    return {core: os.fdopen(os.open(folder / f"core-{core}", os.O_RDWR | os.O_CREAT, 0o600), "r+b") for core in cores}
+    return {core: _opened(folder / f"core-{core}") for core in cores}
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The file for reading and writing without a buffer, because others read what we write."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
 
 
 def _lock(file: IO[bytes]) -> bool:
     """Take the lock if it is free, and leave our pid in the file."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file):
         return False
-    os.pwrite(file.fileno(), b"%-10d" % os.getpid(), 0)
+    file.seek(0)
+    file.write(b"%-10d" % os.getpid())
     return True
 
 
 def _holder(file: IO[bytes]) -> int:
     """The pid of the process that took the lock last; 0 in the moment before it has written it."""
-    return int(os.pread(file.fileno(), 10, 0) or b"0")
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
-        return False  # its lock went with it
-
-
-def _unlock(file: IO[bytes]) -> None:
-    fcntl.flock(file, fcntl.LOCK_UN)
+    file.seek(0)
+    return int(file.read(10) or b"0")

@@ -37,7 +37,6 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
         reporter.progress(waiting, 1.0)
         for sentence in told:
             reporter.say(sentence)
-        reporter.say("This was a dry run: nothing was downloaded, and the swarm is unchanged.")
     finally:
         await link.close()
 

@@ -52,12 +52,19 @@ def registered(name: str, folder: Path | None = None) -> Iterator[None]:
     """While the block runs, other nodes know this process as one of them, and its owner can address it by this name."""
     folder = folder or default_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
-    mark = folder / f"node-{os.getpid()}"
+    mark, orders = folder / f"node-{os.getpid()}", orders_path(os.getpid(), folder)
+    orders.unlink(missing_ok=True)  # of a node that was killed
     mark.write_text(name, encoding="utf-8")
     try:
         yield
     finally:
         mark.unlink(missing_ok=True)
+        orders.unlink(missing_ok=True)
+
+
+def orders_path(pid: int, folder: Path | None = None) -> Path:
+    """The file of what the owner orders the node of this process."""
+    return (folder or default_folder()) / f"orders-{pid}"
 
 
 class Neighbours:
@@ -70,20 +77,25 @@ class Neighbours:
         self._allowed = allowed
         self._folder = folder or default_folder()
         self._before = self._now()
+        self._free = float(cores)
 
     def free_cores(self) -> float:
         """The cores that programs other than nodes have left free since the last call."""
-        before, self._before = self._before, self._now()
+        before, now = self._before, self._now()
+        if now.clock <= before.clock:  # a coarse clock has not moved on: nothing can be said yet
+            return self._free
+        self._before = now
         seconds, busy = self._before.clock - before.clock, self._before.busy - before.busy
         # Of a node that came or went meanwhile we know too little: it counts as another program for once.
         ours = sum(used - before.nodes[pid] for pid, used in self._before.nodes.items() if pid in before.nodes)
-        return self._cores - max(0.0, busy - ours) / seconds
+        self._free = self._cores - max(0.0, busy - ours) / seconds
+        return self._free
 
     def _now(self) -> _Sample:
         cpus = psutil.cpu_times(percpu=True)
         ours = [cpu for number, cpu in enumerate(cpus) if self._allowed is None or number in self._allowed]
         busy = sum(getattr(cpu, kind, 0.0) for cpu in ours for kind in _BUSY)
-        return _Sample(time.monotonic(), busy, self._nodes())
+        return _Sample(time.perf_counter(), busy, self._nodes())
 
     def _nodes(self) -> dict[int, float]:
         """The CPU seconds used by each node of this machine and user, including this one."""
@@ -102,6 +114,7 @@ def _processes(folder: Path) -> Iterator[psutil.Process]:
             yield psutil.Process(int(mark.name.partition("-")[2]))
         except psutil.NoSuchProcess:
             mark.unlink(missing_ok=True)  # it was killed
+            orders_path(int(mark.name.partition("-")[2]), folder).unlink(missing_ok=True)
 
 
 def local_nodes(folder: Path | None = None) -> dict[int, str]:

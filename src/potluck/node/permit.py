@@ -50,19 +50,22 @@ def _minute(hour: str, minutes: str | None) -> int:
 class Permit:
     """Decides whether a node may work.
 
-    hours: None means always. idle_only: only while nobody uses the machine. paused: the owner paused the node by hand.
+    hours: None means always. idle_only: only while nobody uses the machine. on_battery: a laptop's battery may be used.
+    paused: the owner paused the node by hand.
     """
 
-    def __init__(self, hours: Hours | None = None, idle_only: bool = False) -> None:
+    def __init__(self, hours: Hours | None = None, idle_only: bool = False, on_battery: bool = False) -> None:
         self.paused = False
         self._hours = hours
         self._idle_only = idle_only
+        self._on_battery = on_battery
         self._used: float | None = None
 
-    def refusal(self, minute: int, busy: float, now: float) -> PauseReason | None:
+    def refusal(self, minute: int, busy: float, now: float, battery: bool = False) -> PauseReason | None:
         """The reason why the node may not work now, or None.
 
         minute: of the day. busy: cores that other programs used, on average since the last call. now: seconds.
+        battery: the machine runs on its battery.
         """
         if busy >= BUSY_CORES:
             self._used = now
@@ -70,6 +73,8 @@ class Permit:
             return PauseReason.OWNER
         if self._hours is not None and minute not in self._hours:
             return PauseReason.HOURS
+        if battery and not self._on_battery:
+            return PauseReason.BATTERY
         if self._idle_only and self._used is not None and now - self._used < QUIET_S:
             return PauseReason.BUSY
         return None

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import sys
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
+from potluck.platform import most_descriptors
 from potluck.webserver.guard import Guard
 from potluck.webserver.http import BoundedHttp
 
@@ -76,14 +76,4 @@ def bounded_config(app: ASGIApp, **options: Any) -> uvicorn.Config:
 
 def most_connections() -> int:
     """The number of connections that this process may have, after raising its limit as far as the system allows."""
-    if sys.platform == "win32":
-        return _MOST
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):  # some systems allow less than they say
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            soft = wanted
-    return (_MOST if soft == resource.RLIM_INFINITY else min(soft, _MOST)) - _RESERVED
+    return most_descriptors(_MOST) - _RESERVED

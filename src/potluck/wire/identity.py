@@ -19,7 +19,8 @@ from filelock import FileLock
 from platformdirs import user_data_path
 
 from potluck.errors import IdentityError
-from potluck.wire.private import OTHERS, make_folder, tighten, write_private
+from potluck.platform import is_seen_by_others
+from potluck.wire.private import make_folder, tighten, write_private
 
 
 def data_folder() -> Path:
@@ -36,6 +37,11 @@ def coordinator_key() -> Path:
 def node_key(name: str) -> Path:
     """The file with the key of this machine's node of that name, whatever characters the name contains."""
     return data_folder() / "nodes" / f"{quote(name, safe='')}.key"
+
+
+def node_invite(name: str) -> Path:
+    """The file with the invite that this machine's node of that name has yet to use."""
+    return node_key(name).with_suffix(".invite")
 
 
 def admin_key() -> Path:
@@ -84,7 +90,7 @@ class Identity:
             if not path.exists():
                 make_folder(path.parent)
                 _make(path)
-            if os.name == "posix" and path.stat().st_mode & OTHERS:
+            if is_seen_by_others(path):
                 raise IdentityError(f"Others can read the key in {path}: replace it, or run chmod 600 on it.")
             return cls(_private_key(path))
         except OSError as error:

@@ -8,10 +8,9 @@ import stat
 import tempfile
 from pathlib import Path
 
-log = logging.getLogger(__name__)
+from potluck.platform import is_mine, is_seen_by_others, replace
 
-OTHERS = 0o077
-"""The mode bits of everyone but the owner."""
+log = logging.getLogger(__name__)
 
 
 def make_folder(path: Path) -> None:
@@ -24,24 +23,23 @@ def make_folder(path: Path) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """Replace the file in one go, readable only by its owner."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # its mode is 0600
-        try:
+        fresh = Path(file.name)
+    try:
+        with fresh.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # after a power cut there is the old file or the new one, but no empty one
-        except OSError:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+        replace(fresh, path)
+    except OSError:
+        fresh.unlink()
+        raise
 
 
 def tighten(path: Path) -> None:
     """Take the file or folder from everyone but its owner, if it exists and this user is its owner."""
-    if os.name != "posix" or path.is_symlink() or not path.exists():
-        return
-    state = path.stat()
-    if not state.st_mode & OTHERS or state.st_uid != os.geteuid():
+    if path.is_symlink() or not path.exists() or not is_seen_by_others(path) or not is_mine(path):
         return
     try:
-        path.chmod(stat.S_IMODE(state.st_mode) & ~OTHERS)
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & stat.S_IRWXU)
     except OSError as error:  # of a disk that can only be read
         log.warning("Others can read %s, and its mode cannot be changed: %s.", path, error.strerror or error)

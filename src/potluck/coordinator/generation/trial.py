@@ -10,7 +10,7 @@ import sys
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from potluck.coordinator.text.bounds import OUT_OF_MEMORY, bound_memory, processor_bound, step_back
+from potluck.platform import OUT_OF_MEMORY, bound_memory, processor_bound, step_back
 
 _LONGEST_CPU_S = 1.0
 """The processor seconds in which a grammar must be made. Those of large schemas take about 0.2 s."""

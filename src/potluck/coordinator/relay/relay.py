@@ -106,7 +106,7 @@ class Relay:
     """Follows steps. hidden_size, rows: they determine the size of a hidden frame's payload; other sizes are malformed.
 
     witness: is shown what stages are given and pass on. clock: seconds, for times that are noted; no decision depends
-    on it.
+    on it. It must be a fine one, because steps take milliseconds.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Relay:
         vocabulary: int,
         rows: RowFormat,
         witness: Witness | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._hidden_size = hidden_size
         self._vocabulary = vocabulary

@@ -8,17 +8,16 @@ is the number of bytes of the longest text that will come.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from potluck.coordinator.text import pipe
-from potluck.coordinator.text.bounds import OUT_OF_MEMORY, bound_memory, processor_bound, step_back
 from potluck.coordinator.text.encoder import PlainEncoder, TooManyTokens
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import PotluckError, RequestError
+from potluck.platform import OUT_OF_MEMORY, bound_memory, ignore_interrupts, processor_bound, step_back
 
 _TEMPLATE_S = 2.0
 """The processor seconds in which a template is compiled, or renders a chat. A long chat takes about 0.1 s."""
@@ -90,7 +89,7 @@ def _serve(model: Path, longest: int, requests: BinaryIO, out: BinaryIO) -> None
 
 
 def main(model: Path, longest: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it too, but its parent says when it ends
+    ignore_interrupts()
     step_back()
     requests, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not be heard as a reply

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from potluck.coordinator.text import child, pipe
-from potluck.coordinator.text.bounds import OUT_OF_MEMORY, TIME_UP
 from potluck.coordinator.text.encoder import MOST_SHOWN, Messages, Options, TooManyTokens
 from potluck.coordinator.text.tokenizer import utf8
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError, Unavailable
+from potluck.platform import OUT_OF_MEMORY, TIME_UP
 
 log = logging.getLogger(__name__)
 
