@@ -23,6 +23,7 @@ from potluck.engine.base import Engine, Output, Segment
 from potluck.node import agent, loading
 from potluck.node.config import NodeConfig
 from potluck.node.hardware import free_memory
+from potluck.node.room import Room
 from potluck.types import Span
 from potluck.wire.identity import Identity
 
@@ -168,7 +169,7 @@ async def stay_again(arguments: argparse.Namespace, liar: list[Liar]) -> None:
         arguments.name,
         Span.parse(arguments.span),
         arguments.model,
-        free_memory(),
+        Room(free_memory()),
         threads=1,
         identity=Identity.fresh(),
         on_battery=True,

@@ -20,7 +20,7 @@ from potluck.models.manifest import Manifest
 from potluck.models.sizes import kept_by
 from potluck.models.sources import open_model
 from potluck.models.spans import cuts_of
-from potluck.node.loading import plan_capacity
+from potluck.node.room import Room, plan_room
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, Cuts, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
@@ -158,7 +158,7 @@ def _slots(name: str, manifest: Manifest, layers: int, context: int) -> list[str
 
 def _at_once(manifest: Manifest, welcome: Welcome, memory: int) -> tuple[int, int]:
     """The sessions of full length, and of `SHORT` positions, that a node with so many GiB runs at once."""
-    capacity = plan_capacity(manifest, welcome, memory * GIB)
+    capacity = plan_room(manifest, welcome, Room(memory * GIB)).capacity
     return most_slots(capacity, welcome.context), most_slots(capacity, SHORT)
 
 

@@ -23,7 +23,7 @@ ARROWS = {
     "models": BASE,
     "llama": BASE,
     "engine": BASE | {"models", "llama"},
-    "node": BASE | {"webserver", "wire", "models", "llama", "engine"},
+    "node": BASE | {"webserver", "wire", "planning", "models", "llama", "engine"},
     "coordinator": BASE | {"webserver", "wire", "planning", "models", "llama"},
     "client": BASE,
 }

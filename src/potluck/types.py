@@ -267,6 +267,23 @@ def spans_of(layers: list[int]) -> list[Span]:
     return spans
 
 
+class Offload(Struct, frozen=True):
+    """What of a span lies on a graphics card: its last `layers` layers, the last `experts` of them with their experts,
+    and the head if `head`. Whatever a layer on the card keeps of sessions lies there too.
+    """
+
+    layers: int = 0
+    experts: int = 0
+    head: bool = False
+
+    def __bool__(self) -> bool:
+        return self.layers > 0 or self.head
+
+
+NO_OFFLOAD = Offload()
+"""A span that lies in the machine's own memory."""
+
+
 class Capacity(Struct, frozen=True):
     """The most that one engine can hold: `sessions`, `positions` (KV cells over all sessions), `rows` of a batch."""
 

@@ -9,6 +9,7 @@ import pytest
 from potluck.commands.joining import chosen, says_yes, terms
 from potluck.errors import PotluckError
 from potluck.node.config import NodeConfig
+from potluck.node.room import Room
 from potluck.wire.beacon import Beacon
 from potluck.wire.identity import Identity
 
@@ -52,7 +53,7 @@ def test_a_wrong_answer_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def config(threads: int, upload: float | None) -> NodeConfig:
-    return NodeConfig("http://10.0.0.1", "anna", None, None, 1 << 30, threads, Identity.fresh(), upload=upload)
+    return NodeConfig("http://10.0.0.1", "anna", None, None, Room(1 << 30), threads, Identity.fresh(), upload=upload)
 
 
 def test_what_the_node_takes() -> None:

@@ -19,6 +19,7 @@ from potluck.node.agent import Agent
 from potluck.node.config import NodeConfig
 from potluck.node.orders import Order, give
 from potluck.node.permit import Hours
+from potluck.node.room import Room
 from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize, RowFormat
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.identity import Identity
@@ -105,7 +106,7 @@ class Bench:
     def __init__(self, hours: Hours | None = None, idle_only: bool = False) -> None:
         self.said = Said()
         identity = Identity.fresh()
-        config = NodeConfig("http://x", "anna", None, None, 1, 1, identity, hours=hours, idle_only=idle_only)
+        config = NodeConfig("http://x", "anna", None, None, Room(1), 1, identity, hours=hours, idle_only=idle_only)
         self.agent = Agent(config, self.said)
         self.link, self._theirs = MemoryLink.pair()
 

@@ -8,6 +8,7 @@ import pytest
 
 from potluck.node.announcement import announcement
 from potluck.node.loading import Needs
+from potluck.node.room import Room
 from potluck.types import Attention, EngineKind, Outlook, Prospect, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
 
@@ -24,6 +25,7 @@ def tell(
     model: Path | None = None,
     peers: tuple[str, ...] = (),
     last: int = 4,
+    card: int = 0,
 ) -> list[str]:
     welcome = Welcome(
         node="n1",
@@ -37,7 +39,7 @@ def tell(
         peers=peers,
         prospect=prospect,
     )
-    return announcement(welcome, Needs(5000 << 20, download), 8192 << 20, URL, model)
+    return announcement(welcome, Needs(5000 << 20, card << 20, download), Room(8192 << 20, 6144 << 20), URL, model)
 
 
 def test_what_the_layers_need() -> None:
@@ -46,6 +48,8 @@ def test_what_the_layers_need() -> None:
         f"This node has to download 3.0 MiB from {URL}.",
     ]
     assert tell(last=0)[0] == "Layer 0 takes 5,000 of the 8,192 MiB of memory that you offer."
+    of_card = "3,000 of the 6,144 MiB of your graphics card."
+    assert tell(card=3000)[0] == f"Layers 0-4 take 5,000 of the 8,192 MiB of memory that you offer, and {of_card}"
     assert tell(peers=("a", "b"))[1] == f"This node has to download 3.0 MiB from {URL} and 2 of its nodes."
     assert tell(download=0)[1] == "This node has nothing to download: the layers are already here."
     assert tell(model=Path("m.gguf"))[1] == "This node has nothing to download: the layers are in m.gguf."

@@ -20,12 +20,15 @@ from potluck.types import Span
 
 if TYPE_CHECKING:
     from potluck.node.config import NodeConfig
+    from potluck.node.room import Room
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One node's name. Default: all your nodes.")]
 
 WHERE_HELP = "Such as http://192.168.1.5:8470. Default: you are asked."
 SPAN_HELP = "Layers, as 12 or 12-15. Default: those needed most."
 MEMORY_HELP = "The memory it may use, as 6G. Default: what is free now."
+GPU_HELP = "The memory of graphics cards it may use. Default: what is free now."
+NO_GPU_HELP = "Use no graphics card."
 THREADS_HELP = "The most threads. Default: one a core."
 MODEL_HELP = "A copy of the model here, to download nothing."
 NAME_HELP = "The node's name for others. Default: the host name."
@@ -42,6 +45,8 @@ def join(
     url: Annotated[str | None, typer.Argument(metavar="URL", help=WHERE_HELP)] = None,
     span: Annotated[str | None, typer.Argument(metavar="[SPAN]", help=SPAN_HELP)] = None,
     memory: Annotated[str | None, typer.Option(metavar="BYTES", help=MEMORY_HELP)] = None,
+    gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help=GPU_HELP)] = None,
+    no_gpu: Annotated[bool, typer.Option("--no-gpu", help=NO_GPU_HELP)] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", help=THREADS_HELP, min=1, max=1024)] = None,
     model: Annotated[Path | None, typer.Option(metavar="PATH", help=MODEL_HELP)] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help=NAME_HELP)] = None,
@@ -61,7 +66,9 @@ def join(
     tighten_data()
     asked = url is None
     url = joining.where_to_join() if url is None else url
-    config = config_of(url, span, memory, threads, model, name, upload, hours, idle_only, on_battery)
+    config = config_of(
+        url, span, memory, gpu_memory, no_gpu, threads, model, name, upload, hours, idle_only, on_battery
+    )
     if cache_limit is not None and not dry_run:
         keep_limit(cache_limit)
     _warn_of_plain_text(config.url)
@@ -80,6 +87,8 @@ def config_of(
     url: str,
     span: str | None,
     memory: str | None,
+    gpu_memory: str | None,
+    no_gpu: bool,
     threads: int | None,
     model: Path | None,
     name: str | None,
@@ -90,10 +99,9 @@ def config_of(
 ) -> NodeConfig:
     """The choices that these options of join make. Raises PotluckError when one of them is wrong."""
     from potluck.node.config import NodeConfig
-    from potluck.node.hardware import free_memory, physical_cores
+    from potluck.node.hardware import physical_cores
     from potluck.node.kept_invite import kept_invite
     from potluck.node.permit import Hours
-    from potluck.planning.inventory import parse_memory
     from potluck.wire.identity import Identity, node_key
 
     url, invite = split_invite(url)
@@ -103,7 +111,7 @@ def config_of(
         name=name,
         span=Span.parse(span) if span is not None else None,
         model=model,
-        memory=parse_memory(memory) if memory is not None else free_memory(),
+        room=_room(memory, "0" if no_gpu else gpu_memory),
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
         invite=invite or kept_invite(name, url),
@@ -123,6 +131,19 @@ def _try(config: NodeConfig) -> None:
 
     with ConsoleReporter() as reporter:
         run(ask)
+
+
+def _room(memory: str | None, gpu_memory: str | None) -> Room:
+    """The room of a node whose owner gave these amounts of memory, or None."""
+    from potluck.engine.library_report import Library, read_library
+    from potluck.node.cards import room
+    from potluck.node.hardware import free_memory
+    from potluck.planning.inventory import parse_memory
+
+    asked = parse_memory(gpu_memory) if gpu_memory is not None else None
+    library = read_library() if asked != 0 else None
+    gpus = library.gpus if isinstance(library, Library) else ()  # a broken library is told of when it is to run
+    return room(parse_memory(memory) if memory is not None else free_memory(), gpus, asked)
 
 
 def _warn_of_plain_text(url: str) -> None:

@@ -21,7 +21,7 @@ from potluck.commands.terminal import (
     waiting,
 )
 
-MACHINE_HELP = "Memory, GB/s and count, as 8G or 16G@40x3."
+MACHINE_HELP = "Memory, GB/s and count, as 8G, 16G@40x3, or 8G+32G with a card."
 
 
 def plan(
@@ -57,12 +57,13 @@ def plan(
     if as_json:
         say_json({**forecast_json(sizes, placed, told), "limit": limit_sentence(sizes, placed)})
         return
-    table = Table("machine", "layers", "MiB", "tokens/s", box=None)
+    table = Table("machine", "layers", "MiB", "MiB on cards", "tokens/s", box=None)
     for machine, span in zip(fleet, spans, strict=True):
         if span is None:
-            table.add_row(machine.name, "none", "", "")
+            table.add_row(machine.name, "none", "", "", "")
         else:
-            table.add_row(machine.name, str(span), f"{sizes.of(span) >> 20}", f"{machine.rate(sizes, span):.1f}")
+            memory, card = sizes.beside(machine.card, span) >> 20, sizes.on_card(machine.card, span) >> 20
+            table.add_row(machine.name, str(span), f"{memory}", f"{card or ''}", f"{machine.rate(sizes, span):.1f}")
     console.print(table)
     for sentence in sentences(sizes, told):
         say(sentence)

@@ -91,7 +91,17 @@ def footprint(
     row = payload_size(1, manifest.hidden_size, rows)
     parts = sizes.layers, sizes.entry, sizes.head, sizes.active
     cut = cuts_of(manifest, engine)
-    return Footprint(*parts, cache, sizes.staged, sizes.stub, sizes.middle, row=2 * row, cut=cut)
+    return Footprint(
+        *parts,
+        cache,
+        sizes.staged,
+        sizes.stub,
+        sizes.middle,
+        row=2 * row,
+        cut=cut,
+        experts=sizes.experts,
+        offloads=engine is EngineKind.LLAMACPP,
+    )
 
 
 def usual_footprint(manifest: Manifest) -> Footprint:

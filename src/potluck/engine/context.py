@@ -37,6 +37,7 @@ class Context:
         capacity: Capacity,
         attention: Attention,
         threads: int,
+        on_card: bool = False,
     ) -> None:
         self._library = load()
         params = self._library.llama_context_default_params()
@@ -49,6 +50,9 @@ class Context:
         exact = attention is not Attention.FAST
         params.type_k = params.type_v = facts.exact_cache_type if exact else TYPE_F16
         params.no_perf = True
+        params.offload_kqv = on_card
+        # Otherwise llama.cpp would copy weights from memory to a card for large batches, for which no room is planned.
+        params.op_offload = False
         params.cb_eval = tap.callback
         params.cb_eval_user_data = tap.user_data
         self._form = None if shape.is_shared else facts.form

@@ -25,7 +25,7 @@ def report() -> Library:
         digest=library.build[:_DIGITS],
         kernels=parse_kernels(library.llama_print_system_info().decode()),
         for_gpus=library.is_for_cards(),
-        gpus=tuple(Gpu(card.name, card.free, card.total) for card in cards(library)),
+        gpus=tuple(Gpu(card.name, card.free, card.total, card.kind) for card in cards(library)),
         compiled_tap=compiled_library() is not None,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -15,12 +16,18 @@ _CHILD_S = 60.0
 _REPORT = (sys.executable, "-m", "potluck.engine.library_child")
 
 
+CardKind = Literal["card", "integrated card", "unified card"]
+
+
 class Gpu(Struct, frozen=True):
-    """A GPU. free, total: bytes of its memory."""
+    """A GPU. free, total: bytes of its memory. kind: whether that is its own; a unified one is a fast part of the
+    machine's memory, an integrated one just shares it.
+    """
 
     name: str
     free: int
     total: int
+    kind: CardKind = "card"
 
 
 class Library(Struct, frozen=True, tag="loads", tag_field="library"):

@@ -20,6 +20,7 @@ from potluck.engine.base import Output, Progress, Segment, check_batch, ignore
 from potluck.engine.context import Context
 from potluck.engine.exclusive import claim_process
 from potluck.engine.model_facts import ModelFacts
+from potluck.engine.offloading import Placement
 from potluck.engine.pool import Pool
 from potluck.engine.session_cache import SessionCache
 from potluck.engine.slots import Shape
@@ -27,7 +28,7 @@ from potluck.engine.tap import make_tap
 from potluck.errors import CapacityError, EngineError
 from potluck.llama.layouts import Batch, ProgressCallback
 from potluck.llama.library import LOAD_COPY, LOAD_MAPPED, Llama, load
-from potluck.types import Attention, Capacity, Span
+from potluck.types import NO_OFFLOAD, Attention, Capacity, Offload, Span
 
 _NO_ROOM = 1  # llama_decode: no place in the KV cache for this batch; nothing was changed
 _SAMPLE = -2
@@ -55,6 +56,7 @@ class LlamaCppEngine:
 
     path: a span GGUF as `potluck.models.spanfile` writes it (or a whole model's, for the span of all layers).
     capacity: KV cells, sessions and rows of a batch to allocate for.
+    offload: the part that lies on graphics cards. Such an engine promises no bits.
     extra_buffers: let llama.cpp repack weights for this CPU, which is three times faster where it works.
     """
 
@@ -68,6 +70,7 @@ class LlamaCppEngine:
         capacity: Capacity,
         threads: int,
         extra_buffers: bool = True,
+        offload: Offload = NO_OFFLOAD,
         progress: Progress = ignore,
     ) -> None:
         claim_process("llama.cpp")
@@ -75,16 +78,21 @@ class LlamaCppEngine:
         self.span = span
         self.layers = layers
         self.capacity = capacity
+        self._offload = offload
         self._model = self._load(path, extra_buffers, progress)
         self._facts = ModelFacts(self._model)
-        self.build = "" if self._facts.row.chunked else _build(self._library, extra_buffers)
+        self.build = "" if self._facts.row.chunked or offload else _build(self._library, extra_buffers)
         self.hidden_size = self._facts.hidden_size
         self.vocabulary = self._facts.vocabulary
         self._tap = make_tap(capacity.rows * self.hidden_size)
         self._attention = attention
         self._threads = threads
         self._pool = None if self._library.has_openmp() else Pool(self._library)
-        self._cache = SessionCache(self._facts, capacity, self._open)
+        try:
+            self._cache = SessionCache(self._facts, capacity, self._open)
+        except EngineError:
+            self._library.llama_model_free(self._model)  # less of the span may be tried on a card next
+            raise
         self._cores: Sequence[int] = ()
         self._layout: cells.Layout | None = None
         self._allocate_batch()
@@ -95,8 +103,8 @@ class LlamaCppEngine:
         params.use_extra_bufts = extra_buffers
         # Repacked weights are copies: with the file mapped as well, a node would hold its span twice.
         params.load_mode = LOAD_COPY if extra_buffers else LOAD_MAPPED
-        # All layers, and the head with them, go to a GPU where the build has one.
-        params.n_gpu_layers = len(self.span) + 1 if self._library.llama_supports_gpu_offload() else 0
+        placement = Placement(self._library, self._offload, len(self.span))
+        placement.apply(params)
         model = self._library.llama_model_load_from_file(str(path).encode(), params)
         if model is None:
             raise EngineError(f"llama.cpp cannot load {path}.")
@@ -111,6 +119,7 @@ class LlamaCppEngine:
             capacity=self.capacity,
             attention=self._attention,
             threads=self._threads,
+            on_card=bool(self._offload),
         )
         if self._pool is not None:
             context.attach(self._pool)

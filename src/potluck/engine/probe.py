@@ -19,7 +19,7 @@ import numpy as np
 
 from potluck.engine.base import Engine, Progress, Rows, Segment, Tokens, ignore
 from potluck.errors import EngineError
-from potluck.types import Attention, Capacity, Span, Speed
+from potluck.types import NO_OFFLOAD, Attention, Capacity, Offload, Span, Speed
 
 if TYPE_CHECKING:
     from potluck.engine.llamacpp import LlamaCppEngine
@@ -37,7 +37,7 @@ _FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A span file, and how to load it."""
+    """A span file, and how to load it. capacity: that of the trial; it must be the real one where room is tried."""
 
     path: str
     span: Span
@@ -45,6 +45,8 @@ class Trial(msgspec.Struct, frozen=True):
     attention: Attention
     threads: int
     extra_buffers: bool
+    offload: Offload = NO_OFFLOAD
+    capacity: Capacity = Capacity(2, 512, 128)
 
     def load(self, capacity: Capacity, progress: Progress = ignore) -> LlamaCppEngine:
         from potluck.engine.llamacpp import LlamaCppEngine  # here only: a process that runs PyTorch must not load it
@@ -57,6 +59,7 @@ class Trial(msgspec.Struct, frozen=True):
             capacity=capacity,
             threads=self.threads,
             extra_buffers=self.extra_buffers,
+            offload=self.offload,
             progress=progress,
         )
 
@@ -161,7 +164,7 @@ def _try(trial: Trial) -> None:
         sys.stdout.write(f"{fraction:.3f}\n")
         sys.stdout.flush()
 
-    engine = trial.load(Capacity(2, 512, 128), lambda fraction: tell(_LOAD_SHARE * fraction))
+    engine = trial.load(trial.capacity, lambda fraction: tell(_LOAD_SHARE * fraction))
     measure(engine, progress=lambda fraction: tell(_LOAD_SHARE + (1 - _LOAD_SHARE) * fraction))
 
 

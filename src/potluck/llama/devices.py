@@ -11,16 +11,23 @@ from msgspec import Struct
 from potluck.errors import EngineError
 from potluck.llama.library import Llama
 
+Kind = Literal["card", "integrated card", "unified card"]
+
 _CPU = 0
-_KINDS: dict[int, Literal["card", "integrated card"]] = {1: "card", 2: "integrated card"}
+_KINDS: dict[int, Kind] = {1: "card", 2: "integrated card"}
 """The kinds of `enum ggml_backend_dev_type` that are cards; the others are the CPU and what helps it."""
+
+_METAL = b"MTL"
+"""The beginning of the names of Apple's GPUs, which ggml counts as cards."""
 
 
 class Device(Struct, frozen=True):
-    """A graphics card. free, total: bytes of its memory. handle: ggml's own, valid in this process only."""
+    """A graphics card. free, total: bytes of its memory, which an integrated or unified card shares with the CPU.
+    handle: ggml's own, valid in this process only.
+    """
 
     name: str
-    kind: Literal["card", "integrated card"]
+    kind: Kind
     free: int
     total: int
     handle: int = 0
@@ -47,8 +54,10 @@ def _handles(library: Llama) -> Iterator[int]:
     return (library.ggml_backend_dev_get(index) for index in range(library.ggml_backend_dev_count()))
 
 
-def _card(library: Llama, handle: int, kind: Literal["card", "integrated card"]) -> Device:
+def _card(library: Llama, handle: int, kind: Kind) -> Device:
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     library.ggml_backend_dev_memory(handle, ctypes.byref(free), ctypes.byref(total))
+    if library.ggml_backend_dev_name(handle).startswith(_METAL):
+        kind = "unified card"
     name = library.ggml_backend_dev_description(handle).decode("utf-8", "replace")
     return Device(name, kind, free.value, total.value, handle)

@@ -15,7 +15,7 @@ from potluck.models.spanfile import Piece
 from potluck.models.spans import EMBEDDING, HEAD, cuts_of, metadata_of, plan_model, plan_span
 from potluck.types import Attention, Cuts, EngineKind, Quantize, Span
 
-_EXPERTS = "_exps."
+EXPERTS = "_exps."
 """A part of the names of tensors that hold all experts of a layer."""
 
 
@@ -30,6 +30,7 @@ class PartSizes:
     staged: the bytes that loading takes besides, for one tensor after the other.
     stub: what a span at only one end has besides, such as zeros in place of the other end's table.
     middle: what a span at neither end has beside its layers.
+    experts: the part of each layer that are experts; empty where all layers stay in one piece.
     """
 
     layers: tuple[int, ...]
@@ -39,6 +40,7 @@ class PartSizes:
     staged: int = 0
     stub: int = 0
     middle: int = 0
+    experts: tuple[int, ...] = ()
 
     def of(self, span: Span) -> int:
         first, last = span.first == 0, span.last == len(self.layers) - 1
@@ -59,10 +61,11 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
         return PartSizes(sizes, entry, head, active=(*sizes, head))
     header, pieces = plan_model(manifest, quantize)
     leaving = cutting.row_of(header.architecture).exit
-    layers, staged, entry, head = [0] * manifest.layers, 0, 0, 0
+    layers, experts, staged, entry, head = [0] * manifest.layers, [0] * manifest.layers, 0, 0, 0
     for piece in pieces:
         if (layer := layer_of(piece.name)) is not None:
             layers[layer] += piece.nbytes
+            experts[layer] += piece.nbytes * is_of_experts(piece.name)
             staged = max(staged, piece.nbytes)
         elif piece.name.startswith(leaving):
             head += piece.nbytes
@@ -72,7 +75,13 @@ def part_sizes(manifest: Manifest, engine: EngineKind, quantize: Quantize) -> Pa
     active = _active(manifest, pieces, leaving)
     beside = [_beside_layers(manifest, quantize, span) for span in _shortest(cuts_of(manifest))]
     stub = max(0, beside[0] - entry, beside[-1] - head)
-    return PartSizes(tuple(layers), entry, head, active, staged, stub, max(beside[1:-1], default=0))
+    middle = max(beside[1:-1], default=0)
+    return PartSizes(tuple(layers), entry, head, active, staged, stub, middle, tuple(experts))
+
+
+def is_of_experts(name: str) -> bool:
+    """Whether the tensor holds all experts of a layer."""
+    return EXPERTS in name
 
 
 def _is_tied(pieces: Sequence[Piece]) -> bool:
@@ -87,7 +96,7 @@ def _active(manifest: Manifest, pieces: Sequence[Piece], leaving: tuple[str, ...
     for piece in pieces:
         layer = layer_of(piece.name)
         if layer is not None or piece.name.startswith(leaving) or (tied and piece.name == EMBEDDING):
-            share = used[layer] if layer is not None and _EXPERTS in piece.name else 1
+            share = used[layer] if layer is not None and is_of_experts(piece.name) else 1
             nbytes += share * piece.nbytes
             weights[-1 if layer is None else layer] += share * prod(piece.shape)
     whole = max(1.0, sum(weights))

@@ -266,12 +266,12 @@ class Agent:
         """Load the span. This call blocks and runs on the worker's thread."""
         config = self._config
         with opened(config.url, config.model, welcome) as (manifest, source):
-            needed = needs(manifest, welcome, config.memory)
-            for sentence in announcement(welcome, needed, config.memory, config.url, config.model):
+            needed = needs(manifest, welcome, config.room)
+            for sentence in announcement(welcome, needed, config.room, config.url, config.model):
                 self._reporter.say(sentence)
             path = fetch_span(manifest, source, welcome, self._note)
         self._reporter.say(f"Loading layers {welcome.span}.")
-        engine, layout = load_span(manifest, path, welcome, config.memory, config.threads, self._note)
+        engine, layout = load_span(manifest, path, welcome, config.room, config.threads, self._note)
         with self._cores.share() as cores:
             engine.use_cores(cores)
             speed, twin = measure(engine, partial(self._note, Phase.MEASURE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from potluck.node.loading import Needs
+from potluck.node.room import Room
 from potluck.types import Outlook, Prospect, Span
 from potluck.wire.messages import Welcome
 
@@ -13,10 +14,12 @@ _MOST_SPANS = 8
 """Missing layers are named up to this number of spans; if there are more, only the number of layers is given."""
 
 
-def announcement(welcome: Welcome, needs: Needs, memory: int, url: str, model: Path | None) -> list[str]:
-    """The sentences in order. memory: bytes that the owner offers. url: the coordinator's. model: a copy of it here."""
+def announcement(welcome: Welcome, needs: Needs, room: Room, url: str, model: Path | None) -> list[str]:
+    """The sentences in order. room: what the owner offers. url: the coordinator's. model: a copy of it here."""
     verb = "takes" if welcome.span.first == welcome.span.last else "take"
-    taken = f"{verb} {needs.memory >> 20:,} of the {memory >> 20:,} MiB of memory that you offer"
+    taken = f"{verb} {needs.memory >> 20:,} of the {room.memory >> 20:,} MiB of memory that you offer"
+    if needs.card:
+        taken += f", and {needs.card >> 20:,} of the {room.card >> 20:,} MiB of your graphics card"
     told = [f"{_layers((welcome.span,)).capitalize()} {taken}.", _source(welcome, needs, url, model)]
     return told if welcome.prospect is None else [*told, *_prospect(welcome.prospect)]
 

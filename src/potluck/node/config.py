@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import potluck
 from potluck.node.permit import Hours
+from potluck.node.room import Room
 from potluck.types import Span
 from potluck.wire.identity import Identity
 from potluck.wire.messages import Hello
@@ -17,7 +18,7 @@ from potluck.wire.messages import Hello
 class NodeConfig:
     """The choices of a node's owner.
 
-    url: the coordinator's http(s) URL. model: a copy of the model's file on this machine. memory: bytes.
+    url: the coordinator's http(s) URL. model: a copy of the model's file on this machine. room: the memory.
     invite: the invite from the coordinator's owner, `SECRET.FINGERPRINT`, or empty.
     upload: the most bytes a second that it sends; None means no limit.
     hours: when it may work; None means always. idle_only: it works only while nobody else uses the machine.
@@ -28,7 +29,7 @@ class NodeConfig:
     name: str
     span: Span | None
     model: Path | None
-    memory: int
+    room: Room
     threads: int
     identity: Identity
     invite: str = ""
@@ -45,7 +46,8 @@ class NodeConfig:
             digest,
             span=held or self.span,
             movable=self.span is None,
-            memory=self.memory,
+            memory=self.room.memory,
+            gpu_memory=0 if self.room.shares else self.room.card,
             threads=self.threads,
             bytes_per_s=bytes_per_s,
             joins=joins,

@@ -44,4 +44,4 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
 def announce(config: NodeConfig, welcome: Welcome) -> list[str]:
     """The announcement for this welcome. This call blocks, because it reads the manifest."""
     with opened(config.url, config.model, welcome) as (manifest, _):
-        return announcement(welcome, needs(manifest, welcome, config.memory), config.memory, config.url, config.model)
+        return announcement(welcome, needs(manifest, welcome, config.room), config.room, config.url, config.model)

@@ -10,51 +10,41 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from potluck.engine.base import Engine
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
 from potluck.llama.files import find_library
 from potluck.models.files import Source
-from potluck.models.gguf import layer_of
-from potluck.models.kept import Kept
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
-from potluck.models.sizes import kept_by
 from potluck.models.sources import CoordinatorSource, local_source, open_model, weights_size
 from potluck.models.spancache import SpanCache, Wanted, missing_bytes
 from potluck.models.spanfile import Header, Piece, conversion_size, download_size
 from potluck.models.spans import copied_ranges
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
+from potluck.node.room import OVERHEAD_BYTES, Room, plan_room
 from potluck.node.sharing import Offer
-from potluck.types import MAX_STEP_ROWS, Capacity, EngineKind, Quantize
+from potluck.types import Capacity, EngineKind, Offload, Quantize
 from potluck.wire.messages import Welcome
 
 log = logging.getLogger(__name__)
-
-_SESSIONS = 64
-_FULL_SESSIONS = 8
-"""The number of full-length sessions for which a node has KV cells if its memory allows."""
-
-_OVERHEAD_BYTES = 256 << 20
-_MOST_POSITIONS = 1 << 20
-_ABOUT_A_POSITION = 320
-"""The bytes for a position besides its keys and values: 60 about the cell, and in work buffers up to 4 for each row
-of a batch, which say whether it sees the position. Those of the first session are part of the overhead.
-"""
 
 _CACHE = SpanCache(4)
 """Each file takes at most the memory that the owner offers."""
 
 
 class Needs(NamedTuple):
-    """The needs of a span. memory: bytes that it takes with its sessions. download: bytes of the model to fetch.
+    """The needs of a span. memory, card: bytes that it takes with its sessions. download: bytes of the model to fetch.
 
     Bytes that an interrupted run has left are counted, because they have yet to be verified. download is 0 if
     everything is here.
     """
 
     memory: int
+    card: int
     download: int
 
 
@@ -85,24 +75,22 @@ def opened(url: str, model: Path | None, welcome: Welcome) -> Iterator[tuple[Man
         yield manifest, source
 
 
-def needs(manifest: Manifest, welcome: Welcome, memory: int) -> Needs:
-    """The needs of the welcome's layers within `memory` bytes. Raises EngineError when they do not fit.
+def needs(manifest: Manifest, welcome: Welcome, room: Room) -> Needs:
+    """The needs of the welcome's layers within this room. Raises EngineError when they do not fit.
 
     The weights on disk are no larger than in memory, so that a coordinator cannot fill the disk either.
     """
-    capacity, kept = plan_capacity(manifest, welcome, memory), _kept(manifest, welcome)
-    states = capacity.sessions * kept.state
-    taken = _weights(manifest, welcome).kept + capacity.positions * kept.cell + states
+    plan = plan_room(manifest, welcome, room)
     if span_path(manifest, welcome).exists():
-        return Needs(taken, 0)
+        return Needs(plan.memory, plan.card, 0)
     _, pieces = _plan(manifest, welcome)
-    converting = _OVERHEAD_BYTES + conversion_size(pieces)
-    if converting > memory:
+    converting = OVERHEAD_BYTES + conversion_size(pieces)
+    if converting > room.memory:
         raise EngineError(
-            f"Converting layers {welcome.span} needs {converting >> 20} MiB of memory; {memory >> 20} are offered: "
-            "serve other layers, or offer more with --memory."
+            f"Converting layers {welcome.span} needs {converting >> 20} MiB of memory; {room.memory >> 20} are "
+            "offered: serve other layers, or offer more with --memory."
         )
-    return Needs(taken, missing_bytes(_wanted(manifest, welcome)))
+    return Needs(plan.memory, plan.card, missing_bytes(_wanted(manifest, welcome)))
 
 
 def fetch_span(manifest: Manifest, source: Source, welcome: Welcome, report: Report) -> Path:
@@ -160,20 +148,66 @@ class _Fraction:
 
 
 def load_span(
-    manifest: Manifest, path: Path, welcome: Welcome, memory: int, threads: int, report: Report
+    manifest: Manifest, path: Path, welcome: Welcome, room: Room, threads: int, report: Report
 ) -> tuple[Engine, str]:
-    """The engine, and the weight layout that it uses ("optimised", "plain", or the device for transformers).
+    """The engine, and the weight layout that it uses ("optimised", "plain", or the device for transformers), with what
+    lies on a graphics card.
 
-    Raises EngineError when the span does not fit into `memory` bytes or cannot run here.
+    A card that does not hold its part gets less of the span, and at last nothing. Raises EngineError when the span does
+    not fit into the room or cannot run here.
     """
-    capacity = plan_capacity(manifest, welcome, memory)
     if welcome.engine is EngineKind.TRANSFORMERS:
-        return _load_transformers(manifest, path, welcome, capacity, threads, report)
-    optimised = _is_safe(_trial(manifest, path, welcome, threads, extra_buffers=True), report)
-    trial = _trial(manifest, path, welcome, threads, extra_buffers=optimised)
+        plan = plan_room(manifest, welcome, room)
+        return _load_transformers(manifest, path, welcome, plan.capacity, threads, report)
+    for step in room.steps():
+        plan = plan_room(manifest, welcome, step)
+        trial = Trial(str(path), welcome.span, manifest.layers, welcome.attention, threads, True, plan.offload)
+        if not plan.offload:
+            break
+        try:
+            return _load_on_card(msgspec.structs.replace(trial, capacity=plan.capacity), report)
+        except EngineError:
+            log.warning(
+                "The graphics card cannot take %s of layers %s: less is tried.", _part(plan.offload), welcome.span
+            )
+    trial = msgspec.structs.replace(trial, extra_buffers=_is_safe(trial, report))
+    engine = _load(trial, plan.capacity, report)
+    return engine, _layout(trial)
+
+
+def _load_on_card(trial: Trial, report: Report) -> tuple[Engine, str]:
+    """Load the trial with the layout that survives beside a card.
+
+    A card is tried anew each time, because other programs use it as well.
+
+    Raises EngineError when none survives.
+    """
+    verdict = verdict_path(Path(trial.path))
+    layouts = (verdict.read_text(),) if verdict.exists() else ("optimised", "plain")
+    for layout in layouts:
+        tried = msgspec.structs.replace(trial, extra_buffers=layout == "optimised")
+        if survives(tried, partial(report, Phase.TRY)):
+            verdict.write_text(layout)
+            return _load(tried, trial.capacity, report), f"{_layout(tried)}, {_part(trial.offload)} on a card"
+    raise EngineError(f"llama.cpp crashes on layers {trial.span} with {_part(trial.offload)} on a graphics card.")
+
+
+def _load(trial: Trial, capacity: Capacity, report: Report) -> Engine:
     engine = trial.load(capacity, partial(report, Phase.LOAD))
     collapse_large_mappings()
-    return engine, "optimised" if optimised else "plain"
+    return engine
+
+
+def _layout(trial: Trial) -> str:
+    return "optimised" if trial.extra_buffers else "plain"
+
+
+def _part(offload: Offload) -> str:
+    """What lies on a card, in words."""
+    head = ["the head"] if offload.head else []
+    layers = [f"{offload.layers} {'layer' if offload.layers == 1 else 'layers'}"] if offload.layers else []
+    without = offload.layers - offload.experts
+    return " and ".join([*layers, *head]) + (f" without the experts of {without}" if without else "")
 
 
 def _load_transformers(
@@ -197,10 +231,6 @@ def _load_transformers(
     return engine, str(best_device())
 
 
-def _trial(manifest: Manifest, path: Path, welcome: Welcome, threads: int, *, extra_buffers: bool) -> Trial:
-    return Trial(str(path), welcome.span, manifest.layers, welcome.attention, threads, extra_buffers)
-
-
 def _is_safe(trial: Trial, report: Report) -> bool:
     """Whether this machine's optimised weight layout survives. This is tried once for each span file and library."""
     verdict = verdict_path(Path(trial.path))
@@ -212,7 +242,7 @@ def _is_safe(trial: Trial, report: Report) -> bool:
         log.warning(
             "llama.cpp's optimised weight layout crashes on this machine. The node uses the plain one, which is slower."
         )
-        plain = Trial(trial.path, trial.span, trial.layers, trial.attention, trial.threads, False)
+        plain = msgspec.structs.replace(trial, extra_buffers=False)
         if not survives(plain, progress):
             raise EngineError(f"llama.cpp crashes on layers {trial.span} on this machine with either weight layout.")
     verdict.write_text("optimised" if safe else "plain")
@@ -222,53 +252,3 @@ def _is_safe(trial: Trial, report: Report) -> bool:
 def verdict_path(span_file: Path) -> Path:
     """The path of the note that says with which weight layout the span file runs: "optimised" or "plain"."""
     return span_file.with_suffix(f".{find_library().stamp}-{platform.machine()}.layout")
-
-
-def plan_capacity(manifest: Manifest, welcome: Welcome, memory: int) -> Capacity:
-    """The room for several sessions of full length, or for as many as fit into `memory` bytes beside the weights.
-
-    Raises EngineError when not even one session fits, or when loading takes more than that.
-    """
-    span, context = welcome.span, welcome.context
-    if not 1 <= context <= min(manifest.context, _MOST_POSITIONS):
-        raise EngineError(f"The coordinator asks for sessions of {context} positions, which this model cannot have.")
-    weights, kept = _weights(manifest, welcome), _kept(manifest, welcome)
-    session, room = max(1, kept.of(context)), memory - weights.kept
-    if room < max(session, weights.staged):
-        needed = weights.kept + max(session, weights.staged)
-        raise EngineError(
-            f"Layers {span} with {context} positions need {needed >> 20} MiB of memory; {memory >> 20} are offered: "
-            "serve fewer layers, or offer more with --memory."
-        )
-    fitting = room * context // (session + context * _ABOUT_A_POSITION)
-    positions = max(context, min(fitting, _FULL_SESSIONS * context, _MOST_POSITIONS))
-    return Capacity(_states(kept, room, positions), positions, MAX_STEP_ROWS)
-
-
-def _states(kept: Kept, room: int, positions: int) -> int:
-    """The sessions whose states fit into `room` bytes beside so many positions."""
-    if not kept.state:
-        return _SESSIONS
-    left = room - positions * (kept.cell + _ABOUT_A_POSITION)
-    return max(1, min(_SESSIONS, left // kept.state))
-
-
-class _Weights(NamedTuple):
-    """The bytes that a span takes without sessions. staged: what loading takes besides, for its largest tensor."""
-
-    kept: int
-    staged: int
-
-
-def _weights(manifest: Manifest, welcome: Welcome) -> _Weights:
-    _, pieces = _plan(manifest, welcome)
-    sizes = {piece.name: piece.nbytes for piece in pieces}
-    is_staged = welcome.engine is EngineKind.LLAMACPP
-    staged = max((size for name, size in sizes.items() if is_staged and layer_of(name) is not None), default=0)
-    return _Weights(sum(sizes.values()) + _OVERHEAD_BYTES, staged)
-
-
-def _kept(manifest: Manifest, welcome: Welcome) -> Kept:
-    """What the span's layers keep together."""
-    layers = kept_by(manifest, welcome.engine, welcome.attention)[welcome.span.first : welcome.span.last + 1]
-    return Kept(sum(layer.cell for layer in layers), sum(layer.state for layer in layers))

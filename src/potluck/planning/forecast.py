@@ -62,7 +62,10 @@ def _least(footprint: Footprint, missing: Sequence[Span]) -> int:
 
 
 def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast) -> dict[str, object]:
-    """The forecast as JSON for programs. memory: bytes. Machines that hold nothing are left out."""
+    """The forecast as JSON for programs. memory, gpu_memory: the bytes that a span takes.
+
+    Machines that hold nothing are left out.
+    """
     return {
         "one_stream": told.one_stream,
         "many_streams": told.many_streams,
@@ -72,7 +75,8 @@ def forecast_json(footprint: Footprint, placed: Sequence[Placed], told: Forecast
             {
                 "name": one.machine.name,
                 "span": str(one.span),
-                "memory": footprint.of(one.span),
+                "memory": footprint.beside(one.machine.card, one.span),
+                "gpu_memory": footprint.on_card(one.machine.card, one.span),
                 "tokens_per_s": one.machine.rate(footprint, one.span),
             }
             for one in placed

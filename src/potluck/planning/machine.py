@@ -13,6 +13,7 @@ from potluck.types import Span
 class Machine(Struct, frozen=True):
     """A machine: `memory` in bytes, and `bytes_per_s` of weights that it reads in decoding, above 0.
 
+    card: the bytes of its graphics cards, which come to its memory.
     round_trip_s, link_bytes_per_s: those of its link to the coordinator; a bandwidth of inf means no limit.
     """
 
@@ -21,6 +22,11 @@ class Machine(Struct, frozen=True):
     bytes_per_s: float
     round_trip_s: float = 0.0
     link_bytes_per_s: float = inf
+    card: int = 0
+
+    def holds(self, footprint: Footprint, span: Span) -> bool:
+        """Whether `span` fits into the machine's memory and its card."""
+        return footprint.beside(self.card, span) <= self.memory
 
     def seconds(self, footprint: Footprint, span: Span) -> float:
         """The seconds of one token of one stream through `span`, including the way there and back."""

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from potluck.planning.machine import Machine
-from potluck.planning.options import Flags, Floats, Numbers, Options
+from potluck.planning.offload import Numbers
+from potluck.planning.options import Flags, Floats, Options
 
 Merit = tuple[float, float, float, float]
 """The merit of a swarm; higher is better."""

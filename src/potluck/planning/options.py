@@ -7,40 +7,39 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from potluck.planning.cost import RESERVE_BYTES, Footprint
+from potluck.planning.cost import Footprint
 from potluck.planning.machine import Machine
+from potluck.planning.offload import Numbers
 from potluck.types import Cuts, Span
 
 Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
 class Options:
     """Every span that can be cut out of a model by its number, in the order of its first and then of its last layer.
 
-    first, last: its layers. memory, work: as in Footprint. All have the shape [options].
+    first, last: its layers. memory: what it needs without a graphics card. work: as in Footprint. All have the shape
+    [options].
     covers: whether it contains a layer [options, layers].
     """
 
     def __init__(self, footprint: Footprint) -> None:
         self.layers = len(footprint.layers)
         self.first, self.last = _ends(footprint.cuts)
-        is_first, is_last = self.first == 0, self.last == self.layers - 1
-        ends = footprint.entry * is_first + footprint.head * is_last
-        ends += footprint.stub * (is_first != is_last) + footprint.middle * ~(is_first | is_last)
         done = np.array(footprint.sums)
         self.work: Numbers = np.subtract(done[self.last + 1], done[self.first])
-        kept = np.maximum(self._sums(footprint.cache or (0,) * self.layers), footprint.staged)
-        self.memory: Numbers = RESERVE_BYTES + self._sums(footprint.layers) + ends + kept
+        self._footprint = footprint
+        self._beside: dict[int, Numbers] = {}
+        self.memory = self.beside(0)
         layers = np.arange(self.layers)
         self.covers: Flags = (self.first[:, None] <= layers) & (layers <= self.last[:, None])
-        self._footprint = footprint
 
-    def _sums(self, sizes: Sequence[int]) -> Numbers:
-        """The sum of sizes by layer, in each option."""
-        sums: Numbers = np.cumsum([0, *sizes])
-        return np.subtract(sums[self.last + 1], sums[self.first])
+    def beside(self, card: int) -> Numbers:
+        """The memory that a machine with a graphics card of so many bytes needs besides it, in each option."""
+        if card not in self._beside:
+            self._beside[card] = self._footprint.all_beside(card, self.first, self.last)
+        return self._beside[card]
 
     def span(self, option: int) -> Span:
         return Span(int(self.first[option]), int(self.last[option]))
@@ -52,8 +51,8 @@ class Options:
         return np.array(numbers[[span.first for span in spans], [span.last for span in spans]])
 
     def fitting(self, machine: Machine) -> Numbers:
-        """The options that fit into the machine's memory."""
-        return np.flatnonzero(self.memory <= machine.memory)
+        """The options that fit into the machine's memory and its card."""
+        return np.flatnonzero(self.beside(machine.card) <= machine.memory)
 
     def rates(self, machine: Machine, chosen: Numbers) -> Floats:
         """The tokens/s of many streams together that the machine carries through each of these options."""

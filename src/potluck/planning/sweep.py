@@ -19,8 +19,8 @@ Chosen = list[int | None]
 """The option that each machine serves; None for nothing."""
 
 _ORDERS: tuple[Callable[[Machine], float], ...] = (
-    lambda machine: -machine.bytes_per_s / max(machine.memory, 1),
-    lambda machine: machine.memory,
+    lambda machine: -machine.bytes_per_s / max(machine.memory + machine.card, 1),
+    lambda machine: machine.memory + machine.card,
     lambda machine: -machine.bytes_per_s,
     lambda machine: machine.bytes_per_s,
 )
@@ -35,8 +35,7 @@ _ONCE = 1e-6
 def sweeps(footprint: Footprint, options: Options, machines: Sequence[Machine]) -> Iterator[Chosen]:
     """Plans with the machines in several orders, from either end of the model, the most promising first."""
     runs = [_Sweep(footprint, options, machines, *kind) for kind in product((False, True), repeat=2)]
-    smallest = options.memory.min()
-    able = [index for index, machine in enumerate(machines) if machine.memory >= smallest]
+    able = [index for index, machine in enumerate(machines) if len(options.fitting(machine))]
     for measure in _ORDERS:
         order = sorted(able, key=lambda index: measure(machines[index]))
         yield from (run.best(order) for run in runs)
@@ -45,11 +44,12 @@ def sweeps(footprint: Footprint, options: Options, machines: Sequence[Machine]) 
 class _Lane(NamedTuple):
     """The options that begin at one place (or end there, backwards), shortest first.
 
+    memory: what they need beside a card of each size, and never less than a shorter one, so that it can be bisected.
     ends: the places that come after them.
     """
 
     options: list[int]
-    memory: list[int]
+    memory: dict[int, list[int]]
     work: list[int]
     ends: list[int]
 
@@ -70,10 +70,18 @@ class _Sweep:
         if backwards:
             near, far = places - far, places - near
         numbers = [np.flatnonzero(near == place)[:: -1 if backwards else 1] for place in range(places)]
-        columns = options.memory, options.work, far
-        self._lanes = [_Lane(lane.tolist(), *(column[lane].tolist() for column in columns)) for lane in numbers]
+        cards = {machine.card: options.beside(machine.card) for machine in machines}
+        self._lanes = [
+            _Lane(
+                lane.tolist(),
+                {card: np.maximum.accumulate(needed[lane]).tolist() for card, needed in cards.items()},
+                options.work[lane].tolist(),
+                far[lane].tolist(),
+            )
+            for lane in numbers
+        ]
         self._alone = alone
-        self._memory = [machine.memory for machine in machines]
+        self._memory = [(machine.card, machine.memory) for machine in machines]
         self._reading = [machine.bytes_per_s for machine in machines]
         self._link = [machine.link_rate(footprint) for machine in machines]
 
@@ -114,7 +122,8 @@ class _Sweep:
             passed = []
             while rate < target and waiting:
                 index = waiting.popleft()
-                length = bisect_right(sizes, self._memory[index])
+                card, memory = self._memory[index]
+                length = bisect_right(sizes[card], memory)
                 if length == 0:
                     passed.append(index)
                     continue

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from potluck.types import Attention, Capacity, EngineKind, PauseReason, Prospect, Quantize, RowFormat, Span, Speed
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 
 MOST_STATE = 256 << 20
 """The most bytes of one session's keys and values that may be moved."""
@@ -48,8 +48,9 @@ class Hello(Message, frozen=True, tag="hello"):
 
     name: the node's name for people. software: its version of Potluck.
     model: the digest of a model that it already has on disk, or empty.
-    span: the layers that it wants to serve; with None the coordinator chooses layers that fit `memory` (bytes).
-    memory, threads: the most that the node may use.
+    span: the layers that it wants to serve; with None the coordinator chooses layers that fit.
+    memory, threads: the most that the node may use; memory in bytes.
+    gpu_memory: the bytes of graphics cards that it may use besides, unless they use the machine's own memory.
     movable: whether the coordinator may give it other layers later, because its owner did not choose them.
     bytes_per_s: the bytes that its cores read from memory in a second. This is a first estimate of its speed, until a
     span is loaded and measured.
@@ -71,6 +72,7 @@ class Hello(Message, frozen=True, tag="hello"):
     key: bytes = b""
     proof: bytes = b""
     joins: bool = True
+    gpu_memory: int = 0
 
 
 class Loading(Message, frozen=True, tag="loading"):

@@ -88,6 +88,24 @@ def test_a_node_is_refused_where_the_model_cannot_be_cut(greeting: Hello, reason
     assert swarm.nodes == {}
 
 
+def with_card(greeting: Hello, mebibytes: int) -> Hello:
+    return msgspec.structs.replace(greeting, gpu_memory=mebibytes << 20)
+
+
+def test_a_graphics_card_counts_beside_the_memory() -> None:
+    footprint = Footprint((64 << 20,) * 6, 0, 0, offloads=True)
+    swarm, memory = Swarm(DIGEST, footprint), RESERVE_BYTES + (64 << 20)
+    assert swarm.handle(Joined("n1", hello(memory=memory))) == [Admit("n1", Span(0, 0))]
+    [admitted] = swarm.handle(Joined("n2", with_card(hello(memory=memory), 128 + 4 * 64)))
+    assert admitted == Admit("n2", Span(1, 5))
+    [refused] = swarm.handle(Joined("n3", with_card(hello(Span(0, 5), memory=memory), 128 + 3 * 64)))
+    reason = "Layers 0-5 need 448 MiB of memory beside your graphics card; you offer 320."
+    assert refused == Refuse("n3", f"{reason} Serve fewer layers, or offer more with --memory.")
+    [refused] = swarm.handle(Joined("n4", with_card(hello(memory=RESERVE_BYTES - 1), 512)))
+    reason = "Even the smallest span, 0, needs 256 MiB of memory; you offer 255, and 512 of graphics cards."
+    assert refused == Refuse("n4", reason)
+
+
 def test_the_coordinator_assigns_only_spans_that_can_be_cut_out() -> None:
     swarm, memory = make_swarm(Cuts((0, 2, 4, 6))), RESERVE_BYTES + (3 << 20)
     spans = []

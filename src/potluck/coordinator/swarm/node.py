@@ -17,6 +17,7 @@ from potluck.wire.messages import Ready
 _SLOWEST, _QUICKEST = 1e6, 1e13
 """The slowest and the fastest plausible rates, in bytes a second."""
 _SLOWEST_TOKEN_S = 60.0
+_CARD_UNIT = 64 << 20
 NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 
 
@@ -24,6 +25,7 @@ NOT_READY = Ready(Capacity(0, 0, 0), Speed(0.0, 0.0), "", "")
 class Node:
     """One admitted node. `reserved` counts the positions promised to each session on it.
 
+    memory, gpu_memory: the bytes that it offers, of its memory and of its graphics cards.
     bytes_per_s: of weights that it reads in decoding. movable: its owner did not choose the layers.
     parked: the sessions whose answer has ended, and which are kept only as long as nobody needs their room.
     destination: the layers that a moving node is to serve next.
@@ -56,6 +58,7 @@ class Node:
     """The Unix time of its latest audit."""
     destination: Span | None = None
     reason: str = ""
+    gpu_memory: int = 0
 
     _promised: int = 0
     """The positions of all sessions."""
@@ -68,7 +71,9 @@ class Node:
 
     def machine(self, name: str, bytes_per_s: float) -> Machine:
         """The node as planning sees it, with this speed."""
-        return Machine(name, self.memory, bytes_per_s, self.measure.hop_s, self.speed.bytes_per_s)
+        return Machine(
+            name, self.memory, bytes_per_s, self.measure.hop_s, self.speed.bytes_per_s, counted(self.gpu_memory)
+        )
 
     def has_room(self, session: int, positions: int, evicting: bool = False, spare: int = 0) -> bool:
         """Whether this session, new or not, may have this many positions. evicting: as if the parked ones were gone.
@@ -105,6 +110,11 @@ class Node:
         if session in self.parked:
             self.parked.remove(session)
             self._kept -= positions
+
+
+def counted(gpu_memory: int) -> int:
+    """The bytes of a node's graphics cards as planning counts them: in whole units, so that there are few sizes."""
+    return gpu_memory // _CARD_UNIT * _CARD_UNIT
 
 
 def plausible_rate(bytes_per_s: float) -> float:

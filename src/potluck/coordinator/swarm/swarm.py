@@ -32,7 +32,7 @@ from potluck.coordinator.swarm.events import (
 from potluck.coordinator.swarm.kv_budget import KvBudget
 from potluck.coordinator.swarm.measure import Measure
 from potluck.coordinator.swarm.mover import Mover
-from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, plausible_rate
+from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, counted, plausible_rate
 from potluck.coordinator.swarm.roster import Roster
 from potluck.coordinator.swarm.tally import Incident, Tally
 from potluck.errors import Refused, SpanError, WireError
@@ -110,13 +110,14 @@ class Swarm:
             raise Refused(f"This node is in quarantine: {self._caught[hello.key]}.")
         if hello.model and hello.model != self._digest:
             raise Refused(f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}.")
-        machine = Machine(event.node, hello.memory, plausible_rate(hello.bytes_per_s), *event.speed)
+        rate = plausible_rate(hello.bytes_per_s)
+        machine = Machine(event.node, hello.memory, rate, *event.speed, counted(hello.gpu_memory))
         span = self._wanted(hello) or best_span(self._footprint, self._placed(), machine)
         if span is None:
             smallest = smallest_span(self._footprint)
-            needed = in_mib(self._footprint.of(smallest))
+            needed = in_mib(self._footprint.beside(machine.card, smallest))
             reason = f"Even the smallest span, {smallest}, needs {needed} MiB of memory"
-            raise Refused(f"{reason}; you offer {hello.memory >> 20}.")
+            raise Refused(f"{reason}; you offer {_offered(hello)}.")
         return Node(
             hello.name,
             hello.software,
@@ -128,6 +129,7 @@ class Swarm:
             key=hello.key,
             entry=event.entry,
             speed=event.speed,
+            gpu_memory=hello.gpu_memory,
         )
 
     def _wanted(self, hello: Hello) -> Span | None:
@@ -136,27 +138,28 @@ class Swarm:
         A node that comes back asks for what it held, though its owner did not choose it: if that is no longer right,
         the node gets other layers. Raises Refused when it is wrong, and its owner's choice.
         """
-        if hello.span is None or not (objection := self._objection(hello.span, hello.memory)):
+        if hello.span is None or not (objection := self._objection(hello.span, hello)):
             return hello.span
         if hello.movable:
             return None
         raise Refused(objection)
 
-    def _objection(self, span: Span, memory: int) -> str:
-        """Why a node with this memory cannot serve the span; empty if it can."""
+    def _objection(self, span: Span, hello: Hello) -> str:
+        """Why this node cannot serve the span; empty if it can."""
         try:
-            needed = self._footprint.of(self._footprint.cuts.check(span))
+            needed = self._footprint.beside(counted(hello.gpu_memory), self._footprint.cuts.check(span))
         except SpanError as error:
             return str(error)
-        if needed <= memory:
+        if needed <= hello.memory:
             return ""
-        reason = f"Layers {span} need {in_mib(needed)} MiB of memory; you offer {memory >> 20}."
+        beside = " beside your graphics card" if hello.gpu_memory else ""
+        reason = f"Layers {span} need {in_mib(needed)} MiB of memory{beside}; you offer {hello.memory >> 20}."
         return f"{reason} Serve fewer layers, or offer more with --memory."
 
     def prospect(self, name: str, node: Node) -> Prospect:
         """The gain that this node brings to all others, whether it is here yet or not."""
         others = [one for one in self._placed() if one.machine.name != name]
-        machine = Machine(name, node.memory, node.bytes_per_s, *node.speed)
+        machine = Machine(name, node.memory, node.bytes_per_s, *node.speed, counted(node.gpu_memory))
         return prospect(self._footprint, others, Placed(machine, node.span))
 
     def _rate(self, node: Node) -> float:
@@ -359,3 +362,9 @@ class Swarm:
         """Free the room of a session that has ended."""
         self.kv_budget.release(session)
         return [*self.let_go(), Changed()]
+
+
+def _offered(hello: Hello) -> str:
+    """The MiB that a node offers, in words."""
+    cards = f", and {hello.gpu_memory >> 20} of graphics cards" if hello.gpu_memory else ""
+    return f"{hello.memory >> 20}{cards}"

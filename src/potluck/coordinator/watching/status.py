@@ -26,7 +26,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     parked: sessions that are kept for a follow-up. held: sessions whose keys and values it holds, as it last said.
     round_trip_s: the part of a step that is spent outside the node. audits_passed, audits_failed: of this node.
     audited_at: Unix time of its latest audit since it came; null if there was none.
-    reason: why it is not used.
+    reason: why it is not used. memory, gpu_memory: the bytes that it offers, of its memory and of its graphics cards.
     """
 
     name: str
@@ -48,6 +48,7 @@ class NodeStatus(Struct, frozen=True, kw_only=True):
     round_trip_s: float
     threads: int
     memory: int
+    gpu_memory: int
     layout: str
     twin: str
     software: str
@@ -171,6 +172,7 @@ def _node_status(node: Node, record: Record, ledger: Ledger) -> NodeStatus:
         round_trip_s=round(node.measure.hop_s, 5),
         threads=node.threads,
         memory=node.memory,
+        gpu_memory=node.gpu_memory,
         layout=node.ready.layout,
         twin=node.ready.twin,
         software=node.software,

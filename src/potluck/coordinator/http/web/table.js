@@ -134,7 +134,7 @@ function facts(node) {
     ["Layers", node.span],
     ["Machine", `${node.threads} ${node.threads > 1 ? "threads" : "thread"}, Potluck ${node.software || "unknown"}`],
     ["Engine", [ENGINES[node.engine], node.layout, node.twin && `twin mark ${node.twin.slice(0, 12)}`].filter(Boolean).join(", ")],
-    ["Memory offered", `${figure(node.memory / 2 ** 30)} GiB`],
+    ["Memory offered", `${figure(node.memory / 2 ** 30)} GiB${cards(node)}`],
     ["Speed alone", node.tokens_per_s ? `${figure(node.tokens_per_s)} tokens/s, ${figure(node.prefill_tokens_per_s)} in prompts` : "not measured yet"],
     ["Round trip", `${figure(1000 * node.round_trip_s)} ms`],
     ["Tokens served", figure(node.rows)],
@@ -143,6 +143,10 @@ function facts(node) {
     ["Audits", audits(node)],
     ["Last audit", node.audited_at ? `${ago(Date.now() / 1000 - node.audited_at)} ago` : "none since it joined"],
   ];
+}
+
+function cards(node) {
+  return node.gpu_memory ? `, and ${figure(node.gpu_memory / 2 ** 30)} GiB of graphics cards` : "";
 }
 
 function audits(node) {
