@@ -97,7 +97,32 @@ def test_a_layout_that_crashes_is_not_used_and_tried_once_only(model, monkeypatc
             engine, used = loading.load_span(manifest, path, welcome(manifest), Room(GIB), 1, lambda *_: None)
         engine.unload()
         assert used == layout
-    assert ("uses the plain one" in caplog.text) == (layout == "plain")
+    assert ("crashes on this machine with the optimised weight layout" in caplog.text) == (layout == "plain")
+
+
+def test_of_several_kernels_the_best_that_survive_are_used(model, monkeypatch):
+    """Before the plain weight layout, which is slower, and the next time without a trial."""
+    manifest, path, _ = fetch(model)
+    tried: list[tuple[str, bool]] = []
+
+    def survives(trial: Trial, _progress) -> bool:
+        tried.append((Path(trial.kernels).name, trial.extra_buffers))
+        return trial.kernels.endswith("older.so")
+
+    loaded: list[str] = []
+    load = Trial.load
+    monkeypatch.setattr(loading, "kernels_to_try", lambda: [Path("newest.so"), Path("newer.so"), Path("older.so")])
+    monkeypatch.setattr(loading, "survives", survives)
+    monkeypatch.setattr(Trial, "load", lambda trial, *others: loaded.append(trial.kernels) or load(trial, *others))
+    for _ in range(2):
+        engine, used = loading.load_span(manifest, path, welcome(manifest), Room(GIB), 1, lambda *_: None)
+        engine.unload()
+        assert used == "optimised"
+    assert tried == [("newest.so", True), ("newer.so", True), ("older.so", True)]
+    assert loaded == ["older.so", "older.so"]
+    monkeypatch.setattr(loading, "kernels_to_try", lambda: [Path("others.so")])
+    with pytest.raises(EngineError, match="crashes on layers 1-2"):
+        loading.load_span(manifest, path, welcome(manifest), Room(GIB), 1, lambda *_: None)
 
 
 def test_a_span_that_no_layout_can_run_is_an_error(model, monkeypatch):

@@ -19,6 +19,7 @@ import numpy as np
 
 from potluck.engine.base import Engine, Progress, Rows, Segment, Tokens, ignore
 from potluck.errors import EngineError
+from potluck.llama.library import load
 from potluck.types import NO_OFFLOAD, Attention, Capacity, Offload, Span, Speed
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ _FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A span file, and how to load it. capacity: that of the trial; it must be the real one where room is tried."""
+    """A span file, and how to load it. capacity: that of the trial; it must be the real one where room is tried.
+
+    kernels: the plug-in for the CPU; empty where the library has none, or to take the best.
+    """
 
     path: str
     span: Span
@@ -47,10 +51,12 @@ class Trial(msgspec.Struct, frozen=True):
     extra_buffers: bool
     offload: Offload = NO_OFFLOAD
     capacity: Capacity = Capacity(2, 512, 128)
+    kernels: str = ""
 
     def load(self, capacity: Capacity, progress: Progress = ignore) -> LlamaCppEngine:
         from potluck.engine.llamacpp import LlamaCppEngine  # here only: a process that runs PyTorch must not load it
 
+        load(Path(self.kernels) if self.kernels else None)
         return LlamaCppEngine(
             Path(self.path),
             span=self.span,

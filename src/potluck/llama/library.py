@@ -239,5 +239,12 @@ def load(kernels: Path | None = None) -> Llama:
     return _loaded[0]
 
 
+def kernels_to_try() -> list[Path]:
+    """The plug-ins for the CPU with which this process can compute, the best first; none for a library without."""
+    if _loaded:
+        return [] if _loaded[0].kernels is None else [_loaded[0].kernels]
+    return ranked_kernels(find_library())
+
+
 def is_loaded() -> bool:
     return bool(_loaded)

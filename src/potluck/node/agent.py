@@ -21,6 +21,7 @@ from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
 from potluck.node.kept_invite import drop_invite
+from potluck.node.known_speeds import note_library
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
 from potluck.node.neighbours import Neighbours, follow, registered
 from potluck.node.orders import Order, Orders
@@ -30,7 +31,7 @@ from potluck.node.progress import Phase, Reporter, overall
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.upload import PacedLink, Upload
 from potluck.platform import on_battery
-from potluck.types import PauseReason
+from potluck.types import EngineKind, PauseReason
 from potluck.wire.codec import encode
 from potluck.wire.link import Link, WebSocketLink
 from potluck.wire.messages import Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
@@ -276,6 +277,8 @@ class Agent:
             engine.use_cores(cores)
             speed, twin = measure(engine, partial(self._note, Phase.MEASURE))
             engine.rest()
+        if welcome.engine is EngineKind.LLAMACPP:
+            self._reporter.say(note_library(f"{path.stem} on {len(cores)} cores", speed))
         offer = offer_span(manifest, path, welcome)
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)
 

@@ -16,6 +16,7 @@ from potluck.engine.base import Engine
 from potluck.engine.probe import Trial, survives
 from potluck.errors import EngineError, ModelError
 from potluck.llama.files import find_library
+from potluck.llama.library import kernels_to_try
 from potluck.models.files import Source
 from potluck.models.manifest import Manifest
 from potluck.models.peer_source import PeerSource
@@ -170,7 +171,7 @@ def load_span(
             log.warning(
                 "The graphics card cannot take %s of layers %s: less is tried.", _part(plan.offload), welcome.span
             )
-    trial = msgspec.structs.replace(trial, extra_buffers=_is_safe(trial, report))
+    trial = _surviving(trial, report)
     engine = _load(trial, plan.capacity, report)
     return engine, _layout(trial)
 
@@ -182,12 +183,10 @@ def _load_on_card(trial: Trial, report: Report) -> tuple[Engine, str]:
 
     Raises EngineError when none survives.
     """
-    verdict = verdict_path(Path(trial.path))
-    layouts = (verdict.read_text(),) if verdict.exists() else ("optimised", "plain")
-    for layout in layouts:
-        tried = msgspec.structs.replace(trial, extra_buffers=layout == "optimised")
+    known = _judged(trial)
+    for tried in _tries(trial) if known is None else [known]:
         if survives(tried, partial(report, Phase.TRY)):
-            verdict.write_text(layout)
+            _note_verdict(tried)
             return _load(tried, trial.capacity, report), f"{_layout(tried)}, {_part(trial.offload)} on a card"
     raise EngineError(f"llama.cpp crashes on layers {trial.span} with {_part(trial.offload)} on a graphics card.")
 
@@ -231,24 +230,50 @@ def _load_transformers(
     return engine, str(best_device())
 
 
-def _is_safe(trial: Trial, report: Report) -> bool:
-    """Whether this machine's optimised weight layout survives. This is tried once for each span file and library."""
+def _surviving(trial: Trial, report: Report) -> Trial:
+    """The trial with the kernels and the weight layout that survive on this machine, the fastest first.
+
+    This is tried once for each span file and library. Raises EngineError when none survives.
+    """
+    known = _judged(trial)
+    if known is not None:
+        return known
+    for tried in _tries(trial):
+        if survives(tried, partial(report, Phase.TRY)):
+            _note_verdict(tried)
+            return tried
+        log.warning("llama.cpp crashes on this machine with %s: slower ones are tried.", _way(tried))
+    raise EngineError(f"llama.cpp crashes on layers {trial.span} on this machine with either weight layout.")
+
+
+def _tries(trial: Trial) -> list[Trial]:
+    """The trial in every way that can be tried: the plain weight layout is slower than any kernels' optimised one."""
+    kernels = [str(file) for file in kernels_to_try()] or [""]
+    return [
+        msgspec.structs.replace(trial, extra_buffers=optimised, kernels=one)
+        for optimised in (True, False)
+        for one in kernels
+    ]
+
+
+def _way(trial: Trial) -> str:
+    kernels = f"the kernels {Path(trial.kernels).name} and " if trial.kernels else ""
+    return f"{kernels}the {_layout(trial)} weight layout"
+
+
+def _judged(trial: Trial) -> Trial | None:
+    """The trial in the way that was found to survive before; None if that is not known, or cannot be done any more."""
     verdict = verdict_path(Path(trial.path))
-    if verdict.exists():
-        return verdict.read_text() == "optimised"
-    progress = partial(report, Phase.TRY)
-    safe = survives(trial, progress)
-    if not safe:
-        log.warning(
-            "llama.cpp's optimised weight layout crashes on this machine. The node uses the plain one, which is slower."
-        )
-        plain = msgspec.structs.replace(trial, extra_buffers=False)
-        if not survives(plain, progress):
-            raise EngineError(f"llama.cpp crashes on layers {trial.span} on this machine with either weight layout.")
-    verdict.write_text("optimised" if safe else "plain")
-    return safe
+    if not verdict.exists():
+        return None
+    layout, _, name = verdict.read_text().partition(" ")
+    return next((one for one in _tries(trial) if (_layout(one), Path(one.kernels).name) == (layout, name)), None)
+
+
+def _note_verdict(trial: Trial) -> None:
+    verdict_path(Path(trial.path)).write_text(f"{_layout(trial)} {Path(trial.kernels).name}".rstrip())
 
 
 def verdict_path(span_file: Path) -> Path:
-    """The path of the note that says with which weight layout the span file runs: "optimised" or "plain"."""
+    """The path of the note that says how the span file runs: "optimised" or "plain", and with which kernels."""
     return span_file.with_suffix(f".{find_library().stamp}-{platform.machine()}.layout")
