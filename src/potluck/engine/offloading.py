@@ -14,7 +14,7 @@ from potluck.llama.library import Llama
 from potluck.types import Offload
 
 _HEAD = r"^(output|token_embd)\."
-"""Where a model has no head of its own, llama.cpp takes the embedding once more."""
+"""The tensors of the head. llama.cpp takes the embedding once more where a model has none of its own."""
 
 
 class _Override(ctypes.Structure):
