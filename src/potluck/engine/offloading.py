@@ -22,7 +22,7 @@ class _Override(ctypes.Structure):
 
 
 class Placement:
-    """Where the tensors of a span with so many layers lie. It must live until the model is loaded."""
+    """Says where the tensors of a span with so many layers lie. It must live until the model is loaded."""
 
     def __init__(self, library: Llama, offload: Offload, layers: int) -> None:
         handles = [card.handle for card in chosen(cards(library))] if offload else []
