@@ -281,7 +281,7 @@ class Offload(Struct, frozen=True):
 
 
 NO_OFFLOAD = Offload()
-"""A span that lies in the machine's own memory."""
+"""Nothing lies on a card."""
 
 
 class Capacity(Struct, frozen=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
 import msgspec
 
@@ -17,7 +18,7 @@ from potluck.llama.files import CHOSEN, all_libraries
 _DRIVER = "llvmpipe"
 
 
-def environment() -> dict[str, str]:
+def environment() -> dict[str, Any]:
     """The variables with which a process uses a library with plug-ins, and takes the first Vulkan device as a card."""
     folders = [files.llama.parent.parent for files in all_libraries() if files.cards]
     return {CHOSEN: str(folders[0]), "GGML_VK_VISIBLE_DEVICES": "0"} if folders else {}

@@ -14,7 +14,7 @@ from potluck.llama.library import Llama
 from potluck.types import Offload
 
 _HEAD = r"^(output|token_embd)\."
-"""Where a model has no head of its own, llama.cpp takes the embedding once more."""
+"""The tensors of the head. llama.cpp takes the embedding once more where a model has none of its own."""
 
 
 class _Override(ctypes.Structure):
@@ -22,7 +22,7 @@ class _Override(ctypes.Structure):
 
 
 class Placement:
-    """Where the tensors of a span with so many layers lie. It must live until the model is loaded."""
+    """Says where the tensors of a span with so many layers lie. It must live until the model is loaded."""
 
     def __init__(self, library: Llama, offload: Offload, layers: int) -> None:
         handles = [card.handle for card in chosen(cards(library))] if offload else []
