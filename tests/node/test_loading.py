@@ -12,6 +12,7 @@ from kit.tiny_architectures import write_tiny
 from kit.tiny_gguf import write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf
 from potluck.coordinator.model_choice import footprint as footprint_of
+from potluck.engine.base import Engine
 from potluck.engine.probe import Trial
 from potluck.errors import EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
@@ -111,9 +112,14 @@ def test_of_several_kernels_the_best_that_survive_are_used(model, monkeypatch):
 
     loaded: list[str] = []
     load = Trial.load
+
+    def remembered(trial: Trial, *others) -> Engine:
+        loaded.append(trial.kernels)
+        return load(trial, *others)
+
     monkeypatch.setattr(loading, "kernels_to_try", lambda: [Path("newest.so"), Path("newer.so"), Path("older.so")])
     monkeypatch.setattr(loading, "survives", survives)
-    monkeypatch.setattr(Trial, "load", lambda trial, *others: loaded.append(trial.kernels) or load(trial, *others))
+    monkeypatch.setattr(Trial, "load", remembered)
     for _ in range(2):
         engine, used = loading.load_span(manifest, path, welcome(manifest), Room(GIB), 1, lambda *_: None)
         engine.unload()
