@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+from potluck.errors import EngineError
 from potluck.llama.devices import Device, cards
 from potluck.llama.library import Llama
 from potluck.types import Offload
@@ -22,10 +23,15 @@ class _Override(ctypes.Structure):
 
 
 class Placement:
-    """Says where the tensors of a span with so many layers lie. It must live until the model is loaded."""
+    """Says where the tensors of a span with so many layers lie. It must live until the model is loaded.
+
+    Raises EngineError when something is to lie on a card, and there is none.
+    """
 
     def __init__(self, library: Llama, offload: Offload, layers: int) -> None:
         handles = [card.handle for card in chosen(cards(library))] if offload else []
+        if offload and not handles:
+            raise EngineError("llama.cpp finds no graphics card: it may have been lost.")
         self._devices = (ctypes.c_void_p * (len(handles) + 1))(*handles, None)
         memory = library.function("ggml_backend_cpu_buffer_type", ctypes.c_void_p, [])()
         patterns = staying(offload, layers)
