@@ -44,6 +44,10 @@ class EngineError(PotluckError):
     pass
 
 
+class CardLost(EngineError):
+    """The graphics cards cannot take what they were to take, and the rest of the machine cannot take it instead."""
+
+
 class CapacityError(EngineError):
     pass
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from platform import machine
 from platform import processor as processor_name
@@ -329,6 +330,13 @@ def unlock(file: IO[bytes]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@cache
+def prepare_libraries() -> None:
+    """Let Windows find what the package msvc-runtime puts into the environment, which native libraries need there."""
+    if sys.platform == "win32":
+        os.add_dll_directory(sys.prefix)
 
 
 def user_number() -> int:

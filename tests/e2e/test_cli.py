@@ -52,7 +52,7 @@ def test_plan_tells_what_machines_would_give(tiny):
     told = potluck("plan", tiny, "300M@40x2", "8M", "--round-trip", "5", "--bandwidth", "100", "--context", "64")
     assert told.returncode == 0, told.stderr
     header, first, second, third, *words = told.stdout.splitlines()
-    assert header.split() == ["machine", "layers", "MiB", "tokens/s"]
+    assert header.split() == ["machine", "layers", "MiB", "MiB", "on", "cards", "tokens/s"]
     assert first.split()[:3] == ["1:", "300M@40", "0-5"]
     assert second.split()[:3] == ["2:", "300M@40", "0-5"]
     assert third.split() == ["3:", "8M", "none"]
@@ -71,7 +71,8 @@ def test_plan_tells_what_is_missing(tiny):
 
 def test_a_plan_for_what_is_no_machine(tiny):
     assert complaint("plan", tiny, "8G@fast") == (
-        "'8G@fast' is not a machine: write it as 8G, 16G@40 (GB/s) or 16G@40x3 (three of them)."
+        "'8G@fast' is not a machine: write it as 8G, 8G+32G (a card's memory and the rest), 16G@40 (GB/s) or "
+        "16G@40x3 (three of them)."
     )
 
 

@@ -31,8 +31,10 @@ NOT_HERE = {
     r".*\bsudo |journalctl": "it is for services of systemd: test_deploy checks their files",
     r"pip install .lm_eval|lm_eval ": "test_lm_eval runs it",
     r"docker ": "it takes a Docker engine: test_dockerfile checks the image",
-    r"launchctl|cp deploy/org\.": "it is for macOS: test_deploy checks the file",
-    r"schtasks": "it is for Windows: test_deploy checks the file",
+    r"make (native|llama)": "it compiles llama.cpp",
+    r"pip install (-c|dist/)|uvx ": "test_install installs Potluck in environments of its own",
+    r"potluck join$": "it asks at a terminal: test_way_in types into one",
+    r"potluck service ": "it is for the machine's own logins: test_autostart runs it in a home of its own",
     r"scrape_configs:": "it is for Prometheus",
     r"stateDiagram": "it is a drawing: test_states compares it",
 }

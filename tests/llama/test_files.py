@@ -80,3 +80,8 @@ def test_the_library_that_is_compiled_here_is_preferred(monkeypatch: pytest.Monk
     preferred = [library.told for library in finding.all_libraries()]
     assert find_library().told == preferred[0]
     assert preferred == sorted(preferred, key=lambda told: told == "prebuilt")
+
+
+def test_a_folder_may_be_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write(tmp_path, (*LINUX, *PLUGINS)))
+    assert chosen(Path(), monkeypatch).llama == tmp_path / "libllama.so.0"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from potluck.node.known_speeds import _MOST, Measured, comparison, note_speed, read_speeds
+import pytest
+
+from kit.processes import python
+from potluck.node.known_speeds import _MOST, Measured, comparison, note_library, note_speed, read_speeds
 from potluck.types import Speed
 
 PREBUILT = Measured("prebuilt 1", "layers-2", Speed(0.008, 0.0035))
@@ -44,3 +48,26 @@ def test_a_file_that_is_damaged_or_long_does_no_harm(tmp_path: Path) -> None:
         note_speed(path, Measured("a library", f"work {number}", COMPILED.speed))
     assert len(read_speeds(path)) == _MOST
     assert read_speeds(path)[-1].work == f"work {_MOST + 4}"
+
+
+NOTES = """
+import sys
+from pathlib import Path
+from potluck.node.known_speeds import Measured, note_speed
+from potluck.types import Speed
+for number in range(50):
+    note_speed(Path(sys.argv[1]), Measured("a library", f"{sys.argv[2]} {number}", Speed(1.0, 1.0)))
+"""
+
+
+def test_nodes_that_measure_at_the_same_time_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda name: python("-c", NOTES, tmp_path / "speeds.json", name), "abc"))
+    assert [file.name for file in tmp_path.iterdir()] == ["speeds.json"]
+    assert read_speeds(tmp_path / "speeds.json")
+
+
+def test_a_speed_that_cannot_be_kept_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("POTLUCK_CACHE", str(tmp_path / "file"))
+    assert note_library("layers-2", Speed(1.0, 1.0)).startswith("Computing with ")

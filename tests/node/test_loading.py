@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from kit.tiny_hf import write_tiny_hf
 from potluck.coordinator.model_choice import footprint as footprint_of
 from potluck.engine.base import Engine
 from potluck.engine.probe import Trial
-from potluck.errors import EngineError, ModelError, SpanError
+from potluck.errors import CardLost, EngineError, ModelError, SpanError
 from potluck.models.manifest import Manifest
 from potluck.models.sizes import part_sizes
 from potluck.models.sources import open_model
@@ -390,3 +391,30 @@ def test_a_coordinator_that_names_ever_more_models_fills_no_disk(model, tmp_path
     paths = [fetch(write_tiny_gguf(tmp_path / "other.gguf", "llama", layers=4, seed=seed))[1] for seed in range(6)]
     assert len(set(paths)) == 6
     assert [path.exists() for path in paths] == [False, False, True, True, True, True]
+
+
+def test_what_survives_on_a_card_is_no_verdict_for_the_cpu(model, monkeypatch):
+    """Nor the other way round: each is tried where it will compute."""
+    manifest, path, _ = fetch(model)
+    cards = Cards(monkeypatch, holds=2, loads=2)
+    for offered in (roomy(manifest, 2), Room(GIB), roomy(manifest, 2), Room(GIB)):
+        loading.load_span(manifest, path, welcome(manifest), offered, 1, lambda *_: None)[0].unload()
+    assert [trial.offload.layers for trial in cards.tried] == [2, 0, 2]
+
+
+def test_a_card_that_fails_where_the_memory_alone_does_not_suffice_is_told(model, monkeypatch):
+    manifest, path, _ = fetch(model)
+    Cards(monkeypatch, holds=0, loads=0)
+    card = roomy(manifest, 2).card
+    least = bisect_left(range(GIB), True, key=lambda memory: fits(manifest, Room(memory, card)))
+    assert not fits(manifest, Room(least))
+    with pytest.raises(CardLost, match="The graphics card cannot take its part of layers 1-2, and Layers 1-2 with"):
+        loading.load_span(manifest, path, welcome(manifest), Room(least, card), 1, lambda *_: None)
+
+
+def fits(manifest: Manifest, room: Room) -> bool:
+    try:
+        loading.plan_room(manifest, welcome(manifest), room)
+    except EngineError:
+        return False
+    return True

@@ -108,12 +108,12 @@ def gpu(read: Library, nvidia: tuple[str, ...]) -> Finding:
     if read.gpus:
         gpus = ", ".join(f"{each.name} ({gib(each.free)} of {gib(each.total)} free)" for each in read.gpus)
         return Ok(subject, f"llama.cpp computes on {gpus}.")
-    if read.for_gpus:
-        says = "llama.cpp was built for GPUs and finds none, so that it computes on the CPU."
-        return Note(subject, says, "Check that the GPU's driver is installed and works.")
     if nvidia:
         says = f"llama.cpp does not use {', '.join(nvidia)}."
         return Note(subject, says, f"Build it for the GPU: CMAKE_ARGS=-DGGML_CUDA=on {_COMPILE}")
+    if read.for_gpus:
+        says = "llama.cpp was built for GPUs and finds none, so that it computes on the CPU."
+        return Note(subject, says, "Check that the GPU's driver is installed and works.")
     return Ok(subject, "llama.cpp computes on the CPU.")
 
 

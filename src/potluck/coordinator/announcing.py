@@ -41,7 +41,7 @@ async def _announce(beacon: Beacon, key: str, interfaces: Sequence[str]) -> None
             await network.async_register_service(_info(beacon, key), allow_name_change=True)
             log.info("This network is told of the coordinator at %s.", beacon.url)
             await asyncio.Event().wait()
-    except (OSError, Error) as error:
+    except (OSError, RuntimeError, Error) as error:  # RuntimeError: there is no such interface
         log.warning("The coordinator cannot be announced on this network: %s.", error or type(error).__name__)
 
 

@@ -31,4 +31,4 @@ def report() -> Library:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"\n{msgspec.json.encode(report()).decode()}\n")
+    sys.stdout.buffer.write(b"\n" + msgspec.json.encode(report()) + b"\n")  # whatever the console's encoding is

@@ -241,7 +241,7 @@ class LlamaCppEngine:
         rows = self._fill(batch, head)
         self._tap.watch(None if head else self._output(last))
         code = self._cache.context.decode(self._batch)
-        if self._pool is not None:
+        if code == 0 and self._pool is not None:
             self._pool.ran()
         if code != 0:
             self._cache.undo({segment.session: segment.position for segment in batch})

@@ -34,7 +34,7 @@ _MANY_SHARE = 0.35
 """The part of the measurement's time that the first batch takes, for the progress that is told."""
 _LOAD_SHARE = 0.7
 """The share of loading in the time of a trial."""
-_FRACTION = re.compile(rb"[01]\.[0-9]{3}\n")
+_FRACTION = re.compile(rb"[01]\.[0-9]{3}\r?\n")
 
 
 class Trial(msgspec.Struct, frozen=True):

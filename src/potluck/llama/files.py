@@ -76,7 +76,7 @@ class LibraryFiles(NamedTuple):
 def find_library() -> LibraryFiles:
     """The library to use. Raises EngineError when there is none."""
     if named := os.environ.get(CHOSEN):
-        return _in_folder(Path(named))
+        return _in_folder(Path(named).absolute())
     for source in _SOURCES:
         if (found := _in_package(source)) is not None:
             return found

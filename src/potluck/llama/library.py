@@ -22,6 +22,7 @@ from potluck.llama.layouts import (
     layout_of,
     structure,
 )
+from potluck.platform import prepare_libraries
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ _BASE: dict[str, _Signature] = {
     "ggml_backend_reg_get_proc_address": (_P, [_P, _S]),
 }
 _GGML: dict[str, _Signature] = {
-    "ggml_backend_load": (_P, [_S]),
+    "ggml_backend_register": (None, [_P]),
     "ggml_backend_dev_count": (_Z, []),
     "ggml_backend_dev_get": (_P, [_Z]),
 }
@@ -183,22 +184,36 @@ class Llama:
         if not self.files.kernels:
             return None
         for file in (wanted,) if wanted is not None else ranked_kernels(self.files):
-            if self.ggml_backend_load(str(file).encode()):
+            if self._load_plugin(file):
                 return file
         raise EngineError(f"None of the CPU's kernels of {self.files.name} can be loaded on this CPU.")
 
     def load_cards(self) -> None:
         """Load the plug-ins for graphics cards, whose drivers may be missing."""
         while self.files.cards and self._cards:
-            self.ggml_backend_load(str(self._cards.pop()).encode())
+            self._load_plugin(self._cards.pop())
+
+    def _load_plugin(self, file: Path) -> bool:
+        """Load a backend. ggml's own loader takes a path in Windows' code page, which has not all of its characters."""
+        try:
+            begin = _open(file).ggml_backend_init
+        except (EngineError, AttributeError) as error:
+            log.info("The backend %s cannot be loaded: %s", file.name, error)
+            return False
+        begin.restype, begin.argtypes = _P, []
+        registry = begin()
+        if not registry:
+            return False
+        self.ggml_backend_register(registry)
+        return True
 
     def has_openmp(self) -> bool:
         """Whether the CPU's part computes with OpenMP's threads."""
         return b"OPENMP = 1" in self.llama_print_system_info()
 
     def is_for_cards(self) -> bool:
-        """Whether this library was built for graphics cards, which need not be there."""
-        return bool(self.files.cards) or bool(self.llama_supports_gpu_offload())
+        """Whether this very library was built for graphics cards; plug-ins are there for whoever has one."""
+        return not self.files.cards and bool(self.llama_supports_gpu_offload())
 
     @property
     def build(self) -> str:
@@ -207,6 +222,7 @@ class Llama:
 
 
 def _open(file: Path) -> ctypes.CDLL:
+    prepare_libraries()
     try:
         # Windows looks for what it needs beside the file itself only when asked to.
         return ctypes.CDLL(str(file), winmode=0x1100)  # elsewhere this has no meaning
@@ -216,13 +232,19 @@ def _open(file: Path) -> ctypes.CDLL:
 
 def ranked_kernels(files: LibraryFiles) -> list[Path]:
     """The plug-ins for CPUs that say they can run on this one, the best first. What does not say comes last."""
+    _open(files.base)  # which they need
     scores = {file: _score(file) for file in files.kernels}
     return sorted((file for file, score in scores.items() if score != 0), key=lambda file: -(scores[file] or 0.5))
 
 
 def _score(file: Path) -> int | None:
     """How well the plug-in fits this CPU, by its own word; 0 means not at all, None that it has no word for it."""
-    score = getattr(_open(file), "ggml_backend_score", None)
+    try:
+        plugin = _open(file)
+    except EngineError as error:
+        log.warning("%s", error)
+        return 0
+    score = getattr(plugin, "ggml_backend_score", None)
     return None if score is None else int(score())
 
 

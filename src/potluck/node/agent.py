@@ -13,7 +13,7 @@ import msgspec
 
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
-from potluck.errors import LinkClosed, TicketExpired
+from potluck.errors import CardLost, LinkClosed, TicketExpired
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig, node_url
@@ -28,6 +28,7 @@ from potluck.node.orders import Order, Orders
 from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Phase, Reporter, overall
+from potluck.node.room import Room
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.upload import PacedLink, Upload
 from potluck.platform import on_battery
@@ -142,6 +143,9 @@ class Agent:
                 link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
                 await self._stay(link, dialled.local_host, digest)
                 return
+            except CardLost as error:
+                self._config = replace(self._config, room=Room(self._config.room.memory))
+                self._reporter.say(f"{error} The node goes on without the card.")
             except (LinkClosed, TicketExpired) as error:
                 if self._leaving.is_set():
                     return

@@ -18,7 +18,7 @@ def announcement(welcome: Welcome, needs: Needs, room: Room, url: str, model: Pa
     """The sentences in order. room: what the owner offers. url: the coordinator's. model: a copy of it here."""
     verb = "takes" if welcome.span.first == welcome.span.last else "take"
     taken = f"{verb} {needs.memory >> 20:,} of the {room.memory >> 20:,} MiB of memory that you offer"
-    if needs.card:
+    if needs.card and not room.shares:
         taken += f", and {needs.card >> 20:,} of the {room.card >> 20:,} MiB of your graphics card"
     told = [f"{_layers((welcome.span,)).capitalize()} {taken}.", _source(welcome, needs, url, model)]
     return told if welcome.prospect is None else [*told, *_prospect(welcome.prospect)]

@@ -5,15 +5,20 @@ Speeds are compared only where both were measured with the same layers and the s
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from potluck.errors import PotluckError
 from potluck.llama.files import find_library
 from potluck.models.sources import cache_folder
 from potluck.platform import replace
 from potluck.types import Speed
+
+log = logging.getLogger(__name__)
 
 _MOST = 64
 """The measurements that are kept; the oldest ones are dropped."""
@@ -32,10 +37,10 @@ def speeds_path() -> Path:
 
 
 def read_speeds(path: Path) -> list[Measured]:
-    """All measurements, the latest last; none if there is no such file, or one that another version wrote."""
+    """All measurements, the latest last; none if there is no such file, or one that cannot be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Measured])
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):
         return []
 
 
@@ -43,7 +48,7 @@ def note_speed(path: Path, latest: Measured) -> None:
     """Add a measurement, in the place of an earlier one of the same work with the same library."""
     others = [one for one in read_speeds(path) if (one.library, one.work) != (latest.library, latest.work)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(f".{os.getpid()}.new")  # the nodes of a machine measure at the same time
     fresh.write_bytes(msgspec.json.encode([*others, latest][-_MOST:]))
     replace(fresh, path)
 
@@ -51,7 +56,10 @@ def note_speed(path: Path, latest: Measured) -> None:
 def note_library(work: str, speed: Speed) -> str:
     """Keep the speed of this work with the library that is used, and return a line that says which one that is."""
     files = find_library()
-    note_speed(speeds_path(), Measured(files.name, work, speed))
+    try:
+        note_speed(speeds_path(), Measured(files.name, work, speed))
+    except (OSError, PotluckError) as error:
+        log.warning("The speed of this node cannot be kept: %s", error)
     return f"Computing with {files.name} ({files.told}). {comparison(read_speeds(speeds_path()), files.name)}".rstrip()
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from potluck.engine.base import Engine
 from potluck.engine.probe import Trial, survives
-from potluck.errors import EngineError, ModelError
+from potluck.errors import CardLost, EngineError, ModelError
 from potluck.llama.files import find_library
 from potluck.llama.library import kernels_to_try
 from potluck.models.files import Source
@@ -26,7 +26,7 @@ from potluck.models.spanfile import Header, Piece, conversion_size, download_siz
 from potluck.models.spans import copied_ranges
 from potluck.node.pages import collapse_large_mappings
 from potluck.node.progress import Phase, Report, Reporter
-from potluck.node.room import OVERHEAD_BYTES, Room, plan_room
+from potluck.node.room import OVERHEAD_BYTES, Plan, Room, plan_room
 from potluck.node.sharing import Offer
 from potluck.types import Capacity, EngineKind, Offload, Quantize
 from potluck.wire.messages import Welcome
@@ -154,14 +154,14 @@ def load_span(
     """The engine, and the weight layout that it uses ("optimised", "plain", or the device for transformers), with what
     lies on a graphics card.
 
-    A card that does not hold its part gets less of the span, and at last nothing. Raises EngineError when the span does
-    not fit into the room or cannot run here.
+    A card that does not hold its part gets less of the span, and at last nothing. Raises CardLost when the rest does
+    not fit beside such a card, and another EngineError when the span does not fit into the room or cannot run here.
     """
     if welcome.engine is EngineKind.TRANSFORMERS:
         plan = plan_room(manifest, welcome, room)
         return _load_transformers(manifest, path, welcome, plan.capacity, threads, report)
     for step in room.steps():
-        plan = plan_room(manifest, welcome, step)
+        plan = _plan_step(manifest, welcome, room, step)
         trial = Trial(str(path), welcome.span, manifest.layers, welcome.attention, threads, True, plan.offload)
         if not plan.offload:
             break
@@ -176,17 +176,25 @@ def load_span(
     return engine, _layout(trial)
 
 
+def _plan_step(manifest: Manifest, welcome: Welcome, room: Room, step: Room) -> Plan:
+    """The plan for this room, or for a step of it after its card has failed. Raises as `load_span` does."""
+    try:
+        return plan_room(manifest, welcome, step)
+    except EngineError as error:
+        if step == room:
+            raise
+        raise CardLost(f"The graphics card cannot take its part of layers {welcome.span}, and {error}") from error
+
+
 def _load_on_card(trial: Trial, report: Report) -> tuple[Engine, str]:
     """Load the trial with the layout that survives beside a card.
 
-    A card is tried anew each time, because other programs use it as well.
+    A card is tried anew each time, because other programs use it as well, and what it says is no verdict for the CPU.
 
     Raises EngineError when none survives.
     """
-    known = _judged(trial)
-    for tried in _tries(trial) if known is None else [known]:
+    for tried in _tries(trial):
         if survives(tried, partial(report, Phase.TRY)):
-            _note_verdict(tried)
             return _load(tried, trial.capacity, report), f"{_layout(tried)}, {_part(trial.offload)} on a card"
     raise EngineError(f"llama.cpp crashes on layers {trial.span} with {_part(trial.offload)} on a graphics card.")
 

@@ -26,8 +26,7 @@ def follow(now: int, most: int, before: float, latest: float) -> int:
     moment.
 
     llama.cpp's threads meet after every operation. One thread without a core of its own slows down all others, so a
-    machine
-    in use computes faster with fewer threads.
+    machine in use computes faster with fewer threads.
     """
     free = median((before, latest, now))
     if free < now - 0.5:

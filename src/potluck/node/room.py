@@ -16,6 +16,7 @@ from potluck.models.sizes import is_of_experts, kept_by
 from potluck.models.spancache import Wanted
 from potluck.models.spanfile import Piece
 from potluck.models.spans import EMBEDDING, HEAD
+from potluck.planning.cost import in_mib
 from potluck.planning.offload import CARD_RESERVE_BYTES, Division, Parts
 from potluck.types import MAX_STEP_ROWS, NO_OFFLOAD, Capacity, EngineKind, Offload
 from potluck.wire.messages import Welcome
@@ -104,8 +105,9 @@ class _Sizes:
         if needed > self._room.memory:
             beside = f" beside {self._card >> 20} of graphics cards" if self._card and not self._room.shares else ""
             raise EngineError(
-                f"Layers {self._welcome.span} with {self._welcome.context} positions need {needed >> 20} MiB of memory"
-                f"{beside}; {self._room.memory >> 20} are offered: serve fewer layers, or offer more with --memory."
+                f"Layers {self._welcome.span} with {self._welcome.context} positions need {in_mib(needed)} MiB of "
+                f"memory{beside}; {self._room.memory >> 20} are offered: serve fewer layers, or offer more with "
+                "--memory."
             )
 
     def fit(self, positions: int) -> bool:
