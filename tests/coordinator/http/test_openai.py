@@ -564,13 +564,16 @@ def slow_answer(*script: Delta | Exception | float) -> Generate:
     return generate
 
 
-def through_a_proxy(*script: Delta | Exception | float, **fields: Any) -> tuple[ImpatientProxy, httpx.Response]:
+def through_a_proxy(
+    *script: Delta | Exception | float, run: Callable[..., Any] = run_leaping, **fields: Any
+) -> tuple[ImpatientProxy, httpx.Response]:
     async def test() -> tuple[ImpatientProxy, httpx.Response]:
         proxy = ImpatientProxy(make_app(slow_answer(*script), pool=NoPool()))
         async with client(proxy) as http:
             return proxy, await http.post(CHAT, json=chat(stream=True, **fields))
 
-    return run_leaping(test())
+    told: tuple[ImpatientProxy, httpx.Response] = run(test())
+    return told
 
 
 def without_comments(text: str) -> str:
@@ -596,7 +599,7 @@ def test_an_answer_that_is_not_silent_has_no_comments() -> None:
 
 
 def test_a_refusal_is_an_http_error_and_what_fails_later_is_an_event() -> None:
-    proxy, reply = through_a_proxy(0.2, Busy("The swarm is busy."))
+    _, reply = through_a_proxy(0, Busy("The swarm is busy."), run=run)  # a thread makes the reply
     assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
     proxy, reply = through_a_proxy(20, Unavailable("No node serves layers 0-5 now."))
     assert proxy.statuses == [200]

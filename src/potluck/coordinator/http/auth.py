@@ -16,7 +16,7 @@ from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.endpoint import Access
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.members.desk import Desk
-from potluck.coordinator.members.keys import OWNER_ACCOUNT, Keys
+from potluck.coordinator.members.keys import OWNER_ACCOUNT, PREFIX, Keys
 from potluck.coordinator.members.limits import Limits
 from potluck.coordinator.members.lookup import Lookup, too_many
 from potluck.errors import PotluckError, RequestError
@@ -28,9 +28,6 @@ _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forw
 
 _STRANGERS = 60
 """The most requests a minute from one address without a key."""
-
-_NO_KEY = "none"
-"""The texts that people use as a key when OpenAI's client insists on one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class KeyPolicy:
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         secret = bearer(connection)
-        if self._open and secret in ("", _NO_KEY):
+        if self._open and not secret.startswith(PREFIX):  # clients that insist on a key get "EMPTY" or "sk-…"
             return self._stranger(address_of(connection))
         if not secret:
             raise _unauthorized("This swarm is private: send an API key, as in 'Authorization: Bearer pk-…'.")
