@@ -212,6 +212,8 @@ def test_on_ones_own_machine_no_key_is_needed(ask, base: str) -> None:
     assert ask(policy, "/v1/admin/keys", base=base).json() == {"account": "owner", "admin": True, "anonymous": False}
     assert ask(policy, "/manifest", "any key", base=base).status_code == 200
     assert ask(policy, "/status", base=base, Origin="http://localhost:8470").status_code == 200
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert ask(policy, "/", base=base, **link).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,8 @@ def test_on_ones_own_machine_no_key_is_needed(ask, base: str) -> None:
         {"Host": ""},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": ""},
+        {"Sec_Fetch_Site": "cross-site"},
         {"Forwarded": "for=203.0.113.7"},
         {"X_Forwarded_For": "203.0.113.7"},
         {"X_Real_Ip": "203.0.113.7"},
