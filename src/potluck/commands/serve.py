@@ -44,7 +44,6 @@ OPEN_HELP = "Serve everybody: anyone may join and ask."
 ANNOUNCE_HELP = "Tell this network, where potluck join then lists it."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
-CORS_HELP = "The web pages that may ask, as https://HOST."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -68,7 +67,7 @@ def serve(
     forwarded_for: Annotated[
         list[str] | None, typer.Option(metavar="IP", show_default=False, help=FORWARDED_HELP)
     ] = None,
-    cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", show_default=False, help=CORS_HELP)] = None,
+    cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", hidden=True)] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     announce: Annotated[bool, typer.Option("--announce", help=ANNOUNCE_HELP)] = False,

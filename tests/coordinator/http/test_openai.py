@@ -374,6 +374,26 @@ def test_too_long_a_prompt_says_how_long(script: Callable[..., Answers]) -> None
     run(test())
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("encoding", ["identity", "Identity", "gzip", "br", "x" * 5000])
+def test_a_body_may_have_a_mark_but_not_be_compressed(
+    script: Callable[..., Answers], mark: bytes, encoding: str
+) -> None:
+    async def test() -> None:
+        script(*DELTAS)
+        headers = {"Content-Encoding": encoding}
+        async with client(make_app()) as http:
+            reply = await http.post(CHAT, content=mark + json.dumps(chat()).encode(), headers=headers)
+        if encoding.lower() == "identity":
+            assert reply.status_code == 200
+        else:
+            assert reply.status_code == 415
+            assert encoding[:20] in reply.json()["error"]["message"]
+            assert len(reply.text) < 300
+
+    run(test())
+
+
 @pytest.mark.parametrize(("most", "limit"), [(2000, 2000), (1000, 16 * CONTEXT)])
 def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, most: int, limit: int) -> None:
     monkeypatch.setattr(inbound, "_MAX_BODY", most)
