@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 
@@ -158,7 +158,7 @@ class BoundedHttp(HttpToolsProtocol):
         return "did not send the body of a request in time" if now - self._body_since > most_s else ""
 
 
-async def _send_unchunked(cycle: RequestResponseCycle, send: Send, message: Any) -> None:
+async def _send_unchunked(cycle: RequestResponseCycle, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
     """Send a part of an answer to a client of HTTP/1.0, which knows no chunks: the answer ends with the connection."""
     if message["type"] == "http.response.start":
         if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
