@@ -234,3 +234,41 @@ def test_a_silent_connection_gives_way_and_one_that_is_vouched_for_does_not() ->
             other.close()
 
     run(test())
+
+
+@pytest.mark.parametrize("connection", [b"", b"connection: keep-alive\r\n"])
+def test_a_client_of_http_1_0_gets_no_chunks(connection: bytes) -> None:
+    async def test() -> None:
+        async with serving(echo) as served:
+            said = await served.say(b"POST / HTTP/1.0\r\ncontent-length: 3\r\n" + connection + b"\r\nabc")
+            head, _, body = said.partition(b"\r\n\r\n")
+            assert body == b"3"
+            assert b"chunked" not in head
+            assert b"connection: close" in head
+
+    run(test())
+
+
+def test_a_later_client_gets_chunks() -> None:
+    async def test() -> None:
+        async with serving(echo) as served:
+            said = await served.say(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n")
+            assert b"chunked" in said
+            assert said.endswith(b"1\r\n0\r\n0\r\n\r\n")
+
+    run(test())
+
+
+def test_a_length_that_is_named_counts_for_http_1_0_too() -> None:
+    async def app(_scope, _receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        for more in (True, False):
+            await send({"type": "http.response.body", "body": b"ab", "more_body": more})
+
+    async def test() -> None:
+        async with serving(app) as served:
+            said = await served.say(b"GET / HTTP/1.0\r\n\r\n")
+            assert b"content-length: 4" in said
+            assert said.endswith(b"\r\n\r\nabab")
+
+    run(test())

@@ -67,6 +67,7 @@ def serve(
     forwarded_for: Annotated[
         list[str] | None, typer.Option(metavar="IP", show_default=False, help=FORWARDED_HELP)
     ] = None,
+    cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", hidden=True)] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     announce: Annotated[bool, typer.Option("--announce", help=ANNOUNCE_HELP)] = False,
@@ -87,6 +88,7 @@ def serve(
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
     tls, proxies = _tls(tls_cert, tls_key), _proxies(forwarded_for or [], local)
+    origins = _origins(cors or [], audience)
     tighten_data()
     identity = Identity.load(coordinator_key())
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
@@ -94,13 +96,13 @@ def serve(
     beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
-        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, tries)
+        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, origins, tries)
         tested = _can_be_served(config, check)
         with checking(found.nbytes) as advance:
             manifest = found.manifest(advance)
         if tested:
             _prove(found, manifest)
-        with closing(open_office(store, audience, identity, url, proven_url)) as office:
+        with closing(open_office(store, audience, identity, url, proven_url, origins)) as office:
             with waiting("Reading the tokenizer"):
                 app = make_app(config, manifest, office)
             server = make_server(app, tls, proxies)
@@ -186,6 +188,16 @@ def _proxies(texts: Sequence[str], local: bool) -> tuple[str, ...]:
     if networks and local:
         raise PotluckError("--local cannot be reached through a proxy: leave --forwarded-for out.")
     return tuple(networks)
+
+
+def _origins(texts: Sequence[str], audience: Audience) -> tuple[str, ...]:
+    """The origins of the pages that may ask. Raises PotluckError for a text that names none."""
+    from potluck.coordinator.http.cors import EVERYWHERE, checked_origin
+
+    origins = tuple(checked_origin(part) for each in texts for part in each.split(","))
+    if EVERYWHERE in origins and audience is not Audience.OPEN:
+        raise PotluckError("--cors '*' lets every web page ask, which only --open may: name the pages' origins.")
+    return origins
 
 
 def _audience(local: bool, public: bool) -> Audience:

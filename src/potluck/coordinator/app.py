@@ -20,6 +20,7 @@ from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth
+from potluck.coordinator.http.cors import Cors
 from potluck.coordinator.http.crowd import Crowd
 from potluck.coordinator.http.errors import error_response, http_error
 from potluck.coordinator.http.inbound import most_bytes
@@ -59,6 +60,7 @@ class ServeConfig:
     context: the positions of a session; None means the model's, up to DEFAULT_CONTEXT.
     audit: the share of all stage-steps that other nodes compute again.
     proxies: addresses and networks whose word about a caller's address is taken.
+    origins: those of the web pages that may read answers; `*` stands for all.
     tries: whether the model may be of an architecture of which nobody has proved that it can be cut.
     """
 
@@ -70,6 +72,7 @@ class ServeConfig:
     context: int | None = None
     audit: float = DEFAULT_AUDIT
     proxies: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     tries: bool = False
 
 
@@ -115,6 +118,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     middleware = [
         Middleware(ProxyHeadersMiddleware, trusted_hosts=[*config.proxies]),
         Middleware(RequestCount, tally=swarm.tally),
+        Middleware(Cors, origins=config.origins),
         Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
         Middleware(Crowd),
     ]

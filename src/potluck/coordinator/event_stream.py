@@ -10,7 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 
 class EventStream(StreamingResponse):
-    """A reply with these events. on_end: called when it has ended, even if it never began.
+    """A reply with these events, which proxies pass on one by one. on_end: called when it has ended, even if it never
+    began.
 
     Starlette only drops the generator of a client that hung up. The garbage collector would close it, and at the same
     time the generators that it reads from, some of which are running then.
@@ -18,10 +19,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(
-        self, events: AsyncGenerator[bytes, None], on_end: Callable[[], None] = lambda: None, **headers: str
-    ) -> None:
-        super().__init__(events, headers={"Cache-Control": "no-cache", **headers})
+    def __init__(self, events: AsyncGenerator[bytes, None], on_end: Callable[[], None] = lambda: None) -> None:
+        super().__init__(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._events = events
         self._on_end = on_end
 

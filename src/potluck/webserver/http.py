@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 
 from potluck.webserver.guard import Guard, Standing, stand
@@ -111,7 +112,10 @@ class BoundedHttp(HttpToolsProtocol):
         if self._guard.asks_too_often(self.standing) and not any(name == b"authorization" for name, _ in self.headers):
             self.standing.cut("asked too often")
             return
+        earlier = self.cycle
         super().on_headers_complete()
+        if self.cycle is not earlier and self.cycle.scope["http_version"] == "1.0":
+            self.cycle.send = partial(_send_unchunked, self.cycle, self.cycle.send)  # type: ignore[method-assign]
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -152,3 +156,13 @@ class BoundedHttp(HttpToolsProtocol):
             return ""
         most_s = _BODY_S + self._received / _LEAST_RATE
         return "did not send the body of a request in time" if now - self._body_since > most_s else ""
+
+
+async def _send_unchunked(cycle: RequestResponseCycle, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+    """Send a part of an answer to a client of HTTP/1.0, which knows no chunks: the answer ends with the connection."""
+    if message["type"] == "http.response.start":
+        if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
+            cycle.chunked_encoding = False
+    elif cycle.expected_content_length == 0:  # no length was named
+        cycle.expected_content_length = len(message.get("body", b""))
+    await send(message)

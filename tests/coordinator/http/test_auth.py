@@ -126,13 +126,22 @@ def test_only_an_admin_key_is_for_the_owner(ask, private: KeyPolicy, public: Key
 
 
 def test_a_public_swarm_lets_strangers_ask_and_no_more(ask, public: KeyPolicy, keys: Keys) -> None:
-    for key in ("", "none"):
+    for key in ("", "none", "EMPTY", "sk-no-key-required", "ollama", "PK-1", "pk", "x" * 5000):
         assert ask(public, "/status", key).json() == {"account": "", "admin": False, "anonymous": True}
         assert ask(public, "/v1/models", key).status_code == 200
         for path in ("/v1/account", "/manifest", "/files/a.gguf"):
             assert refusal(ask(public, path, key)) == (401, "invalid_api_key")
     assert ask(public, "/v1/account", keys.create("anna")[0]).json()["account"] == "anna"
     assert ask(public, "/status", "pk-guessed").status_code == 401
+
+
+def test_what_is_no_key_counts_as_none_where_that_is_allowed(ask, public: KeyPolicy, private: KeyPolicy) -> None:
+    codes = [ask(public, "/status", f"sk-{number}").status_code for number in range(61)]
+    assert codes == [200] * 60 + [429]  # one address is one stranger, whatever it sends
+    for key in ("EMPTY", "sk-no-key-required", "ollama"):
+        assert refusal(ask(private, "/status", key)) == (401, "invalid_api_key")
+        assert refusal(ask(public, "/v1/admin/keys", key)) == (429, "rate_limit_exceeded")
+    assert refusal(ask(public, "/status", "pk-")) == (401, "invalid_api_key")
 
 
 def test_a_node_fetches_weights_with_its_ticket_while_it_is_connected(ask, private: KeyPolicy, tickets) -> None:
@@ -203,6 +212,8 @@ def test_on_ones_own_machine_no_key_is_needed(ask, base: str) -> None:
     assert ask(policy, "/v1/admin/keys", base=base).json() == {"account": "owner", "admin": True, "anonymous": False}
     assert ask(policy, "/manifest", "any key", base=base).status_code == 200
     assert ask(policy, "/status", base=base, Origin="http://localhost:8470").status_code == 200
+    link = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert ask(policy, "/", base=base, **link).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -216,6 +227,8 @@ def test_on_ones_own_machine_no_key_is_needed(ask, base: str) -> None:
         {"Host": ""},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": ""},
+        {"Sec_Fetch_Site": "cross-site"},
         {"Forwarded": "for=203.0.113.7"},
         {"X_Forwarded_For": "203.0.113.7"},
         {"X_Real_Ip": "203.0.113.7"},

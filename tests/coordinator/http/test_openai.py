@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kit.newcomer import reception
-from kit.runner import run
+from kit.runner import run, run_leaping
 from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation.job import Delta, Job, Scored
@@ -22,6 +22,7 @@ from potluck.coordinator.http import inbound, openai, streaming
 from potluck.coordinator.http.bodies import Bodies
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service, claim_of_all
+from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.requests import Common
 from potluck.coordinator.http.rota import Asker
 from potluck.coordinator.http.routes import routes_of
@@ -107,6 +108,7 @@ def make_app(
     generate: Generate | None = None,
     claim: Callable[[Request, Priority], Claim] = claim_of_all,
     embedded: int = 256,
+    pool: Pool | None = None,
 ) -> Starlette:
     """generate: makes the answers; None: the script that was played last does. embedded: ids of the model itself."""
     service = Service(
@@ -117,6 +119,7 @@ def make_app(
         CONTEXT,
         1,
         claim,
+        pool or Pool(),
         embedded=embedded,
     )
     return Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
@@ -371,6 +374,26 @@ def test_too_long_a_prompt_says_how_long(script: Callable[..., Answers]) -> None
     run(test())
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("encoding", ["identity", "Identity", "gzip", "br", "x" * 5000])
+def test_a_body_may_have_a_mark_but_not_be_compressed(
+    script: Callable[..., Answers], mark: bytes, encoding: str
+) -> None:
+    async def test() -> None:
+        script(*DELTAS)
+        headers = {"Content-Encoding": encoding}
+        async with client(make_app()) as http:
+            reply = await http.post(CHAT, content=mark + json.dumps(chat()).encode(), headers=headers)
+        if encoding.lower() == "identity":
+            assert reply.status_code == 200
+        else:
+            assert reply.status_code == 415
+            assert encoding[:20] in reply.json()["error"]["message"]
+            assert len(reply.text) < 300
+
+    run(test())
+
+
 @pytest.mark.parametrize(("most", "limit"), [(2000, 2000), (1000, 16 * CONTEXT)])
 def test_a_body_over_the_limit_is_not_read(monkeypatch: pytest.MonkeyPatch, most: int, limit: int) -> None:
     monkeypatch.setattr(inbound, "_MAX_BODY", most)
@@ -497,6 +520,133 @@ def test_an_error_in_mid_answer_is_told_in_the_stream(script: Callable[..., Answ
     run(test())
 
 
+class ImpatientProxy:
+    """Stands before the application, and hangs up after ten seconds in which nothing came, as some proxies do.
+
+    heads: when the head of a reply came. statuses: those of the replies.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.statuses: list[int] = []
+        self.heads: list[float] = []
+        self.sent = b""
+        self.hung_up = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        loop, asked = asyncio.get_running_loop(), False
+        silence = loop.call_later(10, self.hung_up.set)
+
+        async def ask() -> Any:
+            nonlocal asked
+            if not asked:
+                message = await receive()
+                asked = not message.get("more_body", False)
+                return message
+            await self.hung_up.wait()
+            return {"type": "http.disconnect"}
+
+        async def pass_on(message: Any) -> None:
+            nonlocal silence
+            silence.cancel()
+            silence = loop.call_later(10, self.hung_up.set)
+            if message["type"] == "http.response.start":
+                self.heads.append(loop.time())
+                self.statuses.append(message["status"])
+            self.sent += message.get("body", b"")
+            await send(message)
+
+        try:
+            await self._app(scope, ask, pass_on)
+        finally:
+            silence.cancel()
+
+
+class NoPool(Pool):
+    """Works without threads, so that the time may leap."""
+
+    async def of(self, _: Any, work: Callable[[], Any]) -> Any:
+        return work()
+
+
+def slow_answer(*script: Delta | Exception | float) -> Generate:
+    """Plays a script in which a number is so many seconds of silence."""
+
+    async def generate(_: Job) -> AsyncGenerator[Delta, None]:
+        for item in script:
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, Delta):
+                yield item
+            else:
+                await asyncio.sleep(item)
+
+    return generate
+
+
+def through_a_proxy(
+    *script: Delta | Exception | float, run: Callable[..., Any] = run_leaping, **fields: Any
+) -> tuple[ImpatientProxy, httpx.Response]:
+    async def test() -> tuple[ImpatientProxy, httpx.Response]:
+        proxy = ImpatientProxy(make_app(slow_answer(*script), pool=NoPool()))
+        async with client(proxy) as http:
+            return proxy, await http.post(CHAT, json=chat(stream=True, **fields))
+
+    told: tuple[ImpatientProxy, httpx.Response] = run(test())
+    return told
+
+
+def without_comments(text: str) -> str:
+    return "".join(f"{block}\n\n" for block in text.split("\n\n")[:-1] if not block.startswith(":"))
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+def test_an_answer_passes_a_proxy_that_closes_silent_streams(choices: int) -> None:
+    proxy, reply = through_a_proxy(25, DELTAS[0], 15, *DELTAS[1:], n=choices)
+    assert not proxy.hung_up.is_set()
+    assert reply.headers["x-accel-buffering"] == "no"
+    [begun] = proxy.heads
+    assert begun < 1
+    chunks = events(without_comments(reply.text))
+    texts = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert sorted("".join(texts)) == sorted("hello" * choices)
+    assert reply.text.count(": ") > (25 + 15) / 10
+
+
+def test_an_answer_that_is_not_silent_has_no_comments() -> None:
+    _, reply = through_a_proxy(0.4, DELTAS[0], 4.9, *DELTAS[1:])
+    assert reply.text == without_comments(reply.text)
+
+
+def test_a_refusal_is_an_http_error_and_what_fails_later_is_an_event() -> None:
+    _, reply = through_a_proxy(0, Busy("The swarm is busy."), run=run)  # a thread makes the reply
+    assert (reply.status_code, reply.headers["retry-after"]) == (429, "5")
+    proxy, reply = through_a_proxy(20, Unavailable("No node serves layers 0-5 now."))
+    assert proxy.statuses == [200]
+    [error] = events(without_comments(reply.text))
+    assert error["error"] == {
+        "message": "No node serves layers 0-5 now.",
+        "type": "server_error",
+        "param": None,
+        "code": "unavailable",
+    }
+
+
+def test_who_hangs_up_while_a_stream_is_silent_ends_the_answer(script: Callable[..., Answers]) -> None:
+    async def test() -> None:
+        answers, hang_up = script(asyncio.Event()), asyncio.Event()
+        app = make_app(pool=NoPool())
+        connection = Connection(app, CHAT, json.dumps(chat(stream=True)).encode(), hang_up=hang_up)
+        await asyncio.sleep(30)
+        assert connection.received.startswith(b": ")
+        assert answers.open == 1
+        hang_up.set()
+        await answers.closed.wait()
+        await connection.task
+
+    run_leaping(test())
+
+
 class Connection:
     """A client below HTTP: sends the given parts of its request, and hangs up when it is told to."""
 
@@ -581,7 +731,7 @@ def test_merged_answers_come_as_they_are_ready() -> None:
             yield Delta("quick")
             gate.set()
 
-        got = [(number, delta.text) async for number, delta in merge([slow(), quick()])]
+        got = [(item[0], item[1].text) async for item in merge([slow(), quick()]) if item is not None]
         assert got == [(1, "quick"), (0, "slow")]
 
     run(test())
@@ -603,7 +753,10 @@ def test_one_failing_answer_ends_them_all() -> None:
             raise Unavailable("It is over.")
 
         merged = merge([endless(), failing()])
-        assert {(await anext(merged))[1].text, (await anext(merged))[1].text} == {"one", "two"}
+        first, second = await anext(merged), await anext(merged)
+        assert first is not None
+        assert second is not None
+        assert {first[1].text, second[1].text} == {"one", "two"}
         with pytest.raises(Unavailable, match="It is over"):
             await anext(merged)
         assert closed.is_set()

@@ -5,10 +5,11 @@ pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,7 +17,7 @@ from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.endpoint import Access
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.members.desk import Desk
-from potluck.coordinator.members.keys import OWNER_ACCOUNT, Keys
+from potluck.coordinator.members.keys import OWNER_ACCOUNT, PREFIX, Keys
 from potluck.coordinator.members.limits import Limits
 from potluck.coordinator.members.lookup import Lookup, too_many
 from potluck.errors import PotluckError, RequestError
@@ -28,9 +29,6 @@ _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forw
 
 _STRANGERS = 60
 """The most requests a minute from one address without a key."""
-
-_NO_KEY = "none"
-"""The texts that people use as a key when OpenAI's client insists on one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,12 @@ class Policy(Protocol):
 class LocalPolicy:
     """The policy of a swarm for this machine alone: whoever reaches it is its owner, except through a proxy or a web
     page.
+
+    origins: those of the pages that may ask all the same.
     """
+
+    def __init__(self, origins: Collection[str] = ()) -> None:
+        self._origins = frozenset(origins)
 
     def check(self, connection: HTTPConnection) -> None:
         headers = connection.headers
@@ -73,10 +76,18 @@ class LocalPolicy:
             raise _forbidden("This swarm is for its own machine only: ask it as http://127.0.0.1, not by another name.")
         if any(name in headers for name in _FORWARDED):
             raise _forbidden("This swarm is for its own machine only: it cannot be reached through a proxy.")
-        if not _is_local(headers.get("origin", "http://localhost")):  # browsers send it; pages may not read our answer,
-            raise _forbidden(
-                "This swarm is for its own machine only: pages of other sites may not ask it."
-            )  # but may ask
+        if not self._is_welcome(headers):
+            message = "This swarm is for its own machine only: pages of other sites may not ask it, except with --cors."
+            raise _forbidden(message)
+
+    def _is_welcome(self, headers: Headers) -> bool:
+        """Whether the page that asks may do so. Browsers name no origin for links, which are followed, nor for pictures
+        and scripts, which a page of another site may not take from here.
+        """
+        origin = headers.get("origin")
+        if origin is None:
+            return headers.get("sec-fetch-site") != "cross-site" or headers.get("sec-fetch-mode") == "navigate"
+        return origin in self._origins or _is_local(origin)
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         return OWNER
@@ -101,7 +112,7 @@ class KeyPolicy:
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         secret = bearer(connection)
-        if self._open and secret in ("", _NO_KEY):
+        if self._open and not secret.startswith(PREFIX):  # clients that insist on a key get "EMPTY" or "sk-…"
             return self._stranger(address_of(connection))
         if not secret:
             raise _unauthorized("This swarm is private: send an API key, as in 'Authorization: Bearer pk-…'.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -30,7 +31,12 @@ def most_bytes(context: int = 0) -> int:
 
 
 async def body_of(request: Request, context: int = 0) -> bytes:
-    """The body. Raises RequestError when it is longer than usual bodies, and than a prompt of this many tokens."""
+    """The body without a byte order mark. Raises RequestError when it is compressed, or longer than usual bodies and
+    than a prompt of this many tokens.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise RequestError(f"Bodies with Content-Encoding: {encoding[:20]} are not read: send it as it is.", status=415)
     parts, size, most = [], 0, most_bytes(context)
     try:
         async for part in request.stream():
@@ -40,7 +46,7 @@ async def body_of(request: Request, context: int = 0) -> bytes:
             parts.append(part)
     except ClientDisconnect as error:
         raise RequestError("The client hung up while it was asking.", status=CLIENT_GONE) from error
-    return b"".join(parts)
+    return b"".join(parts).removeprefix(BOM_UTF8)
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:

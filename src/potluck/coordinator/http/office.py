@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,21 @@ class Office:
         self.desks.close()
 
 
-def open_office(store: Store, audience: Audience, identity: Identity, url: str, proven_url: str = "") -> Office:
-    """Open the office over a store. proven_url: the one that nodes must have dialled, if the coordinator knows it."""
+def open_office(
+    store: Store,
+    audience: Audience,
+    identity: Identity,
+    url: str,
+    proven_url: str = "",
+    origins: Collection[str] = (),
+) -> Office:
+    """Open the office over a store. proven_url: the one that nodes must have dialled, if the coordinator knows it.
+
+    origins: those of other sites' pages that may ask a swarm for this machine alone.
+    """
     invites = Invites(store, fingerprint(identity.public))
     keys, desks, shared = Keys(store), Desks(), audience is Audience.OPEN
-    policy = LocalPolicy() if audience is Audience.LOCAL else KeyPolicy(keys, open=shared, desk=desks.keys)
+    policy = LocalPolicy(origins) if audience is Audience.LOCAL else KeyPolicy(keys, open=shared, desk=desks.keys)
     door = StoreDoor(store, invites if audience is Audience.PRIVATE else None)
     reception = Reception(identity, door, proven_url, desks.door)
     return Office(url, policy, reception, invites, keys, Members(store), Books(store, desks.books), desks)

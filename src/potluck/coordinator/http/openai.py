@@ -23,7 +23,7 @@ from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest
-from potluck.coordinator.http.streaming import events, merge, whole
+from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.encoder import Encoder, TooManyTokens
 from potluck.coordinator.text.tokenizer import Tokenizer
@@ -62,6 +62,7 @@ class Service:
     created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
     embedded: how many ids the model itself knows. A tokenizer may have more, which no node could run.
     defaults: the sampling of requests that do not say it.
+    silence_s: the seconds of silence after which a stream says that it is alive.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
@@ -74,6 +75,7 @@ class Service:
     pool: Pool = field(default_factory=Pool)
     embedded: int = sys.maxsize
     defaults: SamplingParams = field(default_factory=SamplingParams)
+    silence_s: float = SILENCE_S
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
@@ -254,10 +256,10 @@ class Service:
         return RequestError(message, param=param, code="context_length_exceeded")
 
     async def _answer(self, request: Request, read: _Read) -> Response:
-        """Generate all choices at once. Errors before the first token have an HTTP status of their own."""
+        """Generate all choices at once. Errors before the reply begins have an HTTP status of their own."""
         body_is_read(request)
         form, choices, usage = read.form, len(read.jobs), read.usage
-        deltas = merge([self.generate(job) for job in read.jobs])
+        deltas = merge([self.generate(job) for job in read.jobs], self.silence_s if read.stream else None)
         try:
             if not read.stream:
                 return await while_connected(request, whole(form, deltas, choices, usage))

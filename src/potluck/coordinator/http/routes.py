@@ -44,9 +44,9 @@ _TEXT: Json = {"type": "string", "minLength": 1}
 _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 _ID = parameter("path", "id", "its id, as the list has it", _TEXT)
 
-_WITH_BODY = (400, 413)
+_WITH_BODY = (400, 413, 415)
 """The errors that a request with a body may end with."""
-_FOR_ANSWER = (400, 404, 413, 503)
+_FOR_ANSWER = (400, 404, 413, 415, 503)
 """The errors that a request for an answer may end with."""
 
 TABLE: Mapping[type, tuple[Endpoint, ...]] = {

@@ -21,12 +21,32 @@ log = logging.getLogger(__name__)
 _MOST_LOGPROBS = 32 << 20
 """The most bytes of log-probabilities that are held for an answer that is not streamed."""
 
+SILENCE_S = 5.0
+"""Seconds of silence after which a stream says that it is alive. Proxies close silent ones after a minute, or ten
+seconds.
+"""
+_REFUSAL_S = 0.5
+"""Seconds in which a refusal may come as an HTTP error, before the head of a stream is sent. The swarm refuses at once
+whom it cannot serve; whoever is admitted may wait far longer for the first token.
+"""
+
+_ALIVE = b": waiting\n\n"
+"""A comment, which clients skip."""
+
 Numbered = tuple[int, Delta]
+_END: Numbered = (-1, Delta())
+"""Stands for the end of an answer."""
 
 
-async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerator[Numbered, None]:
-    """The deltas of all answers as they come, each with the number of the answer. Closing this closes them all."""
-    queue: asyncio.Queue[Numbered | None] = asyncio.Queue()
+async def merge(
+    answers: Sequence[AsyncGenerator[Delta, None]], silence_s: float | None = None
+) -> AsyncGenerator[Numbered | None, None]:
+    """The deltas of all answers as they come, each with the number of the answer. Closing this closes them all.
+
+    silence_s: seconds of silence after which None comes, for the first time after `_REFUSAL_S` at most; None: never.
+    """
+    patience_s = None if silence_s is None else min(silence_s, _REFUSAL_S)
+    queue: asyncio.Queue[Numbered] = asyncio.Queue()
     tasks: list[asyncio.Task[None]] = []
     try:
         for number, answer in enumerate(answers):
@@ -34,8 +54,9 @@ async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerato
             await asyncio.sleep(0)  # one after the other: a grammar or a long prompt takes a while to begin with
         running = len(tasks)
         while running:
-            item = await queue.get()
-            if item is None:
+            item = await _heard(queue, patience_s)
+            patience_s = silence_s
+            if item is _END:
                 running -= 1
                 for task in tasks:
                     if task.done():
@@ -48,23 +69,35 @@ async def merge(answers: Sequence[AsyncGenerator[Delta, None]]) -> AsyncGenerato
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio.Queue[Numbered | None]) -> None:
+async def _heard(queue: asyncio.Queue[Numbered], patience_s: float | None) -> Numbered | None:
+    """The next item; None if none comes in so many seconds."""
+    try:
+        async with asyncio.timeout(patience_s):
+            return await queue.get()
+    except TimeoutError:
+        return None
+
+
+async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio.Queue[Numbered]) -> None:
     try:
         async with aclosing(answer):
             async for delta in answer:
                 queue.put_nowait((number, delta))
     finally:
-        asyncio.get_running_loop().call_soon(queue.put_nowait, None)  # once this task is done
+        asyncio.get_running_loop().call_soon(queue.put_nowait, _END)  # once this task is done
 
 
-async def whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage) -> Response:
+async def whole(form: Form, deltas: AsyncGenerator[Numbered | None, None], choices: int, usage: Usage) -> Response:
     """All choices. If answers broke off, the error includes what there was of them."""
     answers: list[list[Delta]] = [[] for _ in range(choices)]
     logprobs = [Logprobs() for _ in range(choices)]
     held, broken = 0, None
     try:
         async with aclosing(deltas):
-            async for number, delta in deltas:
+            async for item in deltas:
+                if item is None:
+                    continue
+                number, delta = item
                 held += logprobs[number].add(form.logprobs_of(number, delta.tokens))
                 if held > _MOST_LOGPROBS:
                     raise RequestError("The log-probabilities are too many for one answer: ask for a stream of them.")
@@ -87,23 +120,38 @@ async def whole(form: Form, deltas: AsyncGenerator[Numbered, None], choices: int
 
 
 async def events(
-    form: Form, first: Numbered, deltas: AsyncGenerator[Numbered, None], choices: int, usage: Usage, include_usage: bool
+    form: Form,
+    first: Numbered | None,
+    deltas: AsyncGenerator[Numbered | None, None],
+    choices: int,
+    usage: Usage,
+    include_usage: bool,
 ) -> AsyncGenerator[bytes, None]:
-    """The server-sent events. A failure after the first token is sent in the stream, where no status can be."""
+    """The server-sent events. A failure from now on is sent in the stream, where no status can be.
+
+    first: the first delta; None, as later on, if the answer is silent.
+    """
     head = form.head(chunk=True)
     extra: Json = {"usage": None} if include_usage else {}
-    item: Numbered | None = first
+    opening = [choice for number in range(choices) for choice in form.opening(number)]
+    item = first
     try:
         async with aclosing(deltas):
-            for number in range(choices):
-                for choice in form.opening(number):
-                    yield _event({**head, "choices": [choice], **extra})
-            while item is not None:
-                number, delta = item
-                usage.count(delta)
-                progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
-                yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
-                item = await anext(deltas, None)
+            while True:
+                if item is None:
+                    yield _ALIVE
+                else:
+                    for choice in opening:  # with the first delta, so that who times the first event times a token
+                        yield _event({**head, "choices": [choice], **extra})
+                    opening = []
+                    number, delta = item
+                    usage.count(delta)
+                    progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
+                    yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
+                try:
+                    item = await anext(deltas)
+                except StopAsyncIteration:
+                    break
         if include_usage:
             yield _event({**head, "choices": [], **_told(usage)})
     except PotluckError as error:

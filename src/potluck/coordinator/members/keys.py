@@ -15,7 +15,8 @@ from sqlalchemy import select
 from potluck.coordinator.members.store import KeyRow, Store, digest_of
 from potluck.errors import RequestError
 
-_PREFIX = "pk-"
+PREFIX = "pk-"
+"""How every secret begins."""
 _SECRET = re.compile(r"pk-[A-Za-z0-9_-]{32}")
 
 OWNER_ACCOUNT = "owner"
@@ -51,7 +52,7 @@ class Keys:
 
     def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
         """The secret, which is not stored, and the key."""
-        secret = _PREFIX + secrets.token_urlsafe(24)
+        secret = PREFIX + secrets.token_urlsafe(24)
         row = KeyRow(
             id=secrets.token_hex(4),
             digest=digest_of(secret),

@@ -77,7 +77,7 @@ class Live:
         if self._places.total() >= _MOST_LISTENERS or (whose.stranger and strangers >= _MOST_STRANGERS):
             raise RequestError("Too many people watch this swarm now.", status=429, retry_s=_LOOK_S)
         self._places[whose] += 1
-        return EventStream(self.listen(), partial(self._leave, whose), **{"X-Accel-Buffering": "no"})
+        return EventStream(self.listen(), partial(self._leave, whose))
 
     def _leave(self, whose: Watcher) -> None:
         self._places[whose] -= 1
