@@ -313,7 +313,7 @@ ERRORS: dict[str, tuple[str, Any, int, str | None]] = {
         400,
         "messages[0].content",
     ),
-    "no content": (CHAT, chat(messages=[{"role": "user"}]), 400, "messages[0].content"),
+    "a number as content": (CHAT, chat(messages=[{"role": "user", "content": 5}]), 400, "messages[0].content"),
     "no tokens": (CHAT, chat(max_tokens=0), 400, "max_tokens"),
     "negative tokens": (CHAT, chat(max_tokens=-1), 400, "max_tokens"),
     "negative tokens by the newer name": (CHAT, chat(max_completion_tokens=-5), 400, "max_completion_tokens"),

@@ -119,12 +119,15 @@ def test_a_developer_is_the_system_to_templates_that_do_not_know_it() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        None,
         7,
+        {},
+        {"type": "text", "text": "x"},
         [{"type": "image_url", "image_url": {"url": "x"}}],
         [{"type": "text"}],
+        [{"type": "refusal", "text": "x"}],
+        [{"type": "text", "text": 5}],
+        [None],
         [{"type": "text", "text": "a"}, {"type": "input_audio"}],
-        ["text"],
     ],
 )
 def test_content_that_is_no_text_is_refused(content: object) -> None:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.parsing import described, refused_with
-from potluck.coordinator.text.template import ROLES
+from potluck.coordinator.text.messages import ROLES, TEXT_PARTS
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -18,19 +18,30 @@ MAX_CHOICES = 64
 _MAX_STOPS = 16
 _MAX_LOGPROBS = 20
 
-_TEXT_PART = {
-    "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-    "required": ["type", "text"],
+_MAY_BE_TEXT = {"type": ["string", "null"]}
+_PART = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "properties": {"type": {"enum": [None, *TEXT_PARTS]}, "text": _MAY_BE_TEXT},
+            "required": ["text"],
+        },
+        {
+            "type": "object",
+            "properties": {"type": {"const": "refusal"}, "refusal": _MAY_BE_TEXT},
+            "required": ["type", "refusal"],
+        },
+    ]
 }
 _Message = Annotated[
     dict[str, Any],
     described(
         properties={
             "role": {"enum": list(ROLES)},
-            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}]},
+            "content": {"anyOf": [_MAY_BE_TEXT, {"type": "array", "items": _PART}]},
         },
-        required=["role", "content"],
+        required=["role"],
     ),
 ]
 _Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]

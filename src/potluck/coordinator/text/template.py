@@ -13,10 +13,9 @@ from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from potluck.coordinator.text.messages import template_message
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError
-
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 PLAIN = """\
 {%- for message in messages %}
@@ -96,53 +95,11 @@ def _compiled(source: str) -> jinja2.Template:
         raise ModelError(f"The model's chat template is broken: {' '.join(str(error).split())}.") from error
 
 
-def _message(source: str, index: int, message: Mapping[str, Any]) -> dict[str, Any]:
-    role = message.get("role")
-    if role not in ROLES:
-        raise RequestError(
-            f"messages[{index}].role must be one of {', '.join(ROLES)}, not {role!r}.",
-            param=f"messages[{index}].role",
-        )
-    if role == "developer" and "developer" not in source:
-        role = "system"  # OpenAI's newer name for it
-    calls = {"tool_calls": _calls(index, message)} if message.get("tool_calls") else {}
-    return {**message, "role": role, "content": _content(index, message), **calls}
-
-
-def _content(index: int, message: Mapping[str, Any]) -> str:
-    """The text of a message: its string, its text parts on separate lines, or "" beside tool calls."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(map(_is_text, content)):
-        return "\n".join(part["text"] for part in content)
-    if content is None and message.get("tool_calls"):
-        return ""
-    raise RequestError(
-        f'messages[{index}].content must be a string or a list of {{"type": "text", "text": …}} parts: '
-        "this model reads text only.",
-        param=f"messages[{index}].content",
-    )
-
-
-def _calls(index: int, message: Mapping[str, Any]) -> list[Any]:
-    """The calls with their arguments as objects. OpenAI sends arguments as text, and templates write them as JSON."""
-    try:
-        return [
-            {**call, "function": {**call["function"], "arguments": _parsed(call["function"].get("arguments"))}}
-            for call in message["tool_calls"]
-        ]
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
-        place = f"messages[{index}].tool_calls"
-        raise RequestError(f"{place} must be calls of functions, with arguments that are JSON.", param=place) from error
-
-
-def _parsed(arguments: Any) -> Any:
-    return json.loads(arguments) if isinstance(arguments, str) else arguments
-
-
-def _is_text(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+def _message(source: str, index: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    message = template_message(index, given)
+    if message["role"] == "developer" and "developer" not in source:
+        message["role"] = "system"  # OpenAI's newer name for it
+    return message
 
 
 class _Generation(Extension):
