@@ -282,7 +282,7 @@ class Agent:
             speed, twin = measure(engine, partial(self._note, Phase.MEASURE))
             engine.rest()
         if welcome.engine is EngineKind.LLAMACPP:
-            self._reporter.say(note_library(f"{path.stem} on {len(cores)} cores", speed))
+            self._reporter.say(note_library(f"{path.parent.name}/{path.stem} on {len(cores)} cores", speed))
         offer = offer_span(manifest, path, welcome)
         return _Loaded(welcome, engine, Ready(engine.capacity, speed, twin, layout), offer)
 
