@@ -52,7 +52,6 @@ _BASE: dict[str, _Signature] = {
     "ggml_backend_dev_description": (_S, [_P]),
     "ggml_backend_dev_memory": (None, [_P, ctypes.POINTER(_Z), ctypes.POINTER(_Z)]),
     "ggml_backend_dev_backend_reg": (_P, [_P]),
-    "ggml_backend_dev_buffer_type": (_P, [_P]),
     "ggml_backend_reg_get_proc_address": (_P, [_P, _S]),
 }
 _GGML: dict[str, _Signature] = {
@@ -190,7 +189,7 @@ class Llama:
 
     def load_cards(self) -> None:
         """Load the plug-ins for graphics cards, whose drivers may be missing."""
-        while self.files.cards and self._cards:
+        while self._cards:
             self._load_plugin(self._cards.pop())
 
     def _load_plugin(self, file: Path) -> bool:
