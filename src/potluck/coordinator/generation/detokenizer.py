@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.errors import RequestError
@@ -14,15 +14,16 @@ class Detokenizer:
 
     A character that is split over tokens comes out whole, and text that may be the beginning of a stop string waits
     until it is known not to be one. The whole output depends only on the bytes of the tokens, not on how they are cut.
-    stops: raises RequestError when one of them is empty.
+    stops: raises RequestError when one of them is empty. shown: control tokens that count as text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = (), shown: Collection[int] = frozenset()) -> None:
         if "" in stops:
             raise RequestError("A stop string cannot be empty.", param="stop")
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(stops)
+        self._shown = shown
         self._longest = max(map(len, stops), default=0)
         self._held = ""
         self.stopped: str | None = None
@@ -30,7 +31,7 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """The text that is certain now and was not before."""
-        return self._advance(self._decoder.decode(self._tokenizer.piece(token)))
+        return self._advance(self._decoder.decode(self._tokenizer.piece(token, special=token in self._shown)))
 
     def finish(self) -> str:
         """The rest, when no more tokens come. Bytes that are not a whole character become U+FFFD."""

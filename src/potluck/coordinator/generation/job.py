@@ -14,6 +14,8 @@ from potluck.coordinator.sessions.claim import EVERYONE, Claim
 class Job:
     """The description of one answer to generate.
 
+    stop_ids: tokens that end this answer besides the model's own.
+    shown: control tokens whose text belongs to the answer, where that of others is left out.
     logprobs: how many top alternatives to report; None for no log-probabilities.
     echo: score the prompt's own tokens as well (OpenAI's `echo` with `logprobs`).
     ignore_eos: continue after the model's end of text, as benchmarks need it.
@@ -26,6 +28,8 @@ class Job:
     params: SamplingParams
     max_tokens: int
     stops: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
+    shown: frozenset[int] = frozenset()
     logprobs: int | None = None
     echo: bool = False
     ignore_eos: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from potluck.coordinator.generation.detokenizer import Detokenizer
 from potluck.coordinator.generation.job import Delta, Job, Scored
@@ -24,8 +24,8 @@ likeliest tokens, and the row is asked for again if none is."""
 class _LateDetokenizer(Detokenizer):
     """A detokenizer in which stop strings count only after this many tokens."""
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], least: int) -> None:
-        super().__init__(tokenizer, stops)
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str], shown: Collection[int], least: int) -> None:
+        super().__init__(tokenizer, stops, shown)
         self._early = least
 
     def push(self, token: int) -> str:
@@ -44,15 +44,16 @@ class Writer:
         self._tally = tally
         self._job = job
         self._sampler = Sampler(job.params, job.prompt)
-        self._detokenizer = _LateDetokenizer(tokenizer, job.stops, job.min_tokens)
-        self._end_ids = tokenizer.stop_ids
+        self._detokenizer = _LateDetokenizer(tokenizer, job.stops, job.shown, job.min_tokens)
+        self._ends = (frozenset() if job.ignore_eos else tokenizer.stop_ids) | job.stop_ids
+        self._late_ends = tokenizer.stop_ids | job.stop_ids
         self._written = 0
         self._constraint = job.grammar.start() if job.grammar else None
         self._allowed = self._constraint.allowed() if self._constraint else None
 
     @property
     def _forbidden(self) -> frozenset[int]:
-        return self._end_ids if self._written < self._job.min_tokens else frozenset()
+        return self._late_ends if self._written < self._job.min_tokens else frozenset()
 
     @property
     def top(self) -> int:
@@ -82,7 +83,7 @@ class Writer:
         token = self.last = self._sampler.sample(usable, self._forbidden)
         self._tally.tokens[TokenKind.GENERATED] += 1
         tokens = [_scored(token, candidates, self._job.logprobs)]
-        if token in self._end_ids and not self._job.ignore_eos:
+        if token in self._ends:
             return Delta(self._detokenizer.finish(), tokens, finish="stop")
         self._sampler.accept(token)
         self._written += 1

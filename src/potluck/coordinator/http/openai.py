@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Jso
 from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.encoder import Encoder, TooManyTokens
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CALL_END
@@ -39,7 +40,7 @@ _MOST_LIFTED = 1 << 18
 _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
 
 
-class _Read(NamedTuple):
+class Read(NamedTuple):
     """A request that has been read: what its answer needs, without the objects that its body was made into."""
 
     form: Form
@@ -91,20 +92,29 @@ class Service:
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        return await self._answer(request, await self._read_chat(request))
+        return await self.answer(request, await self.read_chat(request, await self._parsed(request)))
 
-    async def _read_chat(self, request: Request) -> _Read:
-        asked = parse(await body_of(request, self.context), ChatRequest)
+    async def _parsed(self, request: Request) -> ChatRequest:
+        return parse(await body_of(request, self.context), ChatRequest)
+
+    async def read_chat(self, request: Request, asked: ChatRequest) -> Read:
+        """Make jobs of a chat. Raises RequestError when it cannot be answered.
+
+        Whoever calls this keeps no name for what was asked, so that it is gone while the answer is made.
+        """
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
         limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
         grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
+        shown, ends = self._shown(stops), self._ends(asked)
         jobs = [
             Job(
                 prompt=prompt,
                 params=params,
                 max_tokens=limit,
                 stops=stops,
+                stop_ids=ends,
+                shown=shown,
                 logprobs=asked.alternatives,
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
@@ -116,7 +126,7 @@ class Service:
         ]
         names = {tool.function.name for tool in asked.offered}
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
-        return _Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
+        return Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
         tools = msgspec.to_builtins(asked.offered) or None
@@ -136,11 +146,19 @@ class Service:
         last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
         return (*asked.stops, *self.encoder.stops, *last_call)
 
+    def _shown(self, stops: Iterable[str]) -> frozenset[int]:
+        """The control tokens that stop strings name. Without their text, the string would never be found."""
+        return frozenset().union(*map(self._controls.in_text, stops))
+
+    def _ends(self, asked: ChatRequest) -> frozenset[int]:
+        """The tokens that end a chat's answer besides the model's own."""
+        return frozenset(asked.stop_token_ids or ())
+
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
-        return await self._answer(request, await self._read_completion(request))
+        return await self.answer(request, await self._read_completion(request))
 
-    async def _read_completion(self, request: Request) -> _Read:
+    async def _read_completion(self, request: Request) -> Read:
         asked = parse(await body_of(request, self.context), CompletionRequest)
         self.check_model(asked.model)
         if len(asked.prompts) * asked.choices > MAX_CHOICES:
@@ -158,7 +176,7 @@ class Service:
         texts = [await self._echo(request, prompt) if asked.echo else "" for prompt in prompts]
         echoes = [text for text in texts for _ in range(asked.choices)]
         form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
-        return _Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
+        return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
 
     def _completion(
         self, asked: CompletionRequest, prompt: list[int], params: SamplingParams, claim: Claim, grammar: Grammar | None
@@ -170,6 +188,8 @@ class Service:
             params=params,
             max_tokens=limit,
             stops=asked.stops,
+            stop_ids=frozenset(asked.stop_token_ids or ()),
+            shown=self._shown(asked.stops),
             logprobs=asked.alternatives,
             echo=echo,
             ignore_eos=asked.ignore_eos,
@@ -215,6 +235,10 @@ class Service:
         return await self.pool.of(request, partial(self.grammars.of_calls, form, tools, several=not asked.calls_once))
 
     @cached_property
+    def _controls(self) -> Controls:
+        return Controls(self.tokenizer)
+
+    @cached_property
     def grammars(self) -> Grammars:
         return Grammars(self.tokenizer)
 
@@ -255,7 +279,7 @@ class Service:
         message = f"The prompt has {tokens} tokens, more than the context of {self.context} leaves room for."
         return RequestError(message, param=param, code="context_length_exceeded")
 
-    async def _answer(self, request: Request, read: _Read) -> Response:
+    async def answer(self, request: Request, read: Read) -> Response:
         """Generate all choices at once. Errors before the reply begins have an HTTP status of their own."""
         body_is_read(request)
         form, choices, usage = read.form, len(read.jobs), read.usage

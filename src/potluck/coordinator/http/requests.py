@@ -91,6 +91,7 @@ class Common(Struct, frozen=True, kw_only=True, dict=True):
     return_progress: bool = False
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stops | None = None
+    stop_token_ids: list[_Token] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: _Share | None = None
     top_k: Annotated[int, refused_with("top_k must be 0 (off) or more, not {value}.", ge=0)] | None = None
