@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openai.types import completion_create_params as completion_params
+from openai.types.chat import completion_create_params as chat_params
 from prometheus_client.parser import text_string_to_metric_families
 
 from kit.document_names import COMMAND, INLINE, NAMED, OPTIONS, ROOT, SETTING, SOURCE, mistakes, snippets, tree_paths
 from potluck.coordinator.audits.audits import no_audits
+from potluck.coordinator.http.habits import REFUSED
+from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.routes import ENDPOINTS
 from potluck.coordinator.swarm.events import Joined
 from potluck.coordinator.swarm.swarm import Swarm
@@ -138,6 +142,26 @@ def test_every_endpoint_and_every_field_is_documented() -> None:
     code = set(re.findall(r"[^`\s,]+", " ".join(snippets((ROOT / "docs" / "api.md").read_text("utf-8")))))
     fields = {name for endpoint in ENDPOINTS if endpoint.body for name in endpoint.body.__struct_fields__}
     assert {endpoint.path for endpoint in ENDPOINTS} | fields <= code
+
+
+def test_every_field_of_openai_is_taken_or_refused_or_called_a_hint() -> None:
+    text = (ROOT / "docs" / "api.md").read_text("utf-8")
+    hints = set(re.findall(r"`(\w+)`", text.partition("OpenAI's hints are ignored: ")[2].partition(".")[0]))
+    for theirs, ours in (
+        (chat_params.CompletionCreateParamsBase, ChatRequest),
+        (completion_params.CompletionCreateParamsBase, CompletionRequest),
+    ):
+        fields, known = theirs.__annotations__.keys(), {*ours.__struct_fields__, *REFUSED}
+        assert len(fields) > 15
+        assert fields - known <= hints | {"reasoning_effort"}
+    assert not hints & {*ChatRequest.__struct_fields__, *REFUSED}
+
+
+def test_every_refused_field_is_documented() -> None:
+    table = (
+        (ROOT / "docs" / "api.md").read_text("utf-8").partition("### Fields that are refused")[2].partition("\n## ")[0]
+    )
+    assert REFUSED.keys() <= set(re.findall(r"`(\w+)`", table))
 
 
 def test_the_protocol_is_the_one_of_the_messages() -> None:

@@ -60,3 +60,15 @@ def test_a_coordinator_is_announced_while_it_serves_if_its_owner_says_so(
     serving = serve._serve(cast(Any, server), cast(Any, None), beacon if announced else None, secrets.token_hex(8))
     asyncio.run(asyncio.wait_for(serving, HANG_S))
     assert server.seen == ([beacon] if announced else [])
+
+
+def test_a_model_has_the_names_that_its_owner_gives_it() -> None:
+    assert serve._names(["acme/big", " small ", "acme/big"]) == ("acme/big", "small")
+    assert serve._names([]) == ()
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 256])
+def test_what_cannot_be_a_name_is_refused(name: str) -> None:
+    assert complaint("serve", "no-such-model.gguf", "--port", "0", "--name", name) == (
+        f"--name takes up to 255 printable characters, not {name!r}."
+    )

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from kit.unsplit import Unsplit
 from potluck.coordinator.generation.grammar import Grammars
+from potluck.coordinator.generation.structure import Kind, Structure
 from potluck.coordinator.text.template import ChatTemplate
 
 QUESTION: list[Any] = [{"role": "user", "content": "Describe a person as JSON."}]
@@ -48,7 +49,7 @@ def unsplit_answer(unsplit: Unsplit, schema: dict[str, Any]) -> str:
     tokenizer = unsplit.tokenizer
     template = ChatTemplate(tokenizer.chat_template, tokenizer.bos, tokenizer.eos)
     tokens, answer = unsplit.encode(template.render(QUESTION)), b""
-    constraint = Grammars(tokenizer).of_schema(schema).start()
+    constraint = Grammars(tokenizer).of(Structure(Kind.SCHEMA, schema, "response_format")).start()
     unsplit._engine.close(1)
     [logits] = unsplit._feed(0, tokens)
     while True:

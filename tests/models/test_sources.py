@@ -227,3 +227,12 @@ class TestHub:
         hub = HubSource("someone/tiny", endpoint=server.url)
         assert open_hub(hub).digest == manifest.digest
         hub.close()
+
+
+def test_a_snapshot_in_the_hubs_cache_has_the_models_name(tmp_path):
+    folder = tmp_path / "models--acme--tiny-llama" / "snapshots" / ("0123456789abcdef" * 2 + "01234567")
+    folder.parent.mkdir(parents=True)
+    write_tiny_hf(folder)
+    assert open_model(folder).name == "tiny-llama"
+    (tmp_path / "latest").symlink_to(folder)
+    assert open_model(tmp_path / "latest").name == "tiny-llama"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from potluck.models.manifest import Manifest
     from potluck.models.sources import Found
     from potluck.wire.beacon import Beacon
+    from potluck.wire.identity import Identity
 
 DEFAULT_PORT = 8470
 
@@ -67,6 +68,7 @@ def serve(
     forwarded_for: Annotated[
         list[str] | None, typer.Option(metavar="IP", show_default=False, help=FORWARDED_HELP)
     ] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", hidden=True)] = None,
     cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", hidden=True)] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
@@ -82,24 +84,25 @@ def serve(
     from potluck.coordinator.members.store import open_file, open_store
     from potluck.coordinator.server import make_server
     from potluck.models.sources import find_model
-    from potluck.wire.identity import Identity, coordinator_key, data_folder, fingerprint, tighten_data
+    from potluck.wire.identity import data_folder, fingerprint
 
     log_to_console()
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
     tls, proxies = _tls(tls_cert, tls_key), _proxies(forwarded_for or [], local)
-    origins = _origins(cors or [], audience)
-    tighten_data()
-    identity = Identity.load(coordinator_key())
+    origins, names = _origins(cors or [], audience), _names(name or [])
+    identity = _identity()
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
     beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
-        config = ServeConfig(found, engine, quantize, attention, rows, context, audit, proxies, origins, tries)
+        config = ServeConfig(
+            found, engine, quantize, attention, rows, context, audit, proxies, origins, tries, names[1:]
+        )
         tested = _can_be_served(config, check)
         with checking(found.nbytes) as advance:
-            manifest = found.manifest(advance)
+            manifest = _called(found.manifest(advance), names)
         if tested:
             _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url, origins)) as office:
@@ -110,6 +113,13 @@ def serve(
             _tell_who_may(office, audience, fingerprint(identity.public))
             run(lambda: _serve(server, listener, beacon and beacon.of(manifest.name), fingerprint(identity.public)))
     say("Stopped.")
+
+
+def _identity() -> Identity:
+    from potluck.wire.identity import Identity, coordinator_key, tighten_data
+
+    tighten_data()
+    return Identity.load(coordinator_key())
 
 
 def _beacon(url: str, audience: Audience) -> Beacon:
@@ -198,6 +208,24 @@ def _origins(texts: Sequence[str], audience: Audience) -> tuple[str, ...]:
     if EVERYWHERE in origins and audience is not Audience.OPEN:
         raise PotluckError("--cors '*' lets every web page ask, which only --open may: name the pages' origins.")
     return origins
+
+
+def _names(texts: Sequence[str]) -> tuple[str, ...]:
+    """The model's public names. Raises PotluckError for one that no model may have."""
+    from potluck.models.vetting import is_name
+
+    names = tuple(dict.fromkeys(text.strip() for text in texts))
+    for name in names:
+        if not is_name(name):
+            raise PotluckError(f"--name takes up to 255 printable characters, not {name!r}.")
+    return names
+
+
+def _called(manifest: Manifest, names: tuple[str, ...]) -> Manifest:
+    """The manifest under the first of the names, if there is one."""
+    from msgspec import structs
+
+    return structs.replace(manifest, name=names[0]) if names else manifest
 
 
 def _audience(local: bool, public: bool) -> Audience:

@@ -61,6 +61,7 @@ class ServeConfig:
     audit: the share of all stage-steps that other nodes compute again.
     proxies: addresses and networks whose word about a caller's address is taken.
     origins: those of the web pages that may read answers; `*` stands for all.
+    aliases: further names by which requests may ask for the model.
     tries: whether the model may be of an architecture of which nobody has proved that it can be cut.
     """
 
@@ -74,6 +75,7 @@ class ServeConfig:
     proxies: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     tries: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlette:
@@ -100,6 +102,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         pool,
         manifest.vocabulary,
         model.sampling,
+        aliases=config.aliases,
     )
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)

@@ -28,7 +28,7 @@ _SMALL_FILES = (".json", ".jinja", "tokenizer.model", "merges.txt")
 _TEMPLATES = "additional_chat_templates/"
 """The only folder of a repository from which small files are taken."""
 _MODEL_FILES = (".json", ".safetensors", ".bin")
-_READING = 3
+_READING = 4
 """Is raised when manifests of the same files come out differently, so that none of an older Potluck is used."""
 _NO_DIGEST = "0" * 64
 """Stands for the SHA-256 of bytes that nobody has read, so that a manifest already has its final length."""
@@ -57,8 +57,16 @@ def _read_local(path: Path) -> Manifest:
         raise ModelError(f"{path} does not exist.")
     files = local_source(path)
     if path.is_dir():
-        return huggingface.read_manifest(files, path.resolve().name)
+        return huggingface.read_manifest(files, _folder_name(path.resolve()))
     return gguf.read_manifest(files, path.name, lambda file: read_index(files.folder / file))
+
+
+def _folder_name(folder: Path) -> str:
+    """The model's name by its folder. The hub's cache calls a snapshot by its commit, in a folder for the model."""
+    kept = folder.parent.parent.name
+    if folder.parent.name == "snapshots" and kept.startswith("models--"):
+        return kept.rpartition("--")[2]
+    return folder.name
 
 
 def first_part(path: Path) -> Path:

@@ -61,10 +61,15 @@ def decode(data: bytes | bytearray) -> Manifest:
     return manifest
 
 
+def is_name(text: str) -> bool:
+    """Whether a model may have this name."""
+    return text.isprintable() and 1 <= len(text) <= _LONGEST_NAME
+
+
 def vet(manifest: Manifest) -> None:
     """Raises ModelError, with the reason, when this cannot be the manifest of a model."""
     name = shown(manifest.name)
-    if not manifest.name.isprintable() or len(manifest.name) > _LONGEST_NAME:
+    if not is_name(manifest.name):
         raise ModelError(f"A model cannot have the name {name}.")
     for size, most in _MOST._asdict().items():
         if not 1 <= getattr(manifest, size) <= most:

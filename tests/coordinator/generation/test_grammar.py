@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from potluck.coordinator.generation import grammar, trial
 from potluck.coordinator.generation.grammar import Grammar, Grammars
+from potluck.coordinator.generation.structure import Kind, Structure
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
 
@@ -49,9 +51,13 @@ PERSON = {
 }
 
 
+def of_schema(grammars: Grammars, schema: dict[str, Any]) -> Grammar:
+    return grammars.of(Structure(Kind.SCHEMA, schema, "response_format"))
+
+
 def fits(schema: dict[str, Any], text: str, grammars: Grammars = GRAMMARS) -> bool:
     """Whether every byte of the text is allowed where it comes, and its end too."""
-    return is_allowed(grammars.of_schema(schema), text)
+    return is_allowed(of_schema(grammars, schema), text)
 
 
 def is_allowed(grammar: Grammar, text: str) -> bool:
@@ -93,7 +99,7 @@ def test_nothing_else_is(schema: dict[str, Any], text: str) -> None:
 
 
 def test_tokens_that_are_no_text_are_allowed_only_as_the_end() -> None:
-    constraint = GRAMMARS.of_schema({"type": "integer"}).start()
+    constraint = of_schema(GRAMMARS, {"type": "integer"}).start()
     assert END not in constraint.allowed()
     constraint.accept(ord("1"))
     assert END in constraint.allowed()
@@ -101,7 +107,7 @@ def test_tokens_that_are_no_text_are_allowed_only_as_the_end() -> None:
 
 
 def test_it_is_complete_when_nothing_can_follow() -> None:
-    constraint = GRAMMARS.of_schema({"enum": ["a"]}).start()
+    constraint = of_schema(GRAMMARS, {"enum": ["a"]}).start()
     for byte in b'"a"':
         assert not constraint.is_complete
         assert byte in constraint.allowed()
@@ -110,7 +116,7 @@ def test_it_is_complete_when_nothing_can_follow() -> None:
 
 
 def test_answers_of_one_grammar_do_not_disturb_each_other() -> None:
-    grammar = GRAMMARS.of_schema({"enum": ["a", "b"]})
+    grammar = of_schema(GRAMMARS, {"enum": ["a", "b"]})
     one, other = grammar.start(), grammar.start()
     one.accept(ord('"'))
     assert one.allowed().tolist() == [ord("a"), ord("b")]
@@ -119,7 +125,7 @@ def test_answers_of_one_grammar_do_not_disturb_each_other() -> None:
 
 def test_a_model_without_an_end_is_never_told_to_end() -> None:
     grammars = Grammars(Endless())
-    constraint = grammars.of_schema({"type": "integer"}).start()
+    constraint = of_schema(grammars, {"type": "integer"}).start()
     constraint.accept(ord("1"))
     assert np.isin(constraint.allowed(), range(256)).all()
     assert fits({"enum": ["a"]}, '"a"', grammars)
@@ -137,20 +143,23 @@ def test_a_model_without_an_end_is_never_told_to_end() -> None:
     ],
 )
 def test_a_schema_that_is_not_understood_is_refused_in_a_sentence(schema: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match=r"^This schema cannot be enforced: [^\n]+\.$") as caught:
-        GRAMMARS.of_schema(schema)
+    with pytest.raises(RequestError, match=r"^This structure cannot be enforced: [^\n]+\.$") as caught:
+        of_schema(GRAMMARS, schema)
     assert caught.value.param == "response_format"
 
 
 def test_a_schema_that_would_take_a_processor_for_minutes_is_refused_in_time() -> None:
     with pytest.raises(RequestError, match="takes too long"):
-        GRAMMARS.of_schema({"type": "integer", "multipleOf": 9999991})
+        of_schema(GRAMMARS, {"type": "integer", "multipleOf": 9999991})
 
 
 def test_a_schema_that_would_take_all_memory_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "LONGEST_S", 1.0)
     schema = {"allOf": [{"type": "string", "pattern": f"^.*x{number}.*$"} for number in range(30)]}
-    for make in (GRAMMARS.of_schema, lambda one: GRAMMARS.of_calls(CallForm.HERMES, {"rain": one}, several=False)):
+    for make in (
+        partial(of_schema, GRAMMARS),
+        lambda one: GRAMMARS.of_calls(CallForm.HERMES, {"rain": one}, several=False),
+    ):
         with pytest.raises(RequestError, match="takes too long"):
             make(schema)
 
@@ -166,7 +175,7 @@ def test_a_schema_that_failed_is_not_tried_again(monkeypatch: pytest.MonkeyPatch
     answers = [False, None]  # first the clock, which says little about the schema
     for _ in range(4):
         with pytest.raises(RequestError, match="takes too long"):
-            grammars.of_schema({"type": "integer", "multipleOf": 99999989})
+            of_schema(grammars, {"type": "integer", "multipleOf": 99999989})
     assert len(sources) == 2
 
 
@@ -180,7 +189,7 @@ def test_a_long_text_that_must_come_costs_little_a_token() -> None:
             return super().encode(text, special=special, bos=bos)
 
     text = json.dumps("é long " * 1000, ensure_ascii=False)
-    constraint = Grammars(Noting()).of_schema({"enum": [json.loads(text)]}).start()
+    constraint = of_schema(Grammars(Noting()), {"enum": [json.loads(text)]}).start()
     for byte in text.encode()[:3000]:
         assert constraint.allowed().tolist() == [byte]
         constraint.accept(byte)
@@ -189,19 +198,21 @@ def test_a_long_text_that_must_come_costs_little_a_token() -> None:
 
 @pytest.mark.parametrize("length", [grammar._MOST_FORCED + 1, 1_000_000])
 def test_a_text_that_is_too_long_to_demand_is_refused_in_a_sentence(length: int) -> None:
-    with pytest.raises(RequestError, match=r"^(This schema cannot be enforced: |The schema is longer)[^\n]{1,300}\.$"):
-        GRAMMARS.of_schema({"enum": ["a" * length]})
+    with pytest.raises(
+        RequestError, match=r"^(This structure cannot be enforced: |The structure is longer)[^\n]{1,300}\.$"
+    ):
+        of_schema(GRAMMARS, {"enum": ["a" * length]})
     other = {"type": "object", "properties": {"a": {"type": "string", "pattern": f"^a{{{length}}}$"}}}
-    with pytest.raises(RequestError, match=r"^This schema cannot be enforced: [^\n]{1,300}\.$"):
+    with pytest.raises(RequestError, match=r"^This structure cannot be enforced: [^\n]{1,300}\.$"):
         fits(other, json.dumps({"a": "a" * length}))
 
 
 def test_what_was_made_in_time_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    GRAMMARS.of_schema({"enum": ["known"]})
+    of_schema(GRAMMARS, {"enum": ["known"]})
     monkeypatch.setattr(trial, "LONGEST_S", 0.0)
     assert fits({"enum": ["known"]}, '"known"')
     with pytest.raises(RequestError, match="takes too long"):
-        GRAMMARS.of_schema({"enum": ["unknown"]})
+        of_schema(GRAMMARS, {"enum": ["unknown"]})
 
 
 @pytest.mark.parametrize("depth", [300, 5000])
@@ -210,7 +221,7 @@ def test_a_schema_without_bottom_is_refused(depth: int) -> None:
     for _ in range(depth):
         schema = {"type": "array", "items": schema}
     with pytest.raises(RequestError, match="nested too deeply"):
-        GRAMMARS.of_schema(schema)
+        of_schema(GRAMMARS, schema)
 
 
 TOOLS = {
@@ -250,3 +261,55 @@ def test_parameters_that_are_not_understood_are_refused() -> None:
         deep = {"items": deep}
     with pytest.raises(RequestError, match="nested too deeply"):
         GRAMMARS.of_calls(CallForm.HERMES, {"rain": deep}, several=False)
+
+
+GBNF = """\
+# a date
+root  ::= year "-" month
+year  ::= [0-9]{4}
+month ::= "01" | "02"
+"""
+LARK = 'start: "a" b+\nb: "b" | "c"\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "fits", "misses"),
+    [
+        (Kind.REGEX, r"[a-c]{2}\d", ["ab1", "cc9"], ["ab", "abc", "ab12"]),
+        (Kind.REGEX, "yes|no", ["yes", "no"], ["y", "maybe"]),
+        (
+            Kind.CHOICE,
+            ["red", "green", 'a "quote" \\ and\na line'],
+            ["red", 'a "quote" \\ and\na line'],
+            ["re", "blue"],
+        ),
+        (Kind.CHOICE, ["🥘"], ["🥘"], ["x"]),
+        (Kind.GRAMMAR, GBNF, ["2026-01", "1999-02"], ["2026-03", "26-01"]),
+        (Kind.GRAMMAR, LARK, ["ab", "abcb"], ["a", "b"]),
+        (Kind.SCHEMA, {"type": "integer"}, ["12"], ["x"]),
+    ],
+)
+def test_a_structure_allows_what_it_describes(kind: Kind, source: object, fits: list[str], misses: list[str]) -> None:
+    grammar = GRAMMARS.of(Structure(kind, source, "p"))
+    assert all(is_allowed(grammar, text) for text in fits)
+    assert not any(is_allowed(grammar, text) for text in misses)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        (Kind.REGEX, "(unclosed"),
+        (Kind.GRAMMAR, "root ::= ]"),
+        (Kind.GRAMMAR, 'root ::= "a" missing'),
+        (Kind.GRAMMAR, "no grammar at all"),
+        (Kind.GRAMMAR, "root ::= " + "(" * 5000),
+        (Kind.GRAMMAR, "root ::= " + '"a" ' * 5000),
+        (Kind.GRAMMAR, 'start: "' + "a" * (1 << 19) + '"'),
+        (Kind.CHOICE, ["x" * (1 << 19)]),
+        (Kind.SCHEMA, {"type": "nothing"}),
+    ],
+)
+def test_a_structure_that_is_not_understood_is_refused_in_a_sentence(kind: Kind, source: object) -> None:
+    with pytest.raises(RequestError, match=r"^[A-Z][^\n]{1,400}\.$") as caught:
+        GRAMMARS.of(Structure(kind, source, "guided_x"))
+    assert (caught.value.status, caught.value.param) == (400, "guided_x")

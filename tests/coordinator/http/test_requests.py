@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.http.admin import NewInvite
 from potluck.coordinator.http.parsing import parse
-from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, CompletionRequest
+from potluck.coordinator.http.requests import MAX_CHOICES, MOST_ANSWERS, ChatRequest, CompletionRequest
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -27,11 +27,11 @@ def completion(**fields: Any) -> CompletionRequest:
 def test_defaults_are_those_of_openai() -> None:
     asked = chat()
     assert (asked.stream, asked.choices, asked.stops, asked.include_usage) == (False, 1, (), False)
-    assert (asked.limit, asked.alternatives) == (("max_tokens", None), None)
+    assert (asked.limit, asked.alternatives) == (None, None)
     params = asked.sampling(0, DEFAULTS)
     assert (params.temperature, params.top_p, params.seed) == (1.0, 1.0, None)
-    assert completion().limit == ("max_tokens", 16)
-    assert completion(max_tokens=0).limit == ("max_tokens", 0)
+    assert completion().limit == 16
+    assert completion(max_tokens=0).limit == 0
 
 
 def test_fields_unknown_to_us_are_ignored() -> None:
@@ -90,11 +90,14 @@ def test_an_unknown_priority_is_refused() -> None:
 
 
 def test_the_newer_name_of_the_limit_wins() -> None:
-    assert chat(max_tokens=5, max_completion_tokens=9).limit == ("max_completion_tokens", 9)
+    assert chat(max_tokens=5, max_completion_tokens=9).limit == 9
+
+
+NO_STOPS = [("", ()), ([""], ()), ([None], ()), (["", "x"], ("x",)), (["x"] * 256, ("x",) * 256)]
 
 
 @pytest.mark.parametrize(
-    ("stop", "stops"), [(None, ()), ("x", ("x",)), (["x", "yy"], ("x", "yy")), ([], ()), ("🥘", ("🥘",))]
+    ("stop", "stops"), [(None, ()), ("x", ("x",)), (["x", "yy"], ("x", "yy")), ([], ()), ("🥘", ("🥘",)), *NO_STOPS]
 )
 def test_stops_are_one_or_several_strings(stop: object, stops: tuple[str, ...]) -> None:
     assert chat(stop=stop).stops == stops
@@ -120,7 +123,7 @@ def test_a_prompt_is_a_text_or_tokens_or_several_of_these(prompt: object, prompt
     "prompt",
     [
         *("", [], [""], [[]], ["a", ""], [[1], []], None, 5, {}, [None], [[["a"]]]),
-        *([1, "a"], [[1], 2], [1.5], [True], [[True]], ["a"] * (MAX_CHOICES + 1), [[1]] * (MAX_CHOICES + 1)),
+        *([1, "a"], [[1], 2], [1.5], [True], [[True]], ["a"] * (MOST_ANSWERS + 1), [[1]] * (MOST_ANSWERS + 1)),
     ],
     ids=lambda prompt: repr(prompt)[:20],
 )
@@ -132,12 +135,9 @@ def test_any_other_prompt_is_refused(prompt: object) -> None:
 
 REFUSED = [
     ({"temperature": -0.1}, "temperature"),
-    ({"temperature": 2.1}, "temperature"),
-    ({"temperature": 1e300}, "temperature"),
     ({"temperature": "hot"}, "temperature"),
     ({"temperature": True}, "temperature"),
     ({"top_p": 1.1}, "top_p"),
-    ({"top_k": -1}, "top_k"),
     ({"min_p": -1}, "min_p"),
     ({"min_p": -0.1}, "min_p"),
     ({"frequency_penalty": 2.5}, "frequency_penalty"),
@@ -149,14 +149,10 @@ REFUSED = [
     ({"n": MAX_CHOICES + 1}, "n"),
     ({"n": 10**30}, "n"),
     ({"n": 1.5}, "n"),
-    ({"max_tokens": "5"}, "max_tokens"),
     ({"max_tokens": 1.5}, "max_tokens"),
     ({"min_tokens": -1}, "min_tokens"),
-    ({"min_tokens": 17}, "min_tokens"),
     ({"min_tokens": 1.5}, "min_tokens"),
-    ({"stop": ["x"] * 17}, "stop"),
-    ({"stop": ""}, "stop"),
-    ({"stop": ["x", ""]}, "stop"),
+    ({"stop": ["x"] * 257}, "stop"),
     ({"stop": [1]}, "stop"),
     ({"stop": {"x": 1}}, "stop"),
     ({"logit_bias": {"-1": 1}}, "logit_bias"),
@@ -166,8 +162,6 @@ REFUSED = [
     ({"logit_bias": {"9" * 5000: 1}}, "logit_bias"),
     ({"logit_bias": [1]}, "logit_bias"),
     ({"seed": 1.5}, "seed"),
-    ({"stream": 1}, "stream"),
-    ({"model": None}, "model"),
     ({"logprobs": 21}, "logprobs"),
     ({"logprobs": -1}, "logprobs"),
 ]
@@ -178,9 +172,8 @@ def use(asked: ChatRequest | CompletionRequest) -> None:
     asked.sampling(asked.choices - 1, DEFAULTS)
     assert isinstance(asked.stops, tuple)
     assert asked.alternatives is None or asked.alternatives >= 0
-    name, limit = asked.limit
-    assert name.startswith("max_")
-    assert asked.least(limit or 0) >= 0
+    assert asked.prescribed is None or asked.prescribed.param
+    assert asked.least(max(0, asked.limit or 0)) >= 0
 
 
 @pytest.mark.parametrize(("fields", "param"), REFUSED, ids=lambda value: str(value)[:40])
@@ -206,7 +199,7 @@ def test_values_out_of_range_name_their_field(fields: dict[str, Any], param: str
         ({"tools": {}}, "tools"),
         ({"tool_choice": "always"}, "tool_choice"),
         ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
-        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"stream_options": {"include_usage": 2}}, "stream_options.include_usage"),
     ],
 )
 def test_values_of_a_chat_out_of_range_name_their_field(fields: dict[str, Any], param: str) -> None:

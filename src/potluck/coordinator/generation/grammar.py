@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.generation.trial import is_quick
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import SPACES, CallForm
+from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
 from potluck.wire.rows import Ids
 
@@ -118,18 +118,14 @@ class Grammars:
     def _tokens(self) -> LLTokenizer:
         return LLTokenizer(TokenizerWrapper(self._vocabulary), eos_token=self._vocabulary.end_ids)
 
-    def of_schema(self, schema: dict[str, Any]) -> Grammar:
-        """The grammar of JSON texts that match this schema. This takes a while. Raises RequestError when it is not
+    def of(self, structure: Structure) -> Grammar:
+        """The grammar of answers with this structure. This takes a while. Raises RequestError when it is not
         understood.
         """
-        try:
-            source = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_pattern": SPACES})
-        except (ValueError, RecursionError) as error:
-            raise RequestError("The schema is nested too deeply.", param="response_format") from error
-        return self._of(source, "response_format")
+        return self._of(structure.grammar(), structure.param)
 
     def of_calls(self, form: CallForm, tools: Mapping[str, dict[str, Any]], *, several: bool) -> Grammar:
-        """The grammar of a call, or several, of these tools, each with a schema of its arguments. Raises as `of_schema`
+        """The grammar of a call, or several, of these tools, each with a schema of its arguments. Raises as `of`
         does.
         """
         try:
@@ -140,9 +136,9 @@ class Grammars:
 
     def _of(self, source: str, param: str) -> Grammar:
         if len(source) > _LONGEST_SOURCE:
-            raise RequestError(f"The schema is longer than {_LONGEST_SOURCE} characters.", param=param)
+            raise RequestError(f"The structure is longer than {_LONGEST_SOURCE} characters.", param=param)
         if not self._is_quick(source):
-            raise RequestError("The schema takes too long to compile: use fewer patterns.", param=param)
+            raise RequestError("The structure takes too long to compile: use fewer patterns.", param=param)
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
             raise _unusable(matcher.get_error(), param)
@@ -165,4 +161,4 @@ class Grammars:
 def _unusable(error: str, param: str) -> RequestError:
     text = error.partition("<state>")[0]  # what follows repeats the grammar, which may be megabytes
     reason = " ".join(text[:_LONGEST_REASON].split()).rstrip(".")
-    return RequestError(f"This schema cannot be enforced: {reason}.", param=param)
+    return RequestError(f"This structure cannot be enforced: {reason}.", param=param)

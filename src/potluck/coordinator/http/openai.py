@@ -18,11 +18,12 @@ from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.bodies import body_is_read
+from potluck.coordinator.http.habits import refuse_unsupported
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
-from potluck.coordinator.http.requests import MAX_CHOICES, ChatRequest, Common, CompletionRequest
+from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.controls import Controls
@@ -63,7 +64,7 @@ class Service:
     created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
     embedded: how many ids the model itself knows. A tokenizer may have more, which no node could run.
     defaults: the sampling of requests that do not say it.
-    silence_s: the seconds of silence after which a stream says that it is alive.
+    silence_s: the seconds of silence after which a stream says that it is alive. aliases: further names of the model.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
@@ -77,25 +78,31 @@ class Service:
     embedded: int = sys.maxsize
     defaults: SamplingParams = field(default_factory=SamplingParams)
     silence_s: float = SILENCE_S
+    aliases: tuple[str, ...] = ()
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
-        return JSONResponse({"object": "list", "data": [self._model()]})
+        return JSONResponse({"object": "list", "data": [self._named(name) for name in self.names]})
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/{model}"""
         self.check_model(request.path_params["model"])
-        return JSONResponse(self._model())
+        return JSONResponse(self._named(request.path_params["model"]))
 
-    def _model(self) -> Json:
-        return {"id": self.model, "object": "model", "created": self.created, "owned_by": "potluck"}
+    def _named(self, name: str) -> Json:
+        return {"id": name, "object": "model", "created": self.created, "owned_by": "potluck"}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the model, the one that answers say first."""
+        return (self.model, *self.aliases)
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
         return await self.answer(request, await self.read_chat(request, await self._parsed(request)))
 
     async def _parsed(self, request: Request) -> ChatRequest:
-        return parse(await body_of(request, self.context), ChatRequest)
+        return parse(await body_of(request, self.context), ChatRequest, refuse_unsupported)
 
     async def read_chat(self, request: Request, asked: ChatRequest) -> Read:
         """Make jobs of a chat. Raises RequestError when it cannot be answered.
@@ -159,10 +166,10 @@ class Service:
         return await self.answer(request, await self._read_completion(request))
 
     async def _read_completion(self, request: Request) -> Read:
-        asked = parse(await body_of(request, self.context), CompletionRequest)
+        asked = parse(await body_of(request, self.context), CompletionRequest, refuse_unsupported)
         self.check_model(asked.model)
-        if len(asked.prompts) * asked.choices > MAX_CHOICES:
-            raise RequestError(f"Prompts times n may be at most {MAX_CHOICES}.", param="n")
+        if len(asked.prompts) * asked.choices > MOST_ANSWERS:
+            raise RequestError(f"Prompts times n may be at most {MOST_ANSWERS}.", param="n")
         try:
             prompts = [await self.tokens_of(request, prompt, "prompt") for prompt in asked.prompts]
         except TooManyTokens as error:
@@ -220,8 +227,8 @@ class Service:
 
     async def _grammar(self, request: Request, asked: Common) -> Grammar | None:
         """The grammar that the answer must follow."""
-        schema = asked.schema
-        return None if schema is None else await self.pool.of(request, partial(self.grammars.of_schema, schema))
+        structure = asked.prescribed
+        return None if structure is None else await self.pool.of(request, partial(self.grammars.of, structure))
 
     async def _chat_grammar(self, request: Request, asked: ChatRequest) -> Grammar | None:
         """The grammar that a chat's answer must follow: that of the call if the answer must call a tool."""
@@ -255,25 +262,21 @@ class Service:
         return params
 
     def check_model(self, model: str) -> None:
-        """Raises RequestError when this model is not the one that is served."""
-        if model != self.model:
-            message = f"The model {model!r} is not served here; {self.model!r} is."
+        """Raises RequestError when this is none of the model's names. Whoever names none means the one model."""
+        if model and model not in self.names:
+            message = f"The model {model!r} is not served here; {', '.join(map(repr, self.names))} is."
             raise RequestError(message, status=404, param="model", code="model_not_found")
 
     def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int]) -> int:
-        """The most tokens of the answer. Raises RequestError when prompt and answer do not fit into the context."""
-        name, limit = asked.limit
-        room = self.context - len(prompt)
+        """The most tokens of the answer: what is asked for, or what the prompt leaves of the context. Raises
+        RequestError when that is nothing.
+        """
+        limit, room = asked.limit, self.context - len(prompt)
         if not prompt:
             raise RequestError("The prompt is empty.", param="prompt")
         if room < 1:
             raise self._too_long(len(prompt), "messages" if isinstance(asked, ChatRequest) else "prompt")
-        if limit is None:
-            return room
-        if limit > room:
-            message = f"{name} is {limit}, but a prompt of {len(prompt)} tokens leaves {room} of {self.context}."
-            raise RequestError(message, param=name, code="context_length_exceeded")
-        return limit
+        return room if limit is None or limit < 0 else min(limit, room)
 
     def _too_long(self, tokens: int, param: str) -> RequestError:
         message = f"The prompt has {tokens} tokens, more than the context of {self.context} leaves room for."

@@ -15,6 +15,12 @@ from potluck.coordinator.http.answers import Error
 from potluck.coordinator.http.endpoint import Access, Endpoint, Json
 
 _REF = "#/components/schemas/{name}"
+_NUMBER: Json = {"type": "string", "pattern": "^([-+.0-9eE]+|[nN][uU][lL][lL])$"}
+_TRUTH: Json = {"type": "string", "pattern": "^([01]|[tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|[nN][uU][lL][lL])$"}
+_WRITTEN = {"integer": [_NUMBER], "number": [_NUMBER], "boolean": [{"enum": [0, 1]}, _TRUTH]}
+"""The other ways in which a value of a type may be written, by the type."""
+_VALUES = ("enum", "const", "default", "required")
+"""The parts of a schema that are no schemas."""
 _TURNED_AWAY = (401, 403, 429)
 """The errors with which `Auth` may answer a request: no key, a wrong one, too many requests."""
 
@@ -34,6 +40,7 @@ def describe(endpoints: Iterable[Endpoint]) -> Json:
     """The document."""
     endpoints = list(endpoints)
     bodies = {endpoint.body.__name__ for endpoint in endpoints if endpoint.body is not None}
+    taken = _components([endpoint.body for endpoint in endpoints if endpoint.body is not None])
     types = [Error, *(kind for endpoint in endpoints for kind in endpoint.types)]
     _, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, Json] = {}
@@ -44,7 +51,10 @@ def describe(endpoints: Iterable[Endpoint]) -> Json:
         "info": {"title": "Potluck", "version": __version__, "summary": "A language model that many machines run."},
         "paths": paths,
         "components": {
-            "schemas": {name: _nullable(schema) if name in bodies else schema for name, schema in components.items()},
+            "schemas": {
+                name: _lenient(_nullable(schema) if name in bodies else schema) if name in taken else schema
+                for name, schema in components.items()
+            },
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"bearer": []}],
@@ -106,3 +116,21 @@ def _nullable(schema: Json) -> Json:
 
 def _or_null(field: Json) -> Json:
     return {"anyOf": [field, {"type": "null"}]}
+
+
+def _components(kinds: list[Any]) -> frozenset[str]:
+    """The names of the components that these types consist of."""
+    return frozenset(msgspec.json.schema_components(kinds)[1])
+
+
+def _lenient(schema: Any) -> Any:
+    """A request's schema, in which numbers and truth values may also be written as `parsing.parse` reads them."""
+    if isinstance(schema, list):
+        may_be_text = any(isinstance(one, dict) and one.get("type") == "string" for one in schema)
+        return schema if may_be_text else [*map(_lenient, schema)]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind in _WRITTEN:
+        return {"anyOf": [schema, *_WRITTEN[kind]]}
+    return {name: value if name in _VALUES else _lenient(value) for name, value in schema.items()}

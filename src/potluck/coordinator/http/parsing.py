@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -51,15 +51,21 @@ def described(**schema: object) -> Meta:
     return Meta(extra_json_schema=schema)
 
 
-def parse(body: bytes, kind: type[R]) -> R:
-    """Parse a body. Raises RequestError when it is not JSON, not of this kind, or of too many lists and objects."""
+def parse(body: bytes, kind: type[R], check: Callable[[Mapping[str, msgspec.Raw]], None] = lambda _: None) -> R:
+    """Parse a body, in which numbers and truth values may also be written as text, and whole numbers with a fraction
+    of zero, as some clients do.
+
+    check: looks at all fields first, by their JSON. Raises RequestError when the body is not JSON, not of this kind, or
+    of too many lists and objects.
+    """
     if _has_too_many_containers(body):
         raise RequestError(f"The request has more than {_MOST_CONTAINERS} lists and objects.")
     try:
         # Values stay text here: making objects of those that are not known would hold up all nodes.
         fields, known = msgspec.json.decode(body, type=dict[str, msgspec.Raw]), kind.__struct_encode_fields__
+        check(fields)
         given = {name: value for name, value in fields.items() if value != _NULL or name not in known}
-        return msgspec.json.decode(msgspec.json.encode(given), type=kind)
+        return msgspec.json.decode(msgspec.json.encode(given), type=kind, strict=False)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
         field = place.rstrip("`").split("[")[0] or _missing(text)
@@ -129,6 +135,6 @@ def _numbers(given: msgspec.Raw, kind: type[list[float]]) -> Iterator[list[float
     for start in range(0, len(held), _SOME):
         some = held[start : start + _SOME]
         try:
-            yield msgspec.json.decode(msgspec.json.encode(some), type=kind)
+            yield msgspec.json.decode(msgspec.json.encode(some), type=kind, strict=False)
         except msgspec.ValidationError:
-            yield from (msgspec.json.decode(msgspec.json.encode([one]), type=kind) for one in some)
+            yield from (msgspec.json.decode(msgspec.json.encode([one]), type=kind, strict=False) for one in some)

@@ -9,13 +9,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
+from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.http.parsing import described, refused_with
+from potluck.coordinator.http.structured import Structured
 from potluck.coordinator.text.messages import ROLES, TEXT_PARTS
 from potluck.errors import RequestError
 from potluck.types import Priority
 
 MAX_CHOICES = 64
-_MAX_STOPS = 16
+MOST_ANSWERS = 2048
+"""The most answers of one request for completions: prompts times choices."""
+_MAX_STOPS = 256
 _MAX_LOGPROBS = 20
 
 _MAY_BE_TEXT = {"type": ["string", "null"]}
@@ -46,16 +50,17 @@ _Message = Annotated[
 ]
 _Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
 """A token id. The served model's vocabulary bounds it further: see `openai.checked_tokens`."""
-_AtLeastOne = Annotated[int, Meta(ge=1)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Repetition = Annotated[float, Meta(ge=0.01, le=100)]
 _Logprobs = Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)]
 
-_STOP = f"stop takes up to {_MAX_STOPS} strings, none of them empty."
-_Stop = Annotated[str, refused_with(_STOP, min_length=1)]
-_Stops = _Stop | Annotated[list[_Stop], refused_with(_STOP, max_length=_MAX_STOPS)]
+_STOP = f"stop takes up to {_MAX_STOPS} strings."
+_Stops = str | Annotated[list[str | None], refused_with(_STOP, max_length=_MAX_STOPS)]
+_RANDOM = -1
+"""The seed with which clients of llama.cpp's server and of vLLM ask for a fresh one."""
 
-_PROMPT = f"prompt must be a text, a list of token ids, or a list of up to {MAX_CHOICES} of these, none empty."
+_PROMPT = f"prompt must be a text, a list of token ids, or a list of up to {MOST_ANSWERS} of these, none empty."
 _GIVEN = refused_with(_PROMPT, min_length=1)
 _Text = Annotated[str, _GIVEN]
 _Prompt = _Text | Annotated[list[_Text | _Token | Annotated[list[_Token], _GIVEN]], _GIVEN]
@@ -64,74 +69,59 @@ _NOT_EMPTY = refused_with("The prompt is empty.", min_length=1)
 
 
 class StreamOptions(Struct, frozen=True):
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
-class JsonSchema(Struct, frozen=True, rename={"definition": "schema"}):
-    """A JSON schema. name and strict are OpenAI's; the answer follows the schema whatever they say."""
-
-    definition: dict[str, Any]
-    name: str | None = None
-    strict: bool | None = None
-
-
-class ResponseFormat(Struct, frozen=True):
-    """The form of the answer: any text, a JSON object, or JSON that matches a schema."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-
-class Common(Struct, frozen=True, kw_only=True, dict=True):
+class Common(Structured, frozen=True, kw_only=True, dict=True):
     """The fields that both kinds of request share."""
 
-    model: str
+    model: str = ""
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_progress: bool = False
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stops | None = None
     stop_token_ids: list[_Token] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Meta(ge=0)] | None = None
     top_p: _Share | None = None
-    top_k: Annotated[int, refused_with("top_k must be 0 (off) or more, not {value}.", ge=0)] | None = None
+    top_k: int | None = None
     min_p: _Share | None = None
     frequency_penalty: _Penalty | None = None
     presence_penalty: _Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    repetition_penalty: _Repetition | None = None
+    repeat_penalty: _Repetition | None = None
     logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     seed: int | None = None
     ignore_eos: bool = False
-    min_tokens: Annotated[int, described(minimum=0)] = 0
-    priority: Priority | None = None
+    min_tokens: Annotated[int, Meta(ge=0)] = 0
+    priority: Priority | int | None = None
     service_tier: str | None = None
-    response_format: ResponseFormat | None = None
 
     @property
-    def schema(self) -> dict[str, Any] | None:
-        """The JSON schema that the answer must follow; None allows any text."""
-        form = self.response_format
-        if form is None or form.type == "text":
-            return None
-        if self.ignore_eos or self.min_tokens:
-            message = "response_format says where the answer ends: leave ignore_eos and min_tokens out."
-            raise RequestError(message, param="response_format")
-        if form.type == "json_object":
-            return {"type": "object"}
-        if form.json_schema is None:
-            raise RequestError("response_format.json_schema is missing.", param="response_format")
-        return form.json_schema.definition
+    def prescribed(self) -> Structure | None:
+        """The structure that the answer must have; None allows any text."""
+        structure = self.structure
+        if structure is not None and (self.ignore_eos or self.min_tokens):
+            message = f"{structure.param} says where the answer ends: leave ignore_eos and min_tokens out."
+            raise RequestError(message, param=structure.param)
+        return structure
 
     @property
     def urgency(self) -> Priority:
-        """The urgency, in our words or in OpenAI's: its "flex" is cheaper and may wait."""
+        """The urgency, in our words or in OpenAI's, whose "flex" is cheaper and may wait, or as one of vLLM's numbers,
+        which are 0 unless a request may wait for others, or must not wait.
+        """
+        if isinstance(self.priority, int):
+            return Priority.BATCH if self.priority > 0 else Priority.INTERACTIVE
         if self.priority is not None:
             return self.priority
         return Priority.BATCH if self.service_tier == "flex" else Priority.INTERACTIVE
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        """The stop strings. Clients send empty ones for none."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop for stop in given if stop)
 
     @property
     def choices(self) -> int:
@@ -139,10 +129,7 @@ class Common(Struct, frozen=True, kw_only=True, dict=True):
 
     def least(self, limit: int) -> int:
         """The fewest tokens of the answer. limit: the most."""
-        if not 0 <= self.min_tokens <= limit:
-            message = f"min_tokens must lie between 0 and the answer's limit of {limit}, not {self.min_tokens}."
-            raise RequestError(message, param="min_tokens")
-        return self.min_tokens
+        return min(self.min_tokens, limit)
 
     @property
     def tells_progress(self) -> bool:
@@ -150,7 +137,7 @@ class Common(Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def sampling(self, choice: int, defaults: SamplingParams) -> SamplingParams:
         """The parameters of the answer with this number. With a seed, each of several answers has its own.
@@ -161,8 +148,10 @@ class Common(Struct, frozen=True, kw_only=True, dict=True):
             name: value for name in SamplingParams.__struct_fields__ if (value := getattr(self, name, None)) is not None
         }
         given["logit_bias"] = self._bias
-        if self.seed is not None:
-            given["seed"] = self.seed + choice
+        if self.repetition_penalty is None and self.repeat_penalty is not None:
+            given["repetition_penalty"] = self.repeat_penalty
+        given["top_k"] = max(0, given.get("top_k", defaults.top_k))
+        given["seed"] = None if self.seed in (None, _RANDOM) else self.seed + choice
         return msgspec.structs.replace(defaults, **given)
 
     @cached_property
@@ -214,8 +203,8 @@ class NamedTool(Struct, frozen=True):
 
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], refused_with("messages must hold at least one message.", min_length=1)]
-    max_tokens: _AtLeastOne | None = None
-    max_completion_tokens: _AtLeastOne | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs | None = None
     tools: list[Tool] | None = None
@@ -248,34 +237,40 @@ class ChatRequest(Common, frozen=True, kw_only=True):
         return not self.parallel_tool_calls or isinstance(self.tool_choice, NamedTool)
 
     @property
-    def limit(self) -> tuple[str, int | None]:
-        """The field that bounds the answer, and its value."""
-        if self.max_completion_tokens is not None:
-            return "max_completion_tokens", self.max_completion_tokens
-        return "max_tokens", self.max_tokens
+    def limit(self) -> int | None:
+        """The most tokens of the answer that are wanted; a negative number and None set no limit."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def alternatives(self) -> int | None:
         """How many top log-probabilities are wanted for each token; None for no log-probabilities at all."""
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise RequestError("top_logprobs needs logprobs to be true.", param="top_logprobs")
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
     prompt: _Prompt
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: int | None = None
     logprobs: _Logprobs | None = None
     echo: bool = False
+    best_of: int | None = None
 
     @property
-    def limit(self) -> tuple[str, int | None]:
-        """The field that bounds the answer, and its value; OpenAI's default for completions is 16 tokens."""
-        return "max_tokens", 16 if self.max_tokens is None else self.max_tokens
+    def limit(self) -> int:
+        """As for chats, but OpenAI's default for completions is 16 tokens."""
+        return 16 if self.max_tokens is None else self.max_tokens
 
     @property
     def alternatives(self) -> int | None:
         return self.logprobs
+
+    @property
+    def choices(self) -> int:
+        """The answers to each prompt. OpenAI chooses them from `best_of`; here it may only ask for all of these."""
+        if self.best_of not in (None, super().choices):
+            raise RequestError("best_of is not supported: leave it out, or give it the value of n.", param="best_of")
+        return super().choices
 
     @cached_property
     def prompts(self) -> list[str | list[int]]:
@@ -285,7 +280,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
             tokens = [item for item in given if isinstance(item, int)]
             if len(tokens) == len(given):
                 return [tokens]
-        elif len(given) <= MAX_CHOICES:
+        elif len(given) <= MOST_ANSWERS:
             prompts = [item for item in given if not isinstance(item, int)]
             if len(prompts) == len(given):
                 return prompts
@@ -326,7 +321,7 @@ class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
     none.
     """
 
-    model: str
+    model: str = ""
     layer: Annotated[int, described(minimum=0)]
     prompt: Annotated[str, _NOT_EMPTY] | None = None
     tokens: Annotated[list[_Token], _NOT_EMPTY] | None = None

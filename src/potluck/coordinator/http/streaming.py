@@ -33,6 +33,9 @@ whom it cannot serve; whoever is admitted may wait far longer for the first toke
 _ALIVE = b": waiting\n\n"
 """A comment, which clients skip."""
 
+MOST_AT_ONCE = 64
+"""The answers of one request that are made at the same time. The others wait for them, without a place in the queue."""
+
 Numbered = tuple[int, Delta]
 _END: Numbered = (-1, Delta())
 """Stands for the end of an answer."""
@@ -47,10 +50,11 @@ async def merge(
     """
     patience_s = None if silence_s is None else min(silence_s, _REFUSAL_S)
     queue: asyncio.Queue[Numbered] = asyncio.Queue()
+    room = asyncio.Semaphore(MOST_AT_ONCE)
     tasks: list[asyncio.Task[None]] = []
     try:
         for number, answer in enumerate(answers):
-            tasks.append(asyncio.create_task(_pour(number, answer, queue)))
+            tasks.append(asyncio.create_task(_pour(number, answer, queue, room)))
             await asyncio.sleep(0)  # one after the other: a grammar or a long prompt takes a while to begin with
         running = len(tasks)
         while running:
@@ -78,9 +82,11 @@ async def _heard(queue: asyncio.Queue[Numbered], patience_s: float | None) -> Nu
         return None
 
 
-async def _pour(number: int, answer: AsyncGenerator[Delta, None], queue: asyncio.Queue[Numbered]) -> None:
+async def _pour(
+    number: int, answer: AsyncGenerator[Delta, None], queue: asyncio.Queue[Numbered], room: asyncio.Semaphore
+) -> None:
     try:
-        async with aclosing(answer):
+        async with room, aclosing(answer):
             async for delta in answer:
                 queue.put_nowait((number, delta))
     finally:

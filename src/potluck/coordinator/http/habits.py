@@ -1,0 +1,74 @@
+"""Fields that clients of other servers send, and that would change an answer in ways that Potluck cannot.
+
+They are refused by name unless they have a value with which they change nothing. Other unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from potluck.errors import RequestError
+
+Neutral = tuple[object, ...]
+
+_NOTHING: Neutral = (None, False, "", [], {})
+"""The values with which a field of any name changes nothing."""
+_LONGEST_NEUTRAL = 64
+
+REFUSED: Mapping[str, Neutral] = {
+    # OpenAI
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": (),
+    "modalities": (["text"],),
+    "moderation": (),
+    "suffix": (),
+    "web_search_options": (),
+    # vLLM
+    "allowed_token_ids": (),
+    "bad_words": (),
+    "chat_template": (),
+    "documents": (),
+    "include_stop_str_in_output": (),
+    "length_penalty": (1, 0),
+    "logits_processors": (),
+    "prompt_embeds": (),
+    "prompt_logprobs": (),
+    "skip_special_tokens": (True,),
+    "thinking_token_budget": (-1,),
+    "truncate_prompt_tokens": (),
+    "use_beam_search": (),
+    # llama.cpp's server, and what is built on it
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "lora": (),
+    "mirostat": (0,),
+    "n_probs": (0,),
+    "top_n_sigma": (0, -1),
+    "typical_p": (0, 1),
+    "xtc_probability": (0,),
+}
+"""The refused fields, each with the values besides `_NOTHING` with which it changes nothing."""
+
+_INSTEAD = {
+    "functions": "This is OpenAI's older form: use tools",
+    "function_call": "This is OpenAI's older form: use tools and tool_choice",
+    "suffix": "Potluck does not fill in the middle of a text: leave it out",
+    "chat_template": "The model's own template is used: leave it out, or use /v1/completions",
+    "allowed_token_ids": "Use logit_bias",
+    "bad_words": "Use logit_bias",
+}
+
+
+def refuse_unsupported(fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raises RequestError, naming the field, when one of them would have to change the answer and cannot."""
+    for name in REFUSED.keys() & fields.keys():
+        if not _is_neutral(fields[name], (*_NOTHING, *REFUSED[name])):
+            advice = _INSTEAD.get(name, "Leave it out")
+            raise RequestError(f"{name} is not supported. {advice}.", param=name)
+
+
+def _is_neutral(given: msgspec.Raw, neutral: Neutral) -> bool:
+    return len(bytes(given)) <= _LONGEST_NEUTRAL and msgspec.json.decode(given) in neutral
