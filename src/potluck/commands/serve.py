@@ -48,6 +48,7 @@ FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
+Proxies = Annotated[list[str] | None, typer.Option(metavar="IP", show_default=False, help=FORWARDED_HELP)]
 Rows = Annotated[RowFormat, typer.Option(metavar="TYPE", show_default=False, help=ROWS_HELP)]
 
 
@@ -65,9 +66,7 @@ def serve(
     url: Annotated[str | None, typer.Option(metavar="URL", help=URL_HELP)] = None,
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_HELP)] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help=CERT_KEY_HELP)] = None,
-    forwarded_for: Annotated[
-        list[str] | None, typer.Option(metavar="IP", show_default=False, help=FORWARDED_HELP)
-    ] = None,
+    forwarded_for: Proxies = None,
     name: Annotated[list[str] | None, typer.Option(metavar="NAME", hidden=True)] = None,
     cors: Annotated[list[str] | None, typer.Option(metavar="ORIGIN", hidden=True)] = None,
     local: Annotated[bool, typer.Option("--local", help=LOCAL_HELP)] = False,
