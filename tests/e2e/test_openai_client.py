@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -277,6 +278,110 @@ def test_the_prompt_is_echoed_with_its_log_probabilities(complete, unsplit):
     for field in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
         told = [value for choice in chunks if choice.logprobs for value in getattr(choice.logprobs, field)]
         assert told == getattr(answer.logprobs, field)
+
+
+@pytest.mark.parametrize("text", ["a 😀 b", "é日本", "😀😀"])
+def test_log_probabilities_tell_where_in_the_text_each_token_is(complete, text):
+    choice = complete(prompt=text, echo=True, logprobs=1, max_tokens=2).choices[0]
+    offsets, tokens = choice.logprobs.text_offset, choice.logprobs.tokens
+    assert offsets == sorted(offsets)
+    assert offsets[-1] < len(choice.text)
+    whole = [(offset, token) for offset, token in zip(offsets, tokens, strict=True) if not token.startswith("bytes:")]
+    assert len(whole) < len(tokens)
+    assert all(choice.text.startswith(token, offset) for offset, token in whole)
+
+
+def test_the_bytes_of_a_chats_tokens_are_the_bytes_of_its_text(client, name):
+    ask = [{"role": "user", "content": "Say 😀 and 日本"}]
+    choice = client.chat.completions.create(model=name, messages=ask, logprobs=True, max_tokens=24).choices[0]
+    told = b"".join(bytes(entry.bytes) for entry in choice.logprobs.content).decode("utf-8", "replace")
+    assert told.removesuffix("<|im_end|>") == choice.message.content
+
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", ["<|im_start|>", "<|im_end|>"], "<|im_end|>\n"])
+def test_a_stop_string_may_be_a_control_token(chat, stop):
+    usual = chat(max_tokens=60)
+    answer = chat(max_tokens=60, stop=stop, extra_body={"ignore_eos": True})
+    assert usual.choices[0].finish_reason == answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].message.content.startswith(usual.choices[0].message.content)
+    assert "<|im_end|>" not in usual.choices[0].message.content
+    if stop != "<|im_end|>\n":
+        assert answer.choices[0].message.content == usual.choices[0].message.content
+
+
+def test_token_ids_may_end_an_answer(complete, unsplit):
+    tokens = unsplit.greedy(unsplit.encode(STORY), TOKENS)
+    stop = next(token for token in tokens if tokens.index(token) >= 4)
+    answer = complete(extra_body={"stop_token_ids": [stop]}).choices[0]
+    assert answer.finish_reason == "stop"
+    assert answer.text == unsplit.text(unsplit.encode(STORY), tokens.index(stop))
+    for nothing in ([], None, [1 << 30]):
+        assert complete(extra_body={"stop_token_ids": nothing}).choices[0].text == complete().choices[0].text
+
+
+HABITS = [
+    {"model": ""},
+    {"model": None},
+    {"stop": ""},
+    {"stop": [""]},
+    {"max_tokens": str(TOKENS)},
+    {"max_tokens": float(TOKENS)},
+    {"temperature": "0", "top_k": -1},
+    {"top_p": 1, "seed": -1, "n": "1"},
+    {"stream_options": {"include_usage": None}},
+    {"best_of": 1, "suffix": "", "use_beam_search": False, "skip_special_tokens": True},
+]
+
+
+@pytest.mark.parametrize("habit", HABITS, ids=str)
+def test_what_clients_send_by_habit_changes_nothing(complete, chat, habit):
+    assert complete(extra_body=habit).choices[0].text == complete().choices[0].text
+    if "best_of" not in habit:
+        assert chat(extra_body=habit).choices[0].message.content == chat().choices[0].message.content
+
+
+@pytest.mark.parametrize("limit", [-1, 10**6])
+def test_an_answer_without_a_limit_ends_where_the_model_ends_it(chat, limit):
+    assert chat(max_tokens=limit).choices[0].finish_reason == "stop"
+    assert chat(max_tokens=0).choices[0].message.content == ""
+
+
+STRUCTURES = [
+    (
+        {
+            "response_format": {
+                "type": "json_object",
+                "schema": {
+                    "type": "object",
+                    "required": ["zebra"],
+                    "properties": {"zebra": {"type": "integer"}},
+                    "additionalProperties": False,
+                },
+            }
+        },
+        r'\{\s*"zebra"\s*:\s*-?\d+\s*\}',
+    ),
+    ({"guided_choice": ["rainy", "sunny"]}, "rainy|sunny"),
+    ({"guided_regex": "[0-9]{3}-[a-f]{2}"}, "[0-9]{3}-[a-f]{2}"),
+    ({"grammar": 'root ::= "yes" | "no"'}, "yes|no"),
+    ({"structured_outputs": {"choice": ["left", "right"]}}, "left|right"),
+]
+
+
+@pytest.mark.parametrize(("field", "expected"), STRUCTURES, ids=lambda value: str(value)[:30])
+def test_an_answer_has_the_structure_that_is_prescribed(chat, complete, field, expected):
+    for text in (
+        chat(max_tokens=40, extra_body=field).choices[0].message.content,
+        complete(max_tokens=40, extra_body=field).choices[0].text,
+    ):
+        assert re.fullmatch(expected, text)
+
+
+def test_a_hundred_prompts_at_once(complete, unsplit):
+    prompts = [f"{number} and" for number in range(130)]
+    texts = [choice.text for choice in complete(prompt=prompts, max_tokens=3).choices]
+    assert texts[::40] == [unsplit.text(unsplit.encode(prompt), 3) for prompt in prompts[::40]]
+    assert len(texts) == 130
 
 
 def test_several_prompts_as_texts_and_as_tokens(complete, unsplit):

@@ -1,9 +1,13 @@
+import itertools
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from potluck.coordinator.generation.job import Delta, Scored
-from potluck.coordinator.http.replies import ChatForm, CompletionForm, Usage
+from potluck.coordinator.http.completion_form import CompletionForm, Echo
+from potluck.coordinator.http.replies import ChatForm, Usage
 
 
 class Words:
@@ -34,8 +38,8 @@ def chat(logprobs: bool = False) -> ChatForm:
     return ChatForm("tiny", Words(), logprobs)
 
 
-def completion(logprobs: bool = False, echo: str = "") -> CompletionForm:
-    return CompletionForm("tiny", Words(), logprobs, [echo])
+def completion(logprobs: bool = False, echo: str = "", scored: int = 0) -> CompletionForm:
+    return CompletionForm("tiny", Words(), logprobs, [Echo(echo, scored)])
 
 
 def test_usage_adds_up() -> None:
@@ -122,7 +126,7 @@ def test_the_log_probabilities_of_a_chat() -> None:
 
 def test_a_token_that_is_half_a_character_shows_its_bytes() -> None:
     [entry] = chat(logprobs=True).chunk(0, Delta("", [Scored(3, -1.0)]))["logprobs"]["content"]
-    assert (entry["token"], entry["bytes"]) == ("\ufffd", [0xC3])
+    assert (entry["token"], entry["bytes"]) == ("\\xc3", [0xC3])
 
 
 @pytest.mark.parametrize("echo", ["", "well, "])
@@ -147,21 +151,72 @@ def test_the_log_probabilities_of_a_completion_with_its_prompt() -> None:
         "top_logprobs": [None, {"llo": -0.1}, {"llo": -1.5, "he": -0.5}, {"he": -9999.0, "llo": -0.25}],
         "text_offset": [0, 3, 5, 7],
     }
-    assert completion(logprobs=True, echo="llohe").choice(0, deltas)["logprobs"] == expected
+    assert completion(logprobs=True, echo="llohe", scored=2).choice(0, deltas)["logprobs"] == expected
     form = completion(logprobs=True, echo="llohe")
     chunks = [form.chunk(0, delta)["logprobs"] for delta in deltas]
     assert {name: [value for chunk in chunks for value in chunk[name]] for name in expected} == expected
 
 
-def test_of_two_tokens_that_look_alike_the_likelier_is_shown() -> None:
+def test_parts_of_characters_are_written_as_openai_writes_them() -> None:
     delta = Delta("", [Scored(3, -0.1, ((3, -0.1), (4, -2.0)))])
-    assert completion(logprobs=True).chunk(0, delta)["logprobs"]["top_logprobs"] == [{"\ufffd": -0.1}]
+    logprobs = completion(logprobs=True).chunk(0, delta)["logprobs"]
+    assert logprobs["tokens"] == ["bytes:\\xc3"]
+    assert logprobs["top_logprobs"] == [{"bytes:\\xc3": -0.1, "bytes:\\xa9": -2.0}]
+
+
+class Pieces(Words):
+    """A tokenizer of any tokens, in which the first is a control token."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = (b"<bos>", *pieces)
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return self.pieces[token] if token or special else b""
+
+
+def offsets(
+    pieces: list[bytes], prompt: list[int], answer: list[int], shown: frozenset[int] = frozenset()
+) -> list[int]:
+    """The places of the tokens of a prompt that is echoed, and of its answer."""
+    form = CompletionForm("tiny", Pieces(*pieces), True, [Echo("", len(prompt))], shown)
+    deltas = [Delta("", [Scored(token, -1.0) for token in tokens]) for tokens in (prompt, *([one] for one in answer))]
+    return [offset for delta in deltas for offset in form.chunk(0, delta)["logprobs"]["text_offset"]]
+
+
+EMOJI = "😀".encode()
+
+
+def test_the_tokens_of_one_character_begin_where_it_begins() -> None:
+    # "a 😀 b": the emoji is one character of three tokens
+    pieces = [b"a", b" " + EMOJI[:2], EMOJI[2:3], EMOJI[3:], b" b"]
+    assert offsets(pieces, [], [1, 2, 3, 4, 5]) == [0, 1, 2, 2, 3]
+    assert offsets(pieces, [1, 2, 3], [4, 5]) == [0, 1, 2, 3, 4]  # what is cut off from the prompt's is a character
+    assert offsets(pieces, [1, 2, 3, 4, 5], [1]) == [0, 1, 2, 2, 3, 5]
+
+
+def test_control_tokens_have_the_length_that_they_have_in_the_text() -> None:
+    assert offsets([b"ab"], [0, 1], [0, 1]) == [0, 5, 7, 7]
+    assert offsets([b"ab"], [0, 1], [0, 1], shown=frozenset({0})) == [0, 5, 7, 12]
+    assert offsets([b"ab"], [], [1, 0, 1]) == [0, 2, 2]
+
+
+def test_bytes_that_are_no_character_count_as_the_text_shows_them() -> None:
+    assert offsets([b"\xff", b"a", b"\xf0\x9f"], [], [1, 2, 3, 2, 2]) == [0, 1, 2, 2, 4]
+
+
+@given(st.text(max_size=12), st.data())
+def test_the_places_of_tokens_lie_in_the_text(text: str, data: st.DataObject) -> None:
+    encoded = text.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(encoded)))) | {0, len(encoded)})
+    pieces = [encoded[start:end] for start, end in itertools.pairwise(cuts)]
+    told = offsets(pieces, [], list(range(1, len(pieces) + 1)))
+    assert told == [len(encoded[:start].decode("utf-8", "ignore")) for start in cuts[:-1]]
 
 
 def test_answers_of_one_request_keep_their_own_offsets() -> None:
-    form = CompletionForm("tiny", Words(), True, ["", ""])
-    offsets = [form.chunk(index, DELTAS[0])["logprobs"]["text_offset"] for index in (0, 1, 0)]
-    assert offsets == [[0], [0], [2]]
+    form = CompletionForm("tiny", Words(), True, [Echo(), Echo()])
+    told = [form.chunk(index, DELTAS[0])["logprobs"]["text_offset"] for index in (0, 1, 0)]
+    assert told == [[0], [0], [2]]
 
 
 def test_every_reply_has_its_own_name_and_is_json() -> None:

@@ -18,11 +18,12 @@ from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.bodies import body_is_read
+from potluck.coordinator.http.completion_form import CompletionForm, Echo
 from potluck.coordinator.http.habits import refuse_unsupported
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
-from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
+from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
@@ -180,9 +181,10 @@ class Service:
             self._completion(asked, prompt, params, claim, grammar)
             for params, prompt in zip(self._sampling(asked, len(prompts) * asked.choices), repeated, strict=True)
         ]
-        texts = [await self._echo(request, prompt) if asked.echo else "" for prompt in prompts]
-        echoes = [text for text in texts for _ in range(asked.choices)]
-        form = CompletionForm(self.model, self.tokenizer, asked.logprobs is not None, echoes)
+        told = [await self._echo(request, prompt) if asked.echo else Echo() for prompt in prompts]
+        echoes = [echo for echo in told for _ in range(asked.choices)]
+        logprobs = asked.logprobs is not None
+        form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, self._shown(asked.stops))
         return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
 
     def _completion(
@@ -206,8 +208,8 @@ class Service:
             progress=asked.tells_progress,
         )
 
-    async def _echo(self, request: Request, prompt: list[int]) -> str:
-        return await self.pool.of(request, partial(self.encoder.text_of, prompt))
+    async def _echo(self, request: Request, prompt: list[int]) -> Echo:
+        return Echo(await self.pool.of(request, partial(self.encoder.text_of, prompt)), len(prompt))
 
     async def tokens_of(self, request: Request, prompt: str | list[int], param: str) -> list[int]:
         """The tokens of a prompt. param: the field that contains it. Raises TooManyTokens for a text that does not fit

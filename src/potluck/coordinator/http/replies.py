@@ -111,7 +111,7 @@ class Form(Protocol):
 
 
 @dataclass
-class _Base:
+class BaseForm:
     model: str
     tokenizer: Tokenizer
     logprobs: bool
@@ -121,11 +121,12 @@ class _Base:
     def _head(self, prefix: str, kind: str) -> Json:
         return {"id": f"{prefix}-{self.identity}", "object": kind, "created": self.created, "model": self.model}
 
-    def _text(self, token: int) -> str:
-        return self.tokenizer.name(token)
+    def _token(self, token: int) -> str:
+        """The token's text, with a part of a character written as OpenAI writes it: as escapes of its bytes."""
+        return self.tokenizer.piece(token, special=True).decode("utf-8", "backslashreplace")
 
 
-class ChatForm(_Base):
+class ChatForm(BaseForm):
     """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
     text.
     """
@@ -186,7 +187,7 @@ class ChatForm(_Base):
 
     def _entry(self, token: int, logprob: float | None) -> Json:
         return {
-            "token": self._text(token),
+            "token": self._token(token),
             "logprob": logprob,
             "bytes": list(self.tokenizer.piece(token, special=True)),
         }
@@ -202,55 +203,3 @@ def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
         call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
         call["function"]["arguments"] += piece.arguments
     return calls
-
-
-class CompletionForm(_Base):
-    """The form of completions. echoes: for each choice, the prompt's text to repeat before the answer."""
-
-    echoes: list[str]
-    _offsets: dict[int, int]
-
-    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, echoes: list[str]) -> None:
-        super().__init__(model, tokenizer, logprobs)
-        self.echoes = echoes
-        self._offsets = {}
-
-    def head(self, *, chunk: bool) -> Json:
-        return self._head("cmpl", "text_completion")
-
-    def opening(self, index: int) -> list[Json]:
-        echo = self.echoes[index]
-        return [self._json(index, echo, None, None)] if echo else []
-
-    def chunk(self, index: int, delta: Delta) -> Json:
-        return self._json(index, delta.text, self.logprobs_of(index, delta.tokens), delta.finish)
-
-    def choice(self, index: int, deltas: list[Delta]) -> Json:
-        text = self.echoes[index] + "".join(delta.text for delta in deltas)
-        tokens = [token for delta in deltas for token in delta.tokens]
-        return self._json(index, text, self.logprobs_of(index, tokens), deltas[-1].finish)
-
-    def _json(self, index: int, text: str, logprobs: Json | None, finish: str | None) -> Json:
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-
-    def logprobs_of(self, index: int, tokens: list[Scored]) -> Json | None:
-        if not self.logprobs:
-            return None
-        return {
-            "tokens": [self._text(scored.token) for scored in tokens],
-            "token_logprobs": [scored.logprob for scored in tokens],
-            "top_logprobs": [self._top(scored) for scored in tokens],
-            "text_offset": [self._offset(index, scored) for scored in tokens],
-        }
-
-    def _top(self, scored: Scored) -> dict[str, float] | None:
-        """The alternatives by their text, the likelier of two that look alike; null for a prompt's first token."""
-        if scored.logprob is None:
-            return None
-        return {self._text(token): logprob for token, logprob in reversed(scored.top)}
-
-    def _offset(self, index: int, scored: Scored) -> int:
-        """The number of characters of the choice before this token."""
-        offset = self._offsets.get(index, 0)
-        self._offsets[index] = offset + len(self._text(scored.token))
-        return offset
