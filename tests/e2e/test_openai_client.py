@@ -17,6 +17,8 @@ from potluck.coordinator.text.template import ChatTemplate
 from potluck.local import HANG_S
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+SHORT = [{"role": "user", "content": "Hi"}]
+"""A question whose answer the model soon ends."""
 STORY = "Once upon a time"
 TOKENS = 16
 
@@ -300,8 +302,8 @@ def test_the_bytes_of_a_chats_tokens_are_the_bytes_of_its_text(client, name):
 
 @pytest.mark.parametrize("stop", ["<|im_end|>", ["<|im_start|>", "<|im_end|>"], "<|im_end|>\n"])
 def test_a_stop_string_may_be_a_control_token(chat, stop):
-    usual = chat(max_tokens=60)
-    answer = chat(max_tokens=60, stop=stop, extra_body={"ignore_eos": True})
+    usual = chat(max_tokens=40, messages=SHORT)
+    answer = chat(max_tokens=40, messages=SHORT, stop=stop, extra_body={"ignore_eos": True})
     assert usual.choices[0].finish_reason == answer.choices[0].finish_reason == "stop"
     assert answer.choices[0].message.content.startswith(usual.choices[0].message.content)
     assert "<|im_end|>" not in usual.choices[0].message.content
@@ -342,7 +344,7 @@ def test_what_clients_send_by_habit_changes_nothing(complete, chat, habit):
 
 @pytest.mark.parametrize("limit", [-1, 10**6])
 def test_an_answer_without_a_limit_ends_where_the_model_ends_it(chat, limit):
-    assert chat(max_tokens=limit).choices[0].finish_reason == "stop"
+    assert chat(max_tokens=limit, messages=SHORT).choices[0].finish_reason == "stop"
     assert chat(max_tokens=0).choices[0].message.content == ""
 
 
