@@ -158,9 +158,9 @@ class Service:
         """The control tokens that stop strings name. Without their text, the string would never be found."""
         return frozenset().union(*map(self._controls.in_text, stops))
 
-    def _ends(self, asked: ChatRequest) -> frozenset[int]:
-        """The tokens that end a chat's answer besides the model's own."""
-        return frozenset(asked.stop_token_ids or ())
+    def _ends(self, asked: Common) -> frozenset[int]:
+        """The tokens that end an answer besides the model's own."""
+        return frozenset(checked_tokens(asked.stop_token_ids or [], self.tokenizer, "stop_token_ids"))
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
@@ -197,7 +197,7 @@ class Service:
             params=params,
             max_tokens=limit,
             stops=asked.stops,
-            stop_ids=frozenset(asked.stop_token_ids or ()),
+            stop_ids=self._ends(asked),
             shown=self._shown(asked.stops),
             logprobs=asked.alternatives,
             echo=echo,
