@@ -8,7 +8,7 @@ import pytest
 from potluck.coordinator.generation import grammar, trial
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.structure import Kind, Structure
-from potluck.coordinator.text.toolcalls import CallForm
+from potluck.coordinator.text.calls.registry import dialect_named
 from potluck.errors import RequestError
 
 END = 256
@@ -158,7 +158,7 @@ def test_a_schema_that_would_take_all_memory_is_refused_in_time(monkeypatch: pyt
     schema = {"allOf": [{"type": "string", "pattern": f"^.*x{number}.*$"} for number in range(30)]}
     for make in (
         partial(of_schema, GRAMMARS),
-        lambda one: GRAMMARS.of_calls(CallForm.HERMES, {"rain": one}, several=False),
+        lambda one: GRAMMARS.of_calls(dialect_named("hermes"), {"rain": one}, several=False),
     ):
         with pytest.raises(RequestError, match="takes too long"):
             make(schema)
@@ -242,25 +242,25 @@ LLAMA = '{"name": "rain", "parameters": {"city": "Rom"}}'
 @pytest.mark.parametrize(
     ("form", "several", "fits"),
     [
-        (CallForm.HERMES, False, {RAIN: True, ODD: True, f"{RAIN}\n{ODD}": False, RAIN.replace("Köln", "Bonn"): False}),
-        (CallForm.HERMES, True, {RAIN: True, f"{RAIN}\n{ODD}": True, "": False, "I look.": False, LLAMA: False}),
-        (CallForm.LLAMA, True, {LLAMA: True, f"{LLAMA}\n{LLAMA}": False, LLAMA.replace("rain", "snow"): False}),
+        ("hermes", False, {RAIN: True, ODD: True, f"{RAIN}\n{ODD}": False, RAIN.replace("Köln", "Bonn"): False}),
+        ("hermes", True, {RAIN: True, f"{RAIN}\n{ODD}": True, "": False, "I look.": False, LLAMA: False}),
+        ("llama", True, {LLAMA: True, f"{LLAMA}\n{LLAMA}": False, LLAMA.replace("rain", "snow"): False}),
     ],
 )
-def test_calls_keep_to_the_form_and_to_the_parameters(form: CallForm, several: bool, fits: dict[str, bool]) -> None:
-    grammar = GRAMMARS.of_calls(form, TOOLS, several=several)
+def test_calls_keep_to_the_form_and_to_the_parameters(form: str, several: bool, fits: dict[str, bool]) -> None:
+    grammar = GRAMMARS.of_calls(dialect_named(form), TOOLS, several=several)
     assert {text: is_allowed(grammar, text) for text in fits} == fits
 
 
 def test_parameters_that_are_not_understood_are_refused() -> None:
     with pytest.raises(RequestError) as caught:
-        GRAMMARS.of_calls(CallForm.HERMES, {"rain": {"type": "object", "$ref": "#/nowhere"}}, several=False)
+        GRAMMARS.of_calls(dialect_named("hermes"), {"rain": {"type": "object", "$ref": "#/nowhere"}}, several=False)
     assert caught.value.param == "tools"
     deep: dict[str, Any] = {}
     for _ in range(100_000):
         deep = {"items": deep}
     with pytest.raises(RequestError, match="nested too deeply"):
-        GRAMMARS.of_calls(CallForm.HERMES, {"rain": deep}, several=False)
+        GRAMMARS.of_calls(dialect_named("hermes"), {"rain": deep}, several=False)
 
 
 GBNF = """\

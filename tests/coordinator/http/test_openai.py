@@ -344,7 +344,12 @@ def test_an_answer_with_one_call_at_most_ends_with_it(
         tools = [{"type": "function", "function": {"name": "rain"}}]
         async with client(make_app()) as http:
             [choice] = (await http.post(CHAT, json=chat(tools=tools, **fields))).json()["choices"]
-        assert ("</tool_call>" in answers.jobs[0].stops) is once
+        [job] = answers.jobs
+        assert "</tool_call>" not in job.stops
+        assert (job.watch is not None) is once
+        if job.watch is not None:
+            is_over = job.watch()
+            assert [is_over(text) for text in (call[:-1], call[-1:])] == [False, True]
         told = [call["function"] for call in choice["message"].get("tool_calls", [])]
         assert told == ([] if "tool_choice" in fields else [{"name": "rain", "arguments": '{"city": "Rome"}'}])
 

@@ -27,10 +27,10 @@ from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.coordinator.text.calls.registry import CONTROLS, Offer
 from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.encoder import Encoder, TooManyTokens
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CALL_END
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -114,7 +114,9 @@ class Service:
         prompt = await self._chat_prompt(request, asked)
         limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
         grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
-        shown, ends = self._shown(stops), self._ends(asked)
+        offer = self._offer(asked)
+        shown, ends = self._shown((*stops, *(CONTROLS if offer else ()))), self._ends(asked)
+        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), offer)
         jobs = [
             Job(
                 prompt=prompt,
@@ -129,11 +131,10 @@ class Service:
                 claim=claim,
                 grammar=grammar,
                 progress=asked.tells_progress,
+                watch=form.watch if offer and offer.once else None,
             )
             for params in self._sampling(asked, asked.choices)
         ]
-        names = {tool.function.name for tool in asked.offered}
-        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
@@ -150,9 +151,13 @@ class Service:
             raise self._too_long(error.count, "messages") from error
 
     def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
-        """The strings that end the answer, including the end of a call if the answer may contain only one."""
-        last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
-        return (*asked.stops, *self.encoder.stops, *last_call)
+        """The strings that end the answer."""
+        return (*asked.stops, *self.encoder.stops)
+
+    def _offer(self, asked: ChatRequest) -> Offer | None:
+        """The tools that the answer may call."""
+        tools = {tool.function.name: tool.function.parameters or {} for tool in asked.offered}
+        return Offer(tools, self.encoder.calls, asked.calls_once) if tools else None
 
     def _shown(self, stops: Iterable[str]) -> frozenset[int]:
         """The control tokens that stop strings name. Without their text, the string would never be found."""
@@ -237,11 +242,8 @@ class Service:
         tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
         if not tools:
             return await self._grammar(request, asked)
-        form = self.encoder.calls
-        if form is None:
-            message = "tool_choice cannot be enforced: the chat template has no tools, or has them in an unknown form."
-            raise RequestError(message, param="tool_choice")
-        return await self.pool.of(request, partial(self.grammars.of_calls, form, tools, several=not asked.calls_once))
+        several = not asked.calls_once
+        return await self.pool.of(request, partial(self.grammars.of_calls, self.encoder.calls, tools, several=several))
 
     @cached_property
     def _controls(self) -> Controls:

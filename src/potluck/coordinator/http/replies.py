@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,8 +12,9 @@ import msgspec
 
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
+from potluck.coordinator.text.calls.registry import Offer
+from potluck.coordinator.text.calls.stream import CallPiece, CallStream
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CallPiece, ToolStream
 
 Json = dict[str, Any]
 
@@ -127,14 +128,12 @@ class BaseForm:
 
 
 class ChatForm(BaseForm):
-    """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
-    text.
-    """
+    """The form of chats. offer: the tools that the model may call; without it, everything that it says is text."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, tools: Collection[str] = ()) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, offer: Offer | None = None) -> None:
         super().__init__(model, tokenizer, logprobs)
-        self._tools = tools
-        self._streams: dict[int, ToolStream] = {}
+        self._offer = offer
+        self._streams: dict[int, CallStream] = {}
 
     def head(self, *, chunk: bool) -> Json:
         return self._head("chatcmpl", "chat.completion.chunk" if chunk else "chat.completion")
@@ -145,7 +144,7 @@ class ChatForm(BaseForm):
 
     def chunk(self, index: int, delta: Delta) -> Json:
         text, pieces, finish = self._told(index, delta.text, delta.finish)
-        calls = [{"index": place, **call} for place, call in _calls(pieces).items()]
+        calls = [{"index": place, **call} for place, call in self._calls(pieces).items()]
         return {
             "index": index,
             "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
@@ -155,7 +154,7 @@ class ChatForm(BaseForm):
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
         text, pieces, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
-        calls = list(_calls(pieces).values())
+        calls = list(self._calls(pieces).values())
         content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
         return {
             "index": index,
@@ -166,15 +165,37 @@ class ChatForm(BaseForm):
 
     def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
         """The text, the pieces of calls, and how the answer ends."""
-        if not self._tools:
+        if self._offer is None:
             return text, [], finish
-        stream = self._streams.setdefault(index, ToolStream(self._tools))
+        stream = self._streams.setdefault(index, self._offer.stream())
         text, pieces = stream.push(text)
         if finish is not None:
             rest, last = stream.finish()
             text, pieces = text + rest, [*pieces, *last]
-        ended = "tool_calls" if finish == "stop" and stream.found else finish
+        ended = "tool_calls" if finish == "stop" and stream.calls_are_whole else finish
         return text, pieces, ended
+
+    def watch(self) -> Callable[[str], bool]:
+        """What is told the text of an answer piece by piece, and says when its one call is complete."""
+        assert self._offer is not None
+        stream = self._offer.stream()
+
+        def is_over(text: str) -> bool:
+            stream.push(text)
+            return stream.is_over
+
+        return is_over
+
+    def _calls(self, pieces: list[CallPiece]) -> dict[int, Json]:
+        """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
+        calls: dict[int, Json] = {}
+        for piece in pieces:
+            if piece.name is not None and self._offer is not None:
+                function = {"name": piece.name, "arguments": ""}
+                calls[piece.index] = {"id": self._offer.dialect.identity(), "type": "function", "function": function}
+            call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
+            call["function"]["arguments"] += piece.arguments
+        return calls
 
     def logprobs_of(self, _: int, tokens: list[Scored]) -> Json | None:
         if not self.logprobs:
@@ -191,15 +212,3 @@ class ChatForm(BaseForm):
             "logprob": logprob,
             "bytes": list(self.tokenizer.piece(token, special=True)),
         }
-
-
-def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
-    """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
-    calls: dict[int, Json] = {}
-    for piece in pieces:
-        if piece.name is not None:
-            function = {"name": piece.name, "arguments": ""}
-            calls[piece.index] = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
-        call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
-        call["function"]["arguments"] += piece.arguments
-    return calls

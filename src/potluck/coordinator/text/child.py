@@ -77,7 +77,7 @@ def _serve(model: Path, longest: int, requests: BinaryIO, out: BinaryIO) -> None
         pipe.send(out, pipe.encode(pipe.Broken(str(error))))
         return
     child = _Child(PlainEncoder(tokenizer, template), out)
-    pipe.send(out, pipe.encode(pipe.Ready(template.calls.name if template.calls else None, tuple(template.stops))))
+    pipe.send(out, pipe.encode(pipe.Ready(template.calls.name, tuple(template.stops))))
     while (body := pipe.receive(requests)) is not None:
         try:
             reply = child.answer(pipe.decode_request(body))

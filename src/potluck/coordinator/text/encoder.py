@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from potluck.coordinator.text.calls.dialect import Dialect
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
 
 MOST_SHOWN = 4 << 20
@@ -36,8 +36,8 @@ class Encoder(Protocol):
     """
 
     @property
-    def calls(self) -> CallForm | None:
-        """The form in which the model's chat template has tools called, if it knows tools."""
+    def calls(self) -> Dialect:
+        """The dialect in which the model calls tools, as its chat template tells."""
 
     @property
     def stops(self) -> tuple[str, ...]:

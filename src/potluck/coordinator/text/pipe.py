@@ -44,9 +44,9 @@ Request = OfText | OfChat | Shown | TextOf
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """A child's first message. calls: the name of the template's `CallForm`. stops: as an encoder has them."""
+    """A child's first message. calls: the name of the template's dialect. stops: as an encoder has them."""
 
-    calls: str | None
+    calls: str
     stops: tuple[str, ...]
 
 

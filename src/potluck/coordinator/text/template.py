@@ -13,8 +13,8 @@ from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from potluck.coordinator.text.calls.registry import dialect_of
 from potluck.coordinator.text.messages import template_message
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError
 
 PLAIN = """\
@@ -54,7 +54,7 @@ class ChatTemplate:
     def __init__(self, source: str | None, bos: str = "", eos: str = "", tool_use: str | None = None) -> None:
         self.source = PLAIN if source is None else source
         self._tool_use = self.source if tool_use is None else tool_use
-        self.calls = CallForm.of(self._tool_use)
+        self.calls = dialect_of(self._tool_use)
         self.stops = PLAIN_STOPS if source is None else ()
         """The stop strings that an answer needs besides the model's own stop tokens."""
         self._templates = {text: _compiled(text) for text in (self.source, self._tool_use)}
