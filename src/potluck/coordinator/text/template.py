@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -14,6 +15,14 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potluck.coordinator.text.calls.registry import dialect_of
+from potluck.coordinator.text.calls.words import (
+    Chat,
+    in_words,
+    offered,
+    told_of,
+    with_arguments_as_text,
+    with_fitting_ids,
+)
 from potluck.coordinator.text.messages import template_message
 from potluck.errors import ModelError, RequestError
 
@@ -74,9 +83,19 @@ class ChatTemplate:
             "documents": None,
             **kwargs,
             **self._tokens,
-            "messages": [_message(source, index, message) for index, message in enumerate(messages)],
             "add_generation_prompt": add_generation_prompt,
         }
+        chat = [with_fitting_ids(_message(source, index, one), self.calls) for index, one in enumerate(messages)]
+        offer = offered(tools, self.calls) if (tools := kwargs.get("tools")) and "tools" not in source else ""
+        *others, last = _ways(source, chat, offer)
+        for way in others:
+            with suppress(RequestError):  # the next way may do, and the last one says what is wrong
+                prompt = self._rendered(source, {**variables, "messages": way})
+                if offer in prompt:
+                    return prompt
+        return self._rendered(source, {**variables, "messages": last})
+
+    def _rendered(self, source: str, variables: Mapping[str, Any]) -> str:
         try:
             return self._templates[source].render(variables)
         except _RENDERING_ERRORS as error:
@@ -93,6 +112,16 @@ def _compiled(source: str) -> jinja2.Template:
     except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError, ArithmeticError) as error:
         # Jinja makes Python of it, which refuses what is nested too deeply in ways of its own.
         raise ModelError(f"The model's chat template is broken: {' '.join(str(error).split())}.") from error
+
+
+def _ways(source: str, chat: Chat, offer: str) -> list[Chat]:
+    """The ways in which a template may take a chat, best first. offer: what it does not present, and must be told."""
+    ways = [chat]
+    if "tool_calls" not in source:
+        ways = [in_words(chat)]
+    elif any("tool_calls" in message for message in chat):
+        ways.append(with_arguments_as_text(chat))
+    return [told for way in ways for told in told_of(way, offer)] if offer else ways
 
 
 def _message(source: str, index: int, given: Mapping[str, Any]) -> dict[str, Any]:

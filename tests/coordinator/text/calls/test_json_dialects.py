@@ -1,5 +1,7 @@
 """The dialects in JSON, in the words of their models' own templates: a call, relatives, and what is not one."""
 
+from typing import Any
+
 import pytest
 
 from kit.calls import KOELN, SUN, read, read_at_every_cut
@@ -116,7 +118,7 @@ def test_marks_begin_a_call_after_text_too(text: str, rest: str) -> None:
 
 
 def test_the_longer_of_two_names_is_called() -> None:
-    tools = {"rain": {}, "rain_now": {}}
+    tools: dict[str, Any] = {"rain": {}, "rain_now": {}}
     for text in ('{"name": "rain_now", "arguments": {}}', "[TOOL_CALLS]rain_now[ARGS]{}", f"{CALL}rain_now{SEP}{{}}"):
         assert read(list(text), tools) == ("", [("rain_now", "{}")], True)
 
