@@ -22,7 +22,7 @@ class _Object:
         self._is_inner = is_inner
         self._name: str | None = None
         self._arguments: str | None = None
-        """Those that came before the name."""
+        """The arguments, if they came before the name."""
         self._has_begun = False
 
     def read(self) -> Steps[bool]:

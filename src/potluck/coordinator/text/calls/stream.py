@@ -36,7 +36,7 @@ class Calls:
     def __init__(self, tools: Tools, *, once: bool = False) -> None:
         self.tools = tools
         self.pieces: list[CallPiece] = []
-        """Those that were not taken yet."""
+        """The pieces that were not taken yet."""
         self._once = once
         self._arguments: list[list[str]] = []
 
