@@ -2,6 +2,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -449,3 +450,48 @@ def test_a_structure_that_is_not_understood_is_refused_in_a_sentence(kind: Kind,
     with pytest.raises(RequestError, match=r"^[A-Z][^\n]{1,400}\.$") as caught:
         GRAMMARS.of(Structure(kind, source, "guided_x"))
     assert (caught.value.status, caught.value.param) == (400, "guided_x")
+
+
+SHORT = {"type": "string", "maxLength": 4}
+WALKED: dict[str, Any] = {
+    **FORECAST,
+    "any": {
+        "type": "object",
+        "properties": {
+            "text": SHORT,
+            "maybe": {"anyOf": [SHORT, {"type": "null"}]},
+            "either": {"type": ["string", "integer"], "maxLength": 4},
+            "flag": {"type": "boolean"},
+            "map": {"type": "object", "additionalProperties": SHORT, "maxProperties": 1},
+        },
+        "required": ["text", "flag"],
+        "additionalProperties": False,
+    },
+}
+WALKED["rain"] = {**WALKED["rain"], "properties": {**WALKED["rain"]["properties"], "note": SHORT}}
+
+
+def walk(grammar: Grammar, random: Random) -> str | None:
+    """A text that the grammar allows, in which marks and quotes are likely; None if it does not come to its end."""
+    constraint, written = grammar.start(), bytearray()
+    while len(written) < 1500:
+        allowed = constraint.allowed().tolist() if not constraint.is_complete else [END]
+        if END in allowed and (len(allowed) == 1 or random.random() < 0.5):
+            return written.decode("utf-8", "replace")
+        more = [byte for byte in allowed if byte != END]
+        written.append(random.choice([byte for byte in more if byte in b"aei12}])>\"'\\</{[,\n"] or more))
+        constraint.accept(written[-1])
+    return None
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_whatever_a_dialect_demands_is_read_as_calls_with_fitting_arguments(name: str) -> None:
+    grammar = GRAMMARS.of_calls(dialect_named(name), WALKED, several=True)
+    texts = [text for seed in range(20) if (text := walk(grammar, Random(seed))) is not None]
+    assert texts
+    schemas = {called: of_schema(GRAMMARS, schema) for called, schema in WALKED.items()}
+    for text in texts:
+        shown, calls, are_whole = read([text], WALKED)
+        assert (shown, are_whole) == ("", True)
+        for called, arguments in calls:
+            assert is_allowed(schemas[called], arguments)

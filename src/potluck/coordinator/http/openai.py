@@ -115,7 +115,7 @@ class Service:
         limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
         grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
         offer = self._offer(asked)
-        shown, ends = self._shown((*stops, *(CONTROLS if offer else ()))), self._ends(asked)
+        shown, ends = self._shown(stops) | (self._marks if offer else frozenset()), self._ends(asked)
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), offer)
         jobs = [
             Job(
@@ -248,6 +248,11 @@ class Service:
     @cached_property
     def _controls(self) -> Controls:
         return Controls(self.tokenizer)
+
+    @cached_property
+    def _marks(self) -> frozenset[int]:
+        """The control tokens that are marks of calls. Without their text, no call would be found."""
+        return frozenset(token for mark in CONTROLS if (token := self._controls.named(mark)) is not None)
 
     @cached_property
     def grammars(self) -> Grammars:

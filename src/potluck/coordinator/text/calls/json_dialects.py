@@ -200,6 +200,7 @@ class Harmony(Dialect):
         f"<|start|>assistant{_channel}",
         _channel,
         "<|start|>assistant to=functions.",
+        "to=functions.",
     )
     controls = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>")
     before, middle = _channel, " <|constrain|>json<|message|>"

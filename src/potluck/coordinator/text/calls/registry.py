@@ -40,7 +40,7 @@ _ALL: Sequence[Dialect] = (
 _BY_NAME = {dialect.name: dialect for dialect in _ALL}
 
 CONTROLS = frozenset(control for dialect in _ALL for control in dialect.controls)
-"""The texts that are control tokens in some vocabularies, and without which no call would be found."""
+"""The marks of calls that are control tokens in some vocabularies."""
 
 
 def dialect_of(template: str) -> Dialect:

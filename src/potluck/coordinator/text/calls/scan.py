@@ -57,7 +57,7 @@ class Scan:
         return (yield from self.one_of((text,))) is not None
 
     def find(self, text: str) -> Steps[int | None]:
-        """Where this text stands next. None if it does not come; the parser is then at the end."""
+        """The place where this text stands next. None if it does not come; the parser is then at the end."""
         start = self.at
         while (found := self.text.find(text, start)) < 0:
             start = max(start, len(self.text) - len(text) + 1)
