@@ -323,6 +323,16 @@ WRITTEN = {
         f"{CALL}function{SEP}sun\n```json\n{{}}\n```{DONE}{CLOSE}",
     ),
     "deepseek-bare": (f"{BEGIN}{CALL}rain{SEP}{GIVEN}{DONE}", f"{CALL}sun{SEP}{{}}{DONE}{CLOSE}"),
+    "kimi": (
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.rain:0<|tool_call_argument_begin|>"
+        f"{GIVEN}<|tool_call_end|><|tool_calls_section_end|>",
+        "",
+    ),
+    "granite": (f'<|tool_call|>[{{"name": "rain", "arguments": {GIVEN}}}, ', '{"name": "sun", "arguments": {}}]'),
+    "nemotron": (
+        f'<TOOLCALL>[{{"name": "rain", "arguments": {GIVEN}}}, ',
+        '{"name": "sun", "arguments": {}}]</TOOLCALL>',
+    ),
     "harmony": (f"<|channel|>commentary to=functions.rain <|constrain|>json<|message|>{GIVEN}", ""),
     "coder": (
         f"<tool_call>\n<function=rain>\n{TAGGED}</function>\n</tool_call>\n",

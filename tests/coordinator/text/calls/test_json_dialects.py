@@ -8,6 +8,8 @@ from kit.calls import KOELN, SUN, read, read_at_every_cut
 from potluck.coordinator.text.calls.registry import dialect_named
 
 HERMES = '<tool_call>\n{"name": "rain", "arguments": {"city": "Köln"}}\n</tool_call>'
+GENERIC = '{"name": "rain", "arguments": {"city": "Köln"}}'
+KIMI = '<|tool_call_begin|>functions.rain:0<|tool_call_argument_begin|>{"city": "Köln"}<|tool_call_end|>'
 LLAMA = '{"name": "rain", "parameters": {"city": "Köln"}}'
 DEEP = "<\uff5ctool▁{}\uff5c>".format
 BEGIN, CALL, SEP, END, CLOSE = map(DEEP, ("calls▁begin", "call▁begin", "sep", "call▁end", "calls▁end"))
@@ -62,6 +64,15 @@ CALLS = {
     f"<|start|>assistant{COMMENTARY}": [KOELN],
     COMMENTARY.replace(" <|constrain|>json", ""): [KOELN],
     "<|start|>assistant to=functions.sun<|channel|>commentary json<|message|>{}<|call|>": [SUN],
+    # Granite and Phi, Nemotron, Jamba, LFM2
+    f"<|tool_call|>[{GENERIC}, {GENERIC}]": [KOELN, KOELN],
+    f"<|tool_call|>[{GENERIC}]<|/tool_call|>": [KOELN],
+    f"<TOOLCALL>[{GENERIC}]</TOOLCALL>": [KOELN],
+    f"<tool_calls>[\n{GENERIC}\n]</tool_calls>": [KOELN],
+    f"<|tool_call_start|>[{GENERIC}]<|tool_call_end|>": [KOELN],
+    # Kimi
+    f"<|tool_calls_section_begin|>{KIMI}{KIMI.replace('0', '1')}<|tool_calls_section_end|>": [KOELN, KOELN],
+    KIMI.replace("functions.", "").replace(":0", ""): [KOELN],
     # In a fence, and in a list
     f"```json\n{LLAMA}\n```": [KOELN],
     f"```\n{LLAMA}\n{LLAMA}\n```": [KOELN, KOELN],

@@ -31,6 +31,11 @@ TEMPLATES = {
         f"{{{{'{DEEP('tool▁calls▁begin')}{DEEP('tool▁call▁begin')}' + tool['function']['name'] + '{DEEP('tool▁sep')}'",
     ],
     "harmony": ['{{- "<|start|>assistant<|channel|>commentary to=functions." + tool_call.name + " <|constrain|>json"'],
+    "kimi": ["{{ '<|tool_call_begin|>' }}{{ tool_call['id'] }}{{ '<|tool_call_argument_begin|>' }}{{ tools }}"],
+    "granite": ["{% if tools %}respond only with <|tool_call|> followed by a JSON list of tools used.{% endif %}"],
+    "nemotron": ['{{- \'<TOOLCALL>[{{"name": "tool_name1", "arguments": "tool_args1"}}, \' -}}{{ tools }}'],
+    "jamba": ["{{ '<tool_calls>[' }}{{ '{\"name\": \"' + name + '\", \"arguments\": ' }}{{ tools }}"],
+    "lfm": ["{%- set content = '<|tool_call_start|>[' + ns_tc.result + ']<|tool_call_end|>' + content -%}{{ tools }}"],
     "pythonic": [
         "{% if tools %}you MUST put it in the format of [func_name1(params_name1=params_value1), func_name2(params)]",
     ],

@@ -17,6 +17,7 @@ from potluck.coordinator.text.calls.json_dialects import (
     Mistral,
     MistralArgs,
 )
+from potluck.coordinator.text.calls.listed import Granite, Jamba, Kimi, Lfm, Nemotron
 from potluck.coordinator.text.calls.pythonic import Pythonic
 from potluck.coordinator.text.calls.stream import CallStream, Tools
 from potluck.coordinator.text.calls.tags import Coder, Glm
@@ -27,6 +28,11 @@ _ALL: Sequence[Dialect] = (
     DeepSeekBare(),
     DeepSeek(),
     Harmony(),
+    Kimi(),
+    Granite(),
+    Nemotron(),
+    Jamba(),
+    Lfm(),
     Coder(),
     Glm(),
     Hermes(),
