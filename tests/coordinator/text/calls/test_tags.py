@@ -33,6 +33,11 @@ def test_calls_are_read_wherever_they_are_cut(text: str, calls: list[tuple[str, 
     assert read_at_every_cut(text, once=True) == ("", calls[:1], True)
 
 
+@pytest.mark.parametrize("text", ["<function=rain> asks the weather.", "<tool_call>rain\nand sun", "<function=rain"])
+def test_a_name_without_what_must_follow_is_text(text: str) -> None:
+    assert read_at_every_cut(text) == (text, [], False)
+
+
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {

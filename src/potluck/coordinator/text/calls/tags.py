@@ -49,7 +49,7 @@ class Coder(Dialect):
         return (yield from self._read_call(scan, calls, (yield from tool_before(scan, calls, ">"))))
 
     def _read_call(self, scan: Scan, calls: Calls, name: str | None) -> Steps[bool]:
-        if name is None:
+        if name is None or not (yield from self._is_followed(scan)):
             return False
         calls.begin(name)
         calls.add("{")
@@ -59,6 +59,15 @@ class Coder(Dialect):
             for end in dict.fromkeys((self.tail, _CALL_ENDS)):
                 yield from closing(scan, end)
         return True
+
+    def _is_followed(self, scan: Scan) -> Steps[bool]:
+        """Whether an argument follows, or the end of the call or of the answer. The parser is then before it."""
+        yield from scan.spaces()
+        start = scan.at
+        follows = yield from scan.one_of((self.key, self.tail, _CALL_ENDS))
+        has_ended = (yield from scan.peek()) == ""
+        scan.at = start
+        return follows is not None or has_ended
 
     def _read_arguments(self, scan: Scan, calls: Calls, schema: Schema) -> Steps[bool]:
         """Returns whether they are all there, and the answer is not broken off in the middle of one."""
@@ -84,11 +93,7 @@ class Coder(Dialect):
         start, end_tag = scan.at, self.value_ends.strip()
         while (end := (yield from scan.find(end_tag))) is not None:
             scan.at = end + len(end_tag)
-            yield from scan.spaces()
-            after = scan.at
-            follows = yield from scan.one_of((self.key, self.tail, _CALL_ENDS))
-            if follows is not None or (yield from scan.peek()) == "":
-                scan.at = after
+            if (yield from self._is_followed(scan)):
                 return scan.text[start:end].removesuffix(self.value_ends.removesuffix(end_tag))
         return None
 
