@@ -1,0 +1,235 @@
+"""Thinking (reasoning): what a model says to itself before its answer, told from the answer by marks. Without I/O.
+
+Every model has marks of its own, such as `<think>…</think>`. Either the chat template writes the first one at the end
+of the prompt, or the model does at the start of its answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+FIELDS = ("reasoning_content", "reasoning", "thinking")
+"""The names under which clients send a message's thinking, and templates ask for it."""
+
+PARTS = ("thinking", "redacted_thinking", "reasoning")
+"""The types of a content part that is thinking."""
+
+_BETWEEN = "\n\n"
+"""What separates parts of an answer that stood apart."""
+
+
+class Marks(NamedTuple):
+    """The texts around thinking.
+
+    heads: texts that may stand before thinking or before the answer, and belong to neither.
+    several: an answer consists of several parts, each of which ends as thinking does.
+    """
+
+    begin: str
+    end: str
+    heads: tuple[str, ...] = ()
+    several: bool = False
+
+    @property
+    def all(self) -> str:
+        """All of them in one text."""
+        return "".join((self.begin, self.end, *self.heads))
+
+    def is_open(self, prompt: str, said: str) -> bool:
+        """Whether the model thinks on where this prompt ends. said: what its answer begins with in the prompt."""
+        _, found, after = prompt.rpartition(self.begin)
+        return bool(found) and self.end not in after and said.strip().endswith(after.strip())
+
+
+class Thinking(Enum):
+    """The kinds of marks: those of DeepSeek, Qwen and most others come first."""
+
+    THINK = Marks("<think>", "</think>")
+    MISTRAL = Marks("[THINK]", "[/THINK]")
+    COHERE = Marks("<|START_THINKING|>", "<|END_THINKING|>")
+    SEED = Marks("<seed:think>", "</seed:think>")
+    MINIMAX = Marks("<mm:think>", "</mm:think>")
+    GEMMA = Marks("<|channel>thought", "<channel|>")
+    APERTUS = Marks("<|inner_prefix|>", "<|inner_suffix|>")
+    HARMONY = Marks(
+        "<|channel|>analysis<|message|>",
+        "<|end|>",
+        ("<|start|>assistant", "<|channel|>final<|message|>", "<|channel|>commentary<|message|>"),
+        several=True,
+    )
+    SOLAR = Marks("<|think|>", "<|end|>", ("<|begin|>assistant", "<|content|>"), several=True)
+
+    @classmethod
+    def of(cls, template: str) -> Thinking | None:
+        """The kind that a chat template mentions."""
+        return next((kind for kind in cls if kind.value.begin in template), None)
+
+
+class _Place(Enum):
+    """The place in an answer. BEFORE: neither thinking nor text has begun, or a part of them has just ended."""
+
+    BEFORE = auto()
+    THOUGHT = auto()
+    TEXT = auto()
+
+
+class ThinkingStream:
+    """Separates the thinking of one answer from its text, piece by piece. However it is cut, the pieces put together
+    are the same.
+
+    White space around thinking is dropped, and so are the marks. is_open: the prompt has opened the thinking.
+    tokens: how many have been thinking so far, their marks included.
+    """
+
+    def __init__(self, marks: Marks = Thinking.THINK.value, *, is_open: bool = False) -> None:
+        self.tokens = 0
+        self._marks = marks
+        self._place = _Place.THOUGHT if is_open else _Place.BEFORE
+        self._held = ""
+        self._undecided = 0
+        """The tokens of the text that is held."""
+        self._is_marked = is_open
+        """Whether there was a mark, so that white space belongs to it."""
+        self._is_new = True
+        """Whether nothing of the part at this place has been told yet."""
+        self._told = {place: "" for place in _Place}
+        self._had = dict.fromkeys(_Place, False)
+
+    def push(self, text: str, tokens: int = 1) -> tuple[str, str]:
+        """The thinking and the text that are certain now and were not before. tokens: how many the piece has."""
+        self._held += text
+        self._undecided += tokens
+        thought = self._place is _Place.THOUGHT
+        while self._advance():
+            thought |= self._place is _Place.THOUGHT
+        if thought:
+            self.tokens += self._undecided
+        if thought or self._place is _Place.TEXT:
+            self._undecided = 0
+        return self._taken()
+
+    def finish(self) -> tuple[str, str]:
+        """The rest of the answer. Thinking that was not closed stays thinking."""
+        rest, self._held = self._held, ""
+        if self._place is _Place.THOUGHT:
+            rest = rest.rstrip() if not self._is_new else rest.strip()
+        elif self._place is _Place.BEFORE:
+            # Held is what may become a mark. Where marks are whole tokens, half of one is an answer that was cut.
+            rest = "" if self._marks.several else rest.lstrip() if self._is_marked else rest
+            self._enter(_Place.TEXT)
+        self._tell(rest)
+        return self._taken()
+
+    def _taken(self) -> tuple[str, str]:
+        thought, text = self._told[_Place.THOUGHT], self._told[_Place.TEXT]
+        self._told = {place: "" for place in _Place}
+        return thought, text
+
+    def _advance(self) -> bool:
+        """Take a step through the held text. Returns whether there may be more to find in it."""
+        match self._place:
+            case _Place.BEFORE:
+                return self._begin()
+            case _Place.THOUGHT:
+                return self._repeats() if self._may_repeat() else self._read()
+            case _Place.TEXT:
+                return self._read()
+
+    def _begin(self) -> bool:
+        """Decide what comes: a mark, or text."""
+        rest, marks = self._held.lstrip(), (self._marks.begin, *self._marks.heads)
+        for mark in marks:
+            if rest.startswith(mark):
+                self._held, self._is_marked = rest[len(mark) :], True
+                self._enter(_Place.THOUGHT if mark == self._marks.begin else _Place.BEFORE)
+                return True
+        if any(mark.startswith(rest) for mark in marks):
+            return False
+        self._held = rest if self._is_marked else self._held
+        self._enter(_Place.TEXT)
+        return True
+
+    def _may_repeat(self) -> bool:
+        rest, mark = self._held.lstrip(), self._marks.begin
+        return self._is_new and (mark.startswith(rest) or rest.startswith(mark))
+
+    def _repeats(self) -> bool:
+        """Drop a mark that the model writes although the prompt ends with it."""
+        rest = self._held.lstrip()
+        if not rest.startswith(self._marks.begin):
+            return False
+        self._held = rest[len(self._marks.begin) :]
+        return True
+
+    def _read(self) -> bool:
+        """Tell what is held up to the end of the part, or as far as it is certain that this is not the end."""
+        start = self._held.find(self._marks.end) if self._ends else -1
+        doubtful = _doubtful(self._held, self._marks.end) if self._ends else 0
+        piece = self._held[: start if start >= 0 else len(self._held) - doubtful]
+        if self._place is _Place.THOUGHT:
+            piece = piece.rstrip()  # what follows decides whether the space belongs to it
+        self._held = self._held[len(piece) :]
+        self._tell(piece.lstrip() if self._place is _Place.THOUGHT and self._is_new else piece)
+        if start < 0:
+            return False
+        self._held, self._is_marked = self._held.partition(self._marks.end)[2], True
+        self._enter(_Place.BEFORE)
+        return True
+
+    @property
+    def _ends(self) -> bool:
+        """Whether the part at this place ends with a mark."""
+        return self._place is _Place.THOUGHT or self._marks.several
+
+    def _enter(self, place: _Place) -> None:
+        self._place, self._is_new = place, True
+
+    def _tell(self, piece: str) -> None:
+        if piece:
+            between = _BETWEEN if self._is_new and self._had[self._place] else ""
+            self._told[self._place] += between + piece
+            self._had[self._place], self._is_new = True, False
+
+
+def _doubtful(text: str, mark: str) -> int:
+    """The length of the longest end of the text with which the mark may begin."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-n:])), 0)
+
+
+def gathered(message: Mapping[str, Any]) -> dict[str, Any]:
+    """An assistant's message that has its thinking in one field, wherever the client put it."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in PARTS]
+    given = [message.get(name) for name in FIELDS] + ["\n".join(filter(None, map(_thought, thoughts)))]
+    thought = next((text for text in given if isinstance(text, str) and text.strip()), None)
+    kept = {name: value for name, value in message.items() if name not in FIELDS}
+    if thoughts:
+        kept["content"] = [part for part in parts if part not in thoughts]
+    return kept if thought is None else {**kept, FIELDS[0]: thought}
+
+
+def _thought(part: Mapping[str, Any]) -> str | None:
+    """The text of a content part that is thinking, where it has one that can be read."""
+    return next((text for name in ("thinking", "text") if isinstance(text := part.get(name), str)), None)
+
+
+def recalled(message: Mapping[str, Any], marks: Marks, template: str) -> dict[str, Any]:
+    """An assistant's message of the past whose thinking is not in its text, but in the fields that the template reads.
+
+    Templates know which thinking a model was trained to see again: that of the tool calls under way, if any.
+    """
+    thought, text = message.get(FIELDS[0]), message["content"]
+    if text.lstrip().startswith(marks.begin) and marks.end in text:
+        stream = ThinkingStream(marks)
+        pieces = [stream.push(text), stream.finish()]
+        inside, text = ("".join(some) for some in zip(*pieces, strict=True))
+        thought = thought or inside
+    told = {name: value for name, value in message.items() if name != FIELDS[0]}
+    names = [name for name in FIELDS if thought and re.search(rf"""[."']{name}\b""", template)]
+    if text and "tool_calls" in message and "thinking" in names:
+        names.remove("thinking")  # templates that call it so refuse both in a message that calls tools
+    return {**told, "content": text, **dict.fromkeys(names, thought)}
