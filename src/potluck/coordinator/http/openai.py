@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -25,9 +24,11 @@ from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
+from potluck.coordinator.http.template_options import template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.controls import Controls
-from potluck.coordinator.text.encoder import Encoder, TooManyTokens
+from potluck.coordinator.text.encoder import Encoder, Prompt, TooManyTokens
+from potluck.coordinator.text.thinking import Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CALL_END
 from potluck.errors import RequestError
@@ -37,8 +38,6 @@ log = logging.getLogger(__name__)
 
 _MOST_LIFTED = 1 << 18
 """Every step of an answer asks the nodes for all tokens that a bias raises. This many are a whole vocabulary."""
-
-_TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
 
 
 class Read(NamedTuple):
@@ -111,12 +110,13 @@ class Service:
         """
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
-        limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
+        limit, claim = self._limit(asked, prompt.tokens), self.claim(request, asked.urgency)
         grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
-        shown, ends = self._shown(stops), self._ends(asked)
+        thinking = self.encoder.thinking or Thinking.THINK
+        shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked)
         jobs = [
             Job(
-                prompt=prompt,
+                prompt=prompt.tokens,
                 params=params,
                 max_tokens=limit,
                 stops=stops,
@@ -131,22 +131,22 @@ class Service:
             )
             for params in self._sampling(asked, asked.choices)
         ]
-        names = {tool.function.name for tool in asked.offered}
-        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
-        return Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
+        names, usage = {tool.function.name for tool in asked.offered}, Usage(len(prompt.tokens))
+        logprobs = bool(asked.logprobs)
+        form = ChatForm(
+            self.model, self.tokenizer, logprobs, names, thinking=thinking, thinks=prompt.thinks, usage=usage
+        )
+        return Read(form, jobs, usage, asked.stream, asked.include_usage)
 
-    async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
-        tools = msgspec.to_builtins(asked.offered) or None
-        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
-        if taken := _TEMPLATE_OWN & options.keys():
-            raise RequestError(
-                f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
-            )
+    async def _chat_prompt(self, request: Request, asked: ChatRequest) -> Prompt:
+        options = template_options(asked)
         encode = partial(self.encoder.of_chat, asked.messages, options, most=self.context)
         try:
-            return self._known(await self.pool.of(request, encode), "messages")
+            prompt = await self.pool.of(request, encode)
         except TooManyTokens as error:
             raise self._too_long(error.count, "messages") from error
+        self._known(prompt.tokens, "messages")
+        return prompt
 
     def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
         """The strings that end the answer, including the end of a call if the answer may contain only one."""

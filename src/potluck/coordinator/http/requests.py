@@ -201,6 +201,19 @@ class NamedTool(Struct, frozen=True):
     function: NamedFunction
 
 
+class Reasoning(Struct, frozen=True):
+    """How much the model shall think, as OpenAI's responses and OpenRouter say it."""
+
+    effort: str | None = None
+    enabled: bool | None = None
+
+
+class ThinkingMode(Struct, frozen=True):
+    """Whether the model shall think, as DeepSeek and Anthropic say it."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], refused_with("messages must hold at least one message.", min_length=1)]
     max_tokens: int | None = None
@@ -211,6 +224,12 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    reasoning: Reasoning | None = None
+    enable_thinking: bool | None = None
+    thinking: ThinkingMode | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
     @property
     def offered(self) -> list[Tool]:

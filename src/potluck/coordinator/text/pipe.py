@@ -44,9 +44,10 @@ Request = OfText | OfChat | Shown | TextOf
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """A child's first message. calls: the name of the template's `CallForm`. stops: as an encoder has them."""
+    """A child's first message. calls, thinking: the names of the template's. stops: as an encoder has them."""
 
     calls: str | None
+    thinking: str | None
     stops: tuple[str, ...]
 
 
@@ -57,7 +58,12 @@ class Broken(Struct, frozen=True, tag=True):
 
 
 class Rendered(Struct, frozen=True, tag=True):
-    """The chat has become a text; its tokens follow. So it is known what took too long, if something does."""
+    """The chat has become a text; its tokens follow. So it is known what took too long, if something does.
+
+    thinks: as a prompt has it.
+    """
+
+    thinks: bool
 
 
 class Tokens(Struct, frozen=True, tag=True):

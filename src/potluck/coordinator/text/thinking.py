@@ -95,7 +95,7 @@ class ThinkingStream:
         """Whether there was a mark, so that white space belongs to it."""
         self._is_new = True
         """Whether nothing of the part at this place has been told yet."""
-        self._told = {place: "" for place in _Place}
+        self._told = dict.fromkeys(_Place, "")
         self._had = dict.fromkeys(_Place, False)
 
     def push(self, text: str, tokens: int = 1) -> tuple[str, str]:
@@ -125,7 +125,7 @@ class ThinkingStream:
 
     def _taken(self) -> tuple[str, str]:
         thought, text = self._told[_Place.THOUGHT], self._told[_Place.TEXT]
-        self._told = {place: "" for place in _Place}
+        self._told = dict.fromkeys(_Place, "")
         return thought, text
 
     def _advance(self) -> bool:
