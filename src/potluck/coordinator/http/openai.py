@@ -111,9 +111,9 @@ class Service:
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
         limit, claim = self._limit(asked, prompt.tokens), self.claim(request, asked.urgency)
-        grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
+        grammar, stops = await self._chat_grammar(request, asked), self._stops(asked, prompt)
         thinking = self.encoder.thinking or Thinking.THINK
-        shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked)
+        shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked, prompt)
         jobs = [
             Job(
                 prompt=prompt.tokens,
@@ -148,18 +148,22 @@ class Service:
         self._known(prompt.tokens, "messages")
         return prompt
 
-    def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
+    def _stops(self, asked: ChatRequest, prompt: Prompt) -> tuple[str, ...]:
         """The strings that end the answer, including the end of a call if the answer may contain only one."""
+        end = (
+            () if asked.ignore_eos or not prompt.end or self._controls.named(prompt.end) is not None else (prompt.end,)
+        )
         last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
-        return (*asked.stops, *self.encoder.stops, *last_call)
+        return (*asked.stops, *self.encoder.stops, *end, *last_call)
 
     def _shown(self, stops: Iterable[str]) -> frozenset[int]:
         """The control tokens that stop strings name. Without their text, the string would never be found."""
         return frozenset().union(*map(self._controls.in_text, stops))
 
-    def _ends(self, asked: ChatRequest) -> frozenset[int]:
-        """The tokens that end a chat's answer besides the model's own."""
-        return frozenset(asked.stop_token_ids or ())
+    def _ends(self, asked: ChatRequest, prompt: Prompt) -> frozenset[int]:
+        """The tokens that end a chat's answer besides the model's own. The template may end turns with another one."""
+        end = None if asked.ignore_eos or not prompt.end else self._controls.named(prompt.end)
+        return frozenset((*(asked.stop_token_ids or ()), *(() if end is None else (end,))))
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""

@@ -47,7 +47,8 @@ class _Child:
             case pipe.OfChat(messages, options, most):
                 with processor_bound(_TEMPLATE_S):
                     text, thinks = self._encoder.prompt(messages, **options)
-                pipe.send(self._out, pipe.encode(pipe.Rendered(thinks)))
+                    rendered = pipe.Rendered(thinks, self._encoder.end)
+                pipe.send(self._out, pipe.encode(rendered))
                 return self._tokens(text, most)
             case pipe.Shown(text, bos, pieces):
                 with processor_bound(_seconds(text)):

@@ -193,8 +193,8 @@ class ChildEncoder:
 
     def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
         with self._asked(pipe.OfChat(list(messages), dict(options), most)) as one:
-            thinks = _reply(one.received(_RENDERING), pipe.Rendered).thinks
-            return Prompt(_tokens(one), thinks)
+            rendered = _reply(one.received(_RENDERING), pipe.Rendered)
+            return Prompt(_tokens(one), rendered.thinks, rendered.end)
 
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         utf8(text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from potluck.coordinator.text.ending import end_of_turn
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.coordinator.text.thinking import Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
@@ -31,10 +32,11 @@ Options = Mapping[str, Any]
 
 
 class Prompt(NamedTuple):
-    """The prompt of a chat. thinks: the model is thinking where it ends."""
+    """The prompt of a chat. thinks: the model is thinking where it ends. end: the text that ends the answer's turn."""
 
     tokens: list[int]
     thinks: bool = False
+    end: str | None = None
 
 
 class Encoder(Protocol):
@@ -85,6 +87,7 @@ class PlainEncoder:
         self.stops = template.stops
         self.thinking = template.thinking
         self.prompt = template.prompt
+        self._template = template
         self._tokenizer = tokenizer
         self._piece = cache(self._piece_json)
 
@@ -96,7 +99,12 @@ class PlainEncoder:
 
     def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
         text, thinks = self.prompt(messages, **options)
-        return Prompt(self.of_text(text, most=most), thinks)
+        return Prompt(self.of_text(text, most=most), thinks, self.end)
+
+    @cached_property
+    def end(self) -> str | None:
+        """The text that ends a turn of the assistant."""
+        return end_of_turn(self._template, self._tokenizer)
 
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         tokens = self._tokenizer.encode(text, special=True, bos=bos)

@@ -60,10 +60,11 @@ class Broken(Struct, frozen=True, tag=True):
 class Rendered(Struct, frozen=True, tag=True):
     """The chat has become a text; its tokens follow. So it is known what took too long, if something does.
 
-    thinks: as a prompt has it.
+    thinks, end: as a prompt has them.
     """
 
     thinks: bool
+    end: str | None
 
 
 class Tokens(Struct, frozen=True, tag=True):

@@ -71,8 +71,9 @@ class ChatTemplate:
         self._tool_use = self.source if tool_use is None else tool_use
         self.calls = CallForm.of(self._tool_use)
         self.thinking = Thinking.of(self.source) or Thinking.of(self._tool_use)
-        """The marks of thinking that it mentions."""
-        self._marks = (self.thinking or Thinking.THINK).value
+        """The marks of thinking that it mentions; None if there are none."""
+        self.marks = (self.thinking or Thinking.THINK).value
+        """Those that an answer may have. Some models write the usual ones although their template has none."""
         self.stops = PLAIN_STOPS if source is None else ()
         """The stop strings that an answer needs besides the model's own stop tokens."""
         self._templates = {text: _compiled(text) for text in (self.source, self._tool_use)}
@@ -95,11 +96,11 @@ class ChatTemplate:
         told = [template_message(index, message) for index, message in enumerate(messages)]
         if not continue_final_message:
             text = self._rendered(told, add_generation_prompt, variables)
-            return Rendered(text, self._marks.is_open(text, ""))
+            return Rendered(text, self.marks.is_open(text, ""))
         *before, last = told
         said = self._said(last)
         text = self._continued(before, last, said, variables)
-        return Rendered(text, self._marks.is_open(text, said))
+        return Rendered(text, self.marks.is_open(text, said))
 
     def render(self, messages: Messages, **options: Any) -> str:
         """The text of the prompt."""
@@ -109,16 +110,17 @@ class ChatTemplate:
         """What a message says. One that has only thought so far has not closed its thinking."""
         thought: str = message.get("reasoning_content", "")
         text: str = message["content"]
-        return text if text.strip() or not thought else self._marks.begin + thought
+        return text if text.strip() or not thought else self.marks.begin + thought
 
     def _continued(self, before: list[Message], last: Message, said: str, variables: Mapping[str, Any]) -> str:
         """The prompt that ends where the last message does. said: what it says, perhaps in thinking."""
-        thinks = self._marks.is_open(said, said)
+        thinks = self.marks.is_open(said, said)
         if thinks or not said.strip():
             # No template knows messages that end in thinking; what the model has seen before them is the usual prompt.
-            text = self._rendered(before, True, variables)
-            is_open = thinks and self._marks.is_open(text, "")
-            return text + (said.partition(self._marks.begin)[2].lstrip() if is_open else said.lstrip())
+            asked = {"enable_thinking": True, "thinking": True} if thinks else {}
+            text = self._rendered(before, True, asked | dict(variables))
+            is_open = thinks and self.marks.is_open(text, "")
+            return text + (said.partition(self.marks.begin)[2].lstrip() if is_open else said.lstrip())
         text = self._rendered([*before, {**last, "content": said + _HERE}], False, variables)
         text, found, _ = text.rpartition(_HERE)
         if not found or _HERE in text:
@@ -146,7 +148,7 @@ class ChatTemplate:
         """A message as this source expects it."""
         if message["role"] == "developer" and "developer" not in source:
             return {**message, "role": "system"}  # OpenAI's newer name for it
-        return recalled(message, self._marks, source) if message["role"] == "assistant" else message
+        return recalled(message, self.marks, source) if message["role"] == "assistant" else message
 
 
 def _compiled(source: str) -> jinja2.Template:
