@@ -22,7 +22,11 @@ def template_options(asked: ChatRequest) -> dict[str, Any]:
         message = f"chat_template_kwargs may not set {', '.join(sorted(taken))}."
         raise RequestError(message, param="chat_template_kwargs")
     tools = msgspec.to_builtins(asked.offered) or None
-    return {"tools": tools, **_thinking(asked), **own, **_ending(asked)}
+    ending = {
+        "continue_final_message": continues(asked),
+        "add_generation_prompt": asked.add_generation_prompt is not False,
+    }
+    return {"tools": tools, **_thinking(asked), **own, **ending}
 
 
 def _thinking(asked: ChatRequest) -> dict[str, Any]:
@@ -40,19 +44,17 @@ def _thinking(asked: ChatRequest) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _ending(asked: ChatRequest) -> dict[str, bool]:
-    """How the prompt ends. The assistant's last message is continued unless the request says otherwise, or the message
-    calls tools.
+def continues(asked: ChatRequest) -> bool:
+    """Whether the answer continues the last message: if that is the assistant's and calls no tools, unless the request
+    says otherwise.
     """
     last = asked.messages[-1]
     can_continue = last.get("role") == "assistant" and not (last.get("tool_calls") or last.get("function_call"))
-    prompts, continues = asked.add_generation_prompt, asked.continue_final_message
-    if prompts and continues:
+    prompts, told = asked.add_generation_prompt, asked.continue_final_message
+    if prompts and told:
         message = "continue_final_message and add_generation_prompt cannot both be true."
         raise RequestError(message, param="continue_final_message")
-    if continues and not can_continue:
+    if told and not can_continue:
         message = "continue_final_message needs a last message that is the assistant's and calls no tools."
         raise RequestError(message, param="continue_final_message")
-    if continues is None:
-        continues = can_continue and not prompts
-    return {"continue_final_message": continues, "add_generation_prompt": prompts is not False}
+    return can_continue and not prompts if told is None else told
