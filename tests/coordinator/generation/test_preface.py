@@ -6,7 +6,7 @@ import pytest
 
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.structure import Kind, Structure
-from potluck.coordinator.text.thinking import Thinking, ThinkingStream
+from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
 
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
@@ -93,7 +93,7 @@ def test_the_form_holds_after_thinking(
     grammar, tokens = grammar_of(kind, OBJECT, is_open=is_open, has_controls=has_controls)
     assert is_allowed(grammar, tokens, text) is allowed
     if allowed:
-        stream = ThinkingStream(kind.value, is_open=is_open)
+        stream = ThinkingStream(kind.value, Place.OPENED if is_open else Place.BEFORE)
         said = stream.push(text)[1] + stream.finish()[1]
         assert said.startswith("{")
         assert said.endswith("}")

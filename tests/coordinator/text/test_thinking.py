@@ -5,91 +5,103 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.text.thinking import Marks, Thinking, ThinkingStream, gathered, recalled
+from potluck.coordinator.text.thinking import Marks, Place, Thinking, ThinkingStream, gathered, recalled
 
 THINK, HARMONY = Thinking.THINK.value, Thinking.HARMONY.value
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
 
 
-def split(*pieces: str, marks: Marks = THINK, is_open: bool = False) -> tuple[str, str]:
-    stream = ThinkingStream(marks, is_open=is_open)
+def split(*pieces: str, marks: Marks = THINK, place: Place = Place.BEFORE) -> tuple[str, str]:
+    stream = ThinkingStream(marks, place)
     told = [*map(stream.push, pieces), stream.finish()]
     return "".join(thought for thought, _ in told), "".join(text for _, text in told)
 
 
-CASES: list[tuple[str, Marks, bool, str, str]] = [
-    ("I muse</think>\n\nAnswer", THINK, True, "I muse", "Answer"),
-    ("\nI muse\n\nmore \n</think> Answer\n", THINK, True, "I muse\n\nmore", "Answer\n"),
-    ("<think>\nI muse\n</think>\n\nAnswer", THINK, False, "I muse", "Answer"),
-    ("\n <think>I muse</think>Answer", THINK, False, "I muse", "Answer"),
-    ("<think>I muse</think>Answer", THINK, True, "I muse", "Answer"),  # the mark again
-    ("<think>\n\n</think>\n\nAnswer", THINK, False, "", "Answer"),
-    ("</think>Answer", THINK, True, "", "Answer"),
-    ("I muse </thin", THINK, True, "I muse </thin", ""),
-    ("I muse \n", THINK, True, "I muse", ""),
-    ("<think>one</think>\n<think>two</think>Answer", THINK, False, "one\n\ntwo", "Answer"),
-    ("", THINK, True, "", ""),
-    ("", THINK, False, "", ""),
-    ("  Answer", THINK, False, "", "  Answer"),
-    (" \n", THINK, False, "", " \n"),
-    ("<thinner> <think>", THINK, False, "", "<thinner> <think>"),
-    ("<thi", THINK, False, "", "<thi"),
-    ("The tag <think>x</think> is a tag", THINK, False, "", "The tag <think>x</think> is a tag"),
-    ("I muse</think>Write <think>x</think>.", THINK, True, "I muse", "Write <think>x</think>."),
-    ("[THINK]I muse[/THINK]Answer", Thinking.MISTRAL.value, False, "I muse", "Answer"),
-    ("<|channel>thought\nI muse\n<channel|>Answer", Thinking.GEMMA.value, False, "I muse", "Answer"),
-    (f"<|channel|>analysis<|message|>I muse<|end|>{FINAL}Answer", HARMONY, False, "I muse", "Answer"),
-    (f"I muse<|end|>{FINAL}Answer", HARMONY, True, "I muse", "Answer"),
-    ("<|channel|>final<|message|>Answer", HARMONY, False, "", "Answer"),
-    (f"<|channel|>commentary<|message|>I look.<|end|>{FINAL}Answer", HARMONY, False, "", "I look.\n\nAnswer"),
+CASES: list[tuple[str, Marks, Place, str, str]] = [
+    ("I muse</think>\n\nAnswer", THINK, Place.OPENED, "I muse", "Answer"),
+    ("\nI muse\n\nmore \n</think> Answer\n", THINK, Place.OPENED, "I muse\n\nmore", "Answer\n"),
+    ("<think>\nI muse\n</think>\n\nAnswer", THINK, Place.BEFORE, "I muse", "Answer"),
+    ("\n <think>I muse</think>Answer", THINK, Place.BEFORE, "I muse", "Answer"),
+    ("<think>I muse</think>Answer", THINK, Place.OPENED, "I muse", "Answer"),  # the mark again
+    ("<think>\n\n</think>\n\nAnswer", THINK, Place.BEFORE, "", "Answer"),
+    ("</think>Answer", THINK, Place.OPENED, "", "Answer"),
+    ("I muse </thin", THINK, Place.OPENED, "I muse </thin", ""),
+    ("I muse \n", THINK, Place.OPENED, "I muse", ""),
+    ("<think>one</think>\n<think>two</think>Answer", THINK, Place.BEFORE, "one\n\ntwo", "Answer"),
+    ("", THINK, Place.OPENED, "", ""),
+    ("", THINK, Place.BEFORE, "", ""),
+    ("  Answer", THINK, Place.BEFORE, "", "  Answer"),
+    (" \n", THINK, Place.BEFORE, "", " \n"),
+    ("<thinner> <think>", THINK, Place.BEFORE, "", "<thinner> <think>"),
+    ("<thi", THINK, Place.BEFORE, "", "<thi"),
+    ("The tag <think>x</think> is a tag", THINK, Place.BEFORE, "", "The tag <think>x</think> is a tag"),
+    ("I muse</think>Write <think>x</think>.", THINK, Place.OPENED, "I muse", "Write <think>x</think>."),
+    ("[THINK]I muse[/THINK]Answer", Thinking.MISTRAL.value, Place.BEFORE, "I muse", "Answer"),
+    ("<|channel>thought\nI muse\n<channel|>Answer", Thinking.GEMMA.value, Place.BEFORE, "I muse", "Answer"),
+    (f"<|channel|>analysis<|message|>I muse<|end|>{FINAL}Answer", HARMONY, Place.BEFORE, "I muse", "Answer"),
+    (f"I muse<|end|>{FINAL}Answer", HARMONY, Place.OPENED, "I muse", "Answer"),
+    ("<|channel|>final<|message|>Answer", HARMONY, Place.BEFORE, "", "Answer"),
+    (f"<|channel|>commentary<|message|>I look.<|end|>{FINAL}Answer", HARMONY, Place.BEFORE, "", "I look.\n\nAnswer"),
     (
         "<|channel|>analysis<|message|>one<|end|><|start|>assistant<|channel|>analysis<|message|>two<|end|><|start|>",
         HARMONY,
-        False,
+        Place.BEFORE,
         "one\n\ntwo",
         "",
     ),
     (
         '<|channel|>analysis<|message|>I call.<|end|><|start|>assistant<|channel|>commentary to=functions.rain {"a":1}',
         HARMONY,
-        False,
+        Place.BEFORE,
         "I call.",
         '<|channel|>commentary to=functions.rain {"a":1}',
     ),
-    ("Answer", HARMONY, False, "", "Answer"),
-    ("<|think|>I muse<|end|><|begin|>assistant<|content|>Answer", Thinking.SOLAR.value, False, "I muse", "Answer"),
+    ("Answer", HARMONY, Place.BEFORE, "", "Answer"),
+    (
+        "<|think|>I muse<|end|><|begin|>assistant<|content|>Answer",
+        Thinking.SOLAR.value,
+        Place.BEFORE,
+        "I muse",
+        "Answer",
+    ),
+    (" and so on </think>Answer", THINK, Place.THOUGHT, " and so on", "Answer"),
+    ("</think>\nAnswer", THINK, Place.THOUGHT, "", "Answer"),
+    ("<think>", THINK, Place.THOUGHT, "<think>", ""),
+    (" Paris <think>x</think>", THINK, Place.TEXT, "", " Paris <think>x</think>"),
+    ("<think>x</think>", THINK, Place.TEXT, "", "<think>x</think>"),
+    (" Paris<|end|>", HARMONY, Place.TEXT, "", " Paris"),
 ]
 
 
-@pytest.mark.parametrize(("said", "marks", "is_open", "thought", "text"), CASES)
+@pytest.mark.parametrize(("said", "marks", "place", "thought", "text"), CASES)
 def test_thinking_is_told_from_the_answer_however_it_is_cut(
-    said: str, marks: Marks, is_open: bool, thought: str, text: str
+    said: str, marks: Marks, place: Place, thought: str, text: str
 ) -> None:
-    assert split(said, marks=marks, is_open=is_open) == (thought, text)
-    assert split(*said, marks=marks, is_open=is_open) == (thought, text)
+    assert split(said, marks=marks, place=place) == (thought, text)
+    assert split(*said, marks=marks, place=place) == (thought, text)
     for cut in range(len(said)):
-        assert split(said[:cut], said[cut:], marks=marks, is_open=is_open) == (thought, text)
+        assert split(said[:cut], said[cut:], marks=marks, place=place) == (thought, text)
 
 
 @given(
     st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "think>", " ", "\n", "a", "b ", ""])),
-    st.booleans(),
+    st.sampled_from(Place),
 )
-def test_pieces_are_the_whole(pieces: list[str], is_open: bool) -> None:
-    assert split(*pieces, is_open=is_open) == split("".join(pieces), is_open=is_open)
+def test_pieces_are_the_whole(pieces: list[str], place: Place) -> None:
+    assert split(*pieces, place=place) == split("".join(pieces), place=place)
 
 
 @given(
     st.lists(st.sampled_from([*HARMONY.heads, HARMONY.begin, HARMONY.end, "<|", "|>", "<|start|>", " ", "a", "b "])),
-    st.booleans(),
+    st.sampled_from(Place),
 )
-def test_pieces_of_channels_are_the_whole(pieces: list[str], is_open: bool) -> None:
-    whole = split("".join(pieces), marks=HARMONY, is_open=is_open)
-    assert split(*pieces, marks=HARMONY, is_open=is_open) == whole
+def test_pieces_of_channels_are_the_whole(pieces: list[str], place: Place) -> None:
+    whole = split("".join(pieces), marks=HARMONY, place=place)
+    assert split(*pieces, marks=HARMONY, place=place) == whole
 
 
 def test_text_flows_as_soon_as_it_is_certain() -> None:
-    stream = ThinkingStream()
+    stream = ThinkingStream(THINK)
     pieces = ["<th", "ink>", "I ", "muse ", "on</", "think>", "\n\n", "The ", "<", "end"]
     assert list(map(stream.push, pieces)) == [
         *(("", ""), ("", ""), ("I", ""), (" muse", ""), (" on", "")),
@@ -98,18 +110,18 @@ def test_text_flows_as_soon_as_it_is_certain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "is_open", "tokens"),
+    ("pieces", "place", "tokens"),
     [
-        (["<", "think", ">", "a", " b", "</", "think>", "\n\n", "Answer", " x"], False, 7),
-        (["a", "</think>", "Answer"], True, 2),
-        (["a", " b", ""], True, 3),
-        (["<", "b>", "Answer"], False, 0),
-        (["\n", "Answer"], False, 0),
-        (["</think>Answer"], True, 1),
+        (["<", "think", ">", "a", " b", "</", "think>", "\n\n", "Answer", " x"], Place.BEFORE, 7),
+        (["a", "</think>", "Answer"], Place.OPENED, 2),
+        (["a", " b", ""], Place.OPENED, 3),
+        (["<", "b>", "Answer"], Place.BEFORE, 0),
+        (["\n", "Answer"], Place.BEFORE, 0),
+        (["</think>Answer"], Place.OPENED, 1),
     ],
 )
-def test_the_tokens_of_thinking_are_counted_with_their_marks(pieces: list[str], is_open: bool, tokens: int) -> None:
-    stream = ThinkingStream(is_open=is_open)
+def test_the_tokens_of_thinking_are_counted_with_their_marks(pieces: list[str], place: Place, tokens: int) -> None:
+    stream = ThinkingStream(THINK, place)
     for piece in pieces:
         stream.push(piece)
     stream.finish()
@@ -117,20 +129,20 @@ def test_the_tokens_of_thinking_are_counted_with_their_marks(pieces: list[str], 
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said", "is_open"),
+    ("prompt", "said", "place"),
     [
-        ("<|im_start|>assistant\n<think>\n", "", True),
-        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", "", False),
-        ("<|im_start|>assistant\n", "", False),
-        ("user\nWhat is <think>?<|im_end|>\n<|im_start|>assistant\n", "", False),
-        ("assistant\n<think>\nI muse on", "<think>\nI muse on", True),
-        ("assistant\n<think>\nI muse on", "on", False),
-        ("assistant\n<think>a</think>\nThe capital", "The capital", False),
-        ("user\n<think><|im_end|>\nassistant\nThe capital", "The capital", False),
+        ("<|im_start|>assistant\n<think>\n", "", Place.OPENED),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", "", Place.BEFORE),
+        ("<|im_start|>assistant\n", "", Place.BEFORE),
+        ("user\nWhat is <think>?<|im_end|>\n<|im_start|>assistant\n", "", Place.BEFORE),
+        ("assistant\n<think>\nI muse on", "<think>\nI muse on", Place.THOUGHT),
+        ("assistant\n<think>\nI muse on", "on", Place.TEXT),
+        ("assistant\n<think>a</think>\nThe capital", "The capital", Place.TEXT),
+        ("user\n<think><|im_end|>\nassistant\nThe capital", "The capital", Place.TEXT),
     ],
 )
-def test_whether_the_prompt_ends_in_thinking(prompt: str, said: str, is_open: bool) -> None:
-    assert THINK.is_open(prompt, said) is is_open
+def test_whether_the_prompt_ends_in_thinking(prompt: str, said: str, place: Place) -> None:
+    assert THINK.end_of(prompt, said) is place
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, CompletionForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
-from potluck.coordinator.http.template_options import continues, template_options
+from potluck.coordinator.http.template_options import template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.encoder import Encoder, Prompt, TooManyTokens
-from potluck.coordinator.text.thinking import Thinking
+from potluck.coordinator.text.thinking import Place, Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CALL_END
 from potluck.errors import RequestError
@@ -111,7 +111,7 @@ class Service:
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
         limit, claim = self._limit(asked, prompt.tokens), self.claim(request, asked.urgency)
-        grammar, stops = await self._thoughtful_grammar(request, asked, prompt.thinks), self._stops(asked, prompt)
+        grammar, stops = await self._thoughtful_grammar(request, asked, prompt.place), self._stops(asked, prompt)
         thinking = self.encoder.thinking or Thinking.THINK
         shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked, prompt)
         jobs = [
@@ -133,9 +133,7 @@ class Service:
         ]
         names, usage = {tool.function.name for tool in asked.offered}, Usage(len(prompt.tokens))
         logprobs = bool(asked.logprobs)
-        form = ChatForm(
-            self.model, self.tokenizer, logprobs, names, thinking=thinking, thinks=prompt.thinks, usage=usage
-        )
+        form = ChatForm(self.model, self.tokenizer, logprobs, names, thinking=thinking, place=prompt.place, usage=usage)
         return Read(form, jobs, usage, asked.stream, asked.include_usage)
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> Prompt:
@@ -234,12 +232,12 @@ class Service:
         structure = asked.prescribed
         return None if structure is None else await self.pool.of(request, partial(self.grammars.of, structure))
 
-    async def _thoughtful_grammar(self, request: Request, asked: ChatRequest, thinks: bool) -> Grammar | None:
-        """The grammar of the whole answer, which may begin with thinking. thinks: the prompt ends in it."""
+    async def _thoughtful_grammar(self, request: Request, asked: ChatRequest, place: Place) -> Grammar | None:
+        """The grammar of the whole answer, which may begin with thinking. place: where the prompt ends in it."""
         grammar, thinking = await self._chat_grammar(request, asked), self.encoder.thinking
-        if grammar is None or thinking is None or (continues(asked) and not thinks):
+        if grammar is None or thinking is None or place is Place.TEXT:
             return grammar
-        later = partial(self.grammars.after_thinking, grammar, thinking.value, is_open=thinks)
+        later = partial(self.grammars.after_thinking, grammar, thinking.value, is_open=place.is_thinking)
         return await self.pool.of(request, later)
 
     async def _chat_grammar(self, request: Request, asked: ChatRequest) -> Grammar | None:

@@ -12,7 +12,7 @@ import msgspec
 
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
-from potluck.coordinator.text.thinking import Thinking, ThinkingStream
+from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CallPiece, ToolStream
 
@@ -133,7 +133,7 @@ class ChatForm(_Base):
     """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
     text.
 
-    thinking: its marks; thinks: the prompt ends in it. usage: where its tokens are counted.
+    thinking: its marks; place: where in the answer the prompt ends. usage: where its tokens are counted.
     """
 
     def __init__(
@@ -144,12 +144,12 @@ class ChatForm(_Base):
         tools: Collection[str] = (),
         *,
         thinking: Thinking = Thinking.THINK,
-        thinks: bool = False,
+        place: Place = Place.BEFORE,
         usage: Usage | None = None,
     ) -> None:
         super().__init__(model, tokenizer, logprobs)
         self._tools = tools
-        self._thinking, self._thinks, self._usage = thinking, thinks, usage or Usage(0)
+        self._thinking, self._begin, self._usage = thinking, place, usage or Usage(0)
         self._thoughts: dict[int, ThinkingStream] = {}
         self._streams: dict[int, ToolStream] = {}
 
@@ -187,7 +187,7 @@ class ChatForm(_Base):
 
     def _thought(self, index: int, delta: Delta) -> tuple[str, str]:
         """The thinking and the text of a piece of the answer."""
-        stream = self._thoughts.setdefault(index, ThinkingStream(self._thinking.value, is_open=self._thinks))
+        stream = self._thoughts.setdefault(index, ThinkingStream(self._thinking.value, self._begin))
         counted = stream.tokens
         thought, text = stream.push(delta.text, delta.generated)
         rest = stream.finish() if delta.finish is not None else ("", "")

@@ -46,8 +46,8 @@ class _Child:
                 return self._tokens(text, most)
             case pipe.OfChat(messages, options, most):
                 with processor_bound(_TEMPLATE_S):
-                    text, thinks = self._encoder.prompt(messages, **options)
-                    rendered = pipe.Rendered(thinks, self._encoder.end)
+                    text, place = self._encoder.prompt(messages, **options)
+                    rendered = pipe.Rendered(place, self._encoder.end)
                 pipe.send(self._out, pipe.encode(rendered))
                 return self._tokens(text, most)
             case pipe.Shown(text, bos, pieces):

@@ -194,7 +194,7 @@ class ChildEncoder:
     def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
         with self._asked(pipe.OfChat(list(messages), dict(options), most)) as one:
             rendered = _reply(one.received(_RENDERING), pipe.Rendered)
-            return Prompt(_tokens(one), rendered.thinks, rendered.end)
+            return Prompt(_tokens(one), rendered.place, rendered.end)
 
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         utf8(text)

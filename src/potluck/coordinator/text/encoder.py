@@ -10,7 +10,7 @@ import msgspec
 
 from potluck.coordinator.text.ending import end_of_turn
 from potluck.coordinator.text.template import ChatTemplate
-from potluck.coordinator.text.thinking import Thinking
+from potluck.coordinator.text.thinking import Place, Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
@@ -32,10 +32,10 @@ Options = Mapping[str, Any]
 
 
 class Prompt(NamedTuple):
-    """The prompt of a chat. thinks: the model is thinking where it ends. end: the text that ends the answer's turn."""
+    """The prompt of a chat. place: where in the answer it ends. end: the text that ends the answer's turn."""
 
     tokens: list[int]
-    thinks: bool = False
+    place: Place = Place.BEFORE
     end: str | None = None
 
 
@@ -98,8 +98,8 @@ class PlainEncoder:
         return tokens
 
     def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
-        text, thinks = self.prompt(messages, **options)
-        return Prompt(self.of_text(text, most=most), thinks, self.end)
+        text, place = self.prompt(messages, **options)
+        return Prompt(self.of_text(text, most=most), place, self.end)
 
     @cached_property
     def end(self) -> str | None:

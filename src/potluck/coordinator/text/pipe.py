@@ -8,6 +8,8 @@ from typing import IO, Any
 import msgspec
 from msgspec import Struct
 
+from potluck.coordinator.text.thinking import Place
+
 _LENGTH_BYTES = 8
 
 
@@ -60,10 +62,10 @@ class Broken(Struct, frozen=True, tag=True):
 class Rendered(Struct, frozen=True, tag=True):
     """The chat has become a text; its tokens follow. So it is known what took too long, if something does.
 
-    thinks, end: as a prompt has them.
+    place, end: as a prompt has them.
     """
 
-    thinks: bool
+    place: Place
     end: str | None
 
 

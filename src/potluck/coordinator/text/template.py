@@ -14,7 +14,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from potluck.coordinator.text.messages import template_message
-from potluck.coordinator.text.thinking import Thinking, recalled
+from potluck.coordinator.text.thinking import Place, Thinking, recalled
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError
 
@@ -53,10 +53,10 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class Rendered(NamedTuple):
-    """A prompt. thinks: the model is thinking where it ends."""
+    """A prompt. place: where in the answer it ends."""
 
     text: str
-    thinks: bool
+    place: Place
 
 
 class ChatTemplate:
@@ -96,11 +96,11 @@ class ChatTemplate:
         told = [template_message(index, message) for index, message in enumerate(messages)]
         if not continue_final_message:
             text = self._rendered(told, add_generation_prompt, variables)
-            return Rendered(text, self.marks.is_open(text, ""))
+            return Rendered(text, self.marks.end_of(text, ""))
         *before, last = told
         said = self._said(last)
         text = self._continued(before, last, said, variables)
-        return Rendered(text, self.marks.is_open(text, said))
+        return Rendered(text, self.marks.end_of(text, said))
 
     def render(self, messages: Messages, **options: Any) -> str:
         """The text of the prompt."""
@@ -114,12 +114,12 @@ class ChatTemplate:
 
     def _continued(self, before: list[Message], last: Message, said: str, variables: Mapping[str, Any]) -> str:
         """The prompt that ends where the last message does. said: what it says, perhaps in thinking."""
-        thinks = self.marks.is_open(said, said)
+        thinks = self.marks.end_of(said, said).is_thinking
         if thinks or not said.strip():
             # No template knows messages that end in thinking; what the model has seen before them is the usual prompt.
             asked = {"enable_thinking": True, "thinking": True} if thinks else {}
             text = self._rendered(before, True, asked | dict(variables))
-            is_open = thinks and self.marks.is_open(text, "")
+            is_open = thinks and self.marks.end_of(text, "").is_thinking
             return text + (said.partition(self.marks.begin)[2].lstrip() if is_open else said.lstrip())
         text = self._rendered([*before, {**last, "content": said + _HERE}], False, variables)
         text, found, _ = text.rpartition(_HERE)

@@ -21,6 +21,22 @@ _BETWEEN = "\n\n"
 """What separates parts of an answer that stood apart."""
 
 
+class Place(Enum):
+    """A place in an answer. BEFORE: where thinking or text may begin. OPENED: just after the mark that opens thinking.
+
+    THOUGHT, TEXT: in the middle of either.
+    """
+
+    BEFORE = auto()
+    OPENED = auto()
+    THOUGHT = auto()
+    TEXT = auto()
+
+    @property
+    def is_thinking(self) -> bool:
+        return self in (Place.OPENED, Place.THOUGHT)
+
+
 class Marks(NamedTuple):
     """The texts around thinking.
 
@@ -38,10 +54,12 @@ class Marks(NamedTuple):
         """All of them in one text."""
         return "".join((self.begin, self.end, *self.heads))
 
-    def is_open(self, prompt: str, said: str) -> bool:
-        """Whether the model thinks on where this prompt ends. said: what its answer begins with in the prompt."""
+    def end_of(self, prompt: str, said: str) -> Place:
+        """The place where this prompt ends. said: what the answer begins with in the prompt."""
         _, found, after = prompt.rpartition(self.begin)
-        return bool(found) and self.end not in after and said.strip().endswith(after.strip())
+        if found and self.end not in after and said.strip().endswith(after.strip()):
+            return Place.THOUGHT if after.strip() else Place.OPENED
+        return Place.TEXT if said.strip() else Place.BEFORE
 
 
 class Thinking(Enum):
@@ -68,74 +86,67 @@ class Thinking(Enum):
         return next((kind for kind in cls if kind.value.begin in template), None)
 
 
-class _Place(Enum):
-    """The place in an answer. BEFORE: neither thinking nor text has begun, or a part of them has just ended."""
-
-    BEFORE = auto()
-    THOUGHT = auto()
-    TEXT = auto()
-
-
 class ThinkingStream:
     """Separates the thinking of one answer from its text, piece by piece. However it is cut, the pieces put together
     are the same.
 
-    White space around thinking is dropped, and so are the marks. is_open: the prompt has opened the thinking.
+    White space around thinking is dropped, and so are the marks. place: where the prompt ends.
     tokens: how many have been thinking so far, their marks included.
     """
 
-    def __init__(self, marks: Marks = Thinking.THINK.value, *, is_open: bool = False) -> None:
+    def __init__(self, marks: Marks, place: Place = Place.BEFORE) -> None:
         self.tokens = 0
         self._marks = marks
-        self._place = _Place.THOUGHT if is_open else _Place.BEFORE
+        self._place = place
         self._held = ""
         self._undecided = 0
         """The tokens of the text that is held."""
-        self._is_marked = is_open
+        self._is_marked = place.is_thinking
         """Whether there was a mark, so that white space belongs to it."""
         self._is_new = True
         """Whether nothing of the part at this place has been told yet."""
-        self._told = dict.fromkeys(_Place, "")
-        self._had = dict.fromkeys(_Place, False)
+        self._told = dict.fromkeys(Place, "")
+        self._had = dict.fromkeys(Place, False)
 
     def push(self, text: str, tokens: int = 1) -> tuple[str, str]:
         """The thinking and the text that are certain now and were not before. tokens: how many the piece has."""
         self._held += text
         self._undecided += tokens
-        thought = self._place is _Place.THOUGHT
+        is_thinking = self._place.is_thinking
         while self._advance():
-            thought |= self._place is _Place.THOUGHT
-        if thought:
+            is_thinking |= self._place.is_thinking
+        if is_thinking:
             self.tokens += self._undecided
-        if thought or self._place is _Place.TEXT:
+        if is_thinking or self._place is Place.TEXT:
             self._undecided = 0
         return self._taken()
 
     def finish(self) -> tuple[str, str]:
         """The rest of the answer. Thinking that was not closed stays thinking."""
         rest, self._held = self._held, ""
-        if self._place is _Place.THOUGHT:
-            rest = rest.rstrip() if not self._is_new else rest.strip()
-        elif self._place is _Place.BEFORE:
+        if self._place is Place.OPENED:
+            rest = rest.lstrip()
+            self._enter(Place.THOUGHT)
+        if self._place is Place.BEFORE:
             # Held is what may become a mark. Where marks are whole tokens, half of one is an answer that was cut.
             rest = "" if self._marks.several else rest.lstrip() if self._is_marked else rest
-            self._enter(_Place.TEXT)
-        self._tell(rest)
+            self._enter(Place.TEXT)
+        self._tell(rest.rstrip() if self._place is Place.THOUGHT else rest)
         return self._taken()
 
     def _taken(self) -> tuple[str, str]:
-        thought, text = self._told[_Place.THOUGHT], self._told[_Place.TEXT]
-        self._told = dict.fromkeys(_Place, "")
+        thought, text = self._told[Place.THOUGHT], self._told[Place.TEXT]
+        self._told = dict.fromkeys(Place, "")
         return thought, text
 
     def _advance(self) -> bool:
         """Take a step through the held text. Returns whether there may be more to find in it."""
         match self._place:
-            case _Place.BEFORE:
+            case Place.BEFORE:
                 return self._begin()
-            case _Place.THOUGHT:
-                return self._repeats() if self._may_repeat() else self._read()
-            case _Place.TEXT:
+            case Place.OPENED:
+                return self._open()
+            case Place.THOUGHT | Place.TEXT:
                 return self._read()
 
     def _begin(self) -> bool:
@@ -144,24 +155,24 @@ class ThinkingStream:
         for mark in marks:
             if rest.startswith(mark):
                 self._held, self._is_marked = rest[len(mark) :], True
-                self._enter(_Place.THOUGHT if mark == self._marks.begin else _Place.BEFORE)
+                self._enter(Place.OPENED if mark == self._marks.begin else Place.BEFORE)
                 return True
         if any(mark.startswith(rest) for mark in marks):
             return False
         self._held = rest if self._is_marked else self._held
-        self._enter(_Place.TEXT)
+        self._enter(Place.TEXT)
         return True
 
-    def _may_repeat(self) -> bool:
+    def _open(self) -> bool:
+        """Find where the thinking begins. Some models write the mark although the prompt ends with it."""
         rest, mark = self._held.lstrip(), self._marks.begin
-        return self._is_new and (mark.startswith(rest) or rest.startswith(mark))
-
-    def _repeats(self) -> bool:
-        """Drop a mark that the model writes although the prompt ends with it."""
-        rest = self._held.lstrip()
-        if not rest.startswith(self._marks.begin):
+        if rest.startswith(mark):
+            self._held = rest[len(mark) :]
+            return True
+        if mark.startswith(rest):
             return False
-        self._held = rest[len(self._marks.begin) :]
+        self._held = rest
+        self._enter(Place.THOUGHT)
         return True
 
     def _read(self) -> bool:
@@ -169,22 +180,22 @@ class ThinkingStream:
         start = self._held.find(self._marks.end) if self._ends else -1
         doubtful = _doubtful(self._held, self._marks.end) if self._ends else 0
         piece = self._held[: start if start >= 0 else len(self._held) - doubtful]
-        if self._place is _Place.THOUGHT:
+        if self._place is Place.THOUGHT:
             piece = piece.rstrip()  # what follows decides whether the space belongs to it
         self._held = self._held[len(piece) :]
-        self._tell(piece.lstrip() if self._place is _Place.THOUGHT and self._is_new else piece)
+        self._tell(piece)
         if start < 0:
             return False
         self._held, self._is_marked = self._held.partition(self._marks.end)[2], True
-        self._enter(_Place.BEFORE)
+        self._enter(Place.BEFORE)
         return True
 
     @property
     def _ends(self) -> bool:
         """Whether the part at this place ends with a mark."""
-        return self._place is _Place.THOUGHT or self._marks.several
+        return self._place is Place.THOUGHT or self._marks.several
 
-    def _enter(self, place: _Place) -> None:
+    def _enter(self, place: Place) -> None:
         self._place, self._is_new = place, True
 
     def _tell(self, piece: str) -> None:
