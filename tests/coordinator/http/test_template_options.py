@@ -268,6 +268,32 @@ def test_a_prefill_after_thinking_is_text() -> None:
     assert "reasoning_content" not in choice["message"]
 
 
+def test_what_continues_a_text_does_not_begin_with_thinking() -> None:
+    [choice] = Player(OPENS, "<think>", "</think>").ask(messages=[HI, SAID]).json()["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "<think></think>", "refusal": None}
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "begins"),
+    [
+        (OPENS, [HI], "start: thought"),
+        (SWITCH, [HI], "start: thought"),
+        (PLAIN + "{# <think> #}", [HI], "start: (<[257]> thought"),
+        (OPENS, [HI, {**SAID, "content": "<think>I mu"}], "start: thought"),
+        (OPENS, [HI, SAID], None),
+        (PLAIN, [HI], None),
+    ],
+)
+def test_a_prescribed_form_holds_after_thinking(
+    template: str, messages: list[dict[str, Any]], begins: str | None
+) -> None:
+    player = Player(template, "x")
+    assert player.ask(messages=messages, response_format={"type": "json_object"}).status_code == 200
+    assert player.jobs[-1].grammar is not None
+    source = json.loads(player.jobs[-1].grammar.source)["grammars"][0].get("lark_grammar") or ""
+    assert source.startswith(begins) if begins else "thought" not in source
+
+
 def test_past_thinking_is_not_sent_back() -> None:
     past = {"role": "assistant", "content": "<think>hm</think>\n\nYes.", "reasoning_content": "hm"}
     assert prompt_of(OPENS, messages=[HI, past, HI]).startswith("<user>Hi<end><assistant>Yes.<end><user>")
