@@ -217,6 +217,17 @@ def test_thinking_whole_and_streamed(
     assert usage == reply["usage"]
 
 
+@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}])
+def test_thinking_may_be_left_out_and_is_counted_nevertheless(fields: dict[str, Any]) -> None:
+    player = Player(OPENS, *SPLIT)
+    reply = player.ask(**fields).json()
+    assert reply["choices"][0]["message"] == {"role": "assistant", "content": "Answer", "refusal": None}
+    assert reply["usage"]["completion_tokens_details"] == {"reasoning_tokens": 4}
+    parts, usage = streamed(player.ask(stream=True, stream_options={"include_usage": True}, **fields))
+    assert parts == {"reasoning_content": "", "content": "Answer"}
+    assert usage == reply["usage"]
+
+
 def test_the_thinking_of_several_answers_is_kept_apart_and_counted_together() -> None:
     reply = Player(OPENS, *SPLIT).ask(n=2).json()
     told = [(one["message"]["reasoning_content"], one["message"]["content"]) for one in reply["choices"]]

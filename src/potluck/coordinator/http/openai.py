@@ -132,8 +132,16 @@ class Service:
             for params in self._sampling(asked, asked.choices)
         ]
         names, usage = {tool.function.name for tool in asked.offered}, Usage(len(prompt.tokens))
-        logprobs = bool(asked.logprobs)
-        form = ChatForm(self.model, self.tokenizer, logprobs, names, thinking=thinking, place=prompt.place, usage=usage)
+        form = ChatForm(
+            self.model,
+            self.tokenizer,
+            bool(asked.logprobs),
+            names,
+            thinking=thinking,
+            place=prompt.place,
+            tells_thinking=asked.tells_thinking,
+            usage=usage,
+        )
         return Read(form, jobs, usage, asked.stream, asked.include_usage)
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> Prompt:

@@ -133,7 +133,8 @@ class ChatForm(_Base):
     """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
     text.
 
-    thinking: its marks; place: where in the answer the prompt ends. usage: where its tokens are counted.
+    thinking: its marks. place: where in the answer the prompt ends. tells_thinking: the client wants to see it.
+    usage: where the tokens of thinking are counted.
     """
 
     def __init__(
@@ -145,12 +146,14 @@ class ChatForm(_Base):
         *,
         thinking: Thinking = Thinking.THINK,
         place: Place = Place.BEFORE,
+        tells_thinking: bool = True,
         usage: Usage | None = None,
     ) -> None:
         super().__init__(model, tokenizer, logprobs)
         self._tools = tools
         self._thinking, self._begin, self._usage = thinking, place, usage or Usage(0)
         self._thoughts: dict[int, ThinkingStream] = {}
+        self._tells_thinking = tells_thinking
         self._streams: dict[int, ToolStream] = {}
 
     def head(self, *, chunk: bool) -> Json:
@@ -192,7 +195,7 @@ class ChatForm(_Base):
         thought, text = stream.push(delta.text, delta.generated)
         rest = stream.finish() if delta.finish is not None else ("", "")
         self._usage.reasoning_tokens += stream.tokens - counted
-        return thought + rest[0], text + rest[1]
+        return thought + rest[0] if self._tells_thinking else "", text + rest[1]
 
     def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
         """The text, the pieces of calls, and how the answer ends."""

@@ -73,7 +73,7 @@ class ChatTemplate:
         self.thinking = Thinking.of(self.source) or Thinking.of(self._tool_use)
         """The marks of thinking that it mentions; None if there are none."""
         self.marks = (self.thinking or Thinking.THINK).value
-        """Those that an answer may have. Some models write the usual ones although their template has none."""
+        """The marks that an answer may have. Some models write the usual ones although their template has none."""
         self.stops = PLAIN_STOPS if source is None else ()
         """The stop strings that an answer needs besides the model's own stop tokens."""
         self._templates = {text: _compiled(text) for text in (self.source, self._tool_use)}

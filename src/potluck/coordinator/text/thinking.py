@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 FIELDS = ("reasoning_content", "reasoning", "thinking")
 """The names under which clients send a message's thinking, and templates ask for it."""
 
-PARTS = ("thinking", "redacted_thinking", "reasoning")
+THINKING_PARTS = ("thinking", "redacted_thinking", "reasoning")
 """The types of a content part that is thinking."""
 
 _BETWEEN = "\n\n"
@@ -214,7 +214,7 @@ def gathered(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message that has its thinking in one field, wherever the client put it."""
     content = message.get("content")
     parts = content if isinstance(content, list) else []
-    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in PARTS]
+    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in THINKING_PARTS]
     given = [message.get(name) for name in FIELDS] + ["\n".join(filter(None, map(_thought, thoughts)))]
     thought = next((text for text in given if isinstance(text, str) and text.strip()), None)
     kept = {name: value for name, value in message.items() if name not in FIELDS}
