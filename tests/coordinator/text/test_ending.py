@@ -7,6 +7,10 @@ from potluck.local import demo_model
 
 TURN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}END{% endfor %}"
 THOUGHT = "{% for m in messages %}<a>{{ m.reasoning_content }}<|im_end|><b>{{ m.content }}<|im_end|>{% endfor %}"
+CALL = (
+    "{% for m in messages %}<a>{{ m.content }}{% if m.tool_calls %}<|im_end|>{{ m.tool_calls[0].function.name }}"
+    "{% endif %}<|im_end|>{% endfor %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,8 @@ THOUGHT = "{% for m in messages %}<a>{{ m.reasoning_content }}<|im_end|><b>{{ m.
         (TURN.replace("END", "END<|im_end|>"), None),
         (TURN.replace("END", "</think>"), None),
         (THOUGHT, None),  # it also stands between thinking and words
+        (CALL, None),  # it also stands between words and a call
+        (CALL.replace("<|im_end|>{{ m.tool", "{{ m.tool"), "<|im_end|>"),
         ("{{ messages[0].content }}", None),
         ("{{ raise_exception('No.') }}", None),
         (None, None),

@@ -205,7 +205,7 @@ class NamedTool(Struct, frozen=True):
 
 
 class Reasoning(Struct, frozen=True):
-    """How much the model shall think, as OpenAI's responses and OpenRouter say it. exclude: leave it out of the reply."""
+    """How much the model shall think, in the words of OpenAI's responses and of OpenRouter. exclude: do not tell it."""
 
     effort: str | None = None
     enabled: bool | None = None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.errors import RequestError
 
-_THOUGHT, _SAID = "\ue0c8\ue0c9", "\ue0ca\ue0cb"
-"""Stand for what an assistant thinks and says. These characters have no meaning in Unicode."""
+_THOUGHT, _SAID, _CALLED = "\ue0c8\ue0c9", "\ue0ca\ue0cb", "\ue0cc\ue0cd"
+"""Stand for what an assistant thinks and says, and for a tool. These characters have no meaning in Unicode."""
 
-_TURNS = (
-    {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT},
-)
+_ANSWER = {"role": "assistant", "content": _SAID, "reasoning_content": _THOUGHT}
+_CALL = {
+    "role": "assistant",
+    "content": _SAID,
+    "tool_calls": [{"id": "123456789", "type": "function", "function": {"name": _CALLED, "arguments": {}}}],
+}
 
 _LIKE_A_TOKEN = re.compile(r"<[^<>\s]{1,60}>")
 """Such as `<|im_end|>`, which tunes of models write whose vocabulary does not have it."""
@@ -23,16 +27,26 @@ _LIKE_A_TOKEN = re.compile(r"<[^<>\s]{1,60}>")
 def end_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> str | None:
     """The control token after the assistant's words, or a text that looks like one; None where there is neither.
 
-    A token that also stands between thinking and words would end the answer before it begins, and does not count.
+    A token that also stands within an answer, between thinking and words or between words and a call, does not count.
     """
+    answer = _rendered(template, _ANSWER)
+    end = _first_token(answer.rpartition(_SAID)[2].lstrip(), tokenizer) if _SAID in answer else None
+    inside = _between(answer, _THOUGHT, _SAID) + _between(_rendered(template, _CALL), _SAID, _CALLED)
+    return None if end is None or end in inside or end in template.marks.all else end
+
+
+def _rendered(template: ChatTemplate, message: Mapping[str, Any]) -> str:
+    """A chat that ends with this message; empty where the template refuses it, so that nothing is known."""
     try:
-        text = template.render(_TURNS, add_generation_prompt=False)
+        return template.render([{"role": "user", "content": "Hi"}, message], add_generation_prompt=False)
     except RequestError:
-        return None  # some templates refuse a chat that ends so, and then nothing is known
-    before, found, after = text.rpartition(_SAID)
-    end = _first_token(after.lstrip(), tokenizer) if found else None
-    between = before.rpartition(_THOUGHT)[2] if _THOUGHT in before else ""
-    return None if end is None or end in between or end in template.marks.all else end
+        return ""
+
+
+def _between(text: str, start: str, end: str) -> str:
+    """What stands between these two in the text; empty unless both are there."""
+    before = text.rpartition(end)[0]
+    return before.rpartition(start)[2] if start in before else ""
 
 
 def _first_token(text: str, tokenizer: Tokenizer) -> str | None:

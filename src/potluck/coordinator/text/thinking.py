@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import Enum, auto
+from functools import cache
 from typing import Any, NamedTuple
 
 FIELDS = ("reasoning_content", "reasoning", "thinking")
@@ -214,18 +215,28 @@ def gathered(message: Mapping[str, Any]) -> dict[str, Any]:
     """An assistant's message that has its thinking in one field, wherever the client put it."""
     content = message.get("content")
     parts = content if isinstance(content, list) else []
-    thoughts = [part for part in parts if isinstance(part, dict) and part.get("type") in THINKING_PARTS]
+    thoughts = [part for part in parts if _is_thought(part)]
     given = [message.get(name) for name in FIELDS] + ["\n".join(filter(None, map(_thought, thoughts)))]
     thought = next((text for text in given if isinstance(text, str) and text.strip()), None)
     kept = {name: value for name, value in message.items() if name not in FIELDS}
     if thoughts:
-        kept["content"] = [part for part in parts if part not in thoughts]
+        kept["content"] = [part for part in parts if not _is_thought(part)]
     return kept if thought is None else {**kept, FIELDS[0]: thought}
+
+
+def _is_thought(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") in THINKING_PARTS
 
 
 def _thought(part: Mapping[str, Any]) -> str | None:
     """The text of a content part that is thinking, where it has one that can be read."""
     return next((text for name in ("thinking", "text") if isinstance(text := part.get(name), str)), None)
+
+
+@cache
+def _read_by(template: str) -> tuple[str, ...]:
+    """The fields of thinking that a template mentions."""
+    return tuple(name for name in FIELDS if re.search(rf"""[."']{name}\b""", template))
 
 
 def recalled(message: Mapping[str, Any], marks: Marks, template: str) -> dict[str, Any]:
@@ -240,7 +251,7 @@ def recalled(message: Mapping[str, Any], marks: Marks, template: str) -> dict[st
         inside, text = ("".join(some) for some in zip(*pieces, strict=True))
         thought = thought or inside
     told = {name: value for name, value in message.items() if name != FIELDS[0]}
-    names = [name for name in FIELDS if thought and re.search(rf"""[."']{name}\b""", template)]
+    names = [*_read_by(template)] if thought else []
     if text and "tool_calls" in message and "thinking" in names:
         names.remove("thinking")  # templates that call it so refuse both in a message that calls tools
     return {**told, "content": text, **dict.fromkeys(names, thought)}
