@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +52,7 @@ def write_tiny_gguf(
     parallel_residual: bool = True,
     tokenizer: Tokenizer = "no_vocab",
     template: str = CHAT_TEMPLATE,
+    controls: Sequence[str] = (),
     dtype: GGMLQuantizationType = GGMLQuantizationType.F16,
     seed: int = 0,
     tensors_a_part: int = 0,
@@ -63,6 +65,7 @@ def write_tiny_gguf(
 
     kv_heads, tied: for "llama" only. parallel_residual: for "gptneox" only.
     With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`, whatever `vocabulary` says; template: its chats'.
+    controls: more control tokens, which come last.
     """
     writer = GGUFWriter(path, architecture, split_max_tensors=tensors_a_part, small_first_shard=empty_first)
     writer.add_name(path.stem)
@@ -71,7 +74,7 @@ def write_tiny_gguf(
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(heads)
-    rows = add_tokenizer(writer, tokenizer, vocabulary, template)
+    rows = add_tokenizer(writer, tokenizer, vocabulary, template, controls)
     writer.add_vocab_size(rows)
     random = np.random.default_rng(seed)
     if architecture == "gptneox":
@@ -93,16 +96,18 @@ def write_tiny_gguf(
     return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if tensors_a_part else path
 
 
-def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str) -> int:
+def add_tokenizer(
+    writer: GGUFWriter, tokenizer: Tokenizer, vocabulary: int, template: str, controls: Sequence[str] = ()
+) -> int:
     """Returns the number of tokens."""
     if tokenizer == "no_vocab":
         writer.add_tokenizer_model("no_vocab")
         return vocabulary
-    tokens = bpe_tokens()
+    tokens, special = [*bpe_tokens(), *controls], {*SPECIAL_TOKENS, *controls}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.CONTROL if token in SPECIAL_TOKENS else TokenType.NORMAL for token in tokens])
+    writer.add_token_types([TokenType.CONTROL if token in special else TokenType.NORMAL for token in tokens])
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(tokens.index("<|endoftext|>"))
     writer.add_eos_token_id(tokens.index("<|im_end|>"))

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from potluck.coordinator.generation.preface import after_thinking
 from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.generation.trial import is_quick
 from potluck.coordinator.recent import Recent
+from potluck.coordinator.text.thinking import Marks
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
@@ -90,16 +92,17 @@ class Constraint:
 
 
 class Grammar:
-    """A form that answers can have. param: the field of the request that asked for it."""
+    """A form that answers can have, with its source. param: the field of the request that asked for it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: _Vocabulary, param: str) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: _Vocabulary, source: str, param: str) -> None:
+        self.source = source
+        self.param = param
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._param = param
 
     def start(self) -> Constraint:
         """The constraint of a new answer."""
-        return Constraint(self._matcher.deep_copy(), self._vocabulary, self._param)
+        return Constraint(self._matcher.deep_copy(), self._vocabulary, self.param)
 
 
 class Grammars:
@@ -134,6 +137,11 @@ class Grammars:
             raise RequestError("The parameters are nested too deeply.", param="tools") from error
         return self._of(source, "tools")
 
+    def after_thinking(self, grammar: Grammar, marks: Marks, *, is_open: bool) -> Grammar:
+        """The same form for what follows thinking. is_open: the prompt has opened it."""
+        names = {self._tokenizer.name(token): token for token in self._vocabulary.special_token_ids}
+        return self._of(after_thinking(grammar.source, marks, names, is_open=is_open), grammar.param)
+
     def _of(self, source: str, param: str) -> Grammar:
         if len(source) > _LONGEST_SOURCE:
             raise RequestError(f"The structure is longer than {_LONGEST_SOURCE} characters.", param=param)
@@ -142,7 +150,7 @@ class Grammars:
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
             raise _unusable(matcher.get_error(), param)
-        grammar = Grammar(matcher, self._vocabulary, param)
+        grammar = Grammar(matcher, self._vocabulary, source, param)
         grammar.start().allowed()  # what cannot begin is refused here, and not where answers are made
         return grammar
 

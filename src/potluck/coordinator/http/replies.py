@@ -12,6 +12,7 @@ import msgspec
 
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
+from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CallPiece, ToolStream
 
@@ -22,12 +23,14 @@ Json = dict[str, Any]
 class Usage:
     """The tokens of one request, over all its choices. cached_tokens: those of the prompt that the nodes already held.
 
+    reasoning_tokens: those of the answers that were thinking.
     nodes: those that computed them, with their layers. sessions: the numbers by which `/trace` knows where that was.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     nodes: tuple[str, ...] = ()
     sessions: tuple[int, ...] = ()
 
@@ -48,6 +51,7 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
             "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
             "nodes": list(self.nodes),
         }
 
@@ -129,11 +133,28 @@ class BaseForm:
 class ChatForm(BaseForm):
     """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
     text.
+
+    thinking: its marks. place: where in the answer the prompt ends. tells_thinking: the client wants to see it.
+    usage: where the tokens of thinking are counted.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, tools: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Tokenizer,
+        logprobs: bool,
+        tools: Collection[str] = (),
+        *,
+        thinking: Thinking = Thinking.THINK,
+        place: Place = Place.BEFORE,
+        tells_thinking: bool = True,
+        usage: Usage | None = None,
+    ) -> None:
         super().__init__(model, tokenizer, logprobs)
         self._tools = tools
+        self._thinking, self._begin, self._usage = thinking, place, usage or Usage(0)
+        self._thoughts: dict[int, ThinkingStream] = {}
+        self._tells_thinking = tells_thinking
         self._streams: dict[int, ToolStream] = {}
 
     def head(self, *, chunk: bool) -> Json:
@@ -144,25 +165,38 @@ class ChatForm(BaseForm):
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
 
     def chunk(self, index: int, delta: Delta) -> Json:
-        text, pieces, finish = self._told(index, delta.text, delta.finish)
+        thought, text = self._thought(index, delta)
+        text, pieces, finish = self._told(index, text, delta.finish)
         calls = [{"index": place, **call} for place, call in _calls(pieces).items()]
+        told = {"reasoning_content": thought, "content": text, "tool_calls": calls}
         return {
             "index": index,
-            "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
+            "delta": {name: value for name, value in told.items() if value},
             "logprobs": self.logprobs_of(index, delta.tokens),
             "finish_reason": finish,
         }
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
-        text, pieces, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
+        thought, text = ("".join(some) for some in zip(*(self._thought(index, one) for one in deltas), strict=True))
+        text, pieces, finish = self._told(index, text, deltas[-1].finish)
         calls = list(_calls(pieces).values())
         content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
+        reasoning = {"reasoning_content": thought, "content": content["content"] or None} if thought else {}
         return {
             "index": index,
-            "message": {"role": "assistant", **content, "refusal": None},
+            "message": {"role": "assistant", **content, **reasoning, "refusal": None},
             "logprobs": self.logprobs_of(index, [token for delta in deltas for token in delta.tokens]),
             "finish_reason": finish,
         }
+
+    def _thought(self, index: int, delta: Delta) -> tuple[str, str]:
+        """The thinking and the text of a piece of the answer."""
+        stream = self._thoughts.setdefault(index, ThinkingStream(self._thinking.value, self._begin))
+        counted = stream.tokens
+        thought, text = stream.push(delta.text, delta.generated)
+        rest = stream.finish() if delta.finish is not None else ("", "")
+        self._usage.reasoning_tokens += stream.tokens - counted
+        return thought + rest[0] if self._tells_thinking else "", text + rest[1]
 
     def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
         """The text, the pieces of calls, and how the answer ends."""
