@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from potluck.coordinator.recent import Recent
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
+from potluck.types import ANY_NUMBER
 from potluck.wire.rows import Ids
 
 _MOST_KNOWN = 1000
@@ -37,14 +39,15 @@ class _Forced(threading.local):
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance wants it. If no token ends an answer, one token beyond the model's own stands in for
-    it.
+    """A tokenizer as llguidance wants it, with those of its tokens that the model has: the first `most` at most.
+
+    If no token ends an answer, one token beyond the model's own stands in for it.
     """
 
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        pieces = [tokenizer.piece(token) for token in range(tokenizer.vocabulary)]
+    def __init__(self, tokenizer: Tokenizer, most: int) -> None:
+        pieces = [tokenizer.piece(token) for token in range(min(tokenizer.vocabulary, most))]
         self.special_token_ids = [token for token, piece in enumerate(pieces) if not piece]
         self.tokens = [piece or tokenizer.piece(token, special=True) for token, piece in enumerate(pieces)] + [b""]
         self.end_ids = sorted(token for token in tokenizer.stop_ids if token < len(pieces)) or [len(pieces)]
@@ -56,7 +59,24 @@ class _Vocabulary:
     def __call__(self, text: str) -> list[int]:
         """The tokens of a text that must come, or the first of them."""
         self.forced.length = len(text)
-        return self._tokenizer.encode(text[:_FIRST_FORCED], special=False, bos=False)
+        tokens = self._tokenizer.encode(text[:_FIRST_FORCED], special=False, bos=False)
+        return tokens if max(tokens, default=0) < self.size else [*chain.from_iterable(map(self._known, tokens))]
+
+    def _known(self, token: int) -> list[int]:
+        """This token, or those of the model's that spell it. What they cannot spell is left out."""
+        if token < self.size:
+            return [token]
+        spelling, text = list[int](), self._tokenizer.piece(token)
+        while begins := [length for length in range(1, len(text) + 1) if text[:length] in self._by_text]:
+            spelling.append(self._by_text[text[: begins[-1]]])
+            text = text[begins[-1] :]
+        return spelling
+
+    @cached_property
+    def _by_text(self) -> dict[bytes, int]:
+        """The model's tokens that stand for a text."""
+        special = frozenset(self.special_token_ids)
+        return {piece: token for token, piece in enumerate(self.tokens[: self.size]) if token not in special}
 
 
 class Constraint:
@@ -103,16 +123,20 @@ class Grammar:
 
 
 class Grammars:
-    """Makes grammars for one tokenizer. That may take seconds: do it on threads."""
+    """Makes grammars for one tokenizer, whose first `most` tokens the model has at most.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    That may take seconds: do it on threads.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, most: int = ANY_NUMBER) -> None:
         self._tokenizer = tokenizer
+        self._most = most
         self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
         """Whether a source, by its hash, was made in time before."""
 
     @cached_property
     def _vocabulary(self) -> _Vocabulary:
-        return _Vocabulary(self._tokenizer)
+        return _Vocabulary(self._tokenizer, self._most)
 
     @cached_property
     def _tokens(self) -> LLTokenizer:

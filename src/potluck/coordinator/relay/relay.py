@@ -14,7 +14,7 @@ from potluck.coordinator.relay.evidence import Evidence
 from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.trace import Hop, Trace
 from potluck.coordinator.relay.witness import Witness
-from potluck.errors import WireError
+from potluck.errors import RequestError, WireError
 from potluck.types import RowFormat, Stage
 from potluck.wire.codec import encode
 from potluck.wire.messages import Close, Failed, Hidden, Kept, Recall, Scores, Step
@@ -25,6 +25,7 @@ from potluck.wire.rows import (
     payload_size,
     split_rows,
     split_scores,
+    unpack_ids,
     unpack_rows,
     unpack_scores,
 )
@@ -169,9 +170,22 @@ class Relay:
         return left
 
     def start(self, step: Forward, payload: bytes) -> Outgoing:
-        """Send the step to the first stage. payload: its input."""
+        """Send the step to the first stage. payload: its input.
+
+        Raises RequestError for tokens that the model does not have: every node would fail, and none would be at fault.
+        """
         flight = self._flights[step.session]
+        if flight.audited is None:
+            self._check_tokens(step, payload)
         return self._to_stage(flight, _Leg(step, 0, self.clock(), len(flight.route) - 1), payload)
+
+    def _check_tokens(self, step: Forward, payload: bytes) -> None:
+        ids = unpack_ids(memoryview(payload), step.rows).tolist()
+        for ask in step.asks:
+            ids += ask
+        if not 0 <= min(ids) <= max(ids) < self._vocabulary:
+            wrong = next(token for token in ids if not 0 <= token < self._vocabulary)
+            raise RequestError(f"The model does not have the token {wrong}: its tokens are 0-{self._vocabulary - 1}.")
 
     def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone, so that they hold what lost ones held.
