@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -154,6 +154,12 @@ class Relay:
             flight.version += 1
             flight.legs.clear()
             flight.lost = True
+
+    def abandon(self, session: int, holders: Collection[str]) -> list[Outgoing]:
+        """Lose the session's stages at all but these nodes, which are told to forget it."""
+        self.lose(session)
+        frame = encode(Close(session))
+        return [(stage.node, frame) for stage in self._flights[session].route if stage.node not in holders]
 
     def restart(self, session: int) -> None:
         """Stop awaiting the steps that are under way. The route stays."""
