@@ -89,6 +89,7 @@ def test_a_route_through_an_avoided_node_is_no_match() -> None:
 
 def test_all_go_in_time() -> None:
     sessions = kept(parked(1, count(20), since=10), parked(2, count(20), since=11))
+    assert sessions.expired(10 + 3600) == []
     assert sessions.expired(10 + KEEP_S - 0.1) == []
     assert [session.number for session in sessions.expired(10 + KEEP_S)] == [1]
     assert [session.number for session in sessions.expired(11 + KEEP_S)] == [1, 2]
