@@ -118,7 +118,8 @@ class Relay:
         witness: Witness | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._hidden_size = hidden_size
+        self.width = hidden_size
+        """The values of a hidden row."""
         self._vocabulary = vocabulary
         self.rows = rows
         self.row_bytes = payload_size(1, hidden_size, rows)
@@ -132,7 +133,7 @@ class Relay:
 
     def unpack(self, rows: list[bytes]) -> Rows:
         """The hidden rows that a step ended with."""
-        return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self._hidden_size, self.rows)
+        return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self.width, self.rows)
 
     def open(self, session: int, route: tuple[Stage, ...], version: int, inner: bool = False) -> None:
         """Open a session. inner: the route ends within the model, so that its steps end with hidden rows."""
