@@ -218,8 +218,8 @@ class Pairs(Bytes):
 def test_tokens_that_only_the_tokenizer_has_are_never_allowed(most: int) -> None:
     """Neither where they may come, nor where a text must come that begins or ends with one."""
     grammars = Grammars(Pairs(), most)
-    assert max(grammars.of_schema({"enum": ["{b}", "{c"]}).start().allowed()) == (257 if most > 257 else ord('"'))
-    constraint = grammars.of_schema({"enum": ["{a}"]}).start()
+    assert max(of_schema(grammars, {"enum": ["{b}", "{c"]}).start().allowed()) == (257 if most > 257 else ord('"'))
+    constraint = of_schema(grammars, {"enum": ["{a}"]}).start()
     tokens = list[int]()
     while not constraint.is_complete:
         [token] = constraint.allowed().tolist()
@@ -231,7 +231,7 @@ def test_tokens_that_only_the_tokenizer_has_are_never_allowed(most: int) -> None
 
 def test_the_end_of_an_answer_that_only_the_tokenizer_has_is_never_allowed() -> None:
     assert fits({"enum": ["a"]}, '"a"', Grammars(Bytes(), END))
-    constraint = Grammars(Bytes(), END).of_schema({"type": "integer"}).start()
+    constraint = of_schema(Grammars(Bytes(), END), {"type": "integer"}).start()
     constraint.accept(ord("1"))
     assert END not in constraint.allowed()
 

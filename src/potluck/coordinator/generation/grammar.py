@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,18 +58,17 @@ class _Vocabulary:
     def __call__(self, text: str) -> list[int]:
         """The tokens of a text that must come, or the first of them."""
         self.forced.length = len(text)
-        tokens = self._tokenizer.encode(text[:_FIRST_FORCED], special=False, bos=False)
-        return tokens if max(tokens, default=0) < self.size else [*chain.from_iterable(map(self._known, tokens))]
+        text = text[:_FIRST_FORCED]
+        tokens = self._tokenizer.encode(text, special=False, bos=False)
+        return tokens if max(tokens, default=0) < self.size else self._spelled(text.encode())
 
-    def _known(self, token: int) -> list[int]:
-        """This token, or those of the model's that spell it. What they cannot spell is left out."""
-        if token < self.size:
-            return [token]
-        spelling, text = list[int](), self._tokenizer.piece(token)
-        while begins := [length for length in range(1, len(text) + 1) if text[:length] in self._by_text]:
-            spelling.append(self._by_text[text[: begins[-1]]])
-            text = text[begins[-1] :]
-        return spelling
+    def _spelled(self, text: bytes) -> list[int]:
+        """Tokens of the model's that spell the text, or as much of it as they can, because the tokenizer's do not."""
+        tokens, longest = list[int](), max(map(len, self._by_text), default=0)
+        while length := next((end for end in range(longest, 0, -1) if text[:end] in self._by_text), 0):
+            tokens.append(self._by_text[text[:length]])
+            text = text[length:]
+        return tokens
 
     @cached_property
     def _by_text(self) -> dict[bytes, int]:
