@@ -89,7 +89,7 @@ class SwarmService:
 
     def hidden_states(self) -> HiddenStates:
         """The maker of hidden rows of this swarm."""
-        return HiddenStates(self.sessions, self.swarm.layers, step_rows(self.relay.row_bytes))
+        return HiddenStates(self.sessions, self.swarm.layers, self.relay.width, step_rows(self.relay.row_bytes))
 
     def stop(self) -> None:
         """Stop: answers that are under way end with an error now, and none begins."""

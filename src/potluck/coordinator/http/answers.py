@@ -217,6 +217,26 @@ class Completion(Struct, frozen=True):
     prompt_progress: PromptProgress | None = None
 
 
+class Embedding(Struct, frozen=True):
+    """The vector of the input with this index: numbers, or their float32 bytes in base64."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class PromptUsage(Struct, frozen=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Struct, frozen=True):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: PromptUsage
+
+
 class TokenPiece(Struct, frozen=True):
     """A token and its text. piece: the token's text, or its bytes if these are not whole characters."""
 

@@ -268,7 +268,7 @@ class Service:
 
     @cached_property
     def grammars(self) -> Grammars:
-        return Grammars(self.tokenizer)
+        return Grammars(self.tokenizer, self.embedded)
 
     def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
         """The parameters of so many answers."""
