@@ -121,15 +121,19 @@ def complaints() -> list[str]:
 
 @pytest.fixture
 def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Page]]:
-    """Opens a page of its own profile; only the coordinator may be asked for anything."""
+    """Opens a page of its own profile; only the coordinator may be asked for anything.
+
+    before: prepares the page before it is loaded.
+    """
     pages: list[Page] = []
 
-    def opened(url: str, **options: object) -> Page:
+    def opened(url: str, before: Callable[[Page], object] = lambda _: None, **options: object) -> Page:
         page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
         page.set_default_timeout(1000 * HANG_S)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: None if request.url.startswith(url) else complaints.append(request.url))
+        before(page)
         page.goto(url)
         pages.append(page)
         return page
