@@ -2,6 +2,8 @@
 
 import { figure } from "./dom.js";
 
+const INDEX = Symbol("index"); // tells the calls of a stream apart, and is not stored
+
 /**
  * Adds an event. at_s: seconds since the question was sent. Returns whether the answer grew. Throws what the event says
  * went wrong.
@@ -26,8 +28,8 @@ export function take(answer, event, at_s) {
 /** The pieces of a call have its index; the first one has its name. */
 function takeCall(answer, { index = 0, id, function: called }) {
   answer.calls ??= [];
-  let call = answer.calls.find((one) => one.index === index);
-  if (!call) answer.calls.push((call = { index, id: "", name: "", arguments: "" }));
+  let call = answer.calls.find((one) => one[INDEX] === index);
+  if (!call) answer.calls.push((call = { [INDEX]: index, id: "", name: "", arguments: "" }));
   call.id ||= id ?? "";
   call.name ||= called?.name ?? "";
   call.arguments += called?.arguments ?? "";
