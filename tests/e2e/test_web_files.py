@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from kit.browser import CHROMIUM, answer_with, ask, event
+from kit.browser import ANSWERS_BY_HAND, CHROMIUM, answer_with, ask, event
 from potluck.local import LocalSwarm
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
@@ -282,15 +282,27 @@ def test_two_tabs_do_not_overwrite_each_other(visit, tiny_swarm: LocalSwarm) -> 
     assert {talk["messages"][0]["content"] for talk in stored(page)} == {"one", "two", "three"}
 
 
+SILENCE = "() => { window.fetch = () => new Promise(() => {}); }"
+
+
 def test_a_page_that_is_left_keeps_what_it_has_of_an_answer(visit, tiny_swarm: LocalSwarm) -> None:
     page = visit(tiny_swarm.url)
     page.get_by_role("link", name="Chat").click()
-    page.route("**/v1/chat/completions", lambda route: route.fulfill(content_type="text/event-stream", body=": \n\n"))
-    hold = "() => { window.fetch = (path) => new Promise(() => {}); }"
-    page.evaluate(hold)
-    page.get_by_label("Your message").fill("one")
-    page.get_by_role("button", name="Send").click()
+    page.evaluate(SILENCE)
+    ask(page, "one")
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
     page.reload()
     expect(page.locator("article.user .text")).to_have_text("one")
     expect(page.locator("article.assistant .note")).to_have_text("broke off")
+
+
+def test_a_conversation_that_is_deleted_while_it_is_answered_stays_away(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url, before=lambda page: page.add_init_script(ANSWERS_BY_HAND))
+    ask(page, "one")
+    page.wait_for_function("window.pen !== undefined")
+    page.evaluate("event => say(event)", event({"content": "first"}))
+    expect(page.locator("article.assistant .text")).to_have_text("first")
+    page.get_by_role("button", name="Delete one").click()
+    expect(page.locator("article")).to_have_count(0)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    assert [talk for talk in stored(page) if talk["messages"]] == []

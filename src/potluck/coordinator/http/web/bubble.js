@@ -69,7 +69,7 @@ function answer(message, versions, does) {
     if (!due) requestAnimationFrame(() => due && keepBelow(element.parentElement, show)); // unless it ended meanwhile
     due = true;
   };
-  const end = () => {
+  const close = () => {
     element.classList.remove("growing");
     show();
     setText(note, summary(message));
@@ -78,6 +78,7 @@ function answer(message, versions, does) {
     facts.element.hidden = !told.length;
     done.hidden = false;
   };
+  const end = () => keepBelow(element.parentElement, close);
   const grow = () => {
     element.classList.add("growing");
     thoughts.element.open = true;

@@ -15,6 +15,8 @@ import { add, newest, path, versions } from "./tree.js";
 const KNOBS = ["temperature", "top_p", "max_tokens", "seed"];
 const QUIET_MS = 2000;
 
+const bubbles = new WeakMap(); // by message
+
 let current;
 let asking = null;
 let growing = null; // the bubble that an answer fills
@@ -33,7 +35,7 @@ export function startChat() {
     if (question.content || question.files.length) ask({ question, edited, parent });
   });
   startTransfer(() => current, list);
-  for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, () => asking && keep(current));
+  for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, () => asking && keep());
   follow(() => (asking || !current.messages.length ? current : null), othersWrote);
   open(conversations()[0] ?? begin());
 }
@@ -60,19 +62,33 @@ function open(conversation) {
   $("messages").scrollTop = $("messages").scrollHeight;
 }
 
-/** Draws the messages of the branch that is shown. Returns their bubbles. */
+/** Draws the branch that is shown. What is there already stays untouched, and is not read out again. */
 function draw() {
-  const bubbles = path(current, current.tip).map((place) => {
-    const all = versions(current, place);
-    const does = {
-      edit: () => edit(current.messages[place], place),
-      again: () => ask({ parent: current.messages[place].parent }),
-      turn: (to, name) => turn(all[to], name),
-    };
-    return bubble(current.messages[place], [all.indexOf(place), all.length], does);
-  });
-  $("messages").replaceChildren(...bubbles.map(({ element }) => element));
-  return bubbles;
+  const pane = $("messages");
+  const branch = path(current, current.tip).map(drawn);
+  const elements = branch.map(({ element }) => element);
+  const differs = elements.findIndex((element, at) => pane.children[at] !== element);
+  const same = differs < 0 ? elements.length : differs;
+  while (pane.children.length > same) pane.lastChild.remove();
+  pane.append(...elements.slice(same));
+  return branch;
+}
+
+/** The bubble of the message at this place; the same one for as long as it has the same versions beside it. */
+function drawn(place) {
+  const message = current.messages[place];
+  const all = versions(current, place);
+  const beside = [all.indexOf(place), all.length];
+  const known = bubbles.get(message);
+  if (known && String(known.beside) === String(beside)) return known.bubble;
+  const does = {
+    edit: () => edit(message, place),
+    again: () => ask({ parent: message.parent }),
+    turn: (to, name) => turn(versions(current, place)[to], name),
+  };
+  const made = bubble(message, beside, does);
+  bubbles.set(message, { bubble: made, beside });
+  return made;
 }
 
 /** Shows another version of a message, and what followed from it. The focus stays on the button, or beside it. */
@@ -84,7 +100,7 @@ function turn(place, name) {
   const shown = draw()[path(current, place).length - 1].element;
   $("messages").scrollTop = scrollTop;
   (shown.querySelector(`.${name}:enabled`) ?? shown.querySelector(".versions button:enabled")).focus();
-  keep(current);
+  keep();
   list();
 }
 
@@ -120,13 +136,13 @@ function othersWrote() {
 function noteSettings() {
   const given = KNOBS.filter((knob) => $(knob).value !== "" && $(knob).validity.valid);
   current.settings = { system: $("system").value, ...Object.fromEntries(given.map((knob) => [knob, Number($(knob).value)])) };
-  keep(current);
+  keep();
 }
 
 function noteModel() {
   current.model = $("models").value;
   setText($("gone"), "");
-  keep(current);
+  keep();
 }
 
 /**
@@ -164,7 +180,7 @@ async function ask({ question, edited = null, parent }) {
     if (here && question) restore(question, edited);
   }
   if (here && answer.error) setText($("trouble"), answer.error);
-  keep(conversation);
+  keep();
   list();
 }
 

@@ -52,18 +52,12 @@ export function begin() {
 
 export function forget(conversation) {
   all = all.filter((one) => one !== conversation);
-  store();
+  keep();
 }
 
 export function addAll(conversations) {
   all = [...conversations, ...all];
-  store();
-}
-
-/** Stores this conversation and all others, also if another tab deleted it meanwhile. */
-export function keep(conversation) {
-  hold(conversation);
-  store();
+  keep();
 }
 
 /** Takes the place of the conversation with its identity. */
@@ -72,8 +66,8 @@ function hold(conversation) {
   all = at < 0 ? [conversation, ...all] : all.with(at, conversation);
 }
 
-/** If there is no room, the browser still has what was stored before. */
-function store() {
+/** Stores all conversations. If there is no room, the browser still has what was stored before. */
+export function keep() {
   try {
     localStorage.setItem(PLACE, JSON.stringify([...all, ...unreadable]));
     setText($("full"), "");
