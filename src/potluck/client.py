@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from potluck.errors import PotluckError
+from potluck.network import http_client, way_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,7 +159,7 @@ class Client:
 
     def _http(self, timeout: float | httpx.Timeout) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
+        return http_client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
 
     def _ask(self, method: str, path: str, timeout: float | httpx.Timeout = 30.0, **request: Any) -> Any:
         with _readable_errors(self.url):
@@ -203,4 +204,4 @@ def _readable_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise PotluckError(f"No coordinator can be reached at {url}: {error}.") from error
+        raise PotluckError(f"No coordinator can be reached at {way_to(url)}: {error}.") from error

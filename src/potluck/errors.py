@@ -7,6 +7,7 @@ PotluckError
 ├── SpanError             a span is malformed or lies outside the model
 ├── EngineError           the engine could not load or run a span
 │   └── CapacityError     the engine's KV cache or session table is full
+├── ProxyFault            the settings for proxies are wrong, or name one that cannot be used here
 ├── WireError             a frame breaks the protocol
 ├── LinkClosed            the other end of a link is gone
 ├── IdentityError         a key is not proven, not the known one, or not usable
@@ -49,6 +50,10 @@ class CardLost(EngineError):
 
 
 class CapacityError(EngineError):
+    pass
+
+
+class ProxyFault(PotluckError):
     pass
 
 

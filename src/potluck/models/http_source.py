@@ -21,6 +21,7 @@ from potluck.models.files import FileSource, parse_json
 from potluck.models.manifest import Manifest
 from potluck.models.redirects import Redirects
 from potluck.models.vetting import MOST_BYTES, decode
+from potluck.network import http_client
 
 _TRIES = 6
 _FIRST_PAUSE_S = 0.5
@@ -177,7 +178,7 @@ class CoordinatorSource(_HttpSource):
     def __init__(self, url: str, ticket: str = "") -> None:
         trusted = ssl.create_default_context()  # what the node's web-socket trusts, not httpx's own list
         headers = {"Authorization": f"Bearer {ticket}"} if ticket else {}
-        client = httpx.Client(base_url=url, headers=headers, timeout=60.0, verify=trusted)
+        client = http_client(base_url=url, headers=headers, timeout=60.0, verify=trusted)
         client.event_hooks = {"response": [partial(_check_ticket, headers.get("Authorization"))]}
         super().__init__(client, "The coordinator", Redirects(client.base_url))
 
@@ -207,7 +208,7 @@ class HubSource(_HttpSource):
     def __init__(self, repository: str, revision: str = "main", endpoint: str | None = None) -> None:
         self.repository = repository
         self._endpoint = endpoint or hub.endpoint()
-        client = httpx.Client(headers=hub.authorization(), timeout=60.0)
+        client = http_client(headers=hub.authorization(), timeout=60.0)
         super().__init__(client, f"The hub at {self._endpoint}")
         try:
             self.revision, self.sizes = self._listing(revision)

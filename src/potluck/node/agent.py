@@ -14,6 +14,7 @@ import msgspec
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
 from potluck.errors import CardLost, LinkClosed, TicketExpired
+from potluck.network import way_to
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig, node_url
@@ -149,8 +150,9 @@ class Agent:
             except (LinkClosed, TicketExpired) as error:
                 if self._leaving.is_set():
                     return
+                where = way_to(self._config.url)
                 self._reporter.say(
-                    f"There is no connection to {self._config.url} ({error}); trying again in {self._pause_s:.1f} s."
+                    f"There is no connection to {where} ({error}); trying again in {self._pause_s:.1f} s."
                 )
             # Each node waits a little differently, so that they do not all come back in the same moment.
             await asyncio.sleep(self._pause_s * random.uniform(0.8, 1.2))

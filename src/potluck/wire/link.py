@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from potluck.errors import LinkClosed
+from potluck.network import socket_proxy
 from potluck.wire.bundles import Unbundled
 from potluck.wire.codec import MAX_FRAME
 
@@ -78,7 +79,14 @@ class WebSocketLink(BundledLink):
         """Open `ws://…`. Raises LinkClosed with the reason when nobody answers there as a web-socket."""
         try:
             # Hidden states do not compress; the transport's own buffers bound what is in flight.
-            connection = await connect(url, compression=None, max_size=MAX_FRAME, ping_interval=10, ping_timeout=60)
+            connection = await connect(
+                url,
+                compression=None,
+                max_size=MAX_FRAME,
+                ping_interval=10,
+                ping_timeout=60,
+                proxy=socket_proxy(url),
+            )
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ValueError) as error:
             # ValueError: what the standard library makes of an impossible host name or port.
             raise LinkClosed(str(error) or type(error).__name__) from error
