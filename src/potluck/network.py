@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -45,11 +46,8 @@ def socket_proxy(url: str) -> str | None:
     setting, proxy = found
     if fault := _fault_of({setting.removesuffix("_proxy"): proxy}):
         raise fault
-    if proxy.startswith("socks"):
-        try:
-            import python_socks  # noqa: F401 — websockets looks for it as well
-        except ImportError as error:
-            raise ProxyFault(_SOCKS.format(setting.removesuffix("_proxy"))) from error
+    if proxy.startswith("socks") and find_spec("python_socks") is None:  # websockets needs it, httpx another one
+        raise ProxyFault(_SOCKS.format(setting.removesuffix("_proxy")))
     parts = urlsplit(proxy)
     user, at, place = parts.netloc.rpartition("@")
     # websockets wants a password beside each name, and nothing after the port.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_the_doctor_tells_it_as_a_finding() -> None:
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:1", "socks5://127.0.0.1:1", "ftp://x"])
 def test_this_machine_is_reached_without_its_proxy(tiny_swarm: LocalSwarm, proxy: str) -> None:
-    settings = {**dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy), "no_proxy": ""}
+    settings: dict[str, Any] = {**dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy), "no_proxy": ""}
     done = potluck("status", tiny_swarm.url, env={**os.environ, **settings})
     assert done.returncode == 0, done.stderr
     with Process(["join", tiny_swarm.url, "0", "--name", "behind", "--on-battery"], **settings) as node:
