@@ -3,6 +3,7 @@
 PotluckError
 ├── ModelError            the files of a model are missing, broken, or of a kind no engine runs
 │   ├── IntegrityError    bytes do not have the SHA-256 that the manifest gives for them
+│   ├── WeightsAway       the coordinator gives no weights now, with its reason, but it may later
 │   └── TicketExpired     the coordinator gives no weights, because the link that they were for is gone
 ├── SpanError             a span is malformed or lies outside the model
 ├── EngineError           the engine could not load or run a span
@@ -30,6 +31,10 @@ class ModelError(PotluckError):
 
 
 class IntegrityError(ModelError):
+    pass
+
+
+class WeightsAway(ModelError):
     pass
 
 

@@ -110,7 +110,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Document(ENDPOINTS),
         Monitoring(model.status, metrics, running.relay.trace, swarm, pool),
         live,
-        Weights(model.manifest, model.found),
+        Weights(model.manifest, model.found, model.files),
         service,
         Research(service, model.hidden_states),
         accounts,
