@@ -10,6 +10,7 @@ PotluckError
 │   └── CapacityError     the engine's KV cache or session table is full
 ├── ProxyFault            the settings for proxies are wrong, or name one that cannot be used here
 ├── WireError             a frame breaks the protocol
+├── NoCoordinator         what answers at an address is no coordinator, and will not become one by itself
 ├── LinkClosed            the other end of a link is gone
 ├── IdentityError         a key is not proven, not the known one, or not usable
 ├── Refused               the coordinator does not admit this node, with its reason
@@ -63,6 +64,10 @@ class ProxyFault(PotluckError):
 
 
 class WireError(PotluckError):
+    pass
+
+
+class NoCoordinator(PotluckError):
     pass
 
 

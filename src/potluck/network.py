@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,6 +59,19 @@ def way_to(url: str) -> str:
     """The URL, and the proxy through which this machine asks for it if there is one: for messages."""
     found = proxy_for(url)
     return url if found is None else f"{url} through the proxy of {found[0]}"
+
+
+def tls_fault(error: Exception) -> str:
+    """What to do about an address where TLS is spoken on one side only, or by a stranger; empty if it is not that."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        reason = text.rpartition("failed: ")[2].partition(" (_ssl")[0].rstrip(".")
+        return f"its certificate is not trusted here ({reason}): SSL_CERT_FILE may name the file of its authority"
+    if re.search("wrong.version.number|record.layer.failure|packet.length.too.long", text, re.IGNORECASE):
+        return "TLS is not spoken there, so write http:// instead of https://"
+    if "without sending a response" in text:  # in the words of httpx
+        return "the server there says nothing; if it speaks TLS, write https:// instead of http://"
+    return ""
 
 
 def _fault_of(proxies: dict[str, str]) -> ProxyFault | None:
