@@ -13,6 +13,15 @@ from potluck.errors import PotluckError
         ("ws://192.168.1.5:8470", "http://192.168.1.5:8470"),
         ("wss://example.org", "https://example.org"),
         ("[::1]:8470", "http://[::1]:8470"),
+        ("http://192.168.1.5:8470/v1", "http://192.168.1.5:8470"),
+        ("192.168.1.5:8470/v1/", "http://192.168.1.5:8470"),
+        ("http://192.168.1.5:8470/v1/chat/completions", "http://192.168.1.5:8470"),
+        ("http://192.168.1.5:8470//v1//models/", "http://192.168.1.5:8470"),
+        ("https://example.org/swarm/v1", "https://example.org/swarm"),
+        ("https://example.org/v1/swarm", "https://example.org/v1/swarm"),
+        ("https://example.org/potluck-v1", "https://example.org/potluck-v1"),
+        ("https://v1", "https://v1"),
+        ("http://example.org/chat", "http://example.org/chat"),
     ],
 )
 def test_urls_as_people_write_them(text: str, url: str) -> None:

@@ -17,15 +17,16 @@ ARROWS = {
     "errors": set(),
     "types": {"errors"},
     "platform": {"errors"},
+    "network": {"errors"},
     "webserver": BASE,
-    "wire": BASE,
+    "wire": BASE | {"network"},
     "planning": BASE,
-    "models": BASE,
+    "models": BASE | {"network"},
     "llama": BASE,
     "engine": BASE | {"models", "llama"},
-    "node": BASE | {"webserver", "wire", "planning", "models", "llama", "engine"},
+    "node": BASE | {"network", "webserver", "wire", "planning", "models", "llama", "engine"},
     "coordinator": BASE | {"webserver", "wire", "planning", "models", "llama"},
-    "client": BASE,
+    "client": BASE | {"network"},
 }
 """For each part of the package those that it may import besides itself."""
 

@@ -289,9 +289,10 @@ class World:
 
     @property
     def first(self) -> str:
-        """The node of the session's first stage."""
+        """The node of the session's first stage. Of a parked session it is the first one that is still there."""
         assert self.session is not None
-        return self.session.route[0].node
+        held = self.swarm.kv_budget.holders(self.session.number)
+        return next(stage.node for stage in self.session.route if self.state != "parked" or stage.node in held)
 
     async def do(self, operation: str) -> None:
         await self.operations()[operation]()
@@ -299,7 +300,7 @@ class World:
 
     def operations(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """What can happen to the session in its state."""
-        first = {
+        first: dict[str, Callable[[], Awaitable[None]]] = {
             "leaves": lambda: self._apply(Leaves(self.first)),
             "pauses": lambda: self._apply(Pauses(self.first, PauseReason.OWNER)),
             "vanishes": lambda: self._apply(Left(self.first)),

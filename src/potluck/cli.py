@@ -52,7 +52,9 @@ for node_command in (join.pause, join.resume, join.leave):
 
 
 def main() -> None:
-    """Run the command line. An expected error prints a sentence on stderr and exits with status 1, Ctrl-C with 0."""
+    """Run the command line. An expected error, or a file that cannot be used, prints a sentence on stderr and exits
+    with status 1, Ctrl-C with 0.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a pipe on Windows knows few letters, and models use them all
             stream.reconfigure(errors="replace")
@@ -66,6 +68,10 @@ def main() -> None:
         _fail(str(getattr(error, "format_message", error.__str__)()), 2)
     except PotluckError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename} cannot be used: {error.strerror}.", 1)  # a folder is full, another user's, or none
 
 
 def _fail(sentence: str, status: int) -> NoReturn:

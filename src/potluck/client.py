@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from potluck.errors import PotluckError
+from potluck.network import http_client, tls_fault, way_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,17 +28,21 @@ Messages = Sequence[Mapping[str, Any]]
 _ANSWER_S = httpx.Timeout(10.0, read=None)
 """A slow swarm may take minutes for a token; connecting takes seconds."""
 
+_API = re.compile(r"(?<=[^/])/+v1(/+(chat/+completions|completions|models|responses|messages|embeddings))?$")
+"""What people copy with a base URL."""
+_LONGEST = 200
+"""The most characters of a redirect that are repeated."""
 _SCHEMES = {"": "http", "ws": "http", "wss": "https"}
 
 
 def checked_url(text: str) -> str:
-    """The coordinator's URL without a trailing slash. `http://` is added if there is no scheme.
+    """The coordinator's URL without a trailing slash, and without the path of OpenAI's API, which may follow it.
 
-    `ws://` and `wss://` are replaced by the schemes that they run on. Raises PotluckError when the text is not such a
-    URL.
+    `http://` is added if there is no scheme. `ws://` and `wss://` are replaced by the schemes that they run on. Raises
+    PotluckError when the text is not such a URL.
     """
     scheme, _, rest = text.rpartition("://")
-    url = f"{_SCHEMES.get(scheme, scheme)}://{rest}".rstrip("/")
+    url = _API.sub("", f"{_SCHEMES.get(scheme, scheme)}://{rest}".rstrip("/"))
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -137,7 +143,7 @@ class Client:
         ):
             if reply.is_error:
                 reply.read()
-            _check(reply)
+            _check(reply, self.url)
             for line in reply.iter_lines():
                 if not line.startswith("data: {"):
                     continue
@@ -158,22 +164,28 @@ class Client:
 
     def _http(self, timeout: float | httpx.Timeout) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
+        return http_client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
 
     def _ask(self, method: str, path: str, timeout: float | httpx.Timeout = 30.0, **request: Any) -> Any:
-        with _readable_errors(self.url):
-            return self._send(method, path, timeout, **request).json()
+        reply = self._send(method, path, timeout, **request)
+        try:
+            return reply.json()
+        except ValueError as error:
+            raise self._stranger() from error
 
     def _send(self, method: str, path: str, timeout: float | httpx.Timeout, **request: Any) -> httpx.Response:
         with self.waiting(), _readable_errors(self.url), self._http(timeout) as http:
             reply = http.request(method, path, **request)
-            _check(reply)
+            _check(reply, self.url)
             return reply
 
     def _known(self, answer: Any, field: str) -> Json:
         if not isinstance(answer, dict) or field not in answer:
-            raise PotluckError(f"{self.url} answers, but it is not a Potluck coordinator.")
+            raise self._stranger()
         return answer
+
+    def _stranger(self) -> PotluckError:
+        return PotluckError(f"{self.url} answers, but it is not a Potluck coordinator.")
 
 
 def _trust() -> ssl.SSLContext:
@@ -189,13 +201,25 @@ def _text(event: Json) -> str:
     return "".join(choice["delta"].get("content", "") for choice in event["choices"])
 
 
-def _check(reply: httpx.Response) -> None:
+def _check(reply: httpx.Response, url: str) -> None:
+    """Raises PotluckError, with the server's reason, unless this is the answer."""
+    if reply.is_redirect:
+        target = reply.headers.get("Location", "")[:_LONGEST]
+        raise PotluckError(f"{url} redirects to {target}: give the address of the coordinator itself.")
     if reply.is_error:
         try:
             message = reply.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
-            message = f"the server answers {reply.status_code} {reply.reason_phrase}"
+            message = _stranger_says(reply, url)
         raise PotluckError(f"{message} Pass it with --key or in POTLUCK_KEY." if reply.status_code == 401 else message)
+
+
+def _stranger_says(reply: httpx.Response, url: str) -> str:
+    """What an error means that a coordinator does not word so."""
+    answers = f"answers {reply.status_code} {reply.reason_phrase}".rstrip()
+    if reply.status_code in (502, 503, 504):
+        return f"The server at {url} {answers}: it is a proxy, and the coordinator behind it does not answer."
+    return f"There is no coordinator at {url}: the server there {answers}. Check the address."
 
 
 @contextmanager
@@ -203,4 +227,4 @@ def _readable_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise PotluckError(f"No coordinator can be reached at {url}: {error}.") from error
+        raise PotluckError(f"No coordinator can be reached at {way_to(url)}: {tls_fault(error) or error}.") from error

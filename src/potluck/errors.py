@@ -3,11 +3,14 @@
 PotluckError
 ├── ModelError            the files of a model are missing, broken, or of a kind no engine runs
 │   ├── IntegrityError    bytes do not have the SHA-256 that the manifest gives for them
+│   ├── WeightsAway       the coordinator gives no weights now, with its reason, but it may later
 │   └── TicketExpired     the coordinator gives no weights, because the link that they were for is gone
 ├── SpanError             a span is malformed or lies outside the model
 ├── EngineError           the engine could not load or run a span
 │   └── CapacityError     the engine's KV cache or session table is full
+├── ProxyFault            the settings for proxies are wrong, or name one that cannot be used here
 ├── WireError             a frame breaks the protocol
+├── NoCoordinator         what answers at an address is no coordinator, and will not become one by itself
 ├── LinkClosed            the other end of a link is gone
 ├── IdentityError         a key is not proven, not the known one, or not usable
 ├── Refused               the coordinator does not admit this node, with its reason
@@ -32,6 +35,10 @@ class IntegrityError(ModelError):
     pass
 
 
+class WeightsAway(ModelError):
+    pass
+
+
 class TicketExpired(ModelError):
     pass
 
@@ -52,7 +59,15 @@ class CapacityError(EngineError):
     pass
 
 
+class ProxyFault(PotluckError):
+    pass
+
+
 class WireError(PotluckError):
+    pass
+
+
+class NoCoordinator(PotluckError):
     pass
 
 

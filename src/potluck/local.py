@@ -175,7 +175,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         return node
 
     def status(self) -> dict[str, Any]:
-        reply: dict[str, Any] = httpx.get(f"{self.url}/status", timeout=HANG_S).json()
+        reply: dict[str, Any] = httpx.get(f"{self.url}/status", timeout=HANG_S, trust_env=False).json()
         return reply
 
     def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

@@ -28,6 +28,10 @@ SMALL_ROWS = 16
 to this many rows on the thread that listens, and hears nothing in the meantime."""
 
 
+MOST_POSITIONS = 1 << 20
+"""The most positions of a node's KV cache, and so of a session."""
+
+
 ANY_NUMBER = 1 << 30
 """More than there ever is of anything."""
 

@@ -14,7 +14,7 @@ from kit.tiny_hf import write_safetensors, write_tiny_hf
 from potluck.coordinator.model_choice import choose_context, choose_engine, footprint, usual_footprint
 from potluck.errors import ModelError
 from potluck.models.sources import open_model
-from potluck.types import EngineKind, Quantize, Span
+from potluck.types import MOST_POSITIONS, EngineKind, Quantize, Span
 
 
 def model(tmp_path: Path, **settings: Any) -> Path:
@@ -50,6 +50,30 @@ def test_other_models_get_what_is_asked_for_up_to_their_own_context(tmp_path: Pa
     assert [choose_context(manifest, asked) for asked in (None, 100, 513)] == [512, 100, 512]
 
 
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "linear", "factor": 16.0},
+        {"rope_type": "yarn", "factor": 16.0, "original_max_position_embeddings": 512},
+        {
+            "rope_type": "llama3",
+            "factor": 16.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 512,
+        },
+    ],
+)
+def test_factors_that_never_change_allow_the_models_whole_context(tmp_path: Path, scaling: dict[str, Any]) -> None:
+    manifest = open_model(model(tmp_path, rope_scaling=scaling, max_position_embeddings=8192))
+    assert [choose_context(manifest, asked) for asked in (None, 8192, 8193)] == [4096, 8192, 8192]
+
+
+def test_no_session_is_longer_than_a_node_can_hold(tmp_path: Path) -> None:
+    manifest = open_model(model(tmp_path, max_position_embeddings=10 * MOST_POSITIONS))
+    assert choose_context(manifest, 10 * MOST_POSITIONS) == MOST_POSITIONS
+
+
 def test_what_nobody_asks_for_is_the_first_engine_with_its_own_quantization(tmp_path: Path) -> None:
     manifest = open_model(write_tiny_hf(tmp_path / "tiny", "llama"))
     chosen = choose_engine(manifest, None, None)
@@ -76,7 +100,7 @@ from pathlib import Path
 import potluck.coordinator.app
 from potluck.coordinator.model_choice import choose_engine
 from potluck.models.sources import open_model
-from potluck.types import EngineKind
+from potluck.types import MOST_POSITIONS, EngineKind
 choose_engine(open_model(Path({json.dumps(str(model(tmp_path)))})), EngineKind.TRANSFORMERS, None)
 print({{"torch", "transformers"}} & sys.modules.keys())
 """

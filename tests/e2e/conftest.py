@@ -8,7 +8,9 @@ from pathlib import Path
 
 import openai
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from kit.browser import CHROMIUM
 from kit.owned_swarm import Swarm
 from kit.processes import LOCAL, ONE_THREAD
 from kit.tiny_gguf import EXACT, write_tiny_gguf
@@ -100,3 +102,42 @@ def start(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     yield serve
     for process in started:
         process.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=1000 * HANG_S)
+    with sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """What the browser had against the page, its policy's refusals among it."""
+    return []
+
+
+@pytest.fixture
+def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Page]]:
+    """Opens a page of its own profile; only the coordinator may be asked for anything.
+
+    before: prepares the page before it is loaded.
+    """
+    pages: list[Page] = []
+
+    def opened(url: str, before: Callable[[Page], object] = lambda _: None, **options: object) -> Page:
+        page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+        page.set_default_timeout(1000 * HANG_S)
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(url) else complaints.append(request.url))
+        before(page)
+        page.goto(url)
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.context.close()

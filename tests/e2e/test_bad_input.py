@@ -130,15 +130,15 @@ def test_a_model_for_a_node_that_does_not_exist(tiny_swarm, tmp_path):
     assert "does not exist" in complaint("join", tiny_swarm.url, "--model", tmp_path / "ghost.gguf")
 
 
-def test_a_node_that_another_program_answers():
+def test_a_node_that_another_program_answers_waits_for_the_coordinator():
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with Process(["join", url]) as node:
             one, _ = listener.accept()
             with one:
                 one.recv(1000)
-                one.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-                assert "404" in node.wait_for("trying again")
+                one.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+                assert "502" in node.wait_for("trying again")
 
 
 # Frames

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import BadRequestError
+from tokenizers import AddedToken, Tokenizer
 
 from kit.fileserver import FileServer
 from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
+from kit.tiny_gguf import bpe_tokens
 from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 from potluck.local import LocalSwarm
 from potluck.types import even_spans
@@ -106,6 +109,41 @@ def test_a_request_that_leaves_its_sampling_open_gets_the_models_own(tmp_path, c
 
         assert text(1) == text(2)
         assert text(1, top_k=0) != text(2, top_k=0)
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", pytest.param("transformers", marks=needs_torch)])
+def test_a_token_that_only_the_tokenizer_has_is_the_requests_fault_and_no_nodes(tmp_path, client_of, engine):
+    """It is refused where a request names it, and is not taken where it might come."""
+    known = len(bpe_tokens())
+    folder = write_tiny_hf(tmp_path / "one_more", layers=LAYERS, vocabulary=known)
+    write_tiny_tokenizer(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken('{"', normalized=False)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    with LocalSwarm(folder, even_spans(LAYERS, 2), serve=[*LOCAL, "--engine", engine], join=ONE_THREAD) as swarm:
+        name = swarm.wait_covered()["model"]
+        client = client_of(swarm)
+        told = f"has a token that the model does not know: {known}."
+        for prompt in ('the {"', [1, known]):
+            with pytest.raises(BadRequestError, match=f"prompt {told}"):
+                client.completions.create(model=name, prompt=prompt)
+        with pytest.raises(BadRequestError, match=f"messages {told}"):
+            client.chat.completions.create(model=name, messages=[{"role": "user", "content": '{"'}])
+        with pytest.raises(BadRequestError, match="logit_bias names a token outside"):
+            client.completions.create(model=name, prompt="the", logit_bias={str(known): 1})
+        with pytest.raises(BadRequestError, match=f"tokens {told}"):
+            client.post("/hidden_states", cast_to=object, body={"model": name, "layer": 0, "tokens": [known]})
+        for form in ({"type": "object"}, {"enum": ['{"']}, {"enum": [{"a": 1}]}):
+            reply = client.chat.completions.create(
+                model=name,
+                messages=[{"role": "user", "content": "the"}],
+                max_tokens=60,
+                temperature=0,
+                response_format={"type": "json_schema", "json_schema": {"name": "one", "schema": form}},
+            )
+            [choice] = reply.choices
+            assert choice.finish_reason == "length" or json.loads(choice.message.content) in ({}, '{"', {"a": 1})
+        assert [node["state"] for node in swarm.status()["nodes"]] == ["ready", "ready"]
 
 
 # What is wrong is told before any node loads

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import stat
 import sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
+from kit.certificates import Certificate, self_signed
 from kit.processes import LOCAL, ONE_THREAD, OPEN, complaint, potluck
 from kit.unsplit import check_greedy
 from potluck.local import LocalSwarm, Process
 from potluck.types import even_spans
 
 
-class Certificate(NamedTuple):
-    certificate: Path
-    key: Path
-
-    @property
-    def options(self) -> list[str]:
-        return ["--tls-cert", str(self.certificate), "--tls-key", str(self.key)]
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """Of 127.0.0.1, signed by itself."""
-    folder, key = tmp_path_factory.mktemp("tls"), Ed25519PrivateKey.generate()
-    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "potluck")]), datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, None)
-    )
-    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return Certificate(folder / "cert.pem", folder / "key.pem")
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

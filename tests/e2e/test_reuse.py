@@ -63,6 +63,39 @@ def test_the_second_turn_of_a_chat_is_that_of_a_fresh_swarm(tiny_swarm, fresh, c
     assert second == alone
 
 
+def test_after_a_node_has_left_only_its_heir_computes_more_than_what_is_new(tiny, tiny_unsplit, client_of, alice):
+    """One turn of a chat after another, and between them nodes are killed or leave. Not a bit changes."""
+    text, spans, turn = tiny_unsplit.encode(alice), even_spans(6, 3), list[int]()
+    with LocalSwarm(tiny, spans, serve=[*LOCAL, "--audit", "0"], join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        client, nodes = client_of(swarm), swarm.nodes[:]
+        turn = text[:300]
+        complete(client, turn, 1)
+        for place, killed in ((1, True), (2, False), (0, True)):
+            held = len(turn)
+            turn = [*turn, *text[held : held + 40]]
+            if killed:
+                nodes[place].popen.kill()
+                nodes[place].wait()
+            else:
+                nodes[place].stop()
+            swarm.wait_until(lambda status: len(status["nodes"]) == 2)
+            nodes[place] = swarm.add_node(str(spans[place]))
+            swarm.wait_until(lambda status: [one["state"] for one in status["nodes"]] == ["ready"] * 3)
+            before = rows_of(swarm)
+            choice, cached = complete(client, turn, 1)
+            assert cached == held
+            check_unsplit(tiny_unsplit, turn, choice, 1)
+            assert {span: rows - before[span] for span, rows in rows_of(swarm).items()} == {
+                str(span): 40 + (held if number == place else 0) for number, span in enumerate(spans)
+            }
+
+
+def rows_of(swarm: LocalSwarm) -> dict[str, int]:
+    """The rows that each node has computed, by its span."""
+    return {node["span"]: node["rows"] for node in swarm.status()["nodes"]}
+
+
 def test_what_follows_an_answer_is_what_the_unsplit_model_gives(tiny_swarm, tiny_unsplit, client_of, alice):
     client, prompt = client_of(tiny_swarm), tiny_unsplit.encode(alice)[:400]
     complete(client, prompt)

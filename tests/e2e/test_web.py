@@ -4,96 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Route, expect
 
+from kit.browser import CHROMIUM, HOSTILE, ask, set_answers
 from kit.processes import LOCAL, ONE_THREAD
 from kit.proxy import Proxy
 from kit.waiting import eventually
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import Span, even_spans
 
-CHROMIUM = shutil.which("chromium")
-HOSTILE = """<img src=x onerror="window.pwned = 1"><script>window.pwned = 1</script>
-
-[click](javascript:window.pwned=1) ![seen](https://evil.example/pixel.png) [data](data:text/html,<script>1</script>)
-
-**bold**, `code <b>` and *soft*
-
-- one
-  - two
-
-Who brings what:
-| dish | *who* |
-|:---|---|
-| <b>soup</b> | a \\| b | nobody |
-| bread
-
-```html
-<iframe srcdoc="<script>parent.pwned = 1</script>"></iframe>
-```
-"""
-
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * HANG_S)
-    with sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def complaints() -> list[str]:
-    """What the browser had against the page, its policy's refusals among it."""
-    return []
-
-
-@pytest.fixture
-def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Page]]:
-    """Opens a page of its own profile; only the coordinator may be asked for anything."""
-    pages: list[Page] = []
-
-    def opened(url: str, **options: object) -> Page:
-        page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
-        page.set_default_timeout(1000 * HANG_S)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(url) else complaints.append(request.url))
-        page.goto(url)
-        pages.append(page)
-        return page
-
-    yield opened
-    for page in pages:
-        page.context.close()
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_role("link", name="Chat").click()
-    page.get_by_label("Your message").fill(text)
-    page.get_by_role("button", name="Send").click()
-
-
-def set_answers(page: Page, tokens: int) -> None:
-    """So long at most, and the same every time."""
-    page.get_by_role("link", name="Chat").click()
-    page.get_by_text("Settings").click()
-    page.get_by_label("Temperature").fill("0")
-    page.get_by_label("Longest answer").fill(str(tokens))
-    page.get_by_text("Settings").click()
 
 
 def test_the_table_shows_who_serves_what(visit, tiny_swarm: LocalSwarm, complaints) -> None:
@@ -184,7 +112,7 @@ def test_the_settings_go_with_every_question_and_conversations_are_apart(visit, 
         [system, {"role": "user", "content": text}] for text in ("the potluck", "the dinner")
     ]
     page.get_by_role("button", name="the potluck", exact=True).click()
-    expect(page.locator("article.user")).to_have_text("the potluck")
+    expect(page.locator("article.user .text")).to_have_text("the potluck")
 
 
 def test_a_long_message_is_seen_being_read(visit, tiny_swarm: LocalSwarm) -> None:

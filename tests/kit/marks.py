@@ -10,7 +10,7 @@ from kit.groups import EVERY_KERNEL_SET, PYTORCH
 
 MARKS: dict[str, tuple[str, ...]] = {
     "e2e": ("tests/e2e/",),
-    "browser": ("tests/e2e/test_web.py",),
+    "browser": ("tests/e2e/test_web",),
     "torch": (*PYTORCH, "tests/models/test_families.py"),
     "slow": (
         *EVERY_KERNEL_SET,

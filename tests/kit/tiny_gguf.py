@@ -65,7 +65,7 @@ def write_tiny_gguf(
 
     kv_heads, tied: for "llama" only. parallel_residual: for "gptneox" only.
     With the "bpe" tokenizer the vocabulary is that of `bpe_tokens`, whatever `vocabulary` says; template: its chats'.
-    controls: further control tokens, which come last.
+    controls: more control tokens, which come last.
     """
     writer = GGUFWriter(path, architecture, split_max_tensors=tensors_a_part, small_first_shard=empty_first)
     writer.add_name(path.stem)

@@ -102,3 +102,29 @@ def test_pace_is_kept_exactly_while_enough_comes_in_time(chunks):
         if came >= http_source._LEAST_BYTES:
             since, came = now, 0
         assert pace.keeps(nbytes, now) == (now - since <= http_source._LEAST_S)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>Service Unavailable</html>", b'{"error": "busy"}', b"[]", b'{"error": {"message": 1}}', b"x" * 9999],
+)
+def test_a_503_without_a_reason_is_a_broken_connection(source_of, body):
+    for headers in ({"Content-Type": "application/json"}, {"Content-Type": "text/html"}):
+        source = source_of(Reply(body, 503, headers))
+        with pytest.raises(ModelError, match=r"The download of a\.gguf broke 6 times: The coordinator answers 503"):
+            list(source.stream("a.gguf", 0, 10))
+
+
+def test_weights_that_are_away_are_waited_for_and_the_owner_is_told(caplog):
+    caplog.set_level("INFO")
+    away = Reply(b'{"error": {"message": "The file is\\u001b missing."}}', 503, {"Content-Type": "application/json"})
+    replies = [*[away] * 9, Reply(b"01234", 206), *[away] * 9, Reply(b"56789", 206)]
+    with (
+        Hostile("", lambda *_: replies.pop(0)).running() as url,
+        closing(CoordinatorSource(url)) as source,
+    ):
+        source._pause_s = 0.0
+        # Whoever asks for a part of it gets that part.
+        assert b"".join(source.stream("a.gguf", 0, 5)) + b"".join(source.stream("a.gguf", 5, 5)) == b"0123456789"
+    told = ["The file is missing. Waiting for it.", "The download goes on."]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("potluck")] == told * 2

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from kit.fileserver import FileServer
+from potluck import network
 from potluck.errors import ModelError
-from potluck.models import redirects
 from potluck.models.http_source import CoordinatorSource
 from potluck.models.redirects import Redirects, is_public
 
@@ -82,9 +82,9 @@ def test_a_coordinator_here_may_lead_to_this_machine(monkeypatch):
 
 def test_a_name_that_cannot_be_found_is_refused_unless_a_proxy_knows_it(monkeypatch):
     resolve(monkeypatch)
-    monkeypatch.setattr(redirects, "getproxies", dict)
+    monkeypatch.setattr(network, "getproxies", dict)
     assert not allowed(FAR, "https://nowhere.example/")
-    monkeypatch.setattr(redirects, "getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr(network, "getproxies", lambda: {"https": "http://proxy:3128"})
     assert allowed(FAR, "https://nowhere.example/")
 
 

@@ -351,7 +351,7 @@ def test_sessions_that_the_model_cannot_have_are_refused(model, context):
 
 
 def test_the_cells_are_bounded_whatever_the_memory(model, monkeypatch):
-    monkeypatch.setattr(room, "_MOST_POSITIONS", 1000)
+    monkeypatch.setattr(room, "MOST_POSITIONS", 1000)
     manifest = open_model(model)
     assert capacity(manifest, welcome(manifest), GIB).positions == 1000
 

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from potluck.client import split_invite
 from potluck.commands.terminal import client_of
-from potluck.errors import PotluckError
+from potluck.errors import PotluckError, ProxyFault
+from potluck.network import http_client, tls_fault
 
 _PATIENCE_S = 10.0
 _Answer = TypeVar("_Answer", bound=Struct)
@@ -67,10 +68,14 @@ def contact(text: str, key: str) -> Contact:
     except PotluckError:
         return NoUrl()
     try:
-        with httpx.Client(base_url=url, timeout=_PATIENCE_S, verify=ssl.create_default_context()) as http:
+        with http_client(base_url=url, timeout=_PATIENCE_S, verify=ssl.create_default_context()) as http:
             return _ask(http, client_of(url, key).key, without_credentials(url))
+    except ProxyFault as error:
+        return Unreachable(without_credentials(url), str(error).rstrip("."))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return Unreachable(without_credentials(url), str(error).replace(url, without_credentials(url)))
+        return Unreachable(
+            without_credentials(url), (tls_fault(error) or str(error)).replace(url, without_credentials(url))
+        )
 
 
 def _ask(http: httpx.Client, key: str, shown: str) -> Contact:

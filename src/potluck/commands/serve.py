@@ -150,7 +150,9 @@ def _can_be_served(config: ServeConfig, check: bool) -> bool:
 
     outline = config.model.outline()
     chosen, _ = choose_engine(outline, config.engine, config.quantize, tries=config.tries)
-    choose_context(outline, config.context)
+    context = choose_context(outline, config.context)
+    if config.context is not None and config.context > context:
+        say(f"The context of {outline.name} is {context} tokens, so sessions have no more than these.")
     tested = check or (config.tries and not is_proved(outline))
     if tested and (chosen is not EngineKind.LLAMACPP or config.model.hub is not None):
         raise PotluckError("The self-test is for the llama.cpp engine, and needs a model on this machine.")

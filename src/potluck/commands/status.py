@@ -51,6 +51,7 @@ def board(info: dict[str, Any]) -> Group:
     missing = ", ".join(info["missing"])
     lines = [
         f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.",
+        *([info["fault"]] if info["fault"] else []),
         *([] if info["proved"] else ["Nobody has proved that parts of this architecture compute what the whole does."]),
         f"Nodes per layer: {' '.join(map(str, info['served']))}",
         "Every layer is covered." if info["covered"] else f"No node serves layers {missing}.",

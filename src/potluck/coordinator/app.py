@@ -18,11 +18,13 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from potluck.coordinator.compose import compose_model
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.http.account import Accounts
+from potluck.coordinator.http.addresses import Addresses, Nowhere
 from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth
 from potluck.coordinator.http.cors import Cors
 from potluck.coordinator.http.crowd import Crowd
-from potluck.coordinator.http.errors import error_response, http_error
+from potluck.coordinator.http.embeddings import Embeddings
+from potluck.coordinator.http.errors import error_response, fault, http_error
 from potluck.coordinator.http.inbound import most_bytes
 from potluck.coordinator.http.monitoring import Monitoring
 from potluck.coordinator.http.office import Office
@@ -112,26 +114,30 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Document(ENDPOINTS),
         Monitoring(model.status, metrics, running.relay.trace, swarm, pool),
         live,
-        Weights(model.manifest, model.found),
+        Weights(model.manifest, model.found, model.files),
         service,
+        Embeddings(service, model.hidden_states),
         Research(service, model.hidden_states),
         accounts,
         Admin(office, running.moderation),
     )
     middleware = [
         Middleware(ProxyHeadersMiddleware, trusted_hosts=[*config.proxies]),
+        Middleware(Addresses),
         Middleware(RequestCount, tally=swarm.tally),
         Middleware(Cors, origins=config.origins),
         Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
         Middleware(Crowd),
     ]
-    handlers = {PotluckError: error_response, HTTPException: http_error}
+    handlers = {PotluckError: error_response, HTTPException: http_error, Exception: fault}
     app = Starlette(
         routes=[*routes, WebSocketRoute(NODE_SOCKET, running.gateway)],
         middleware=middleware,
         exception_handlers=handlers,  # type: ignore[arg-type]
         lifespan=partial(_lifespan, office.books, history, encoder),
     )
+    app.router.default = Nowhere(ENDPOINTS)
+    app.router.redirect_slashes = False  # they are no part of a path here
     app.state.stops = (running.stop, live.stop)
     return app
 

@@ -51,9 +51,10 @@ from potluck.coordinator.swarm.tally import TokenKind
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.topic import Topic
+from potluck.coordinator.watching.modelfiles import ModelFiles
 from potluck.coordinator.watching.status import swarm_status
 from potluck.models.manifest import Manifest
-from potluck.models.sources import Found
+from potluck.models.sources import Found, local_source
 from potluck.models.spans import is_proved, most_forgotten
 from potluck.types import EngineKind
 
@@ -89,7 +90,7 @@ class SwarmService:
 
     def hidden_states(self) -> HiddenStates:
         """The maker of hidden rows of this swarm."""
-        return HiddenStates(self.sessions, self.swarm.layers, step_rows(self.relay.row_bytes))
+        return HiddenStates(self.sessions, self.swarm.layers, self.relay.width, step_rows(self.relay.row_bytes))
 
     def stop(self) -> None:
         """Stop: answers that are under way end with an error now, and none begins."""
@@ -168,7 +169,7 @@ class ModelService:
     """Everything about one model that is served: the model, its tokenizer, and its swarm.
 
     sampling: that of requests that do not say it. proved: whether it is known that its parts compute what the whole
-    does.
+    does. files: those of its weights; None if they are on the hub.
     """
 
     manifest: Manifest
@@ -179,6 +180,7 @@ class ModelService:
     generation: Generation
     hidden_states: HiddenStates
     proved: bool
+    files: ModelFiles | None
 
     def status(self, may_see: Callable[[str], bool] = lambda _: False) -> bytes:
         """The answer of `/status`, as JSON on one line, for a reader who may see the names of some accounts."""
@@ -195,6 +197,7 @@ class ModelService:
             running.ledger,
             running.terms.engine,
             proved=self.proved,
+            fault=self.files.fault if self.files is not None else "",
         )
         return msgspec.json.encode(told)
 
@@ -236,4 +239,5 @@ def compose_model(
         generation=running.generation(tokenizer),
         hidden_states=running.hidden_states(),
         proved=terms.engine is EngineKind.TRANSFORMERS or is_proved(manifest),
+        files=ModelFiles(local_source(found.path).folder, manifest.files) if found.hub is None else None,
     )

@@ -9,7 +9,7 @@ from potluck.models.runnable import transformers_fault
 from potluck.models.sizes import kept_by, part_sizes
 from potluck.models.spans import cuts_of, engines_for, is_proved, plan_raw_span
 from potluck.planning.cost import Footprint
-from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
+from potluck.types import MOST_POSITIONS, Attention, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.rows import payload_size
 
 DEFAULT_CONTEXT = 4096
@@ -62,7 +62,7 @@ def _check_transformers(manifest: Manifest, able: tuple[EngineKind, ...]) -> Non
 
 
 def choose_context(manifest: Manifest, asked: int | None) -> int:
-    """The positions of a session: those asked for, or the usual ones, but no more than the model has.
+    """The positions of a session: those asked for, or the usual ones, but no more than the model has or a node holds.
 
     Raises ModelError for more than the factors of its rope are good for, because sessions of one batch share them.
     """
@@ -72,7 +72,7 @@ def choose_context(manifest: Manifest, asked: int | None) -> int:
             f"{manifest.name} has {limit[0]} factors, which change for all sessions of a batch when one is longer than "
             f"{limit[1]} positions: use --context {limit[1]} or less."
         )
-    return min(manifest.context, asked or DEFAULT_CONTEXT)
+    return min(manifest.context, MOST_POSITIONS, asked or DEFAULT_CONTEXT)
 
 
 def footprint(

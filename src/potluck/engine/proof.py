@@ -20,6 +20,7 @@ import numpy.typing as npt
 from potluck.engine.base import Segment
 from potluck.engine.llamacpp import LlamaCppEngine
 from potluck.errors import EngineError, ModelError, PotluckError, SpanError
+from potluck.models.files import unwritable
 from potluck.models.manifest import Manifest
 from potluck.models.sources import cache_folder, local_source, open_model
 from potluck.models.spanfile import write_span_file
@@ -137,7 +138,11 @@ def _run(engine: LlamaCppEngine, data: Data, last: int) -> npt.NDArray[np.float3
 
 def _main(order: Order) -> int:
     kept = cache_folder()
-    kept.mkdir(parents=True, exist_ok=True)
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.stdout.write(f"{_TOLD}{unwritable(kept, error)}\n")
+        return _IMPOSSIBLE
     with TemporaryDirectory(prefix="self-test-", dir=kept) as folder:  # where there is room for spans
         try:
             _test(Path(order.model), order.memory, Path(folder))

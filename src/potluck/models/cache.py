@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from msgspec import Struct
 
 from potluck.errors import ModelError, SpanError
+from potluck.models.files import unwritable
 from potluck.models.holds import is_held
 from potluck.models.manifest import Manifest
 from potluck.models.spanfile import finished_path, lock_path, part_path
@@ -94,7 +95,7 @@ def note_model(folder: Path, manifest: Manifest) -> None:
         if not path.exists() and os.access(folder, os.W_OK):
             path.write_bytes(msgspec.json.encode(about(manifest)))
     except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise unwritable(path, error) from error
 
 
 def kept_models(cache: Path) -> list[Kept]:
@@ -188,7 +189,7 @@ def write_limit(cache: Path, limit: int | None) -> None:
             cache.mkdir(parents=True, exist_ok=True)
             (cache / _LIMIT).write_text(f"{limit}\n")
     except OSError as error:
-        raise ModelError(f"{cache / _LIMIT} cannot be written: {error.strerror or error}.") from error
+        raise unwritable(cache / _LIMIT, error) from error
 
 
 def make_room(cache: Path, wanted: int, keep: Path | None = None) -> list[Held]:

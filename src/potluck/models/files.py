@@ -171,6 +171,12 @@ def read(files: Files, file: str, offset: int, nbytes: int) -> bytes:
     return data
 
 
+def unwritable(path: Path, error: OSError) -> ModelError:
+    """The error that a file in the cache cannot be written."""
+    reason = error.strerror or error
+    return ModelError(f"{path} cannot be written: {reason}. Set POTLUCK_CACHE to a folder that can.")
+
+
 def truncated(files: Files, file: str) -> ModelError:
     return ModelError(f"{files.location}/{file} is truncated; fetch it again.")
 

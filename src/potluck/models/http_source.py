@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 import time
@@ -15,18 +16,24 @@ from urllib.parse import quote
 
 import httpx
 
-from potluck.errors import ModelError, TicketExpired
+from potluck.errors import ModelError, TicketExpired, WeightsAway
 from potluck.models import hub
 from potluck.models.files import FileSource, parse_json
 from potluck.models.manifest import Manifest
 from potluck.models.redirects import Redirects
 from potluck.models.vetting import MOST_BYTES, decode
+from potluck.network import http_client
+
+log = logging.getLogger(__name__)
 
 _TRIES = 6
 _FIRST_PAUSE_S = 0.5
 _BUSY = (429, 500, 502, 503, 504)
 _MOST_HOPS = 5
 _LONGEST_REDIRECT = 1 << 14
+_LONGEST_REASON = 1 << 10
+_AWAY = 4
+"""The first pauses that pass until weights that are away are asked for again."""
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _LONGEST_LISTING = 64 << 20
 
@@ -61,6 +68,8 @@ class _HttpSource(FileSource):
         self._server = server
         self._redirects = redirects
         self._pause_s = _FIRST_PAUSE_S
+        self._away = ""
+        """Why nothing comes now."""
         client.headers["Accept-Encoding"] = "identity"  # ranges count the file's own bytes
 
     @abstractmethod
@@ -124,12 +133,16 @@ class _HttpSource(FileSource):
         while nbytes:
             try:
                 for chunk in self._range(file, offset, nbytes):
+                    self._note("")
                     offset += len(chunk)
                     nbytes -= len(chunk)
                     arrived += len(chunk)
                     if arrived >= _LEAST_BYTES:
                         failures = 0
                     yield chunk
+            except WeightsAway as error:  # which is no fault of the line: it may take hours until they are back
+                self._note(str(error))
+                time.sleep(_AWAY * self._pause_s)
             except httpx.TransportError as error:
                 failures += 1
                 arrived = 0
@@ -137,9 +150,23 @@ class _HttpSource(FileSource):
                     raise ModelError(f"The download of {file} broke {_TRIES} times: {error}.") from error
                 time.sleep(self._pause_s * 2**failures)
 
+    def _note(self, reason: str) -> None:
+        """Tell the owner why nothing comes, and when something does again."""
+        if reason and not self._away:
+            log.warning("%s Waiting for it.", reason)
+        elif self._away and not reason:
+            log.info("The download goes on.")
+        self._away = reason
+
+    def _reason(self, reply: httpx.Response) -> str:
+        """Why the server gives nothing now, if it may later and says so; else ""."""
+        return ""
+
     def _range(self, file: str, offset: int, nbytes: int) -> Iterator[bytes]:
         wanted = {"Range": f"bytes={offset}-{offset + nbytes - 1}"}
         with self._reply(self.url(file), wanted) as reply:
+            if reason := self._reason(reply):
+                raise WeightsAway(reason)
             if reply.status_code in _BUSY:
                 raise httpx.RemoteProtocolError(f"{self._server} answers {reply.status_code}")
             if reply.status_code != 206:
@@ -177,7 +204,7 @@ class CoordinatorSource(_HttpSource):
     def __init__(self, url: str, ticket: str = "") -> None:
         trusted = ssl.create_default_context()  # what the node's web-socket trusts, not httpx's own list
         headers = {"Authorization": f"Bearer {ticket}"} if ticket else {}
-        client = httpx.Client(base_url=url, headers=headers, timeout=60.0, verify=trusted)
+        client = http_client(base_url=url, headers=headers, timeout=60.0, verify=trusted)
         client.event_hooks = {"response": [partial(_check_ticket, headers.get("Authorization"))]}
         super().__init__(client, "The coordinator", Redirects(client.base_url))
 
@@ -187,6 +214,15 @@ class CoordinatorSource(_HttpSource):
 
     def url(self, file: str) -> str:
         return f"/files/{quote(file, safe='')}"
+
+    def _reason(self, reply: httpx.Response) -> str:
+        if reply.status_code != 503 or reply.headers.get("Content-Type") != "application/json":
+            return ""
+        try:
+            told = parse_json(b"".join(self._chunks(reply, _LONGEST_REASON, "its reason")))
+            return "".join(filter(str.isprintable, told["error"]["message"]))
+        except (ModelError, ValueError, KeyError, TypeError):
+            return ""
 
 
 def _check_ticket(shown: str | None, reply: httpx.Response) -> None:
@@ -207,7 +243,7 @@ class HubSource(_HttpSource):
     def __init__(self, repository: str, revision: str = "main", endpoint: str | None = None) -> None:
         self.repository = repository
         self._endpoint = endpoint or hub.endpoint()
-        client = httpx.Client(headers=hub.authorization(), timeout=60.0)
+        client = http_client(headers=hub.authorization(), timeout=60.0)
         super().__init__(client, f"The hub at {self._endpoint}")
         try:
             self.revision, self.sizes = self._listing(revision)

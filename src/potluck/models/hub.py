@@ -22,7 +22,12 @@ def authorization() -> dict[str, str]:
     """The header with this machine's token: `HF_TOKEN`, or the one that `hf auth login` has stored. Empty if there is
     none.
     """
-    token = get_token()
+    try:
+        token = get_token()
+    except NotADirectoryError:  # there is no home for a token either
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"The token for the hub cannot be read ({error}): set HF_TOKEN, or HF_HOME.") from error
     if not token:
         return {}
     if not (token.isascii() and token.isprintable()):

@@ -6,11 +6,11 @@ import socket
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
-from urllib.request import getproxies
 
 import httpx
 
 from potluck.errors import ModelError
+from potluck.network import proxy_for
 
 _TRANSLATED = IPv6Network("64:ff9b::/96")  # IPv4 as a network that has only IPv6 writes it
 
@@ -85,7 +85,7 @@ def _addresses(url: httpx.URL) -> list[str]:
     try:
         found = socket.getaddrinfo(url.host, url.port or 443, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
-        if getproxies().get(url.scheme):
+        if proxy_for(str(url)):
             return []
         raise ModelError(f"The coordinator redirects to {url.host[:100]}, which cannot be found.") from error
     return [str(address[0]) for *_, address in found]

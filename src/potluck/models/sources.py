@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 
 from potluck.errors import ModelError
 from potluck.models import gguf, huggingface
-from potluck.models.files import Files, LocalSource, Progress, is_plain, read_whole, sha256_each, shown
+from potluck.models.files import Files, LocalSource, Progress, is_plain, read_whole, sha256_each, shown, unwritable
 from potluck.models.gguf_index import GgufIndex, read_head, read_index
 from potluck.models.http_source import CoordinatorSource, HubSource
 from potluck.models.manifest import Manifest, Tensor
@@ -256,5 +256,4 @@ def _save(path: Path, encoded: bytes) -> None:
         fresh.write_bytes(encoded)
         replace(fresh, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise ModelError(f"{path} cannot be written: {reason}. Set POTLUCK_CACHE to a folder that can.") from error
+        raise unwritable(path, error) from error

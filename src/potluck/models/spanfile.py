@@ -19,7 +19,7 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from potluck.errors import IntegrityError, ModelError
 from potluck.models.arrays import Array, check_length, fetch_verified, read_array, to_float32
-from potluck.models.files import CHUNK, Progress, Source
+from potluck.models.files import CHUNK, Progress, Source, unwritable
 from potluck.models.finished import Finished
 from potluck.models.manifest import Tensor
 from potluck.platform import replace
@@ -130,7 +130,7 @@ def write_span_file(path: Path, header: Header, pieces: list[Piece], source: Sou
         with FileLock(lock_path(path)):  # nodes of one machine may want the same span
             _write(path, header, pieces, source, progress)
     except OSError as error:
-        raise ModelError(f"{path} cannot be written: {error.strerror or error}.") from error
+        raise unwritable(path, error) from error
 
 
 def lock_path(path: Path) -> Path:

@@ -13,7 +13,8 @@ import msgspec
 
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
-from potluck.errors import CardLost, LinkClosed, TicketExpired
+from potluck.errors import CardLost, LinkClosed, NoCoordinator, TicketExpired
+from potluck.network import way_to
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig, node_url
@@ -82,13 +83,16 @@ class Agent:
         self._looked = asyncio.Event()
         """Is set when there is news for the permit."""
         self._serving = False
+        self._admitted = False
+        """Whether the coordinator has admitted this node before. Then it is there, whatever answers in its place."""
         self._upload = Upload(config.upload) if config.upload is not None else None
         self._sharing = Sharing(self._upload)
 
     async def run(self) -> None:
         """Serve until `leave`, and dial again whenever the connection breaks.
 
-        Raises Refused, IdentityError when the coordinator is not the known one, or the error that concerns the model.
+        Raises Refused, NoCoordinator unless it was admitted before, IdentityError when the coordinator is not the known
+        one, or the error that concerns the model.
         """
         self._running = asyncio.current_task()
         try:
@@ -146,11 +150,14 @@ class Agent:
             except CardLost as error:
                 self._config = replace(self._config, room=Room(self._config.room.memory))
                 self._reporter.say(f"{error} The node goes on without the card.")
-            except (LinkClosed, TicketExpired) as error:
+            except (LinkClosed, TicketExpired, NoCoordinator) as error:
                 if self._leaving.is_set():
                     return
+                where = way_to(self._config.url)
+                if isinstance(error, NoCoordinator) and not self._admitted:
+                    raise NoCoordinator(f"There is no coordinator at {where}: {error}.") from error
                 self._reporter.say(
-                    f"There is no connection to {self._config.url} ({error}); trying again in {self._pause_s:.1f} s."
+                    f"There is no connection to {where} ({error}); trying again in {self._pause_s:.1f} s."
                 )
             # Each node waits a little differently, so that they do not all come back in the same moment.
             await asyncio.sleep(self._pause_s * random.uniform(0.8, 1.2))
@@ -176,6 +183,7 @@ class Agent:
             await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
             welcome: Welcome | None = await expect(link, Welcome)
             drop_invite(self._config.name, self._config.url)
+            self._admitted = True
             self._pause_s = _FIRST_PAUSE_S  # not before: a coordinator that is overrun accepts sockets, too
             self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:

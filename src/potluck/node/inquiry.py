@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from potluck.errors import LinkClosed
+from potluck.errors import LinkClosed, NoCoordinator
+from potluck.network import way_to
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig, node_url
@@ -28,8 +29,10 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
     reporter.progress(waiting, None)
     try:
         link = await WebSocketLink.dial(node_url(config.url))
+    except NoCoordinator as error:
+        raise NoCoordinator(f"There is no coordinator at {way_to(config.url)}: {error}.") from error
     except LinkClosed as error:
-        raise LinkClosed(f"There is no connection to {config.url} ({error}).") from error
+        raise LinkClosed(f"There is no connection to {way_to(config.url)} ({error}).") from error
     try:
         introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
         await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))

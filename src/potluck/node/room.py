@@ -18,7 +18,7 @@ from potluck.models.spanfile import Piece
 from potluck.models.spans import EMBEDDING, HEAD
 from potluck.planning.cost import in_mib
 from potluck.planning.offload import CARD_RESERVE_BYTES, Division, Parts
-from potluck.types import MAX_STEP_ROWS, NO_OFFLOAD, Capacity, EngineKind, Offload
+from potluck.types import MAX_STEP_ROWS, MOST_POSITIONS, NO_OFFLOAD, Capacity, EngineKind, Offload
 from potluck.wire.messages import Welcome
 
 _SESSIONS = 64
@@ -26,7 +26,6 @@ _FULL_SESSIONS = 8
 """The number of full-length sessions for which a node has KV cells if its memory allows."""
 
 OVERHEAD_BYTES = 256 << 20
-_MOST_POSITIONS = 1 << 20
 ABOUT_A_POSITION = 320
 """The bytes for a position besides its keys and values: 60 about the cell, and in work buffers up to 4 for each row
 of a batch, which say whether it sees the position. Those of the first session are part of the overhead.
@@ -66,11 +65,11 @@ def plan_room(manifest: Manifest, welcome: Welcome, room: Room) -> Plan:
     Raises EngineError when not even one session fits, or when loading takes more than that.
     """
     context = welcome.context
-    if not 1 <= context <= min(manifest.context, _MOST_POSITIONS):
+    if not 1 <= context <= min(manifest.context, MOST_POSITIONS):
         raise EngineError(f"The coordinator asks for sessions of {context} positions, which this model cannot have.")
     sizes = _Sizes(manifest, welcome, room)
     sizes.check()
-    most = min(_FULL_SESSIONS * context, _MOST_POSITIONS)
+    most = min(_FULL_SESSIONS * context, MOST_POSITIONS)
     # The most positions that fit. If more of them push a layer off the card, the next number may need less.
     low, high = context, most + 1
     while high - low > 1:

@@ -22,7 +22,7 @@ _ENCRYPTED_S = 300.0
 """The same with TLS, where the buffer that can be seen does not shrink while a slow client reads."""
 _REPORT_S = 10.0
 
-_REQUESTS_PER_S, _BURST = 20.0, 200
+_REQUESTS_PER_S, _BURST = 20.0, 400
 """The requests without a key, or with a wrong one, that are answered to one household: in a second, and at once."""
 
 GAVE_WAY = "gave way to others"

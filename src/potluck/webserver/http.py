@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
@@ -73,7 +74,9 @@ class BoundedHttp(HttpToolsProtocol):
             if self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
             if self._unparsed > MOST_HEAD or len(self.headers or ()) > _MOST_HEADERS:
-                self._refuse()
+                message = f"The head of a request may have up to {MOST_HEAD} bytes and {_MOST_HEADERS} lines."
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+            if self._refused_since is not None:
                 self._drop(data[begin:])
                 return
             if len(self.pipeline) > _MOST_PIPELINED or self._ignores_too_much():
@@ -83,17 +86,21 @@ class BoundedHttp(HttpToolsProtocol):
     def _ignores_too_much(self) -> bool:
         return self._received > _MOST_IGNORED and self.cycle is not None and self.cycle.response_complete
 
-    def _refuse(self) -> None:
-        """Answer that the head is too long, unless another answer is under way on this connection, or TLS is spoken."""
-        if not self.transport.can_write_eof() or (self.cycle is not None and not self.cycle.response_complete):
-            self.standing.cut("sent too long a head")
+    def send_400_response(self, msg: str) -> None:
+        """Answer that this is no HTTP. msg: uvicorn's words, which name neither the fault nor the cure."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "The request is not valid HTTP/1.1, so nothing of it was done.")
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer what cannot become a request, unless another answer is under way on this connection."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.standing.cut("sent what is no request")
             return
-        status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        text = f"The head of a request may have up to {MOST_HEAD} bytes and {_MOST_HEADERS} lines.\n"
-        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: text/plain; charset=utf-8\r\n"
-        self.transport.write(f"{head}content-length: {len(text)}\r\nconnection: close\r\n\r\n{text}".encode())
-        self.transport.write_eof()
         self._refused_since = self._guard.clock()
+        self.transport.write(_refusal(status, message))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS is spoken
+            self.transport.close()
 
     def _drop(self, data: bytes) -> None:
         """Read what a refused client still sends: if the connection were closed at once, the answer would be lost."""
@@ -156,6 +163,14 @@ class BoundedHttp(HttpToolsProtocol):
             return ""
         most_s = _BODY_S + self._received / _LEAST_RATE
         return "did not send the body of a request in time" if now - self._body_since > most_s else ""
+
+
+def _refusal(status: HTTPStatus, message: str) -> bytes:
+    """An answer with an error in OpenAI's form, in full, after which the connection is closed."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    body = json.dumps({"error": error})
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
 
 
 async def _send_unchunked(cycle: RequestResponseCycle, send: Callable[[Any], Awaitable[None]], message: Any) -> None:

@@ -94,7 +94,10 @@ class Identity:
                 raise IdentityError(f"Others can read the key in {path}: replace it, or run chmod 600 on it.")
             return cls(_private_key(path))
         except OSError as error:
-            raise IdentityError(f"The key cannot be kept in {path}: {error.strerror or error}.") from error
+            message = (
+                f"The key cannot be kept in {path}: {error.strerror or error}. POTLUCK_DATA may name another folder."
+            )
+            raise IdentityError(message) from error
 
     def sign(self, message: bytes) -> bytes:
         return self._private.sign(message)

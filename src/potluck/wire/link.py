@@ -6,12 +6,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from potluck.errors import LinkClosed
 from potluck.wire.bundles import Unbundled
-from potluck.wire.codec import MAX_FRAME
+from potluck.wire.dialling import open_socket
 
 CLOSED = b""
 """The item that `MemoryLink` puts into the other end's queue to say that it is closed; no frame is empty."""
@@ -75,14 +75,8 @@ class WebSocketLink(BundledLink):
 
     @classmethod
     async def dial(cls, url: str) -> WebSocketLink:
-        """Open `ws://…`. Raises LinkClosed with the reason when nobody answers there as a web-socket."""
-        try:
-            # Hidden states do not compress; the transport's own buffers bound what is in flight.
-            connection = await connect(url, compression=None, max_size=MAX_FRAME, ping_interval=10, ping_timeout=60)
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI, ValueError) as error:
-            # ValueError: what the standard library makes of an impossible host name or port.
-            raise LinkClosed(str(error) or type(error).__name__) from error
-        return cls(connection)
+        """Open `ws://…`. Raises as `open_socket` does."""
+        return cls(await open_socket(url))
 
     @property
     def local_host(self) -> str:

@@ -33,7 +33,7 @@ from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
-from potluck.types import Capacity, Span, Speed
+from potluck.types import Capacity, PauseReason, Span, Speed
 from potluck.webserver.guard import stand
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import BundledLink, MemoryLink
@@ -45,8 +45,10 @@ from potluck.wire.messages import (
     Greeting,
     Hello,
     Hidden,
+    Leaving,
     Loading,
     Message,
+    Pause,
     PeerToken,
     Ping,
     Pong,
@@ -1026,7 +1028,7 @@ def test_who_waits_is_let_in_by_a_session_that_is_parked() -> None:
 
 
 @pytest.mark.parametrize("leaver", [0, 1])
-def test_parked_sessions_go_with_any_node_of_their_route(leaver: int) -> None:
+def test_parked_sessions_go_with_the_last_node_of_their_route(leaver: int) -> None:
     async def test() -> None:
         service = make_service()
         nodes = [await join(service, 0, 1), await join(service, 2, 3)]
@@ -1034,11 +1036,32 @@ def test_parked_sessions_go_with_any_node_of_their_route(leaver: int) -> None:
         session.park(TOKENS)
         await nodes.pop(leaver).leave()
         [left] = nodes
+        assert service.swarm.nodes[left.name].reserved == {session.number: 30}
+        newcomer = await join(service, 2 * leaver, 2 * leaver + 1)
+        again = await service.sessions.open(60, TOKENS)
+        assert (again.number, again.held, again.is_lost) == (session.number, 29, True)
+        again.close()
         assert await left.receive() == Close(session.number)
-        assert service.swarm.nodes[left.name].reserved == {}
-        nodes.append(await join(service, 2 * leaver, 2 * leaver + 1))
-        assert (await service.sessions.open(60, TOKENS)).held == 0
-        for node in nodes:
+        last = await service.sessions.open(40)
+        last.park(TOKENS)
+        for node in (left, newcomer):
+            await node.leave()
+        assert not service.closing._admission.is_parked(last.number)
+
+
+@pytest.mark.parametrize("change", [Leaving(), Pause(PauseReason.OWNER)])
+def test_a_node_that_goes_forgets_what_is_parked(change: Leaving | Pause) -> None:
+    """It need not wait until the chat continues. What the other stages hold stays."""
+
+    async def test() -> None:
+        service = make_service()
+        goes, stays = await join(service, 0, 1), await join(service, 2, 3)
+        session = await service.sessions.open(40)
+        session.park(TOKENS)
+        await goes.send(change)
+        assert await goes.receive() == Close(session.number)
+        assert [service.swarm.nodes[node.name].reserved for node in (goes, stays)] == [{}, {session.number: 30}]
+        for node in (goes, stays):
             await node.leave()
 
     run(test())

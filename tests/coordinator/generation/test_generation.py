@@ -797,6 +797,99 @@ def test_a_resumed_session_that_loses_a_node_goes_on(lost: int) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_the_next_turn_of_a_chat_of_which_a_node_has_left_is_read_by_its_heir_alone(lost: int, forgetful: bool) -> None:
+    """Where the journals do not reach that far, all is read again, and nothing counts as cached."""
+    turn = LONG + toy_answer(LONG, 6) + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-0", "1-2", "3-3") as (service, nodes):
+            await answer(service, job(LONG, 6))
+            await nodes[lost].leave()
+            heir = Node(service, nodes[lost].span)
+            await until(lambda: not service.swarm.missing())
+            for node in nodes:
+                node.forgetful = forgetful
+                node.steps.clear()
+            nodes[lost] = heir
+            deltas = await answer(service, job(turn, 3))
+            assert text(deltas) == toy_answer(turn, 3)
+            replayed = forgetful and lost > 0
+            assert cached(deltas) == (0 if replayed else 25)
+            assert [node.steps for node in nodes] == [
+                [*([] if replayed or node is not heir else [25]), *([30] if replayed else [5]), 1, 1] for node in nodes
+            ]
+            assert deltas[-1].nodes == tuple(f"toy {node.span}" for node in nodes)
+            tokens = service.swarm.tally.tokens
+            assert (tokens[TokenKind.CACHED], tokens[TokenKind.PROMPT]) == ((0, 50) if replayed else (25, 25))
+
+    run(test())
+
+
+def test_what_is_parked_is_mended_as_often_as_nodes_leave() -> None:
+    turn = LONG + toy_answer(LONG, 6) + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-0", "1-2", "3-3") as (service, nodes):
+            await answer(service, job(LONG, 6))
+            for lost in (2, 0):  # of one session, one after the other
+                await nodes[lost].leave()
+                nodes[lost] = Node(service, nodes[lost].span)
+                await until(lambda: not service.swarm.missing())
+            deltas = await answer(service, job(turn, 3))
+            assert (text(deltas), cached(deltas)) == (toy_answer(turn, 3), 25)
+            assert [node.steps for node in nodes] == [[25, 5, 1, 1], [20, 1, 1, 1, 1, 1, 5, 1, 1], [25, 5, 1, 1]]
+
+    run(test())
+
+
+def test_what_is_parked_is_read_anew_where_nobody_has_the_lost_layers_alone() -> None:
+    turn = LONG + toy_answer(LONG, 6) + "next"
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            await answer(service, job(LONG, 6))
+            await nodes.pop().leave()
+            nodes.append(Node(service, Span(0, 3)))
+            await until(lambda: not service.swarm.missing())
+            deltas = await answer(service, job(turn, 3))
+            assert (text(deltas), cached(deltas)) == (toy_answer(turn, 3), 0)
+            assert nodes[1].steps == [30, 1, 1]
+            await until(lambda: not nodes[0].cache)  # of the session that was given up
+
+    run(test())
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_turn_that_is_cancelled_while_its_session_is_mended_leaves_nothing(lost: int) -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            await answer(service, job(LONG, 6))
+            await nodes[lost].leave()
+            heir, entered, never = Node(service, nodes[lost].span), asyncio.Event(), asyncio.Event()
+
+            async def hold(_: Step) -> None:
+                entered.set()
+                await never.wait()
+
+            heir.before = hold
+            nodes[lost] = heir
+            await until(lambda: not service.swarm.missing())
+            task = asyncio.create_task(answer(service, job(LONG + "x", 2)))
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            never.set()
+            heir.before = None
+            await until(lambda: all(not node.cache for node in nodes))
+            deltas = await answer(service, job(LONG + "x", 2))
+            assert (text(deltas), cached(deltas)) == (toy_answer(LONG + "x", 2), 0)
+
+    run(test())
+
+
 def test_an_interrupted_answer_goes_before_all_that_wait() -> None:
     async def test() -> None:
         async with toy_swarm("0-1", "2-3", positions=30) as (service, nodes):

@@ -204,6 +204,46 @@ def test_a_long_text_that_must_come_costs_little_a_token() -> None:
     assert max(map(len, asked)) == grammar._FIRST_FORCED
 
 
+class Pairs(Bytes):
+    """Two more tokens, which the tokenizer takes whenever it can: `"{` and `}"`."""
+
+    vocabulary = 259
+    more = {257: b'"{', 258: b'}"'}
+
+    def encode(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        whole, tokens = text.encode(), list[int]()
+        while whole:
+            token = next((token for token, piece in self.more.items() if whole.startswith(piece)), whole[0])
+            tokens.append(token)
+            whole = whole[len(self.piece(token)) :]
+        return tokens
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return self.more.get(token) or super().piece(token, special=special)
+
+
+@pytest.mark.parametrize("most", [257, 258, 259])
+def test_tokens_that_only_the_tokenizer_has_are_never_allowed(most: int) -> None:
+    """Neither where they may come, nor where a text must come that begins or ends with one."""
+    grammars = Grammars(Pairs(), most)
+    assert max(of_schema(grammars, {"enum": ["{b}", "{c"]}).start().allowed()) == (257 if most > 257 else ord('"'))
+    constraint = of_schema(grammars, {"enum": ["{a}"]}).start()
+    tokens = list[int]()
+    while not constraint.is_complete:
+        [token] = constraint.allowed().tolist()
+        constraint.accept(token)
+        tokens.append(token)
+    begin, end = [257] if most > 257 else [*b'"{'], [258] if most > 258 else [*b'}"']
+    assert tokens == [*begin, ord("a"), *end]
+
+
+def test_the_end_of_an_answer_that_only_the_tokenizer_has_is_never_allowed() -> None:
+    assert fits({"enum": ["a"]}, '"a"', Grammars(Bytes(), END))
+    constraint = of_schema(Grammars(Bytes(), END), {"type": "integer"}).start()
+    constraint.accept(ord("1"))
+    assert END not in constraint.allowed()
+
+
 @pytest.mark.parametrize("length", [grammar._MOST_FORCED + 1, 1_000_000])
 def test_a_text_that_is_too_long_to_demand_is_refused_in_a_sentence(length: int) -> None:
     with pytest.raises(

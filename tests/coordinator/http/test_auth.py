@@ -264,4 +264,6 @@ def test_sockets_pass_to_their_own_door_but_not_from_a_web_page(private: KeyPoli
     assert socket_of(private, [host]) == [{"type": "websocket.accept"}]
     assert socket_of(LocalPolicy(), [host]) == [{"type": "websocket.accept"}]
     page = (b"origin", b"https://evil.example")
-    assert socket_of(LocalPolicy(), [host, page]) == [{"type": "websocket.close"}]
+    head, body = socket_of(LocalPolicy(), [host, page])
+    assert (head["type"], head["status"]) == ("websocket.http.response.start", 403)
+    assert b"pages of other sites may not ask it" in body["body"]

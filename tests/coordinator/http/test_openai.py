@@ -262,6 +262,7 @@ def test_a_whole_chat(script: Callable[..., Answers]) -> None:
             "completion_tokens": 3,
             "total_tokens": len(prompt) + 3,
             "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
             "nodes": [],
         }
         [job] = answers.jobs
@@ -447,8 +448,8 @@ def test_too_long_a_prompt_says_how_long(script: Callable[..., Answers]) -> None
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-@pytest.mark.parametrize("encoding", ["identity", "Identity", "gzip", "br", "x" * 5000])
-def test_a_body_may_have_a_mark_but_not_be_compressed(
+@pytest.mark.parametrize("encoding", ["identity", "Identity", "zstd", "br", "x" * 5000])
+def test_a_body_may_have_a_mark_but_not_be_compressed_in_every_way(
     script: Callable[..., Answers], mark: bytes, encoding: str
 ) -> None:
     async def test() -> None:

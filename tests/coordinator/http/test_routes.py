@@ -29,6 +29,7 @@ ACCESS = {
         "/v1/models/{model}",
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/embeddings",
         "/tokenizer_info",
         "/tokenize",
         "/detokenize",

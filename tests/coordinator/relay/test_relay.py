@@ -5,11 +5,11 @@ from potluck.coordinator.relay.candidates import Candidates
 from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
-from potluck.errors import WireError
+from potluck.errors import RequestError, WireError
 from potluck.types import RowFormat, Span, Stage
 from potluck.wire.codec import decode_from_coordinator
 from potluck.wire.messages import Close, Failed, Hidden, Scores, Step
-from potluck.wire.rows import pack_rows, pack_scores
+from potluck.wire.rows import pack_ids, pack_rows, pack_scores
 
 WIDTH = 3
 VOCABULARY = 10
@@ -52,7 +52,8 @@ def candidates(*rows: tuple[list[int], list[float]], total: float = 1.0) -> memo
 def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
     relay.open(1, ROUTE, version=5)
-    outgoing = relay.start(step(), b"12345678")
+    tokens = pack_ids(np.array([3, 4], np.int32))
+    outgoing = relay.start(step(), tokens)
     seen = []
     for node in ("a", "b"):
         message, payload = decode_from_coordinator(outgoing[1])
@@ -64,7 +65,7 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
     message, payload = decode_from_coordinator(outgoing[1])
     seen.append((outgoing[0], message, bytes(payload)))
     assert seen == [
-        ("a", sent(last=1, asks=()), b"12345678"),
+        ("a", sent(last=1, asks=()), tokens),
         ("b", sent(last=3, asks=()), bytes(PAYLOAD)),
         ("c", sent(last=5, asks=((7,),)), bytes(PAYLOAD)),
     ]
@@ -74,6 +75,22 @@ def test_a_step_goes_from_stage_to_stage_and_ends_as_candidates() -> None:
     assert [(row.ids.tolist(), row.normalizer) for row in got.result if isinstance(row, Candidates)] == [
         ([1, 3, 7], 1.0)
     ]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "asks", "wrong"),
+    [([3, VOCABULARY], (), 10), ([-1, 3], (), -1), ([3, 4], ((), (7, VOCABULARY + 1)), 11)],
+)
+def test_tokens_that_the_model_does_not_have_reach_no_node(
+    tokens: list[int], asks: tuple[tuple[int, ...], ...], wrong: int
+) -> None:
+    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32)
+    relay.open(1, ROUTE, version=5)
+    with pytest.raises(RequestError, match=f"^The model does not have the token {wrong}: its tokens are 0-9.$"):
+        relay.start(step(asks=asks), pack_ids(np.array(tokens, np.int32)))
+    assert relay.awaited() == []
+    with pytest.raises(WireError, match="more steps than it was given"):
+        relay.failed("a", Failed(1, 5, 0, "It was given nothing."))
 
 
 def test_frames_that_nobody_waits_for_are_dropped() -> None:

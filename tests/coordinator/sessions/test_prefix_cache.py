@@ -87,8 +87,9 @@ def test_a_route_through_an_avoided_node_is_no_match() -> None:
     assert best(sessions, count(50), ("n1", "n2")) is None
 
 
-def test_the_oldest_goes_first_and_all_go_in_time() -> None:
+def test_all_go_in_time() -> None:
     sessions = kept(parked(1, count(20), since=10), parked(2, count(20), since=11))
+    assert sessions.expired(10 + 3600) == []
     assert sessions.expired(10 + KEEP_S - 0.1) == []
     assert [session.number for session in sessions.expired(10 + KEEP_S)] == [1]
     assert [session.number for session in sessions.expired(11 + KEEP_S)] == [1, 2]
@@ -107,6 +108,52 @@ def test_a_session_that_was_taken_over_and_parked_again_is_the_newest() -> None:
     sessions.park(parked(1, count(30)))
     assert sessions.oldest is not None
     assert sessions.oldest.number == 2
+
+
+def evicted(sessions: PrefixCache, nodes: tuple[str, ...] | None = None) -> int | None:
+    session = sessions.evict(nodes)
+    return None if session is None else session.number
+
+
+def test_of_equally_worthy_sessions_the_oldest_gives_way() -> None:
+    sessions = kept(parked(1, count(200)), parked(2, count(20)), parked(3, count(40)))
+    assert [evicted(sessions) for _ in range(4)] == [1, 2, 3, None]
+
+
+def test_on_some_nodes_only_their_sessions_give_way() -> None:
+    sessions = kept(parked(1, count(20), "n1"), parked(2, count(20), "n2"), parked(3, count(20), "n2"))
+    assert [evicted(sessions, ("n2", "n3")) for _ in range(3)] == [2, 3, None]
+    assert 1 in sessions
+    assert 2 not in sessions
+
+
+def test_a_chat_of_several_turns_outlives_single_requests_but_not_for_ever() -> None:
+    sessions = kept(replace(parked(0, count(20)), uses=3), parked(1, count(20)), parked(2, count(20)))
+    rest = list[int | None]()
+    for number in range(3, 30):
+        assert sessions.park(parked(number, count(20)))
+        rest.append(evicted(sessions))
+    assert rest[:4] == [1, 2, 3, 4]
+    assert 0 in rest
+
+
+def test_no_number_of_uses_keeps_a_session_longer_than_a_few_do() -> None:
+    sessions = kept(replace(parked(1, count(20)), uses=100), replace(parked(2, count(20)), uses=10))
+    assert evicted(sessions) == 1
+
+
+def test_who_keeps_many_sessions_gives_way_to_who_keeps_few() -> None:
+    """However recent the many are, and however long ago the few were parked; but not for ever."""
+    sessions, few = PrefixCache(), replace(parked(0, count(20)), account="anna")
+    assert sessions.park(few)
+    for number in range(1, 9):
+        assert sessions.park(replace(parked(number, count(20)), account="ben"))
+    gone = list[int | None]()
+    for number in range(9, 100):
+        gone.append(evicted(sessions))
+        assert sessions.park(replace(parked(number, count(20)), account="ben"))
+    assert gone[:8] == [*range(1, 9)]
+    assert 0 in gone
 
 
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=40), st.lists(st.integers(0, 1), min_size=16, max_size=40))

@@ -257,14 +257,18 @@ def test_other_parked_sessions_are_in_the_way_of_growth_until_they_are_evicted()
     assert not swarm.kv_budget.can_resume(1, 101, evicting=True)
 
 
-def test_a_parked_session_breaks_with_its_node() -> None:
+def test_a_parked_session_breaks_with_its_node_and_others_keep_their_parts() -> None:
     swarm = make_swarm()
     join(swarm, "n1", 0, 2)
     join(swarm, "n2", 3, 5)
     swarm.kv_budget.reserve(1, 40)
     swarm.kv_budget.park(1, 40)
     assert swarm.handle(Left("n1"))[0] == Break(1, "Node N1, which served layers 0-2, has left.")
-    assert (swarm.nodes["n2"].reserved, swarm.nodes["n2"].parked) == ({}, set())
+    assert (swarm.nodes["n2"].reserved, swarm.nodes["n2"].parked) == ({1: 40}, {1})
+    assert swarm.kv_budget.holders(1) == {"n2"}
+    assert swarm.kv_budget.can_resume(1, 100)
+    assert swarm.handle(Left("n2"))[0] == Break(1, "Node N2, which served layers 3-5, has left.")
+    assert swarm.kv_budget.holders(1) == set()
 
 
 def test_new_sessions_go_where_no_answer_is_under_way() -> None:

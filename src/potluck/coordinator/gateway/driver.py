@@ -106,11 +106,19 @@ class Driver:
                     self._changes.tell()
 
     def _break(self, session: int, reason: str) -> None:
-        """Break a session that has lost a stage. One that was parked is forgotten."""
-        if self._admission.drop(session):
-            self._send(*self._relay.close(session))
-        else:
+        """Break a session that has lost a stage.
+
+        One that is parked is kept for the sake of the other stages, if there are any: it is mended when somebody
+        continues it.
+        """
+        if not self._admission.is_parked(session):
             self._pending.lose(session, reason)
+        elif holders := self._swarm.kv_budget.holders(session):
+            self._send(*self._relay.abandon(session, holders))
+        else:
+            self._admission.drop(session)
+            self._swarm.kv_budget.release(session)
+            self._send(*self._relay.close(session))
 
     def quarantine(self, node: str, key: bytes, reason: str) -> None:
         """Stop using the node, all others with its key, and whoever comes with this key later."""

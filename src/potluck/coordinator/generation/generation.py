@@ -140,6 +140,7 @@ class _Run:
                 if session is None or not session.is_whole:
                     # A parked session's rows are not there to be scored.
                     session = await self._whole_session(self.tokens if len(asks) == 1 else [])
+                self._begin()
                 self._feeding = True
                 if len(self.tokens) - self._done <= self._most_rows:
                     rows = await self._step(session, self._done, asks, top)
@@ -179,7 +180,9 @@ class _Run:
                     self.end()
             if self._session is None:
                 try:
-                    return await self._open(tokens)
+                    session = await self._open(tokens)
+                    if session.is_whole:  # a parked one may have lost a stage since
+                        return session
                 except Unavailable:
                     if not await self._changes.before(deadline):
                         raise
@@ -190,18 +193,25 @@ class _Run:
     async def _open(self, tokens: list[int]) -> Session:
         session = await self._sessions.open(self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began)
         self._session, self._done = session, session.held
-        self._note_nodes(session)
-        self.reading.begin(session.held, _now())
-        if not self._began:
-            self._began, self.cached, self._charged = True, session.held, session.held
-            self._count_prompt(session.held)
+        if self._began:
+            self.reading.begin(session.held, _now())
+        else:
+            self._charged = session.held
+        if session.is_whole:
+            self._note_nodes(session)
         self._interruption.remedy = Remedy.REPLAYED
         return session
 
-    def _count_prompt(self, cached: int) -> None:
+    def _begin(self) -> None:
+        """Note, before anything is fed, how much of the prompt the nodes hold."""
+        if self._began:
+            return
+        self._began = True
+        self.cached = self._charged = self._done
+        self.reading.begin(self._done, _now())
         tokens = self._swarm.tally.tokens
-        tokens[TokenKind.CACHED] += cached
-        tokens[TokenKind.PROMPT] += len(self.tokens) - cached
+        tokens[TokenKind.CACHED] += self._done
+        tokens[TokenKind.PROMPT] += len(self.tokens) - self._done
 
     async def _mend(self, session: Session) -> bool:
         """Mend the session. Returns whether it can continue: it is whole, or its node waits for an heir."""

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from potluck.coordinator.generation.preface import after_thinking
 from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.generation.trial import is_quick
 from potluck.coordinator.recent import Recent
 from potluck.coordinator.text.calls.dialect import Dialect, literal
 from potluck.coordinator.text.controls import Controls
+from potluck.coordinator.text.thinking import Marks
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.errors import RequestError
+from potluck.types import ANY_NUMBER
 from potluck.wire.rows import Ids
 
 _MOST_KNOWN = 1000
@@ -38,14 +41,15 @@ class _Forced(threading.local):
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance wants it. If no token ends an answer, one token beyond the model's own stands in for
-    it.
+    """A tokenizer as llguidance wants it, with those of its tokens that the model has: the first `most` at most.
+
+    If no token ends an answer, one token beyond the model's own stands in for it.
     """
 
     bos_token_id = None
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        pieces = [tokenizer.piece(token) for token in range(tokenizer.vocabulary)]
+    def __init__(self, tokenizer: Tokenizer, most: int) -> None:
+        pieces = [tokenizer.piece(token) for token in range(min(tokenizer.vocabulary, most))]
         self.special_token_ids = [token for token, piece in enumerate(pieces) if not piece]
         self.tokens = [piece or tokenizer.piece(token, special=True) for token, piece in enumerate(pieces)] + [b""]
         self.end_ids = sorted(token for token in tokenizer.stop_ids if token < len(pieces)) or [len(pieces)]
@@ -57,7 +61,23 @@ class _Vocabulary:
     def __call__(self, text: str) -> list[int]:
         """The tokens of a text that must come, or the first of them."""
         self.forced.length = len(text)
-        return self._tokenizer.encode(text[:_FIRST_FORCED], special=False, bos=False)
+        text = text[:_FIRST_FORCED]
+        tokens = self._tokenizer.encode(text, special=False, bos=False)
+        return tokens if max(tokens, default=0) < self.size else self._spelled(text.encode())
+
+    def _spelled(self, text: bytes) -> list[int]:
+        """Tokens of the model's that spell the text, or as much of it as they can, because the tokenizer's do not."""
+        tokens, longest = list[int](), max(map(len, self._by_text), default=0)
+        while length := next((end for end in range(longest, 0, -1) if text[:end] in self._by_text), 0):
+            tokens.append(self._by_text[text[:length]])
+            text = text[length:]
+        return tokens
+
+    @cached_property
+    def _by_text(self) -> dict[bytes, int]:
+        """The model's tokens that stand for a text."""
+        special = frozenset(self.special_token_ids)
+        return {piece: token for token, piece in enumerate(self.tokens[: self.size]) if token not in special}
 
 
 class Constraint:
@@ -91,29 +111,34 @@ class Constraint:
 
 
 class Grammar:
-    """A form that answers can have. param: the field of the request that asked for it."""
+    """A form that answers can have, with its source. param: the field of the request that asked for it."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: _Vocabulary, param: str) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: _Vocabulary, source: str, param: str) -> None:
+        self.source = source
+        self.param = param
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._param = param
 
     def start(self) -> Constraint:
         """The constraint of a new answer."""
-        return Constraint(self._matcher.deep_copy(), self._vocabulary, self._param)
+        return Constraint(self._matcher.deep_copy(), self._vocabulary, self.param)
 
 
 class Grammars:
-    """Makes grammars for one tokenizer. That may take seconds: do it on threads."""
+    """Makes grammars for one tokenizer, whose first `most` tokens the model has at most.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    That may take seconds: do it on threads.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, most: int = ANY_NUMBER) -> None:
         self._tokenizer = tokenizer
+        self._most = most
         self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
         """Whether a source, by its hash, was made in time before."""
 
     @cached_property
     def _vocabulary(self) -> _Vocabulary:
-        return _Vocabulary(self._tokenizer)
+        return _Vocabulary(self._tokenizer, self._most)
 
     @cached_property
     def _controls(self) -> Controls:
@@ -147,6 +172,11 @@ class Grammars:
         token = self._controls.named(mark)
         return literal(mark) if token is None else f"<[{token}]>"
 
+    def after_thinking(self, grammar: Grammar, marks: Marks, *, is_open: bool) -> Grammar:
+        """The same form for what follows thinking. is_open: the prompt has opened it."""
+        names = {self._tokenizer.name(token): token for token in self._vocabulary.special_token_ids}
+        return self._of(after_thinking(grammar.source, marks, names, is_open=is_open), grammar.param)
+
     def _of(self, source: str, param: str, as_text: str | None = None) -> Grammar:
         """as_text: the source for the trial, which knows no vocabulary, where the source has control tokens."""
         if len(source) > _LONGEST_SOURCE:
@@ -156,7 +186,7 @@ class Grammars:
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():
             raise _unusable(matcher.get_error(), param)
-        grammar = Grammar(matcher, self._vocabulary, param)
+        grammar = Grammar(matcher, self._vocabulary, source, param)
         grammar.start().allowed()  # what cannot begin is refused here, and not where answers are made
         return grammar
 

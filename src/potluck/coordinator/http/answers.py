@@ -48,6 +48,12 @@ class PromptDetails(Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionDetails(Struct, frozen=True):
+    """Details of the answers. reasoning_tokens: those that were thinking."""
+
+    reasoning_tokens: int
+
+
 class UsageReport(Struct, frozen=True):
     """The tokens of one request, over all its choices. nodes: those that computed them, with their layers; our own
     field.
@@ -57,6 +63,7 @@ class UsageReport(Struct, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
     nodes: list[str]
 
 
@@ -109,9 +116,12 @@ class ToolCallDelta(Struct, frozen=True):
 
 
 class ChatMessage(Struct, frozen=True):
+    """The answer to a chat. reasoning_content: what the model thought before; missing if it did not."""
+
     role: Literal["assistant"]
     content: str | None
     refusal: None
+    reasoning_content: str = ""
     tool_calls: list[Call] = []
 
 
@@ -147,6 +157,7 @@ class PromptProgress(Struct, frozen=True):
 
 class ChatDelta(Struct, frozen=True):
     role: Literal["assistant"] = "assistant"
+    reasoning_content: str = ""
     content: str = ""
     tool_calls: list[ToolCallDelta] = []
 
@@ -204,6 +215,26 @@ class Completion(Struct, frozen=True):
     usage: UsageReport | None = None
     sessions: list[int] = []
     prompt_progress: PromptProgress | None = None
+
+
+class Embedding(Struct, frozen=True):
+    """The vector of the input with this index: numbers, or their float32 bytes in base64."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class PromptUsage(Struct, frozen=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Struct, frozen=True):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: PromptUsage
 
 
 class TokenPiece(Struct, frozen=True):

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.endpoint import Access
-from potluck.coordinator.http.errors import error_response
+from potluck.coordinator.http.errors import deny
 from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.keys import OWNER_ACCOUNT, PREFIX, Keys
 from potluck.coordinator.members.limits import Limits
@@ -155,17 +155,14 @@ class Auth:
         try:
             await self._check(connection)
         except PotluckError as error:
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close"})  # before it was accepted: the server answers 403
-                return
-            await error_response(Request(scope), error)(scope, receive, send)
+            await deny(scope, receive, send, error)
             return
         await self._app(scope, receive, send)
 
     async def _check(self, connection: HTTPConnection) -> None:
         access = self._access_of(connection.scope["path"])
         self._policy.check(connection)
-        if access is Access.PUBLIC:
+        if access is Access.PUBLIC or connection.scope["type"] == "websocket":  # elsewhere, there are no sockets
             return
         if access is Access.WEIGHTS and self._tickets.holds(bearer(connection)):
             vouch_for(connection.scope)

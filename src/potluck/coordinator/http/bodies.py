@@ -15,12 +15,13 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
+from potluck.coordinator.http.inflating import CODINGS, PIECE, Inflating, coding_of
 from potluck.coordinator.http.rota import Asker
 
 _MOST_BYTES = 4 << 20
 """The bytes of all bodies that have not been read. The objects that are made of one take up to 15 times its bytes."""
 
-_SHORT = 64 << 10
+_SHORT = PIECE
 """The bytes of a body that need not wait. The server itself may have read as much of each request."""
 _STRANGERS_AT_ONCE = 4
 """The addresses without a key whose oldest bodies go on however long they are. Anybody can have many addresses."""
@@ -30,7 +31,10 @@ _END = "end_of_body"
 
 
 class Body:
-    """A body that has not been read. length: its bytes in all, 0 if that is not known. size: those that have come."""
+    """A body that has not been read. length: its bytes in all, 0 if that is not known. size: those that have come.
+
+    Both are of the body as it is before it was compressed.
+    """
 
     def __init__(self, length: int = 0) -> None:
         self.length = length
@@ -83,10 +87,13 @@ class Bodies:
     def received(self, whose: Asker, scope: Scope, receive: Receive) -> Iterator[Receive]:
         """`receive` for a request of this account, whose body takes room until `body_is_read` or the block ends."""
         headers = Headers(scope=scope)
-        body = Body(int(headers.get("content-length", 0)))
-        if not body.length and "transfer-encoding" not in headers:  # a request without a body is never the oldest
+        length, coding = int(headers.get("content-length", 0)), coding_of(headers)
+        if not length and "transfer-encoding" not in headers:  # a request without a body is never the oldest
             yield receive
             return
+        body = Body(0 if coding else length)
+        if coding in CODINGS:
+            receive = Inflating(coding, receive)
         end = partial(self._end, whose, body)
         scope.setdefault("state", {})[_END] = end
         self._shares.begin(whose, body)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from potluck.coordinator.http.auth import OWNER, Caller
 from potluck.coordinator.http.bodies import Bodies
-from potluck.coordinator.http.errors import error_response
+from potluck.coordinator.http.errors import deny
 from potluck.coordinator.http.pool import asker_of
 from potluck.errors import RequestError
 
@@ -68,7 +68,7 @@ class Crowd:
         if not self._under_way.enter(whose, most):
             message = f"More than {most} requests of this account or address are under way."
             error = RequestError(message, status=429, code="rate_limit_exceeded", retry_s=_RETRY_S)
-            await error_response(Request(scope), error)(scope, receive, send)
+            await deny(scope, receive, send, error)
             return
         try:
             await self._app(scope, receive, send)

@@ -9,6 +9,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from potluck.errors import Busy, PotluckError, RequestError, Unavailable
 
@@ -38,10 +39,22 @@ def error_response(_: Request, error: Exception) -> Response:
     return JSONResponse(error_json(error), 500)
 
 
-async def http_error(_: Request, error: Exception) -> Response:
-    """Starlette's handler for HTTPException: unknown paths and methods, in OpenAI's words as well."""
+async def http_error(request: Request, error: Exception) -> Response:
+    """Starlette's handler for HTTPException: wrong methods and the like, in OpenAI's words as well."""
     assert isinstance(error, HTTPException)
-    return JSONResponse(error_json(RequestError(error.detail)), error.status_code, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    message = f"{request.url.path} takes {headers['Allow']} only." if "Allow" in headers else error.detail
+    return JSONResponse(error_json(RequestError(message)), error.status_code, headers)
+
+
+async def fault(_: Request, error: Exception) -> Response:
+    """Starlette's handler for what nobody expected. The server writes it into the log."""
+    return JSONResponse(error_json(PotluckError("The coordinator has failed here: its log says how.")), 500)
+
+
+async def deny(scope: Scope, receive: Receive, send: Send, error: PotluckError) -> None:
+    """Answer a request, or one for a web-socket, with the error."""
+    await error_response(Request({**scope, "type": "http"}), error)(scope, receive, send)
 
 
 def unavailable(error: Unavailable, more: dict[str, Any]) -> Response:

@@ -46,6 +46,8 @@ REFUSED: Mapping[str, Neutral] = {
     "lora": (),
     "mirostat": (0,),
     "n_probs": (0,),
+    "reasoning_budget": (-1,),
+    "reasoning_format": ("auto", "deepseek", "parsed"),
     "top_n_sigma": (0, -1),
     "typical_p": (0, 1),
     "xtc_probability": (0,),

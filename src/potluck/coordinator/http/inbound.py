@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from potluck.coordinator.http.inflating import CODINGS, coding_of
 from potluck.errors import RequestError
 
 T = TypeVar("T")
@@ -31,12 +32,12 @@ def most_bytes(context: int = 0) -> int:
 
 
 async def body_of(request: Request, context: int = 0) -> bytes:
-    """The body without a byte order mark. Raises RequestError when it is compressed, or longer than usual bodies and
-    than a prompt of this many tokens.
+    """The body without a byte order mark. `Crowd` has inflated it. Raises RequestError when it was compressed in a way
+    that is not known, or is longer than usual bodies and than a prompt of this many tokens.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
-        raise RequestError(f"Bodies with Content-Encoding: {encoding[:20]} are not read: send it as it is.", status=415)
+    if (coding := coding_of(request.headers)) and coding not in CODINGS:
+        message = f"Bodies with Content-Encoding: {coding[:20]} are not read: send it with gzip, deflate or none."
+        raise RequestError(message, status=415)
     parts, size, most = [], 0, most_bytes(context)
     try:
         async for part in request.stream():

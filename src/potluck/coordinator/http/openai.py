@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -26,10 +25,12 @@ from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
+from potluck.coordinator.http.template_options import template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.calls.registry import CONTROLS, Offer
 from potluck.coordinator.text.controls import Controls
-from potluck.coordinator.text.encoder import Encoder, TooManyTokens
+from potluck.coordinator.text.encoder import Encoder, Prompt, TooManyTokens
+from potluck.coordinator.text.thinking import Place, Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.errors import RequestError
 from potluck.types import Priority
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 
 _MOST_LIFTED = 1 << 18
 """Every step of an answer asks the nodes for all tokens that a bias raises. This many are a whole vocabulary."""
-
-_TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_token", "eos_token"})
 
 
 class Read(NamedTuple):
@@ -112,19 +111,29 @@ class Service:
         """
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
-        limit, claim = self._limit(asked, prompt), self.claim(request, asked.urgency)
-        grammar, stops = await self._chat_grammar(request, asked), self._stops(asked)
-        offer = self._offer(asked)
-        shown, ends = self._shown(stops) | (self._marks if offer else frozenset()), self._ends(asked)
-        form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), offer)
+        limit, claim = self._limit(asked, prompt.tokens), self.claim(request, asked.urgency)
+        grammar, stops = await self._thoughtful_grammar(request, asked, prompt.place), self._stops(asked, prompt)
+        thinking = self.encoder.thinking or Thinking.THINK
+        shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked, prompt.end or "")
+        offer, usage = self._offer(asked), Usage(len(prompt.tokens))
+        form = ChatForm(
+            self.model,
+            self.tokenizer,
+            bool(asked.logprobs),
+            offer,
+            thinking=thinking,
+            place=prompt.place,
+            tells_thinking=asked.tells_thinking,
+            usage=usage,
+        )
         jobs = [
             Job(
-                prompt=prompt,
+                prompt=prompt.tokens,
                 params=params,
                 max_tokens=limit,
                 stops=stops,
                 stop_ids=ends,
-                shown=shown,
+                shown=shown | self._marks if offer else shown,
                 logprobs=asked.alternatives,
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
@@ -135,24 +144,24 @@ class Service:
             )
             for params in self._sampling(asked, asked.choices)
         ]
-        return Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
+        return Read(form, jobs, usage, asked.stream, asked.include_usage)
 
-    async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
-        tools = msgspec.to_builtins(asked.offered) or None
-        options = {"tools": tools, **(asked.chat_template_kwargs or {})}
-        if taken := _TEMPLATE_OWN & options.keys():
-            raise RequestError(
-                f"chat_template_kwargs may not set {', '.join(sorted(taken))}.", param="chat_template_kwargs"
-            )
+    async def _chat_prompt(self, request: Request, asked: ChatRequest) -> Prompt:
+        options = template_options(asked)
         encode = partial(self.encoder.of_chat, asked.messages, options, most=self.context)
         try:
-            return self._known(await self.pool.of(request, encode), "messages")
+            prompt = await self.pool.of(request, encode)
         except TooManyTokens as error:
             raise self._too_long(error.count, "messages") from error
+        self._known(prompt.tokens, "messages")
+        return prompt
 
-    def _stops(self, asked: ChatRequest) -> tuple[str, ...]:
+    def _stops(self, asked: ChatRequest, prompt: Prompt) -> tuple[str, ...]:
         """The strings that end the answer."""
-        return (*asked.stops, *self.encoder.stops)
+        end = (
+            () if asked.ignore_eos or not prompt.end or self._controls.named(prompt.end) is not None else (prompt.end,)
+        )
+        return (*asked.stops, *self.encoder.stops, *end)
 
     def _offer(self, asked: ChatRequest) -> Offer | None:
         """The tools that the answer may call."""
@@ -163,9 +172,11 @@ class Service:
         """The control tokens that stop strings name. Without their text, the string would never be found."""
         return frozenset().union(*map(self._controls.in_text, stops))
 
-    def _ends(self, asked: Common) -> frozenset[int]:
-        """The tokens that end an answer besides the model's own."""
-        return frozenset(checked_tokens(asked.stop_token_ids or [], self.tokenizer, "stop_token_ids"))
+    def _ends(self, asked: Common, turn_end: str = "") -> frozenset[int]:
+        """The tokens that end an answer besides the model's own. turn_end: what the template writes after an answer."""
+        given = checked_tokens(asked.stop_token_ids or [], self.tokenizer, "stop_token_ids")
+        end = None if asked.ignore_eos or not turn_end else self._controls.named(turn_end)
+        return frozenset(given if end is None else [*given, end])
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
@@ -237,6 +248,14 @@ class Service:
         structure = asked.prescribed
         return None if structure is None else await self.pool.of(request, partial(self.grammars.of, structure))
 
+    async def _thoughtful_grammar(self, request: Request, asked: ChatRequest, place: Place) -> Grammar | None:
+        """The grammar of the whole answer, which may begin with thinking. place: where the prompt ends in it."""
+        grammar, thinking = await self._chat_grammar(request, asked), self.encoder.thinking
+        if grammar is None or thinking is None or place is Place.TEXT:
+            return grammar
+        later = partial(self.grammars.after_thinking, grammar, thinking.value, is_open=place.is_thinking)
+        return await self.pool.of(request, later)
+
     async def _chat_grammar(self, request: Request, asked: ChatRequest) -> Grammar | None:
         """The grammar that a chat's answer must follow: that of the call if the answer must call a tool."""
         tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
@@ -256,7 +275,7 @@ class Service:
 
     @cached_property
     def grammars(self) -> Grammars:
-        return Grammars(self.tokenizer)
+        return Grammars(self.tokenizer, self.embedded)
 
     def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
         """The parameters of so many answers."""

@@ -14,6 +14,7 @@ from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.text.calls.registry import Offer
 from potluck.coordinator.text.calls.stream import CallPiece, CallStream
+from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
 from potluck.coordinator.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
@@ -23,12 +24,14 @@ Json = dict[str, Any]
 class Usage:
     """The tokens of one request, over all its choices. cached_tokens: those of the prompt that the nodes already held.
 
+    reasoning_tokens: those of the answers that were thinking.
     nodes: those that computed them, with their layers. sessions: the numbers by which `/trace` knows where that was.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     nodes: tuple[str, ...] = ()
     sessions: tuple[int, ...] = ()
 
@@ -49,6 +52,7 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
             "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
             "nodes": list(self.nodes),
         }
 
@@ -128,11 +132,29 @@ class BaseForm:
 
 
 class ChatForm(BaseForm):
-    """The form of chats. offer: the tools that the model may call; without it, everything that it says is text."""
+    """The form of chats. offer: the tools that the model may call; without it, everything that it says is text.
 
-    def __init__(self, model: str, tokenizer: Tokenizer, logprobs: bool, offer: Offer | None = None) -> None:
+    thinking: its marks. place: where in the answer the prompt ends. tells_thinking: the client wants to see it.
+    usage: where the tokens of thinking are counted.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Tokenizer,
+        logprobs: bool,
+        offer: Offer | None = None,
+        *,
+        thinking: Thinking = Thinking.THINK,
+        place: Place = Place.BEFORE,
+        tells_thinking: bool = True,
+        usage: Usage | None = None,
+    ) -> None:
         super().__init__(model, tokenizer, logprobs)
         self._offer = offer
+        self._thinking, self._begin, self._usage = thinking, place, usage or Usage(0)
+        self._thoughts: dict[int, ThinkingStream] = {}
+        self._tells_thinking = tells_thinking
         self._streams: dict[int, CallStream] = {}
 
     def head(self, *, chunk: bool) -> Json:
@@ -143,25 +165,38 @@ class ChatForm(BaseForm):
         return [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None}]
 
     def chunk(self, index: int, delta: Delta) -> Json:
-        text, pieces, finish = self._told(index, delta.text, delta.finish)
+        thought, text = self._thought(index, delta)
+        text, pieces, finish = self._told(index, text, delta.finish)
         calls = [{"index": place, **call} for place, call in self._calls(pieces).items()]
+        told = {"reasoning_content": thought, "content": text, "tool_calls": calls}
         return {
             "index": index,
-            "delta": {**({"content": text} if text else {}), **({"tool_calls": calls} if calls else {})},
+            "delta": {name: value for name, value in told.items() if value},
             "logprobs": self.logprobs_of(index, delta.tokens),
             "finish_reason": finish,
         }
 
     def choice(self, index: int, deltas: list[Delta]) -> Json:
-        text, pieces, finish = self._told(index, "".join(delta.text for delta in deltas), deltas[-1].finish)
+        thought, text = ("".join(some) for some in zip(*(self._thought(index, one) for one in deltas), strict=True))
+        text, pieces, finish = self._told(index, text, deltas[-1].finish)
         calls = list(self._calls(pieces).values())
         content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
+        reasoning = {"reasoning_content": thought, "content": content["content"] or None} if thought else {}
         return {
             "index": index,
-            "message": {"role": "assistant", **content, "refusal": None},
+            "message": {"role": "assistant", **content, **reasoning, "refusal": None},
             "logprobs": self.logprobs_of(index, [token for delta in deltas for token in delta.tokens]),
             "finish_reason": finish,
         }
+
+    def _thought(self, index: int, delta: Delta) -> tuple[str, str]:
+        """The thinking and the text of a piece of the answer."""
+        stream = self._thoughts.setdefault(index, ThinkingStream(self._thinking.value, self._begin))
+        counted = stream.tokens
+        thought, text = stream.push(delta.text, delta.generated)
+        rest = stream.finish() if delta.finish is not None else ("", "")
+        self._usage.reasoning_tokens += stream.tokens - counted
+        return thought + rest[0] if self._tells_thinking else "", text + rest[1]
 
     def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
         """The text, the pieces of calls, and how the answer ends."""
@@ -178,11 +213,11 @@ class ChatForm(BaseForm):
     def watch(self) -> Callable[[str], bool]:
         """What is told the text of an answer piece by piece, and says when its one call is complete."""
         assert self._offer is not None
-        stream = self._offer.stream()
+        thoughts, calls = ThinkingStream(self._thinking.value, self._begin), self._offer.stream()
 
         def is_over(text: str) -> bool:
-            stream.push(text)
-            return stream.is_over
+            calls.push(thoughts.push(text)[1])
+            return calls.is_over
 
         return is_over
 

@@ -13,6 +13,7 @@ from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.http.parsing import described, refused_with
 from potluck.coordinator.http.structured import Structured
 from potluck.coordinator.text.messages import ROLES, TEXT_PARTS
+from potluck.coordinator.text.thinking import THINKING_PARTS
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -23,6 +24,7 @@ _MAX_STOPS = 256
 _MAX_LOGPROBS = 20
 
 _MAY_BE_TEXT = {"type": ["string", "null"]}
+_THOUGHT = {"type": "object", "properties": {"type": {"enum": list(THINKING_PARTS)}}, "required": ["type"]}
 _PART = {
     "anyOf": [
         {"type": "string"},
@@ -36,6 +38,7 @@ _PART = {
             "properties": {"type": {"const": "refusal"}, "refusal": _MAY_BE_TEXT},
             "required": ["type", "refusal"],
         },
+        _THOUGHT,
     ]
 }
 _Message = Annotated[
@@ -201,6 +204,20 @@ class NamedTool(Struct, frozen=True):
     function: NamedFunction
 
 
+class Reasoning(Struct, frozen=True):
+    """How much the model shall think, in the words of OpenAI's responses and of OpenRouter. exclude: do not tell it."""
+
+    effort: str | None = None
+    enabled: bool | None = None
+    exclude: bool = False
+
+
+class ThinkingMode(Struct, frozen=True):
+    """Whether the model shall think, as DeepSeek and Anthropic say it."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], refused_with("messages must hold at least one message.", min_length=1)]
     max_tokens: int | None = None
@@ -211,6 +228,17 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    reasoning: Reasoning | None = None
+    enable_thinking: bool | None = None
+    include_reasoning: bool = True
+    thinking: ThinkingMode | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    @property
+    def tells_thinking(self) -> bool:
+        return self.include_reasoning and not (self.reasoning and self.reasoning.exclude)
 
     @property
     def offered(self) -> list[Tool]:

@@ -17,6 +17,7 @@ from starlette.routing import Route, compile_path
 from potluck.coordinator.http import answers
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.admin import Admin, MadeInvite, MadeKey, Marks, NewInvite, NewKey, Revoked
+from potluck.coordinator.http.embeddings import Embeddings, EmbeddingsRequest
 from potluck.coordinator.http.endpoint import Access, Endpoint, Json, parameter
 from potluck.coordinator.http.monitoring import Monitoring
 from potluck.coordinator.http.openai import Service
@@ -138,6 +139,17 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             answers.Completion,
             CompletionRequest,
             answers.Completion,
+            errors=_FOR_ANSWER,
+        ),
+    ),
+    Embeddings: (
+        Endpoint(
+            "POST /v1/embeddings",
+            Embeddings.embed,
+            Access.ANY,
+            "Turn texts into vectors",
+            answers.Embeddings,
+            EmbeddingsRequest,
             errors=_FOR_ANSWER,
         ),
     ),

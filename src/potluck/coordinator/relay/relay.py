@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from potluck.coordinator.relay.evidence import Evidence
 from potluck.coordinator.relay.forward import Forward
 from potluck.coordinator.relay.trace import Hop, Trace
 from potluck.coordinator.relay.witness import Witness
-from potluck.errors import WireError
+from potluck.errors import RequestError, WireError
 from potluck.types import RowFormat, Stage
 from potluck.wire.codec import encode
 from potluck.wire.messages import Close, Failed, Hidden, Kept, Recall, Scores, Step
@@ -25,6 +25,7 @@ from potluck.wire.rows import (
     payload_size,
     split_rows,
     split_scores,
+    unpack_ids,
     unpack_rows,
     unpack_scores,
 )
@@ -117,7 +118,8 @@ class Relay:
         witness: Witness | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._hidden_size = hidden_size
+        self.width = hidden_size
+        """The values of a hidden row."""
         self._vocabulary = vocabulary
         self.rows = rows
         self.row_bytes = payload_size(1, hidden_size, rows)
@@ -131,7 +133,7 @@ class Relay:
 
     def unpack(self, rows: list[bytes]) -> Rows:
         """The hidden rows that a step ended with."""
-        return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self._hidden_size, self.rows)
+        return unpack_rows(memoryview(join_rows(rows, self.rows)), len(rows), self.width, self.rows)
 
     def open(self, session: int, route: tuple[Stage, ...], version: int, inner: bool = False) -> None:
         """Open a session. inner: the route ends within the model, so that its steps end with hidden rows."""
@@ -154,6 +156,12 @@ class Relay:
             flight.legs.clear()
             flight.lost = True
 
+    def abandon(self, session: int, holders: Collection[str]) -> list[Outgoing]:
+        """Lose the session's stages at all but these nodes, which are told to forget it."""
+        self.lose(session)
+        frame = encode(Close(session))
+        return [(stage.node, frame) for stage in self._flights[session].route if stage.node not in holders]
+
     def restart(self, session: int) -> None:
         """Stop awaiting the steps that are under way. The route stays."""
         self.reroute(session, self._flights[session].route)
@@ -169,9 +177,22 @@ class Relay:
         return left
 
     def start(self, step: Forward, payload: bytes) -> Outgoing:
-        """Send the step to the first stage. payload: its input."""
+        """Send the step to the first stage. payload: its input.
+
+        Raises RequestError for tokens that the model does not have: every node would fail, and none would be at fault.
+        """
         flight = self._flights[step.session]
+        if flight.audited is None:
+            self._check_tokens(step, payload)
         return self._to_stage(flight, _Leg(step, 0, self.clock(), len(flight.route) - 1), payload)
+
+    def _check_tokens(self, step: Forward, payload: bytes) -> None:
+        ids = unpack_ids(memoryview(payload), step.rows).tolist()
+        for ask in step.asks:
+            ids += ask
+        if not 0 <= min(ids) <= max(ids) < self._vocabulary:
+            wrong = next(token for token in ids if not 0 <= token < self._vocabulary)
+            raise RequestError(f"The model does not have the token {wrong}: its tokens are 0-{self._vocabulary - 1}.")
 
     def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone, so that they hold what lost ones held.

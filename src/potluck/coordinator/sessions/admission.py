@@ -16,18 +16,20 @@ from potluck.wire.rows import Ids
 class Grant:
     """A session with room on every stage. held: how many of the request's tokens the nodes already hold.
 
-    steps: the number of its next step. evicted: parked sessions that had to give way, for the nodes to forget.
+    steps: the number of its next step. uses: the requests that it has served, with this one.
+    evicted: parked sessions that had to give way, for the nodes to forget.
     """
 
     number: int
     route: tuple[Stage, ...]
     held: int = 0
     steps: int = 0
+    uses: int = 1
     evicted: tuple[int, ...] = ()
 
 
 class Admission:
-    """Owns the parked sessions. They give way, oldest first, but only if that makes room."""
+    """Owns the parked sessions. They give way, those of the least worth first, but only if that makes room."""
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
@@ -55,8 +57,8 @@ class Admission:
         self._prefix_cache.drop(session.number)
         evicted, nodes = [], {stage.node for stage in session.route}
         while not self._kv_budget.resume(session.number, positions):
-            evicted.append(self._evict(self._prefix_cache.oldest_on(nodes)))
-        return Grant(session.number, session.route, match.held, session.steps, tuple(evicted))
+            evicted.append(self._evict(nodes))
+        return Grant(session.number, session.route, match.held, session.steps, session.uses + 1, tuple(evicted))
 
     def _reserve(self, number: int, positions: int, avoid: Collection[str], spare: int) -> Grant | None:
         route = self._kv_budget.reserve(number, positions, avoid, spare)
@@ -64,15 +66,15 @@ class Admission:
             return None
         evicted = []
         while route is None:
-            evicted.append(self._evict(self._prefix_cache.oldest))
+            evicted.append(self._evict())
             route = self._kv_budget.reserve(number, positions, avoid, spare)
         return Grant(number, route, evicted=tuple(evicted))
 
-    def _evict(self, oldest: Parked | None) -> int:
-        assert oldest is not None  # the swarm has said that without them there is room
-        self._prefix_cache.drop(oldest.number)
-        self._swarm.release(oldest.number)
-        return oldest.number
+    def _evict(self, nodes: Collection[str] | None = None) -> int:
+        session = self._prefix_cache.evict(nodes)
+        assert session is not None  # the swarm has said that without them there is room
+        self._swarm.release(session.number)
+        return session.number
 
     def reserve_on(self, node: str, number: int, positions: int) -> tuple[int, ...] | None:
         """Reserve room for a session on this node alone. Returns the sessions that had to give way; None if there is no
@@ -82,7 +84,7 @@ class Admission:
         while not self._kv_budget.reserve_on(node, number, positions):
             if not self._kv_budget.has_room_without_parked(node, number, positions):
                 return None
-            evicted.append(self._evict(self._prefix_cache.oldest_on({node})))
+            evicted.append(self._evict({node}))
         return tuple(evicted)
 
     def mend(
@@ -95,11 +97,9 @@ class Admission:
         """
         evicted = []
         while (mended := self._kv_budget.mend(number, route, positions, avoid)) is None:
-            if self._prefix_cache.oldest is None or not self._kv_budget.can_mend_without_parked(
-                number, route, positions
-            ):
+            if not self._prefix_cache or not self._kv_budget.can_mend_without_parked(number, route, positions):
                 return None
-            evicted.append(self._evict(self._prefix_cache.oldest))
+            evicted.append(self._evict())
         return mended, tuple(evicted)
 
     def park(self, session: Parked) -> bool:
@@ -112,6 +112,9 @@ class Admission:
     def drop(self, number: int) -> bool:
         """Forget that the session is parked; whoever drops it also releases it. Returns whether it was parked."""
         return self._prefix_cache.drop(number)
+
+    def is_parked(self, number: int) -> bool:
+        return number in self._prefix_cache
 
     def expired(self, now: float) -> list[int]:
         """The sessions that have been parked for long enough."""

@@ -72,7 +72,7 @@ class Closing:
             return False
         now, ids = asyncio.get_running_loop().time(), np.array(tokens, np.int32)
         return self._admission.park(
-            Parked(session.number, session.route, ids, session.steps, now, session.claim.account)
+            Parked(session.number, session.route, ids, session.steps, now, session.claim.account, session.uses)
         )
 
     def _set_expiry(self) -> None:

@@ -116,7 +116,7 @@ class SessionManager:
     def _begin(self, grant: Grant, prompt: int, inner: bool) -> None:
         for number in grant.evicted:
             self._send(*self._relay.close(number))
-        if self._relay.is_open(grant.number):  # it was parked
+        if grant.held:  # it was parked
             self._swarm.tally.resumed += 1
         else:
             self._swarm.tally.opened += 1
@@ -131,6 +131,7 @@ class SessionManager:
             positions=positions,
             claim=claim,
             steps=grant.steps,
+            uses=grant.uses,
             pending=self._pending,
             failover=self._failover,
             closing=self._closing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -10,8 +11,12 @@ import numpy as np
 from potluck.types import ANY_NUMBER, Stage
 from potluck.wire.rows import Ids
 
-KEEP_S = 300.0
-"""Seconds that a session stays parked when nobody takes it over."""
+KEEP_S = 24 * 3600.0
+"""Seconds that a session stays parked when nobody takes it over and nobody needs its room: the nodes are other people's
+machines, and should not hold yesterday's chats."""
+
+_MOST_USES = 8
+"""The uses of a session that count, so that a chat that has ended is not kept for as long as it was."""
 
 LEAST_PREFIX = 16
 """The tokens that a request must share with a parked session. Fewer are computed as fast as they are looked up."""
@@ -19,8 +24,8 @@ LEAST_PREFIX = 16
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A parked session. tokens: what every node of the route holds. steps: the number of its next step. since: when
-    parked.
+    """A parked session. tokens: what the nodes of the route hold, but for those that have left since. steps: the number
+    of its next step. since: when parked. uses: how many requests it has served.
 
     account: whose it is. Nobody else takes it over, because how fast an answer begins would reveal what others have
     asked.
@@ -32,6 +37,11 @@ class Parked:
     steps: int
     since: float
     account: str = ""
+    uses: int = 1
+
+    def is_on(self, nodes: Collection[str]) -> bool:
+        """Whether its route runs through one of these nodes."""
+        return any(stage.node in nodes for stage in self.route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,11 @@ class Match:
 class PrefixCache:
     """The parked sessions, in the order in which they were parked.
 
+    When room is needed, the session of the least worth gives way. Its worth grows with its uses, and shrinks with the
+    number of sessions that its account has here, so that nobody drives out the others. It fades as others give way: the
+    worth of the latest one that did is where newly parked ones begin. Length does not count, because a longer session
+    both spares more and takes more room. Of equally worthy ones the oldest goes first.
+
     forgets: the number of its latest positions that a session can surely forget.
     """
 
@@ -53,9 +68,16 @@ class PrefixCache:
         self._sessions: dict[int, Parked] = {}
         # Those of an account that begin alike, in the same order: no others can match.
         self._alike: dict[tuple[str, bytes], dict[int, Parked]] = {}
+        self._begun: dict[int, float] = {}
+        """The worth at which each session began."""
+        self._faded = 0.0
+        self._accounts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._sessions
 
     def park(self, session: Parked) -> bool:
         """Keep a session. False for one that is too short to be of use."""
@@ -63,6 +85,8 @@ class PrefixCache:
             return False
         self.drop(session.number)
         self._sessions[session.number] = session
+        self._begun[session.number] = self._faded
+        self._accounts[session.account] += 1
         self._alike.setdefault(_beginning(session.account, session.tokens), {})[session.number] = session
         return True
 
@@ -71,6 +95,8 @@ class PrefixCache:
         session = self._sessions.pop(number, None)
         if session is None:
             return False
+        del self._begun[number]
+        self._accounts -= Counter({session.account: 1})
         beginning = _beginning(session.account, session.tokens)
         del self._alike[beginning][number]
         if not self._alike[beginning]:
@@ -85,7 +111,7 @@ class PrefixCache:
         matches = (
             Match(session, _common(prompt, session.tokens))
             for session in self._alike.get(_beginning(account, prompt), {}).values()
-            if not any(stage.node in avoid for stage in session.route)
+            if not session.is_on(avoid)
         )
         return max(
             (match for match in matches if self._can_be_used(match) and _is_worth_it(match, len(prompt))),
@@ -100,10 +126,17 @@ class PrefixCache:
     def oldest(self) -> Parked | None:
         return next(iter(self._sessions.values()), None)
 
-    def oldest_on(self, nodes: Collection[str]) -> Parked | None:
-        """The oldest session whose route runs through one of these nodes."""
-        sessions = self._sessions.values()
-        return next((one for one in sessions if any(stage.node in nodes for stage in one.route)), None)
+    def evict(self, nodes: Collection[str] | None = None) -> Parked | None:
+        """Drop the session of the least worth, of those whose routes run through these nodes; None means all."""
+        sessions = (one for one in self._sessions.values() if nodes is None or one.is_on(nodes))
+        session = min(sessions, key=self._worth, default=None)
+        if session is not None:
+            self._faded = max(self._faded, self._worth(session))
+            self.drop(session.number)
+        return session
+
+    def _worth(self, session: Parked) -> float:
+        return self._begun[session.number] + min(session.uses, _MOST_USES) / self._accounts[session.account]
 
     def expired(self, now: float) -> list[Parked]:
         return [session for session in self._sessions.values() if session.since + KEEP_S <= now]

@@ -16,6 +16,7 @@ class SessionState:
 
     held: how many tokens of its request the nodes already held when it opened, so that they need not be fed.
     positions: the room that it has on every stage. claim: whose it is. steps: the number of its next step.
+    uses: how many requests it has served.
     remedy: what its latest mending took.
     lacking: the nodes of its route that do not hold all of it yet, and how many positions each of them does.
     """
@@ -26,6 +27,7 @@ class SessionState:
     positions: int
     claim: Claim
     steps: int
+    uses: int = 1
     remedy: Remedy = Remedy.REPLAYED
     lacking: dict[str, int] = field(default_factory=dict)
 

@@ -215,15 +215,24 @@ class KvBudget:
         for node in self._nodes_of(session):
             node.park(session, positions)
 
+    def holders(self, session: int) -> set[str]:
+        """The nodes that hold room for the session."""
+        return {name for name in self._places.get(session, ()) if self._holds(name, session)}
+
+    def _holds(self, name: str, session: int) -> bool:
+        return name in self._nodes and session in self._nodes[name].reserved
+
     def can_resume(self, session: int, positions: int, *, evicting: bool = False, spare: int = 0) -> bool:
-        """Whether every stage of a parked session has room for this many positions of it.
+        """Whether every stage of a parked session that is still there has room for this many positions of it.
 
         spare: as in `Node.has_room`.
         """
         return all(node.has_room(session, positions, evicting, spare) for node in self._nodes_of(session))
 
     def resume(self, session: int, positions: int) -> bool:
-        """Open a parked session again with these positions on every stage of its route. False if there is no room."""
+        """Open a parked session again with these positions on every stage that is still there. False if there is no
+        room.
+        """
         if not self.can_resume(session, positions):
             return False
         for node in self._nodes_of(session):
@@ -231,8 +240,7 @@ class KvBudget:
         return True
 
     def _nodes_of(self, session: int) -> list[Node]:
-        here = [self._nodes[name] for name in self._places.get(session, ()) if name in self._nodes]
-        return [node for node in here if session in node.reserved]
+        return [self._nodes[name] for name in self._places.get(session, ()) if self._holds(name, session)]
 
     def release(self, session: int) -> None:
         for node in self._nodes_of(session):

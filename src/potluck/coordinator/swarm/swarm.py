@@ -229,7 +229,7 @@ class Swarm:
         return [*self._lose_all(node, reason), *self._keep_needed(), Changed()]
 
     def _lose_all(self, node: Node, reason: str) -> list[Action]:
-        """Break all of the node's sessions. Those that were parked are dropped."""
+        """Break all of the node's sessions."""
         parked = self._drop_parked(node, reason)
         lost = list(node.reserved)
         for session in lost:
@@ -237,10 +237,10 @@ class Swarm:
         return [*parked, *(Break(session, reason) for session in lost)]
 
     def _drop_parked(self, node: Node, reason: str) -> list[Action]:
+        """Break the node's parked sessions. Other nodes keep their parts."""
         parked = list(node.parked)
         for session in parked:
-            node.forget(session)  # it may have left the swarm already
-            self.kv_budget.release(session)
+            node.forget(session)
         return [Break(session, reason) for session in parked]
 
     def _stalled(self, event: Stalled) -> list[Action]:

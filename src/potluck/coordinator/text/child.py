@@ -46,8 +46,9 @@ class _Child:
                 return self._tokens(text, most)
             case pipe.OfChat(messages, options, most):
                 with processor_bound(_TEMPLATE_S):
-                    text = self._encoder.render(messages, **options)
-                pipe.send(self._out, pipe.encode(pipe.Rendered()))
+                    text, place = self._encoder.prompt(messages, **options)
+                    rendered = pipe.Rendered(place, self._encoder.end)
+                pipe.send(self._out, pipe.encode(rendered))
                 return self._tokens(text, most)
             case pipe.Shown(text, bos, pieces):
                 with processor_bound(_seconds(text)):
@@ -77,7 +78,8 @@ def _serve(model: Path, longest: int, requests: BinaryIO, out: BinaryIO) -> None
         pipe.send(out, pipe.encode(pipe.Broken(str(error))))
         return
     child = _Child(PlainEncoder(tokenizer, template), out)
-    pipe.send(out, pipe.encode(pipe.Ready(template.calls.name, tuple(template.stops))))
+    thinking = template.thinking.name if template.thinking else None
+    pipe.send(out, pipe.encode(pipe.Ready(template.calls.name, thinking, tuple(template.stops))))
     while (body := pipe.receive(requests)) is not None:
         try:
             reply = child.answer(pipe.decode_request(body))

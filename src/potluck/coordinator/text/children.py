@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from potluck.coordinator.text import child, pipe
 from potluck.coordinator.text.calls.registry import dialect_named
-from potluck.coordinator.text.encoder import MOST_SHOWN, Messages, Options, TooManyTokens
+from potluck.coordinator.text.encoder import MOST_SHOWN, Messages, Options, Prompt, TooManyTokens
+from potluck.coordinator.text.thinking import Thinking
 from potluck.coordinator.text.tokenizer import utf8
 from potluck.errors import ModelError, RequestError, Unavailable
 from potluck.platform import OUT_OF_MEMORY, TIME_UP
@@ -182,6 +183,7 @@ class ChildEncoder:
             raise
         self._idle, self._freed = [*self._children], threading.Condition()
         self.calls = dialect_named(first.calls)
+        self.thinking = None if first.thinking is None else Thinking[first.thinking]
         self.stops = first.stops
 
     def of_text(self, text: str, *, most: int) -> list[int]:
@@ -189,10 +191,10 @@ class ChildEncoder:
         with self._asked(pipe.OfText(text, most)) as one:
             return _tokens(one)
 
-    def of_chat(self, messages: Messages, options: Options, *, most: int) -> list[int]:
+    def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
         with self._asked(pipe.OfChat(list(messages), dict(options), most)) as one:
-            _reply(one.received(_RENDERING), pipe.Rendered)
-            return _tokens(one)
+            rendered = _reply(one.received(_RENDERING), pipe.Rendered)
+            return Prompt(_tokens(one), rendered.place, rendered.end)
 
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         utf8(text)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Protocol
+from functools import cache, cached_property
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from potluck.coordinator.text.calls.dialect import Dialect
+from potluck.coordinator.text.ending import end_of_turn
 from potluck.coordinator.text.template import ChatTemplate
+from potluck.coordinator.text.thinking import Place, Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.errors import RequestError
 
@@ -29,6 +31,14 @@ Messages = Sequence[Mapping[str, Any]]
 Options = Mapping[str, Any]
 
 
+class Prompt(NamedTuple):
+    """The prompt of a chat. place: where in the answer it ends. end: the text that ends the answer's turn."""
+
+    tokens: list[int]
+    place: Place = Place.BEFORE
+    end: str | None = None
+
+
 class Encoder(Protocol):
     """Turns what clients send into tokens. It blocks, for seconds at the worst, and may be called on several threads.
 
@@ -40,6 +50,10 @@ class Encoder(Protocol):
         """The dialect in which the model calls tools, as its chat template tells."""
 
     @property
+    def thinking(self) -> Thinking | None:
+        """The marks of thinking that the model's chat template mentions."""
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The strings that end an answer to a chat besides the model's own stop tokens."""
 
@@ -49,8 +63,8 @@ class Encoder(Protocol):
         Raises TooManyTokens for more than `most`.
         """
 
-    def of_chat(self, messages: Messages, options: Options, *, most: int) -> list[int]:
-        """The prompt of a chat. options: further variables of the template, such as `tools`.
+    def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
+        """The prompt of a chat. options: those of `ChatTemplate.prompt`, and further variables such as `tools`.
 
         Raises TooManyTokens for more than `most`.
         """
@@ -71,7 +85,9 @@ class PlainEncoder:
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.calls = template.calls
         self.stops = template.stops
-        self.render = template.render
+        self.thinking = template.thinking
+        self.prompt = template.prompt
+        self._template = template
         self._tokenizer = tokenizer
         self._piece = cache(self._piece_json)
 
@@ -81,8 +97,14 @@ class PlainEncoder:
             raise TooManyTokens(len(tokens))
         return tokens
 
-    def of_chat(self, messages: Messages, options: Options, *, most: int) -> list[int]:
-        return self.of_text(self.render(messages, **options), most=most)
+    def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
+        text, place = self.prompt(messages, **options)
+        return Prompt(self.of_text(text, most=most), place, self.end)
+
+    @cached_property
+    def end(self) -> str | None:
+        """The text that ends a turn of the assistant."""
+        return end_of_turn(self._template, self._tokenizer)
 
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         tokens = self._tokenizer.encode(text, special=True, bos=bos)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from potluck.coordinator.text.thinking import gathered
 from potluck.errors import RequestError
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -28,6 +29,7 @@ def template_message(index: int, given: Mapping[str, Any]) -> dict[str, Any]:
             f"messages[{index}].role must be one of {', '.join(ROLES)}, not {role!r}.",
             param=f"messages[{index}].role",
         )
+    given = gathered(given) if role == "assistant" else given
     message = {name: value for name, value in given.items() if value not in _EMPTY}
     message["content"] = _content(index, message)
     called = message.pop("function_call", None)  # OpenAI's older form, of one call

@@ -8,6 +8,8 @@ from typing import IO, Any
 import msgspec
 from msgspec import Struct
 
+from potluck.coordinator.text.thinking import Place
+
 _LENGTH_BYTES = 8
 
 
@@ -44,9 +46,10 @@ Request = OfText | OfChat | Shown | TextOf
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """A child's first message. calls: the name of the template's dialect. stops: as an encoder has them."""
+    """A child's first message. calls, thinking: the names of the template's. stops: as an encoder has them."""
 
     calls: str
+    thinking: str | None
     stops: tuple[str, ...]
 
 
@@ -57,7 +60,13 @@ class Broken(Struct, frozen=True, tag=True):
 
 
 class Rendered(Struct, frozen=True, tag=True):
-    """The chat has become a text; its tokens follow. So it is known what took too long, if something does."""
+    """The chat has become a text; its tokens follow. So it is known what took too long, if something does.
+
+    place, end: as a prompt has them.
+    """
+
+    place: Place
+    end: str | None
 
 
 class Tokens(Struct, frozen=True, tag=True):

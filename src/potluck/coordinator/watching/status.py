@@ -70,6 +70,7 @@ class QueueStatus(Struct, frozen=True):
 class Status(Struct, frozen=True, kw_only=True):
     """The status of the swarm.
 
+    fault: what the owner has to mend so that nodes get the model, in a sentence; empty if nothing.
     proved: whether it is known that the parts of such a model compute what the whole does.
     served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in the line.
     limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started.
@@ -81,6 +82,7 @@ class Status(Struct, frozen=True, kw_only=True):
     digest: str
     engine: EngineKind
     proved: bool
+    fault: str
     layers: int
     context: int
     served: list[int]
@@ -116,6 +118,7 @@ def swarm_status(
     engine: EngineKind = EngineKind.LLAMACPP,
     *,
     proved: bool = True,
+    fault: str = "",
 ) -> Status:
     """The status for a reader who may see the names of some of the waiting accounts."""
     missing = [str(span) for span in swarm.missing()]
@@ -127,6 +130,7 @@ def swarm_status(
         digest=digest,
         engine=engine,
         proved=proved,
+        fault=fault,
         layers=swarm.layers,
         context=context,
         served=swarm.served(),

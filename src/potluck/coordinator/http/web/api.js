@@ -16,6 +16,11 @@ export class Refused extends Error {
   }
 }
 
+/** Browsers name a lost connection as they like; a request that was ended on purpose stays what it is. */
+function lost(error) {
+  throw error.name === "AbortError" ? error : new Error("The coordinator does not answer, or the connection to it was lost.");
+}
+
 /** A reply with status 200; throws Refused with the coordinator's own sentence for any other. */
 export async function request(path, { body, ...options } = {}) {
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
@@ -23,7 +28,7 @@ export async function request(path, { body, ...options } = {}) {
     headers["Content-Type"] = "application/json";
     options = { ...options, method: "POST", body: JSON.stringify(body) };
   }
-  const reply = await fetch(path, { ...options, headers });
+  const reply = await fetch(path, { ...options, headers }).catch(lost);
   if (reply.ok) return reply;
   const told = await reply.json().catch(() => ({}));
   throw new Refused(reply.status, told.error?.message ?? `The coordinator answered with status ${reply.status}.`);
@@ -37,7 +42,7 @@ export async function* events(reply) {
   let rest = "";
   try {
     while (true) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(lost);
       if (done) return;
       const parts = (rest + value).split("\n\n");
       rest = parts.pop();

@@ -1,7 +1,7 @@
 // Puts the page together: the live status, the two views, and the dialogue for the API key.
 
-import { Refused, events, json, key, request, setKey } from "./api.js";
-import { ageChat, startChat } from "./chat.js";
+import { Refused, events, key, request, setKey } from "./api.js";
+import { ageChat, offerModels, startChat } from "./chat.js";
 import { $, setText } from "./dom.js";
 import { offerJoin } from "./join.js";
 import { recallStrip, sampleStrip } from "./strip.js";
@@ -31,6 +31,7 @@ async function follow() {
 
 function take(told) {
   const first = status === null;
+  if (told.model !== status?.model) offerModels();
   status = told;
   setText($("line"), "");
   setText($("model"), `${told.model} · ${told.layers} layers · context ${told.context}`);
@@ -80,5 +81,5 @@ function start() {
 }
 
 showView();
-startChat(async () => (await json("/v1/models")).data[0].id);
+startChat();
 start();

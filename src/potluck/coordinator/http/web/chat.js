@@ -1,35 +1,47 @@
-// The chat: streamed answers, and under each of them the nodes that served it.
+// The chat: asks, streams answers into the page, and goes from one branch or conversation to another.
 
 import { events, request } from "./api.js";
-import { begin, conversations, forget, keep, titleOf } from "./conversations.js";
-import { $, figure, make, setText } from "./dom.js";
-import { markdown } from "./markdown.js";
+import { isEmpty, take } from "./answer.js";
+import { bubble } from "./bubble.js";
+import { copyAndTell } from "./clipboard.js";
+import { clear, edit, endEdit, restore, startComposer } from "./composer.js";
+import { begin, conversations, follow, forget, keep, titleOf } from "./conversations.js";
+import { $, make, setText } from "./dom.js";
+import { withFiles } from "./files.js";
+import { refreshModels, showModel } from "./models.js";
+import { startTransfer } from "./transfer.js";
+import { add, newest, path, versions } from "./tree.js";
 
 const KNOBS = ["temperature", "top_p", "max_tokens", "seed"];
-const LONG = 128; // tokens; a shorter message is read in no time
 const QUIET_MS = 2000;
 
+const bubbles = new WeakMap(); // by message
+
 let current;
-let modelName;
 let asking = null;
-let growing = null; // the message that an answer fills
+let growing = null; // the bubble that an answer fills
 let heard = 0; // when a part of it last arrived
 
-/** model: a function that returns the model's name. */
-export function startChat(model) {
-  modelName = model;
+export function startChat() {
   $("fresh").addEventListener("click", () => open(begin()));
   $("stop").addEventListener("click", () => asking?.abort());
-  $("ask").addEventListener("submit", (event) => {
-    event.preventDefault();
-    send();
-  });
-  $("prompt").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) event.preventDefault(), send();
-  });
   $("settings").addEventListener("change", noteSettings);
+  $("models").addEventListener("change", noteModel);
+  $("messages").addEventListener("click", ({ target }) => {
+    if (target.matches(".block > button")) copyAndTell(target.nextElementSibling.textContent);
+  });
+  startComposer((question, edited) => {
+    const parent = edited === null ? current.tip : current.messages[edited].parent;
+    if (question.content || question.files.length) ask({ question, edited, parent });
+  });
+  startTransfer(() => current, list);
+  for (const event of ["pagehide", "visibilitychange"]) addEventListener(event, () => asking && keep());
+  follow(() => (asking || !current.messages.length ? current : null), othersWrote);
   open(conversations()[0] ?? begin());
 }
+
+/** Shows the models that may be asked, if the caller may see them. */
+export const offerModels = () => refreshModels(current).catch(() => {}); // the line above says what is wrong
 
 /** Says once a second what an answer waits for. missing: layers that no node serves. */
 export function ageChat(missing) {
@@ -39,13 +51,57 @@ export function ageChat(missing) {
 
 function open(conversation) {
   asking?.abort();
+  endEdit();
   current = conversation;
   $("system").value = current.settings.system ?? "";
   for (const knob of KNOBS) $(knob).value = current.settings[knob] ?? "";
-  $("messages").replaceChildren(...current.messages.map((message) => bubble(message).element));
-  setText($("trouble"), "");
+  showModel(current);
+  for (const line of ["trouble", "told"]) setText($(line), "");
+  draw();
   list();
   $("messages").scrollTop = $("messages").scrollHeight;
+}
+
+/** Draws the branch that is shown. What is there already stays untouched, and is not read out again. */
+function draw() {
+  const pane = $("messages");
+  const branch = path(current, current.tip).map(drawn);
+  const elements = branch.map(({ element }) => element);
+  const differs = elements.findIndex((element, at) => pane.children[at] !== element);
+  const same = differs < 0 ? elements.length : differs;
+  while (pane.children.length > same) pane.lastChild.remove();
+  pane.append(...elements.slice(same));
+  return branch;
+}
+
+/** The bubble of the message at this place; the same one for as long as it has the same versions beside it. */
+function drawn(place) {
+  const message = current.messages[place];
+  const all = versions(current, place);
+  const beside = [all.indexOf(place), all.length];
+  const known = bubbles.get(message);
+  if (known && String(known.beside) === String(beside)) return known.bubble;
+  const does = {
+    edit: () => edit(message, place),
+    again: () => ask({ parent: message.parent }),
+    turn: (to, name) => turn(versions(current, place)[to], name),
+  };
+  const made = bubble(message, beside, does);
+  bubbles.set(message, { bubble: made, beside });
+  return made;
+}
+
+/** Shows another version of a message, and what followed from it. The focus stays on the button, or beside it. */
+function turn(place, name) {
+  if (asking) return;
+  endEdit();
+  const { scrollTop } = $("messages");
+  current.tip = newest(current, place);
+  const shown = draw()[path(current, place).length - 1].element;
+  $("messages").scrollTop = scrollTop;
+  (shown.querySelector(`.${name}:enabled`) ?? shown.querySelector(".versions button:enabled")).focus();
+  keep();
+  list();
 }
 
 function list() {
@@ -68,137 +124,105 @@ function drop(conversation) {
   else list();
 }
 
+/** Shows what another tab stored, unless this one is in the middle of something. */
+function othersWrote() {
+  const theirs = conversations().find(({ id }) => id === current.id);
+  if (!theirs) return open(conversations()[0] ?? begin());
+  if (theirs === current || JSON.stringify(theirs) === JSON.stringify(current)) current = theirs;
+  else open(theirs);
+  list();
+}
+
 function noteSettings() {
   const given = KNOBS.filter((knob) => $(knob).value !== "" && $(knob).validity.valid);
   current.settings = { system: $("system").value, ...Object.fromEntries(given.map((knob) => [knob, Number($(knob).value)])) };
   keep();
 }
 
-async function send() {
-  const prompt = $("prompt").value.trim();
-  if (!prompt || asking) return;
+function noteModel() {
+  current.model = $("models").value;
+  setText($("gone"), "");
+  keep();
+}
+
+/**
+ * Asks for an answer below the message at `parent`. question: written before it; none to ask the same again. edited: the
+ * place of the question's older version, or null.
+ */
+async function ask({ question, edited = null, parent }) {
+  if (asking) return;
   const conversation = current;
-  setText($("trouble"), "");
-  $("prompt").value = "";
-  const question = { role: "user", content: prompt };
+  const before = { count: conversation.messages.length, tip: conversation.tip };
   const answer = { role: "assistant", content: "" };
-  conversation.messages.push(question);
-  const asked = body(conversation);
-  conversation.messages.push(answer);
-  const shown = bubble(answer);
-  $("messages").append(bubble(question).element, shown.element);
-  list();
-  growing = shown;
+  for (const line of ["trouble", "told"]) setText($(line), "");
+  if (question) clear();
+  const asked = question ? add(conversation, { role: "user", content: question.content, ...(question.files.length ? { files: question.files } : {}) }, parent) : parent;
+  const told = path(conversation, asked).map((place) => conversation.messages[place]);
+  add(conversation, answer, asked);
+  const mine = (asking = new AbortController());
   heard = performance.now();
-  busy(true);
+  busy(() => (growing = draw().at(-1)).grow());
+  $("messages").scrollTop = $("messages").scrollHeight;
+  list();
   try {
-    await stream(await asked, answer, shown);
+    await stream(await body(conversation, told, mine.signal), answer, growing, mine.signal);
   } catch (error) {
-    if (!asking.signal.aborted) setText($("trouble"), error.message);
-    if (!answer.content) conversation.messages.splice(-2);
-    if (!answer.content && conversation === current) shown.element.previousSibling.remove(), shown.element.remove(), restore(prompt);
+    if (mine.signal.aborted) answer.stopped = true;
+    else answer.error = error.message;
   }
-  busy(false);
-  shown.show();
+  asking = null;
+  const here = conversation === current;
+  busy(() => growing.end());
+  if (isEmpty(answer) && (answer.error || answer.stopped)) {
+    conversation.messages.length = before.count;
+    conversation.tip = before.tip;
+    if (here) busy(draw);
+    if (here && question) restore(question, edited);
+  }
+  if (here && answer.error) setText($("trouble"), answer.error);
   keep();
   list();
 }
 
-/** Puts a question that got no answer back, so that nobody has to type it again. */
-function restore(prompt) {
-  if (!$("prompt").value) $("prompt").value = prompt;
-}
-
-async function body({ settings: { system, ...knobs }, messages }) {
-  const told = messages.map(({ role, content }) => ({ role, content }));
+/** The request for an answer to these messages. Thoughts are not sent back: models expect only what they said. */
+async function body(conversation, told, signal) {
+  const { system, ...knobs } = conversation.settings;
+  const messages = told.map((message) => ({ role: message.role, content: withFiles(message), ...callsOf(message) }));
   return {
-    model: await modelName(),
+    model: await refreshModels(conversation, signal),
     stream: true,
     stream_options: { include_usage: true },
     return_progress: true,
-    messages: system ? [{ role: "system", content: system }, ...told] : told,
+    messages: system ? [{ role: "system", content: system }, ...messages] : messages,
     ...knobs,
   };
 }
 
-async function stream(asked, answer, shown) {
+const callsOf = ({ calls }) =>
+  calls ? { tool_calls: calls.map(({ id, name, arguments: given }) => ({ id, type: "function", function: { name, arguments: given } })) } : {};
+
+async function stream(asked, answer, shown, signal) {
   const began = performance.now();
-  let first;
-  const reply = await request("/v1/chat/completions", { body: asked, signal: asking.signal });
-  try {
-    for await (const data of events(reply)) {
-      if (data === "[DONE]") break;
-      heard = performance.now();
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(chunk.error.message);
-      if (chunk.prompt_progress) shown.reading(chunk.prompt_progress);
-      const text = chunk.choices[0]?.delta.content ?? "";
-      if (text) first ??= performance.now();
-      answer.content += text;
-      if (chunk.usage) answer.served = chunk.usage.nodes ?? [];
-      if (chunk.usage) answer.tokens = chunk.usage.completion_tokens;
-      if (text) shown.later();
-    }
-  } finally {
-    answer.stopped = asking.signal.aborted;
-    if (first) answer.first_s = (first - began) / 1000;
-    if (first) answer.stream_s = (performance.now() - first) / 1000;
+  answer.model = asked.model;
+  const reply = await request("/v1/chat/completions", { body: asked, signal });
+  for await (const data of events(reply)) {
+    if (data === "[DONE]") break;
+    heard = performance.now();
+    const event = JSON.parse(data);
+    if (event.prompt_progress) shown.reading(event.prompt_progress);
+    if (take(answer, event, (heard - began) / 1000)) shown.later();
   }
+  if (!answer.finish) throw new Error("The answer broke off: the coordinator ended it without a reason.");
 }
 
-/** Keeps the focus where it is, unless it is on the button that disappears. */
-function busy(is) {
+/** Draws what an answer's beginning or end changes. Whoever was on a button that disappears is on the next best one. */
+function busy(change) {
   const focused = document.activeElement;
-  asking = is ? new AbortController() : null;
+  const had = focused !== document.body;
+  change();
+  const is = asking !== null;
   $("send").hidden = is;
   $("stop").hidden = !is;
   $("messages").setAttribute("aria-busy", String(is)); // an answer is read out when it is whole
-  if (is && focused === $("send")) $("stop").focus();
-  if (!is && focused === $("stop")) $("prompt").focus({ preventScroll: true });
-}
-
-/**
- * A message on the page. later: it has grown, and is drawn with the next picture. reading: before its first word.
- * wait: nothing comes, and why.
- */
-function bubble(message) {
-  const text = make("div", { class: "text" });
-  const note = make("p", { class: "note" });
-  const read = make("span");
-  const bar = make("progress");
-  const progress = make("label", { class: "reading", hidden: true }, read, bar);
-  const element = make("article", { class: message.role, "aria-label": message.role === "user" ? "You" : "Answer" }, progress, text, note);
-  let due = false;
-  const show = () => {
-    due = false;
-    progress.hidden = true;
-    const pane = $("messages");
-    const below = pane.scrollHeight - pane.scrollTop - pane.clientHeight < 80;
-    text.replaceChildren(message.role === "user" ? message.content : markdown(message.content));
-    setText(note, noteOf(message));
-    if (below) pane.scrollTop = pane.scrollHeight;
-  };
-  const later = () => {
-    if (!due) requestAnimationFrame(show);
-    due = true;
-  };
-  const reading = ({ total, cache, processed }) => {
-    progress.hidden = total - cache < LONG;
-    setText(note, "");
-    setText(read, `Reading: ${figure(processed)} of ${figure(total)} tokens`);
-    Object.assign(bar, { max: total, value: processed });
-  };
-  const wait = (why) => setText(note, why);
-  show();
-  return { element, show, later, reading, wait };
-}
-
-function noteOf({ served, first_s, tokens, stream_s, stopped }) {
-  const parts = [];
-  if (served?.length) parts.push(`Served by ${served.join(" → ")}`);
-  if (first_s !== undefined) parts.push(`first token ${figure(first_s)} s`);
-  if (tokens > 1 && stream_s) parts.push(`${figure((tokens - 1) / stream_s)} tokens/s`);
-  if (tokens) parts.push(`${tokens} ${tokens > 1 ? "tokens" : "token"}`);
-  if (stopped) parts.push("stopped");
-  return parts.join(" · ");
+  if (had && !focused.checkVisibility()) $(is ? "stop" : "prompt").focus({ preventScroll: true });
 }

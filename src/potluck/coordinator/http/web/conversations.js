@@ -1,13 +1,33 @@
 // Conversations, which are kept only in this browser.
 
-const PLACE = "potluck.conversations";
-const MOST = 50;
+import { $, setText } from "./dom.js";
+import { conversationOf } from "./record.js";
+import { NONE, path } from "./tree.js";
 
+const PLACE = "potluck.conversations";
+const FULL = "This browser has no room for more: what is new is kept only until this page is closed. Export conversations, and delete some.";
+
+let unreadable = []; // another version's, perhaps: kept as they are
 let all = read();
 
 function read() {
+  const found = stored();
+  const good = [];
+  unreadable = [];
+  for (const one of found) {
+    try {
+      good.push(conversationOf(one));
+    } catch {
+      unreadable.push(one);
+    }
+  }
+  return good;
+}
+
+function stored() {
   try {
-    return JSON.parse(localStorage.getItem(PLACE)) ?? [];
+    const found = JSON.parse(localStorage.getItem(PLACE));
+    return Array.isArray(found) ? found : [];
   } catch {
     return []; // not ours
   }
@@ -15,12 +35,18 @@ function read() {
 
 export const conversations = () => all;
 
-export const titleOf = (conversation) => conversation.messages[0]?.content.trim().slice(0, 60) || "New conversation";
+export function titleOf({ messages, tip }) {
+  const first = messages[path({ messages }, tip)[0]];
+  return first?.content.trim().slice(0, 60) || first?.files?.[0]?.name || "New conversation";
+}
 
-/** Begins a conversation, which comes first in the list. settings: those of the one before. */
+export const identity = () => crypto.getRandomValues(new Uint32Array(2)).join("-");
+
+/** Begins a conversation, which comes first in the list, with the settings and the model of the one before. */
 export function begin() {
-  const fresh = { id: crypto.getRandomValues(new Uint32Array(2)).join("-"), settings: all[0]?.settings ?? {}, messages: [] };
-  all = [fresh, ...all.filter((one) => one.messages.length)].slice(0, MOST);
+  const { settings = {}, model } = all[0] ?? {};
+  const fresh = { id: identity(), settings, ...(model === undefined ? {} : { model }), messages: [], tip: NONE };
+  all = [fresh, ...all.filter((one) => one.messages.length)];
   return fresh;
 }
 
@@ -29,13 +55,36 @@ export function forget(conversation) {
   keep();
 }
 
-/** Stores all conversations. If the browser has no room left, the oldest ones are dropped. */
+export function addAll(conversations) {
+  all = [...conversations, ...all];
+  keep();
+}
+
+/** Takes the place of the conversation with its identity. */
+function hold(conversation) {
+  const at = all.findIndex(({ id }) => id === conversation.id);
+  all = at < 0 ? [conversation, ...all] : all.with(at, conversation);
+}
+
+/** Stores all conversations. If there is no room, the browser still has what was stored before. */
 export function keep() {
-  for (let count = all.length; count >= 0; count--) {
-    try {
-      return localStorage.setItem(PLACE, JSON.stringify(all.slice(0, count)));
-    } catch (error) {
-      if (error.name !== "QuotaExceededError") throw error;
-    }
+  try {
+    localStorage.setItem(PLACE, JSON.stringify([...all, ...unreadable]));
+    setText($("full"), "");
+  } catch (error) {
+    if (error.name !== "QuotaExceededError") throw error;
+    setText($("full"), FULL);
   }
+}
+
+/** Calls back when another tab has stored conversations. held: returns the one that this tab is changing, if any. */
+export function follow(held, changed) {
+  addEventListener("storage", ({ key }) => {
+    if (key !== PLACE) return;
+    const unsaved = $("full").textContent ? all : [];
+    const known = new Set(unsaved.map(({ id }) => id));
+    all = [...unsaved, ...read().filter(({ id }) => !known.has(id))];
+    if (held()) hold(held());
+    changed();
+  });
 }

@@ -1,6 +1,7 @@
 // Shows the command that adds another computer, to those who may invite.
 
 import { json, key } from "./api.js";
+import { copied } from "./clipboard.js";
 import { $, setText } from "./dom.js";
 
 const LIFETIME_S = 24 * 3600;
@@ -42,7 +43,7 @@ async function invited() {
 }
 
 $("copy").addEventListener("click", async () => {
-  getSelection().selectAllChildren($("command")); // if the clipboard is not available, the text is at least selected
-  await navigator.clipboard?.writeText($("command").textContent);
-  setText($("copied"), navigator.clipboard ? "Copied." : "Selected. Copy it yourself.");
+  const done = await copied($("command").textContent);
+  if (!done) getSelection().selectAllChildren($("command"));
+  setText($("copied"), done ? "Copied." : "Selected. Copy it yourself.");
 });

@@ -45,7 +45,8 @@ function code(lines, fence) {
   const end = lines.findIndex((line) => line.trim().startsWith(fence));
   const body = lines.splice(0, end < 0 ? lines.length : end);
   lines.shift();
-  return make("pre", { tabIndex: 0 }, make("code", {}, body.join("\n")));
+  const copy = make("button", { type: "button", class: "quiet", "aria-label": "Copy the code" }, "Copy");
+  return make("div", { class: "block" }, copy, make("pre", { tabIndex: 0 }, make("code", {}, body.join("\n"))));
 }
 
 function quoted(lines) {
