@@ -4,8 +4,10 @@ from functools import cache
 
 import pytest
 
+from kit.calls import read
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.structure import Kind, Structure
+from potluck.coordinator.text.calls.registry import dialect_named
 from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
 
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
@@ -104,6 +106,34 @@ def test_any_form_can_follow(text: str, allowed: bool) -> None:
     grammar, tokens = grammar_of(Thinking.THINK, WORDS, is_open=True, has_controls=True)
     assert is_allowed(grammar, tokens, text) is allowed
     assert grammar.param == "guided_regex"
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}", True),
+        (
+            "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
+            "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}",
+            True,
+        ),
+        ("<|channel|>final<|message|><|channel|>commentary to=functions.f <|constrain|>json<|message|>{}", False),
+    ],
+)
+def test_a_call_in_a_channel_of_its_own_follows_thinking_without_the_channel_of_the_answer(
+    text: str, allowed: bool
+) -> None:
+    dialect, marks = dialect_named("harmony"), Thinking.HARMONY.value
+    tokens = Tokens(*CONTROLS[Thinking.HARMONY], "<|constrain|>")
+    grammars = Grammars(tokens)
+    calls = grammars.of_calls(dialect, {"f": {"type": "object"}}, several=False)
+    assert dialect.has_channel
+    grammar = grammars.after_thinking(calls, marks._replace(heads=(marks.heads[0], "")), is_open=False)
+    assert is_allowed(grammar, tokens, text) is allowed
+    if allowed:
+        stream = ThinkingStream(marks, Place.BEFORE)
+        said = stream.push(text)[1] + stream.finish()[1]
+        assert read(list(said), {"f": {}}) == ("", [("f", "{}")], True)
 
 
 NUMBERED = 'start: "a" number\nnumber: /[0-9]+/\n'

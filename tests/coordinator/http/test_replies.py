@@ -123,6 +123,12 @@ def test_an_answer_that_may_call_once_is_watched_until_it_has() -> None:
     assert (choice["message"]["content"], choice["finish_reason"]) == ("I look.", "tool_calls")
 
 
+def test_a_call_that_is_only_thought_of_ends_nothing() -> None:
+    form = ChatForm("tiny", Words(), False, replace(OFFER, once=True))
+    is_over = form.watch()
+    assert [is_over(text) for text in ("<think>", SAID[0], SAID[1], "</think>", *SAID[:2])] == [False] * 5 + [True]
+
+
 def test_a_whole_chat() -> None:
     form = chat()
     head = form.head(chunk=False)

@@ -253,7 +253,10 @@ class Service:
         grammar, thinking = await self._chat_grammar(request, asked), self.encoder.thinking
         if grammar is None or thinking is None or place is Place.TEXT:
             return grammar
-        later = partial(self.grammars.after_thinking, grammar, thinking.value, is_open=place.is_thinking)
+        marks = thinking.value
+        if asked.demanded and self.encoder.calls.has_channel:
+            marks = marks._replace(heads=(*marks.heads[:1], ""))  # the answer's own channel is not opened
+        later = partial(self.grammars.after_thinking, grammar, marks, is_open=place.is_thinking)
         return await self.pool.of(request, later)
 
     async def _chat_grammar(self, request: Request, asked: ChatRequest) -> Grammar | None:

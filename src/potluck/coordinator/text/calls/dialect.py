@@ -23,6 +23,7 @@ class Dialect:
 
     opens, closes: around all calls. before, middle, after: around the name and the arguments of each. joins: between
     calls; None where an answer has one at most. quotes_name: whether the name is a JSON string.
+    has_channel: a call stands in a channel of its own, and not in that of the answer.
     controls: those parts of these texts that are control tokens in some vocabularies.
     """
 
@@ -33,6 +34,7 @@ class Dialect:
     opens = closes = before = middle = after = ""
     joins: str | None = None
     quotes_name = True
+    has_channel = False
 
     @classmethod
     def is_of(cls, template: str) -> bool:

@@ -205,6 +205,7 @@ class Harmony(Dialect):
     controls = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|call|>")
     before, middle = _channel, " <|constrain|>json<|message|>"
     quotes_name = False
+    has_channel = True
 
     @classmethod
     def is_of(cls, template: str) -> bool:
