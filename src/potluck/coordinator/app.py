@@ -22,6 +22,7 @@ from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth
 from potluck.coordinator.http.cors import Cors
 from potluck.coordinator.http.crowd import Crowd
+from potluck.coordinator.http.doors.doors import Doors
 from potluck.coordinator.http.errors import error_response, http_error
 from potluck.coordinator.http.inbound import most_bytes
 from potluck.coordinator.http.monitoring import Monitoring
@@ -114,6 +115,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         live,
         Weights(model.manifest, model.found),
         service,
+        Doors(service),
         Research(service, model.hidden_states),
         accounts,
         Admin(office, running.moderation),

@@ -25,7 +25,7 @@ from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
-from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
+from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.encoder import Encoder, TooManyTokens
@@ -43,13 +43,17 @@ _TEMPLATE_OWN = frozenset({"self", "messages", "add_generation_prompt", "bos_tok
 
 
 class Read(NamedTuple):
-    """A request that has been read: what its answer needs, without the objects that its body was made into."""
+    """A request that has been read: what its answer needs, without the objects that its body was made into.
+
+    door: the form of the API that was asked.
+    """
 
     form: Form
     jobs: list[Job]
     usage: Usage
     stream: bool
     include_usage: bool
+    door: Door = OpenDoor()
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
@@ -135,6 +139,16 @@ class Service:
         names = {tool.function.name for tool in asked.offered}
         form = ChatForm(self.model, self.tokenizer, bool(asked.logprobs), names)
         return Read(form, jobs, Usage(len(prompt)), asked.stream, asked.include_usage)
+
+    async def count(self, request: Request, asked: ChatRequest) -> int:
+        """The number of tokens of a chat's prompt, also where it does not fit into the context."""
+        self.check_model(asked.model)
+        try:
+            return len(await self._chat_prompt(request, asked))
+        except RequestError as error:
+            if isinstance(error.__cause__, TooManyTokens):
+                return error.__cause__.count
+            raise
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> list[int]:
         tools = msgspec.to_builtins(asked.offered) or None
@@ -291,11 +305,11 @@ class Service:
         deltas = merge([self.generate(job) for job in read.jobs], self.silence_s if read.stream else None)
         try:
             if not read.stream:
-                return await while_connected(request, whole(form, deltas, choices, usage))
+                return await while_connected(request, whole(form, deltas, choices, usage, read.door))
             first = await while_connected(request, anext(deltas))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
-        told = events(form, first, deltas, choices, usage, read.include_usage)
+        told = events(form, first, deltas, choices, usage, read.include_usage, read.door)
         return EventStream(told)
 
 
