@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,9 @@ from potluck.coordinator.http.routes import routes_of
 from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import PotluckError
+
+Script = list[Delta | Exception | Callable[[], None]]
+"""An answer, with what happens while it is made."""
 
 CONTEXT = 1000
 TEMPLATE = """\
@@ -61,7 +64,7 @@ class Bytes:
 class Scripted:
     """A coordinator whose answers are prescribed, one script an answer. jobs: what it was asked for."""
 
-    def __init__(self, *scripts: list[Delta | Exception]) -> None:
+    def __init__(self, *scripts: Script) -> None:
         self.jobs: list[Job] = []
         self.now = 0.0
         self._scripts = [*scripts]
@@ -83,9 +86,13 @@ class Scripted:
     async def _answer(self, job: Job) -> AsyncGenerator[Delta, None]:
         self.jobs.append(job)
         for item in self._scripts.pop(0):
-            if isinstance(item, Exception):
-                raise item
-            yield item
+            match item:
+                case Delta():
+                    yield item
+                case Exception():
+                    raise item
+                case _:
+                    item()
 
 
 @asynccontextmanager
@@ -102,7 +109,7 @@ def _of_account(app: ASGIApp, caller: Caller) -> ASGIApp:
     return told
 
 
-def says(*texts: str, finish: str = "stop", stopped: str | None = None) -> list[Delta | Exception]:
+def says(*texts: str, finish: str = "stop", stopped: str | None = None) -> Script:
     """A script: these pieces, then the end."""
     return [*map(Delta, texts), Delta(finish=finish, stopped=stopped)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 
 from kit.runner import run
 from kit.scripted import Scripted, calls, says
+from potluck.coordinator.http.doors.messages_request import CountRequest
+from potluck.coordinator.http.doors.responses_request import ResponsesRequest
+from potluck.coordinator.http.requests import Common
 from potluck.errors import Busy, Unavailable
 
 QUESTION = {"role": "user", "content": "Will it rain in Rome?"}
@@ -290,7 +294,7 @@ def test_what_is_refused_and_how(case: str) -> None:
 
 
 def test_hints_are_ignored() -> None:
-    hints = {
+    hints: dict[str, Any] = {
         "metadata": {"user_id": "x"},
         "cache_control": {"type": "ephemeral"},
         "service_tier": "auto",
@@ -339,3 +343,18 @@ def test_the_events_of_a_stream() -> None:
         "message_delta",
         "message_stop",
     ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_nothing_of_a_body_is_held_while_it_is_answered(path: str, stream: bool) -> None:
+    held: list[Any] = []
+
+    def look() -> None:
+        gc.collect()
+        held.extend(one for one in gc.get_objects() if isinstance(one, CountRequest | ResponsesRequest | Common))
+
+    scripted = Scripted([look, *says("Yes.")])
+    assert post(scripted, path, {**BASE, "input": "Hi!", "stream": stream}).status_code == 200
+    assert len(scripted.jobs) == 1
+    assert held == []
