@@ -75,10 +75,11 @@ def by_responses(url: str, stream: bool) -> Iterator[str]:
         def turn(**fields: Any) -> Iterator[str]:
             if stream:
                 with client.responses.stream(**options, **fields) as events:
-                    for event in events:
-                        if event.type.endswith(".delta"):
+                    last: Any = None
+                    for last in events:
+                        if last.type.endswith(".delta"):
                             yield ""
-                answers.append(event.response)
+                answers.append(last.response)
             else:
                 answers.append(client.responses.create(**options, **fields))
             yield answers[-1].output_text
