@@ -298,7 +298,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"$ref": "#/no"}}}},
         "text",
     ),
-    "a form without a schema": ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text"),
 }
 
 

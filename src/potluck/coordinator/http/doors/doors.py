@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.http.doors.history import History, Json
 from potluck.coordinator.http.doors.messages_answer import MessageTeller
 from potluck.coordinator.http.doors.messages_request import CountRequest, MessagesRequest
+from potluck.coordinator.http.doors.refused import OF_MESSAGES, OF_RESPONSES, refuse
 from potluck.coordinator.http.doors.responses_answer import ResponseTeller
 from potluck.coordinator.http.doors.responses_request import ResponsesRequest, add_items
 from potluck.coordinator.http.doors.shelf import Kept, Shelf
@@ -25,6 +28,8 @@ from potluck.coordinator.http.pool import asker_of
 from potluck.coordinator.http.requests import ChatRequest
 from potluck.coordinator.http.rota import Asker
 from potluck.errors import RequestError
+
+R = TypeVar("R", bound=Struct)
 
 _OF_MESSAGES = {
     "chat_template_kwargs": "thinking",
@@ -60,7 +65,7 @@ class Doors:
 
     async def count_tokens(self, request: Request) -> Response:
         """POST /v1/messages/count_tokens"""
-        asked = parse(await body_of(request, self._service.context), CountRequest)
+        asked = await self._parsed(request, CountRequest, OF_MESSAGES)
         with _as_chat(_OF_MESSAGES, asked.chat()) as chat:
             return JSONResponse({"input_tokens": await self._service.count(request, chat)})
 
@@ -80,14 +85,17 @@ class Doors:
             raise _unknown(identity, "id")
         return JSONResponse({"id": identity, "object": "response", "deleted": True})
 
+    async def _parsed(self, request: Request, kind: type[R], refused: Mapping[str, str]) -> R:
+        return parse(await body_of(request, self._service.context), kind, partial(refuse, refused))
+
     async def _read_message(self, request: Request) -> Read:
-        asked = parse(await body_of(request, self._service.context), MessagesRequest)
+        asked = await self._parsed(request, MessagesRequest, OF_MESSAGES)
         with _as_chat(_OF_MESSAGES, asked.chat()) as chat:
             read = await self._service.read_chat(request, chat)
         return read._replace(door=MessageTeller(self._service.model, asked.stop_sequences or (), read.usage))
 
     async def _read_response(self, request: Request) -> Read:
-        asked, asker = parse(await body_of(request, self._service.context), ResponsesRequest), asker_of(request)
+        asked, asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
         messages = asked.history(self._before(asker, asked.previous_response_id)).messages
         keep = partial(self._keep, asker, msgspec.json.encode(messages)) if asked.store else _forget
         with _as_chat(_OF_RESPONSES, asked.chat(messages)) as chat:

@@ -9,9 +9,8 @@ from msgspec import Struct
 from potluck.coordinator.http.doors.history import History, Json, as_json, field, named, text_of, text_of_part, words
 from potluck.coordinator.http.parsing import described, refused_with
 from potluck.errors import RequestError
+from potluck.types import Priority
 
-_Number = Annotated[Any, described(type="number")]
-_Whole = Annotated[Any, described(type="integer")]
 _Block = {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"]}
 _Message = Annotated[
     dict[str, Any],
@@ -24,11 +23,6 @@ _Message = Annotated[
     ),
 ]
 
-_REFUSED = {
-    "container": "container needs code that Anthropic runs: leave it out.",
-    "inference_geo": "inference_geo cannot be promised: the nodes of a swarm may be anywhere.",
-    "mcp_servers": "mcp_servers cannot be asked from here: offer their tools as tools.",
-}
 _LEFT_OUT = ("thinking", "redacted_thinking")
 """The blocks of a history that models do not read again."""
 _EFFORTS = {"xhigh": "high", "max": "high"}
@@ -78,15 +72,9 @@ class CountRequest(Struct, frozen=True, kw_only=True):
     output_format: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     context_management: dict[str, Any] | None = None
-    container: Any = None
-    inference_geo: Any = None
-    mcp_servers: Any = None
 
     def chat(self) -> Json:
         """The request for a chat. Raises RequestError for what cannot be done here."""
-        for name, sentence in _REFUSED.items():
-            if getattr(self, name):
-                raise RequestError(sentence, param=name)
         _check_edits(self.context_management)
         choice, config = self.tool_choice, self.output_config or OutputConfig()
         told = {
@@ -117,15 +105,15 @@ class CountRequest(Struct, frozen=True, kw_only=True):
 class MessagesRequest(CountRequest, frozen=True, kw_only=True):
     """A request for a message."""
 
-    max_tokens: _Whole = None
+    max_tokens: int | None = None
     stop_sequences: list[str] | None = None
     stream: bool = False
-    temperature: _Number = None
-    top_p: _Number = None
-    top_k: _Whole = None
-    min_p: _Number = None
-    seed: _Whole = None
-    priority: Annotated[Any, described(enum=["interactive", "batch"])] = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    priority: Priority | int | None = None
     service_tier: str | None = None
 
     def chat(self) -> Json:

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from potluck.coordinator.http.doors.history import History, Json, named, text_of, words
-from potluck.coordinator.http.parsing import described
 from potluck.errors import RequestError
+from potluck.types import Priority
 
-_Number = Annotated[Any, described(type="number")]
-_Whole = Annotated[Any, described(type="integer")]
-
-_REFUSED = {
-    "background": "background is not done here: responses are made while their client waits.",
-    "conversation": "conversation is not kept here: use previous_response_id, or send the whole history.",
-    "context_management": "context_management is not done here: send the history as the model is to read it.",
-    "moderation": "moderation is not done here: leave it out.",
-    "prompt": "prompt names a template that OpenAI keeps: send its text as instructions and input.",
-    "top_logprobs": "top_logprobs is not done for responses: ask /v1/chat/completions for log-probabilities.",
-}
 _ROLES = ("system", "developer", "user", "assistant")
 _PASSED = (
     *("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "priority", "service_tier"),
@@ -51,13 +40,13 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     previous_response_id: str | None = None
     store: bool = True
     stream: bool = False
-    max_output_tokens: _Whole = None
-    temperature: _Number = None
-    top_p: _Number = None
-    top_k: _Whole = None
-    min_p: _Number = None
-    seed: _Whole = None
-    stop: Annotated[Any, described(type=["string", "array"])] = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: str | list[str | None] | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
     tools: list[dict[str, Any]] | None = None
@@ -67,14 +56,8 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     truncation: Literal["auto", "disabled"] | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
-    priority: Annotated[Any, described(enum=["interactive", "batch"])] = None
+    priority: Priority | int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    background: bool | None = None
-    conversation: Any = None
-    context_management: Any = None
-    moderation: Any = None
-    prompt: Any = None
-    top_logprobs: _Whole = None
 
     def history(self, before: list[Json]) -> History:
         """The messages of the chat but for the instructions. before: those that the response before answered, and it.
@@ -130,9 +113,6 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         }
 
     def _check(self) -> None:
-        for name, sentence in _REFUSED.items():
-            if getattr(self, name):
-                raise RequestError(sentence, param=name)
         if self.truncation == "auto":
             message = "truncation auto is not done here: send the history as the model is to read it."
             raise RequestError(message, param="truncation")
