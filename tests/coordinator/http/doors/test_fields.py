@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "api.md").read_text("utf-8")
 
 def listed(beginning: str) -> set[str]:
     """The names in the sentence of the page that begins so."""
-    return set(re.findall(r"`(\w+)`", PAGE.partition(beginning)[2].partition(".\n")[0]))
+    return set(re.findall(r"`(\w+)`", PAGE.partition(beginning)[2].partition(".")[0]))
 
 
 @pytest.mark.parametrize(

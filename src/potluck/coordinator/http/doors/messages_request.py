@@ -11,16 +11,10 @@ from potluck.coordinator.http.parsing import described, refused_with
 from potluck.errors import RequestError
 from potluck.types import Priority
 
-_Block = {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"]}
+_CONTENT = {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": ["object", "string"]}}]}
 _Message = Annotated[
     dict[str, Any],
-    described(
-        properties={
-            "role": {"enum": ["user", "assistant", "system"]},
-            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _Block}]},
-        },
-        required=["role", "content"],
-    ),
+    described(properties={"role": {"enum": ["user", "assistant", "system"]}, "content": _CONTENT}, required=["role"]),
 ]
 
 _LEFT_OUT = ("thinking", "redacted_thinking")
