@@ -105,6 +105,14 @@ def words(item: object, name: str, where: str) -> str:
     return value
 
 
+def listed(item: object, name: str, where: str) -> list[Any]:
+    """A field that must be a list if it is given. Raises RequestError when it is something else."""
+    value = field(item, name) or []
+    if not isinstance(value, list):
+        raise RequestError(f"{where}.{name} must be a list.", param=where)
+    return value
+
+
 def as_json(value: object) -> str:
     """The JSON of a value, as text."""
     return msgspec.json.encode(value).decode()

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Struct
 
-from potluck.coordinator.http.doors.history import History, Json, as_json, field, named, text_of, text_of_part, words
+from potluck.coordinator.http.doors.history import (
+    History,
+    Json,
+    as_json,
+    field,
+    listed,
+    named,
+    text_of,
+    text_of_part,
+    words,
+)
 from potluck.coordinator.http.parsing import described, refused_with
 from potluck.errors import RequestError
 from potluck.types import Priority
@@ -173,7 +183,7 @@ def _format(form: Json | None) -> Json | None:
 
 def _check_edits(management: Json | None) -> None:
     """Raises RequestError when a part of the history is to be cleared that is not left out anyway."""
-    for edit in (management or {}).get("edits") or ():
+    for edit in listed(management, "edits", "context_management"):
         if not str(field(edit, "type")).startswith("clear_thinking"):
             message = f"context_management has an edit {named(edit)}: send the history as the model is to read it."
             raise RequestError(message, param="context_management")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from potluck.coordinator.http.doors.history import History, Json, named, text_of, words
+from potluck.coordinator.http.doors.history import History, Json, listed, named, text_of, words
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -164,7 +164,7 @@ def _choice(choice: str | Json | None) -> tuple[list[Any] | None, str | Json | N
         case "function":
             return None, {"type": "function", "function": {"name": words(choice, "name", "tool_choice")}}
         case "allowed_tools":
-            allowed = [words(tool, "name", "tool_choice.tools") for tool in choice.get("tools") or ()]
+            allowed = [words(tool, "name", "tool_choice.tools") for tool in listed(choice, "tools", "tool_choice")]
             return allowed, choice.get("mode", "auto")
         case _:
             message = f"tool_choice is {named(choice)}, but only functions can be called here."
