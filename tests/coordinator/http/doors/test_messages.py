@@ -358,3 +358,41 @@ def test_nothing_of_a_body_is_held_while_it_is_answered(path: str, stream: bool)
     assert post(scripted, path, {**BASE, "input": "Hi!", "stream": stream}).status_code == 200
     assert len(scripted.jobs) == 1
     assert held == []
+
+
+def test_what_an_agent_sends() -> None:
+    """The shape of a request of Claude Code."""
+    cached = {"cache_control": {"type": "ephemeral"}}
+    body = {
+        "model": "tiny",
+        "max_tokens": 32000,
+        "stream": True,
+        "system": [{"type": "text", "text": "You are an agent."}, {"type": "text", "text": "Be brief.", **cached}],
+        "messages": [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "<reminder>"}, {"type": "text", "text": "Rain?", **cached}],
+            }
+        ],
+        "tools": [{**RAIN, "input_schema": {"$schema": "http://json-schema.org/draft-07/schema#", **CITY}, **cached}],
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "max"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "metadata": {"user_id": "x"},
+    }
+    scripted = Scripted(says("Yes."))
+    reply = post(scripted, "/v1/messages?beta=true", body, **{"anthropic-beta": "x", "anthropic-version": "2023-06-01"})
+    assert reply.text.endswith('event: message_stop\ndata: {"type":"message_stop"}\n\n')
+    assert scripted.prompts[0].splitlines()[:4] == [
+        "[system] You are an agent.",
+        "Be brief.",
+        "[user] <reminder>",
+        "Rain?",
+    ]
+
+
+def test_the_models_are_listed_for_anthropics_client_as_well() -> None:
+    async def test(client: anthropic.AsyncAnthropic) -> list[str]:
+        return [model.id async for model in client.models.list()]
+
+    assert with_client(Scripted(), test) == ["tiny"]

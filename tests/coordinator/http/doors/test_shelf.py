@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.http.doors.shelf import KEPT_S, MOST_BYTES, MOST_IN_ALL, MOST_KEPT, Kept, Shelf
+from potluck.coordinator.http.doors.shelf import KEPT_S, MOST_BYTES, MOST_IN_ALL, MOST_KEPT, MOST_OF_ONE, Kept, Shelf
 
 SMALL = Kept(b"{}", b"[]")
-HALF = Kept(b"x" * (MOST_BYTES // 2), b"")
+QUARTER = Kept(b"x" * MOST_OF_ONE, b"")
 
 
 def test_a_response_is_its_accounts_until_it_is_old() -> None:
@@ -39,20 +39,20 @@ def test_the_oldest_make_room_for_the_newest_of_their_account() -> None:
 
 
 def test_bytes_are_bounded() -> None:
-    shelf = Shelf()
-    for name in ("a", "b", "c"):
-        shelf.put("ann", name, HALF, 0)
-    assert [shelf.get("ann", name, 0) is None for name in ("a", "b", "c")] == [True, False, False]
-    shelf.put("ann", "d", Kept(b"x" * MOST_BYTES, b"x"), 0)
-    assert shelf.get("ann", "d", 0) is None
-    assert shelf.get("ann", "c", 0) == HALF
+    shelf, names = Shelf(), [*map(str, range(MOST_BYTES // MOST_OF_ONE + 1))]
+    for name in names:
+        shelf.put("ann", name, QUARTER, 0)
+    assert [shelf.get("ann", name, 0) is None for name in names] == [True, *[False] * (len(names) - 1)]
+    shelf.put("ann", "large", Kept(QUARTER.response, b"x"), 0)
+    assert shelf.get("ann", "large", 0) is None
+    assert shelf.get("ann", names[1], 0) == QUARTER
 
 
 def test_bytes_of_all_accounts_are_bounded() -> None:
     shelf = Shelf()
-    accounts = 2 * MOST_IN_ALL // MOST_BYTES + 1
+    accounts = MOST_IN_ALL // MOST_OF_ONE + 1
     for account in range(accounts):
-        shelf.put(account, "a", HALF, 0)
+        shelf.put(account, "a", QUARTER, 0)
     assert [shelf.get(account, "a", 0) is None for account in range(accounts)] == [True, *[False] * (accounts - 1)]
 
 

@@ -122,6 +122,7 @@ def test_a_message_is_the_same_whole_and_streamed() -> None:
     assert last["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert last["usage"] == whole["usage"]
     assert (whole["usage"]["input_tokens"], whole["usage"]["cache_read_input_tokens"]) == (5, 4)
+    assert whole["usage"]["output_tokens_details"] == {"thinking_tokens": 2}
     assert stop == {"type": "message_stop"}
 
 

@@ -78,8 +78,10 @@ def text_of_part(part: object, where: str) -> str:
         return part
     kind = field(part, "type")
     text = field(part, "refusal" if kind == "refusal" else "text")
-    if kind in (None, "refusal", *TEXT_PARTS) and isinstance(text, str):
+    if isinstance(text, str) and kind in (None, "refusal", *TEXT_PARTS):
         return text
+    if text is None and kind in ("refusal", *TEXT_PARTS):
+        return ""
     source = field(part, "source")
     if kind == "document" and field(source, "type") == "text":
         return str(field(source, "data") or "")

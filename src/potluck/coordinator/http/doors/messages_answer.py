@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought
+from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought, thoughts_in
 from potluck.coordinator.http.errors import messages_error
 from potluck.coordinator.http.replies import Json, Usage
 from potluck.errors import PotluckError
@@ -107,6 +107,7 @@ class MessageTeller(Teller):
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": cached,
             "output_tokens": usage["completion_tokens"],
+            "output_tokens_details": {"thinking_tokens": thoughts_in(usage)},
         }
 
 

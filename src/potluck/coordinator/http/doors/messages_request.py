@@ -94,7 +94,9 @@ class CountRequest(Struct, frozen=True, kw_only=True):
         return {name: value for name, value in told.items() if value is not None}
 
     def _template_options(self) -> Json | None:
-        asked = {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"}
+        """Whether to think at all, for which templates know one of two names."""
+        thinks = None if self.thinking is None else self.thinking.type != "disabled"
+        asked = {} if thinks is None else {"enable_thinking": thinks, "thinking": thinks}
         return {**asked, **(self.chat_template_kwargs or {})} or None
 
     def _history(self) -> list[Json]:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought
+from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought, thoughts_in
 from potluck.coordinator.http.errors import error_json
 from potluck.coordinator.http.replies import Json, Usage
 from potluck.coordinator.http.streaming import ALIVE
@@ -119,12 +119,11 @@ class ResponseTeller(Teller):
 
     def _usage(self) -> Json:
         usage = self.usage.json()
-        thoughts = usage.get("completion_tokens_details", {}).get("reasoning_tokens", 0)
         return {
             "input_tokens": usage["prompt_tokens"],
             "input_tokens_details": usage["prompt_tokens_details"],
             "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": thoughts},
+            "output_tokens_details": {"reasoning_tokens": thoughts_in(usage)},
             "total_tokens": usage["total_tokens"],
         }
 

@@ -7,6 +7,10 @@ from typing import Any, Literal
 from msgspec import Struct
 
 
+class ThinkingDetails(Struct, frozen=True):
+    thinking_tokens: int
+
+
 class MessageUsage(Struct, frozen=True):
     """The tokens of a message. input_tokens: those that the nodes did not hold."""
 
@@ -14,6 +18,7 @@ class MessageUsage(Struct, frozen=True):
     cache_creation_input_tokens: int
     cache_read_input_tokens: int
     output_tokens: int
+    output_tokens_details: ThinkingDetails
 
 
 class ContentBlock(Struct, frozen=True):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 MOST_KEPT = 256
 """The responses of one account."""
+MOST_OF_ONE = 2 << 20
+"""The bytes of one response: as many as a usual body has, because they are read together."""
 MOST_BYTES = 8 << 20
 """The bytes of one account's responses."""
 MOST_IN_ALL = 64 << 20
@@ -36,7 +38,7 @@ class Shelf:
 
     def put(self, whose: Hashable, identity: str, kept: Kept, now: float) -> None:
         """Keep a response, for which the account's oldest ones make room. One that is too large is not kept."""
-        if kept.size > MOST_BYTES:
+        if kept.size > MOST_OF_ONE:
             return
         self._kept[whose, identity] = (now, kept)
         self._counts[whose] += 1

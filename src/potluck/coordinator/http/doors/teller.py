@@ -51,6 +51,12 @@ def pieces(told: Json) -> Iterator[Piece]:
         yield Called(call.get("index", place), call.get("id", ""), function.get("name", ""), function["arguments"])
 
 
+def thoughts_in(usage: Json) -> int:
+    """The tokens of thoughts that a chat's usage counts."""
+    count: int = usage.get("completion_tokens_details", {}).get("reasoning_tokens", 0)
+    return count
+
+
 class Teller(ABC):
     """Tells one answer. usage: counts its tokens while they come.
 
