@@ -60,6 +60,28 @@ def test_a_call_whole_and_streamed_and_its_answer(chat: Callable[..., Any], clie
     assert after.message.content
 
 
+def test_a_tag_inside_an_argument_does_not_end_the_only_call(chat: Callable[..., Any]) -> None:
+    city = {**CITY, "properties": {"city": {"const": "a</tool_call>b"}}, "additionalProperties": False}
+    schema = {**CALL, "properties": {"name": {"const": "rain"}, "parameters": city}}
+    form = {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
+    [choice] = chat(response_format=form, parallel_tool_calls=False).choices
+    [call] = choice.message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "a</tool_call>b"}
+    assert (choice.message.content, choice.finish_reason) == (None, "tool_calls")
+
+
+def test_text_that_begins_like_json_flows_though_tools_are_offered(chat: Callable[..., Any]) -> None:
+    answer = {"answer": {"enum": ["It may rain."]}}
+    schema = {"type": "object", "properties": answer, "required": ["answer"], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    chunks = chat(response_format=form, stream=True, max_tokens=40)
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    texts = [choice.delta.content for choice in choices if choice.delta.content]
+    assert json.loads("".join(texts)) == {"answer": "It may rain."}
+    assert len(texts) > 3
+    assert not any(choice.delta.tool_calls for choice in choices)
+
+
 @pytest.mark.parametrize("changes", [{"tools": openai.omit}, {"tool_choice": "none"}])
 def test_where_no_tool_may_be_called_all_is_text(chat: Callable[..., Any], changes: dict[str, Any]) -> None:
     [choice] = chat(**changes).choices
@@ -71,7 +93,6 @@ def test_where_no_tool_may_be_called_all_is_text(chat: Callable[..., Any], chang
     ("changes", "param"),
     [
         ({"tools": [{"type": "magic"}]}, "tools"),
-        ({"tool_choice": "required"}, "tool_choice"),  # its template knows no tools
         ({"tool_choice": {"type": "function", "function": {"name": "snow"}}}, "tool_choice"),
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
         ({"tool_choice": "never"}, "tool_choice"),
@@ -86,10 +107,21 @@ def test_what_is_no_tool_or_cannot_be_promised_is_refused(
     assert caught.value.param == param
 
 
+MISTRAL = (
+    "{% if tools %}[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}{% for message in messages %}"
+    "{% for call in message.tool_calls %}{% if call.id | length != 9 %}"
+    "{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}{% endif %}"
+    "[TOOL_CALLS]{{ call.function.name }}[ARGS]{{ call.function.arguments | tojson }}{% endfor %}{% endfor %}"
+)
 TEMPLATES = {
     "hermes": '{% if tools %}<tool_call>{"name": …, "arguments": …}</tool_call>{{ tools | tojson }}{% endif %}',
     "llama": '{% if tools %}{{ \'{"name": …, "parameters": …}\' }} {{ tools | tojson }}{# tool_calls #}{% endif %}',
+    "coder": "{% if tools %}<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n</function>\n</tool_call>"
+    "{{ tools | tojson }}{% endif %}",
+    "mistral": MISTRAL,
+    "none": "",
 }
+CONTROLS = ("[TOOL_CALLS]", "[ARGS]")
 CLOSED = {**CITY, "additionalProperties": False}
 NOTHING = {"type": "function", "function": {"name": "sun", "strict": True}}
 STRICT = {"type": "function", "function": {**TOOL["function"], "parameters": CLOSED, "strict": True}}
@@ -99,9 +131,10 @@ RAIN = {"type": "function", "function": {"name": "rain"}}
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSwarm]:
-    """A random model whose template has tools."""
+    """A random model for each template, in whose vocabulary Mistral's marks are control tokens."""
     path = tmp_path_factory.mktemp("taught") / f"{request.param}.gguf"
-    write_tiny_gguf(path, tokenizer="bpe", context=2048, dtype=EXACT, template=TEMPLATES[request.param] + CHAT_TEMPLATE)
+    template = TEMPLATES[request.param] + CHAT_TEMPLATE
+    write_tiny_gguf(path, tokenizer="bpe", context=2048, dtype=EXACT, template=template, controls=CONTROLS)
     with LocalSwarm(path, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
         swarm.wait_covered()
         yield swarm
@@ -149,6 +182,23 @@ def test_a_call_can_be_demanded(asked: Callable[..., Any], options: dict[str, An
             assert (name, json.loads(arguments)) == ("sun", {})
 
 
+def test_a_call_and_its_result_can_be_replayed(
+    taught: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]
+) -> None:
+    client, model = client_of(taught), taught.status()["model"]
+    options: dict[str, Any] = {"model": model, "tools": TOOLS, "temperature": 0}
+    demand = {**options, "max_tokens": 300, "messages": [QUESTION], "tool_choice": RAIN}
+    message = client.chat.completions.create(**demand).choices[0].message
+    [call] = message.tool_calls or []
+    assert len(call.id) == 9 if model == "mistral" else call.id.startswith("call_")
+    for identity in (call.id, "toolu_of_another_server"):
+        said: Any = message.model_dump(exclude_none=True)
+        said["tool_calls"][0]["id"] = identity
+        told: Any = {"role": "tool", "tool_call_id": identity, "content": "It will not."}
+        after = client.chat.completions.create(**options, messages=[QUESTION, said, told], max_tokens=3)
+        assert after.choices[0].finish_reason == "length"
+
+
 def test_a_call_of_one_function_can_be_demanded(asked: Callable[..., Any]) -> None:
     names = {
         name
@@ -163,9 +213,10 @@ def test_calls_may_be_several_where_the_form_allows_it(
     taught: LocalSwarm, client_of: Callable[[LocalSwarm], openai.OpenAI]
 ) -> None:
     client, model = client_of(taught), taught.status()["model"]
-    newline = bpe_tokens().index("Ċ")  # after which there must be another call
+    tokens = bpe_tokens()
+    another = (tokens.index("Ċ"), len(tokens))  # a line break, or [TOOL_CALLS], after which there must be another call
     options = {"model": model, "messages": [QUESTION], "tools": [NOTHING], "tool_choice": "required", "max_tokens": 150}
-    [choice] = client.chat.completions.create(**options, logit_bias={str(newline): 50}).choices
+    [choice] = client.chat.completions.create(**options, logit_bias={str(token): 50 for token in another}).choices
     assert {name for name, _ in calls_of(choice)} == {"sun"}
     count = len({call.id for call in choice.message.tool_calls})
     assert count == 1 if model == "llama" else count > 1

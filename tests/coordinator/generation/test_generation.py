@@ -1,6 +1,7 @@
 """`Generation` over a swarm with nodes in this process that compute a toy model."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -96,6 +97,32 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
             assert text(deltas) == whole[:2]
             assert deltas[-1].finish == "stop"
             assert len(nodes[0].steps) == 4  # nothing was computed after it
+
+    run(test())
+
+
+@pytest.mark.parametrize(("least", "length"), [(0, 3), (5, 5)])
+def test_who_watches_an_answer_can_end_it_after_its_least_tokens(least: int, length: int) -> None:
+    whole, begun = toy_answer("potluck", 6), list[list[str]]()
+
+    def watch() -> Callable[[str], bool]:
+        told: list[str] = []
+        begun.append(told)
+
+        def is_over(text: str) -> bool:
+            told.append(text)
+            return "".join(told).startswith(whole[:3])
+
+        return is_over
+
+    async def test() -> None:
+        async with toy_swarm("0-3") as (service, nodes):
+            for _ in range(2):
+                deltas = await answer(service, job(max_tokens=6, watch=watch, min_tokens=least))
+                assert text(deltas) == whole[:length]
+                assert deltas[-1].finish == "stop"
+            assert ["".join(told) for told in begun] == [whole[:length]] * 2
+            assert len(nodes[0].steps) == 2 * length
 
     run(test())
 

@@ -111,12 +111,13 @@ def make_app(
     embedded: int = 256,
     pool: Pool | None = None,
     aliases: tuple[str, ...] = (),
+    template: str | None = None,
 ) -> Starlette:
     """generate: makes the answers; None: the script that was played last does. embedded: ids of the model itself."""
     service = Service(
         generate or (lambda job: played[-1](job)),
         Bytes(),
-        PlainEncoder(Bytes(), ChatTemplate(None)),
+        PlainEncoder(Bytes(), ChatTemplate(template)),
         "tiny",
         CONTEXT,
         1,
@@ -343,9 +344,14 @@ def test_an_answer_with_one_call_at_most_ends_with_it(
         call = '<tool_call>{"name": "rain", "arguments": {"city": "Rome"}}'
         answers = script(Delta(call), Delta(finish="stop"))
         tools = [{"type": "function", "function": {"name": "rain"}}]
-        async with client(make_app()) as http:
+        async with client(make_app(template="{{ messages[0].content }}{# tools #}")) as http:
             [choice] = (await http.post(CHAT, json=chat(tools=tools, **fields))).json()["choices"]
-        assert ("</tool_call>" in answers.jobs[0].stops) is once
+        [job] = answers.jobs
+        assert "</tool_call>" not in job.stops
+        assert (job.watch is not None) is once
+        if job.watch is not None:
+            is_over = job.watch()
+            assert [is_over(text) for text in (call[:-1], call[-1:])] == [False, True]
         told = [call["function"] for call in choice["message"].get("tool_calls", [])]
         assert told == ([] if "tool_choice" in fields else [{"name": "rain", "arguments": '{"city": "Rome"}'}])
 

@@ -1,5 +1,7 @@
 import itertools
 import json
+import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.http.completion_form import CompletionForm, Echo
 from potluck.coordinator.http.replies import ChatForm, Usage
+from potluck.coordinator.text.calls.registry import Offer, dialect_named
 
 
 class Words:
@@ -53,6 +56,7 @@ def test_usage_adds_up() -> None:
     assert usage.json()["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
+OFFER = Offer({"rain": {}}, dialect_named("hermes"))
 SAID = [
     'I look. <tool_call>{"name": "rain", ',
     '"arguments": {}}</tool_call>',
@@ -62,7 +66,7 @@ SAID = [
 
 
 def test_a_whole_chat_that_calls_tools() -> None:
-    form = ChatForm("tiny", Words(), False, {"rain"})
+    form = ChatForm("tiny", Words(), False, OFFER)
     choice = form.choice(0, [*map(Delta, SAID), Delta(finish="stop")])
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] == "I look."
@@ -75,7 +79,7 @@ def test_a_whole_chat_that_calls_tools() -> None:
 
 
 def test_a_streamed_chat_that_calls_tools() -> None:
-    form = ChatForm("tiny", Words(), False, {"rain"})
+    form = ChatForm("tiny", Words(), False, OFFER)
     chunks = [form.chunk(0, Delta(text)) for text in SAID] + [form.chunk(0, Delta(finish="stop"))]
     assert "".join(chunk["delta"].get("content", "") for chunk in chunks) == "I look. "
     calls = [call for chunk in chunks for call in chunk["delta"].get("tool_calls", [])]
@@ -86,8 +90,37 @@ def test_a_streamed_chat_that_calls_tools() -> None:
 def test_without_tools_all_is_text_and_an_answer_that_was_cut_keeps_its_reason() -> None:
     text = "".join(SAID)
     assert chat().choice(0, [Delta(text, finish="stop")])["message"]["content"] == text
-    form = ChatForm("tiny", Words(), False, {"rain"})
+    form = ChatForm("tiny", Words(), False, OFFER)
     assert form.choice(0, [Delta(text), Delta(finish="length")])["finish_reason"] == "length"
+
+
+BROKEN = '<tool_call>{"name": "rain", "arguments": {"city": Rome}}</tool_call>'
+
+
+@pytest.mark.parametrize("end", ["stop", "length"])
+@pytest.mark.parametrize("text", [BROKEN, BROKEN[:-20], f"{SAID[0]}{SAID[1]} {BROKEN}"])
+def test_calls_whose_arguments_are_not_json_are_no_reason_to_call(text: str, end: str) -> None:
+    form = ChatForm("tiny", Words(), False, OFFER)
+    whole, streamed = form.choice(0, [Delta(text), Delta(finish=end)]), form.chunk(1, Delta(text, finish=end))
+    assert whole["message"]["tool_calls"]
+    assert (whole["finish_reason"], streamed["finish_reason"]) == (end, end)
+
+
+@pytest.mark.parametrize(("name", "form"), [("hermes", "call_[0-9a-f]{32}"), ("mistral", "[A-Za-z0-9]{9}")])
+def test_ids_are_as_the_template_wants_them(name: str, form: str) -> None:
+    made = ChatForm("tiny", Words(), False, Offer({"rain": {}}, dialect_named(name)))
+    calls = made.choice(0, [*map(Delta, SAID), Delta(finish="stop")])["message"]["tool_calls"]
+    assert len({call["id"] for call in calls if re.fullmatch(form, call["id"])}) == 2
+
+
+def test_an_answer_that_may_call_once_is_watched_until_it_has() -> None:
+    form = ChatForm("tiny", Words(), False, replace(OFFER, once=True))
+    is_over, other = form.watch(), form.watch()
+    assert [is_over(text) for text in SAID] == [False, True, True, True]
+    assert not other(SAID[0])
+    choice = form.choice(0, [*map(Delta, SAID), Delta(finish="stop")])
+    assert len(choice["message"]["tool_calls"]) == 1
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("I look.", "tool_calls")
 
 
 def test_a_whole_chat() -> None:

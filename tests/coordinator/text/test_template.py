@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from potluck.coordinator.text.calls.registry import dialect_named
 from potluck.coordinator.text.template import ChatTemplate
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -39,7 +39,7 @@ def test_chats_with_tools_may_have_a_template_of_their_own() -> None:
     template = ChatTemplate("plain", tool_use='{{ tools | length }} "parameters" tool_calls')
     assert template.render(HELLO) == template.render(HELLO, tools=None) == "plain"
     assert template.render(HELLO, tools=[{}, {}]).startswith("2")
-    assert template.calls is CallForm.LLAMA
+    assert template.calls is dialect_named("llama")
     with pytest.raises(ModelError, match="template is broken"):
         ChatTemplate("plain", tool_use="{% if")
 

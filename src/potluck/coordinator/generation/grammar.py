@@ -15,9 +15,10 @@ from potluck.coordinator.generation.preface import after_thinking
 from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.generation.trial import is_quick
 from potluck.coordinator.recent import Recent
+from potluck.coordinator.text.calls.dialect import Dialect, literal
+from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.thinking import Marks
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
 from potluck.types import ANY_NUMBER
 from potluck.wire.rows import Ids
@@ -140,6 +141,10 @@ class Grammars:
         return _Vocabulary(self._tokenizer, self._most)
 
     @cached_property
+    def _controls(self) -> Controls:
+        return Controls(self._tokenizer)
+
+    @cached_property
     def _tokens(self) -> LLTokenizer:
         return LLTokenizer(TokenizerWrapper(self._vocabulary), eos_token=self._vocabulary.end_ids)
 
@@ -149,25 +154,34 @@ class Grammars:
         """
         return self._of(structure.grammar(), structure.param)
 
-    def of_calls(self, form: CallForm, tools: Mapping[str, dict[str, Any]], *, several: bool) -> Grammar:
+    def of_calls(self, dialect: Dialect, tools: Mapping[str, dict[str, Any]], *, several: bool) -> Grammar:
         """The grammar of a call, or several, of these tools, each with a schema of its arguments. Raises as `of`
         does.
         """
         try:
-            source = LLMatcher.grammar_from_lark(form.grammar(tools, several=several))
+            source, as_text = (
+                LLMatcher.grammar_from_lark(dialect.lark(tools, quote, several=several))
+                for quote in (self._quoted, literal)
+            )
         except (ValueError, RecursionError) as error:
             raise RequestError("The parameters are nested too deeply.", param="tools") from error
-        return self._of(source, "tools")
+        return self._of(source, "tools", as_text)
+
+    def _quoted(self, mark: str) -> str:
+        """A mark in a grammar: the control token that the vocabulary has for it, or else its text."""
+        token = self._controls.named(mark)
+        return literal(mark) if token is None else f"<[{token}]>"
 
     def after_thinking(self, grammar: Grammar, marks: Marks, *, is_open: bool) -> Grammar:
         """The same form for what follows thinking. is_open: the prompt has opened it."""
         names = {self._tokenizer.name(token): token for token in self._vocabulary.special_token_ids}
         return self._of(after_thinking(grammar.source, marks, names, is_open=is_open), grammar.param)
 
-    def _of(self, source: str, param: str) -> Grammar:
+    def _of(self, source: str, param: str, as_text: str | None = None) -> Grammar:
+        """as_text: the source for the trial, which knows no vocabulary, where the source has control tokens."""
         if len(source) > _LONGEST_SOURCE:
             raise RequestError(f"The structure is longer than {_LONGEST_SOURCE} characters.", param=param)
-        if not self._is_quick(source):
+        if not self._is_quick(as_text or source):
             raise RequestError("The structure takes too long to compile: use fewer patterns.", param=param)
         matcher = LLMatcher(self._tokens, source, log_level=0)
         if matcher.is_error():

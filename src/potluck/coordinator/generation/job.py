@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from potluck.coordinator.generation.grammar import Grammar
@@ -22,6 +23,7 @@ class Job:
     min_tokens: neither the model nor a stop string can end the answer before it has this many.
     grammar: the form of the answer. It says where the answer may end, so min_tokens must be 0.
     progress: also report how far the prompt has been read.
+    watch: begins to watch an answer. What it returns is told the text piece by piece, and says when that is over.
     """
 
     prompt: list[int]
@@ -37,6 +39,7 @@ class Job:
     claim: Claim = EVERYONE
     grammar: Grammar | None = None
     progress: bool = False
+    watch: Callable[[], Callable[[str], bool]] | None = None
 
 
 @dataclass(frozen=True)

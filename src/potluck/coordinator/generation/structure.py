@@ -10,7 +10,7 @@ from typing import Any
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from potluck.coordinator.text.toolcalls import SPACES
+from potluck.coordinator.text.calls.dialect import SPACES
 from potluck.errors import RequestError
 
 _LONGEST_GBNF = 1 << 14

@@ -47,6 +47,7 @@ class Writer:
         self._detokenizer = _LateDetokenizer(tokenizer, job.stops, job.shown, job.min_tokens)
         self._ends = (frozenset() if job.ignore_eos else tokenizer.stop_ids) | job.stop_ids
         self._late_ends = tokenizer.stop_ids | job.stop_ids
+        self._is_over = job.watch() if job.watch else None
         self._written = 0
         self._constraint = job.grammar.start() if job.grammar else None
         self._allowed = self._constraint.allowed() if self._constraint else None
@@ -88,13 +89,18 @@ class Writer:
         self._sampler.accept(token)
         self._written += 1
         text = self._detokenizer.push(token)
-        if self._detokenizer.stopped is not None:
+        if self._detokenizer.stopped is not None or self._ends_with(text):
             return Delta(text, tokens, finish="stop", stopped=self._detokenizer.stopped)
         if self._is_complete_with(token):
             return Delta(text + self._detokenizer.finish(), tokens, finish="stop")
         if self._written == self._job.max_tokens:
             return Delta(text + self._detokenizer.finish(), tokens, finish="length")
         return Delta(text, tokens)
+
+    def _ends_with(self, text: str) -> bool:
+        """Whether whoever watches the answer says that it is over after this text."""
+        is_over = self._is_over is not None and self._is_over(text)
+        return is_over and self._written >= self._job.min_tokens
 
     def _is_complete_with(self, token: int) -> bool:
         """Whether the grammar lets nothing follow this token."""

@@ -27,11 +27,11 @@ from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common,
 from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
 from potluck.coordinator.http.template_options import template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.coordinator.text.calls.registry import CONTROLS, Offer
 from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.encoder import Encoder, Prompt, TooManyTokens
 from potluck.coordinator.text.thinking import Place, Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CALL_END
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -119,6 +119,17 @@ class Service:
         grammar, stops = await self._thoughtful_grammar(request, asked, prompt.place), self._stops(asked, prompt)
         thinking = self.encoder.thinking or Thinking.THINK
         shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked, prompt.end or "")
+        offer, usage = self._offer(asked), Usage(len(prompt.tokens))
+        form = ChatForm(
+            self.model,
+            self.tokenizer,
+            bool(asked.logprobs),
+            offer,
+            thinking=thinking,
+            place=prompt.place,
+            tells_thinking=asked.tells_thinking,
+            usage=usage,
+        )
         jobs = [
             Job(
                 prompt=prompt.tokens,
@@ -126,27 +137,17 @@ class Service:
                 max_tokens=limit,
                 stops=stops,
                 stop_ids=ends,
-                shown=shown,
+                shown=shown | self._marks if offer else shown,
                 logprobs=asked.alternatives,
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
                 claim=claim,
                 grammar=grammar,
                 progress=asked.tells_progress,
+                watch=form.watch if offer and offer.once else None,
             )
             for params in self._sampling(asked, asked.choices)
         ]
-        names, usage = {tool.function.name for tool in asked.offered}, Usage(len(prompt.tokens))
-        form = ChatForm(
-            self.model,
-            self.tokenizer,
-            bool(asked.logprobs),
-            names,
-            thinking=thinking,
-            place=prompt.place,
-            tells_thinking=asked.tells_thinking,
-            usage=usage,
-        )
         return Read(form, jobs, usage, asked.stream, asked.include_usage)
 
     async def count(self, request: Request, asked: ChatRequest) -> int:
@@ -170,12 +171,16 @@ class Service:
         return prompt
 
     def _stops(self, asked: ChatRequest, prompt: Prompt) -> tuple[str, ...]:
-        """The strings that end the answer, including the end of a call if the answer may contain only one."""
+        """The strings that end the answer."""
         end = (
             () if asked.ignore_eos or not prompt.end or self._controls.named(prompt.end) is not None else (prompt.end,)
         )
-        last_call = (CALL_END,) if asked.offered and asked.calls_once and not asked.demanded else ()
-        return (*asked.stops, *self.encoder.stops, *end, *last_call)
+        return (*asked.stops, *self.encoder.stops, *end)
+
+    def _offer(self, asked: ChatRequest) -> Offer | None:
+        """The tools that the answer may call."""
+        tools = {tool.function.name: tool.function.parameters or {} for tool in asked.offered}
+        return Offer(tools, self.encoder.calls, asked.calls_once) if tools else None
 
     def _shown(self, stops: Iterable[str]) -> frozenset[int]:
         """The control tokens that stop strings name. Without their text, the string would never be found."""
@@ -270,15 +275,17 @@ class Service:
         tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
         if not tools:
             return await self._grammar(request, asked)
-        form = self.encoder.calls
-        if form is None:
-            message = "tool_choice cannot be enforced: the chat template has no tools, or has them in an unknown form."
-            raise RequestError(message, param="tool_choice")
-        return await self.pool.of(request, partial(self.grammars.of_calls, form, tools, several=not asked.calls_once))
+        several = not asked.calls_once
+        return await self.pool.of(request, partial(self.grammars.of_calls, self.encoder.calls, tools, several=several))
 
     @cached_property
     def _controls(self) -> Controls:
         return Controls(self.tokenizer)
+
+    @cached_property
+    def _marks(self) -> frozenset[int]:
+        """The control tokens that are marks of calls. Without their text, no call would be found."""
+        return frozenset(token for mark in CONTROLS if (token := self._controls.named(mark)) is not None)
 
     @cached_property
     def grammars(self) -> Grammars:

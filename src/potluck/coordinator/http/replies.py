@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,9 +12,10 @@ import msgspec
 
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
+from potluck.coordinator.text.calls.registry import Offer
+from potluck.coordinator.text.calls.stream import CallPiece, CallStream
 from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CallPiece, ToolStream
 
 Json = dict[str, Any]
 
@@ -134,8 +135,7 @@ class BaseForm:
 
 
 class ChatForm(BaseForm):
-    """The form of chats. tools: the names of those that the model may call; without any, everything that it says is
-    text.
+    """The form of chats. offer: the tools that the model may call; without it, everything that it says is text.
 
     thinking: its marks. place: where in the answer the prompt ends. tells_thinking: the client wants to see it.
     usage: where the tokens of thinking are counted.
@@ -146,7 +146,7 @@ class ChatForm(BaseForm):
         model: str,
         tokenizer: Tokenizer,
         logprobs: bool,
-        tools: Collection[str] = (),
+        offer: Offer | None = None,
         *,
         thinking: Thinking = Thinking.THINK,
         place: Place = Place.BEFORE,
@@ -154,11 +154,11 @@ class ChatForm(BaseForm):
         usage: Usage | None = None,
     ) -> None:
         super().__init__(model, tokenizer, logprobs)
-        self._tools = tools
+        self._offer = offer
         self._thinking, self._begin, self._usage = thinking, place, usage or Usage(0)
         self._thoughts: dict[int, ThinkingStream] = {}
         self._tells_thinking = tells_thinking
-        self._streams: dict[int, ToolStream] = {}
+        self._streams: dict[int, CallStream] = {}
 
     def head(self, *, chunk: bool) -> Json:
         return self._head("chatcmpl", "chat.completion.chunk" if chunk else "chat.completion")
@@ -170,7 +170,7 @@ class ChatForm(BaseForm):
     def chunk(self, index: int, delta: Delta) -> Json:
         thought, text = self._thought(index, delta)
         text, pieces, finish = self._told(index, text, delta.finish)
-        calls = [{"index": place, **call} for place, call in _calls(pieces).items()]
+        calls = [{"index": place, **call} for place, call in self._calls(pieces).items()]
         told = {"reasoning_content": thought, "content": text, "tool_calls": calls}
         return {
             "index": index,
@@ -182,7 +182,7 @@ class ChatForm(BaseForm):
     def choice(self, index: int, deltas: list[Delta]) -> Json:
         thought, text = ("".join(some) for some in zip(*(self._thought(index, one) for one in deltas), strict=True))
         text, pieces, finish = self._told(index, text, deltas[-1].finish)
-        calls = list(_calls(pieces).values())
+        calls = list(self._calls(pieces).values())
         content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
         reasoning = {"reasoning_content": thought, "content": content["content"] or None} if thought else {}
         return {
@@ -203,15 +203,37 @@ class ChatForm(BaseForm):
 
     def _told(self, index: int, text: str, finish: str | None) -> tuple[str, list[CallPiece], str | None]:
         """The text, the pieces of calls, and how the answer ends."""
-        if not self._tools:
+        if self._offer is None:
             return text, [], finish
-        stream = self._streams.setdefault(index, ToolStream(self._tools))
+        stream = self._streams.setdefault(index, self._offer.stream())
         text, pieces = stream.push(text)
         if finish is not None:
             rest, last = stream.finish()
             text, pieces = text + rest, [*pieces, *last]
-        ended = "tool_calls" if finish == "stop" and stream.found else finish
+        ended = "tool_calls" if finish == "stop" and stream.calls_are_whole else finish
         return text, pieces, ended
+
+    def watch(self) -> Callable[[str], bool]:
+        """What is told the text of an answer piece by piece, and says when its one call is complete."""
+        assert self._offer is not None
+        thoughts, calls = ThinkingStream(self._thinking.value, self._begin), self._offer.stream()
+
+        def is_over(text: str) -> bool:
+            calls.push(thoughts.push(text)[1])
+            return calls.is_over
+
+        return is_over
+
+    def _calls(self, pieces: list[CallPiece]) -> dict[int, Json]:
+        """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
+        calls: dict[int, Json] = {}
+        for piece in pieces:
+            if piece.name is not None and self._offer is not None:
+                function = {"name": piece.name, "arguments": ""}
+                calls[piece.index] = {"id": self._offer.dialect.identity(), "type": "function", "function": function}
+            call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
+            call["function"]["arguments"] += piece.arguments
+        return calls
 
     def logprobs_of(self, _: int, tokens: list[Scored]) -> Json | None:
         if not self.logprobs:
@@ -228,15 +250,3 @@ class ChatForm(BaseForm):
             "logprob": logprob,
             "bytes": list(self.tokenizer.piece(token, special=True)),
         }
-
-
-def _calls(pieces: list[CallPiece]) -> dict[int, Json]:
-    """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
-    calls: dict[int, Json] = {}
-    for piece in pieces:
-        if piece.name is not None:
-            function = {"name": piece.name, "arguments": ""}
-            calls[piece.index] = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
-        call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
-        call["function"]["arguments"] += piece.arguments
-    return calls

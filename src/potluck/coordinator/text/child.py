@@ -78,8 +78,8 @@ def _serve(model: Path, longest: int, requests: BinaryIO, out: BinaryIO) -> None
         pipe.send(out, pipe.encode(pipe.Broken(str(error))))
         return
     child = _Child(PlainEncoder(tokenizer, template), out)
-    calls, thinking = (kind.name if kind else None for kind in (template.calls, template.thinking))
-    pipe.send(out, pipe.encode(pipe.Ready(calls, thinking, tuple(template.stops))))
+    thinking = template.thinking.name if template.thinking else None
+    pipe.send(out, pipe.encode(pipe.Ready(template.calls.name, thinking, tuple(template.stops))))
     while (body := pipe.receive(requests)) is not None:
         try:
             reply = child.answer(pipe.decode_request(body))

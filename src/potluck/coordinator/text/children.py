@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from potluck.coordinator.text import child, pipe
+from potluck.coordinator.text.calls.registry import dialect_named
 from potluck.coordinator.text.encoder import MOST_SHOWN, Messages, Options, Prompt, TooManyTokens
 from potluck.coordinator.text.thinking import Thinking
 from potluck.coordinator.text.tokenizer import utf8
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError, Unavailable
 from potluck.platform import OUT_OF_MEMORY, TIME_UP
 
@@ -182,7 +182,7 @@ class ChildEncoder:
             self.close()
             raise
         self._idle, self._freed = [*self._children], threading.Condition()
-        self.calls = None if first.calls is None else CallForm[first.calls]
+        self.calls = dialect_named(first.calls)
         self.thinking = None if first.thinking is None else Thinking[first.thinking]
         self.stops = first.stops
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from potluck.coordinator.text.calls.dialect import Dialect
 from potluck.coordinator.text.ending import end_of_turn
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.coordinator.text.thinking import Place, Thinking
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import RequestError
 
 MOST_SHOWN = 4 << 20
@@ -46,8 +46,8 @@ class Encoder(Protocol):
     """
 
     @property
-    def calls(self) -> CallForm | None:
-        """The form in which the model's chat template has tools called, if it knows tools."""
+    def calls(self) -> Dialect:
+        """The dialect in which the model calls tools, as its chat template tells."""
 
     @property
     def thinking(self) -> Thinking | None:

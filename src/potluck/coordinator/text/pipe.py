@@ -48,7 +48,7 @@ Request = OfText | OfChat | Shown | TextOf
 class Ready(Struct, frozen=True, tag=True):
     """A child's first message. calls, thinking: the names of the template's. stops: as an encoder has them."""
 
-    calls: str | None
+    calls: str
     thinking: str | None
     stops: tuple[str, ...]
 

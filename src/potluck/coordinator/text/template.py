@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
@@ -13,9 +14,17 @@ from jinja2.ext import Extension, LoopControlExtension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from potluck.coordinator.text.calls.registry import dialect_of
+from potluck.coordinator.text.calls.words import (
+    Chat,
+    in_words,
+    offered,
+    told_of,
+    with_arguments_as_text,
+    with_fitting_ids,
+)
 from potluck.coordinator.text.messages import template_message
 from potluck.coordinator.text.thinking import Place, Thinking, recalled
-from potluck.coordinator.text.toolcalls import CallForm
 from potluck.errors import ModelError, RequestError
 
 PLAIN = """\
@@ -69,7 +78,7 @@ class ChatTemplate:
     def __init__(self, source: str | None, bos: str = "", eos: str = "", tool_use: str | None = None) -> None:
         self.source = PLAIN if source is None else source
         self._tool_use = self.source if tool_use is None else tool_use
-        self.calls = CallForm.of(self._tool_use)
+        self.calls = dialect_of(self._tool_use)
         self.thinking = Thinking.of(self.source) or Thinking.of(self._tool_use)
         """The marks of thinking that it mentions; None if there are none."""
         self.marks = (self.thinking or Thinking.THINK).value
@@ -134,11 +143,21 @@ class ChatTemplate:
             "documents": None,
             **variables,
             **self._tokens,
-            "messages": [self._message(source, message) for message in messages],
             "add_generation_prompt": add_generation_prompt,
         }
+        chat = [with_fitting_ids(self._message(source, message), self.calls) for message in messages]
+        offer = offered(tools, self.calls) if (tools := variables.get("tools")) and "tools" not in source else ""
+        *others, last = _ways(source, chat, offer)
+        for way in others:
+            with suppress(RequestError):  # the next way may do, and the last one says what is wrong
+                prompt = self._filled(source, {**known, "messages": way})
+                if offer in prompt:
+                    return prompt
+        return self._filled(source, {**known, "messages": last})
+
+    def _filled(self, source: str, variables: Mapping[str, Any]) -> str:
         try:
-            return self._templates[source].render(known)
+            return self._templates[source].render(variables)
         except _RENDERING_ERRORS as error:
             raise RequestError(
                 f"The model's chat template cannot render these messages: {error}.", param="messages"
@@ -149,6 +168,16 @@ class ChatTemplate:
         if message["role"] == "developer" and "developer" not in source:
             return {**message, "role": "system"}  # OpenAI's newer name for it
         return recalled(message, self.marks, source) if message["role"] == "assistant" else message
+
+
+def _ways(source: str, chat: Chat, offer: str) -> list[Chat]:
+    """The ways in which a template may take a chat, best first. offer: what it does not present, and must be told."""
+    ways = [chat]
+    if "tool_calls" not in source:
+        ways = [in_words(chat)]
+    elif any("tool_calls" in message for message in chat):
+        ways.append(with_arguments_as_text(chat))
+    return [told for way in ways for told in told_of(way, offer)] if offer else ways
 
 
 def _compiled(source: str) -> jinja2.Template:
