@@ -52,7 +52,7 @@ async def open_socket(url: str) -> ClientConnection:
         raise LinkClosed(str(error) or type(error).__name__) from error
 
 
-def _refusal(status: int, body: bytes | None = None) -> LinkClosed | NoCoordinator:
+def _refusal(status: int, body: bytes | bytearray | None = None) -> LinkClosed | NoCoordinator:
     """What a server means that answers with this instead of a web-socket."""
     if status >= 500 or status in _MAY_PASS:
         return LinkClosed(f"the server there answers {status}{_told(body)}")
@@ -61,7 +61,7 @@ def _refusal(status: int, body: bytes | None = None) -> LinkClosed | NoCoordinat
     return NoCoordinator(f"the server there answers {status}{_told(body)}: check the address")
 
 
-def _told(body: bytes | None) -> str:
+def _told(body: bytes | bytearray | None) -> str:
     """The server's own words, if it speaks as a coordinator does."""
     try:
         return f" ({_printable(json.loads(body or b'')['error']['message']).rstrip('.')})"
