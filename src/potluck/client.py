@@ -28,7 +28,7 @@ Messages = Sequence[Mapping[str, Any]]
 _ANSWER_S = httpx.Timeout(10.0, read=None)
 """A slow swarm may take minutes for a token; connecting takes seconds."""
 
-_API = re.compile(r"(?<=[^/])/+v1(/+(chat/+completions|completions|models|responses|messages|embeddings))?$")
+_API = re.compile(r"(?<=[^/:])/+v1(/+(chat/+completions|completions|models|responses|messages|embeddings))?$")
 """What people copy with a base URL."""
 _LONGEST = 200
 """The most characters of a redirect that are repeated."""

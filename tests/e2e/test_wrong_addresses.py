@@ -23,6 +23,8 @@ def answering(status: int, body: str = "", port: int = 0, **headers: str) -> Ite
     """The URL of a server that answers everything with this."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():

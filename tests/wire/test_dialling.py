@@ -62,6 +62,12 @@ def test_what_cannot_pass_is_final(status: str) -> None:
     assert told(reply(status)) == (NoCoordinator, f"the server there answers {status[:3]}: check the address")
 
 
+def test_a_server_of_http_1_0_is_understood() -> None:
+    kind, text = told(reply("404 Not Found").replace(b"1.1", b"1.0"))
+    assert (kind, text) == (NoCoordinator, "the server there answers 404: check the address")
+    assert told(reply("502 Bad Gateway").replace(b"1.1", b"1.0")) == (LinkClosed, "the server there answers 502")
+
+
 def test_the_servers_own_words_are_shown() -> None:
     kind, text = told(reply("404 Not Found", ERROR))
     assert (kind, text) == (

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from potluck.coordinator.compose import compose_model
+from potluck.coordinator.compose import SwarmService, compose_model
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.addresses import Addresses, Nowhere
@@ -23,6 +23,7 @@ from potluck.coordinator.http.admin import Admin
 from potluck.coordinator.http.auth import Auth
 from potluck.coordinator.http.cors import Cors
 from potluck.coordinator.http.crowd import Crowd
+from potluck.coordinator.http.doors.doors import Doors
 from potluck.coordinator.http.embeddings import Embeddings
 from potluck.coordinator.http.errors import error_response, fault, http_error
 from potluck.coordinator.http.inbound import most_bytes
@@ -117,22 +118,15 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         Weights(model.manifest, model.found, model.files),
         service,
         Embeddings(service, model.hidden_states),
+        Doors(service),
         Research(service, model.hidden_states),
         accounts,
         Admin(office, running.moderation),
     )
-    middleware = [
-        Middleware(ProxyHeadersMiddleware, trusted_hosts=[*config.proxies]),
-        Middleware(Addresses),
-        Middleware(RequestCount, tally=swarm.tally),
-        Middleware(Cors, origins=config.origins),
-        Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
-        Middleware(Crowd),
-    ]
     handlers = {PotluckError: error_response, HTTPException: http_error, Exception: fault}
     app = Starlette(
         routes=[*routes, WebSocketRoute(NODE_SOCKET, running.gateway)],
-        middleware=middleware,
+        middleware=_middleware(config, office, running),
         exception_handlers=handlers,  # type: ignore[arg-type]
         lifespan=partial(_lifespan, office.books, history, encoder),
     )
@@ -140,6 +134,18 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     app.router.redirect_slashes = False  # they are no part of a path here
     app.state.stops = (running.stop, live.stop)
     return app
+
+
+def _middleware(config: ServeConfig, office: Office, running: SwarmService) -> list[Middleware]:
+    """What every request passes, the first first."""
+    return [
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=[*config.proxies]),
+        Middleware(Addresses),
+        Middleware(RequestCount, tally=running.swarm.tally),
+        Middleware(Cors, origins=config.origins),
+        Middleware(Auth, policy=office.policy, tickets=running.tickets, access_of=access_of),
+        Middleware(Crowd),
+    ]
 
 
 @asynccontextmanager

@@ -117,6 +117,22 @@ def test_a_key_is_not_taken_from_anywhere_else(ask, private: KeyPolicy, keys: Ke
     assert ask(private, "/status", Authorization=f"bearer  {secret}").status_code == 200
 
 
+def test_a_key_may_come_as_anthropics_clients_send_it(ask, private: KeyPolicy, public: KeyPolicy, keys: Keys) -> None:
+    secret, _ = keys.create("anna")
+    for policy in (private, public):
+        assert ask(policy, "/status", x_api_key=f" {secret}").json()["account"] == "anna"
+        assert ask(policy, "/status", secret, x_api_key="another").json()["account"] == "anna"
+    assert ask(private, "/status", x_api_key="pk-guessed").status_code == 401
+    assert ask(public, "/status", x_api_key="sk-ant-of-somebody").json()["anonymous"] is True
+
+
+def test_anthropics_clients_are_refused_in_their_own_words(ask, private: KeyPolicy) -> None:
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        reply = ask(private, path, x_api_key="pk-guessed")
+        assert (reply.status_code, reply.json()["type"]) == (401, "error")
+        assert reply.json()["error"]["type"] == "authentication_error"
+
+
 def test_only_an_admin_key_is_for_the_owner(ask, private: KeyPolicy, public: KeyPolicy, keys: Keys) -> None:
     plain, admin = keys.create("anna")[0], keys.create("owner", admin=True)[0]
     for policy in (private, public):

@@ -2,9 +2,12 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from potluck.coordinator.text.calls.registry import dialect_named
 from potluck.coordinator.text.template import ChatTemplate
+from potluck.coordinator.text.thinking import Place
 from potluck.errors import ModelError, RequestError
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -155,3 +158,40 @@ def test_the_messages_of_the_caller_stay_as_they_are() -> None:
     messages = [{"role": "developer", "content": [{"type": "text", "text": "x"}]}]
     render(ECHO, messages)
     assert messages == [{"role": "developer", "content": [{"type": "text", "text": "x"}]}]
+
+
+_WORDS = st.sampled_from(["", " ", "<think>", "</think>", "<think>hm</think>Yes.", "<think>hm", "Yes. "])
+_ANY = st.recursive(st.none() | st.booleans() | st.integers() | _WORDS, lambda some: st.lists(some, max_size=2))
+_PARTS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["text", "thinking", "reasoning", "redacted_thinking"]) | _ANY},
+        optional={"text": _ANY, "thinking": _ANY},
+    ),
+    max_size=3,
+)
+_MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant"])},
+        optional={
+            "content": _WORDS | _PARTS | _ANY,
+            **dict.fromkeys(("reasoning_content", "reasoning", "thinking", "tool_calls"), _ANY),
+        },
+    ),
+    min_size=1,
+    max_size=3,
+)
+THINKS = ECHO + "{{ messages[0].reasoning_content }}{% if add_generation_prompt %}<think>\n{% endif %}"
+
+
+@given(_MESSAGES, st.booleans(), st.booleans())
+def test_whatever_a_client_replays_is_a_prompt_or_refused_in_a_sentence(
+    messages: list[dict[str, Any]], prompts: bool, continues: bool
+) -> None:
+    template, refused, place = ChatTemplate(THINKS), "", None
+    try:
+        _, place = template.prompt(messages, add_generation_prompt=prompts, continue_final_message=continues)
+    except RequestError as error:
+        refused = str(error)
+    assert refused.endswith(".") if place is None else refused == ""
+    if place is not None and prompts and not continues:
+        assert place is Place.OPENED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,19 @@ def into_a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def into_a_link(target: str, path: Path) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (Path.unlink, MISSING),
     "cut": (cut, OTHER),
     "longer": (lambda path: path.write_bytes(bytes(101)), OTHER),
     "a folder": (into_a_folder, OTHER),
     "a pipe": (into_a_pipe, OTHER),
-    "a broken link": (lambda path: (path.unlink(), path.symlink_to("ghost")), MISSING),
-    "below a file": (lambda path: (path.unlink(), path.symlink_to(f"{__file__}/x")), "Not a directory"),
+    "a broken link": (partial(into_a_link, "ghost"), MISSING),
+    "below a file": (partial(into_a_link, f"{__file__}/x"), "Not a directory"),
 }
 
 

@@ -61,6 +61,7 @@ class Delta:
     cached: with the first token, how many tokens of the prompt the nodes already held.
     session: with the first token, the number by which `/trace` knows its session.
     nodes: with the last token, the nodes that computed the answer, each with its layers.
+    stopped: in the last one, the stop string that ended the answer, if one did.
     """
 
     text: str = ""
@@ -71,3 +72,4 @@ class Delta:
     cached: int = 0
     session: int | None = None
     nodes: tuple[str, ...] = ()
+    stopped: str | None = None

@@ -90,7 +90,7 @@ class Writer:
         self._written += 1
         text = self._detokenizer.push(token)
         if self._detokenizer.stopped is not None or self._ends_with(text):
-            return Delta(text, tokens, finish="stop")
+            return Delta(text, tokens, finish="stop", stopped=self._detokenizer.stopped)
         if self._is_complete_with(token):
             return Delta(text + self._detokenizer.finish(), tokens, finish="stop")
         if self._written == self._job.max_tokens:

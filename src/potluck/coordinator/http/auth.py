@@ -183,9 +183,9 @@ def caller_of(connection: HTTPConnection) -> Caller:
 
 
 def bearer(connection: HTTPConnection) -> str:
-    """The secret in the Authorization header, or ""."""
+    """The secret in the Authorization header, or in that of Anthropic's clients, or ""."""
     scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else ""
+    return secret.strip() if scheme.lower() == "bearer" else connection.headers.get("x-api-key", "").strip()
 
 
 def address_of(connection: HTTPConnection) -> str:

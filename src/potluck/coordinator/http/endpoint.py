@@ -11,6 +11,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from potluck.coordinator.http.answers import Error
+
 Json = dict[str, Any]
 
 
@@ -32,7 +34,8 @@ class Endpoint:
     handler: a method of the class under which the endpoint stands in the table.
     answer: the type of the JSON that it gives; str: text; None: bytes of the types in `media`.
     body: the type of the JSON that it takes. events: what it streams, always or where a body asks for it.
-    errors: the statuses that it answers with OpenAI's errors, besides those with which `Auth` turns requests away.
+    errors: the statuses that it answers with errors, besides those with which `Auth` turns requests away.
+    error: the type of these errors. marks_end: whether a stream that a body asks for ends with OpenAI's end mark.
     plain: the statuses that it answers with a line of text. bare: those that it answers without a body.
     """
 
@@ -45,6 +48,8 @@ class Endpoint:
     events: Any = None
     parameters: tuple[Json, ...] = ()
     errors: tuple[int, ...] = ()
+    error: Any = Error
+    marks_end: bool = True
     plain: tuple[int, ...] = ()
     bare: tuple[int, ...] = ()
     media: tuple[str, ...] = ("application/octet-stream",)
@@ -66,7 +71,7 @@ class Endpoint:
     @property
     def types(self) -> list[Any]:
         """The types of its JSON."""
-        return [kind for kind in (self.answer, self.body, self.events) if kind not in (None, str)]
+        return [kind for kind in (self.answer, self.body, self.events, self.error) if kind not in (None, str)]
 
 
 def parameter(place: str, name: str, meaning: str, schema: Json) -> Json:

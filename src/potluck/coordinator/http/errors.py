@@ -1,4 +1,4 @@
-"""Errors in OpenAI's form, and the HTTP status of each."""
+"""Errors in OpenAI's form and in Anthropic's, and the HTTP status of each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Any
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from potluck.errors import Busy, PotluckError, RequestError, Unavailable
+
+MESSAGES = "/v1/messages"
+"""The path of Anthropic's API, and the beginning of its others."""
+_ANTHROPICS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+}
 
 
 def error_json(error: PotluckError) -> dict[str, Any]:
@@ -26,40 +38,56 @@ def error_json(error: PotluckError) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
 
 
-def error_response(_: Request, error: Exception) -> Response:
+def messages_error(error: PotluckError) -> dict[str, Any]:
+    """The error in Anthropic's form, with OpenAI's `param`."""
+    kind = _ANTHROPICS.get(status_of(error), "invalid_request_error")
+    param = error.param if isinstance(error, RequestError) else None
+    return {"type": "error", "error": {"type": kind, "message": str(error), "param": param}}
+
+
+def status_of(error: PotluckError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, RequestError):
+        return error.status
+    return 429 if isinstance(error, Busy) else 503 if isinstance(error, Unavailable) else 500
+
+
+def error_response(request: Request, error: Exception) -> Response:
     """Starlette's handler for PotluckError."""
     assert isinstance(error, PotluckError)
-    if isinstance(error, RequestError):
-        headers = {} if error.retry_s is None else {"Retry-After": str(math.ceil(error.retry_s))}
+    speaks_anthropic = request.scope.get("path", "").startswith(MESSAGES)
+    return error_reply(error, messages_error(error) if speaks_anthropic else error_json(error))
+
+
+def error_reply(error: PotluckError, body: dict[str, Any]) -> Response:
+    """The reply for an error, with this body."""
+    headers = {}
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = "5"
+    elif isinstance(error, RequestError):
+        if error.retry_s is not None:
+            headers["Retry-After"] = str(math.ceil(error.retry_s))
         if error.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse(error_json(error), error.status, headers)
-    if isinstance(error, Unavailable):
-        return unavailable(error, {})
-    return JSONResponse(error_json(error), 500)
+    return Response(msgspec.json.encode(body), status_of(error), headers, media_type="application/json")
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for HTTPException: wrong methods and the like, in OpenAI's words as well."""
+    """Starlette's handler for HTTPException: wrong methods and the like, in the API's words as well."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
     message = f"{request.url.path} takes {headers['Allow']} only." if "Allow" in headers else error.detail
-    return JSONResponse(error_json(RequestError(message)), error.status_code, headers)
+    response = error_response(request, RequestError(message, status=error.status_code))
+    response.headers.update(headers)
+    return response
 
 
-async def fault(_: Request, error: Exception) -> Response:
+async def fault(request: Request, _: Exception) -> Response:
     """Starlette's handler for what nobody expected. The server writes it into the log."""
-    return JSONResponse(error_json(PotluckError("The coordinator has failed here: its log says how.")), 500)
+    return error_response(request, PotluckError("The coordinator has failed here: its log says how."))
 
 
 async def deny(scope: Scope, receive: Receive, send: Send, error: PotluckError) -> None:
     """Answer a request, or one for a web-socket, with the error."""
-    await error_response(Request({**scope, "type": "http"}), error)(scope, receive, send)
-
-
-def unavailable(error: Unavailable, more: dict[str, Any]) -> Response:
-    """The reply for an error of the swarm. more: further fields of the error."""
-    body = error_json(error)
-    status = 429 if isinstance(error, Busy) else 503
-    told = msgspec.json.encode({"error": {**body["error"], **more}})
-    return Response(told, status, {"Retry-After": "5"}, media_type="application/json")
+    request = Request({**scope, "type": "http"})
+    await error_response(request, error)(scope, receive, send)

@@ -24,7 +24,7 @@ from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
-from potluck.coordinator.http.streaming import SILENCE_S, events, merge, whole
+from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
 from potluck.coordinator.http.template_options import template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.calls.registry import CONTROLS, Offer
@@ -42,13 +42,17 @@ _MOST_LIFTED = 1 << 18
 
 
 class Read(NamedTuple):
-    """A request that has been read: what its answer needs, without the objects that its body was made into."""
+    """A request that has been read: what its answer needs, without the objects that its body was made into.
+
+    door: the form of the API that was asked.
+    """
 
     form: Form
     jobs: list[Job]
     usage: Usage
     stream: bool
     include_usage: bool
+    door: Door = OpenDoor()
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
@@ -145,6 +149,16 @@ class Service:
             for params in self._sampling(asked, asked.choices)
         ]
         return Read(form, jobs, usage, asked.stream, asked.include_usage)
+
+    async def count(self, request: Request, asked: ChatRequest) -> int:
+        """The number of tokens of a chat's prompt, also where it does not fit into the context."""
+        self.check_model(asked.model)
+        try:
+            return len((await self._chat_prompt(request, asked)).tokens)
+        except RequestError as error:
+            if isinstance(error.__cause__, TooManyTokens):
+                return error.__cause__.count
+            raise
 
     async def _chat_prompt(self, request: Request, asked: ChatRequest) -> Prompt:
         options = template_options(asked)
@@ -320,11 +334,11 @@ class Service:
         deltas = merge([self.generate(job) for job in read.jobs], self.silence_s if read.stream else None)
         try:
             if not read.stream:
-                return await while_connected(request, whole(form, deltas, choices, usage))
+                return await while_connected(request, whole(form, deltas, choices, usage, read.door))
             first = await while_connected(request, anext(deltas))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
-        told = events(form, first, deltas, choices, usage, read.include_usage)
+        told = events(form, first, deltas, choices, usage, read.include_usage, read.door)
         return EventStream(told)
 
 

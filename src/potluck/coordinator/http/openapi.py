@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from potluck import __version__
-from potluck.coordinator.http.answers import Error
 from potluck.coordinator.http.endpoint import Access, Endpoint, Json
 
 _REF = "#/components/schemas/{name}"
@@ -41,7 +40,7 @@ def describe(endpoints: Iterable[Endpoint]) -> Json:
     endpoints = list(endpoints)
     bodies = {endpoint.body.__name__ for endpoint in endpoints if endpoint.body is not None}
     taken = _components([endpoint.body for endpoint in endpoints if endpoint.body is not None])
-    types = [Error, *(kind for endpoint in endpoints for kind in endpoint.types)]
+    types = [kind for endpoint in endpoints for kind in endpoint.types]
     _, components = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, Json] = {}
     for endpoint in endpoints:
@@ -73,12 +72,12 @@ def _operation(endpoint: Endpoint) -> Json:
 def _responses(endpoint: Endpoint) -> Json:
     content = {media: {} for media in endpoint.media} if endpoint.answer is None else _content_of(endpoint.answer)
     if endpoint.events is not None:
-        content["text/event-stream"] = {"schema": _event_of(endpoint.events, ends=endpoint.body is not None)}
+        content["text/event-stream"] = {"schema": _event_of(endpoint)}
     turned_away = () if endpoint.access is Access.PUBLIC else _TURNED_AWAY
     told = [
         (200, content),
         *([(206, content)] if 416 in endpoint.plain else []),
-        *((status, _json_of(Error)) for status in (*endpoint.errors, *turned_away)),
+        *((status, _json_of(endpoint.error)) for status in (*endpoint.errors, *turned_away)),
         *((status, _content_of(str)) for status in endpoint.plain),
         *((status, {}) for status in endpoint.bare),
     ]
@@ -94,13 +93,13 @@ def _json_of(kind: Any) -> Json:
     return {"application/json": {"schema": schema}}
 
 
-def _event_of(kind: Any, *, ends: bool) -> Json:
+def _event_of(endpoint: Endpoint) -> Json:
     """A server-sent event. An answer's event is a chunk, the error that broke it off, or the end."""
-    if not ends:
-        [schema], _ = msgspec.json.schema_components([kind], ref_template=_REF)
+    if endpoint.body is None or not endpoint.marks_end:
+        [schema], _ = msgspec.json.schema_components([endpoint.events], ref_template=_REF)
         told = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
         return {"type": "object", "properties": {"data": told}, "required": ["data"]}
-    schemas, _ = msgspec.json.schema_components([kind, Error], ref_template=_REF)
+    schemas, _ = msgspec.json.schema_components([endpoint.events, endpoint.error], ref_template=_REF)
     chunk = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": list(schemas)}}
     return {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, chunk]}}, "required": ["data"]}
 

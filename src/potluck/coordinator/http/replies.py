@@ -26,6 +26,7 @@ class Usage:
 
     reasoning_tokens: those of the answers that were thinking.
     nodes: those that computed them, with their layers. sessions: the numbers by which `/trace` knows where that was.
+    stopped: the stop string that ended the last answer, if one did.
     """
 
     prompt_tokens: int
@@ -34,6 +35,7 @@ class Usage:
     reasoning_tokens: int = 0
     nodes: tuple[str, ...] = ()
     sessions: tuple[int, ...] = ()
+    stopped: str | None = None
 
     def count(self, delta: Delta) -> None:
         self.completion_tokens += delta.generated
@@ -41,6 +43,7 @@ class Usage:
         self.nodes = tuple(dict.fromkeys((*self.nodes, *delta.nodes)))
         if delta.session is not None:
             self.sessions += (delta.session,)
+        self.stopped = delta.stopped or self.stopped
 
     def json(self) -> Json:
         """The usage as JSON. Several choices have their prompt counted once, so no more than all of it can have been

@@ -17,6 +17,10 @@ from starlette.routing import Route, compile_path
 from potluck.coordinator.http import answers
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.admin import Admin, MadeInvite, MadeKey, Marks, NewInvite, NewKey, Revoked
+from potluck.coordinator.http.doors import shapes
+from potluck.coordinator.http.doors.doors import Doors
+from potluck.coordinator.http.doors.messages_request import CountRequest, MessagesRequest
+from potluck.coordinator.http.doors.responses_request import ResponsesRequest
 from potluck.coordinator.http.embeddings import Embeddings, EmbeddingsRequest
 from potluck.coordinator.http.endpoint import Access, Endpoint, Json, parameter
 from potluck.coordinator.http.monitoring import Monitoring
@@ -44,6 +48,7 @@ NODE_SOCKET = "/node"
 _TEXT: Json = {"type": "string", "minLength": 1}
 _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 _ID = parameter("path", "id", "its id, as the list has it", _TEXT)
+_ID_OF_RESPONSE = parameter("path", "id", "the response's id", _TEXT)
 
 _WITH_BODY = (400, 413, 415)
 """The errors that a request with a body may end with."""
@@ -151,6 +156,59 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             answers.Embeddings,
             EmbeddingsRequest,
             errors=_FOR_ANSWER,
+        ),
+    ),
+    Doors: (
+        Endpoint(
+            "POST /v1/responses",
+            Doors.response,
+            Access.ANY,
+            "Answer in the form of OpenAI's responses",
+            shapes.ModelResponse,
+            ResponsesRequest,
+            shapes.ResponseEvent,
+            errors=_FOR_ANSWER,
+            marks_end=False,
+        ),
+        Endpoint(
+            "GET /v1/responses/{id}",
+            Doors.kept_response,
+            Access.ANY,
+            "Give a response that is kept",
+            shapes.ModelResponse,
+            parameters=(_ID_OF_RESPONSE,),
+            errors=(404,),
+        ),
+        Endpoint(
+            "DELETE /v1/responses/{id}",
+            Doors.delete_response,
+            Access.ANY,
+            "Forget a response that is kept",
+            shapes.DeletedResponse,
+            parameters=(_ID_OF_RESPONSE,),
+            errors=(404,),
+        ),
+        Endpoint(
+            "POST /v1/messages",
+            Doors.message,
+            Access.ANY,
+            "Answer in the form of Anthropic's messages",
+            shapes.AnsweredMessage,
+            MessagesRequest,
+            shapes.MessageEvent,
+            errors=_FOR_ANSWER,
+            error=shapes.MessageError,
+            marks_end=False,
+        ),
+        Endpoint(
+            "POST /v1/messages/count_tokens",
+            Doors.count_tokens,
+            Access.ANY,
+            "Count the tokens of a prompt for a message",
+            shapes.TokenCount,
+            CountRequest,
+            errors=_FOR_ANSWER,
+            error=shapes.MessageError,
         ),
     ),
     Research: (

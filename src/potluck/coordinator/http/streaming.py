@@ -7,12 +7,13 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import Response
 
 from potluck.coordinator.generation.job import Delta
-from potluck.coordinator.http.errors import error_json, unavailable
+from potluck.coordinator.http.errors import error_json, error_reply
 from potluck.coordinator.http.replies import Form, Json, Logprobs, Usage, progress_json
 from potluck.errors import PotluckError, RequestError, Unavailable
 
@@ -30,7 +31,7 @@ _REFUSAL_S = 0.5
 whom it cannot serve; whoever is admitted may wait far longer for the first token.
 """
 
-_ALIVE = b": waiting\n\n"
+ALIVE = b": waiting\n\n"
 """A comment, which clients skip."""
 
 MOST_AT_ONCE = 64
@@ -39,6 +40,50 @@ MOST_AT_ONCE = 64
 Numbered = tuple[int, Delta]
 _END: Numbered = (-1, Delta())
 """Stands for the end of an answer."""
+
+
+class Door(Protocol):
+    """Tells an answer in the form of one API. It is given that of OpenAI's older ones, as JSON."""
+
+    def chunk(self, chunk: Json) -> bytes:
+        """The server-sent events of a chunk."""
+
+    def silent(self) -> bytes:
+        """What says that the answer is still being made."""
+
+    def end(self) -> bytes:
+        """The last events of a complete answer."""
+
+    def broken(self, error: PotluckError) -> bytes:
+        """The last events of an answer that broke off."""
+
+    def whole(self, answer: Json) -> Json:
+        """A whole answer, which is not streamed."""
+
+    def broken_off(self, error: PotluckError, made: list[Any]) -> Json:
+        """The error for an answer that is not streamed and broke off. made: its choices until then."""
+
+
+class OpenDoor:
+    """The door of OpenAI's older APIs, which changes nothing."""
+
+    def chunk(self, chunk: Json) -> bytes:
+        return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+    def silent(self) -> bytes:
+        return ALIVE
+
+    def end(self) -> bytes:
+        return b"data: [DONE]\n\n"
+
+    def broken(self, error: PotluckError) -> bytes:
+        return self.chunk(error_json(error)) + self.end()
+
+    def whole(self, answer: Json) -> Json:
+        return answer
+
+    def broken_off(self, error: PotluckError, made: list[Any]) -> Json:
+        return {"error": {**error_json(error)["error"], "choices": made}}
 
 
 async def merge(
@@ -93,7 +138,9 @@ async def _pour(
         asyncio.get_running_loop().call_soon(queue.put_nowait, _END)  # once this task is done
 
 
-async def whole(form: Form, deltas: AsyncGenerator[Numbered | None, None], choices: int, usage: Usage) -> Response:
+async def whole(
+    form: Form, deltas: AsyncGenerator[Numbered | None, None], choices: int, usage: Usage, door: Door
+) -> Response:
     """All choices. If answers broke off, the error includes what there was of them."""
     answers: list[list[Delta]] = [[] for _ in range(choices)]
     logprobs = [Logprobs() for _ in range(choices)]
@@ -120,8 +167,8 @@ async def whole(form: Form, deltas: AsyncGenerator[Numbered | None, None], choic
         if answer
     ]
     if broken is not None:
-        return unavailable(broken, {"choices": made})
-    body = msgspec.json.encode({**form.head(chunk=False), "choices": made, **_told(usage)})
+        return error_reply(broken, door.broken_off(broken, made))
+    body = msgspec.json.encode(door.whole({**form.head(chunk=False), "choices": made, **_told(usage)}))
     return Response(body, media_type="application/json")
 
 
@@ -132,6 +179,7 @@ async def events(
     choices: int,
     usage: Usage,
     include_usage: bool,
+    door: Door,
 ) -> AsyncGenerator[bytes, None]:
     """The server-sent events. A failure from now on is sent in the stream, where no status can be.
 
@@ -145,31 +193,27 @@ async def events(
         async with aclosing(deltas):
             while True:
                 if item is None:
-                    yield _ALIVE
+                    yield door.silent()
                 else:
                     for choice in opening:  # with the first delta, so that who times the first event times a token
-                        yield _event({**head, "choices": [choice], **extra})
+                        yield door.chunk({**head, "choices": [choice], **extra})
                     opening = []
                     number, delta = item
                     usage.count(delta)
                     progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
-                    yield _event({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
+                    yield door.chunk({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
                 try:
                     item = await anext(deltas)
                 except StopAsyncIteration:
                     break
         if include_usage:
-            yield _event({**head, "choices": [], **_told(usage)})
+            yield door.chunk({**head, "choices": [], **_told(usage)})
+        yield door.end()
     except PotluckError as error:
         log.warning("An answer broke off: %s", error)
-        yield _event(error_json(error))
-    yield b"data: [DONE]\n\n"
+        yield door.broken(error)
 
 
 def _told(usage: Usage) -> Json:
     """The fields that end an answer, streamed or not."""
     return {"usage": usage.json(), "sessions": usage.sessions}
-
-
-def _event(body: Json) -> bytes:
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"

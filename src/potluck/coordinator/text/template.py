@@ -117,9 +117,9 @@ class ChatTemplate:
 
     def _said(self, message: Message) -> str:
         """What a message says. One that has only thought so far has not closed its thinking."""
-        thought: str = message.get("reasoning_content", "")
+        thought = message.get("reasoning_content")
         text: str = message["content"]
-        return text if text.strip() or not thought else self.marks.begin + thought
+        return self.marks.begin + thought if isinstance(thought, str) and not text.strip() else text
 
     def _continued(self, before: list[Message], last: Message, said: str, variables: Mapping[str, Any]) -> str:
         """The prompt that ends where the last message does. said: what it says, perhaps in thinking."""

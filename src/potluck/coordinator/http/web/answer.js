@@ -84,11 +84,14 @@ export function details(answer) {
   return told;
 }
 
-/** The arguments of a call, with a line for each field if they are JSON. */
-export function formatted(text) {
+export function isJson(text) {
   try {
-    return JSON.stringify(JSON.parse(text), null, 2);
+    JSON.parse(text);
+    return true;
   } catch {
-    return text; // not whole yet, or not JSON
+    return false;
   }
 }
+
+/** The arguments of a call, with a line for each field once they are whole. */
+export const formatted = (text) => (isJson(text) ? JSON.stringify(JSON.parse(text), null, 2) : text);

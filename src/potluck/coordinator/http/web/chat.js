@@ -1,7 +1,7 @@
 // The chat: asks, streams answers into the page, and goes from one branch or conversation to another.
 
 import { events, request } from "./api.js";
-import { isEmpty, take } from "./answer.js";
+import { isEmpty, isJson, take } from "./answer.js";
 import { bubble } from "./bubble.js";
 import { copyAndTell } from "./clipboard.js";
 import { clear, edit, endEdit, restore, startComposer } from "./composer.js";
@@ -198,8 +198,12 @@ async function body(conversation, told, signal) {
   };
 }
 
-const callsOf = ({ calls }) =>
-  calls ? { tool_calls: calls.map(({ id, name, arguments: given }) => ({ id, type: "function", function: { name, arguments: given } })) } : {};
+/** The calls that are whole. Of an answer that broke off, the last one may not be, and would be refused every time. */
+function callsOf({ calls = [] }) {
+  const whole = calls.filter((call) => call.name && isJson(call.arguments || "{}"));
+  const told = whole.map(({ id, name, arguments: given }) => ({ id, type: "function", function: { name, arguments: given } }));
+  return told.length ? { tool_calls: told } : {};
+}
 
 async function stream(asked, answer, shown, signal) {
   const began = performance.now();

@@ -1,0 +1,146 @@
+"""The endpoints of the other doors: each request becomes one for a chat, and the chat's answer is told in its words."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from potluck.coordinator.http.doors.history import History, Json
+from potluck.coordinator.http.doors.messages_answer import MessageTeller
+from potluck.coordinator.http.doors.messages_request import CountRequest, MessagesRequest
+from potluck.coordinator.http.doors.refused import OF_MESSAGES, OF_RESPONSES, refuse
+from potluck.coordinator.http.doors.responses_answer import ResponseTeller
+from potluck.coordinator.http.doors.responses_request import ResponsesRequest, add_items
+from potluck.coordinator.http.doors.shelf import Kept, Shelf
+from potluck.coordinator.http.inbound import body_of
+from potluck.coordinator.http.openai import Read, Service
+from potluck.coordinator.http.parsing import parse
+from potluck.coordinator.http.pool import asker_of
+from potluck.coordinator.http.requests import ChatRequest
+from potluck.coordinator.http.rota import Asker
+from potluck.errors import RequestError
+
+R = TypeVar("R", bound=Struct)
+
+_OF_MESSAGES = {
+    "chat_template_kwargs": "thinking",
+    "messages": "messages",  # without the place, which the system prompt moves
+    "reasoning_effort": "output_config",
+    "response_format": "output_config",
+    "stop": "stop_sequences",
+}
+_OF_RESPONSES = {
+    "max_completion_tokens": "max_output_tokens",
+    "messages": "input",
+    "reasoning_effort": "reasoning",
+    "response_format": "text",
+}
+"""The fields of a request, by those of the chat that are made of them."""
+
+
+class Doors:
+    """Answers requests in the form of OpenAI's responses and of Anthropic's messages.
+
+    service: answers chats. clock: seconds, for how long responses are kept.
+    """
+
+    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic) -> None:
+        self._service = service
+        self._clock = clock
+        self._shelves = {False: Shelf(), True: Shelf()}
+        """The responses of accounts, and those of strangers, who must not crowd them out."""
+
+    async def message(self, request: Request) -> Response:
+        """POST /v1/messages"""
+        return await self._service.answer(request, await self._read_message(request))
+
+    async def count_tokens(self, request: Request) -> Response:
+        """POST /v1/messages/count_tokens"""
+        asked = await self._parsed(request, CountRequest, OF_MESSAGES)
+        with _as_chat(_OF_MESSAGES, asked.chat()) as chat:
+            return JSONResponse({"input_tokens": await self._service.count(request, chat)})
+
+    async def response(self, request: Request) -> Response:
+        """POST /v1/responses"""
+        return await self._service.answer(request, await self._read_response(request))
+
+    async def kept_response(self, request: Request) -> Response:
+        """GET /v1/responses/{id}"""
+        kept = self._kept(asker_of(request), request.path_params["id"], "id")
+        return Response(kept.response, media_type="application/json")
+
+    async def delete_response(self, request: Request) -> Response:
+        """DELETE /v1/responses/{id}"""
+        asker, identity = asker_of(request), request.path_params["id"]
+        if not self._shelves[asker.stranger].take(asker, identity):
+            raise _unknown(identity, "id")
+        return JSONResponse({"id": identity, "object": "response", "deleted": True})
+
+    async def _parsed(self, request: Request, kind: type[R], refused: Mapping[str, str]) -> R:
+        return parse(await body_of(request, self._service.context), kind, partial(refuse, refused))
+
+    async def _read_message(self, request: Request) -> Read:
+        asked = await self._parsed(request, MessagesRequest, OF_MESSAGES)
+        with _as_chat(_OF_MESSAGES, asked.chat()) as chat:
+            read = await self._service.read_chat(request, chat)
+        return read._replace(door=MessageTeller(self._service.model, asked.stop_sequences or (), read.usage))
+
+    async def _read_response(self, request: Request) -> Read:
+        asked, asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
+        messages = asked.history(self._before(asker, asked.previous_response_id)).messages
+        keep = partial(self._keep, asker, msgspec.json.encode(messages)) if asked.store else _forget
+        with _as_chat(_OF_RESPONSES, asked.chat(messages)) as chat:
+            read = await self._service.read_chat(request, chat)
+        return read._replace(door=ResponseTeller(self._service.model, asked.echo(), read.usage, keep))
+
+    def _before(self, asker: Asker, previous: str | None) -> list[Json]:
+        """The messages of a conversation up to the end of a response."""
+        if previous is None:
+            return []
+        kept, history = self._kept(asker, previous, "previous_response_id"), History()
+        history.extend(msgspec.json.decode(kept.messages))
+        add_items(history, msgspec.json.decode(kept.response)["output"], "output")
+        return history.messages
+
+    def _kept(self, asker: Asker, identity: str, param: str) -> Kept:
+        kept = self._shelves[asker.stranger].get(asker, identity, self._clock())
+        if kept is None:
+            raise _unknown(identity, param)
+        return kept
+
+    def _keep(self, asker: Asker, messages: bytes, response: Json) -> None:
+        kept = Kept(msgspec.json.encode(response), messages)
+        self._shelves[asker.stranger].put(asker, response["id"], kept, self._clock())
+
+
+def _forget(_: Json) -> None:
+    """Keep nothing of a response that is not to be stored."""
+
+
+def _unknown(identity: str, param: str) -> RequestError:
+    return RequestError(f"No response {identity!r} of yours is kept here.", status=404, param=param)
+
+
+@contextmanager
+def _as_chat(names: Mapping[str, str], chat: Json) -> Iterator[ChatRequest]:
+    """The request for a chat. What is wrong with it is told in the words of the client: names, by the chat's fields."""
+    try:
+        yield parse(msgspec.json.encode(chat), ChatRequest)
+    except RequestError as error:
+        param = error.param or ""
+        name = names.get(re.split(r"[.\[]", param)[0])
+        if name is None:
+            raise
+        message = str(error)
+        told = name + message.removeprefix(param) if message.startswith(param) else message
+        renamed = RequestError(told, status=error.status, param=name, code=error.code, retry_s=error.retry_s)
+        raise renamed from error
