@@ -156,7 +156,7 @@ ANEW = "<user>Hi<end><assistant>The capital<end><assistant>"
         ({"messages": [HI, {"role": "assistant", "content": " "}]}, "<user>Hi<end><assistant>"),
         (
             {"messages": [HI, {"role": "assistant", "content": "a", "tool_calls": [{"function": {"name": "f"}}]}]},
-            "<user>Hi<end><assistant>a<end><assistant>",
+            '<user>Hi<end><assistant>a\n{"name": "f", "arguments": {}}<end><assistant>',
         ),
         (
             {"messages": [HI, {"role": "assistant", "content": [{"type": "text", "text": "A \n"}]}]},
