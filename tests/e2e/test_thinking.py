@@ -143,10 +143,10 @@ def test_a_prefill_is_the_completion_of_the_same_text(
 
 def test_a_new_turn_can_be_demanded(client: openai.OpenAI, name: str) -> None:
     messages = [QUESTION, PREFILL]
-    anew = client.chat.completions.create(
+    anew: Any = client.chat.completions.create(
         model=name, messages=messages, temperature=0, max_tokens=8, extra_body={"add_generation_prompt": True}
     )
-    continued = client.chat.completions.create(model=name, messages=messages, temperature=0, max_tokens=8)
+    continued: Any = client.chat.completions.create(model=name, messages=messages, temperature=0, max_tokens=8)
     assert anew.usage.prompt_tokens > continued.usage.prompt_tokens
     assert continued.choices[0].message.content.startswith(" Paris")
 
