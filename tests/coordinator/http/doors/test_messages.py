@@ -94,17 +94,17 @@ def test_a_call_without_arguments_has_an_empty_input(stream: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "stops", "shown"),
+    ("choice", "ends", "shown"),
     [
         ({"type": "auto"}, False, True),
         ({"type": "auto", "disable_parallel_tool_use": True}, True, True),
         ({"type": "none"}, False, False),
     ],
 )
-def test_which_tools_may_be_called(choice: dict[str, Any], stops: bool, shown: bool) -> None:
+def test_which_tools_may_be_called(choice: dict[str, Any], ends: bool, shown: bool) -> None:
     scripted = Scripted(says("Yes."))
     ask(scripted, stream=False, tools=[RAIN], tool_choice=choice)
-    assert ("</tool_call>" in scripted.jobs[0].stops) is stops
+    assert (scripted.jobs[0].watch is not None) is ends
     assert ("tool rain" in scripted.prompts[0]) is shown
 
 

@@ -254,7 +254,7 @@ def test_the_form_of_an_answer_and_one_call_at_most() -> None:
     ask(scripted, text={"format": {"type": "json_object"}})
     ask(scripted, text={"format": {"type": "text"}}, tools=[RAIN], parallel_tool_calls=False)
     assert [job.grammar is not None for job in scripted.jobs] == [True, True, False]
-    assert "</tool_call>" in scripted.jobs[2].stops
+    assert [job.watch is not None for job in scripted.jobs] == [False, False, True]  # the only call ends the answer
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
