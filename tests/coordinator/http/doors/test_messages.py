@@ -94,17 +94,17 @@ def test_a_call_without_arguments_has_an_empty_input(stream: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "stops", "shown"),
+    ("choice", "ends", "shown"),
     [
         ({"type": "auto"}, False, True),
         ({"type": "auto", "disable_parallel_tool_use": True}, True, True),
         ({"type": "none"}, False, False),
     ],
 )
-def test_which_tools_may_be_called(choice: dict[str, Any], stops: bool, shown: bool) -> None:
+def test_which_tools_may_be_called(choice: dict[str, Any], ends: bool, shown: bool) -> None:
     scripted = Scripted(says("Yes."))
     ask(scripted, stream=False, tools=[RAIN], tool_choice=choice)
-    assert ("</tool_call>" in scripted.jobs[0].stops) is stops
+    assert (scripted.jobs[0].watch is not None) is ends
     assert ("tool rain" in scripted.prompts[0]) is shown
 
 
@@ -396,3 +396,19 @@ def test_the_models_are_listed_for_anthropics_client_as_well() -> None:
         return [model.id async for model in client.models.list()]
 
     assert with_client(Scripted(), test) == ["tiny"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_are_blocks_of_their_own(stream: bool) -> None:
+    message = ask(Scripted(says("<think>", "Hm", ".</th", "ink>\n\nYes.")), stream=stream)
+    thought, text = message["content"]
+    assert (thought["type"], thought["thinking"], thought["signature"]) == ("thinking", "Hm.", "unsigned")
+    assert (text["type"], text["text"]) == ("text", "Yes.")
+    assert message["usage"]["output_tokens_details"]["thinking_tokens"] > 0
+
+
+def test_a_last_message_of_the_assistant_is_continued() -> None:
+    scripted = Scripted(says("will."))
+    message = ask(scripted, stream=False, messages=[QUESTION, {"role": "assistant", "content": "It "}])
+    assert scripted.prompts == ["[user] Will it rain in Rome?\n[assistant] It "]
+    assert message["content"][0]["text"] == "will."

@@ -254,7 +254,7 @@ def test_the_form_of_an_answer_and_one_call_at_most() -> None:
     ask(scripted, text={"format": {"type": "json_object"}})
     ask(scripted, text={"format": {"type": "text"}}, tools=[RAIN], parallel_tool_calls=False)
     assert [job.grammar is not None for job in scripted.jobs] == [True, True, False]
-    assert "</tool_call>" in scripted.jobs[2].stops
+    assert [job.watch is not None for job in scripted.jobs] == [False, False, True]  # the only call ends the answer
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -351,3 +351,17 @@ def test_an_answer_that_breaks_off(error: Exception, kind: type[Exception], code
     assert (failed.sequence_number, failed.response.error.message) == (told.sequence_number + 1, str(error))
     with pytest.raises(openai.NotFoundError):  # what failed is not kept
         ask(scripted, previous_response_id=failed.response.id)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thoughts_are_items_of_their_own(stream: bool) -> None:
+    scripted = Scripted(says("<think>", "Hm", ".</th", "ink>\n\nYes."), says("No."))
+    first = ask(scripted, stream=stream, reasoning={"effort": "low"})
+    thought, message = first["output"]
+    assert (thought["type"], thought["content"][0]["text"]) == ("reasoning", "Hm.")
+    assert message["content"][0]["text"] == "Yes."
+    assert first["reasoning"]["effort"] == "low"
+    assert first["usage"]["output_tokens_details"]["reasoning_tokens"] > 0
+    assert scripted.prompts[0].endswith("thinks: True\n")
+    ask(scripted, stream=stream, input="And now?", previous_response_id=first["id"])
+    assert scripted.prompts[1].splitlines()[1:] == ["[assistant] Yes.", "[user] And now?"]

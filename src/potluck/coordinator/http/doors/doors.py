@@ -32,7 +32,6 @@ from potluck.errors import RequestError
 R = TypeVar("R", bound=Struct)
 
 _OF_MESSAGES = {
-    "chat_template_kwargs": "thinking",
     "messages": "messages",  # without the place, which the system prompt moves
     "reasoning_effort": "output_config",
     "response_format": "output_config",
@@ -41,7 +40,6 @@ _OF_MESSAGES = {
 _OF_RESPONSES = {
     "max_completion_tokens": "max_output_tokens",
     "messages": "input",
-    "reasoning_effort": "reasoning",
     "response_format": "text",
 }
 """The fields of a request, by those of the chat that are made of them."""

@@ -87,17 +87,12 @@ class CountRequest(Struct, frozen=True, kw_only=True):
             "tools": [_tool(index, tool) for index, tool in enumerate(self.tools or ())] or None,
             "tool_choice": None if choice is None else _choice(choice),
             "parallel_tool_calls": False if choice is not None and choice.disable_parallel_tool_use else None,
-            "chat_template_kwargs": self._template_options(),
+            "enable_thinking": None if self.thinking is None else self.thinking.type != "disabled",
+            "chat_template_kwargs": self.chat_template_kwargs,
             "reasoning_effort": None if config.effort is None else _EFFORTS.get(config.effort, config.effort),
             "response_format": _format(config.format or self.output_format),
         }
         return {name: value for name, value in told.items() if value is not None}
-
-    def _template_options(self) -> Json | None:
-        """Whether to think at all, for which templates know one of two names."""
-        thinks = None if self.thinking is None else self.thinking.type != "disabled"
-        asked = {} if thinks is None else {"enable_thinking": thinks, "thinking": thinks}
-        return {**asked, **(self.chat_template_kwargs or {})} or None
 
     def _history(self) -> list[Json]:
         history = History()

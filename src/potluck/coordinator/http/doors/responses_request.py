@@ -8,21 +8,16 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from potluck.coordinator.http.doors.history import History, Json, listed, named, text_of, words
+from potluck.coordinator.http.requests import Reasoning
 from potluck.errors import RequestError
 from potluck.types import Priority
 
 _ROLES = ("system", "developer", "user", "assistant")
 _PASSED = (
     *("model", "stream", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "priority", "service_tier"),
-    *("parallel_tool_calls", "chat_template_kwargs"),
+    *("parallel_tool_calls", "reasoning", "chat_template_kwargs"),
 )
 """The fields that a request for a chat has under the same name."""
-
-
-class ReasoningOptions(Struct, frozen=True):
-    """How much the model thinks before it answers."""
-
-    effort: str | None = None
 
 
 class TextConfig(Struct, frozen=True):
@@ -48,7 +43,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: str | list[str | None] | None = None
     text: TextConfig | None = None
-    reasoning: ReasoningOptions | None = None
+    reasoning: Reasoning | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -88,7 +83,6 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
             "max_completion_tokens": self.max_output_tokens,
             "tools": [tool for tool in tools if allowed is None or tool["function"]["name"] in allowed] or None,
             "tool_choice": choice,
-            "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
             "response_format": None if form is None else _format(form),
         }
         return {name: value for name, value in told.items() if value is not None}
