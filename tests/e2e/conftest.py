@@ -15,6 +15,7 @@ from kit.browser import CHROMIUM
 from kit.owned_swarm import Swarm
 from kit.processes import LOCAL, ONE_THREAD
 from kit.tiny_gguf import EXACT, write_tiny_gguf
+from kit.tool_model import write_tool_model
 from kit.unsplit import Unsplit
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import even_spans
@@ -33,6 +34,15 @@ def interruptible() -> None:
 def smol(smollm2: Path) -> Iterator[LocalSwarm]:
     """SmolLM2 on three nodes."""
     with LocalSwarm(smollm2, even_spans(30, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        yield swarm
+
+
+@pytest.fixture(scope="session")
+def tool_swarm(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSwarm]:
+    """SmolLM2 on three nodes, with a template that teaches it tools."""
+    model = write_tool_model(smollm2, tmp_path_factory.mktemp("tools"))
+    with LocalSwarm(model, even_spans(30, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
         swarm.wait_covered()
         yield swarm
 

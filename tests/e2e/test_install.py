@@ -14,6 +14,7 @@ import pytest
 
 from kit import bare
 from kit.document_names import ROOT
+from kit.foreign import index_is_reached
 from kit.processes import PYTHON, finish
 from kit.resolves import MACHINES, PYTHONS, fault
 
@@ -24,9 +25,7 @@ INSTALL_S = 3600.0
 @pytest.fixture(scope="module", autouse=True)
 def index(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where packages come from, without which nothing can be installed."""
-    folder = tmp_path_factory.mktemp("index")
-    options = ["-q", "--no-deps", "--no-cache-dir", "--retries", "1", "--dest", folder, "-c", ROOT / "constraints.txt"]
-    if finish(*PYTHON, "-m", "pip", "download", *options, "h11").returncode:
+    if not index_is_reached(tmp_path_factory.mktemp("index")):
         pytest.skip("No index of packages can be reached.")
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kit.processes import finish
+from kit.processes import finish, free_port
 
 _USER = "postgres"
 """Whom Debian's package makes: the server refuses to run as root."""
@@ -32,7 +31,7 @@ def server(folder: Path) -> Iterator[str]:
     if os.geteuid() == 0:
         for path in (home, home / "password"):
             shutil.chown(path, _USER)
-    data, port = home / "data", _free_port()
+    data, port = home / "data", free_port()
     options = f"-p {port} -h 127.0.0.1 -k {home} -c fsync=off"
     try:
         login = ["--username=potluck", "--auth=scram-sha-256", f"--pwfile={home / 'password'}"]
@@ -44,11 +43,6 @@ def server(folder: Path) -> Iterator[str]:
             _run(folder / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(home)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _run(*command: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -65,17 +66,23 @@ def speaking(*command: object) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def staying(*command: object, log: Path) -> Iterator[None]:
-    """The command runs meanwhile; what it says goes to the file."""
+def staying(*command: object, log: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """The command runs meanwhile; what it says goes to the file. env: all of its environment, else this process's."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=env
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(HANG_S)
+
+
+def free_port() -> int:
+    """A port of this machine for a program that must be told one."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def complaint(*arguments: object) -> str:
