@@ -317,8 +317,9 @@ def test_token_ids_may_end_an_answer(complete, unsplit):
     answer = complete(extra_body={"stop_token_ids": [stop]}).choices[0]
     assert answer.finish_reason == "stop"
     assert answer.text == unsplit.text(unsplit.encode(STORY), tokens.index(stop))
-    for nothing in ([], None):
-        assert complete(extra_body={"stop_token_ids": nothing}).choices[0].text == complete().choices[0].text
+    nothing: list[dict[str, Any]] = [{"stop_token_ids": []}, {"stop_token_ids": None}]
+    for body in nothing:
+        assert complete(extra_body=body).choices[0].text == complete().choices[0].text
 
 
 HABITS = [

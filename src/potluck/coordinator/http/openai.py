@@ -84,6 +84,10 @@ class Service:
     silence_s: float = SILENCE_S
     aliases: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        # The whole vocabulary is read now: while requests are answered, it would hold up the event loop.
+        _ = self._controls, self._marks
+
     async def models(self, _: Request) -> Response:
         """GET /v1/models"""
         return JSONResponse({"object": "list", "data": [self._named(name) for name in self.names]})
