@@ -10,6 +10,7 @@ from potluck.coordinator.generation.structure import Kind
 from potluck.coordinator.http.habits import REFUSED, refuse_unsupported
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
+from potluck.coordinator.http.tools import Tool
 from potluck.errors import RequestError
 from potluck.types import Priority
 
@@ -180,6 +181,54 @@ def test_a_field_that_would_change_the_answer_is_refused_by_its_name(name: str) 
         with pytest.raises(RequestError, match=f"^{name} is not supported\\. .*\\.$") as caught:
             make(**{name: ["other", 0.5]})
         assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_text_of_special_tokens_cannot_be_asked_for() -> None:
+    assert completion(skip_special_tokens=True).limit == 16
+    with pytest.raises(RequestError, match=r"^skip_special_tokens is not supported\. Leave it out\.$"):
+        completion(skip_special_tokens=False)
+
+
+RAIN, SUN = ({"type": "function", "name": name, "parameters": {"type": "object"}} for name in ("rain", "sun"))
+NESTED = {"type": "function", "function": {"name": "sun"}}
+
+
+def names(tools: list[Tool]) -> list[str]:
+    return [tool.function.name for tool in tools]
+
+
+@pytest.mark.parametrize(
+    ("choice", "offered", "demanded", "once"),
+    [
+        ({"type": "function", "name": "sun"}, ["rain", "sun"], ["sun"], True),
+        ({"type": "auto"}, ["rain", "sun"], [], False),
+        ({"type": "none"}, [], [], False),
+        ({"type": "required"}, ["rain", "sun"], ["rain", "sun"], False),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NESTED]}}, ["sun"], [], False),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [NESTED]}}, ["sun"], ["sun"], False),
+        ({"type": "allowed_tools", "mode": "required", "tools": [RAIN]}, ["rain"], ["rain"], False),
+        ({"type": "allowed_tools", "tools": []}, [], [], False),
+    ],
+)
+def test_tools_in_the_form_of_responses(choice: Any, offered: list[str], demanded: list[str], once: bool) -> None:
+    asked = chat(tools=[RAIN, {"type": "function", "function": {"name": "sun"}}], tool_choice=choice)
+    assert (names(asked.offered), names(asked.demanded), asked.calls_once) == (offered, demanded, once)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [RAIN], "tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tools": [RAIN], "tool_choice": {"type": "function", "name": "snow"}}, "tool_choice"),
+        ({"tools": [RAIN], "tool_choice": {"type": "allowed_tools", "mode": "required"}}, "tool_choice"),
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+    ],
+)
+def test_a_tool_without_a_name_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(RequestError, match=r"\.$") as caught:
+        assert chat(**fields).offered == chat(**fields).demanded
+    assert (caught.value.status, caught.value.param) == (400, param)
 
 
 def test_hints_are_ignored() -> None:

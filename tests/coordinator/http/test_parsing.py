@@ -7,7 +7,8 @@ import pytest
 from msgspec import Meta, Struct
 
 from potluck.coordinator.http.parsing import parse, refused_with
-from potluck.coordinator.http.requests import ChatRequest, CompletionRequest, HiddenStatesRequest
+from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
+from potluck.coordinator.http.research_requests import HiddenStatesRequest
 from potluck.errors import RequestError
 
 PROMPT = "prompt must be a text, a list of token ids, or a list of up to 2048 of these, none empty."

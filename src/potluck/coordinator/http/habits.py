@@ -52,7 +52,9 @@ REFUSED: Mapping[str, Neutral] = {
     "typical_p": (0, 1),
     "xtc_probability": (0,),
 }
-"""The refused fields, each with the values besides `_NOTHING` with which it changes nothing."""
+"""The refused fields, each with the values besides `_NOTHING` with which it changes nothing. Where `True` is one of them,
+only null is another.
+"""
 
 _INSTEAD = {
     "functions": "This is OpenAI's older form: use tools",
@@ -67,7 +69,8 @@ _INSTEAD = {
 def refuse_unsupported(fields: Mapping[str, msgspec.Raw]) -> None:
     """Raises RequestError, naming the field, when one of them would have to change the answer and cannot."""
     for name in REFUSED.keys() & fields.keys():
-        if not _is_neutral(fields[name], (*_NOTHING, *REFUSED[name])):
+        neutral = REFUSED[name]
+        if not _is_neutral(fields[name], (None, *neutral) if True in neutral else (*_NOTHING, *neutral)):
             advice = _INSTEAD.get(name, "Leave it out")
             raise RequestError(f"{name} is not supported. {advice}.", param=name)
 

@@ -12,6 +12,7 @@ from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.http.parsing import described, refused_with
 from potluck.coordinator.http.structured import Structured
+from potluck.coordinator.http.tools import Choice, GivenTool, Tool, Wish
 from potluck.coordinator.text.messages import ROLES, TEXT_PARTS
 from potluck.coordinator.text.thinking import THINKING_PARTS
 from potluck.errors import RequestError
@@ -51,7 +52,7 @@ _Message = Annotated[
         required=["role"],
     ),
 ]
-_Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
+Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
 """A token id. The served model's vocabulary bounds it further: see `openai.checked_tokens`."""
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -66,9 +67,7 @@ _RANDOM = -1
 _PROMPT = f"prompt must be a text, a list of token ids, or a list of up to {MOST_ANSWERS} of these, none empty."
 _GIVEN = refused_with(_PROMPT, min_length=1)
 _Text = Annotated[str, _GIVEN]
-_Prompt = _Text | Annotated[list[_Text | _Token | Annotated[list[_Token], _GIVEN]], _GIVEN]
-
-_NOT_EMPTY = refused_with("The prompt is empty.", min_length=1)
+_Prompt = _Text | Annotated[list[_Text | Token | Annotated[list[Token], _GIVEN]], _GIVEN]
 
 
 class StreamOptions(Struct, frozen=True):
@@ -84,7 +83,7 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     return_progress: bool = False
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stops | None = None
-    stop_token_ids: list[_Token] | None = None
+    stop_token_ids: list[Token] | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None
     top_p: _Share | None = None
     top_k: int | None = None
@@ -170,40 +169,6 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
         return biases
 
 
-class Function(Struct, frozen=True, omit_defaults=True):
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-    @property
-    def schema(self) -> dict[str, Any]:
-        """The schema of its arguments. Raises RequestError when they are not an object."""
-        if self.parameters is None:
-            return {"type": "object", "additionalProperties": False}
-        kind = self.parameters.get("type", "object")
-        if kind != "object":
-            raise RequestError(f"The parameters of {self.name} must be an object, not {kind!r}.", param="tools")
-        return {**self.parameters, "type": "object"}
-
-
-class Tool(Struct, frozen=True):
-    """A tool that the model may ask the client to use."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(Struct, frozen=True):
-    name: str
-
-
-class NamedTool(Struct, frozen=True):
-    """The tool that the answer must call."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
 class Reasoning(Struct, frozen=True):
     """How much the model shall think, in the words of OpenAI's responses and of OpenRouter. exclude: do not tell it."""
 
@@ -224,8 +189,8 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs | None = None
-    tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
+    tools: list[GivenTool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | Choice | None = None
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
@@ -240,21 +205,29 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     def tells_thinking(self) -> bool:
         return self.include_reasoning and not (self.reasoning and self.reasoning.exclude)
 
-    @property
+    @cached_property
+    def _wish(self) -> Wish:
+        return Wish.of(self.tool_choice)
+
+    @cached_property
     def offered(self) -> list[Tool]:
         """The tools that the model may call."""
-        return [] if self.tool_choice == "none" else self.tools or []
+        wish = self._wish
+        tools = [] if wish.mode == "none" else [given.tool for given in self.tools or ()]
+        return (
+            tools if wish.once or wish.names is None else [tool for tool in tools if tool.function.name in wish.names]
+        )
 
     @property
     def demanded(self) -> list[Tool]:
         """The tools of which the answer must call one; none if it may be text."""
-        if self.tool_choice in (None, "auto", "none"):
+        if self._wish.mode != "required":
             return []
         if self.ignore_eos or self.min_tokens:
             message = "tool_choice says where the answer ends: leave ignore_eos and min_tokens out."
             raise RequestError(message, param="tool_choice")
-        name = self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else None
-        demanded = [tool for tool in self.offered if name in (None, tool.function.name)]
+        names = self._wish.names
+        demanded = [tool for tool in self.offered if names is None or tool.function.name in names]
         if not demanded:
             raise RequestError("tool_choice demands a tool that is not among tools.", param="tool_choice")
         return demanded
@@ -262,7 +235,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     @property
     def calls_once(self) -> bool:
         """Whether the answer may contain at most one call."""
-        return not self.parallel_tool_calls or isinstance(self.tool_choice, NamedTool)
+        return not self.parallel_tool_calls or self._wish.once
 
     @property
     def limit(self) -> int | None:
@@ -313,53 +286,3 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
             if len(prompts) == len(given):
                 return prompts
         raise RequestError(_PROMPT, param="prompt")
-
-
-class TokenizeRequest(Struct, frozen=True, kw_only=True):
-    """A request for tokens with llama.cpp's server's field `content`, or with vLLM's field `prompt`.
-
-    add_special: begin as a sequence does; vLLM calls it add_special_tokens and has the opposite default.
-    with_pieces: return each token's text as well.
-    """
-
-    content: str | None = None
-    add_special: bool = False
-    with_pieces: bool = False
-    prompt: str | None = None
-    add_special_tokens: bool = True
-
-    @property
-    def given(self) -> tuple[str, bool]:
-        """The text, and whether to begin as a sequence does. Raises RequestError unless exactly one of the fields is
-        given.
-        """
-        if self.content is not None and self.prompt is None:
-            return self.content, self.add_special
-        if self.prompt is not None and self.content is None:
-            return self.prompt, self.add_special_tokens
-        raise RequestError("Give either content or a prompt.", param="content")
-
-
-class DetokenizeRequest(Struct, frozen=True, kw_only=True):
-    tokens: list[_Token]
-
-
-class HiddenStatesRequest(Struct, frozen=True, kw_only=True):
-    """A request for the hidden rows of a prompt, which is text or token ids. layer: not the model's last, which has
-    none.
-    """
-
-    model: str = ""
-    layer: Annotated[int, described(minimum=0)]
-    prompt: Annotated[str, _NOT_EMPTY] | None = None
-    tokens: Annotated[list[_Token], _NOT_EMPTY] | None = None
-    priority: Priority = Priority.INTERACTIVE
-
-    @property
-    def given(self) -> str | list[int]:
-        """The prompt or the tokens. Raises RequestError unless exactly one of them is given."""
-        if self.prompt is None and self.tokens is not None:
-            return self.tokens
-        if self.tokens is None and self.prompt is not None:
-            return self.prompt
-        raise RequestError("Give either a prompt or tokens.", param="prompt")

@@ -16,7 +16,7 @@ from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.openai import Service, checked_tokens
 from potluck.coordinator.http.parsing import parse
-from potluck.coordinator.http.requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
+from potluck.coordinator.http.research_requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
 from potluck.coordinator.sessions.claim import Claim
 from potluck.coordinator.text.encoder import TooManyTokens
 from potluck.errors import RequestError

@@ -27,14 +27,9 @@ from potluck.coordinator.http.monitoring import Monitoring
 from potluck.coordinator.http.openai import Service
 from potluck.coordinator.http.openapi import Document
 from potluck.coordinator.http.pages import Pages
-from potluck.coordinator.http.requests import (
-    ChatRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    HiddenStatesRequest,
-    TokenizeRequest,
-)
+from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.research import Research
+from potluck.coordinator.http.research_requests import DetokenizeRequest, HiddenStatesRequest, TokenizeRequest
 from potluck.coordinator.http.weights import Weights
 from potluck.coordinator.members.keys import Key
 from potluck.coordinator.members.members import Member
