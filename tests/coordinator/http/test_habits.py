@@ -145,7 +145,12 @@ def test_a_structure_in_the_words_of_each_server(
             {"guided_choice": []},
             {"structured_outputs": {}},
         ),
-        *({"guided_json": None}, {"structured_outputs": {"json": None, "json_object": False}}),
+        *(
+            {"guided_regex": ""},
+            {"guided_grammar": ""},
+            {"guided_json": None},
+            {"structured_outputs": {"json": None, "json_object": False}},
+        ),
         {"response_format": {"type": "text", "json_schema": None}, "guided_regex": None},
     ],
 )
@@ -181,6 +186,13 @@ def test_a_field_that_would_change_the_answer_is_refused_by_its_name(name: str) 
         with pytest.raises(RequestError, match=f"^{name} is not supported\\. .*\\.$") as caught:
             make(**{name: ["other", 0.5]})
         assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_all_stop_strings_together_are_bounded() -> None:
+    assert len(completion(stop=["x" * 512] * 8).stops) == 8
+    with pytest.raises(RequestError, match=r"and 4096 in all\.$") as caught:
+        assert completion(stop=["x" * 512] * 8 + ["y"]).stops
+    assert caught.value.param == "stop"
 
 
 def test_text_of_special_tokens_cannot_be_asked_for() -> None:

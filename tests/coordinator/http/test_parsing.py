@@ -12,7 +12,7 @@ from potluck.coordinator.http.research_requests import HiddenStatesRequest
 from potluck.errors import RequestError
 
 PROMPT = "prompt must be a text, a list of token ids, or a list of up to 2048 of these, none empty."
-STOP = "stop takes up to 256 strings."
+STOP = "stop takes up to 256 strings of up to 512 characters, and 4096 in all."
 
 
 class Order(Struct, frozen=True):
@@ -63,6 +63,9 @@ def test_a_bound_is_told_in_a_sentence(fields: dict[str, Any], message: str) -> 
         ({"logit_bias": {"1": 5, "2": -101}}, "logit_bias must lie between -100 and 100, not -101.0."),
         ({"logprobs": 21}, "logprobs must lie between 0 and 20, not 21."),
         ({"stop": ["x"] * 257}, STOP),
+        ({"stop": ["x", "y" * 513]}, STOP),
+        ({"stop": "y" * 513}, STOP),
+        ({"stop_token_ids": [1] * 257}, "stop_token_ids takes up to 256 tokens."),
         ({"prompt": ""}, PROMPT),
         ({"prompt": []}, PROMPT),
         ({"prompt": ["a", ""]}, PROMPT),

@@ -24,7 +24,8 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(stops)
         self._shown = shown
-        self._longest = max(map(len, stops), default=0)
+        self._beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
+        self._longest = max(map(len, self._beginnings), default=0)
         self._held = ""
         self.stopped: str | None = None
         """The stop string that was found. Neither it nor what follows is emitted."""
@@ -59,7 +60,5 @@ class Detokenizer:
 
     def _doubtful(self, text: str) -> int:
         """The length of the longest end of the text with which a stop string begins."""
-        for length in range(min(len(text), self._longest - 1), 0, -1):
-            if any(stop.startswith(text[-length:]) for stop in self._stops):
-                return length
-        return 0
+        lengths = range(min(len(text), self._longest), 0, -1)
+        return next((length for length in lengths if text[-length:] in self._beginnings), 0)

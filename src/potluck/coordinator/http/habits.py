@@ -52,9 +52,7 @@ REFUSED: Mapping[str, Neutral] = {
     "typical_p": (0, 1),
     "xtc_probability": (0,),
 }
-"""The refused fields, each with the values besides `_NOTHING` with which it changes nothing. Where `True` is one of these,
-only null is another.
-"""
+"""The refused fields, each with the values besides `_NOTHING` that change nothing."""
 
 _INSTEAD = {
     "functions": "This is OpenAI's older form: use tools",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.completion_form import CompletionForm, Echo
+from potluck.coordinator.http.ends import Ends, ends_of
 from potluck.coordinator.http.habits import refuse_unsupported
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
@@ -66,7 +67,7 @@ class Service:
 
     tokenizer: for single tokens; encoder: for texts and chats, which may take long and are therefore read in the pool.
     created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
-    embedded: how many ids the model itself knows. A tokenizer may have more, which no node could run.
+    embedded: how many ids the model itself knows. A tokenizer may know more, which no node could run.
     defaults: the sampling of requests that do not say it.
     silence_s: the seconds of silence after which a stream says that it is alive. aliases: further names of the model.
     """
@@ -120,9 +121,10 @@ class Service:
         self.check_model(asked.model)
         prompt = await self._chat_prompt(request, asked)
         limit, claim = self._limit(asked, prompt.tokens), self.claim(request, asked.urgency)
-        grammar, stops = await self._thoughtful_grammar(request, asked, prompt.place), self._stops(asked, prompt)
+        grammar = await self._thoughtful_grammar(request, asked, prompt.place)
+        ends = self._ends(asked, self.encoder.stops, prompt.end)
         thinking = self.encoder.thinking or Thinking.THINK
-        shown, ends = self._shown((*stops, thinking.value.all)), self._ends(asked, prompt.end or "")
+        shown = ends.shown | self._controls.in_text(thinking.value.all)
         offer, usage = self._offer(asked), Usage(len(prompt.tokens))
         form = ChatForm(
             self.model,
@@ -139,8 +141,8 @@ class Service:
                 prompt=prompt.tokens,
                 params=params,
                 max_tokens=limit,
-                stops=stops,
-                stop_ids=ends,
+                stops=ends.stops,
+                stop_ids=ends.ids,
                 shown=shown | self._marks if offer else shown,
                 logprobs=asked.alternatives,
                 ignore_eos=asked.ignore_eos,
@@ -174,27 +176,15 @@ class Service:
         self._known(prompt.tokens, "messages")
         return prompt
 
-    def _stops(self, asked: ChatRequest, prompt: Prompt) -> tuple[str, ...]:
-        """The strings that end the answer."""
-        end = (
-            () if asked.ignore_eos or not prompt.end or self._controls.named(prompt.end) is not None else (prompt.end,)
-        )
-        return (*asked.stops, *self.encoder.stops, *end)
+    def _ends(self, asked: Common, usual: tuple[str, ...] = (), turn_end: str | None = None) -> Ends:
+        """What ends the answers, as `ends_of` has it. Raises RequestError when a token is outside the vocabulary."""
+        checked_tokens(asked.stop_token_ids or [], self.tokenizer, "stop_token_ids")
+        return ends_of(asked, self._controls, usual, turn_end)
 
     def _offer(self, asked: ChatRequest) -> Offer | None:
         """The tools that the answer may call."""
         tools = {tool.function.name: tool.function.parameters or {} for tool in asked.offered}
         return Offer(tools, self.encoder.calls, asked.calls_once) if tools else None
-
-    def _shown(self, stops: Iterable[str]) -> frozenset[int]:
-        """The control tokens that stop strings name. Without their text, the string would never be found."""
-        return frozenset().union(*map(self._controls.in_text, stops))
-
-    def _ends(self, asked: Common, turn_end: str = "") -> frozenset[int]:
-        """The tokens that end an answer besides the model's own. turn_end: what the template writes after an answer."""
-        given = checked_tokens(asked.stop_token_ids or [], self.tokenizer, "stop_token_ids")
-        end = None if asked.ignore_eos or not turn_end else self._controls.named(turn_end)
-        return frozenset(given if end is None else [*given, end])
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
@@ -210,19 +200,26 @@ class Service:
         except TooManyTokens as error:
             raise self._too_long(error.count, "prompt") from error
         claim, grammar = self.claim(request, asked.urgency), await self._grammar(request, asked)
+        ends = self._ends(asked)
         repeated = [prompt for prompt in prompts for _ in range(asked.choices)]
         jobs = [
-            self._completion(asked, prompt, params, claim, grammar)
+            self._completion(asked, prompt, params, claim, grammar, ends)
             for params, prompt in zip(self._sampling(asked, len(prompts) * asked.choices), repeated, strict=True)
         ]
         told = [await self._echo(request, prompt) if asked.echo else Echo() for prompt in prompts]
         echoes = [echo for echo in told for _ in range(asked.choices)]
         logprobs = asked.logprobs is not None
-        form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, self._shown(asked.stops))
+        form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, ends.shown)
         return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
 
     def _completion(
-        self, asked: CompletionRequest, prompt: list[int], params: SamplingParams, claim: Claim, grammar: Grammar | None
+        self,
+        asked: CompletionRequest,
+        prompt: list[int],
+        params: SamplingParams,
+        claim: Claim,
+        grammar: Grammar | None,
+        ends: Ends,
     ) -> Job:
         echo = asked.echo and asked.logprobs is not None
         limit = self._limit(asked, prompt)
@@ -230,9 +227,9 @@ class Service:
             prompt=prompt,
             params=params,
             max_tokens=limit,
-            stops=asked.stops,
-            stop_ids=self._ends(asked),
-            shown=self._shown(asked.stops),
+            stops=ends.stops,
+            stop_ids=ends.ids,
+            shown=ends.shown,
             logprobs=asked.alternatives,
             echo=echo,
             ignore_eos=asked.ignore_eos,

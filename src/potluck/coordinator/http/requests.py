@@ -22,6 +22,9 @@ MAX_CHOICES = 64
 MOST_ANSWERS = 2048
 """The most answers of one request for completions: prompts times choices."""
 _MAX_STOPS = 256
+_LONGEST_STOP = 512
+_ALL_STOPS = 4096
+"""The characters of all stop strings together. Their beginnings are looked for after every token."""
 _MAX_LOGPROBS = 20
 
 _MAY_BE_TEXT = {"type": ["string", "null"]}
@@ -59,8 +62,10 @@ _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Repetition = Annotated[float, Meta(ge=0.01, le=100)]
 _Logprobs = Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)]
 
-_STOP = f"stop takes up to {_MAX_STOPS} strings."
-_Stops = str | Annotated[list[str | None], refused_with(_STOP, max_length=_MAX_STOPS)]
+_STOP = f"stop takes up to {_MAX_STOPS} strings of up to {_LONGEST_STOP} characters, and {_ALL_STOPS} in all."
+_Stop = Annotated[str, refused_with(_STOP, max_length=_LONGEST_STOP)]
+_Stops = _Stop | Annotated[list[_Stop | None], refused_with(_STOP, max_length=_MAX_STOPS)]
+_Ends = Annotated[list[Token], refused_with(f"stop_token_ids takes up to {_MAX_STOPS} tokens.", max_length=_MAX_STOPS)]
 _RANDOM = -1
 """The seed with which clients of llama.cpp's server and of vLLM ask for a fresh one."""
 
@@ -83,7 +88,7 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     return_progress: bool = False
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stops | None = None
-    stop_token_ids: list[Token] | None = None
+    stop_token_ids: _Ends | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None
     top_p: _Share | None = None
     top_k: int | None = None
@@ -123,6 +128,8 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     def stops(self) -> tuple[str, ...]:
         """The stop strings. Clients send empty ones for none."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if sum(len(stop or "") for stop in given) > _ALL_STOPS:
+            raise RequestError(_STOP, param="stop")
         return tuple(stop for stop in given if stop)
 
     @property

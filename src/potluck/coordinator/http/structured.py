@@ -102,11 +102,11 @@ def _each(
     if schema is not None:
         param = field.format("json")
         yield Structure(Kind.SCHEMA, _schema(schema, param), param)
-    if regex is not None:
+    if regex:  # an empty one is none, as `grammar` is
         yield Structure(Kind.REGEX, regex, field.format("regex"))
     if choice:
         yield Structure(Kind.CHOICE, choice, field.format("choice"))
-    if grammar is not None:
+    if grammar:
         yield Structure(Kind.GRAMMAR, grammar, field.format("grammar"))
 
 

@@ -9,7 +9,9 @@ import msgspec
 from potluck.coordinator.http.requests import ChatRequest, Reasoning
 from potluck.errors import RequestError
 
-_OWN = frozenset({"self", "messages", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token"})
+_OWN = frozenset(
+    {"self", "messages", "tools", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token"}
+)
 """What chat_template_kwargs may not set."""
 
 _NO_EFFORT = ("none", "minimal")
