@@ -75,13 +75,22 @@ def _calls(index: int, calls: Any) -> list[Any]:
         return [
             {
                 **{name: value for name, value in call.items() if value is not None},
-                "function": {**call["function"], "arguments": _arguments(call["function"].get("arguments"))},
+                "function": _function(call["function"]),
             }
             for call in calls
         ]
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         place = f"messages[{index}].tool_calls"
-        raise RequestError(f"{place} must be calls of functions, with arguments that are JSON.", param=place) from error
+        raise RequestError(
+            f"{place} must be calls of functions by their names, with arguments that are JSON.", param=place
+        ) from error
+
+
+def _function(called: Mapping[str, Any]) -> dict[str, Any]:
+    """The function of a call, with its arguments as an object. Raises TypeError when its name is no text."""
+    if not isinstance(called["name"], str):
+        raise TypeError("The name of a function must be a text.")
+    return {**called, "arguments": _arguments(called.get("arguments"))}
 
 
 def _arguments(given: Any) -> Any:
