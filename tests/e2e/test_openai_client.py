@@ -415,7 +415,7 @@ def test_what_is_not_known_here_is_ignored(chat):
         ({"temperature": "hot"}, openai.BadRequestError, "temperature"),
         ({"n": 1.5}, openai.BadRequestError, "n"),
         ({"stop": [1]}, openai.BadRequestError, "stop"),
-        ({"max_tokens": 1 << 20}, openai.BadRequestError, "max_tokens"),
+        ({"max_tokens": 1.5}, openai.BadRequestError, "max_tokens"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"model": "another"}, openai.NotFoundError, "model"),
     ],

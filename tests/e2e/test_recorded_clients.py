@@ -27,9 +27,9 @@ RECORDED = Path(__file__).parents[1] / "data" / "clients"
 MOST_TOKENS = 60
 """Of an answer whose request sets no limit, as many clients' do: a small model may talk on."""
 
-REFUSED = {"codex-0": "tools[4]", "codex-1": "tools[4]", "sillytavern-2": "logit_bias"}
-"""The requests that ask for what is not there, and the field that the refusal names: tools in groups (and a search that
-the server would do), and llama.cpp's list of biases.
+REFUSED = {"codex-0": "tools[4]", "codex-1": "tools[4]"}
+"""The requests that ask for what is not there, and the field that the refusal names: tools in groups, and a search that
+the server would do.
 """
 
 

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.generation.structure import Kind
-from potluck.coordinator.http.habits import REFUSED, refuse_unsupported
+from potluck.coordinator.http.habits import REFUSED, REFUSED_FOR_COMPLETIONS, refuse_unsupported
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.tools import Tool
@@ -195,6 +196,35 @@ def test_all_stop_strings_together_are_bounded() -> None:
     assert caught.value.param == "stop"
 
 
+@pytest.mark.parametrize("field", ["reasoning_budget", "thinking_token_budget", "prompt_logprobs"])
+def test_a_zero_that_asks_for_something_is_not_nothing(field: str) -> None:
+    assert chat(**{field: False}).limit is None
+    with pytest.raises(RequestError, match=f"^{field} is not supported"):
+        chat(**{field: 0})
+
+
+@pytest.mark.parametrize("field", ["messages", "tools", "top_logprobs", "continue_final_message", "add_special_tokens"])
+def test_what_only_chats_have_is_refused_for_completions(field: str) -> None:
+    fields = {"top_logprobs": {"top_logprobs": msgspec.Raw(b"2")}, "add_special_tokens": {field: msgspec.Raw(b"false")}}
+    given = fields.get(field, {field: msgspec.Raw(b'["x"]')})
+    with pytest.raises(RequestError, match=f"^{field} is not supported\\. .*\\.$"):
+        refuse_unsupported(given, REFUSED_FOR_COMPLETIONS)
+    refuse_unsupported({field: msgspec.Raw(b"null")}, REFUSED_FOR_COMPLETIONS)
+
+
+def test_completions_may_say_whether_they_want_log_probabilities() -> None:
+    assert [completion(logprobs=wish).alternatives for wish in (False, True, 0, 3, None)] == [None, 0, 0, 3, None]
+
+
+def test_llama_cpps_form_of_biases() -> None:
+    assert completion(logit_bias=[[5, 1.5], [7, False], [9, -2]])._bias == {5: 1.5, 7: -100, 9: -2}
+    assert completion(logit_bias=[])._bias == completion(logit_bias={})._bias == {}
+    for wrong in ([[5]], [["x", 1]], [[5, 101]], [[-1, 1]], [5]):
+        with pytest.raises(RequestError) as caught:
+            assert completion(logit_bias=wrong)._bias
+        assert caught.value.param == "logit_bias"
+
+
 def test_text_of_special_tokens_cannot_be_asked_for() -> None:
     assert completion(skip_special_tokens=True).limit == 16
     with pytest.raises(RequestError, match=r"^skip_special_tokens is not supported\. Leave it out\.$"):
@@ -234,6 +264,7 @@ def test_tools_in_the_form_of_responses(choice: Any, offered: list[str], demande
         ({"tools": [RAIN], "tool_choice": {"type": "function"}}, "tool_choice"),
         ({"tools": [RAIN], "tool_choice": {"type": "function", "name": "snow"}}, "tool_choice"),
         ({"tools": [RAIN], "tool_choice": {"type": "allowed_tools", "mode": "required"}}, "tool_choice"),
+        ({"tools": [RAIN], "tool_choice": {"type": "allowed_tools", "tools": [NESTED]}}, "tool_choice"),
         ({"tools": [{"type": "web_search"}]}, "tools"),
     ],
 )
@@ -249,7 +280,7 @@ def test_hints_are_ignored() -> None:
 
 
 def test_best_of_is_the_number_of_answers_or_refused() -> None:
-    assert completion(best_of=1).choices == 1
+    assert completion(best_of=1).choices == chat(best_of=1).choices == 1
     assert completion(best_of=3, n=3).choices == 3
     with pytest.raises(RequestError, match=r"^best_of is not supported: ") as caught:
         assert completion(best_of=3, n=2).choices

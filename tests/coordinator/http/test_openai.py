@@ -186,7 +186,8 @@ def test_a_request_may_use_any_name_of_the_model_or_none(
 ) -> None:
     async def test() -> None:
         script(*DELTAS)
-        body = {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi", **named}
+        asked = {"prompt": "hi"} if path == COMPLETION else {"messages": [{"role": "user", "content": "hi"}]}
+        body = {**asked, **named}
         async with client(make_app(aliases=("small", "acme/tiny"))) as http:
             reply = await http.post(path, json=body)
             listed = [each["id"] for each in (await http.get("/v1/models")).json()["data"]]

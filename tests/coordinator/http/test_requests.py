@@ -196,6 +196,7 @@ def test_values_out_of_range_name_their_field(fields: dict[str, Any], param: str
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
         ({"logprobs": 3}, "logprobs"),
+        ({"best_of": 2}, "best_of"),
         ({"tools": {}}, "tools"),
         ({"tool_choice": "always"}, "tool_choice"),
         ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),

@@ -284,6 +284,13 @@ def test_what_continues_a_text_does_not_begin_with_thinking() -> None:
     assert choice["message"] == {"role": "assistant", "content": "<think></think>", "refusal": None}
 
 
+@pytest.mark.parametrize("template", [OPENS, PLAIN])
+def test_a_prescribed_form_is_of_a_whole_answer(template: str) -> None:
+    reply = Player(template, "x").ask(messages=[HI, SAID], response_format={"type": "json_object"})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "response_format")
+    assert "the last message begins one" in reply.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("template", "messages", "begins"),
     [
@@ -291,7 +298,6 @@ def test_what_continues_a_text_does_not_begin_with_thinking() -> None:
         (SWITCH, [HI], "start: thought"),
         (PLAIN + "{# <think> #}", [HI], "start: (<[257]> thought"),
         (OPENS, [HI, {**SAID, "content": "<think>I mu"}], "start: thought"),
-        (OPENS, [HI, SAID], None),
         (PLAIN, [HI], None),
     ],
 )

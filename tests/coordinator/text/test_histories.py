@@ -106,5 +106,5 @@ def test_a_call_without_a_name_is_refused(name: str, function: dict[str, object]
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
     ]
-    with pytest.raises(RequestError, match=r"^messages\[1\].tool_calls must be calls of functions by their names"):
+    with pytest.raises(RequestError, match=r"^messages\[1\]\.tool_calls\[0\] must name a function\.$"):
         COMPILED[name].render(dumped)

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -56,17 +57,54 @@ def test_the_older_form_of_a_call_is_one_of_several() -> None:
     assert both == '[assistant||f{"a": 2}]'
 
 
-@pytest.mark.parametrize("call", ["", "f", {"name": "f", "arguments": "{"}, [1]])
+@pytest.mark.parametrize(
+    "arguments", ['{"x": ', "not json", '{"x":1,}', "{'x':1}", '{"a":1}{"b":2}', '{"x":NaN}', "[1]", "5"]
+)
+def test_arguments_that_are_no_object_stay_as_the_model_wrote_them(arguments: str) -> None:
+    message = template_message(0, {"role": "assistant", "tool_calls": [called(arguments)]})
+    assert message["tool_calls"][0]["function"]["arguments"] == {"raw_arguments": arguments}
+    assert arguments in json.loads(assistant(tool_calls=[called(arguments)]).partition("|f")[2][:-1]).values()
+
+
+def test_a_call_in_langchains_form() -> None:
+    call = {"id": "c", "name": "f", "args": {"a": 1}, "type": "tool_call"}
+    [told] = template_message(0, {"role": "assistant", "tool_calls": [call]})["tool_calls"]
+    assert told == {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    [flat] = template_message(0, {"role": "assistant", "tool_calls": [{"name": "f", "arguments": '{"a": 1}'}]})[
+        "tool_calls"
+    ]
+    assert flat == {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+
+
+@pytest.mark.parametrize(
+    ("calls", "told"),
+    [
+        ({"name": "f"}, "messages[0].tool_calls must be a list of calls."),
+        ([called("{}"), 5], "messages[0].tool_calls[1] must be an object."),
+        ([{"function": {}}], "messages[0].tool_calls[0] must name a function."),
+        (
+            [{"type": "custom", "custom": {"name": "f"}}],
+            "messages[0].tool_calls[0] must call a function, not a custom tool.",
+        ),
+    ],
+)
+def test_what_is_no_call_is_refused_at_its_place(calls: object, told: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        template_message(0, {"role": "assistant", "tool_calls": calls})
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize("call", ["", "f", {"arguments": "{"}, [1]])
 def test_an_older_call_that_is_none_is_refused_or_absent(call: object) -> None:
     if not call:
         assert assistant(content="b", function_call=call) == "[assistant|b]"
         return
-    with pytest.raises(RequestError, match="must be calls of functions"):
+    with pytest.raises(RequestError, match=r"^messages\[0\]\.tool_calls\[0\] must name a function\.$"):
         assistant(content="b", function_call=call)
 
 
 def test_arguments_that_are_nested_too_deeply_are_refused() -> None:
-    with pytest.raises(RequestError, match="must be calls of functions"):
+    with pytest.raises(RequestError, match=r"arguments are nested too deeply\.$"):
         assistant(tool_calls=[called("[" * 200_000 + "]" * 200_000)])
 
 

@@ -40,7 +40,21 @@ REFUSED: Mapping[str, Neutral] = {
     "thinking_token_budget": (-1,),
     "truncate_prompt_tokens": (),
     "use_beam_search": (),
-    # llama.cpp's server, and what is built on it
+    # llama.cpp's server, Ollama, SGLang and others
+    "ebnf": (),
+    "extra_body": (),
+    "format": (),
+    "images": (),
+    "instructions": (),
+    "max_new_tokens": (),
+    "n_predict": (-1,),
+    "no_repeat_ngram_size": (0,),
+    "num_predict": (-1,),
+    "options": (),
+    "regex": (),
+    "system": (),
+    "tfs_z": (1, 0),
+    "top_a": (0,),
     "dry_multiplier": (0,),
     "dynatemp_range": (0,),
     "lora": (),
@@ -54,7 +68,30 @@ REFUSED: Mapping[str, Neutral] = {
 }
 """The refused fields, each with the values besides `_NOTHING` that change nothing."""
 
+REFUSED_FOR_COMPLETIONS: Mapping[str, Neutral] = {
+    **REFUSED,
+    "add_special_tokens": (True,),
+    "continue_final_message": (),
+    "messages": (),
+    "tools": (),
+    "top_logprobs": (0,),
+}
+
 _INSTEAD = {
+    "continue_final_message": "A completion always continues its prompt: leave it out",
+    "ebnf": "Use guided_grammar",
+    "extra_body": "Its fields belong beside the others",
+    "format": "Use response_format",
+    "instructions": "Use a message with the role system",
+    "max_new_tokens": "Use max_tokens",
+    "messages": "Use /v1/chat/completions",
+    "n_predict": "Use max_tokens",
+    "num_predict": "Use max_tokens",
+    "options": "Its fields belong beside the others",
+    "regex": "Use guided_regex",
+    "system": "Use a message with the role system",
+    "tools": "Use /v1/chat/completions",
+    "top_logprobs": "Use logprobs, which is a number here",
     "functions": "This is OpenAI's older form: use tools",
     "function_call": "This is OpenAI's older form: use tools and tool_choice",
     "suffix": "Potluck does not fill in the middle of a text: leave it out",
@@ -64,14 +101,18 @@ _INSTEAD = {
 }
 
 
-def refuse_unsupported(fields: Mapping[str, msgspec.Raw]) -> None:
+def refuse_unsupported(fields: Mapping[str, msgspec.Raw], refused: Mapping[str, Neutral] = REFUSED) -> None:
     """Raises RequestError, naming the field, when one of them would have to change the answer and cannot."""
-    for name in REFUSED.keys() & fields.keys():
-        neutral = REFUSED[name]
-        if not _is_neutral(fields[name], (None, *neutral) if True in neutral else (*_NOTHING, *neutral)):
+    for name in refused.keys() & fields.keys():
+        neutral = refused[name]
+        true_by_default = any(one is True for one in neutral)
+        if not _is_neutral(fields[name], (None, *neutral) if true_by_default else (*_NOTHING, *neutral)):
             advice = _INSTEAD.get(name, "Leave it out")
             raise RequestError(f"{name} is not supported. {advice}.", param=name)
 
 
 def _is_neutral(given: msgspec.Raw, neutral: Neutral) -> bool:
-    return len(bytes(given)) <= _LONGEST_NEUTRAL and msgspec.json.decode(given) in neutral
+    if len(bytes(given)) > _LONGEST_NEUTRAL:
+        return False
+    value = msgspec.json.decode(given)
+    return any(isinstance(value, bool) is isinstance(one, bool) and value == one for one in neutral)

@@ -19,14 +19,14 @@ from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.completion_form import CompletionForm, Echo
 from potluck.coordinator.http.ends import Ends, ends_of
-from potluck.coordinator.http.habits import refuse_unsupported
+from potluck.coordinator.http.habits import REFUSED_FOR_COMPLETIONS, refuse_unsupported
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
-from potluck.coordinator.http.template_options import template_options
+from potluck.coordinator.http.template_options import continues, template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.calls.registry import CONTROLS, Offer
 from potluck.coordinator.text.controls import Controls
@@ -54,6 +54,9 @@ class Read(NamedTuple):
     stream: bool
     include_usage: bool
     door: Door = OpenDoor()
+
+
+_refuse_for_completions = partial(refuse_unsupported, refused=REFUSED_FOR_COMPLETIONS)
 
 
 def claim_of_all(_: Request, priority: Priority) -> Claim:
@@ -191,7 +194,7 @@ class Service:
         return await self.answer(request, await self._read_completion(request))
 
     async def _read_completion(self, request: Request) -> Read:
-        asked = parse(await body_of(request, self.context), CompletionRequest, refuse_unsupported)
+        asked = parse(await body_of(request, self.context), CompletionRequest, _refuse_for_completions)
         self.check_model(asked.model)
         if len(asked.prompts) * asked.choices > MOST_ANSWERS:
             raise RequestError(f"Prompts times n may be at most {MOST_ANSWERS}.", param="n")
@@ -208,7 +211,7 @@ class Service:
         ]
         told = [await self._echo(request, prompt) if asked.echo else Echo() for prompt in prompts]
         echoes = [echo for echo in told for _ in range(asked.choices)]
-        logprobs = asked.logprobs is not None
+        logprobs = asked.alternatives is not None
         form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, ends.shown)
         return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
 
@@ -221,7 +224,7 @@ class Service:
         grammar: Grammar | None,
         ends: Ends,
     ) -> Job:
-        echo = asked.echo and asked.logprobs is not None
+        echo = asked.echo and asked.alternatives is not None
         limit = self._limit(asked, prompt)
         return Job(
             prompt=prompt,
@@ -266,6 +269,11 @@ class Service:
     async def _thoughtful_grammar(self, request: Request, asked: ChatRequest, place: Place) -> Grammar | None:
         """The grammar of the whole answer, which may begin with thinking. place: where the prompt ends in it."""
         grammar, thinking = await self._chat_grammar(request, asked), self.encoder.thinking
+        if grammar is not None and continues(asked) and not place.is_thinking:
+            message = (
+                f"{grammar.param} prescribes a whole answer, and the last message begins one: leave one of them out."
+            )
+            raise RequestError(message, param=grammar.param)
         if grammar is None or thinking is None or place is Place.TEXT:
             return grammar
         marks = thinking.value

@@ -59,6 +59,7 @@ Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
 """A token id. The served model's vocabulary bounds it further: see `openai.checked_tokens`."""
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_MOST_BIAS = 100.0
 _Repetition = Annotated[float, Meta(ge=0.01, le=100)]
 _Logprobs = Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)]
 
@@ -87,6 +88,7 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     stream_options: StreamOptions | None = None
     return_progress: bool = False
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    best_of: int | None = None
     stop: _Stops | None = None
     stop_token_ids: _Ends | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None
@@ -97,7 +99,9 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     presence_penalty: _Penalty | None = None
     repetition_penalty: _Repetition | None = None
     repeat_penalty: _Repetition | None = None
-    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        dict[str, Annotated[float, Meta(ge=-_MOST_BIAS, le=_MOST_BIAS)]] | list[tuple[int, float | bool]] | None
+    ) = None
     seed: int | None = None
     ignore_eos: bool = False
     min_tokens: Annotated[int, Meta(ge=0)] = 0
@@ -134,7 +138,11 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
 
     @property
     def choices(self) -> int:
-        return 1 if self.n is None else self.n
+        """The answers to each prompt. Others choose them from `best_of`; here it may only ask for all of these."""
+        choices = 1 if self.n is None else self.n
+        if self.best_of not in (None, choices):
+            raise RequestError("best_of is not supported: leave it out, or give it the value of n.", param="best_of")
+        return choices
 
     def least(self, limit: int) -> int:
         """The fewest tokens of the answer. limit: the most."""
@@ -165,11 +173,16 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def _bias(self) -> Bias:
-        """Made once, because there may be thousands, and many answers."""
+        """Made once, because there may be thousands, and many answers. llama.cpp's server has a list of pairs, in which
+        false bans a token.
+        """
         try:
-            biases = Bias((int(token), bias) for token, bias in (self.logit_bias or {}).items())
+            given = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias or []
+            biases = Bias((int(token), -_MOST_BIAS if bias is False else float(bias)) for token, bias in given)
         except ValueError as error:
             raise RequestError("logit_bias names tokens by their id, a number.", param="logit_bias") from error
+        if any(abs(bias) > _MOST_BIAS for bias in biases.values()):
+            raise RequestError("logit_bias must lie between -100 and 100.", param="logit_bias")
         wrong = min(biases, default=0)
         if wrong < 0:
             raise RequestError(f"logit_bias names tokens by their id, and {wrong} is not an id.", param="logit_bias")
@@ -221,6 +234,9 @@ class ChatRequest(Common, frozen=True, kw_only=True):
         """The tools that the model may call."""
         wish = self._wish
         tools = [] if wish.mode == "none" else [given.tool for given in self.tools or ()]
+        unknown = sorted((wish.names or frozenset()) - {tool.function.name for tool in tools})
+        if unknown and tools:
+            raise RequestError(f"tool_choice names {unknown[0]!r}, which is not among tools.", param="tool_choice")
         return (
             tools if wish.once or wish.names is None else [tool for tool in tools if tool.function.name in wish.names]
         )
@@ -236,7 +252,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
         names = self._wish.names
         demanded = [tool for tool in self.offered if names is None or tool.function.name in names]
         if not demanded:
-            raise RequestError("tool_choice demands a tool that is not among tools.", param="tool_choice")
+            raise RequestError("tool_choice demands a call, but there are no tools.", param="tool_choice")
         return demanded
 
     @property
@@ -260,9 +276,8 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 class CompletionRequest(Common, frozen=True, kw_only=True):
     prompt: _Prompt
     max_tokens: int | None = None
-    logprobs: _Logprobs | None = None
+    logprobs: bool | _Logprobs | None = None
     echo: bool = False
-    best_of: int | None = None
 
     @property
     def limit(self) -> int:
@@ -271,14 +286,10 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
+        """As for chats. Clients of chats may say whether they want any."""
+        if isinstance(self.logprobs, bool):
+            return 0 if self.logprobs else None
         return self.logprobs
-
-    @property
-    def choices(self) -> int:
-        """The answers to each prompt. OpenAI chooses them from `best_of`; here it may only ask for all of these."""
-        if self.best_of not in (None, super().choices):
-            raise RequestError("best_of is not supported: leave it out, or give it the value of n.", param="best_of")
-        return super().choices
 
     @cached_property
     def prompts(self) -> list[str | list[int]]:

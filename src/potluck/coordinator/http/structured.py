@@ -71,7 +71,11 @@ class Structured(Struct, frozen=True, kw_only=True):
         """The structure that the answer must have; None allows any text. Raises RequestError when two are given."""
         given = [*self._given()]
         if len(given) > 1:
-            message = f"{given[0].param} and {given[1].param} both prescribe the answer's structure: give one of them."
+            names = list(dict.fromkeys(structure.param for structure in given))
+            told = (
+                f"{names[0]} and {names[1]} both prescribe" if len(names) > 1 else f"Two fields of {names[0]} prescribe"
+            )
+            message = f"{told} the answer's structure: give one of them."
             raise RequestError(message, param=given[1].param)
         return given[0] if given else None
 
@@ -82,9 +86,9 @@ class Structured(Struct, frozen=True, kw_only=True):
         if self.structured_outputs is not None:
             yield from self._outputs(self.structured_outputs)
         yield from _each(self.guided_json, self.guided_regex, self.guided_choice, self.guided_grammar, "guided_{}")
-        if self.json_schema is not None:
+        if self.json_schema:
             yield Structure(Kind.SCHEMA, self.json_schema, "json_schema")
-        if self.grammar:  # llama.cpp's clients send an empty one for none
+        if self.grammar:  # clients of llama.cpp's server send empty ones for none
             yield Structure(Kind.GRAMMAR, self.grammar, "grammar")
 
     def _outputs(self, given: StructuredOutputs) -> Iterator[Structure]:

@@ -25,7 +25,7 @@ def template_options(asked: ChatRequest) -> dict[str, Any]:
         raise RequestError(message, param="chat_template_kwargs")
     tools = msgspec.to_builtins(asked.offered) or None
     ending = {
-        "continue_final_message": _continues(asked),
+        "continue_final_message": continues(asked),
         "add_generation_prompt": asked.add_generation_prompt is not False,
     }
     return {"tools": tools, **_thinking(asked), **own, **ending}
@@ -46,7 +46,7 @@ def _thinking(asked: ChatRequest) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _continues(asked: ChatRequest) -> bool:
+def continues(asked: ChatRequest) -> bool:
     """Whether the answer continues the last message: if that is the assistant's and calls no tools, unless the request
     says otherwise.
     """

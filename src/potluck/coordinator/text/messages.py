@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from potluck.coordinator.text.thinking import gathered
 from potluck.errors import RequestError
@@ -13,6 +13,9 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 TEXT_PARTS = ("text", "input_text", "output_text")
 """The types of a content part that is text: that of chats, and those of OpenAI's responses."""
+
+RAW_ARGUMENTS = "raw_arguments"
+"""The name under which templates find arguments that are no JSON object."""
 
 _EMPTY: tuple[object, ...] = (None, [])
 """What SDKs write for fields that have no value. Templates ask whether such a field is there, not what it holds."""
@@ -71,30 +74,53 @@ def _text(part: object) -> str | None:
 
 def _calls(index: int, calls: Any) -> list[Any]:
     """The calls with their arguments as objects. OpenAI sends arguments as text, and templates write them as JSON."""
+    if not isinstance(calls, list):
+        raise _no_call(f"messages[{index}].tool_calls", "must be a list of calls")
+    return [_call(f"messages[{index}].tool_calls[{place}]", call) for place, call in enumerate(calls)]
+
+
+def _call(place: str, call: Any) -> dict[str, Any]:
+    """A call in OpenAI's form, or in LangChain's, whose name and `args` stand beside its id."""
+    if not isinstance(call, dict):
+        raise _no_call(place, "must be an object")
+    if call.get("custom"):
+        raise _no_call(place, "must call a function, not a custom tool")
+    given = {name: value for name, value in call.items() if value is not None}
+    flat = {"name": given.pop("name", None), "arguments": given.pop("args", given.pop("arguments", None))}
+    function = given.get("function", flat)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise _no_call(place, "must name a function")
     try:
-        return [
-            {
-                **{name: value for name, value in call.items() if value is not None},
-                "function": _function(call["function"]),
-            }
-            for call in calls
-        ]
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        place = f"messages[{index}].tool_calls"
-        raise RequestError(
-            f"{place} must be calls of functions by their names, with arguments that are JSON.", param=place
-        ) from error
+        arguments = _arguments(function.get("arguments"))
+    except RecursionError as error:
+        raise _no_call(f"{place}.function.arguments", "are nested too deeply") from error
+    kind = {"type": "function"} if "function" not in given else {}
+    return {**given, **kind, "function": {**function, "arguments": arguments}}
 
 
-def _function(called: Mapping[str, Any]) -> dict[str, Any]:
-    """The function of a call, with its arguments as an object. Raises TypeError when its name is no text."""
-    if not isinstance(called["name"], str):
-        raise TypeError("The name of a function must be a text.")
-    return {**called, "arguments": _arguments(called.get("arguments"))}
+def _no_call(place: str, fault: str) -> RequestError:
+    return RequestError(f"{place} {fault}.", param=place)
 
 
-def _arguments(given: Any) -> Any:
-    """The arguments of a call. Those of a function without parameters are blank, null or missing in some clients."""
-    if isinstance(given, str):
-        given = json.loads(given) if given.strip() else None
-    return {} if given is None else given
+def _arguments(given: Any) -> dict[str, Any]:
+    """The arguments of a call. Those of a function without parameters are blank, null or missing in some clients.
+
+    A model may write arguments that are no JSON object, or be cut off in them. They stay as they are, in an object,
+    which all templates can write, so that the model can read what it wrote.
+    """
+    if given is None or (isinstance(given, str) and given.strip() in ("", "null")):
+        return {}
+    read = _decoded(given) if isinstance(given, str) else given
+    return read if isinstance(read, dict) else {RAW_ARGUMENTS: given}
+
+
+def _decoded(text: str) -> Any:
+    """The decoded JSON; None for text that is not JSON, as it is defined: NaN is a number of JavaScript's."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except ValueError:
+        return None
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(text)
