@@ -59,7 +59,8 @@ Token = Annotated[int, described(minimum=0, maximum=2**31 - 1)]
 """A token id. The served model's vocabulary bounds it further: see `openai.checked_tokens`."""
 _Share = Annotated[float, Meta(ge=0, le=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
-_MOST_BIAS = 100.0
+_MOST_BIAS = 100
+_Bias = dict[str, Annotated[float, Meta(ge=-_MOST_BIAS, le=_MOST_BIAS)]] | list[tuple[int, float | bool]]
 _Repetition = Annotated[float, Meta(ge=0.01, le=100)]
 _Logprobs = Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)]
 
