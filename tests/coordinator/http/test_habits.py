@@ -216,6 +216,13 @@ def test_completions_may_say_whether_they_want_log_probabilities() -> None:
     assert [completion(logprobs=wish).alternatives for wish in (False, True, 0, 3, None)] == [None, 0, 0, 3, None]
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens", "n_predict", "num_predict"])
+def test_the_limit_has_a_name_of_each_server(name: str) -> None:
+    assert (chat(**{name: 5}).limit, completion(**{name: 5}).limit) == (5, 5)
+    assert completion(**{"n_predict": 7, "max_tokens": 3}).limit == 3
+    assert chat(**{name: 5}, max_completion_tokens=9).limit == 9
+
+
 def test_llama_cpps_form_of_biases() -> None:
     assert completion(logit_bias=[[5, 1.5], [7, False], [9, -2]])._bias == {5: 1.5, 7: -100, 9: -2}
     assert completion(logit_bias=[])._bias == completion(logit_bias={})._bias == {}

@@ -89,6 +89,10 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     stream_options: StreamOptions | None = None
     return_progress: bool = False
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: int | None = None
+    max_new_tokens: int | None = None
+    n_predict: int | None = None
+    num_predict: int | None = None
     best_of: int | None = None
     stop: _Stops | None = None
     stop_token_ids: _Ends | None = None
@@ -150,6 +154,12 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
         return min(self.min_tokens, limit)
 
     @property
+    def wanted(self) -> int | None:
+        """The most tokens of the answer, in the words of OpenAI or else of other servers."""
+        named = (self.max_tokens, self.max_new_tokens, self.n_predict, self.num_predict)
+        return next((limit for limit in named if limit is not None), None)
+
+    @property
     def tells_progress(self) -> bool:
         return self.stream and self.return_progress
 
@@ -206,7 +216,6 @@ class ThinkingMode(Struct, frozen=True):
 
 class ChatRequest(Common, frozen=True, kw_only=True):
     messages: Annotated[list[_Message], refused_with("messages must hold at least one message.", min_length=1)]
-    max_tokens: int | None = None
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: _Logprobs | None = None
@@ -264,7 +273,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
     @property
     def limit(self) -> int | None:
         """The most tokens of the answer that are wanted; a negative number and None set no limit."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return self.wanted if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def alternatives(self) -> int | None:
@@ -276,14 +285,13 @@ class ChatRequest(Common, frozen=True, kw_only=True):
 
 class CompletionRequest(Common, frozen=True, kw_only=True):
     prompt: _Prompt
-    max_tokens: int | None = None
     logprobs: bool | _Logprobs | None = None
     echo: bool = False
 
     @property
     def limit(self) -> int:
         """As for chats, but OpenAI's default for completions is 16 tokens."""
-        return 16 if self.max_tokens is None else self.max_tokens
+        return 16 if self.wanted is None else self.wanted
 
     @property
     def alternatives(self) -> int | None:
