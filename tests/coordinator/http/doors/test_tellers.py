@@ -39,8 +39,13 @@ def message_teller() -> MessageTeller:
 kept: list[Json] = []
 
 
+def keep(response: Json) -> bool:
+    kept.append(response)
+    return True
+
+
 def response_teller() -> ResponseTeller:
-    return ResponseTeller("tiny", {"store": True}, usage(), kept.append)
+    return ResponseTeller("tiny", {"store": True}, usage(), keep)
 
 
 def chunk(finish: str | None = None, **delta: Any) -> Json:
@@ -185,7 +190,7 @@ def content(items: list[tuple[str, str]]) -> tuple[str, list[tuple[str, Any]]]:
 def test_however_an_answer_is_cut_its_stream_has_the_content_of_the_whole(said: str, cuts: list[int]) -> None:
     chunks, whole = recut(said, cuts)
     expected = content(items_of(response_teller().whole(whole)))
-    *events, last = told(response_teller(), chunks)
+    *_, last = told(response_teller(), chunks)
     assert content(items_of(last["response"])) == expected
     teller = message_teller()
     assert content(blocks_of(told(teller, chunks))) == expected
@@ -196,7 +201,13 @@ def test_however_an_answer_is_cut_its_stream_has_the_content_of_the_whole(said: 
 def test_a_delta_that_ends_a_call_and_begins_a_text_tears_neither() -> None:
     said = ['{"name": "rain", "parameters": {"a": 1', "}} foo"]
     chunks, _ = recut("".join(said), [len(said[0])])
-    assert blocks_of(told(message_teller(), chunks)) == [("rain", '{"a": 1}'), ("", " foo")]
+    assert blocks_of(told(message_teller(), chunks)) == [("rain", '{"a": 1}'), ("", "foo")]
+
+
+def test_only_a_stream_shows_where_text_stood_among_calls() -> None:
+    chunks, whole = recut(LLAMA + "and" + calls("snow", "{}"), [len(LLAMA), 3])
+    assert [name for name, _ in items_of(told(response_teller(), chunks)[-1]["response"])] == ["rain", "", "snow"]
+    assert [name for name, _ in items_of(response_teller().whole(whole))] == ["", "rain", "snow"]
 
 
 def without_names(value: Any) -> Any:
