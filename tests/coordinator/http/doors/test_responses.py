@@ -363,6 +363,21 @@ def test_what_is_refused_and_how(case: str) -> None:
     assert error["message"].endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"truncation": "auto"}, "truncation auto is not supported: send the history as the model is to read it."),
+        ({"include": ["x"]}, "include asks for 'x', which responses here do not contain."),
+        (
+            {"metadata": {"a": []}},
+            "metadata may have up to 16 texts of up to 512 characters, under names of up to 64.",
+        ),
+    ],
+)
+def test_a_refusal_is_a_sentence(fields: dict[str, Any], sentence: str) -> None:
+    assert post(Scripted(), {**BASE, **fields}).json()["error"]["message"] == sentence
+
+
 def test_metadata_may_be_as_large_as_openais() -> None:
     metadata = {f"{number:0>64}": "é" * 512 for number in range(16)}
     reply = post(Scripted(says("Yes.")), {**BASE, "metadata": metadata})
