@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import gc
 from typing import Any, cast
 
 import httpx
@@ -11,7 +12,7 @@ from kit.runner import run
 from kit.toy_swarm import TOKENIZER
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.http import embeddings
-from potluck.coordinator.http.embeddings import Embeddings, embedding_layer
+from potluck.coordinator.http.embeddings import Embeddings, EmbeddingsRequest, embedding_layer
 from potluck.coordinator.http.errors import error_response
 from potluck.coordinator.http.openai import Service
 from potluck.coordinator.http.routes import routes_of
@@ -148,6 +149,21 @@ def test_what_is_no_input_is_refused_before_anything_is_computed(fields: dict[st
     reply = ask(hidden, model="toy", **fields)
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
     assert not hidden.asked
+
+
+def test_nothing_of_a_body_is_held_while_its_vectors_are_computed() -> None:
+    held: list[EmbeddingsRequest] = []
+
+    class Looking(Sums):
+        async def sum(self, tokens: Ids, layer: int, claim: Claim) -> Any:
+            gc.collect()
+            held.extend(one for one in gc.get_objects() if isinstance(one, EmbeddingsRequest))
+            return await super().sum(tokens, layer, claim)
+
+    hidden = Looking()
+    assert ask(hidden, input=["ab", [1]], dimensions=2).status_code == 200
+    assert len(hidden.asked) == 2
+    assert held == []
 
 
 def test_another_model_is_not_found() -> None:

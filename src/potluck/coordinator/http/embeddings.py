@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,6 +30,7 @@ from potluck.types import Priority
 from potluck.wire.rows import Ids
 
 Vector = NDArray[np.float32]
+Encoding = Literal["float", "base64"]
 
 _MOST_INPUTS = 2048
 _MOST_VALUES = 1 << 22
@@ -49,7 +50,7 @@ class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
 
     input: _Text | Annotated[list[_Text | _Token | _Tokens], _GIVEN]
     model: str = ""
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Encoding = "float"
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     priority: Priority = Priority.INTERACTIVE
 
@@ -64,6 +65,15 @@ class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
         return [tokens] if tokens else others
 
 
+class _Wanted(NamedTuple):
+    """What is left of a request when it has been read, without the objects that its body was made into."""
+
+    inputs: list[Ids]
+    claim: Claim
+    dimensions: int | None
+    encoding_format: Encoding
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """The endpoint, for the model that the service serves."""
@@ -73,24 +83,26 @@ class Embeddings:
 
     async def embed(self, request: Request) -> Response:
         """POST /v1/embeddings"""
-        asked, inputs, claim = await self._read(request)
+        wanted = await self._read(request)
         body_is_read(request)
         try:
-            vectors = await while_connected(request, self._vectors(inputs, claim, asked.dimensions))
+            vectors = await while_connected(request, self._vectors(wanted))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
-        tokens = sum(map(len, inputs))
-        body = await self.service.pool.of(request, partial(_told, vectors, asked, self.service.model, tokens))
+        tokens = sum(map(len, wanted.inputs))
+        told = partial(_told, vectors, wanted.encoding_format, self.service.model, tokens)
+        body = await self.service.pool.of(request, told)
         return Response(body, media_type="application/json")
 
-    async def _read(self, request: Request) -> tuple[EmbeddingsRequest, list[Ids], Claim]:
+    async def _read(self, request: Request) -> _Wanted:
         asked = parse(await body_of(request, self.service.context), EmbeddingsRequest)
         self.service.check_model(asked.model)
         if self.hidden.layers < 2:
             raise RequestError("This model has one layer, which gives no hidden rows to make embeddings of.")
         self._check_size(asked)
         inputs = [await self._tokens(request, one) for one in asked.inputs]
-        return asked, inputs, self.service.claim(request, asked.priority)
+        claim = self.service.claim(request, asked.priority)
+        return _Wanted(inputs, claim, asked.dimensions, asked.encoding_format)
 
     def _check_size(self, asked: EmbeddingsRequest) -> None:
         width = self.hidden.width
@@ -116,12 +128,12 @@ class Embeddings:
         message = f"An input has {tokens} tokens, more than the context of {self.service.context}."
         return RequestError(message, param="input", code="context_length_exceeded")
 
-    async def _vectors(self, inputs: Sequence[Ids], claim: Claim, dimensions: int | None) -> list[Vector]:
+    async def _vectors(self, wanted: _Wanted) -> list[Vector]:
         """The vectors of the inputs. A few are computed at once, so that all stages work."""
         layer = embedding_layer(self.hidden.layers)
-        sums = (self.hidden.sum(tokens, layer, claim) for tokens in inputs)
+        sums = (self.hidden.sum(tokens, layer, wanted.claim) for tokens in wanted.inputs)
         async with aclosing(in_order(sums, ahead=_BESIDE)) as done:
-            return [_unit(total[:dimensions]) async for total in done]
+            return [_unit(total[: wanted.dimensions]) async for total in done]
 
 
 def embedding_layer(layers: int) -> int:
@@ -138,11 +150,11 @@ def _unit(vector: NDArray[np.float64]) -> Vector:
     return (vector / length if length else vector).astype(np.float32)
 
 
-def _told(vectors: Sequence[Vector], asked: EmbeddingsRequest, model: str, tokens: int) -> bytes:
+def _told(vectors: Sequence[Vector], form: Encoding, model: str, tokens: int) -> bytes:
     """The answer's body."""
-    data = [answers.Embedding("embedding", index, _written(vector, asked)) for index, vector in enumerate(vectors)]
+    data = [answers.Embedding("embedding", index, _written(vector, form)) for index, vector in enumerate(vectors)]
     return msgspec.json.encode(answers.Embeddings("list", data, model, answers.PromptUsage(tokens, tokens)))
 
 
-def _written(vector: Vector, asked: EmbeddingsRequest) -> list[float] | str:
-    return vector.tolist() if asked.encoding_format == "float" else b64encode(vector.astype("<f4").tobytes()).decode()
+def _written(vector: Vector, form: Encoding) -> list[float] | str:
+    return vector.tolist() if form == "float" else b64encode(vector.astype("<f4").tobytes()).decode()

@@ -38,6 +38,11 @@ def error_json(error: PotluckError) -> dict[str, Any]:
     return {"error": {"message": str(error), "type": kind, "param": param, "code": code}}
 
 
+def unfinished_json(error: PotluckError, made: list[Any]) -> dict[str, Any]:
+    """The error in OpenAI's form, for an answer that broke off. made: its choices until then."""
+    return {"error": {**error_json(error)["error"], "choices": made}}
+
+
 def messages_error(error: PotluckError) -> dict[str, Any]:
     """The error in Anthropic's form, with OpenAI's `param`."""
     kind = _ANTHROPICS.get(status_of(error), "invalid_request_error")

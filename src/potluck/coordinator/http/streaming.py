@@ -13,7 +13,7 @@ import msgspec
 from starlette.responses import Response
 
 from potluck.coordinator.generation.job import Delta
-from potluck.coordinator.http.errors import error_json, error_reply
+from potluck.coordinator.http.errors import error_json, error_reply, unfinished_json
 from potluck.coordinator.http.replies import Form, Json, Logprobs, Usage, progress_json
 from potluck.errors import PotluckError, RequestError, Unavailable
 
@@ -83,7 +83,7 @@ class OpenDoor:
         return answer
 
     def broken_off(self, error: PotluckError, made: list[Any]) -> Json:
-        return {"error": {**error_json(error)["error"], "choices": made}}
+        return unfinished_json(error, made)
 
 
 async def merge(

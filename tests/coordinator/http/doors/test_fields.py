@@ -38,6 +38,11 @@ def test_every_field_is_taken_or_refused_or_called_a_hint(theirs: Any, ours: Any
     assert not ignored & known
 
 
+@pytest.mark.parametrize("name", ["background", "context_management", "moderation", "top_logprobs"])
+def test_what_is_not_supported_is_called_so(name: str) -> None:
+    assert OF_RESPONSES[name].startswith(f"{name} is not supported")
+
+
 def test_every_refused_field_is_documented() -> None:
     responses, messages = PAGE.partition("## Anthropic's messages")[::2]
     for names, page in ((OF_RESPONSES, responses), (OF_MESSAGES, messages)):

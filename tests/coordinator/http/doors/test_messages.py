@@ -293,6 +293,11 @@ def test_what_is_refused_and_how(case: str) -> None:
     assert told["error"]["message"].endswith(".")
 
 
+def test_mcp_servers_are_not_called() -> None:
+    reply = post(Scripted(), "/v1/messages", {**BASE, "mcp_servers": [{"type": "url", "url": "http://x", "name": "x"}]})
+    assert reply.json()["error"]["message"] == "MCP servers are not called from here: offer their tools as tools."
+
+
 def test_hints_are_ignored() -> None:
     hints: dict[str, Any] = {
         "metadata": {"user_id": "x"},

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
+import msgspec
 import openai
 import pytest
 
 from kit.runner import run
 from kit.scripted import Scripted, calls, says
+from potluck.coordinator.http.doors import doors, shelf
+from potluck.coordinator.http.doors.responses_request import ResponsesRequest
 from potluck.coordinator.http.doors.shelf import KEPT_S
+from potluck.coordinator.http.parsing import parse
 from potluck.errors import Busy, Unavailable
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -41,10 +46,10 @@ def ask(scripted: Scripted, *, stream: bool = False, account: str = "ann", **fie
     return with_client(scripted, test, account).to_dict()
 
 
-def post(scripted: Scripted, body: Any) -> httpx2.Response:
+def post(scripted: Scripted, body: Any, path: str = "/v1/responses") -> httpx2.Response:
     async def test() -> httpx2.Response:
         async with scripted.http() as http:
-            return await http.post("/v1/responses", json=body)
+            return await http.post(path, json=body)
 
     return run(test())
 
@@ -184,6 +189,23 @@ def test_a_response_goes_on_with_the_one_before(stream: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_goes_on_after_a_call_that_was_cut_off(stream: bool) -> None:
+    scripted = Scripted(says('<tool_call>{"name": "rain", "arguments": {"ci', finish="length"), says("No."))
+
+    async def test(client: openai.AsyncOpenAI) -> Any:
+        return await client.responses.create(**BASE, tools=[RAIN])
+
+    first = with_client(scripted, test)
+    [call] = first.output
+    result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "Again?"}
+    ask(scripted, stream=stream, input=[result], previous_response_id=first.id)
+    assert scripted.prompts[1].splitlines()[1:] == [
+        f'[assistant]  {call.call_id}=rain{{"raw_arguments": "{{\\"ci"}}',
+        f"[tool] Again? for {call.call_id}",
+    ]
+
+
 def test_a_response_is_kept_for_its_account_and_for_a_while() -> None:
     scripted = Scripted(*[says("Yes.")] * 3)
     identity = ask(scripted)["id"]
@@ -218,6 +240,50 @@ def test_a_response_that_is_not_to_be_stored_is_not_kept() -> None:
     assert response["store"] is False
     with pytest.raises(openai.NotFoundError):
         ask(scripted, previous_response_id=response["id"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_that_is_too_large_to_be_kept_says_so(monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    scripted = Scripted(says("Yes."), says("Y" * 100))
+    small = ask(scripted, stream=stream)
+    assert small["store"] is True
+    monkeypatch.setattr(shelf, "MOST_OF_ONE", scripted_size(scripted, small["id"]) + 50)
+    large = ask(scripted, stream=stream)
+    assert large["store"] is False
+    with pytest.raises(openai.NotFoundError):
+        ask(scripted, previous_response_id=large["id"])
+
+
+def scripted_size(scripted: Scripted, identity: str) -> int:
+    """The bytes of a response that is kept, with the messages before it."""
+
+    async def get(client: openai.AsyncOpenAI) -> bytes:
+        return (await client.responses.with_raw_response.retrieve(identity)).content
+
+    return len(with_client(scripted, get)) + len(msgspec.json.encode([{"role": "user", "content": BASE["input"]}]))
+
+
+def test_what_a_response_repeats_of_its_request_is_held_as_json() -> None:
+    body = {**BASE, "tools": [RAIN], "metadata": {"a": "b"}, "text": {"format": {"type": "text"}}}
+    asked = parse(msgspec.json.encode(body), ResponsesRequest)
+    assert {type(value) for value in asked.echo().values()} == {msgspec.Raw}
+    response = ask(Scripted(says("No.")), tools=[RAIN], metadata={"a": "b"})
+    assert ([tool["name"] for tool in response["tools"]], response["metadata"]) == (["rain"], {"a": "b"})
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens"])
+def test_a_request_is_translated_outside_the_event_loop(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    threads, translated = [], doors._chat_of
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return translated(*given)
+
+    monkeypatch.setattr(doors, "_chat_of", noted)
+    body = {"model": "tiny", "input": "x", "messages": [{"role": "user", "content": "x"}]}
+    assert post(Scripted(says("No.")), body, path).status_code == 200
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 @pytest.mark.parametrize(
@@ -277,10 +343,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a strange role": ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
     "content that is none": ({"input": [{"role": "user", "content": 5}]}, "input[0].content"),
     "a result of nothing": ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
-    "arguments that are no JSON": (
-        {"input": [{"type": "function_call", "call_id": "x", "name": "x", "arguments": "{"}]},
-        "input",
-    ),
     "no input": ({"input": []}, "input"),
     "a hosted tool": ({"tools": [RAIN, {"type": "web_search"}]}, "tools[1]"),
     "a tool without a name": ({"tools": [{"type": "function"}]}, "tools[0].name"),
@@ -293,6 +355,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "compaction": ({"context_management": [{"type": "compaction"}]}, "context_management"),
     "moderation": ({"moderation": {"model": "x"}}, "moderation"),
     "probabilities": ({"top_logprobs": 3}, "top_logprobs"),
+    "too much metadata": ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
+    "metadata of long names": ({"metadata": {"a" * 65: "x"}}, "metadata"),
+    "long metadata": ({"metadata": {"a": "x" * 513}}, "metadata"),
+    "metadata that are no texts": ({"metadata": {"a": {"b": "c"}}}, "metadata"),
     "included probabilities": ({"include": ["message.output_text.logprobs"]}, "include"),
     "a schema that cannot be kept to": (
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"$ref": "#/no"}}}},
@@ -308,6 +374,27 @@ def test_what_is_refused_and_how(case: str) -> None:
     error = reply.json()["error"]
     assert (reply.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert error["message"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"truncation": "auto"}, "truncation auto is not supported: send the history as the model is to read it."),
+        ({"include": ["x"]}, "include asks for 'x', which responses here do not contain."),
+        (
+            {"metadata": {"a": []}},
+            "metadata may have up to 16 texts of up to 512 characters, under names of up to 64.",
+        ),
+    ],
+)
+def test_a_refusal_is_a_sentence(fields: dict[str, Any], sentence: str) -> None:
+    assert post(Scripted(), {**BASE, **fields}).json()["error"]["message"] == sentence
+
+
+def test_metadata_may_be_as_large_as_openais() -> None:
+    metadata = {f"{number:0>64}": "é" * 512 for number in range(16)}
+    reply = post(Scripted(says("Yes.")), {**BASE, "metadata": metadata})
+    assert (reply.status_code, reply.json()["metadata"]) == (200, metadata)
 
 
 def test_hints_are_ignored() -> None:
@@ -348,6 +435,7 @@ def test_an_answer_that_breaks_off(error: Exception, kind: type[Exception], code
     assert (told.type, told.code, told.message) == ("error", code, str(error))
     assert failed.type == "response.failed"
     assert (failed.response.status, failed.response.error.code) == ("failed", code)
+    assert failed.response.store is False
     assert (failed.sequence_number, failed.response.error.message) == (told.sequence_number + 1, str(error))
     with pytest.raises(openai.NotFoundError):  # what failed is not kept
         ask(scripted, previous_response_id=failed.response.id)

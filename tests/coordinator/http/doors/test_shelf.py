@@ -41,9 +41,9 @@ def test_the_oldest_make_room_for_the_newest_of_their_account() -> None:
 def test_bytes_are_bounded() -> None:
     shelf, names = Shelf(), [*map(str, range(MOST_BYTES // MOST_OF_ONE + 1))]
     for name in names:
-        shelf.put("ann", name, QUARTER, 0)
+        assert shelf.put("ann", name, QUARTER, 0)
     assert [shelf.get("ann", name, 0) is None for name in names] == [True, *[False] * (len(names) - 1)]
-    shelf.put("ann", "large", Kept(QUARTER.response, b"x"), 0)
+    assert not shelf.put("ann", "large", Kept(QUARTER.response, b"x"), 0)
     assert shelf.get("ann", "large", 0) is None
     assert shelf.get("ann", names[1], 0) == QUARTER
 
@@ -60,10 +60,12 @@ def test_bytes_of_all_accounts_are_bounded() -> None:
 def test_its_counts_are_those_of_what_it_holds(steps: list[tuple[str, str, str]]) -> None:
     shelf, names = Shelf(), [(whose, name) for whose in "ab" for name in "xyz"]
     for now, (whose, name, what) in enumerate(steps):
-        if what == "put" and shelf.get(whose, name, now) is None:
+        if what == "put":
             shelf.put(whose, name, SMALL, now)
         elif what == "take":
             shelf.take(whose, name)
     held = [whose for whose, name in names if shelf.get(whose, name, len(steps)) is not None]
-    assert dict(shelf._counts) == {whose: held.count(whose) for whose in {*held}}
-    assert shelf._bytes.total() == SMALL.size * len(held)
+    counts = {whose: held.count(whose) for whose in {*held}}
+    assert {whose: len(names) for whose, names in shelf._names.items()} == counts
+    assert dict(shelf._bytes) == {whose: SMALL.size * count for whose, count in counts.items()}
+    assert shelf._all_bytes == SMALL.size * len(held)

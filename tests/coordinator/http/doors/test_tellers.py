@@ -6,12 +6,16 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from kit.scripted import Bytes, calls
 from potluck.coordinator.generation.job import Delta
 from potluck.coordinator.http.doors.messages_answer import MessageTeller
 from potluck.coordinator.http.doors.responses_answer import ResponseTeller
 from potluck.coordinator.http.doors.teller import Called, Said, Thought, pieces
-from potluck.coordinator.http.replies import Json, Usage
+from potluck.coordinator.http.replies import ChatForm, Json, Usage
+from potluck.coordinator.text.calls.registry import Offer, dialect_named
 from potluck.errors import Unavailable
 
 
@@ -35,8 +39,13 @@ def message_teller() -> MessageTeller:
 kept: list[Json] = []
 
 
+def keep(response: Json) -> bool:
+    kept.append(response)
+    return True
+
+
 def response_teller() -> ResponseTeller:
-    return ResponseTeller("tiny", {"store": True}, usage(), kept.append)
+    return ResponseTeller("tiny", {"store": True}, usage(), keep)
 
 
 def chunk(finish: str | None = None, **delta: Any) -> Json:
@@ -93,6 +102,8 @@ def test_the_pieces_of_a_delta_come_in_the_order_in_which_they_are_written() -> 
     delta = {"tool_calls": [call(1, "{", "rain")], "content": "b", "reasoning_content": "a"}
     assert [*pieces(delta)] == [Thought("a"), Said("b"), Called(1, "call_1", "rain", "{")]
     assert [*pieces({"content": None, "tool_calls": None, "reasoning_content": None})] == []
+    delta = {"tool_calls": [call(0, "}"), call(1, "{", "snow")], "content": "b", "reasoning_content": "a"}
+    assert [*pieces(delta)] == [Called(0, "", "", "}"), Thought("a"), Said("b"), Called(1, "call_1", "snow", "{")]
 
 
 def test_a_message_is_the_same_whole_and_streamed() -> None:
@@ -124,6 +135,79 @@ def test_a_message_is_the_same_whole_and_streamed() -> None:
     assert (whole["usage"]["input_tokens"], whole["usage"]["cache_read_input_tokens"]) == (5, 4)
     assert whole["usage"]["output_tokens_details"] == {"thinking_tokens": 2}
     assert stop == {"type": "message_stop"}
+
+
+OFFER = Offer({"rain": {}, "snow": {}}, dialect_named("llama"))
+LLAMA = '{"name": "rain", "parameters": {"a": {"b": "}"}}}'
+PARTS = st.sampled_from(["Well. ", " and\n", "\n", ";", "{", LLAMA, calls("snow", '{"c": "é"}'), calls("rain", "{}")])
+CUTS = st.lists(st.integers(1, 40), min_size=1, max_size=12)
+
+
+def recut(said: str, cuts: list[int]) -> tuple[list[Json], Json]:
+    """An answer in pieces of these lengths: the chunks of its stream, and the whole answer."""
+    deltas, at = [], 0
+    for cut in [*cuts, len(said)]:
+        deltas.append(Delta(said[at : at + cut]))
+        at += cut
+    deltas.append(Delta(finish="stop"))
+    form, other = (ChatForm("tiny", Bytes(), False, OFFER) for _ in range(2))
+    return [{"choices": [form.chunk(0, one)]} for one in deltas], {"choices": [other.choice(0, deltas)]}
+
+
+def told(teller: Any, chunks: list[Json]) -> list[Any]:
+    return events_of(b"".join([*map(teller.chunk, chunks), teller.end()]))
+
+
+def blocks_of(events: list[Any]) -> list[tuple[str, str]]:
+    """The name of each call, "" for a text, and what was streamed of it."""
+    blocks: dict[int, tuple[str, str]] = {}
+    for event in events:
+        if event["type"] == "content_block_start":
+            block = event["content_block"]
+            assert block["type"] == "text" or block["id"].removeprefix("toolu_")
+            blocks[event["index"]] = (block.get("name", ""), "")
+        elif event["type"] == "content_block_delta":
+            name, text = blocks[event["index"]]
+            blocks[event["index"]] = (name, text + event["delta"].get("text", event["delta"].get("partial_json")))
+    return [*blocks.values()]
+
+
+def items_of(response: Json) -> list[tuple[str, str]]:
+    """The name of each call, "" for a text, and its content."""
+    return [
+        (item["name"], item["arguments"]) if item["type"] == "function_call" else ("", item["content"][0]["text"])
+        for item in response["output"]
+    ]
+
+
+def content(items: list[tuple[str, str]]) -> tuple[str, list[tuple[str, Any]]]:
+    """All text, and the calls with their arguments."""
+    made = [(name, json.loads(text)) for name, text in items if name]
+    return "".join(text for name, text in items if not name).strip(), made
+
+
+@given(st.lists(PARTS, min_size=1, max_size=6).map("".join), CUTS)
+def test_however_an_answer_is_cut_its_stream_has_the_content_of_the_whole(said: str, cuts: list[int]) -> None:
+    chunks, whole = recut(said, cuts)
+    expected = content(items_of(response_teller().whole(whole)))
+    *_, last = told(response_teller(), chunks)
+    assert content(items_of(last["response"])) == expected
+    teller = message_teller()
+    assert content(blocks_of(told(teller, chunks))) == expected
+    inputs = [(block["name"], block["input"]) for block in teller.told()["content"] if block["type"] == "tool_use"]
+    assert inputs == expected[1]
+
+
+def test_a_delta_that_ends_a_call_and_begins_a_text_tears_neither() -> None:
+    said = ['{"name": "rain", "parameters": {"a": 1', "}} foo"]
+    chunks, _ = recut("".join(said), [len(said[0])])
+    assert blocks_of(told(message_teller(), chunks)) == [("rain", '{"a": 1}'), ("", "foo")]
+
+
+def test_only_a_stream_shows_where_text_stood_among_calls() -> None:
+    chunks, whole = recut(LLAMA + "and" + calls("snow", "{}"), [len(LLAMA), 3])
+    assert [name for name, _ in items_of(told(response_teller(), chunks)[-1]["response"])] == ["rain", "", "snow"]
+    assert [name for name, _ in items_of(response_teller().whole(whole))] == ["", "rain", "snow"]
 
 
 def without_names(value: Any) -> Any:

@@ -64,8 +64,10 @@ class Doors:
     async def count_tokens(self, request: Request) -> Response:
         """POST /v1/messages/count_tokens"""
         asked = await self._parsed(request, CountRequest, OF_MESSAGES)
-        with _as_chat(_OF_MESSAGES, asked.chat()) as chat:
-            return JSONResponse({"input_tokens": await self._service.count(request, chat)})
+        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, _OF_MESSAGES))
+        with _renamed(_OF_MESSAGES):
+            count = await self._service.count(request, chat)
+        return JSONResponse({"input_tokens": count})
 
     async def response(self, request: Request) -> Response:
         """POST /v1/responses"""
@@ -88,26 +90,20 @@ class Doors:
 
     async def _read_message(self, request: Request) -> Read:
         asked = await self._parsed(request, MessagesRequest, OF_MESSAGES)
-        with _as_chat(_OF_MESSAGES, asked.chat()) as chat:
+        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, _OF_MESSAGES))
+        with _renamed(_OF_MESSAGES):
             read = await self._service.read_chat(request, chat)
         return read._replace(door=MessageTeller(self._service.model, asked.stop_sequences or (), read.usage))
 
     async def _read_response(self, request: Request) -> Read:
         asked, asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
-        messages = asked.history(self._before(asker, asked.previous_response_id)).messages
-        keep = partial(self._keep, asker, msgspec.json.encode(messages)) if asked.store else _forget
-        with _as_chat(_OF_RESPONSES, asked.chat(messages)) as chat:
+        previous = asked.previous_response_id
+        before = None if previous is None else self._kept(asker, previous, "previous_response_id")
+        messages, chat = await self._service.pool.of(request, partial(_next_chat, before, asked))
+        keep = partial(self._keep, asker, messages) if asked.store else _forget
+        with _renamed(_OF_RESPONSES):
             read = await self._service.read_chat(request, chat)
         return read._replace(door=ResponseTeller(self._service.model, asked.echo(), read.usage, keep))
-
-    def _before(self, asker: Asker, previous: str | None) -> list[Json]:
-        """The messages of a conversation up to the end of a response."""
-        if previous is None:
-            return []
-        kept, history = self._kept(asker, previous, "previous_response_id"), History()
-        history.extend(msgspec.json.decode(kept.messages))
-        add_items(history, msgspec.json.decode(kept.response)["output"], "output")
-        return history.messages
 
     def _kept(self, asker: Asker, identity: str, param: str) -> Kept:
         kept = self._shelves[asker.stranger].get(asker, identity, self._clock())
@@ -115,24 +111,42 @@ class Doors:
             raise _unknown(identity, param)
         return kept
 
-    def _keep(self, asker: Asker, messages: bytes, response: Json) -> None:
+    def _keep(self, asker: Asker, messages: bytes, response: Json) -> bool:
         kept = Kept(msgspec.json.encode(response), messages)
-        self._shelves[asker.stranger].put(asker, response["id"], kept, self._clock())
+        return self._shelves[asker.stranger].put(asker, response["id"], kept, self._clock())
 
 
-def _forget(_: Json) -> None:
+def _forget(_: Json) -> bool:
     """Keep nothing of a response that is not to be stored."""
+    return False
 
 
 def _unknown(identity: str, param: str) -> RequestError:
     return RequestError(f"No response {identity!r} of yours is kept here.", status=404, param=param)
 
 
+def _next_chat(before: Kept | None, asked: ResponsesRequest) -> tuple[bytes, ChatRequest]:
+    """The messages that are to be answered, as JSON, and the request for a chat. before: the response before it."""
+    history = History()
+    if before is not None:
+        history.extend(msgspec.json.decode(before.messages))
+        add_items(history, msgspec.json.decode(before.response)["output"], "output")
+    messages = asked.history(history.messages).messages
+    return msgspec.json.encode(messages), _chat_of(partial(asked.chat, messages), _OF_RESPONSES)
+
+
+def _chat_of(chat: Callable[[], Json], names: Mapping[str, str]) -> ChatRequest:
+    """The request for a chat, from its JSON."""
+    body = msgspec.json.encode(chat())
+    with _renamed(names):
+        return parse(body, ChatRequest)
+
+
 @contextmanager
-def _as_chat(names: Mapping[str, str], chat: Json) -> Iterator[ChatRequest]:
-    """The request for a chat. What is wrong with it is told in the words of the client: names, by the chat's fields."""
+def _renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Tells what is wrong with a chat in the words of the client: names, by the chat's fields."""
     try:
-        yield parse(msgspec.json.encode(chat), ChatRequest)
+        yield
     except RequestError as error:
         param = error.param or ""
         name = names.get(re.split(r"[.\[]", param)[0])

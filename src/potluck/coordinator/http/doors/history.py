@@ -19,45 +19,44 @@ class History:
     """The messages of a chat. What the same side says twice in a row is one message, as templates expect it."""
 
     def __init__(self) -> None:
-        self.messages: list[Json] = []
+        self._messages: list[Json] = []
+        """Each with the list of its texts, which are joined once: there may be very many."""
+
+    @property
+    def messages(self) -> list[Json]:
+        return [{**one, "content": "\n\n".join(filter(None, one["content"]))} for one in self._messages]
 
     def say(self, role: str, text: str) -> None:
         """Add a text."""
-        last = self._last(role)
-        if last is None:
-            self.messages.append({"role": role, "content": text})
-        else:
-            last["content"] = "\n\n".join(filter(None, (last["content"], text)))
+        self._of(role)["content"].append(text)
 
     def call(self, identity: str, name: str, arguments: str) -> None:
         """Add a call of the assistant. arguments: JSON."""
-        last = self._last("assistant")
-        if last is None:
-            self.messages.append(last := {"role": "assistant", "content": ""})
         function = {"name": name, "arguments": arguments}
-        last.setdefault("tool_calls", []).append({"id": identity, "type": "function", "function": function})
+        call = {"id": identity, "type": "function", "function": function}
+        self._of("assistant").setdefault("tool_calls", []).append(call)
 
     def result(self, identity: str, text: str) -> None:
         """Add what a call gave."""
-        self.messages.append({"role": "tool", "tool_call_id": identity, "content": text})
+        self._messages.append({"role": "tool", "tool_call_id": identity, "content": [text]})
 
     def extend(self, messages: list[Json]) -> None:
         """Add the messages of another history."""
         for message in messages:
-            if "tool_call_id" in message or self._last(message["role"]) is None:
-                self.messages.append(message)
+            if "tool_call_id" in message:
+                self.result(message["tool_call_id"], message["content"])
                 continue
-            if message["content"]:
-                self.say(message["role"], message["content"])
+            self.say(message["role"], message["content"])
             for call in message.get("tool_calls", ()):
                 self.call(call["id"], call["function"]["name"], call["function"]["arguments"])
 
-    def _last(self, role: str) -> Json | None:
-        """The last message, if this role goes on with it."""
-        last = self.messages[-1] if self.messages else None
-        if last is None or role == "tool":
-            return None
-        return last if last["role"] == role or {last["role"], role} <= {*_SYSTEM} else None
+    def _of(self, role: str) -> Json:
+        """The message to which this role adds: the last one if it goes on with it, or else a new one."""
+        last = self._messages[-1] if self._messages else {"role": None}
+        if last["role"] == role or {last["role"], role} <= {*_SYSTEM}:
+            return last
+        self._messages.append(message := {"role": role, "content": []})
+        return message
 
 
 def text_of(content: object, where: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought, thoughts_in
-from potluck.coordinator.http.errors import error_json
+from potluck.coordinator.http.errors import error_json, unfinished_json
 from potluck.coordinator.http.replies import Json, Usage
 from potluck.coordinator.http.streaming import ALIVE
 from potluck.errors import PotluckError
@@ -17,10 +17,10 @@ from potluck.errors import PotluckError
 class ResponseTeller(Teller):
     """Tells an answer as a response. echo: the fields of its request that it repeats.
 
-    keep: receives the finished response.
+    keep: receives the finished response, and says whether it keeps it.
     """
 
-    def __init__(self, model: str, echo: Json, usage: Usage, keep: Callable[[Json], None]) -> None:
+    def __init__(self, model: str, echo: Json, usage: Usage, keep: Callable[[Json], bool]) -> None:
         super().__init__(usage)
         self._keep = keep
         self._echo = echo
@@ -93,15 +93,14 @@ class ResponseTeller(Teller):
         code = "rate_limit_exceeded" if told["type"] == "rate_limit_error" else "server_error"
         yield self._event("error", code=code, message=told["message"], param=told["param"])
         reason = {"code": code, "message": told["message"]}
-        yield self._event("response.failed", response={**self._response("failed"), "error": reason})
+        yield self._event("response.failed", response={**self._response("failed"), "error": reason, "store": False})
 
     def told(self) -> Json:
         response = self._response("incomplete" if self.finish == "length" else "completed")
-        self._keep(response)
-        return response
+        return {**response, "store": self._keep(response)}
 
     def broken_off(self, error: PotluckError, made: list[Any]) -> Json:
-        return {"error": {**error_json(error)["error"], "choices": made}}
+        return unfinished_json(error, made)
 
     def _response(self, status: str) -> Json:
         """The response as it stands."""

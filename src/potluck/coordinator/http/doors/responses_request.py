@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from potluck.coordinator.http.doors.history import History, Json, listed, named, text_of, words
+from potluck.coordinator.http.parsing import described
 from potluck.coordinator.http.requests import Reasoning
 from potluck.errors import RequestError
 from potluck.types import Priority
@@ -18,6 +20,17 @@ _PASSED = (
     *("parallel_tool_calls", "reasoning", "chat_template_kwargs"),
 )
 """The fields that a request for a chat has under the same name."""
+
+_MOST_NOTES, _LONGEST_NAME, _LONGEST_NOTE = 16, 64, 512
+"""OpenAI's bounds of the metadata: how many, and their characters."""
+_Metadata = Annotated[
+    dict[str, Any],
+    described(
+        maxProperties=_MOST_NOTES,
+        propertyNames={"maxLength": _LONGEST_NAME},
+        additionalProperties={"type": "string", "maxLength": _LONGEST_NOTE},
+    ),
+]
 
 
 class TextConfig(Struct, frozen=True):
@@ -49,7 +62,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool | None = None
     include: list[str] | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: _Metadata | None = None
     service_tier: str | None = None
     priority: Priority | int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -88,8 +101,8 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         return {name: value for name, value in told.items() if value is not None}
 
     def echo(self) -> Json:
-        """The fields that a response repeats from its request."""
-        return {
+        """The fields that a response repeats from its request, each as JSON, which takes far less room than objects."""
+        told = {
             "instructions": self.instructions,
             "max_output_tokens": self.max_output_tokens,
             "metadata": self.metadata or {},
@@ -105,14 +118,31 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
             "top_p": self.top_p,
             "truncation": "disabled",
         }
+        return {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in told.items()}
 
     def _check(self) -> None:
         if self.truncation == "auto":
-            message = "truncation auto is not done here: send the history as the model is to read it."
+            message = "truncation auto is not supported: send the history as the model is to read it."
             raise RequestError(message, param="truncation")
         for wanted in self.include or ():
             if wanted != "reasoning.encrypted_content":  # of no use here, where thoughts are left out of the history
-                raise RequestError(f"include has {wanted!r}, which no response has here.", param="include")
+                message = f"include asks for {wanted!r}, which responses here do not contain."
+                raise RequestError(message, param="include")
+        _check_metadata(self.metadata or {})
+
+
+def _check_metadata(metadata: Json) -> None:
+    """Raises RequestError when there is more than OpenAI keeps of a response."""
+    fit = (
+        len(name) <= _LONGEST_NAME and isinstance(note, str) and len(note) <= _LONGEST_NOTE
+        for name, note in metadata.items()
+    )
+    if len(metadata) > _MOST_NOTES or not all(fit):
+        message = (
+            f"metadata may have up to {_MOST_NOTES} texts of up to {_LONGEST_NOTE} characters, "
+            f"under names of up to {_LONGEST_NAME}."
+        )
+        raise RequestError(message, param="metadata")
 
 
 def add_items(history: History, items: Iterable[Json], where: str) -> None:

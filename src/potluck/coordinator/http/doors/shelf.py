@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -32,22 +32,28 @@ class Shelf:
     """Responses by their account and id, the oldest first. All times are in seconds of one clock."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Hashable, str], tuple[float, Kept]] = {}
-        self._counts: Counter[Hashable] = Counter()
+        self._kept: OrderedDict[tuple[Hashable, str], tuple[float, Kept]] = OrderedDict()
+        self._names: defaultdict[Hashable, OrderedDict[str, None]] = defaultdict(OrderedDict)
+        """The ids of each account's responses, the oldest first."""
         self._bytes: Counter[Hashable] = Counter()
+        self._all_bytes = 0
 
-    def put(self, whose: Hashable, identity: str, kept: Kept, now: float) -> None:
-        """Keep a response, for which the account's oldest ones make room. One that is too large is not kept."""
-        if kept.size > MOST_OF_ONE:
-            return
-        self._kept[whose, identity] = (now, kept)
-        self._counts[whose] += 1
-        self._bytes[whose] += kept.size
+    def put(self, whose: Hashable, identity: str, kept: Kept, now: float) -> bool:
+        """Keep a response, for which the account's oldest ones make room. Returns whether it is kept: not if it is too
+        large.
+        """
         self._clear(now)
-        while self._counts[whose] > MOST_KEPT or self._bytes[whose] > MOST_BYTES:
-            self.take(whose, next(name for owner, name in self._kept if owner == whose))
-        while self._bytes.total() > MOST_IN_ALL:
+        if kept.size > MOST_OF_ONE:
+            return False
+        self.take(whose, identity)
+        self._kept[whose, identity] = (now, kept)
+        self._names[whose][identity] = None
+        self._count(whose, kept.size)
+        while len(self._names[whose]) > MOST_KEPT or self._bytes[whose] > MOST_BYTES:
+            self.take(whose, next(iter(self._names[whose])))
+        while self._all_bytes > MOST_IN_ALL:
             self.take(*next(iter(self._kept)))
+        return True
 
     def get(self, whose: Hashable, identity: str, now: float) -> Kept | None:
         """The response; None if it is another account's, or is no longer kept."""
@@ -60,11 +66,15 @@ class Shelf:
         _, kept = self._kept.pop((whose, identity), (0, None))
         if kept is None:
             return False
-        self._counts[whose] -= 1
-        self._bytes[whose] -= kept.size
-        if not self._counts[whose]:
-            del self._counts[whose], self._bytes[whose]
+        del self._names[whose][identity]
+        self._count(whose, -kept.size)
+        if not self._names[whose]:
+            del self._names[whose], self._bytes[whose]
         return True
+
+    def _count(self, whose: Hashable, size: int) -> None:
+        self._bytes[whose] += size
+        self._all_bytes += size
 
     def _clear(self, now: float) -> None:
         while self._kept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -41,14 +42,23 @@ Piece = Thought | Said | Called
 
 
 def pieces(told: Json) -> Iterator[Piece]:
-    """The pieces of a chunk's delta, or of a whole message, in the order in which models write them."""
+    """The pieces of a chunk's delta, or of a whole message, in the order in which models write them.
+
+    The rest of the call that is open comes before all that is new. It has no id.
+    """
+    calls = [_called(place, call) for place, call in enumerate(told.get("tool_calls") or ())]
+    rest = [*takewhile(lambda call: not call.identity, calls)]
+    yield from rest
     if thought := told.get("reasoning_content"):
         yield Thought(thought)
     if text := told.get("content"):
         yield Said(text)
-    for place, call in enumerate(told.get("tool_calls") or ()):
-        function = call["function"]
-        yield Called(call.get("index", place), call.get("id", ""), function.get("name", ""), function["arguments"])
+    yield from calls[len(rest) :]
+
+
+def _called(place: int, call: Json) -> Called:
+    function = call["function"]
+    return Called(call.get("index", place), call.get("id", ""), function.get("name", ""), function["arguments"])
 
 
 def thoughts_in(usage: Json) -> int:
@@ -60,7 +70,8 @@ def thoughts_in(usage: Json) -> int:
 class Teller(ABC):
     """Tells one answer. usage: counts its tokens while they come.
 
-    A whole answer is told as one chunk, so that it is the same whether it is streamed or not.
+    A whole answer is told as one chunk, so that its items have the same content as those of a stream. As in a chat's
+    message, all of its text comes before its calls, while a stream has an item for each piece of text between calls.
     """
 
     def __init__(self, usage: Usage) -> None:
