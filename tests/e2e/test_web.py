@@ -169,7 +169,8 @@ LONG = r"""async () => {
   const { markdown } = await import("/web/markdown.js");
   const texts = {
     "# a # ## ": "h3: a #", "# #": "h3: ", "###### a# #b": "h6: a# #b",
-    ["# " + "#".repeat(200000) + "x"]: "h3", ["# " + " ".repeat(200000) + "x\u2028y"]: "h3", ["# " + "# ".repeat(100000) + "x"]: "h3",
+    ["# " + "#".repeat(200000) + "x"]: "h3", ["# " + " ".repeat(200000) + "x\u2028y"]: "h3",
+    ["# " + "# ".repeat(100000) + "x"]: "h3",
     ["- " + " ".repeat(200000) + "x\u2028y"]: "ul",
     ["`a` ".repeat(150000)]: "p", ["**" + "`a`".repeat(600) + "** " + "*a* ".repeat(100000)]: "p",
     ["|".repeat(150000) + "\n|-|-|\n" + "|".repeat(150000)]: "div", ["|a|b|\n|-|-|\n" + "|a|\n".repeat(150000)]: "div",
