@@ -25,8 +25,8 @@ def test_a_node_waits_until_the_model_is_back(tiny: Path, tmp_path: Path, cut: i
             model.write_bytes(tiny.read_bytes()[:cut])
         node = swarm.add_node(POTLUCK_CACHE=str(tmp_path / "empty"))
         assert node.wait_for("is missing" if not cut else "is not the one") == f"{sentence} Waiting for it."
-        told = swarm.coordinator.wait_for("Nodes wait until it is again as it was")
-        assert told == f"{sentence} Nodes wait until it is again as it was, in {tmp_path}."
+        told = swarm.coordinator.wait_for("Nodes wait until it is restored")
+        assert told == f"{sentence} Nodes wait until it is restored, in {tmp_path}."
         assert swarm.wait_until(lambda status: status["fault"] == sentence)["nodes"]
         assert sentence in potluck("status", swarm.url).stdout
         refused = httpx.get(f"{swarm.url}/files/tiny.gguf", timeout=HANG_S)

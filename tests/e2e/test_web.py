@@ -165,6 +165,33 @@ def test_a_hostile_answer_stays_text(visit, tiny_swarm: LocalSwarm, complaints) 
     assert complaints == []
 
 
+LONG = r"""async () => {
+  const { markdown } = await import("/web/markdown.js");
+  const texts = {
+    "# a # ## ": "h3: a #", "# #": "h3: ", "###### a# #b": "h6: a# #b",
+    ["# " + "#".repeat(200000) + "x"]: "h3", ["# " + " ".repeat(200000) + "x\u2028y"]: "h3",
+    ["# " + "# ".repeat(100000) + "x"]: "h3",
+    ["- " + " ".repeat(200000) + "x\u2028y"]: "ul",
+    ["`a` ".repeat(150000)]: "p", ["**" + "`a`".repeat(600) + "** " + "*a* ".repeat(100000)]: "p",
+    ["|".repeat(150000) + "\n|-|-|\n" + "|".repeat(150000)]: "div", ["|a|b|\n|-|-|\n" + "|a|\n".repeat(150000)]: "div",
+  };
+  const wrong = [];
+  for (const [text, right] of Object.entries(texts)) {
+    const made = markdown(text).firstElementChild, name = made.tagName.toLowerCase();
+    const said = right.includes(":") ? `${name}: ${made.textContent}` : name;
+    if (said !== right) wrong.push([text.slice(0, 20), said, right]);
+  }
+  return wrong;
+}"""
+
+
+def test_no_text_is_too_long_to_be_shown(visit, tiny_swarm: LocalSwarm, complaints) -> None:
+    """Not even one made to take long, or to have more parts than a call may have arguments."""
+    page = visit(tiny_swarm.url)
+    assert page.evaluate(LONG) == []
+    assert complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_is_wide_enough(visit, tiny_swarm: LocalSwarm, scheme: str) -> None:
     page = visit(tiny_swarm.url, viewport={"width": 320, "height": 640}, color_scheme=scheme)

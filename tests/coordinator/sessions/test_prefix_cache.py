@@ -58,6 +58,14 @@ def test_the_last_token_of_a_prompt_is_always_fed() -> None:
     assert best(sessions, count(29)) == (1, 28)
 
 
+def test_an_account_whose_sessions_are_all_dropped_is_forgotten() -> None:
+    sessions = kept(*(replace(parked(number, count(20)), account=f"a{number % 3}") for number in range(6)))
+    for number in range(5):
+        assert sessions.drop(number)
+    assert sessions._accounts == {"a2": 1}
+    assert list(sessions._accounts) == ["a2"]
+
+
 def test_a_short_prefix_is_none() -> None:
     sessions = kept(parked(1, count(LEAST_PREFIX)))
     assert best(sessions, count(LEAST_PREFIX + 1)) == (1, LEAST_PREFIX)

@@ -195,6 +195,8 @@ def test_the_clock_ends_a_child_where_processor_time_has_no_bound(
 def test_none_is_left_when_the_encoder_is_closed_or_forgotten() -> None:
     for forget in (False, True):
         encoder = ChildEncoder(demo_model(), 2)
+        encoder.of_text("Hello", most=MOST)
+        assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())  # they hold children
         processes = [one._process for one in encoder._children]
         if forget:
             del encoder

@@ -67,7 +67,7 @@ def test_what_became_of_a_file(
     assert sentence in files.check(NAME)
     assert sentence in files.fault
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert str(file.parent) in caplog.text
+    assert f"Nodes wait until it is restored, in {file.parent}." in caplog.text
     file.rmdir() if file.is_dir() else file.unlink(missing_ok=True)
     file.write_bytes(bytes(100))
     assert files.fault == ""

@@ -96,7 +96,9 @@ class PrefixCache:
         if session is None:
             return False
         del self._begun[number]
-        self._accounts -= Counter({session.account: 1})
+        self._accounts[session.account] -= 1
+        if not self._accounts[session.account]:
+            del self._accounts[session.account]
         beginning = _beginning(session.account, session.tokens)
         del self._alike[beginning][number]
         if not self._alike[beginning]:

@@ -150,6 +150,7 @@ class _Child:
             yield
         finally:
             timer.cancel()
+            timer.join()  # until it ends, it holds this child, and might kill the next process
 
     def _give_up(self) -> None:
         self._is_late = True

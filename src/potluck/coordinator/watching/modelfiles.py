@@ -33,7 +33,7 @@ class ModelFiles:
             if fault:
                 self._faults[name] = fault
         if fault and not known:
-            log.warning("%s Nodes wait until it is again as it was, in %s.", fault, self._folder)
+            log.warning("%s Nodes wait until it is restored, in %s.", fault, self._folder)
         elif known and not fault:
             log.info("%s is again as it was, and nodes fetch it.", name)
         return fault
@@ -55,7 +55,13 @@ class ModelFiles:
             return f"The coordinator's file {name} cannot be read: {error.strerror}."
         if not S_ISREG(state.st_mode) or state.st_size != first.st_size:
             return f"The coordinator's file {name} is not the one that it was started with."
-        if state.st_mtime_ns != first.st_mtime_ns and name not in self._written:
-            self._written.add(name)
+        if state.st_mtime_ns != first.st_mtime_ns and self._is_news(name):
             log.warning("%s was written to: if its weights changed, start potluck serve again.", path)
         return ""
+
+    def _is_news(self, name: str) -> bool:
+        """Whether the log has not told yet that the file was written to. It is to tell now."""
+        with self._lock:
+            is_news = name not in self._written
+            self._written.add(name)
+        return is_news

@@ -60,9 +60,26 @@ def test_arguments_are_literals(source: str, value: Any) -> None:
         "city=" + "(" * 300 + ")" * 300,
         "city=" + "-" * 70_000 + "1",
         "city='\\x'",
+        "city='" + "a" * 70_000 + "'",
+        "city=[" + "0," * 5000 + "]",
+        "city=[" + "''," * 5000 + "]",
+        "city=f'" + "{1}" * 3000 + "'",
+        "city=f'' + '" + "{1}" * 3000 + "'",
         "\0",
     ],
 )
 def test_what_is_no_literal_is_no_call(arguments: str) -> None:
     text = f"[rain({arguments})]"
     assert read([text]) == read(list(text)) == (text, [], False)
+
+
+def test_long_texts_are_read_and_long_lists_are_not() -> None:
+    """Python reads a list for so long that everybody would wait for it."""
+    text = "[0], 'it''s (1, 2)' " * 2500
+    shown, [(_, arguments)], are_whole = read([f"[rain(city={json.dumps(text)})]"])
+    assert (shown, json.loads(arguments), are_whole) == ("", {"city": text}, True)
+    numbers = ",".join("0" * 4000)
+    shown, [(_, arguments)], are_whole = read([f"[rain(city=[{numbers}])]"])
+    assert (shown, json.loads(arguments), are_whole) == ("", {"city": [0] * 4000}, True)
+    long = f"[rain(city=[{numbers},{numbers}])]"
+    assert read([long]) == (long, [], False)

@@ -40,7 +40,12 @@ def test_what_calls_no_tool_is_text(text: str) -> None:
         (f"</tool_call>{HERMES}", "</tool_call>", [KOELN]),
         (f"{HERMES} And so on. {HERMES}", "And so on. ", [KOELN, KOELN]),
         (f"<tool_call> or {HERMES}", "<tool_call> or ", [KOELN]),
-        (f"{HERMES}; so {LLAMA}", f"; so {LLAMA}", [KOELN]),
+        (f"{HERMES}; so {LLAMA}", f"so {LLAMA}", [KOELN]),
+        (f"{HERMES},\n ok; so, well;", "ok; so, well;", [KOELN]),
+        (f"{LLAMA};", "", [KOELN]),
+        (f"{LLAMA}; ;\n", "", [KOELN]),
+        (f"{LLAMA} , <tool_call>;", "<tool_call>;", [KOELN]),
+        (f"Well, ;{HERMES} , {HERMES},", "Well, ;", [KOELN, KOELN]),
     ],
 )
 def test_calls_are_told_from_the_text_around_them(text: str, rest: str, calls: list[tuple[str, str]]) -> None:
@@ -114,6 +119,24 @@ SCRAPS = [
     *('"name"', '"arguments"', '"parameters"', '{"name": "rain", "arguments": {', "null", "1", "é", "\ud800", "\0"),
     *("<|channel|>commentary to=functions.", HERMES, LLAMA, CODER, "[rain(city='a'), sun()]", "function"),
 ]
+BEFORE = [
+    *sorted({mark for reader in stream_of()._readers for mark in reader.marks}),
+    *("", "[rain(city=", '{"name": "rain", "arguments": ', '{"arguments": ', "<function=rain><parameter=days>"),
+    *("<tool_call>rain<arg_key>days</arg_key><arg_value>", "<|tool_call_start|>[rain(city="),
+]
+OPENINGS = [
+    *("{", "[", "(", '"', "'", "\\", "<", "`", "-", "~", "not ", "lambda: ", "{**", 'f"{', "rain(", "[rain(city="),
+    *('{"a":', '{"function":', '{"name": "rain", "function":', '{"type": "function", "function": {', '{"arguments":'),
+]
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_nothing_is_too_deep(opening: str) -> None:
+    for before in BEFORE:
+        text = before + opening * 500
+        assert read([text[:60], text[60:]]) == read([text])
+
+
 TEXTS = st.lists(st.sampled_from(SCRAPS) | st.text(max_size=4), max_size=12).map("".join)
 
 

@@ -31,8 +31,8 @@ function block(lines, depth) {
   const fence = /^\s*(```+|~~~+)\s*([\w+-]*)/.exec(line);
   if (fence) return [code(lines, fence[1])];
   if (!line.trim()) return lines.shift(), [];
-  const heading = /^(#{1,6})\s+(.*?)#*\s*$/.exec(line);
-  if (heading) return lines.shift(), [make(`h${Math.min(6, heading[1].length + 2)}`, {}, ...inline(heading[2]))];
+  const heading = /^(#{1,6})\s+(.*)$/s.exec(line);
+  if (heading) return lines.shift(), [make(`h${Math.min(6, heading[1].length + 2)}`, {}, inline(heading[2].replace(/(^|\s)#+\s*$/, "")))];
   if (/^\s*([-*_])(\s*\1){2,}\s*$/.test(line)) return lines.shift(), [make("hr")];
   if (/^\s*>/.test(line)) return [make("blockquote", {}, markdown(quoted(lines), depth + 1))];
   if (item(line)) return [list(lines, depth)];
@@ -54,7 +54,7 @@ function quoted(lines) {
   return lines.splice(0, end < 0 ? lines.length : end).map((line) => line.replace(/^\s*> ?/, "")).join("\n");
 }
 
-const item = (line) => /^(\s*)([-*+]|(\d{1,9})[.)])\s+(.*)$/.exec(line);
+const item = (line) => /^(\s*)([-*+]|(\d{1,9})[.)])\s+(.*)$/s.exec(line);
 
 /** Lines that are indented further are blocks of the item above them. */
 function list(lines, depth) {
@@ -64,9 +64,9 @@ function list(lines, depth) {
     lines.shift();
     const own = [found[4]];
     while (lines.length && /^\s{2,}\S/.test(lines[0]) && lines[0].search(/\S/) > indent.length) own.push(lines.shift());
-    const margin = Math.min(...own.slice(1).map((line) => line.search(/\S/)), 4);
+    const margin = own.slice(1).reduce((least, line) => Math.min(least, line.search(/\S/)), 4);
     const rest = own.slice(1).map((line) => line.slice(margin)).join("\n");
-    made.append(make("li", {}, ...inline(own[0]), ...(rest ? [markdown(rest, depth + 1)] : [])));
+    made.append(make("li", {}, inline(own[0]), ...(rest ? [markdown(rest, depth + 1)] : [])));
   }
   return made;
 }
@@ -81,9 +81,9 @@ function table(lines) {
   const [names] = lines.splice(0, 2).map(cells);
   const end = lines.findIndex((line) => !line.includes("|"));
   const rows = lines.splice(0, end < 0 ? lines.length : end).map(cells);
-  const head = make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, ...inline(name))));
-  const body = rows.map((row) => make("tr", {}, ...row.slice(0, names.length).map((text) => make("td", {}, ...inline(text)))));
-  return make("div", { class: "wide", tabIndex: 0 }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
+  const head = make("tr", {}, together(names.map((name) => make("th", { scope: "col" }, inline(name)))));
+  const body = rows.map((row) => make("tr", {}, together(row.slice(0, names.length).map((text) => make("td", {}, inline(text))))));
+  return make("div", { class: "wide", tabIndex: 0 }, make("table", {}, make("thead", {}, head), make("tbody", {}, together(body))));
 }
 
 const begins = (lines) => /^\s*(```|~~~|#{1,6}\s|>)/.test(lines[0]) || item(lines[0]) || tabular(lines);
@@ -91,7 +91,7 @@ const begins = (lines) => /^\s*(```|~~~|#{1,6}\s|>)/.test(lines[0]) || item(line
 function paragraph(lines) {
   const own = [lines.shift()];
   while (lines.length && lines[0].trim() && !begins(lines)) own.push(lines.shift());
-  return make("p", {}, ...inline(own.join("\n")));
+  return make("p", {}, inline(own.join("\n")));
 }
 
 function inline(text) {
@@ -99,14 +99,21 @@ function inline(text) {
   for (let found; (found = INLINE.exec(text)); text = text.slice(found.index + found[0].length)) {
     parts.push(text.slice(0, found.index), piece(found));
   }
-  return [...parts, text];
+  return together([...parts, text]);
+}
+
+/** All parts in one fragment. They are not spread, because a text can have more parts than a call may have arguments. */
+function together(parts) {
+  const fragment = document.createDocumentFragment();
+  for (const part of parts) fragment.append(part);
+  return fragment;
 }
 
 function piece([whole, , literal, strong, star, underscore, label, target]) {
   if (literal !== undefined) return make("code", {}, literal.trim() || literal);
-  if (strong !== undefined) return make("strong", {}, ...inline(strong));
+  if (strong !== undefined) return make("strong", {}, inline(strong));
   if (target !== undefined) return link(label || target, target) ?? whole;
-  return make("em", {}, ...inline(star ?? underscore));
+  return make("em", {}, inline(star ?? underscore));
 }
 
 /** A link. Pictures become links, too, because nothing is fetched from elsewhere. */

@@ -62,7 +62,7 @@ class _Object:
                 return (yield from self._read_arguments(first))
             case "type":
                 return (yield from self._scan.json_name(("function",))) is not None
-            case "function" if first == "{":  # as OpenAI writes calls
+            case "function" if first == "{" and not self._is_inner:  # as OpenAI writes calls
                 self._has_begun = yield from _Object(self._scan, self._calls, is_inner=True).read()
                 return self._has_begun
         return first == '"' and (yield from self._scan.json_text()) != ""

@@ -19,7 +19,14 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 """What models write where they think of JSON, and grammars demand."""
 
 _LONGEST = 1 << 16
-"""The most characters of a call. Python takes about 0.1 s to read as many."""
+"""The most characters of a call."""
+
+_LONGEST_BARE = 1 << 13
+"""The most characters of a call outside its strings. Python takes about 0.01 s to read as many, and no time to read a
+long string, such as a file that is to be written."""
+
+_STRING = re.compile(r"""(\w?)(?:'(?:[^'\\]|\\.)*+'?|"(?:[^"\\]|\\.)*+"?)""", re.DOTALL)
+"""A string, even one that does not end, and a letter before it: those with one may contain code."""
 
 
 class Pythonic(Dialect):
@@ -125,7 +132,7 @@ def _arguments(source: str, names: Sequence[str]) -> str | None:
 
 def _parsed(source: str) -> ast.expr:
     """The expression of a source. Raises ValueError when it is not one."""
-    if len(source) > _LONGEST:
+    if len(source) > _LONGEST or len(_STRING.sub(_without_text, source)) > _LONGEST_BARE:
         raise ValueError("too long")
     try:
         with warnings.catch_warnings():
@@ -133,6 +140,10 @@ def _parsed(source: str) -> ast.expr:
             return ast.parse(source.strip(), mode="eval").body
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError("not Python") from error
+
+
+def _without_text(string: re.Match[str]) -> str:
+    return string[0] if string[1] else '""'
 
 
 def _value(node: ast.expr) -> Any:

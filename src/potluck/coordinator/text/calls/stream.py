@@ -16,6 +16,11 @@ Tools = Mapping[str, Schema]
 _AT_ONCE = 4096
 """The most characters that are looked at together. What is held is copied often, and most of it is soon decided."""
 
+_SEPARATORS = ";,"
+"""What models write between calls, and some after the last one."""
+
+_AFTER_CALL = re.compile(rf"\A[\s{_SEPARATORS}]+")
+
 
 @dataclass(frozen=True)
 class CallPiece:
@@ -95,7 +100,7 @@ class CallStream:
     """Separates the calls from the text of one answer. Text that calls none of the tools stays text, and flows as soon
     as it cannot be a call.
 
-    White space after calls is dropped. once: what follows the first call is dropped too.
+    White space and separators after calls are dropped. once: what follows the first call is dropped too.
     """
 
     def __init__(self, tools: Tools, readers: Sequence[Reader], *, once: bool = False) -> None:
@@ -151,7 +156,7 @@ class CallStream:
     def _mark(self, may_open: bool) -> Steps[str | None]:
         """Show text up to the next mark, which the scan has then passed; None if no more comes."""
         if may_open:
-            yield from self._scan.spaces(besides=";," if self._calls.found else "")
+            yield from self._scan.spaces(besides=_SEPARATORS if self._calls.found else "")
             if (mark := (yield from self._scan.one_of(self._marks))) is not None:
                 return mark
             character = yield from self._scan.peek()
@@ -191,6 +196,6 @@ class CallStream:
         """Show this much of the text."""
         taken = self._scan.take(length)
         if self._is_after_call:
-            taken = taken.lstrip()
+            taken = _AFTER_CALL.sub("", taken)
             self._is_after_call = not taken
         self._shown.append(taken)
