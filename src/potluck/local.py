@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -175,8 +176,10 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         return node
 
     def status(self) -> dict[str, Any]:
-        reply: dict[str, Any] = httpx.get(f"{self.url}/status", timeout=HANG_S, trust_env=False).json()
-        return reply
+        trusted = ssl.create_default_context()  # heeds SSL_CERT_FILE, which httpx passes over along with all proxies
+        reply = httpx.get(f"{self.url}/status", timeout=HANG_S, trust_env=False, verify=trusted)
+        answer: dict[str, Any] = reply.json()
+        return answer
 
     def wait_until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first status that meets the condition. Raises PotluckError when it never comes or a process has died."""

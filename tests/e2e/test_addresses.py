@@ -58,6 +58,22 @@ def test_a_wrong_base_url_is_told(http: httpx.Client, path: str) -> None:
     assert told(reply) == f"There is nothing at {path.rstrip('/')}, but at /v1/chat/completions: {BASE}"
 
 
+@pytest.mark.parametrize("meant", ["/v1/messages", "/v1/messages/count_tokens"])
+@pytest.mark.parametrize("base", ["/v1", "/anthropic", "/v1/v1"])
+def test_a_wrong_base_url_is_told_to_anthropics_clients_in_their_form(
+    http: httpx.Client, base: str, meant: str
+) -> None:
+    for path in (base + meant, meant.removeprefix("/v1")):
+        reply = http.post(path, json=CHAT)
+        assert (reply.status_code, reply.json()["type"]) == (404, "error")
+        assert reply.json()["error"] == {
+            "type": "not_found_error",
+            "message": f"There is nothing at {path}, but at {meant}: the base URL for Anthropic's clients is the "
+            "coordinator's, without /v1.",
+            "param": None,
+        }
+
+
 def test_other_addresses_are_told_as_well(http: httpx.Client) -> None:
     assert told(http.get("/v1/status")) == "There is nothing at /v1/status, but at /status."
     assert told(http.get("/ghost")) == "There is nothing at /ghost."

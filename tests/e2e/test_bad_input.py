@@ -341,7 +341,8 @@ def test_a_value_out_of_range(tiny_swarm, field, value):
 
 
 def test_unknown_paths_and_methods(tiny_swarm):
-    assert rejected(tiny_swarm, "/v1/embeddings", json={})["status"] == 404
+    assert rejected(tiny_swarm, "/v1/images/generations", json={})["status"] == 404
+    assert rejected(tiny_swarm, "/v1/embeddings", json={})["status"] == 400
     assert rejected(tiny_swarm, "/v1/models", json={})["status"] == 405
     assert httpx.get(f"{tiny_swarm.url}/files/..%2f..%2fetc%2fpasswd", timeout=HANG_S).status_code == 404
 

@@ -18,6 +18,8 @@ NOWHERE = Nowhere(ENDPOINTS)
         ("/v1/v1/v1/models", "/v1/models"),
         ("/api/v1/chat/completions", "/v1/chat/completions"),
         ("/v1/chat/completions/v1/completions", "/v1/completions"),
+        ("/messages", "/v1/messages"),
+        ("/anthropic/v1/messages/count_tokens", "/v1/messages/count_tokens"),
         ("/v1/status", "/status"),
         ("/v1/files/a/b", "/files/a/b"),
         ("/v1", ""),

@@ -113,8 +113,19 @@ def test_a_key_is_not_taken_from_anywhere_else(ask, private: KeyPolicy, keys: Ke
     secret, _ = keys.create("anna")
     assert ask(private, f"/status?key={secret}").status_code == 401
     assert ask(private, "/status", Authorization=f"Basic {secret}").status_code == 401
-    assert ask(private, "/status", Authorization=secret).status_code == 401
     assert ask(private, "/status", Authorization=f"bearer  {secret}").status_code == 200
+
+
+def test_the_word_before_a_key_may_be_missing(ask, private: KeyPolicy, public: KeyPolicy, keys: Keys) -> None:
+    secret, _ = keys.create("anna")
+    for policy in (private, public):
+        assert ask(policy, "/status", Authorization=f" {secret} ").json()["account"] == "anna"
+        assert ask(policy, "/status", Authorization=secret, x_api_key="another").json()["account"] == "anna"
+        for wrong in ("pk-guessed", f"{secret}, {secret}", f"{secret} x"):
+            assert refusal(ask(policy, "/status", Authorization=wrong)) == (401, "invalid_api_key")
+    for other in ("EMPTY", f"Basic {secret}", f"Token {secret}", f"Bearer{secret}"):
+        assert refusal(ask(private, "/status", Authorization=other)) == (401, "invalid_api_key")
+        assert ask(public, "/status", Authorization=other).json()["anonymous"] is True
 
 
 def test_a_key_may_come_as_anthropics_clients_send_it(ask, private: KeyPolicy, public: KeyPolicy, keys: Keys) -> None:

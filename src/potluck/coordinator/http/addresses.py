@@ -8,7 +8,7 @@ from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from potluck.coordinator.http.endpoint import Endpoint
-from potluck.coordinator.http.errors import deny
+from potluck.coordinator.http.errors import MESSAGES, deny
 from potluck.errors import RequestError
 
 _LONGEST = 200
@@ -46,8 +46,8 @@ class Nowhere:
         path = scope["path"]
         message = f"There is nothing at {path[:_LONGEST]}"
         if meant := self.meant_by(path):
-            message += f", but at {meant}"
-            message += ": the base URL for OpenAI's clients is the coordinator's with /v1" * meant.startswith("/v1/")
+            message += f", but at {meant}{_advice(meant)}"
+            scope = {**scope, "path": meant}  # whoever meant it reads errors in its form
         await deny(scope, receive, send, RequestError(f"{message}.", status=404))
 
     def meant_by(self, path: str) -> str:
@@ -57,3 +57,10 @@ class Nowhere:
 
     def _is_known(self, path: str) -> bool:
         return len(path) <= _LONGEST and any(pattern.match(path) for pattern in self._patterns)
+
+
+def _advice(meant: str) -> str:
+    """What the base URL should be of a client that means this path."""
+    if meant.startswith(MESSAGES):
+        return ": the base URL for Anthropic's clients is the coordinator's, without /v1"
+    return ": the base URL for OpenAI's clients is the coordinator's with /v1" if meant.startswith("/v1/") else ""

@@ -183,8 +183,14 @@ def caller_of(connection: HTTPConnection) -> Caller:
 
 
 def bearer(connection: HTTPConnection) -> str:
-    """The secret in the Authorization header, or in that of Anthropic's clients, or ""."""
-    scheme, _, secret = connection.headers.get("authorization", "").partition(" ")
+    """The secret in the Authorization header, or in that of Anthropic's clients, or "".
+
+    A key is known by its beginning, so the word before it may be missing.
+    """
+    given = connection.headers.get("authorization", "").strip()
+    if given.startswith(PREFIX):
+        return given
+    scheme, _, secret = given.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else connection.headers.get("x-api-key", "").strip()
 
 

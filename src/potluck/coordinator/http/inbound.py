@@ -36,7 +36,9 @@ async def body_of(request: Request, context: int = 0) -> bytes:
     that is not known, or is longer than usual bodies and than a prompt of this many tokens.
     """
     if (coding := coding_of(request.headers)) and coding not in CODINGS:
-        message = f"Bodies with Content-Encoding: {coding[:20]} are not read: send it with gzip, deflate or none."
+        message = (
+            f"A body in {coding[:20]} cannot be read: compress it once, with gzip or deflate, or send it as it is."
+        )
         raise RequestError(message, status=415)
     parts, size, most = [], 0, most_bytes(context)
     try:
