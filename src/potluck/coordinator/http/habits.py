@@ -74,7 +74,12 @@ REFUSED_FOR_COMPLETIONS: Mapping[str, Neutral] = {
     "top_logprobs": (0,),
 }
 
+REFUSED_AT_DOORS: Mapping[str, Neutral] = {**REFUSED, "logprobs": (), "n": (1,), "top_logprobs": (0,)}
+"""The same for the APIs whose answers have one choice without log-probabilities."""
+
 _INSTEAD = {
+    "logprobs": "Use /v1/chat/completions",
+    "n": "Use /v1/chat/completions",
     "continue_final_message": "A completion always continues its prompt: leave it out",
     "ebnf": "Use guided_grammar",
     "extra_body": "Its fields belong beside the others",
@@ -85,7 +90,7 @@ _INSTEAD = {
     "regex": "Use guided_regex",
     "system": "Use a message with the role system",
     "tools": "Use /v1/chat/completions",
-    "top_logprobs": "Use logprobs, which is a number here",
+    "top_logprobs": "Use logprobs of /v1/chat/completions or of /v1/completions",
     "functions": "This is OpenAI's older form: use tools",
     "function_call": "This is OpenAI's older form: use tools and tool_choice",
     "suffix": "Potluck does not fill in the middle of a text: leave it out",

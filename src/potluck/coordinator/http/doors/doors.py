@@ -21,6 +21,7 @@ from potluck.coordinator.http.doors.refused import OF_MESSAGES, OF_RESPONSES, re
 from potluck.coordinator.http.doors.responses_answer import ResponseTeller
 from potluck.coordinator.http.doors.responses_request import ResponsesRequest, add_items
 from potluck.coordinator.http.doors.shelf import Kept, Shelf
+from potluck.coordinator.http.habits import REFUSED_AT_DOORS, refuse_unsupported
 from potluck.coordinator.http.inbound import body_of
 from potluck.coordinator.http.openai import Read, Service
 from potluck.coordinator.http.parsing import parse
@@ -44,6 +45,11 @@ _OF_RESPONSES = {
 }
 """The fields of a request, by those of the chat that are made of them."""
 
+Fields = Mapping[str, msgspec.Raw]
+
+_CHATS = frozenset(ChatRequest.__struct_fields__) - {"messages", "stream_options", "return_progress"}
+"""The fields of chats that both doors take as well, such as those of vLLM and of llama.cpp's server."""
+
 
 class Doors:
     """Answers requests in the form of OpenAI's responses and of Anthropic's messages.
@@ -63,8 +69,8 @@ class Doors:
 
     async def count_tokens(self, request: Request) -> Response:
         """POST /v1/messages/count_tokens"""
-        asked = await self._parsed(request, CountRequest, OF_MESSAGES)
-        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, _OF_MESSAGES))
+        asked, more = await self._parsed(request, CountRequest, OF_MESSAGES)
+        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
         with _renamed(_OF_MESSAGES):
             count = await self._service.count(request, chat)
         return JSONResponse({"input_tokens": count})
@@ -85,21 +91,30 @@ class Doors:
             raise _unknown(identity, "id")
         return JSONResponse({"id": identity, "object": "response", "deleted": True})
 
-    async def _parsed(self, request: Request, kind: type[R], refused: Mapping[str, str]) -> R:
-        return parse(await body_of(request, self._service.context), kind, partial(refuse, refused))
+    async def _parsed(self, request: Request, kind: type[R], refused: Mapping[str, str]) -> tuple[R, Fields]:
+        """The request, and those of its fields that only chats have."""
+        more: dict[str, msgspec.Raw] = {}
+
+        def look(fields: Fields) -> None:
+            refuse(refused, fields)
+            others = {name: value for name, value in fields.items() if name not in kind.__struct_fields__}
+            refuse_unsupported(others, REFUSED_AT_DOORS)
+            more.update((name, value) for name, value in others.items() if name in _CHATS)
+
+        return parse(await body_of(request, self._service.context), kind, look), more
 
     async def _read_message(self, request: Request) -> Read:
-        asked = await self._parsed(request, MessagesRequest, OF_MESSAGES)
-        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, _OF_MESSAGES))
+        asked, more = await self._parsed(request, MessagesRequest, OF_MESSAGES)
+        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
         with _renamed(_OF_MESSAGES):
             read = await self._service.read_chat(request, chat)
         return read._replace(door=MessageTeller(self._service.model, asked.stop_sequences or (), read.usage))
 
     async def _read_response(self, request: Request) -> Read:
-        asked, asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
+        (asked, more), asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
         previous = asked.previous_response_id
-        before = None if previous is None else self._kept(asker, previous, "previous_response_id")
-        messages, chat = await self._service.pool.of(request, partial(_next_chat, before, asked))
+        before = self._kept(asker, previous, "previous_response_id") if previous else None
+        messages, chat = await self._service.pool.of(request, partial(_next_chat, before, asked, more))
         keep = partial(self._keep, asker, messages) if asked.store else _forget
         with _renamed(_OF_RESPONSES):
             read = await self._service.read_chat(request, chat)
@@ -125,19 +140,19 @@ def _unknown(identity: str, param: str) -> RequestError:
     return RequestError(f"No response {identity!r} of yours is kept here.", status=404, param=param)
 
 
-def _next_chat(before: Kept | None, asked: ResponsesRequest) -> tuple[bytes, ChatRequest]:
+def _next_chat(before: Kept | None, asked: ResponsesRequest, more: Fields) -> tuple[bytes, ChatRequest]:
     """The messages that are to be answered, as JSON, and the request for a chat. before: the response before it."""
     history = History()
     if before is not None:
         history.extend(msgspec.json.decode(before.messages))
         add_items(history, msgspec.json.decode(before.response)["output"], "output")
     messages = asked.history(history.messages).messages
-    return msgspec.json.encode(messages), _chat_of(partial(asked.chat, messages), _OF_RESPONSES)
+    return msgspec.json.encode(messages), _chat_of(partial(asked.chat, messages), more, _OF_RESPONSES)
 
 
-def _chat_of(chat: Callable[[], Json], names: Mapping[str, str]) -> ChatRequest:
-    """The request for a chat, from its JSON."""
-    body = msgspec.json.encode(chat())
+def _chat_of(chat: Callable[[], Json], more: Fields, names: Mapping[str, str]) -> ChatRequest:
+    """The request for a chat, from its JSON. more: further fields of it, as the client wrote them."""
+    body = msgspec.json.encode({**more, **chat()})
     with _renamed(names):
         return parse(body, ChatRequest)
 

@@ -176,6 +176,7 @@ def _tool(index: int, tool: Json) -> Json:
     if tool.get("type") != "function":
         message = f"{where} is {named(tool)}, but only tools of type 'function' can be offered here."
         raise RequestError(message, param=where)
+    tool = tool.get("function") or tool  # some clients send the form of chats
     told = {name: tool[name] for name in ("description", "parameters") if tool.get(name) is not None}
     return {"type": "function", "function": {"name": words(tool, "name", where), **told}}
 
