@@ -262,3 +262,17 @@ def test_answers_of_one_request_keep_their_own_offsets() -> None:
 def test_every_reply_has_its_own_name_and_is_json() -> None:
     assert chat().head(chunk=False)["id"] != chat().head(chunk=False)["id"]
     assert json.loads(json.dumps(completion(logprobs=True).choice(0, DELTAS)))["text"] == "hello"
+
+
+CUT = '<tool_call>\n{"name'
+
+
+@pytest.mark.parametrize("said", [CUT, '<tool_call>\n{"name": "rain", "arguments": {}}\n</tool_call>\n<tool_c'])
+def test_the_beginning_of_a_demanded_call_is_no_text(said: str) -> None:
+    offer = Offer({"rain": {}}, dialect_named("hermes"), demanded=True)
+    choice = ChatForm("tiny", Words(), False, offer).choice(0, [Delta(said, finish="length")])
+    assert (choice["message"]["content"] or "", choice["finish_reason"]) == ("", "length")
+    assert len(choice["message"].get("tool_calls", [])) == said.count("rain")
+    form = ChatForm("tiny", Words(), False, offer)
+    chunks = [form.chunk(0, delta) for delta in [*map(Delta, said), Delta(finish="length")]]
+    assert not any("content" in chunk["delta"] for chunk in chunks)

@@ -187,7 +187,7 @@ class Service:
     def _offer(self, asked: ChatRequest) -> Offer | None:
         """The tools that the answer may call."""
         tools = {tool.function.name: tool.function.parameters or {} for tool in asked.offered}
-        return Offer(tools, self.encoder.calls, asked.calls_once) if tools else None
+        return Offer(tools, self.encoder.calls, asked.calls_once, bool(asked.demanded)) if tools else None
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""

@@ -210,6 +210,8 @@ class ChatForm(BaseForm):
         if finish is not None:
             rest, last = stream.finish()
             text, pieces = text + rest, [*pieces, *last]
+        if self._offer.demanded:
+            text = ""  # the beginning of a call that was cut off
         ended = "tool_calls" if finish == "stop" and stream.calls_are_whole else finish
         return text, pieces, ended
 

@@ -125,7 +125,7 @@ JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.li
                 "tool_call_id": JSON,
                 "name": JSON,
                 "tool_calls": st.lists(
-                    st.fixed_dictionaries({"id": JSON, "function": st.fixed_dictionaries({"name": JSON})})
+                    st.fixed_dictionaries({"id": JSON, "function": st.fixed_dictionaries({"name": st.text()})})
                 ),
             },
         )

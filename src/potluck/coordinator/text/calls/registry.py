@@ -60,7 +60,7 @@ def dialect_named(name: str) -> Dialect:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a request lets a model call, in which dialect. once: one call at most.
+    """What a request lets a model call, in which dialect. once: one call at most. demanded: nothing but calls.
 
     Calls in other dialects are found too, because models mix them.
     """
@@ -68,6 +68,7 @@ class Offer:
     tools: Tools
     dialect: Dialect
     once: bool = False
+    demanded: bool = False
 
     def stream(self) -> CallStream:
         """What separates the calls from the text of one answer."""
