@@ -116,7 +116,7 @@ def test_a_node_is_trusted_revoked_and_restored(ask, office: Office, gateway: Cu
         ("keys", {"account": "a\nb"}, "An account's name is"),
         ("keys", {"account": "x" * 65}, "An account's name is"),
         ("keys", {"account": "anna", "per_minute": -1}, "between 0 and"),
-        ("keys", [], "Expected `object`"),
+        ("keys", [], "must be a JSON object"),
     ],
 )
 def test_what_makes_no_sense_is_refused(ask, path: str, body: Any, told: str) -> None:

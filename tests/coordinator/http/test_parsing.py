@@ -4,6 +4,8 @@ import json
 from typing import Annotated, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from potluck.coordinator.http.parsing import parse, refused_with
@@ -42,8 +44,8 @@ def told(kind: type[Struct], **fields: Any) -> tuple[str, str | None]:
         ({"names": {"one": 1, "two": 2, "three": 3}}, "names must lie between 0 and 1, not 2.0."),
         ({"names": {"one": 2, "two": None, "three": "many"}}, "names must lie between 0 and 1, not 2.0."),
         ({"dishes": ["soup", ""]}, "dishes have names."),
-        ({"size": "five"}, "size: Expected `int | null`, got `str`."),
-        ({"size": 5.5}, "size: Expected `int | null`, got `float`."),
+        ({"size": "five"}, "size must be a whole number, not a text."),
+        ({"size": 5.5}, "size must be a whole number, not a number with a fraction."),
         ({"size": "10.0"}, "size must lie between 1 and 9, not 10."),
         ({"names": {"one": "1", "two": "2"}}, "names must lie between 0 and 1, not 2.0."),
         ({"size": None, "weight": 0.5, "price": -1, "unknown": 0}, "A dish has a price, not -1.0."),
@@ -114,7 +116,7 @@ def test_a_body_has_only_so_many_lists_and_objects(value: str) -> None:
     def body(count: int) -> bytes:
         return ('{"model": "m", "chat_template_kwargs": {"x": [' + ",".join([value] * count) + "]}}").encode()
 
-    with pytest.raises(RequestError, match="missing required field `messages`"):
+    with pytest.raises(RequestError, match=r"^messages is missing\.$"):
         parse(body(65_533 // opening), ChatRequest)
     with pytest.raises(RequestError, match=r"^The request has more than 65536 lists and objects\.$") as caught:
         parse(body(65_533 // opening + 1), ChatRequest)
@@ -125,3 +127,50 @@ def test_a_body_has_only_so_many_lists_and_objects(value: str) -> None:
 def test_the_brackets_of_a_text_are_not_counted(text: str) -> None:
     parsed = parse(json.dumps({"model": "m", "prompt": text}).encode(), CompletionRequest)
     assert parsed.prompts == [text]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "The request has no body."),
+        (b" \r\n", "The request has no body."),
+        (b"[]", "The request's body must be a JSON object."),
+        (b"\xff", "The request's body must be UTF-8."),
+        ('{"model": "é"}'.encode("latin-1"), "The request's body must be UTF-8."),
+        (b'{"model": "\xed\xa0\xbd"}', "The request's body must be UTF-8."),
+        ('{"model": "m"}'.encode("utf-16"), "The request's body must be UTF-8."),
+        ('{"model": "m"}'.encode("utf-16-le"), "The request's body must be UTF-8."),
+        ('{"model": "m"}'.encode("utf-16-be"), "The request's body must be UTF-8."),
+        (b'{"model": "m"', "The request's body is not valid JSON: Input data was truncated."),
+        (b'{"model": "\\ud83d', "The request's body is not valid JSON: Input data was truncated."),
+        (b'{"model": "m", "messages": null}', "messages is missing."),
+    ],
+)
+def test_a_body_that_cannot_be_read(body: bytes, sentence: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        parse(body, ChatRequest)
+    assert (str(caught.value), caught.value.status) == (sentence, 400)
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"\ud83d", "\ufffd"),
+        (r"\uDE00", "\ufffd"),
+        (r"cut \ud83d\u0041", "cut \ufffdA"),
+        (r"\ud83d\ud83d\ude00\ude00", "\ufffd😀\ufffd"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\\ud83d \\\ud83d \\\\ud83d\ude00", "\\ud83d \\\ufffd \\\\ud83d\ufffd"),
+        (r"\ud83d\\ude00", "\ufffd\\ude00"),
+        (r"\ud83d\n\"", '\ufffd\n"'),
+    ],
+)
+def test_half_of_a_character_is_read_as_one_that_is_not_known(escaped: str, text: str) -> None:
+    body = f'{{"model": "m", "prompt": "{escaped}", "x": "{escaped}"}}'.encode()
+    assert parse(body, CompletionRequest).prompts == [text]
+
+
+@given(text=st.text(st.sampled_from('\\ud83e0\ud83d\ude00"x'), max_size=12))
+def test_halves_are_read_as_the_decoder_of_utf_16_reads_them(text: str) -> None:
+    read = parse(json.dumps({"model": "m", "prompt": f"a{text}"}).encode(), CompletionRequest)
+    assert read.prompts == [f"a{text}".encode("utf-16", "surrogatepass").decode("utf-16", "replace")]

@@ -85,7 +85,9 @@ def test_someone_waits_for_an_answer_unless_they_say_otherwise(given_fields: dic
 
 
 def test_an_unknown_priority_is_refused() -> None:
-    with pytest.raises(RequestError, match="priority: Invalid enum value 'high'"):
+    with pytest.raises(
+        RequestError, match=r"^priority must be \"interactive\", \"batch\" or a whole number, not 'high'\.$"
+    ):
         chat(priority="high")
 
 
@@ -257,7 +259,7 @@ def test_a_call_that_cannot_be_demanded(fields: dict[str, Any]) -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    with pytest.raises(RequestError, match="missing required field `messages`") as caught:
+    with pytest.raises(RequestError, match=r"^messages is missing\.$") as caught:
         parse(b'{"model": "m"}', ChatRequest)
     assert caught.value.param == "messages"
 

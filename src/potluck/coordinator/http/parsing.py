@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from potluck.coordinator.http.complaints import complaint, missing
 from potluck.errors import RequestError
 
 R = TypeVar("R", bound=Struct)
@@ -32,6 +33,11 @@ _SOME = 1000
 _MOST_CONTAINERS = 1 << 16
 """The lists and objects of a body, which take about thirty times the memory of their text."""
 _PIECE = 16 << 10
+_NO_UTF_8 = "The request's body must be UTF-8."
+_HALF = re.compile(
+    rb"\\u[dD](?:[89abAB][\da-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][\da-fA-F]{2}\\u[dD])[c-fC-F][\da-fA-F]{2})"
+)
+"""Half of a character of UTF-16 without the other half."""
 _NUMBERS: dict[str, type[list[Any]]] = {"int": list[int], "float": list[float]}
 
 
@@ -53,7 +59,7 @@ def described(**schema: object) -> Meta:
 
 def parse(body: bytes, kind: type[R], check: Callable[[Mapping[str, msgspec.Raw]], None] = lambda _: None) -> R:
     """Parse a body, in which numbers and truth values may also be written as text, and whole numbers with a fraction
-    of zero, as some clients do.
+    of zero, as some clients do. Half of a character is read as U+FFFD.
 
     check: looks at all fields first, by their JSON. Raises RequestError when the body is not JSON, not of this kind, or
     of too many lists and objects.
@@ -68,12 +74,33 @@ def parse(body: bytes, kind: type[R], check: Callable[[Mapping[str, msgspec.Raw]
         return msgspec.json.decode(msgspec.json.encode(given), type=kind, strict=False)
     except msgspec.ValidationError as error:
         text, _, place = str(error).partition(" - at `$.")
-        field = place.rstrip("`").split("[")[0] or _missing(text)
-        where = f"{field}: " if place else ""
-        message = _out_of_bounds(text, kind, field, body) or f"{where}{text}."
+        place = place.rstrip("`")
+        field = place.split("[")[0] or missing(text)
+        message = _out_of_bounds(text, kind, field, body) or complaint(text, place, kind)
         raise RequestError(message, param=field or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"The request's body is not valid JSON: {error}.") from error
+        if (whole := _with_whole_characters(body)) != body:
+            return parse(whole, kind, check)
+        raise RequestError(_unreadable(body, error)) from error
+
+
+def _with_whole_characters(body: bytes) -> bytes:
+    """The body with U+FFFD for each half of a character, which some languages write where they cut a text."""
+    if b"\0" in body:  # which JSON never has, and so it stands for backslashes that begin no escape
+        return body
+    return _HALF.sub(rb"\\ufffd", body.replace(rb"\\", b"\0")).replace(b"\0", rb"\\")
+
+
+def _unreadable(body: bytes, error: Exception) -> str:
+    if not body.strip():
+        return "The request has no body."
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return _NO_UTF_8
+    if b"\0" in body:  # a text in UTF-16 may be UTF-8 too
+        return _NO_UTF_8
+    return f"The request's body is not valid JSON: {error}."
 
 
 def _has_too_many_containers(body: bytes) -> bool:
@@ -89,11 +116,6 @@ def _has_too_many_containers(body: bytes) -> bool:
 
 def _brackets(text: bytes) -> int:
     return text.count(b"{") + text.count(b"[")
-
-
-def _missing(text: str) -> str:
-    """The field in msgspec's "Object missing required field `x`"."""
-    return text.split("`")[1] if "missing required field" in text else ""
 
 
 def _out_of_bounds(text: str, kind: type[Struct], field: str, body: bytes) -> str | None:
