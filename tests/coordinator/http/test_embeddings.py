@@ -142,6 +142,7 @@ def test_a_vector_without_a_direction_is_told_as_it_is() -> None:
         ({"input": "a", "dimensions": 0}, "dimensions"),
         ({"input": "a", "dimensions": 5}, "dimensions"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "a", "truncate_prompt_tokens": 4}, "truncate_prompt_tokens"),
     ],
 )
 def test_what_is_no_input_is_refused_before_anything_is_computed(fields: dict[str, Any], param: str) -> None:

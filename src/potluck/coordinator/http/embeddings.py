@@ -19,6 +19,7 @@ from starlette.responses import Response
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.http import answers
 from potluck.coordinator.http.bodies import body_is_read
+from potluck.coordinator.http.habits import refuse_unsupported
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
 from potluck.coordinator.http.openai import Service
 from potluck.coordinator.http.parsing import described, parse, refused_with
@@ -95,7 +96,7 @@ class Embeddings:
         return Response(body, media_type="application/json")
 
     async def _read(self, request: Request) -> _Wanted:
-        asked = parse(await body_of(request, self.service.context), EmbeddingsRequest)
+        asked = parse(await body_of(request, self.service.context), EmbeddingsRequest, refuse_unsupported)
         self.service.check_model(asked.model)
         if self.hidden.layers < 2:
             raise RequestError("This model has one layer, which gives no hidden rows to make embeddings of.")
