@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from kit.runner import run
-from kit.scripted import Scripted, says
+from kit.scripted import Scripted, calls, says
 from potluck.coordinator.generation.job import Job
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -73,3 +73,34 @@ def test_no_previous_response_may_be_an_empty_text() -> None:
 def test_tools_of_responses_may_have_the_form_of_chats() -> None:
     tool = {"type": "function", "function": {"name": "rain", "parameters": {"type": "object"}}}
     assert b"tool rain" in bytes(job_of("/v1/responses", tools=[tool]).prompt)
+
+
+SPACE = {"type": "namespace", "name": "agents", "tools": [{"type": "function", "name": "spawn"}]}
+CACHED_SEARCH = {"type": "web_search", "external_web_access": False}
+
+
+def test_a_namespace_is_several_tools() -> None:
+    scripted = Scripted(says(calls("agents__spawn", '{"task": "x"}')), says("Done."))
+    reply = post(scripted, "/v1/responses", tools=[SPACE, CACHED_SEARCH]).json()
+    assert bytes(scripted.jobs[0].prompt).count(b"tool agents__spawn") == 1
+    [call] = [item for item in reply["output"] if item["type"] == "function_call"]
+    assert (call["namespace"], call["name"], call["arguments"]) == ("agents", "spawn", '{"task": "x"}')
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "fine"}
+    asked = [{"role": "user", "content": "Hi"}, call, result]
+    assert post(scripted, "/v1/responses", input=asked, tools=[SPACE]).status_code == 200
+    assert b'agents__spawn{"task": "x"}' in bytes(scripted.jobs[1].prompt)
+
+
+@pytest.mark.parametrize(
+    ("tool", "param"),
+    [
+        ({"type": "namespace", "name": "a", "tools": 5}, "tools[0]"),
+        ({"type": "namespace", "tools": []}, "tools[0].name"),
+        ({"type": "namespace", "name": "a", "tools": [{"type": "web_search"}]}, "tools[0].tools[0]"),
+        ({"type": "web_search"}, "tools[0]"),
+        ({"type": "web_search", "external_web_access": True}, "tools[0]"),
+    ],
+)
+def test_a_tool_that_cannot_be_offered_is_refused_at_its_place(tool: dict[str, Any], param: str) -> None:
+    reply = post(Scripted(), "/v1/responses", tools=[tool])
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)

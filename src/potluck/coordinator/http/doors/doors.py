@@ -118,7 +118,7 @@ class Doors:
         keep = partial(self._keep, asker, messages) if asked.store else _forget
         with _renamed(_OF_RESPONSES):
             read = await self._service.read_chat(request, chat)
-        return read._replace(door=ResponseTeller(self._service.model, asked.echo(), read.usage, keep))
+        return read._replace(door=ResponseTeller(self._service.model, asked.echo(), read.usage, keep, asked.spaces))
 
     def _kept(self, asker: Asker, identity: str, param: str) -> Kept:
         kept = self._shelves[asker.stranger].get(asker, identity, self._clock())

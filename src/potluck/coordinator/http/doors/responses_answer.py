@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought, thoughts_in
@@ -17,11 +18,19 @@ from potluck.errors import PotluckError
 class ResponseTeller(Teller):
     """Tells an answer as a response. echo: the fields of its request that it repeats.
 
-    keep: receives the finished response, and says whether it keeps it.
+    keep: receives the finished response, and says whether it keeps it. spaces: as `ResponsesRequest.spaces`.
     """
 
-    def __init__(self, model: str, echo: Json, usage: Usage, keep: Callable[[Json], bool]) -> None:
+    def __init__(
+        self,
+        model: str,
+        echo: Json,
+        usage: Usage,
+        keep: Callable[[Json], bool],
+        spaces: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    ) -> None:
         super().__init__(usage)
+        self._spaces = spaces
         self._keep = keep
         self._echo = echo
         self._head: Json = {
@@ -50,8 +59,9 @@ class ResponseTeller(Teller):
             case Said():
                 item = {"id": _new("msg"), "type": "message", "role": "assistant", "content": []}
             case Called():
-                call = {"call_id": piece.identity, "name": piece.name, "arguments": ""}
-                item = {"id": _new("fc"), "type": "function_call", **call}
+                space, name = self._spaces.get(piece.name, (None, piece.name))
+                call = {"call_id": piece.identity, "name": name, "arguments": ""}
+                item = {"id": _new("fc"), "type": "function_call", **call, **({"namespace": space} if space else {})}
         self._output.append(item)
         yield self._of_item("response.output_item.added", item={**item, "status": "in_progress"})
         if not isinstance(piece, Called):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,6 +20,9 @@ _PASSED = (
     *("parallel_tool_calls", "reasoning", "chat_template_kwargs"),
 )
 """The fields that a request for a chat has under the same name."""
+
+_JOINT = "__"
+"""Stands between the name of a namespace and that of a function in it, where the model reads and writes both."""
 
 _MOST_NOTES, _LONGEST_NAME, _LONGEST_NOTE = 16, 64, 512
 """OpenAI's bounds of the metadata: how many, and their characters."""
@@ -87,7 +90,7 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
         if self.instructions:
             history.say("system", self.instructions)
         history.extend(messages)
-        tools = [_tool(index, tool) for index, tool in enumerate(self.tools or ())]
+        tools = [told for index, tool in enumerate(self.tools or ()) for told in _tools(f"tools[{index}]", tool)]
         allowed, choice = _choice(self.tool_choice)
         form = None if self.text is None else self.text.format
         told = {
@@ -99,6 +102,17 @@ class ResponsesRequest(Struct, frozen=True, kw_only=True):
             "response_format": None if form is None else _format(form),
         }
         return {name: value for name, value in told.items() if value is not None}
+
+    @property
+    def spaces(self) -> dict[str, tuple[str, str]]:
+        """The namespace and the name of each function that is in one, by the name under which the model knows it."""
+        spaces = (tool for tool in self.tools or () if tool.get("type") == "namespace")
+        named = [
+            (space["name"], (tool.get("function") or tool)["name"])
+            for space in spaces
+            for tool in space.get("tools") or ()
+        ]
+        return {f"{space}{_JOINT}{name}": (space, name) for space, name in named}
 
     def echo(self) -> Json:
         """The fields that a response repeats from its request, each as JSON, which takes far less room than objects."""
@@ -160,8 +174,9 @@ def _add(history: History, item: Json, where: str) -> None:
                 raise RequestError(message, param=f"{where}.role")
             history.say(role, text_of(item.get("content"), f"{where}.content"))
         case "function_call":
-            arguments = words(item, "arguments", where)
-            history.call(words(item, "call_id", where), words(item, "name", where), arguments)
+            name, space = words(item, "name", where), item.get("namespace")
+            told = f"{space}{_JOINT}{name}" if space else name
+            history.call(words(item, "call_id", where), told, words(item, "arguments", where))
         case "function_call_output":
             output = text_of(item.get("output"), f"{where}.output")
             history.result(words(item, "call_id", where), output)
@@ -171,8 +186,20 @@ def _add(history: History, item: Json, where: str) -> None:
             raise RequestError(f"{where} is {named(item)}, which models here cannot read.", param=where)
 
 
-def _tool(index: int, tool: Json) -> Json:
-    where = f"tools[{index}]"
+def _tools(where: str, tool: Json) -> Iterator[Json]:
+    """The functions that a tool consists of: it may be a namespace of several. A search that may not reach the web is
+    none.
+    """
+    if tool.get("type") == "namespace":
+        space = words(tool, "name", where)
+        for index, inner in enumerate(listed(tool, "tools", where)):
+            told = _tool(f"{where}.tools[{index}]", inner)
+            yield {**told, "function": {**told["function"], "name": f"{space}{_JOINT}{told['function']['name']}"}}
+    elif not (tool.get("type") == "web_search" and tool.get("external_web_access") is False):
+        yield _tool(where, tool)
+
+
+def _tool(where: str, tool: Json) -> Json:
     if tool.get("type") != "function":
         message = f"{where} is {named(tool)}, but only tools of type 'function' can be offered here."
         raise RequestError(message, param=where)
