@@ -125,24 +125,21 @@ class Grammar:
 
 
 class Grammars:
-    """Makes grammars for one tokenizer, whose first `most` tokens the model has at most.
+    """Makes grammars for one tokenizer, whose first `most` tokens the model has at most. controls: those among them.
 
     That may take seconds: do it on threads.
     """
 
-    def __init__(self, tokenizer: Tokenizer, most: int = ANY_NUMBER) -> None:
+    def __init__(self, tokenizer: Tokenizer, most: int = ANY_NUMBER, controls: Controls | None = None) -> None:
         self._tokenizer = tokenizer
         self._most = most
+        self._controls = controls or Controls(tokenizer, most)
         self._quick = Recent[bytes, bool](lambda: False, _MOST_KNOWN)
         """Whether a source, by its hash, was made in time before."""
 
     @cached_property
     def _vocabulary(self) -> _Vocabulary:
         return _Vocabulary(self._tokenizer, self._most)
-
-    @cached_property
-    def _controls(self) -> Controls:
-        return Controls(self._tokenizer)
 
     @cached_property
     def _tokens(self) -> LLTokenizer:
@@ -174,8 +171,7 @@ class Grammars:
 
     def after_thinking(self, grammar: Grammar, marks: Marks, *, is_open: bool) -> Grammar:
         """The same form for what follows thinking. is_open: the prompt has opened it."""
-        names = {self._tokenizer.name(token): token for token in self._vocabulary.special_token_ids}
-        return self._of(after_thinking(grammar.source, marks, names, is_open=is_open), grammar.param)
+        return self._of(after_thinking(grammar.source, marks, self._controls.ids, is_open=is_open), grammar.param)
 
     def _of(self, source: str, param: str, as_text: str | None = None) -> Grammar:
         """as_text: the source for the trial, which knows no vocabulary, where the source has control tokens."""

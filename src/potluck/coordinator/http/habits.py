@@ -13,7 +13,7 @@ from potluck.errors import RequestError
 
 Neutral = tuple[object, ...]
 
-_NOTHING: Neutral = (None, False, "", [], {})
+NOTHING: Neutral = (None, False, "", [], {})
 """The values with which a field of any name changes nothing."""
 _LONGEST_NEUTRAL = 64
 
@@ -63,7 +63,7 @@ REFUSED: Mapping[str, Neutral] = {
     "typical_p": (0, 1),
     "xtc_probability": (0,),
 }
-"""The refused fields, each with the values besides `_NOTHING` that change nothing."""
+"""The refused fields, each with the values besides `NOTHING` that change nothing."""
 
 REFUSED_FOR_COMPLETIONS: Mapping[str, Neutral] = {
     **REFUSED,
@@ -105,12 +105,13 @@ def refuse_unsupported(fields: Mapping[str, msgspec.Raw], refused: Mapping[str, 
     for name in refused.keys() & fields.keys():
         neutral = refused[name]
         true_by_default = any(one is True for one in neutral)
-        if not _is_neutral(fields[name], (None, *neutral) if true_by_default else (*_NOTHING, *neutral)):
+        if not is_neutral(fields[name], (None, *neutral) if true_by_default else (*NOTHING, *neutral)):
             advice = _INSTEAD.get(name, "Leave it out")
             raise RequestError(f"{name} is not supported. {advice}.", param=name)
 
 
-def _is_neutral(given: msgspec.Raw, neutral: Neutral) -> bool:
+def is_neutral(given: msgspec.Raw, neutral: Neutral) -> bool:
+    """Whether a field has one of these values. A long one has not, and is not made into objects."""
     if len(bytes(given)) > _LONGEST_NEUTRAL:
         return False
     value = msgspec.json.decode(given)

@@ -292,7 +292,7 @@ class Service:
 
     @cached_property
     def _controls(self) -> Controls:
-        return Controls(self.tokenizer)
+        return Controls(self.tokenizer, self.embedded)
 
     @cached_property
     def _marks(self) -> frozenset[int]:
@@ -301,7 +301,7 @@ class Service:
 
     @cached_property
     def grammars(self) -> Grammars:
-        return Grammars(self.tokenizer, self.embedded)
+        return Grammars(self.tokenizer, self.embedded, self._controls)
 
     def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
         """The parameters of so many answers."""

@@ -251,7 +251,7 @@ class ChatRequest(Common, frozen=True, kw_only=True):
             tools if wish.once or wish.names is None else [tool for tool in tools if tool.function.name in wish.names]
         )
 
-    @property
+    @cached_property
     def demanded(self) -> list[Tool]:
         """The tools of which the answer must call one; none if it may be text."""
         if self._wish.mode != "required":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from potluck.coordinator.http.habits import NOTHING, is_neutral
 from potluck.errors import RequestError
 
 OF_MESSAGES: Mapping[str, str] = {
@@ -27,5 +28,5 @@ OF_RESPONSES: Mapping[str, str] = {
 def refuse(sentences: Mapping[str, str], fields: Mapping[str, msgspec.Raw]) -> None:
     """Raises RequestError when one of these fields has a value that asks for something."""
     for name in sentences.keys() & fields.keys():
-        if msgspec.json.decode(fields[name]):
+        if not is_neutral(fields[name], (*NOTHING, 0)):
             raise RequestError(sentences[name], param=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ SPACES = r" |\n{1,2}[ \t]{0,20}"
 """The spaces that may stand between the parts of a JSON text. Without a limit, a small model would never end."""
 
 
-class Dialect:
+class Dialect(ABC):
     """One way in which models write calls. Its own texts, with which `lark` writes a call, are class variables:
 
     opens, closes: around all calls. before, middle, after: around the name and the arguments of each. joins: between
@@ -37,13 +38,13 @@ class Dialect:
     has_channel = False
 
     @classmethod
+    @abstractmethod
     def is_of(cls, template: str) -> bool:
         """Whether a chat template writes calls so."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, scan: Scan, calls: Calls) -> Steps[bool]:
         """Read what follows one of the marks, or begins with one of the openings. Returns whether a call began."""
-        raise NotImplementedError
 
     def identity(self) -> str:
         """The id of a new call."""
