@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from kit.browser import CHROMIUM
 from kit.owned_swarm import Swarm
@@ -19,9 +18,6 @@ from kit.tool_model import write_tool_model
 from kit.unsplit import Unsplit
 from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import even_spans
-
-_PAGES = re.compile(r"^http://[^/]+/(web/[\w.]+)?$")
-"""The addresses of the files that a page consists of."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -133,11 +129,6 @@ def complaints() -> list[str]:
     return []
 
 
-def as_caller(route: Route) -> None:
-    """Asks for the files of a page with a key. Strangers may not ask as often as quick tests open pages."""
-    route.continue_(headers={**route.request.headers, "authorization": "Bearer none"})
-
-
 @pytest.fixture
 def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Page]]:
     """Opens a page of its own profile; only the coordinator may be asked for anything.
@@ -148,7 +139,6 @@ def visit(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., Pag
 
     def opened(url: str, before: Callable[[Page], object] = lambda _: None, **options: object) -> Page:
         context = browser.new_context(**options)  # type: ignore[arg-type]
-        context.route(_PAGES, as_caller)
         page = context.new_page()
         page.set_default_timeout(1000 * HANG_S)
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

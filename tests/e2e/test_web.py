@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,14 @@ def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, t
         expect(page.locator("#empty")).to_be_visible()
         page.get_by_role("button", name="Join with this computer").click()
         expect(page.locator("#command")).to_have_text(re.compile(rf'potluck join "{url}/#[\w.-]+"'))
+
+
+def test_on_ones_own_machine_pages_may_be_opened_as_often_as_one_likes(tiny_swarm: LocalSwarm) -> None:
+    with httpx.Client(base_url=tiny_swarm.url, timeout=HANG_S) as browser:
+        begun = time.monotonic()
+        asked = count()
+        while next(asked) < 450 + 20 * (time.monotonic() - begun):  # a stranger may send 400 at once and 20 a second
+            assert browser.get("/web/dom.js").status_code == 200
 
 
 def test_pages_are_cached_by_their_tag_and_let_nothing_else_in(tiny_swarm: LocalSwarm) -> None:

@@ -51,8 +51,10 @@ OWNER = Caller(OWNER_ACCOUNT, admin=True)
 class Policy(Protocol):
     """Finds out who asks."""
 
-    def check(self, connection: HTTPConnection) -> None:
-        """Raises RequestError for a request or a socket that must not be accepted at all."""
+    def check(self, connection: HTTPConnection) -> bool:
+        """Returns whether whoever passes this check is the owner. Raises RequestError for a request or a socket that
+        must not be accepted at all.
+        """
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         """The caller, whose request is counted. Raises RequestError when the caller cannot be identified, or asks too
@@ -70,7 +72,7 @@ class LocalPolicy:
     def __init__(self, origins: Collection[str] = ()) -> None:
         self._origins = frozenset(origins)
 
-    def check(self, connection: HTTPConnection) -> None:
+    def check(self, connection: HTTPConnection) -> bool:
         headers = connection.headers
         if not _is_local(f"http://{headers.get('host', '')}"):  # a page's own name may be made to point here
             raise _forbidden("This swarm is for its own machine only: ask it as http://127.0.0.1, not by another name.")
@@ -79,6 +81,7 @@ class LocalPolicy:
         if not self._is_welcome(headers):
             message = "This swarm is for its own machine only: pages of other sites may not ask it, except with --cors."
             raise _forbidden(message)
+        return True
 
     def _is_welcome(self, headers: Headers) -> bool:
         """Whether the page that asks may do so. Browsers name no origin for links, which are followed, nor for pictures
@@ -107,8 +110,8 @@ class KeyPolicy:
         self._strangers = Limits()
         self._clock = clock
 
-    def check(self, connection: HTTPConnection) -> None:
-        pass
+    def check(self, connection: HTTPConnection) -> bool:
+        return False
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         secret = bearer(connection)
@@ -161,8 +164,12 @@ class Auth:
 
     async def _check(self, connection: HTTPConnection) -> None:
         access = self._access_of(connection.scope["path"])
-        self._policy.check(connection)
-        if access is Access.PUBLIC or connection.scope["type"] == "websocket":  # elsewhere, there are no sockets
+        is_owner = self._policy.check(connection)
+        if connection.scope["type"] == "websocket":  # only nodes open them, who prove themselves there
+            return
+        if access is Access.PUBLIC:
+            if is_owner:
+                vouch_for(connection.scope)
             return
         if access is Access.WEIGHTS and self._tickets.holds(bearer(connection)):
             vouch_for(connection.scope)
