@@ -20,7 +20,7 @@ NOTHING = memoryview(b"")
 
 
 def step(number: int = 0, session: int = 1, top: int = 2, asks: tuple[tuple[int, ...], ...] = ((7,),)) -> Forward:
-    return Forward(session=session, step=number, position=0, rows=2, top=top, asks=asks)
+    return Forward(session=session, step=number, position=2 * number, rows=2, top=top, asks=asks)
 
 
 def sent(last: int, asks: tuple[tuple[int, ...], ...]) -> Step:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from potluck.coordinator.generation.guesses import GuesserModel
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.reading import Reading, under_way
 from potluck.coordinator.generation.writer import Writer, score_prompt
@@ -35,7 +36,7 @@ _PATIENCE_S = 60.0
 class Generation:
     """Makes answers. swarm: its nodes are named in answers, and its tally counts tokens.
 
-    most_rows: the positions that a step may carry.
+    most_rows: the positions that a step may carry. guesser: a small model that guesses, if there is one.
     """
 
     tokenizer: Tokenizer
@@ -43,6 +44,7 @@ class Generation:
     sessions: SessionManager
     changes: Changes
     most_rows: int
+    guesser: GuesserModel | None = None
 
     async def answer(self, job: Job) -> AsyncGenerator[Delta, None]:
         """The answer piece by piece. Closing this generator ends its session.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from potluck.coordinator.generation.grammar import Grammar
+from potluck.coordinator.generation.guesses import Guessed
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.sessions.claim import EVERYONE, Claim
@@ -21,6 +22,7 @@ class Job:
     echo: score the prompt's own tokens as well (OpenAI's `echo` with `logprobs`).
     ignore_eos: continue after the model's end of text, as benchmarks need it.
     min_tokens: neither the model nor a stop string can end the answer before it has this many.
+    prediction: tokens that the answer will probably be; they change nothing but how fast it comes.
     grammar: the form of the answer. It says where the answer may end, so min_tokens must be 0.
     progress: also report how far the prompt has been read.
     watch: begins to watch an answer. What it returns is told the text piece by piece, and says when that is over.
@@ -37,6 +39,7 @@ class Job:
     ignore_eos: bool = False
     min_tokens: int = 0
     claim: Claim = EVERYONE
+    prediction: tuple[int, ...] = ()
     grammar: Grammar | None = None
     progress: bool = False
     watch: Callable[[], Callable[[str], bool]] | None = None
@@ -61,6 +64,7 @@ class Delta:
     cached: with the first token, how many tokens of the prompt the nodes already held.
     session: with the first token, the number by which `/trace` knows its session.
     nodes: with the last token, the nodes that computed the answer, each with its layers.
+    guessed: in the last one, what became of the tokens that were fed before they were known.
     stopped: in the last one, the stop string that ended the answer, if one did.
     """
 
@@ -73,3 +77,4 @@ class Delta:
     session: int | None = None
     nodes: tuple[str, ...] = ()
     stopped: str | None = None
+    guessed: Guessed = field(default_factory=Guessed)

@@ -8,6 +8,7 @@ from msgspec import Struct
 class Forward(Struct, frozen=True, kw_only=True, gc=False):
     """Positions `position` … `position + rows - 1` of a session. step: its number, counted from 0.
 
+    guessed: its token is a guess, of which nobody knows yet whether it will come.
     top, asks, keep: as in `wire.messages.Step`.
     """
 
@@ -18,3 +19,4 @@ class Forward(Struct, frozen=True, kw_only=True, gc=False):
     top: int = 1
     asks: tuple[tuple[int, ...], ...] = ()
     keep: bool = False
+    guessed: bool = False

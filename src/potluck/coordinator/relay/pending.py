@@ -56,6 +56,10 @@ class PendingSteps:
         if future is not None and not future.done():
             future.set_result(result)
 
+    def void(self, session: int, position: int) -> None:
+        """Await no more the steps that begin at this position of the session or after it."""
+        self._relay.void(session, position)
+
     def lose(self, session: int, reason: str, node: str | None = None) -> None:
         """End the session's steps that are under way with RouteLost. It cannot continue before it is mended."""
         self._relay.lose(session)

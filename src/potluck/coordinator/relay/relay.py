@@ -12,7 +12,7 @@ from typing import NamedTuple
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.coordinator.relay.evidence import Evidence
 from potluck.coordinator.relay.forward import Forward
-from potluck.coordinator.relay.trace import Hop, Trace
+from potluck.coordinator.relay.trace import Hop, Trace, Void
 from potluck.coordinator.relay.witness import Witness
 from potluck.errors import RequestError, WireError
 from potluck.types import RowFormat, Stage
@@ -184,6 +184,7 @@ class Relay:
         flight = self._flights[step.session]
         if flight.audited is None:
             self._check_tokens(step, payload)
+        self.void(step.session, step.position)
         return self._to_stage(flight, _Leg(step, 0, self.clock(), len(flight.route) - 1), payload)
 
     def _check_tokens(self, step: Forward, payload: bytes) -> None:
@@ -193,6 +194,19 @@ class Relay:
         if not 0 <= min(ids) <= max(ids) < self._vocabulary:
             wrong = next(token for token in ids if not 0 <= token < self._vocabulary)
             raise RequestError(f"The model does not have the token {wrong}: its tokens are 0-{self._vocabulary - 1}.")
+
+    def void(self, session: int, position: int) -> None:
+        """Neither await nor pass on any more the steps that begin at this position of the session or after it: they were
+        guesses, and other tokens came.
+
+        A stage that has run some of them forgets them with the next step that begins before them.
+        """
+        flight = self._flights.get(session)
+        if flight is None or not flight.legs:
+            return
+        for number in [number for number, leg in flight.legs.items() if leg.step.position >= position]:
+            leg = flight.legs.pop(number)
+            self.trace.void(Void(session, number, leg.place, leg.sent, self.clock()))
 
     def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone, so that they hold what lost ones held.
@@ -321,6 +335,7 @@ class Relay:
             received,
             message.queue_s,
             message.compute_s,
+            step.guessed,
         )
         self._owed[stage.node] -= 1
         self.trace.add(hop)

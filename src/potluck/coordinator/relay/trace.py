@@ -24,7 +24,7 @@ Event = dict[str, Any]
 class Hop(Struct, frozen=True, gc=False):
     """A step's stay at one stage, sent there and received back by the coordinator's clock, in seconds.
 
-    index: that of the stage, among `stages`. queue_s, compute_s: as the node says.
+    index: that of the stage, among `stages`. guessed: as in Forward. queue_s, compute_s: as the node says.
     gc=False: twenty thousand of them live at any time, and none can be part of a cycle.
     """
 
@@ -40,6 +40,7 @@ class Hop(Struct, frozen=True, gc=False):
     received: float
     queue_s: float
     compute_s: float
+    guessed: bool = False
 
     @property
     def total_s(self) -> float:
@@ -53,17 +54,31 @@ class Hop(Struct, frozen=True, gc=False):
         return queue, compute, max(self.total_s - compute - queue, 0.0)
 
 
+class Void(Struct, frozen=True, gc=False):
+    """The end of a guessed step, at the stage of this index, because another token came. sent: to that stage."""
+
+    session: int
+    step: int
+    index: int
+    sent: float
+    ended: float
+
+
 class Trace:
-    """The latest hops of all sessions, in the order in which they ended."""
+    """The latest hops of all sessions, in the order in which they ended. voids: the latest steps that did not."""
 
     def __init__(self, size: int = MAX_HOPS) -> None:
         self._hops: deque[Hop] = deque(maxlen=size)
+        self.voids: deque[Void] = deque(maxlen=size)
         self.count = 0
         """The number of all hops so far, including those that are forgotten."""
 
     def add(self, hop: Hop) -> None:
         self._hops.append(hop)
         self.count += 1
+
+    def void(self, void: Void) -> None:
+        self.voids.append(void)
 
     def hops(self, after: int = 0) -> list[Hop]:
         """The hops without the first `after` of all hops so far."""

@@ -23,12 +23,20 @@ class Session(SessionState):
     failover: Failover
     closing: Closing
 
-    async def step(self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...]) -> list[Candidates]:
+    async def step(
+        self, position: int, tokens: Ids, top: int, asks: tuple[tuple[int, ...], ...], *, guessed: bool = False
+    ) -> list[Candidates]:
         """Candidates for each of the last `len(asks)` of these tokens. Raises RouteLost when a stage is lost.
 
-        position: if it is less than what the nodes hold, they forget the rest first.
+        position: if it is less than what the nodes hold, they forget the rest first. Steps from there on that are under
+        way are void. guessed: the tokens may be others.
         """
-        return await self.pending.run(self.forward(position, len(tokens), top, asks), pack_ids(tokens))
+        forward = self.forward(position, len(tokens), top, asks, guessed=guessed)
+        return await self.pending.run(forward, pack_ids(tokens))
+
+    def void(self, position: int) -> None:
+        """Forget the steps under way that begin at this position or after it, because other tokens came."""
+        self.pending.void(self.number, position)
 
     async def hidden(self, position: int, tokens: Ids) -> Rows:
         """The hidden rows after the last layer of a session that was opened to end there. Raises RouteLost."""

@@ -32,9 +32,25 @@ class SessionState:
     lacking: dict[str, int] = field(default_factory=dict)
 
     def forward(
-        self, position: int, rows: int, top: int = 1, asks: tuple[tuple[int, ...], ...] = (), *, keep: bool = False
+        self,
+        position: int,
+        rows: int,
+        top: int = 1,
+        asks: tuple[tuple[int, ...], ...] = (),
+        *,
+        keep: bool = False,
+        guessed: bool = False,
     ) -> Forward:
         """The session's next step."""
         number = self.steps
         self.steps += 1
-        return Forward(session=self.number, step=number, position=position, rows=rows, top=top, asks=asks, keep=keep)
+        return Forward(
+            session=self.number,
+            step=number,
+            position=position,
+            rows=rows,
+            top=top,
+            asks=asks,
+            keep=keep,
+            guessed=guessed,
+        )

@@ -48,7 +48,9 @@ class Measure:
         compute_s = min(hop.compute_s, there_s)
         queue_s = min(hop.queue_s, there_s - compute_s)
         whole = 1.0 if hop.span is span or hop.span == span else self._whole(hop, span)
-        if hop.rows == 1:
+        if hop.guessed:  # a burst of them waits for itself
+            pass
+        elif hop.rows == 1:
             self.token_s += _WEIGHT * ((queue_s + compute_s) * whole / max(1, sessions) - self.token_s)
         else:
             self.row_s += _WEIGHT * (compute_s * whole / hop.rows - self.row_s)

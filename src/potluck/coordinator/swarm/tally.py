@@ -37,16 +37,37 @@ class TokenKind(StrEnum):
     GENERATED = "generated"
 
 
+class Source(StrEnum):
+    """Where a guess comes from: the request's prediction, a grammar that lets only one token come, a repetition in the
+    session's own text, or a small model.
+    """
+
+    PREDICTION = "prediction"
+    GRAMMAR = "grammar"
+    REPEAT = "repeat"
+    MODEL = "model"
+
+
+class Outcome(StrEnum):
+    """What became of a guess that was fed: it came, another token came, or it followed a wrong one."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    VOID = "void"
+
+
 @dataclass(slots=True)
 class Tally:
     """The counts. rows: those that nodes computed, one for each position and stage. opened: new sessions; resumed:
     others.
 
+    guesses: tokens that were fed before they were known, by their source and by what became of them.
     mended: interruptions of answers, and mending_s: the seconds that they took. requests: by the status of the reply.
     """
 
     incidents: Counter[Incident] = field(default_factory=Counter)
     tokens: Counter[TokenKind] = field(default_factory=Counter)
+    guesses: Counter[tuple[Source, Outcome]] = field(default_factory=Counter)
     rows: int = 0
     opened: int = 0
     resumed: int = 0

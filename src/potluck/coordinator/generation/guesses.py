@@ -1,0 +1,142 @@
+"""Guesses the next tokens of an answer, so that they can be fed before they are known. The sampler decides which were
+right.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from potluck.coordinator.swarm.tally import Outcome, Source
+from potluck.wire.rows import Ids
+
+_LONG_REPEAT = 8
+"""The tokens that must have come before in the same order, so that what followed is expected to follow again."""
+
+_SHORT_REPEAT = 3
+"""The same for a prediction, which is there to be followed."""
+
+_LONGEST = 1 << 15
+"""The tokens of a text that are looked through for repeats, the latest ones of a longer one."""
+
+
+class Guess(NamedTuple):
+    """A token that probably comes next, and who guessed it."""
+
+    token: int
+    source: Source
+
+
+@dataclass(slots=True)
+class Guessed:
+    """The guesses of one answer that were fed, by their source and by what became of them."""
+
+    counts: Counter[tuple[Source, Outcome]] = field(default_factory=Counter)
+
+    def note(self, source: Source, outcome: Outcome, count: int = 1) -> None:
+        self.counts[source, outcome] += count
+
+    def of(self, *outcomes: Outcome, source: Source | None = None) -> int:
+        """The number of guesses with one of these outcomes, of one source or of all."""
+        return sum(
+            count for (own, outcome), count in self.counts.items() if outcome in outcomes and source in (None, own)
+        )
+
+
+class Guesser(Protocol):
+    """Guesses the tokens of one answer, one at a time. `close` it when the answer has ended."""
+
+    async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
+        """The token that probably follows these; None if there is no good guess.
+
+        tokens: the prompt, the answer so far, and guesses of which nobody knows yet whether they are right: the last
+        `ahead` of them. Whoever waits for a guess may be cancelled, and may then ask about other tokens.
+        """
+
+    def close(self) -> None: ...
+
+
+class GuesserModel(Protocol):
+    """A small model that guesses for many answers at once."""
+
+    def open(self) -> Guesser:
+        """A guesser for one answer. It costs nothing until it is asked, and has no guesses while the model is away."""
+
+
+class Copies:
+    """Guesses that a text goes on as it did before: after the same `least` tokens comes the same token again."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._text = np.zeros(0, np.int32)
+        self._places: dict[bytes, list[int]] = {}
+        """For each `least` tokens in a row, the places in the text that come after them, ascending."""
+        self._at = 0
+        """The place of the latest guess."""
+
+    def learn(self, tokens: Sequence[int]) -> None:
+        """Read a text, which begins with what was read of it before."""
+        known = len(self._text)
+        self._text = np.concatenate([self._text, np.array(tokens[known:], np.int32)])
+        for place in range(max(self._least, len(tokens) - _LONGEST, known), len(tokens)):
+            key = self._text[place - self._least : place].tobytes()
+            self._places.setdefault(key, []).append(place)
+
+    def guess(self, tokens: Sequence[int]) -> int | None:
+        """The token that came after the last ones of these: the next time in the text, or else the last time."""
+        places = self._places.get(np.array(tokens[-self._least :], np.int32).tobytes())
+        if places is None:
+            return None
+        self._at = places[min(bisect_right(places, self._at), len(places) - 1)]
+        return int(self._text[self._at])
+
+
+class Guesses:
+    """The guesses about one answer, of whoever has one first. `close` it when the answer has ended.
+
+    prediction: what the request says that the answer will be. model: that of a small model.
+    """
+
+    def __init__(self, prompt: Sequence[int], prediction: Sequence[int] = (), model: Guesser | None = None) -> None:
+        self._predicted = Copies(_SHORT_REPEAT)
+        if prediction:
+            self._predicted.learn([*prompt[-_SHORT_REPEAT:], *prediction])
+        self._repeats = Copies(_LONG_REPEAT)
+        self._model = model
+
+    @property
+    def has_model(self) -> bool:
+        return self._model is not None
+
+    def copy(self, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
+        """A guess that takes no time. ahead: as a guesser has it. allowed: those that may come; None if all may."""
+        if (token := self._predicted.guess(tokens)) is not None and _may(token, allowed):
+            return Guess(token, Source.PREDICTION)
+        if allowed is not None and len(allowed) == 1:
+            return Guess(int(allowed[0]), Source.GRAMMAR)
+        self._repeats.learn(tokens[: len(tokens) - ahead])
+        if (token := self._repeats.guess(tokens)) is not None and _may(token, allowed):
+            return Guess(token, Source.REPEAT)
+        return None
+
+    async def ask(self, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
+        """The small model's guess, if there is one."""
+        token = await self._model.guess(tokens, ahead) if self._model is not None else None
+        return Guess(token, Source.MODEL) if token is not None and _may(token, allowed) else None
+
+    def close(self) -> None:
+        if self._model is not None:
+            self._model.close()
+
+
+def _may(token: int, allowed: Ids | None) -> bool:
+    """Whether the token may come next."""
+    if allowed is None:
+        return True
+    place = int(np.searchsorted(allowed, token))
+    return place < len(allowed) and int(allowed[place]) == token
