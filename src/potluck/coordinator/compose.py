@@ -86,7 +86,8 @@ class SwarmService:
 
     def generation(self, tokenizer: Tokenizer) -> Generation:
         """The maker of answers on this swarm."""
-        return Generation(tokenizer, self.swarm, self.sessions, self.changes, step_rows(self.relay.row_bytes))
+        row_bytes = self.relay.row_bytes
+        return Generation(tokenizer, self.swarm, self.sessions, self.changes, step_rows(row_bytes), row_bytes)
 
     def hidden_states(self) -> HiddenStates:
         """The maker of hidden rows of this swarm."""

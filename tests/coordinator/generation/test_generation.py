@@ -26,7 +26,8 @@ from kit.toy_swarm import (
 )
 from kit.waiting import until
 from potluck.coordinator.compose import SwarmService
-from potluck.coordinator.generation import generation, writer
+from potluck.coordinator.generation import outlook
+from potluck.coordinator.generation import run as module
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.sampling import SamplingParams
 from potluck.coordinator.sessions.claim import Claim, Rank
@@ -422,7 +423,7 @@ def test_a_node_that_leaves_without_an_heir_serves_to_the_end() -> None:
 
 
 def test_layers_that_do_not_come_back_end_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
 
     async def test() -> None:
         async with toy_swarm("0-1", "2-3") as (service, nodes):
@@ -573,8 +574,8 @@ def test_only_what_the_grammar_allows_comes_however_unlikely(
     few: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Asked for by name at once, or when the likeliest tokens turn out to hold none of it."""
-    monkeypatch.setattr(writer, "_FEW", few)
-    monkeypatch.setattr(writer, "MAX_CANDIDATES", 1)
+    monkeypatch.setattr(outlook, "_FEW", few)
+    monkeypatch.setattr(outlook, "MAX_CANDIDATES", 1)
     history = TOKENIZER.encode("potluck", special=True, bos=True)
     for _ in range(4):
         history.append(int(toy_logits(history)[:3].argmax()))
@@ -594,8 +595,8 @@ def test_only_what_the_grammar_allows_comes_however_unlikely(
 def test_a_node_lost_while_a_row_is_asked_for_again_changes_nothing(
     lost: int, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_FEW", 0)
-    monkeypatch.setattr(writer, "MAX_CANDIDATES", 1)
+    monkeypatch.setattr(outlook, "_FEW", 0)
+    monkeypatch.setattr(outlook, "MAX_CANDIDATES", 1)
     one = job(max_tokens=20, grammar=FewLetters())
 
     async def test() -> None:
@@ -755,7 +756,7 @@ def test_an_answer_that_the_client_leaves_between_steps_is_of_use_to_the_next() 
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
+def test_an_answer_that_is_cancelled_in_a_step_is_of_use_to_the_next(stage: int) -> None:
     async def test() -> None:
         async with toy_swarm("0-1", "2-3") as (service, nodes):
             entered, go_on = asyncio.Event(), asyncio.Event()
@@ -766,6 +767,31 @@ def test_an_answer_that_is_cancelled_in_a_step_is_forgotten(stage: int) -> None:
                     await go_on.wait()
 
             nodes[stage].before = hold
+            task = asyncio.create_task(answer(service, job(LONG, 100)))
+            await entered.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            again = await answer(service, job(LONG, 2))
+            assert cached(again) == len(LONG) - 1
+            assert text(again) == toy_answer(LONG, 2)
+
+    run(test())
+
+
+def test_an_answer_that_is_cancelled_in_a_step_is_forgotten_where_nodes_cannot_forget_the_step() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            service.swarm.forgets = 0
+            entered, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(step: Step) -> None:
+                if step.position:
+                    entered.set()
+                    await go_on.wait()
+
+            nodes[1].before = hold
             task = asyncio.create_task(answer(service, job(LONG, 100)))
             await entered.wait()
             task.cancel()

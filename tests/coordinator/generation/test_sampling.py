@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.coordinator.generation.sampling import Bias, Sampler, SamplingParams
+from potluck.coordinator.generation.sampling import Bias, Lifted, Sampler, SamplingParams
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import MAX_CANDIDATES
@@ -214,10 +214,10 @@ def test_candidates_needed(params: SamplingParams, top_logprobs: int, needed: in
 
 def test_only_tokens_that_may_rise_are_asked_for_by_name() -> None:
     def asked(params: SamplingParams) -> list[int]:
-        sampler = Sampler(params, [50, 40])
+        lifted = Lifted(params, [50, 40])
         for token in (9, 8, 9):
-            sampler.accept(token)
-        return list(sampler.ids_needed())
+            lifted.accept(token)
+        return list(lifted.ids)
 
     assert asked(SamplingParams()) == []
     assert asked(SamplingParams(logit_bias={30: 5, 20: 1, 10: -1})) == [20, 30]
@@ -235,7 +235,7 @@ def test_greedy_with_a_bias_is_the_argmax_of_the_whole_vocabulary(logits: list[f
     sampler = Sampler(params, [])
     logprobs = (row - np.log(np.exp(row.astype(np.float64)).sum())).astype(np.float32)
     top = np.argsort(-logprobs, kind="stable")[: params.candidates_needed()].astype(np.int32)
-    ids = np.union1d(top, np.array(sampler.ids_needed(), np.int32))
+    ids = np.union1d(top, np.array(Lifted(params, []).ids, np.int32))
     biased = logprobs.astype(np.float64)
     biased[token] += bias
     assert sampler.sample(Candidates.checked(ids, logprobs[ids], len(row))) == int(biased.argmax())

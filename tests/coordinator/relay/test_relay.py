@@ -284,7 +284,7 @@ def test_every_hop_is_recorded_with_its_times() -> None:
     times = iter([10.0, 10.5, 11.0, 13.0])
     relay = Relay(WIDTH, VOCABULARY, RowFormat.F32, clock=lambda: next(times))
     relay.open(1, ROUTE, version=5)
-    relay.start(step(4), bytes(8))
+    relay.start(Forward(session=1, step=4, position=0, rows=2, top=2, asks=((7,),)), bytes(8))
     relay.hidden("a", Hidden(1, 5, 4, 2, 0.1, 0.2), PAYLOAD)
     relay.hidden("b", Hidden(1, 5, 4, 2, 0.0, 0.3), PAYLOAD)
     assert len(relay.trace.hops()) == 2

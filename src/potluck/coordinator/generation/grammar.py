@@ -109,6 +109,10 @@ class Constraint:
         """Whether nothing but the end can come."""
         return self._matcher.is_stopped()
 
+    def copy(self) -> Constraint:
+        """A constraint at the same place, which other tokens may follow."""
+        return Constraint(self._matcher.deep_copy(), self._vocabulary, self._param)
+
 
 class Grammar:
     """A form that answers can have, with its source. param: the field of the request that asked for it."""

@@ -7,9 +7,10 @@ temperature, top_k, top_p, min_p. The distribution is always that of at most MAX
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -97,38 +98,49 @@ class SamplingParams(Struct, frozen=True):
         return min(max(needed + forbidden, top_logprobs), MAX_CANDIDATES)
 
 
+class Lifted:
+    """The tokens that bias or penalties may raise, so that the last stage is asked for them, however unlikely they are.
+
+    A token that is only pushed down need not be asked for, because it cannot move from outside the likeliest into them.
+    `accept` every token of the answer.
+    """
+
+    def __init__(self, params: SamplingParams, prompt: Iterable[int]) -> None:
+        self._raises_seen = params.raises_seen
+        told = prompt if params.repetition_penalty < 1 else ()
+        self._ids = sorted({*_bias_of(params).lifted, *told})
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Their ids, ascending."""
+        return tuple(self._ids)
+
+    def accept(self, token: int) -> None:
+        if self._raises_seen:
+            place = bisect_left(self._ids, token)
+            if self._ids[place : place + 1] != [token]:
+                self._ids.insert(place, token)
+
+    def copy(self) -> Lifted:
+        copied = copy(self)
+        copied._ids = list(self._ids)
+        return copied
+
+
 class Sampler:
     """Chooses the tokens of one session. `accept` every token that joins it, whether sampled here or not."""
 
     def __init__(self, params: SamplingParams, prompt_ids: Iterable[int]) -> None:
         self._params = params
-        self._bias = params.logit_bias if isinstance(params.logit_bias, Bias) else Bias(params.logit_bias)
+        self._bias = _bias_of(params)
         told = prompt_ids if params.repetition_penalty != 1 else ()
         self._prompt = np.unique(np.fromiter(told, np.int32))
         self._counts: Counter[int] = Counter()
-        self._lifted = self._lifted_at_first()
         # A client's seed may be negative, PCG64's may not.
         self._random = np.random.Generator(np.random.PCG64(None if params.seed is None else params.seed % 2**64))
 
     def accept(self, token: int) -> None:
-        if self._params.raises_seen and token not in self._counts and token not in self._lifted:
-            insort(self._lifted, token)
         self._counts[token] += 1
-
-    def _lifted_at_first(self) -> list[int]:
-        """The tokens that bias or penalties may raise before the first token is sampled, ascending."""
-        if self._params.repetition_penalty >= 1:
-            return list(self._bias.lifted)
-        return sorted({*self._bias.lifted, *self._prompt.tolist()})
-
-    def ids_needed(self) -> tuple[int, ...]:
-        """The ids to ask the last stage for, however unlikely they are, ascending: those that bias or penalties may
-        raise.
-
-        A token that is only pushed down need not be asked for, because it cannot move from outside the likeliest into
-        them.
-        """
-        return tuple(self._lifted)
 
     def sample(self, candidates: Candidates, forbidden: Collection[int] = ()) -> int:
         """One of the candidates' ids, but none of the forbidden. Draws one random number unless greedy."""
@@ -174,6 +186,10 @@ class Sampler:
         bounds = np.cumsum(chances)
         index = np.searchsorted(bounds, self._random.random() * bounds[-1], side="right")
         return min(int(index), len(chances) - 1)  # the product may round up to the last bound
+
+
+def _bias_of(params: SamplingParams) -> Bias:
+    return params.logit_bias if isinstance(params.logit_bias, Bias) else Bias(params.logit_bias)
 
 
 def _softmax(logits: Floats) -> Floats:

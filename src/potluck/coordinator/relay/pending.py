@@ -60,6 +60,10 @@ class PendingSteps:
         """Await no more the steps that begin at this position of the session or after it."""
         self._relay.void(session, position)
 
+    def compute_s(self, session: int) -> float:
+        """The seconds that the session's slowest stage computes for one row; 0 before the first."""
+        return self._relay.compute_s(session)
+
     def lose(self, session: int, reason: str, node: str | None = None) -> None:
         """End the session's steps that are under way with RouteLost. It cannot continue before it is mended."""
         self._relay.lose(session)

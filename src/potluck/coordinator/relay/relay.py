@@ -39,6 +39,10 @@ Result = list[Candidates] | list[bytes]
 hidden rows; or empty, if its keys and values were only to be kept."""
 
 
+_WEIGHT = 0.2
+"""The weight of the latest row in a stage's mean time."""
+
+
 class Answered(NamedTuple):
     """The outcome of an answer that was awaited. hop: its step's stay at the stage; None if the stage only recalled
     rows.
@@ -78,6 +82,8 @@ class _Flight:
     lost: bool = False
     audited: Evidence | None = None
     inner: bool = False
+    compute_s: dict[int, float] = field(default_factory=dict)
+    """The mean seconds that each stage computes for one row, by its place."""
     stages: int = field(init=False)
     """The number of stages that the route's nodes are told. An audit looks like the session that it is about."""
 
@@ -196,7 +202,7 @@ class Relay:
             raise RequestError(f"The model does not have the token {wrong}: its tokens are 0-{self._vocabulary - 1}.")
 
     def void(self, session: int, position: int) -> None:
-        """Neither await nor pass on any more the steps that begin at this position of the session or after it: they were
+        """Neither await nor pass on the session's steps that begin at this position or after it, because they were
         guesses, and other tokens came.
 
         A stage that has run some of them forgets them with the next step that begins before them.
@@ -207,6 +213,11 @@ class Relay:
         for number in [number for number, leg in flight.legs.items() if leg.step.position >= position]:
             leg = flight.legs.pop(number)
             self.trace.void(Void(session, number, leg.place, leg.sent, self.clock()))
+
+    def compute_s(self, session: int) -> float:
+        """The seconds that the session's slowest stage computes for one row; 0 before the first."""
+        flight = self._flights.get(session)
+        return max(flight.compute_s.values(), default=0.0) if flight is not None else 0.0
 
     def rebuild(self, step: Forward, tokens: bytes, first: int, goal: int) -> Outgoing:
         """Run a step with `keep` through the stages `first` … `goal` alone, so that they hold what lost ones held.
@@ -339,6 +350,10 @@ class Relay:
         )
         self._owed[stage.node] -= 1
         self.trace.add(hop)
+        if hop.rows == 1:
+            seconds = hop.shares[1]
+            latest = flight.compute_s.get(leg.place, seconds)
+            flight.compute_s[leg.place] = latest + _WEIGHT * (seconds - latest)
         return hop
 
     def failed(self, node: str, message: Failed) -> Forward | None:

@@ -106,7 +106,7 @@ class Admission:
         """Keep a session whose answer has ended. False for one that is not worth it."""
         if not self._prefix_cache.park(session):
             return False
-        self._kv_budget.park(session.number, len(session.tokens))
+        self._kv_budget.park(session.number, session.positions)
         return True
 
     def drop(self, number: int) -> bool:

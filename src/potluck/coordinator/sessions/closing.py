@@ -54,10 +54,10 @@ class Closing:
         self._send(*self._relay.close(number))
         self._act(self._swarm.release(number))
 
-    def park(self, session: SessionState, tokens: Sequence[int], computed: int = 0) -> None:
-        """Keep what the nodes hold for a while. One that lost its route, or is not worth it, is closed instead."""
+    def park(self, session: SessionState, tokens: Sequence[int], computed: int = 0, fed: int = 0) -> None:
+        """Keep what the nodes hold for a while, up to `fed` positions. A session that lost its route, or is not worth it, is closed instead."""
         self._payers.settle(session.number, computed)
-        if not self._is_parked(session, tokens):
+        if not self._is_parked(session, tokens, fed):
             self._release(session.number)
             return
         self._witness.pause(session.number)
@@ -65,14 +65,14 @@ class Closing:
             self._set_expiry()
         self._changes.tell()
 
-    def _is_parked(self, session: SessionState, tokens: Sequence[int]) -> bool:
+    def _is_parked(self, session: SessionState, tokens: Sequence[int], fed: int) -> bool:
         """Park the session if possible. Returns whether it is parked now."""
         shared = session.claim.rank is Rank.ANONYMOUS  # by many who do not know each other
         if self._stopping or shared or not self._relay.is_open(session.number):
             return False
         now, ids = asyncio.get_running_loop().time(), np.array(tokens, np.int32)
         return self._admission.park(
-            Parked(session.number, session.route, ids, session.steps, now, session.claim.account, session.uses)
+            Parked(session.number, session.route, ids, session.steps, now, session.claim.account, session.uses, fed)
         )
 
     def _set_expiry(self) -> None:

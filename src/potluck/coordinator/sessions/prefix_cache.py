@@ -27,6 +27,7 @@ class Parked:
     """A parked session. tokens: what the nodes of the route hold, but for those that have left since. steps: the number
     of its next step. since: when parked. uses: how many requests it has served.
 
+    fed: the most positions that a node of the route may hold of it, if they are more than the tokens.
     account: whose it is. Nobody else takes it over, because how fast an answer begins would reveal what others have
     asked.
     """
@@ -38,6 +39,12 @@ class Parked:
     since: float
     account: str = ""
     uses: int = 1
+    fed: int = 0
+
+    @property
+    def positions(self) -> int:
+        """The room that it takes on a node."""
+        return max(self.fed, len(self.tokens))
 
     def is_on(self, nodes: Collection[str]) -> bool:
         """Whether its route runs through one of these nodes."""

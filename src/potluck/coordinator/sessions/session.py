@@ -34,6 +34,11 @@ class Session(SessionState):
         forward = self.forward(position, len(tokens), top, asks, guessed=guessed)
         return await self.pending.run(forward, pack_ids(tokens))
 
+    @property
+    def compute_s(self) -> float:
+        """The seconds that the slowest stage of its route computes for one row; 0 before the first."""
+        return self.pending.compute_s(self.number)
+
     def void(self, position: int) -> None:
         """Forget the steps under way that begin at this position or after it, because other tokens came."""
         self.pending.void(self.number, position)
@@ -56,12 +61,13 @@ class Session(SessionState):
         """Put other nodes in place of those that are lost or about to leave, as `Failover.mend` does."""
         return await self.failover.mend(self, np.array(tokens, np.int32), avoid)
 
-    def park(self, tokens: Sequence[int], computed: int = 0) -> None:
-        """End a session that may be of use to a later request. Every node holds exactly these tokens.
+    def park(self, tokens: Sequence[int], computed: int = 0, fed: int = 0) -> None:
+        """End a session that may be of use to a later request. Every node holds these tokens.
 
         computed: those of them that count as its request's work.
+        fed: the most positions that a node may hold. What is beyond the tokens it forgets with the next step.
         """
-        self.closing.park(self, tokens, computed)
+        self.closing.park(self, tokens, computed, fed)
 
     def close(self, computed: int = 0) -> None:
         """End a session. computed: the tokens that count as its request's work."""

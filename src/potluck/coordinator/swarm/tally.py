@@ -38,7 +38,7 @@ class TokenKind(StrEnum):
 
 
 class Source(StrEnum):
-    """Where a guess comes from: the request's prediction, a grammar that lets only one token come, a repetition in the
+    """The source of a guess: the request's prediction, a grammar that lets only one token come, a repetition in the
     session's own text, or a small model.
     """
 

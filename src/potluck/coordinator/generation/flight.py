@@ -1,0 +1,154 @@
+"""Feeds an answer's tokens one by one, and guesses behind them for as long as that pays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from potluck.coordinator.generation.ahead import Ahead
+from potluck.coordinator.generation.guesses import Guess, Guessed, Guesses
+from potluck.coordinator.generation.outlook import Outlook
+from potluck.coordinator.generation.traffic import Traffic
+from potluck.coordinator.relay.candidates import Candidates
+from potluck.coordinator.sessions.session import Session
+from potluck.coordinator.swarm.tally import Source
+from potluck.planning.guessing import Pass, Share, most_ahead
+
+_Answer = asyncio.Task[list[Candidates]]
+
+_SHARE_WEIGHT = 0.1
+"""The weight of an answer's latest guess in its share of right ones."""
+_PASS_WEIGHT = 0.2
+"""The weight of the latest pass in the mean time of a pass."""
+
+
+class Flight:
+    """The tokens of one answer that are under way. traffic: what all answers share. forgets: the most positions that a
+    session can surely forget, and so the most guesses that can be taken back.
+    """
+
+    def __init__(self, guesses: Guesses, traffic: Traffic, forgets: int) -> None:
+        self.guessed = Guessed()
+        self._guesses = guesses
+        self._traffic = traffic
+        self._forgets = forgets
+        self._ahead: Ahead[_Answer] = Ahead(self.guessed)
+        self._shares = {source: Share(share.value, _SHARE_WEIGHT) for source, share in traffic.shares.items()}
+        self._pass_s = 0.0
+        self._outlook: Outlook | None = None
+        """What comes after all that is under way; None if nothing may."""
+        self._asking: asyncio.Task[Guess | None] | None = None
+        """The small model's guess of what comes there, which it has not made yet."""
+        self._next: Guess | None = None
+        """The guess of what comes there, which is not under way."""
+
+    async def answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, row_s: float) -> Candidates:
+        """Candidates for the token after these, of which the last one may be under way already.
+
+        row_s: the seconds that the slowest stage or link of the route takes for one row.
+        """
+        now = Pass(pass_s=self._pass_s, row_s=row_s, sessions=self._traffic.answers)
+        if self._ahead.first is None:
+            position, token = len(tokens) - 1, tokens[-1]
+            if now.room < 2 or not self._forgets:
+                [candidates] = await self._pass(session, position, token, outlook)
+                return candidates
+            self._outlook = outlook
+            self._ahead.feed(position, _started(self._pass(session, position, token, outlook)))
+        first = self._ahead.first
+        assert first is not None
+        await self._feed_guesses(session, tokens, now, first.answer)
+        [candidates] = await first.answer
+        return candidates
+
+    async def _pass(self, session: Session, position: int, token: int, outlook: Outlook) -> list[Candidates]:
+        """Feed a token that is known, and note how long it takes."""
+        begin = _now()
+        rows = await session.step(position, np.array([token], np.int32), outlook.top, (outlook.ids,))
+        self._pass_s += (_PASS_WEIGHT if self._pass_s else 1.0) * (_now() - begin - self._pass_s)
+        return rows
+
+    async def _feed_guesses(self, session: Session, tokens: Sequence[int], now: Pass, answer: _Answer) -> None:
+        """Feed guesses until as many are under way as pay, or nobody has one, or the answer comes first."""
+        while self._outlook is not None:
+            if self._next is None:
+                self._next = await self._guess(tokens, self._outlook, now, answer)
+            if self._next is None or self._ahead.depth >= self._most(self._next.source, now):
+                return
+            guess, self._next = self._next, None
+            self._outlook = self._outlook.after(guess.token)
+            if self._outlook is not None:
+                position = len(tokens) + self._ahead.depth
+                ids = np.array([guess.token], np.int32)
+                step = session.step(position, ids, self._outlook.top, (self._outlook.ids,), guessed=True)
+                self._ahead.feed(position, _started(step), guess)
+
+    def _most(self, source: Source, now: Pass) -> int:
+        return min(most_ahead(self._shares[source].value, now), self._forgets)
+
+    async def _guess(self, tokens: Sequence[int], outlook: Outlook, now: Pass, answer: _Answer) -> Guess | None:
+        """The guess of what comes after all that is under way; None if there is none, or the answer is there first."""
+        if self._asking is None:
+            ahead = self._ahead.guesses
+            sequence = [*tokens, *ahead]
+            copied = self._guesses.copy(sequence, len(ahead), outlook.allowed)
+            if copied is not None or not self._guesses.has_model or len(ahead) > self._most(Source.MODEL, now):
+                return copied
+            self._asking = asyncio.create_task(self._guesses.ask(sequence, len(ahead), outlook.allowed))
+        await asyncio.wait((self._asking, answer), return_when=asyncio.FIRST_COMPLETED)
+        if not self._asking.done():
+            return None
+        asking, self._asking = self._asking, None
+        return asking.result()
+
+    def know(self, token: int) -> None:
+        """Take the token that follows the first one. If it was not guessed, all guesses are void."""
+        guess = self._ahead.second.guess if self._ahead.second is not None else self._next
+        if guess is not None:  # it counts, fed or not, so that it is known when guesses begin to pay
+            for shares in (self._shares, self._traffic.shares):
+                shares[guess.source].note(guess.token == token)
+        _cancel(row.answer for row in self._ahead.know(token))
+        if self._ahead.first is None:
+            self._drop_next()
+
+    def land(self) -> None:
+        """Have nothing under way any more."""
+        _cancel(row.answer for row in self._ahead.clear())
+        self._drop_next()
+
+    def _drop_next(self) -> None:
+        """Drop the guess of what comes next, which was made for other tokens."""
+        self._next = None
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    @property
+    def depth(self) -> int:
+        """The number of guesses that are under way."""
+        return self._ahead.depth
+
+    def close(self) -> None:
+        """End the flight for good."""
+        self.land()
+        self._guesses.close()
+
+
+def _now() -> float:
+    """The loop's clock in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+def _started(step: Coroutine[Any, Any, list[Candidates]]) -> _Answer:
+    """The step, which begins now. Nobody may ever look at its answer, or at its error."""
+    answer = asyncio.create_task(step)
+    answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return answer
+
+
+def _cancel(answers: Iterable[_Answer]) -> None:
+    for answer in answers:
+        answer.cancel()

@@ -1,0 +1,72 @@
+"""Decides how many guessed tokens a session may have under way: as many as pay. Pure.
+
+A pass through the whole route takes `pass_s`. While it lasts, the stages and the links could do more: one row each
+`row_s`, the time of the slowest of them. If a share of the guesses is right, then on average `share / (1 - share)` of
+them come in a row. The tokens a second with `ahead` guesses under way are therefore about
+
+    (right + 1) / (pass_s + right * max(row_s, pass_s / (ahead + 1)))
+"""
+
+from __future__ import annotations
+
+from math import log
+
+from msgspec import Struct
+
+MOST_AHEAD = 15
+"""The most guesses of a session that are under way at once."""
+
+_LEAST_CHANCE = 0.06
+"""A guess is fed if it will be of use at least this often: if it and all guesses before it are right."""
+
+_LEAST_GAIN = 1.05
+"""A gain that is smaller than this is not worth the rows that are computed in vain."""
+
+_SURE = 0.999
+"""The highest share that is believed, because the next guess may always be the first wrong one."""
+
+
+class Pass(Struct, frozen=True):
+    """How a session's tokens pass through its route now, in seconds.
+
+    pass_s: from the first stage to the candidates of a token. row_s: what the slowest stage or link takes for a row.
+    sessions: those that generate now, this one among them.
+    """
+
+    pass_s: float
+    row_s: float
+    sessions: int
+
+    @property
+    def room(self) -> int:
+        """The rows that each session may have under way, so that no stage has more to do than it can."""
+        return int(self.pass_s / max(self.row_s, 1e-6) / max(self.sessions, 1) + 0.5)
+
+
+def most_ahead(share: float, now: Pass) -> int:
+    """The number of guesses that may be under way besides the token that is known. share: of the guesses, the right
+    ones.
+    """
+    share = min(share, _SURE)
+    if share <= 0:
+        return 0
+    useful = max(1, int(log(_LEAST_CHANCE) / log(share)))
+    ahead = min(useful, now.room - 1, MOST_AHEAD)
+    return ahead if ahead > 0 and gain(share, now, ahead) >= _LEAST_GAIN else 0
+
+
+def gain(share: float, now: Pass, ahead: int) -> float:
+    """How many times as many tokens come in a second as without guesses."""
+    right = share / (1 - share)
+    return (right + 1) / (1 + right * max(now.row_s / now.pass_s, 1 / (ahead + 1)))
+
+
+class Share:
+    """The share of right guesses, in which later ones count more. expected: the share before the first guess."""
+
+    def __init__(self, expected: float, weight: float) -> None:
+        self.value = expected
+        self._weight = weight
+
+    def note(self, right: bool) -> None:
+        self.value += self._weight * (right - self.value)
