@@ -176,7 +176,7 @@ def test_a_stored_session_is_cut_back_though_the_cache_is_full_of_ended_ones(mod
     for position in range(0, 180, 20):
         run(engine, 4, position, TOKENS)
     assert not engine._cache.table._free
-    assert engine._cache.table._ended_cells == 200
+    assert engine._cache.table._left_cells == 200
     engine.truncate(1, 6)
     assert np.array_equal(run(engine, 1, 6, TOKENS[6:10]), expected)
     engine.unload()

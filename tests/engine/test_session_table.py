@@ -140,12 +140,37 @@ def test_a_session_that_is_closed_while_it_is_stored_leaves_no_cells() -> None:
     )
 
 
-def test_a_truncated_session_takes_less() -> None:
+def test_the_shared_cells_of_a_truncated_session_come_back_at_a_new_arrangement() -> None:
     sessions = table()
     grow(sessions, 1, 90)
     sessions.truncate(1, 20)
     assert sessions.length(1) == 20
+    assert sessions.fits({1: 25, 2: 5})
+    assert not sessions.fits({1: 26, 2: 5})
+    arrange(sessions)
     assert sessions.fits({2: 80})
+
+
+def test_the_cache_is_crowded_when_much_was_truncated_in_many_small_pieces() -> None:
+    sessions = table(sessions=9, positions=10_000)
+    for _ in range(1024):
+        grow(sessions, 1, 12)
+        sessions.truncate(1, 11)
+    assert not sessions.is_crowded()
+    grow(sessions, 1, 12)
+    sessions.truncate(1, 11)
+    assert sessions.is_crowded()
+    arrange(sessions)
+    assert not sessions.is_crowded()
+
+
+def test_a_truncated_slot_has_its_cells_again_at_once() -> None:
+    sessions = slotted()
+    for _ in range(2000):
+        grow(sessions, 1, 250)
+        sessions.truncate(1, 3)
+    assert not sessions.is_crowded()
+    assert sessions.fits({1: 256})
 
 
 def slotted() -> Table:

@@ -19,6 +19,7 @@ EVERY_KERNEL_SET = ("tests/engine/test_exactness.py", "tests/engine/test_twins.p
 EVERY_LIBRARY = (
     *EVERY_KERNEL_SET,
     "tests/engine/test_llamacpp.py",
+    "tests/engine/test_session_cache.py",
     "tests/engine/test_slots.py",
     "tests/engine/test_architectures.py",
     "tests/coordinator/text/test_partition.py",

@@ -43,7 +43,8 @@ class Context:
         params = self._library.llama_context_default_params()
         params.n_ctx = capacity.positions if shape.is_shared else shape.sessions * shape.cells
         params.n_batch = params.n_ubatch = capacity.rows
-        params.n_seq_max = shape.sessions
+        self._leftovers = shape.sessions if shape.is_shared and facts.has_cells_only else None
+        params.n_seq_max = shape.sessions + (self._leftovers is not None)
         params.kv_unified = shape.is_shared
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = FLASH_ATTENTION
@@ -98,6 +99,19 @@ class Context:
     def forget(self, sequence: int, begin: int = 0) -> bool:
         """Forget a sequence's positions from `begin` on. False if llama.cpp cannot do that."""
         return bool(self._library.llama_memory_seq_rm(self._memory, sequence, begin, -1))
+
+    @property
+    def keeps_leftovers(self) -> bool:
+        """Whether `cut` leaves no hole."""
+        return self._leftovers is not None
+
+    def cut(self, sequence: int, begin: int) -> bool:
+        """Forget a sequence's positions from `begin` on, whose shared cells stay occupied, if possible, by a sequence
+        that nobody uses. False if llama.cpp cannot do that.
+        """
+        if self._leftovers is not None:
+            self._library.llama_memory_seq_cp(self._memory, sequence, self._leftovers, begin, -1)
+        return self.forget(sequence, begin)
 
     def forget_all(self) -> None:
         self._library.llama_memory_clear(self._memory, False)

@@ -120,24 +120,29 @@ class SessionCache:
                 self.close(session)
 
     def truncate(self, session: int, length: int) -> None:
-        """Forget the session's positions from `length` on. Raises EngineError when its memory cannot do this."""
+        """Forget the session's positions from `length` on. Raises EngineError when its memory cannot do this.
+
+        Of guesses that were wrong a session forgets a few positions again and again, so that nothing is moved here.
+        """
         if length >= self.table.length(session):
             return
         if length == 0:
             self.close(session)
         elif self._forget_from(session, length):
             self.table.truncate(session, length)
-            self._fill_holes()
+            if not self.context.keeps_leftovers:
+                self._fill_holes()
         else:
             raise EngineError("This model's memory cannot forget a part of a session.")
 
     def _forget_from(self, session: int, length: int) -> bool:
-        self.make_room({session: self.table.length(session)})
+        if self.table.stored(session) is not None:
+            self.make_room({session: self.table.length(session)})
         sequence = self.sequence(session)
         # What lies before the window is not saved, and so is gone when a session was moved.
         if self._facts.window and self.context.first_kept(sequence) > self._facts.first_seen(length):
             return False
-        return self.context.forget(sequence, length)
+        return self.context.cut(sequence, length)
 
     def _fill_holes(self) -> None:
         """After a part of a session was forgotten, see to it that no other one fills the hole."""

@@ -1,10 +1,10 @@
 """Tracks which llama.cpp sequence holds which session, and how many cells of the KV cache are taken. Pure.
 
-Where sessions share the cells, those of an ended session stay occupied until the cache is arranged anew: llama.cpp
-would fill the hole with the next rows of other sessions, below their own, and attention sums over the cells in order,
-so that bits would change. In slots there are no holes, and those of ended sessions are free at once. Whenever the cache
-is arranged anew, the engine stores idle sessions outside of it, because attention looks at every occupied cell, and
-slots are few.
+Where sessions share the cells, those that a session has left, at its end or when it was cut back, stay occupied until
+the cache is arranged anew: llama.cpp would fill the hole with the next rows of other sessions, below their own, and
+attention sums over the cells in order, so that bits would change. In slots there are no holes, and the cells that were
+left are free at once. Whenever the cache is arranged anew, the engine stores idle sessions outside of it, because
+attention looks at every occupied cell, and slots are few.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from potluck.errors import CapacityError
 from potluck.types import Capacity
 
 _MANY_CELLS = 1024
-"""The cells of ended and idle sessions that are worth a new arrangement, even if others hold no more."""
+"""The cells that were left, or are of idle sessions, that are worth a new arrangement, even if others hold no more."""
 _IDLE_FORWARDS = 64
 """A session that had no part in this many forwards is idle."""
 _REGRET_FORWARDS = 1024
@@ -66,7 +66,7 @@ class SessionTable(Generic[State]):
         self._sessions: dict[int, _Held[State]] = {}
         self._free = set(range(self.shape.sessions))
         self._ended: list[int] = []
-        self._ended_cells = 0
+        self._left_cells = 0
         self._forwards = 0
         self._regretted = -_REGRET_FORWARDS
 
@@ -116,6 +116,8 @@ class SessionTable(Generic[State]):
             held.length = length
 
     def truncate(self, session: int, length: int) -> None:
+        if self.shape.is_shared:
+            self._left_cells += self.length(session) - length
         self._sessions[session].length = length
 
     def close(self, session: int) -> int | None:
@@ -126,7 +128,7 @@ class SessionTable(Generic[State]):
     def _end(self, sequence: int, cells: int) -> int | None:
         if self.shape.is_shared:
             self._ended.append(sequence)
-            self._ended_cells += cells
+            self._left_cells += cells
             return None
         self._free.add(sequence)
         return sequence
@@ -146,7 +148,7 @@ class SessionTable(Generic[State]):
         if not self.shape.is_shared:
             return False
         live = self._in_cache()
-        useless = self._ended_cells + sum(map(self.length, self.idle()))
+        useless = self._left_cells + sum(map(self.length, self.idle()))
         return not live or useless > max(_MANY_CELLS, sum(map(self.length, live)) - useless)
 
     def idle(self) -> list[int]:
@@ -230,7 +232,7 @@ class SessionTable(Generic[State]):
             self._sessions[session].sequence = sequence
         self._free = set(range(self.shape.sessions)) - set(arrangement.sequences.values())
         self._ended.clear()
-        self._ended_cells = 0
+        self._left_cells = 0
 
     def in_cache(self) -> list[int]:
         """The sessions that have a sequence."""
@@ -244,4 +246,4 @@ class SessionTable(Generic[State]):
         return {session: held for session, held in self._sessions.items() if held.sequence is not None}
 
     def _taken(self) -> int:
-        return self._ended_cells + sum(held.length for held in self._in_cache().values())
+        return self._left_cells + sum(held.length for held in self._in_cache().values())

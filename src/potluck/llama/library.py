@@ -89,6 +89,7 @@ _LLAMA: dict[str, _Signature] = {
     "llama_state_seq_get_data": (_Z, [_P, _BYTES, _Z, _I]),
     "llama_state_seq_set_data": (_Z, [_P, _BYTES, _Z, _I]),
     "llama_memory_clear": (None, [_P, _B]),
+    "llama_memory_seq_cp": (None, [_P, _I, _I, _I, _I]),
     "llama_memory_seq_rm": (_B, [_P, _I, _I, _I]),
     "llama_memory_seq_pos_min": (_I, [_P, _I]),
     "llama_vocab_type": (ctypes.c_int, [_P]),
