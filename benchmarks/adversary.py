@@ -1,14 +1,15 @@
 """Audits against nodes that lie and honest nodes that differ: who is caught, how soon, and at what cost.
 
     python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--smollm2]
-        [--prompt 20] [--part attacks|honest|overhead]
+        [--prompt 20] [--rows f32] [--part attacks|honest|overhead]
 
 Attacks: a tiny random model runs on three spans, each on two honest nodes and one that lies (see
 benchmarks/hostile_node.py), until every lie has been told often enough. Meanwhile three streams ask for short answers,
 and every one must be answered. Nodes lie from their first step on, or once they have been honest for a while and only
-the regular audits can still catch them. With --smollm2 the model is SmolLM2, at the default rate only.
-Honest: SmolLM2 and the tiny model have every layer on three nodes, some with the plain weight layout. Rows are f32 or
-f16, requests come alone or eight at once, and every session is audited. Nobody may be accused.
+the regular audits can still catch them. With --smollm2 the model is SmolLM2, at the default rate only. --rows is the
+form of their hidden rows.
+Honest: SmolLM2 and the tiny model have every layer on three nodes, some with the plain weight layout. Rows are f32, f16
+or q8, requests come alone or eight at once, and every session is audited. Nobody may be accused.
 Overhead: SmolLM2 has every layer on two nodes. The processor time per token is measured with and without audits in
 turns.
 """
@@ -43,7 +44,7 @@ from hostile_node import LIES
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, demo_model
 from potluck.models.sources import open_model
-from potluck.types import Span, even_spans
+from potluck.types import RowFormat, Span, even_spans
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from kit.tiny_gguf import write_tiny_gguf
@@ -128,10 +129,10 @@ def run_group(
         return {key: node.stays[:] for key, node in nodes.items()}
 
 
-def attack(model: Path, rate: float, runs: int, prompt: int) -> Iterator[Ending]:
+def attack(model: Path, rate: float, runs: int, prompt: int, form: RowFormat) -> Iterator[Ending]:
     """Run all attacks at one rate of audits. Ends the program if an honest node is convicted."""
     spans, vocabulary = even_spans(open_model(model).layers, 3), open_tokenizer(model).vocabulary
-    with honest_nodes(model, spans, 2, ["--local", "--audit", str(rate)]) as swarm:
+    with honest_nodes(model, spans, 2, ["--local", "--audit", str(rate), "--rows", form]) as swarm:
         name = swarm.wait_covered()["model"]
         for honest in (0, TRUSTED_STEPS):
             for group in attack_groups():
@@ -162,8 +163,10 @@ def stay_figures(case: str, endings: Sequence[Ending], aim: Aim | None = None) -
     ]
 
 
-def attack_part(report: Report, model: Path, runs: dict[float, int], prompt: int, part: str) -> dict[str, Any]:
-    endings = [ending for rate, count in runs.items() for ending in attack(model, rate, count, prompt)]
+def attack_part(report: Report, model: Path, runs: dict[float, int], options: argparse.Namespace) -> dict[str, Any]:
+    endings = [
+        ending for rate, count in runs.items() for ending in attack(model, rate, count, options.prompt, options.rows)
+    ]
     begins = {0: "at once", TRUSTED_STEPS: "once trusted"}
     print_table(
         ("attack", "lies", "rate", "runs", "caught", "in time"),
@@ -185,6 +188,8 @@ def attack_part(report: Report, model: Path, runs: dict[float, int], prompt: int
         figures += stay_figures(f"{rate:.0%}, {begin}", chosen)
     default = [one for one in endings if one.rate == DEFAULT_RATE]
     figures += stay_figures("all at the default rate", default, at_least(99))
+    form = "" if options.rows is RowFormat.F32 else options.rows
+    part = "-".join(filter(None, ("smollm2" if options.smollm2 else "", form)))
     report.add({"audits, and when the lies begin": figures}, part)
     return {"attacks": [asdict(one) for one in endings]}
 
@@ -193,20 +198,19 @@ def attack_part(report: Report, model: Path, runs: dict[float, int], prompt: int
 
 
 def honest_part(report: Report, models: Sequence[tuple[Path, int]]) -> None:
-    """models: each with the number of audits to run on it, half of them over f32 rows and half over f16 rows."""
+    """models: each with the number of audits to run on it, as many over rows of each form."""
     rows, audits, accused = [], 0, 0
-    for model, wanted in models:
-        for form in ("f32", "f16"):
-            for streams in (1, 8):
-                passed, failed, undecided = honest_swarm(model, form, streams, wanted // 4)
-                audits, accused = audits + passed + failed + undecided, accused + failed + undecided
-                rows.append((model.stem[:24], form, streams, passed, failed, undecided))
+    ways = list(product(RowFormat, (1, 8)))
+    for (model, wanted), (form, streams) in product(models, ways):
+        passed, failed, undecided = honest_swarm(model, form, streams, wanted // len(ways))
+        audits, accused = audits + passed + failed + undecided, accused + failed + undecided
+        rows.append((model.stem[:24], form, streams, passed, failed, undecided))
     print_table(("model", "rows", "at once", "passed", "failed", "undecided"), rows)
     case = "two weight layouts"
     report.add({"honest nodes": [AUDITS.of(case, audits), ACCUSED.of(case, accused, below(1))]}, "honest")
 
 
-def honest_swarm(model: Path, form: str, streams: int, wanted: int) -> tuple[int, int, int]:
+def honest_swarm(model: Path, form: RowFormat, streams: int, wanted: int) -> tuple[int, int, int]:
     manifest = open_model(model)
     spans = even_spans(manifest.layers, 3)
     serve = ["--local", "--audit", "1", "--rows", form]
@@ -291,7 +295,7 @@ def overhead_part(report: Report, rounds: int) -> dict[str, Any]:
 
 def rates_and_runs(options: argparse.Namespace) -> dict[float, int]:
     """How often each attack runs at each rate. In short benchmarks there is only the default rate."""
-    if options.quick or options.smollm2 or options.prompt != PROMPT:
+    if options.quick or options.smollm2 or (options.prompt, options.rows) != (PROMPT, RowFormat.F32):
         return {DEFAULT_RATE: options.runs}
     return {rate: options.runs if rate == DEFAULT_RATE else max(2, options.runs // 3) for rate in RATES}
 
@@ -310,6 +314,7 @@ def main() -> None:
         "--smollm2", action="store_true", help="attack SmolLM2 instead of a tiny model, which is much slower"
     )
     parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of each prompt in the attacks")
+    parser.add_argument("--rows", type=RowFormat, default=RowFormat.F32, help="the form of hidden rows in the attacks")
     parser.add_argument("--part", choices=("attacks", "honest", "overhead"))
     options = parser.parse_args()
     if options.quick:
@@ -321,8 +326,7 @@ def main() -> None:
         folder = Path(name)
         if options.part in (None, "attacks"):
             model = demo_model() if options.smollm2 else tiny_model(folder, GGMLQuantizationType.Q8_0)
-            part = "smollm2" if options.smollm2 else ""
-            details |= attack_part(report, model, rates_and_runs(options), options.prompt, part)
+            details |= attack_part(report, model, rates_and_runs(options), options)
         if options.part in (None, "honest"):
             small = tiny_model(folder, GGMLQuantizationType.Q4_0)  # of the usual weights those with most layouts
             real = requantized(demo_model(), KINDS["Q4_0"], folder)

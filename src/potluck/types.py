@@ -57,11 +57,13 @@ class Attention(StrEnum):
 class RowFormat(StrEnum):
     """The format of hidden rows on the wire.
 
-    `f32` is exact. `f16` halves the bytes, with a power-of-two scale for each row.
+    `f32` is exact. `f16` halves the bytes, with a power-of-two scale for each row. `q8` nearly halves them again, with a
+    scale for each 32 values.
     """
 
     F32 = "f32"
     F16 = "f16"
+    Q8 = "q8"
 
 
 class EngineKind(StrEnum):

@@ -67,6 +67,19 @@ def test_another_node_of_the_span_takes_over(twins, client_of, undisturbed):
     swarm.coordinator.wait_for("Others take over its sessions")
 
 
+def test_over_rounded_rows_the_answer_that_is_taken_over_is_the_same_too(tiny, client_of):
+    """The first half sends the rows that the lost node had once more, from its journal, to the same bytes."""
+    with LocalSwarm(tiny, [Span(0, 2)], serve=[*LOCAL, "--audit", "0", "--rows", "q8"], join=ONE_THREAD) as swarm:
+        nodes = {name: swarm.add_node("3-5", "--name", name) for name in ("castor", "pollux")}
+        swarm.wait_covered()
+        expected = "".join(ask(client_of(swarm)))
+        answer = ask(client_of(swarm))
+        head = begun(answer)
+        kill(nodes[serving(swarm, nodes)])
+        assert head + "".join(answer) == expected
+        swarm.coordinator.wait_for("Others take over its sessions")
+
+
 @pytest.fixture
 def twins(tiny) -> Iterator[tuple[LocalSwarm, dict[str, Process], Proxy]]:
     """A swarm with two nodes for its second half, these by name, and the line of its first half."""

@@ -121,6 +121,20 @@ def greedy(model: Unsplit | Pipeline, prompt: Tokens, tokens: int = TOKENS) -> L
     return np.stack(logits)
 
 
+def surprise(pipeline: Pipeline, tokens: Tokens) -> float:
+    """The mean of the negative log-probabilities of all tokens but the first one."""
+    pipeline.restart()
+    logits = pipeline.feed(tokens, wanted=CHUNK)[:-1].astype(np.float64)
+    chosen = logits[np.arange(len(logits)), tokens[1:]]
+    largest = logits.max(axis=1)
+    totals = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    return float((totals - chosen).mean())
+
+
+def perplexity(pipeline: Pipeline, tokens: Tokens) -> float:
+    return float(np.exp(surprise(pipeline, tokens)))
+
+
 Model = TypeVar("Model", Unsplit, Pipeline)
 
 

@@ -37,7 +37,7 @@ from potluck.wire.messages import (
     Step,
     Welcome,
 )
-from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
+from potluck.wire.rows import pack_ids, pack_rows, unpack_scores
 
 
 @pytest.mark.parametrize("form", list(RowFormat))
@@ -51,7 +51,7 @@ def test_tokens_become_hidden_rows_for_the_next_stage(form: RowFormat) -> None:
             )
             message, payload = await bench.receive()
             assert message == Hidden(7, 3, 5, 2, 0.0, 0.0)
-            assert unpack_rows(payload, 2, WIDTH, form).tolist() == [[5] * WIDTH, [10] * WIDTH]
+            assert payload == pack_rows(np.array([[5] * WIDTH, [10] * WIDTH], np.float32), form)
             assert bench.engine.cores == (0, 1)
 
     run(test())

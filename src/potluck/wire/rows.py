@@ -1,7 +1,7 @@
 """Turns hidden rows, token ids and candidates into raw bytes, little-endian, and back.
 
 f16 rows carry a power-of-two scale each, because some families exceed float16's 65,504: the payload is `rows` int8
-exponents, then the rows.
+exponents, then the rows. Rows in f32 and q8 stand one after another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from potluck.errors import WireError
 from potluck.types import RowFormat
+from potluck.wire import q8
 
 Rows = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
@@ -23,13 +24,27 @@ _MIN_EXPONENT = -100  # below this a row is zeros for every purpose, and int8 co
 
 def payload_size(rows: int, width: int, form: RowFormat) -> int:
     """The number of bytes of `rows` hidden rows of `width` values."""
-    return rows * (4 * width if form is RowFormat.F32 else 2 * width + 1)
+    match form:
+        case RowFormat.F32:
+            return rows * 4 * width
+        case RowFormat.F16:
+            return rows * (2 * width + 1)
+        case RowFormat.Q8:
+            return rows * q8.row_size(width)
 
 
 def pack_rows(rows: Rows, form: RowFormat) -> bytes:
     """Hidden rows `[n, d]` as bytes; exact for f32."""
-    if form is RowFormat.F32:
-        return np.ascontiguousarray(rows, "<f4").tobytes()
+    match form:
+        case RowFormat.F32:
+            return np.ascontiguousarray(rows, "<f4").tobytes()
+        case RowFormat.F16:
+            return _pack_f16(rows)
+        case RowFormat.Q8:
+            return q8.pack(rows)
+
+
+def _pack_f16(rows: Rows) -> bytes:
     largest = np.abs(rows).max(axis=1, initial=0.0)
     largest[~np.isfinite(largest)] = 0.0  # no scale helps such a row; it stays what it is
     exponents = np.frexp(largest)[1].astype(np.int32) - _F16_LIMIT_EXPONENT
@@ -43,8 +58,16 @@ def unpack_rows(payload: memoryview, rows: int, width: int, form: RowFormat) -> 
     """Bytes as hidden rows `[rows, width]`. Raises WireError when the size does not match."""
     if len(payload) != payload_size(rows, width, form):
         raise WireError(f"{len(payload)} bytes are not {rows} rows of {width} values in {form}.")
-    if form is RowFormat.F32:
-        return np.frombuffer(payload, "<f4").reshape(rows, width)
+    match form:
+        case RowFormat.F32:
+            return np.frombuffer(payload, "<f4").reshape(rows, width)
+        case RowFormat.F16:
+            return _unpack_f16(payload, rows, width)
+        case RowFormat.Q8:
+            return q8.unpack(payload, rows, width)
+
+
+def _unpack_f16(payload: memoryview, rows: int, width: int) -> Rows:
     exponents = np.frombuffer(payload[:rows], np.int8).astype(np.int32)
     scaled = np.frombuffer(payload[rows:], "<f2").astype(np.float32).reshape(rows, width)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -59,15 +82,18 @@ _F16_EXPONENT = 0x7C00
 
 
 def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
-    """Raises WireError unless all of these hidden rows consist of finite numbers."""
-    if form is RowFormat.F32:
-        values = np.frombuffer(payload, "<f4")
-        # Counting is quicker than all(), and every token's row is looked at.
-        finite = np.count_nonzero(np.isfinite(values)) == values.size
-    else:
-        exponents, bits = np.frombuffer(payload[:rows], np.int8), np.frombuffer(payload[rows:], "<u2")
-        wrong = np.count_nonzero((bits & _F16_EXPONENT) == _F16_EXPONENT)
-        finite = not wrong and not np.count_nonzero(exponents > _MOST_EXPONENT)
+    """Raises WireError unless all of these hidden rows, of the right size, consist of finite numbers."""
+    # Counting is quicker than all(), and every token's row is looked at.
+    match form:
+        case RowFormat.F32:
+            values = np.frombuffer(payload, "<f4")
+            finite = np.count_nonzero(np.isfinite(values)) == values.size
+        case RowFormat.F16:
+            exponents, bits = np.frombuffer(payload[:rows], np.int8), np.frombuffer(payload[rows:], "<u2")
+            wrong = np.count_nonzero((bits & _F16_EXPONENT) == _F16_EXPONENT)
+            finite = not wrong and not np.count_nonzero(exponents > _MOST_EXPONENT)
+        case RowFormat.Q8:
+            finite = q8.is_finite(payload, rows)
     if not finite:
         raise WireError("Hidden rows hold values that are not finite numbers.")
 
@@ -75,7 +101,7 @@ def check_finite(payload: memoryview, rows: int, form: RowFormat) -> None:
 def split_rows(payload: bytes | memoryview, rows: int, form: RowFormat) -> list[bytes]:
     """Split a payload of hidden rows, or of token ids as f32, into its rows. The size matches the number of rows."""
     view = memoryview(payload)
-    if form is RowFormat.F32:
+    if form is not RowFormat.F16:
         size = len(view) // rows
         return [bytes(view[size * row : size * (row + 1)]) for row in range(rows)]
     size = (len(view) - rows) // rows
@@ -85,7 +111,7 @@ def split_rows(payload: bytes | memoryview, rows: int, form: RowFormat) -> list[
 
 def join_rows(rows: Sequence[bytes], form: RowFormat) -> bytes:
     """Join rows into one payload, which is the reverse of `split_rows`."""
-    if form is RowFormat.F32:
+    if form is not RowFormat.F16:
         return b"".join(rows)
     return b"".join(row[:1] for row in rows) + b"".join(row[1:] for row in rows)
 

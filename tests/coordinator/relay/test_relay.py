@@ -260,6 +260,7 @@ def test_closing_tells_every_node_of_the_route_once() -> None:
 def test_a_row_has_the_size_of_its_format() -> None:
     assert Relay(100, 10, RowFormat.F32).row_bytes == 400
     assert Relay(100, 10, RowFormat.F16).row_bytes == 201
+    assert Relay(100, 10, RowFormat.Q8).row_bytes == 108
 
 
 def hop(index: int, node: str, span: Span, sent: float, received: float, queue_s: float, compute_s: float) -> Hop:

@@ -14,7 +14,7 @@ from potluck.wire.rows import join_rows, pack_ids, pack_rows, pack_scores, split
 
 WIDTH = 4
 ROUTE = (Stage("a", Span(0, 1)), Stage("b", Span(2, 3)), Stage("c", Span(4, 5)))
-FORMS = (RowFormat.F32, RowFormat.F16)
+FORMS = tuple(RowFormat)
 
 
 def rows_of(positions: range, stage: int) -> np.ndarray:
