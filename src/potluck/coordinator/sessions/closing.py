@@ -55,7 +55,9 @@ class Closing:
         self._act(self._swarm.release(number))
 
     def park(self, session: SessionState, tokens: Sequence[int], computed: int = 0, fed: int = 0) -> None:
-        """Keep what the nodes hold for a while, up to `fed` positions. A session that lost its route, or is not worth it, is closed instead."""
+        """Keep what the nodes hold for a while, up to `fed` positions. A session that lost its route, or is not worth
+        it, is closed instead.
+        """
         self._payers.settle(session.number, computed)
         if not self._is_parked(session, tokens, fed):
             self._release(session.number)

@@ -1,0 +1,168 @@
+"""Answers with guesses ahead, on the toy swarm: the same as without, whatever is guessed and whoever leaves."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from kit.runner import run
+from kit.toy_swarm import LETTERS, TOKENIZER, VOCABULARY, job, text, toy_answer, toy_logits, toy_swarm
+from potluck.coordinator.compose import SwarmService
+from potluck.coordinator.generation import flight
+from potluck.coordinator.generation.job import Delta, Job
+from potluck.coordinator.swarm.tally import Incident, Outcome, Source
+from potluck.planning.guessing import Pass
+
+DEEP = 16
+
+
+@pytest.fixture(autouse=True)
+def bold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guesses always pay."""
+    monkeypatch.setattr(flight, "most_ahead", lambda share, now: DEEP)
+    monkeypatch.setattr(Pass, "room", DEEP + 1)
+
+
+class Knowing:
+    """A small model that knows the toy model, and errs by a seed."""
+
+    def __init__(self, right: float, seed: int, slow: bool = False) -> None:
+        self.closed = 0
+        self._right = right
+        self._random = random.Random(seed)
+        self._slow = slow
+
+    def open(self) -> "Knowing":
+        return self
+
+    async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
+        if self._slow:
+            for _ in range(self._random.randrange(12)):
+                await asyncio.sleep(0)
+        if self._random.random() < self._right:
+            return int(toy_logits(list(tokens)).argmax())
+        return self._random.choice([None, *range(VOCABULARY)])
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+async def answer(service: SwarmService, one: Job, model: Knowing | None = None) -> list[Delta]:
+    generation = replace(service.generation(TOKENIZER), guesser=model)
+    return [delta async for delta in generation.answer(one)]
+
+
+def bare(deltas: list[Delta]) -> list[Any]:
+    return [(delta.text, delta.tokens, delta.finish, delta.stopped, delta.generated) for delta in deltas]
+
+
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"params": {"temperature": 1.0, "seed": 7}, "logprobs": 3},
+    {"params": {"temperature": 0.7, "seed": 1, "top_k": 5, "frequency_penalty": -0.5}},
+    {"params": {"repetition_penalty": 0.8, "logit_bias": {3: 4.0, 5: -2.0}}, "logprobs": 1},
+    {"min_tokens": 12, "stops": ("ab", "q")},
+    {"stops": ("c",)},
+    {"stop_ids": frozenset({4, 9})},
+]
+
+
+@settings(max_examples=60)
+@given(
+    st.text(LETTERS, min_size=1, max_size=30),
+    st.integers(1, 40),
+    st.sampled_from(KINDS),
+    st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    st.integers(0, 1000),
+    st.booleans(),
+    st.text(LETTERS, max_size=20),
+)
+def test_an_answer_is_the_same_with_any_guesses(
+    prompt: str, length: int, kind: dict[str, Any], right: float, seed: int, slow: bool, predicted: str
+) -> None:
+    params = dict(kind.get("params", {}))
+    one = replace(job(prompt, length), **{name: value for name, value in kind.items() if name != "params"})
+    one = replace(one, params=structs.replace(one.params, **params))
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2", "3") as (service, _):
+            plain = await answer(service, one)
+            prediction = tuple(TOKENIZER.encode(predicted, special=True, bos=True))
+            model = Knowing(right, seed, slow)
+            guessed = await answer(service, replace(one, prediction=prediction), model)
+            assert bare(guessed) == bare(plain)
+            assert model.closed == 1
+
+    run(test())
+
+
+def test_right_guesses_are_not_fed_again() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 24)) == 24)
+            deltas = await answer(service, job(prompt, 24), Knowing(1.0, 0))
+            assert text(deltas) == toy_answer(prompt, 24)
+            guessed = deltas[-1].guessed
+            assert guessed.of(Outcome.RIGHT) > 15
+            assert guessed.of(Outcome.WRONG, Outcome.VOID) == 0
+            assert sum(nodes[0].steps) == len(prompt) + 23, "each position was computed once"
+            assert service.swarm.tally.guesses[Source.MODEL, Outcome.RIGHT] == guessed.of(Outcome.RIGHT)
+
+    run(test())
+
+
+def test_a_prediction_is_followed_and_found_again_after_a_change() -> None:
+    prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 30)) == 30)
+    whole = toy_answer(prompt, 30)
+    changed = whole[:10] + "zzz" + whole[10:]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            told = tuple(TOKENIZER.encode(changed, special=True, bos=True))
+            deltas = await answer(service, job(prompt, 30, prediction=told))
+            assert text(deltas) == whole
+            assert deltas[-1].guessed.of(Outcome.RIGHT, source=Source.PREDICTION) > 15
+
+    run(test())
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+@pytest.mark.parametrize("right", [0.3, 1.0])
+def test_a_node_that_dies_with_guesses_under_way_is_replaced(victim: int, right: float) -> None:
+    prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 30)) == 30)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2", "3", "0-1", "2", "3") as (service, nodes):
+            for node in nodes:
+                if node.span == nodes[victim].span:
+                    node.before = node.die_with(9)
+                    break
+            deltas = await answer(service, job(prompt, 30), Knowing(right, 3))
+            assert text(deltas) == toy_answer(prompt, 30)
+            assert service.swarm.tally.incidents[Incident.LOST] == 1
+
+    run(test())
+
+
+def test_a_client_that_leaves_while_guesses_are_under_way_loses_no_prefix() -> None:
+    prompt = next(a * 20 + b for a in LETTERS for b in LETTERS if len(toy_answer(a * 20 + b, 30)) == 30)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            generation = replace(service.generation(TOKENIZER), guesser=Knowing(0.5, 4))
+            stream = generation.answer(job(prompt, 30))
+            for _ in range(8):
+                await anext(stream)
+            await stream.aclose()
+            turn = prompt + toy_answer(prompt, 7)
+            again = await answer(service, job(turn + "x", 5), Knowing(0.5, 5))
+            assert max(delta.cached for delta in again) >= len(turn) - 1
+            assert text(again) == toy_answer(turn + "x", 5)
+
+    run(test())
