@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from kit.browser import CHROMIUM, HOSTILE, ask, set_answers
 from kit.processes import LOCAL, ONE_THREAD
@@ -238,16 +238,39 @@ STATES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def test_the_share_of_right_guesses_is_told_where_there_were_any(visit, tiny_swarm: LocalSwarm) -> None:
+    page = visit(tiny_swarm.url)
+    line = page.locator("#guesses")
+    expect(page.locator("tr.node")).to_have_count(3)
+    expect(line).to_be_hidden()
+    guesses = {"fed": 412, "right": {"model": 293}, "told": "71 % of 412 guesses were right."}
+    tell_status(page, {**tiny_swarm.status(), "guesses": guesses})
+    expect(line).to_have_text("71 % of 412 guesses were right.")
+    expect(line).to_be_visible()
+
+
+def tell_status(page: Page, told: dict[str, Any]) -> None:
+    """Lets the page be told this status."""
+    body = f"data: {json.dumps(told)}\n\n"
+    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.reload()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_state_can_be_read(visit, tiny_swarm: LocalSwarm, scheme: str) -> None:
     told = tiny_swarm.status()
     nodes = [{**told["nodes"][0], **changes, "name": f"node {number}"} for number, (changes, _) in enumerate(STATES)]
-    event = json.dumps({**told, "nodes": nodes, "served": [2, 2, 3, 0, 1, 4], "missing": ["3"], "covered": False})
+    guesses = {"fed": 412, "right": {}, "told": "71 % of 412 guesses were right."}
+    event = {
+        **told,
+        "nodes": nodes,
+        "served": [2, 2, 3, 0, 1, 4],
+        "missing": ["3"],
+        "covered": False,
+        "guesses": guesses,
+    }
     page = visit(tiny_swarm.url, color_scheme=scheme)
-    page.route(
-        "**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\n")
-    )
-    page.reload()
+    tell_status(page, event)
     expect(page.locator("tr.node .state")).to_have_text([words for _, words in STATES])
     for name in page.locator("tr.node .name").all():
         name.click()

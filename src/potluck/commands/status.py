@@ -58,6 +58,8 @@ def board(info: dict[str, Any]) -> Group:
     ]
     if info["covered"]:
         lines.append(info["limit"])
+    if info["guesses"]["told"]:
+        lines.append(info["guesses"]["told"])
     if info["waiting"]:
         lines.append(f"Requests that wait for room: {info['waiting']}.")
     table = [_table(info["nodes"])] if info["nodes"] else []

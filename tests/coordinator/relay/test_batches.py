@@ -6,11 +6,21 @@ from potluck.types import Span
 
 
 def hop(
-    session: int, sent: float, received: float, compute_s: float, node: str = "a", rows: int = 1, stages: int = 2
+    session: int,
+    sent: float,
+    received: float,
+    compute_s: float,
+    node: str = "a",
+    rows: int = 1,
+    stages: int = 2,
+    *,
+    guessed: bool = False,
+    void: bool = False,
 ) -> Hop:
     """A hop whose times are given in tenths of a second."""
     index, span = (0, Span(0, 9)) if node == "a" else (1, Span(10, 19))
-    return Hop(session, 0, index, stages, node, span, rows, 7, sent / 10, received / 10, 0.0, compute_s / 10)
+    sent, received, compute_s = sent / 10, received / 10, compute_s / 10
+    return Hop(session, 0, index, stages, node, span, rows, 7, sent, received, 0.0, compute_s, guessed, void)
 
 
 def rounds(groups: Sequence[Sequence[int]], count: int = 20, most: int = 16) -> list[Hop]:
@@ -84,6 +94,36 @@ def test_a_session_counts_while_it_generates() -> None:
     shares = [one.share for one in batches([*alone, *other]) if one.sessions == {1}]
     # It comes at 2.0, pauses from 4.0 to 9.0 and returns; a batch is chosen half a second after its step was sent.
     assert shares == [1, 1, 2, 2, 1, 1, 1, 1, 1, 2]
+
+
+def ahead(session: int, count: int = 20) -> list[Hop]:
+    """The rows of a session with several steps under way: a node computes one of them each tenth of a second."""
+    return [
+        hop(
+            session,
+            moment - 5 + index,
+            moment + 1 + index,
+            0.5 + moment / 1000 + index / 100,
+            node,
+            guessed=moment % 4 > 0,
+        )
+        for moment in range(count)
+        for index, node in enumerate("ab")
+    ]
+
+
+def test_the_guesses_of_one_session_are_not_several_sessions() -> None:
+    assert {(one.rows, one.share) for one in batches(sorted(ahead(1), key=lambda one: one.received))} == {(1, 1)}
+
+
+def test_a_guess_shares_a_batch_with_the_token_of_another_session() -> None:
+    both = sorted([*ahead(1), *ahead(2)], key=lambda one: one.received)
+    assert [(one.sessions, one.share) for one in batches(both)] == [(frozenset({1, 2}), 2)] * 40
+
+
+def test_void_steps_are_no_rows_of_a_batch() -> None:
+    void = [hop(session, 0.0, 0.9, 0.0, guessed=True, void=True) for session in (1, 2, 3)]
+    assert batches([*void, hop(1, 0.0, 1.0, 0.5)]) == [Batch(frozenset({1}), 1)]
 
 
 def test_if_more_ran_together_they_could() -> None:

@@ -297,6 +297,30 @@ def test_every_hop_is_recorded_with_its_times() -> None:
     ]
 
 
+def test_a_guess_is_recorded_at_the_stage_where_it_became_void() -> None:
+    times = iter([10.0, 10.1, 10.2, 10.5, 12.0, 12.1, 12.2])
+    relay = Relay(WIDTH, VOCABULARY, RowFormat.F32, clock=lambda: next(times))
+    relay.open(1, ROUTE, version=5)
+    known, *guesses = (
+        Forward(session=1, step=one, position=one, rows=1, asks=((),), guessed=one > 0) for one in range(3)
+    )
+    for one in (known, *guesses):
+        relay.start(one, bytes(4))
+    row = memoryview(bytes(4 * WIDTH))
+    relay.hidden("a", Hidden(1, 5, 0, 1, 0.0, 0.1), row)
+    relay.void(1, 1)
+    relay.void(1, 1)
+    known_hop, *voids = relay.trace.hops()
+    assert (known_hop.step, known_hop.void) == (0, False)
+    assert [(one.step, one.position, one.node, one.sent, one.received, one.compute_s) for one in voids] == [
+        (1, 1, "a", 10.1, 12.0, 0.0),
+        (2, 2, "a", 10.2, 12.1, 0.0),
+    ]
+    assert all(one.guessed and one.void for one in voids)
+    assert relay.hidden("a", Hidden(1, 5, 1, 1, 0.0, 0.1), row) is None  # it comes too late to count
+    assert len(relay.trace.hops()) == 3
+
+
 def test_what_is_late_or_malformed_is_not_recorded() -> None:
     relay = started()
     assert relay.hidden("a", Hidden(2, 5, 0, 2, 0.0, 0.0), PAYLOAD) is None

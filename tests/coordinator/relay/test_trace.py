@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
+from potluck.coordinator.relay.trace import Hop, Kind, Trace, chrome, ended_steps, summary
 from potluck.types import Span
 
 NAMES = {"a": "anna", "b": "ben"}
@@ -19,6 +19,10 @@ def hop(
     queue_s: float = 0.001,
     compute_s: float = 0.005,
     rows: int = 1,
+    position: int = 7,
+    *,
+    guessed: bool = False,
+    void: bool = False,
 ) -> Hop:
     """By default: 10 ms, 1 in the queue, 5 in computation, and so 4 on the wire."""
     node, span = (("a", FIRST), ("b", SECOND))[index]
@@ -30,21 +34,57 @@ def hop(
         node=node,
         span=span,
         rows=rows,
-        position=7,
+        position=position,
         sent=sent,
         received=received,
         queue_s=queue_s,
         compute_s=compute_s,
+        guessed=guessed,
+        void=void,
     )
 
 
-def token(session: int = 1, step: int = 0, start: float = 100.0, rows: int = 1, seconds: float = 0.010) -> list[Hop]:
+def token(
+    session: int = 1, step: int = 0, start: float = 100.0, rows: int = 1, seconds: float = 0.010, position: int = 7
+) -> list[Hop]:
     """A whole step: `seconds` at the first stage, twice as long at the second."""
     middle = start + seconds
     return [
-        hop(session, step, 0, start, middle, rows=rows),
-        hop(session, step, 1, middle, middle + 2 * seconds, rows=rows),
+        hop(session, step, 0, start, middle, rows=rows, position=position),
+        hop(session, step, 1, middle, middle + 2 * seconds, rows=rows, position=position),
     ]
+
+
+def guess(step: int, position: int, sent: float, middle: float, end: float, session: int = 1) -> list[Hop]:
+    """A whole guessed step."""
+    return [
+        hop(session, step, 0, sent, middle, position=position, guessed=True),
+        hop(session, step, 1, middle, end, position=position, guessed=True),
+    ]
+
+
+def overtaken(step: int, position: int, sent: float, ended: float, index: int = 0) -> Hop:
+    """The end of a guess at a stage, where it was sent and did not return."""
+    return hop(1, step, index, sent, ended, 0.0, 0.0, position=position, guessed=True, void=True)
+
+
+def fed_ahead() -> list[Hop]:
+    """Tokens of 30 ms, with guesses 10 ms behind each other. In the order in which the hops ended.
+
+    The prompt ends at position 6. The token at 7 is known, 8 is a right guess, 9 a wrong one, and 10 and 11 follow it:
+    9 was computed, 10 has passed one stage, and 11 none. Then the right token for 9 is sent.
+    """
+    hops = [
+        *[hop(step=0, index=index, sent=99.0, received=99.9, rows=7, position=0) for index in (0, 1)],
+        *token(step=1, position=7),
+        *guess(2, 8, 100.010, 100.020, 100.040),
+        *guess(3, 9, 100.020, 100.030, 100.041),
+        hop(1, 4, 0, 100.030, 100.040, position=10, guessed=True),
+        overtaken(4, 10, 100.040, 100.042, index=1),
+        overtaken(5, 11, 100.035, 100.042),
+        *token(step=6, start=100.042, position=9),
+    ]
+    return sorted(hops, key=lambda one: one.received)
 
 
 def drawn(timeline: dict[str, Any], process: str) -> list[tuple[str, float, float]]:
@@ -126,6 +166,78 @@ def test_a_step_that_is_not_through_is_drawn_on_its_node_only() -> None:
     assert drawn(timeline, "sessions") == []
     assert len(drawn(timeline, "anna: layers 0-9")) == 4
     assert summary([hop(index=0)], NAMES) == "No step has passed through all layers yet."
+
+
+def test_guesses_are_drawn_apart_from_tokens_and_void_ones_until_they_ended() -> None:
+    timeline = chrome(fed_ahead(), NAMES)
+    check_rows(timeline)
+    steps = [
+        (event["name"], event["args"]["position"], round(event["ts"] / 1000), round(event["dur"] / 1000))
+        for event in timeline["traceEvents"]
+        if event["ph"] == "X" and event["pid"] == 1
+    ]
+    assert sorted(steps, key=lambda step: step[2]) == [
+        ("prompt", 0, 0, 900),
+        ("token", 7, 1000, 30),
+        ("guess", 8, 1010, 30),
+        ("void", 9, 1020, 21),
+        ("void", 10, 1030, 12),
+        ("void", 11, 1035, 7),
+        ("token", 9, 1042, 30),
+    ]
+    on_first, on_second = (drawn(timeline, node) for node in ("anna: layers 0-9", "ben: layers 10-19"))
+    assert ("wire", pytest.approx(1035000), pytest.approx(7000)) in on_first  # nobody knows more of it
+    assert ("wire", pytest.approx(1040000), pytest.approx(2000)) in on_second
+
+
+def test_a_void_step_of_which_the_trace_has_forgotten_the_beginning_is_drawn_from_where_it_is_known() -> None:
+    timeline = chrome([overtaken(4, 10, 100.040, 100.042, index=1)], NAMES)
+    assert drawn(timeline, "sessions") == [("void", 0.0, 2000.0)]
+    assert drawn(timeline, "ben: layers 10-19") == [("wire", 0.0, 2000.0)]
+
+
+def kinds(hops: list[Hop]) -> list[tuple[int, Kind]]:
+    """The kinds of the steps by their numbers."""
+    return sorted((step.hops[0].step, step.kind) for step in ended_steps(hops))
+
+
+def test_a_guess_that_was_answered_is_void_if_another_token_came_at_its_position() -> None:
+    assert kinds(fed_ahead()) == [
+        (0, Kind.PROMPT),
+        (1, Kind.TOKEN),
+        (2, Kind.GUESS),
+        (3, Kind.VOID),
+        (4, Kind.VOID),
+        (5, Kind.VOID),
+        (6, Kind.TOKEN),
+    ]
+
+
+def test_guesses_stay_right_when_the_same_prompt_is_asked_again() -> None:
+    first = [*token(step=0, rows=7, position=0), *token(step=1, start=101.0)]
+    right = [*guess(2, 8, 101.010, 101.020, 101.040), *guess(3, 9, 101.020, 101.030, 101.050)]
+    again = [*token(step=4, start=200.0, position=6), *token(step=5, start=201.0)]
+    for hops in ([*first, *right, *again], [*first, *right, *token(step=4, start=200.0, position=7)]):
+        assert [kind for number, kind in kinds(hops) if number in (2, 3)] == [Kind.GUESS, Kind.GUESS]
+
+
+def test_a_guess_behind_a_prompt_is_judged_as_any_other() -> None:
+    prompt = token(step=0, rows=7, position=0)  # it ends at 100.03
+    behind = [*guess(1, 7, 100.001, 100.020, 100.031), *guess(2, 8, 100.002, 100.030, 100.032)]
+    assert kinds([*prompt, *behind, *token(step=3, start=100.033)])[1:] == [
+        (1, Kind.VOID),
+        (2, Kind.VOID),
+        (3, Kind.TOKEN),
+    ]
+    assert kinds([*prompt, *behind, *token(step=3, start=100.033, position=9)])[1:] == [
+        (1, Kind.GUESS),
+        (2, Kind.GUESS),
+        (3, Kind.TOKEN),
+    ]
+
+
+def test_the_summary_is_of_tokens_that_were_known() -> None:
+    assert summary(fed_ahead(), NAMES) == summary([*token(step=1), *token(step=6, start=100.042)], NAMES)
 
 
 def test_a_process_is_named_after_the_longest_span_its_node_ran() -> None:

@@ -8,7 +8,15 @@ from potluck.types import Span, Speed
 SPAN = Span(0, 3)
 
 
-def hop(compute_s: float, rows: int = 1, queue_s: float = 0.0, wire_s: float = 0.0, span: Span = SPAN) -> Hop:
+def hop(
+    compute_s: float,
+    rows: int = 1,
+    queue_s: float = 0.0,
+    wire_s: float = 0.0,
+    span: Span = SPAN,
+    *,
+    guessed: bool = False,
+) -> Hop:
     received = queue_s + compute_s + wire_s
     return Hop(
         session=1,
@@ -23,6 +31,7 @@ def hop(compute_s: float, rows: int = 1, queue_s: float = 0.0, wire_s: float = 0
         received=received,
         queue_s=queue_s,
         compute_s=compute_s,
+        guessed=guessed,
     )
 
 
@@ -67,6 +76,22 @@ def test_a_long_computation_is_remembered_for_a_while() -> None:
     for _ in range(100):
         measure.note(hop(0.01), SPAN, 1)
     assert measure.forward_s < 0.02
+
+
+def test_guesses_that_wait_for_one_another_make_no_node_slow() -> None:
+    token, prompt = hop(0.01, wire_s=0.2), hop(0.64, rows=64, wire_s=0.2)
+    # All sent together, the second is read when the first has been computed, and then each waits for the one before.
+    burst = [hop(0.01, queue_s=0.01 * place, wire_s=0.21, guessed=True) for place in range(15)]
+    with_guesses, without = measured(prompt, token, *burst), measured(prompt, token)
+    assert (with_guesses.token_s, with_guesses.row_s, with_guesses.hop_s) == (
+        without.token_s,
+        without.row_s,
+        without.hop_s,
+    )
+
+
+def test_a_guess_blocks_a_node_as_long_as_a_token() -> None:
+    assert measured(hop(0.01), hop(3.0, guessed=True)).forward_s == pytest.approx(3.0)
 
 
 def test_a_node_cannot_have_taken_longer_than_it_took() -> None:

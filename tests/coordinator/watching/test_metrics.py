@@ -17,7 +17,7 @@ from potluck.coordinator.members.store import open_store
 from potluck.coordinator.sessions.claim import Rank
 from potluck.coordinator.swarm.events import BecameReady, Joined, Leaves, Left, Quarantined, Stalled
 from potluck.coordinator.swarm.swarm import Swarm
-from potluck.coordinator.swarm.tally import Interruption, Remedy, Tally
+from potluck.coordinator.swarm.tally import Interruption, Outcome, Remedy, Source, Tally
 from potluck.coordinator.watching import metrics as module
 from potluck.coordinator.watching.metrics import Metrics, RequestCount
 from potluck.models.sources import find_model, open_model
@@ -116,6 +116,17 @@ def test_audits_and_the_queue_are_told(swarm: Swarm) -> None:
     assert found[key("node_audits_total", node="anna", layers="0-3", copy="1", result="passed")] == 3
     assert [found[key("audits_total", result=result)] for result in ("passed", "failed", "undecided")] == [5, 0, 2]
     assert [found[key("queue_requests", priority=rank.word)] for rank in Rank] == [0, 4, 0]
+
+
+def test_guesses_are_counted_by_their_source_and_by_what_became_of_them(swarm: Swarm) -> None:
+    swarm.tally.guesses.update({(Source.MODEL, Outcome.RIGHT): 293, (Source.REPEAT, Outcome.VOID): 7})
+    found = scrape(swarm)
+    told = {labels: count for (name, labels), count in found.items() if name == "potluck_guesses_total"}
+    assert len(told) == len(Source) * len(Outcome)
+    assert {labels: count for labels, count in told.items() if count} == {
+        frozenset({("source", "model"), ("outcome", "right")}): 293,
+        frozenset({("source", "repeat"), ("outcome", "void")}): 7,
+    }
 
 
 def test_an_interruption_is_counted_once_with_its_whole_length() -> None:

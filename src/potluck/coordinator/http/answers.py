@@ -10,6 +10,7 @@ from potluck.coordinator.members.invites import Invite
 from potluck.coordinator.members.keys import Key
 from potluck.coordinator.members.members import Member
 from potluck.coordinator.relay.batches import Fullness
+from potluck.coordinator.relay.foresight import Foresight
 
 
 class ErrorBody(Struct, frozen=True):
@@ -264,13 +265,14 @@ class TokenizerInfo(Struct, frozen=True):
 
 
 class Timeline(Struct, frozen=True, rename={"events": "traceEvents", "unit": "displayTimeUnit"}):
-    """A timeline in Perfetto's trace event format, with a sentence or two, and the number of all hops so far.
+    """A timeline in Perfetto's trace event format, with a few sentences, and the number of all hops so far.
 
-    batches: how full the batches of generated tokens were; null if there were none.
+    batches: how full the batches of generated tokens were; null if there were none. guesses: null if there were none.
     """
 
     summary: str
     batches: Fullness | None
+    guesses: Foresight | None
     count: int
     events: list[dict[str, Any]]
     unit: Literal["ms"]

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from potluck.coordinator.http.auth import caller_of
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.relay.batches import batches, fullness, sentence
+from potluck.coordinator.relay.foresight import foresight
 from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.metrics import Metrics
@@ -70,12 +71,15 @@ def _number(request: Request, name: str) -> int | None:
 
 
 def _timeline(hops: Sequence[Hop], session: int | None, names: dict[str, str], count: int) -> bytes:
-    """The timeline of this session or of all for viewers, with a sentence or two, and the number of all hops so far.
+    """The timeline of this session or of all for viewers, with a few sentences, and the number of all hops so far.
 
     hops: those of all sessions, because others take part in a session's batches.
     """
     asked = [hop for hop in hops if session in (None, hop.session)]
     shared = batches(hops) if asked else []
     full = fullness([batch for batch in shared if session is None or session in batch.sessions])
-    told = " ".join(filter(None, (summary(asked, names), sentence(full))))
-    return msgspec.json.encode({"summary": told, "batches": full, "count": count, **chrome(asked, names)})
+    guesses = foresight(asked)
+    sentences = (summary(asked, names), guesses.sentence if guesses else "", sentence(full))
+    told = " ".join(filter(None, sentences))
+    about = {"summary": told, "batches": full, "guesses": guesses, "count": count}
+    return msgspec.json.encode({**about, **chrome(asked, names)})

@@ -59,7 +59,7 @@ def batches(hops: Iterable[Hop]) -> list[Batch]:
     began: with all of them in one batch, all stages of the route but one would wait. If more did run together, they
     could.
     """
-    tokens = [hop for hop in hops if hop.rows == 1]
+    tokens = [hop for hop in hops if hop.rows == 1 and not hop.void]
     crowds = _crowds(tokens)
     found = []
     for members in _passes(tokens):

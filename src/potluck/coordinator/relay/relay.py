@@ -12,7 +12,7 @@ from typing import NamedTuple
 from potluck.coordinator.relay.candidates import Candidates
 from potluck.coordinator.relay.evidence import Evidence
 from potluck.coordinator.relay.forward import Forward
-from potluck.coordinator.relay.trace import Hop, Trace, Void
+from potluck.coordinator.relay.trace import Hop, Trace
 from potluck.coordinator.relay.witness import Witness
 from potluck.errors import RequestError, WireError
 from potluck.types import RowFormat, Stage
@@ -102,6 +102,29 @@ class Awaited(NamedTuple):
 def _overtakes(step: int, leg: _Leg, legs: Mapping[int, _Leg]) -> bool:
     """Whether an earlier step is at the same stage."""
     return any(number < step and other.place == leg.place for number, other in legs.items())
+
+
+def _hop(
+    flight: _Flight, leg: _Leg, received: float, queue_s: float = 0.0, compute_s: float = 0.0, *, void: bool = False
+) -> Hop:
+    """The step's stay at the stage of its leg."""
+    step, stage = leg.step, flight.route[leg.place]
+    return Hop(  # by position, as Step
+        step.session,
+        step.step,
+        leg.place,
+        flight.stages,
+        stage.node,
+        stage.span,
+        step.rows,
+        step.position,
+        leg.sent,
+        received,
+        queue_s,
+        compute_s,
+        step.guessed,
+        void,
+    )
 
 
 def _check_times(message: Hidden | Scores | Kept) -> None:
@@ -212,7 +235,7 @@ class Relay:
             return
         for number in [number for number, leg in flight.legs.items() if leg.step.position >= position]:
             leg = flight.legs.pop(number)
-            self.trace.void(Void(session, number, leg.place, leg.sent, self.clock()))
+            self.trace.add(_hop(flight, leg, self.clock(), void=True))
 
     def compute_s(self, session: int) -> float:
         """The seconds that the session's slowest stage computes for one row; 0 before the first."""
@@ -332,23 +355,8 @@ class Relay:
         return Answered(hop, result=[])
 
     def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> Hop:
-        step, stage = leg.step, flight.route[leg.place]
-        hop = Hop(  # by position, as Step
-            step.session,
-            step.step,
-            leg.place,
-            flight.stages,
-            stage.node,
-            stage.span,
-            step.rows,
-            step.position,
-            leg.sent,
-            received,
-            message.queue_s,
-            message.compute_s,
-            step.guessed,
-        )
-        self._owed[stage.node] -= 1
+        hop = _hop(flight, leg, received, message.queue_s, message.compute_s)
+        self._owed[hop.node] -= 1
         self.trace.add(hop)
         if hop.rows == 1:
             seconds = hop.shares[1]

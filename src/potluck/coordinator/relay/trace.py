@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from itertools import islice, pairwise
+from math import inf
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -25,6 +27,7 @@ class Hop(Struct, frozen=True, gc=False):
     """A step's stay at one stage, sent there and received back by the coordinator's clock, in seconds.
 
     index: that of the stage, among `stages`. guessed: as in Forward. queue_s, compute_s: as the node says.
+    void: other tokens came while the step was there, so that it ended when it had not been received back.
     gc=False: twenty thousand of them live at any time, and none can be part of a cycle.
     """
 
@@ -41,6 +44,7 @@ class Hop(Struct, frozen=True, gc=False):
     queue_s: float
     compute_s: float
     guessed: bool = False
+    void: bool = False
 
     @property
     def total_s(self) -> float:
@@ -54,22 +58,11 @@ class Hop(Struct, frozen=True, gc=False):
         return queue, compute, max(self.total_s - compute - queue, 0.0)
 
 
-class Void(Struct, frozen=True, gc=False):
-    """The end of a guessed step, at the stage of this index, because another token came. sent: to that stage."""
-
-    session: int
-    step: int
-    index: int
-    sent: float
-    ended: float
-
-
 class Trace:
-    """The latest hops of all sessions, in the order in which they ended. voids: the latest steps that did not."""
+    """The latest hops of all sessions, in the order in which they ended."""
 
     def __init__(self, size: int = MAX_HOPS) -> None:
         self._hops: deque[Hop] = deque(maxlen=size)
-        self.voids: deque[Void] = deque(maxlen=size)
         self.count = 0
         """The number of all hops so far, including those that are forgotten."""
 
@@ -77,29 +70,98 @@ class Trace:
         self._hops.append(hop)
         self.count += 1
 
-    def void(self, void: Void) -> None:
-        self.voids.append(void)
-
     def hops(self, after: int = 0) -> list[Hop]:
         """The hops without the first `after` of all hops so far."""
         forgotten = self.count - len(self._hops)
         return list(islice(self._hops, max(0, after - forgotten), None))
 
 
+class Kind(StrEnum):
+    """A kind of step. token, guess: one row whose token was known when it was sent, or was guessed and came. void: a
+    guess that did not come, or that followed one.
+    """
+
+    PROMPT = "prompt"
+    TOKEN = "token"
+    GUESS = "guess"
+    VOID = "void"
+
+
+class Ended(NamedTuple):
+    """A step that has ended. hops: in the order of its stages; of a void one, those that are known."""
+
+    hops: list[Hop]
+    kind: Kind
+
+    @property
+    def sent(self) -> float:
+        return self.hops[0].sent
+
+    @property
+    def ended(self) -> float:
+        return self.hops[-1].received
+
+
+def ended_steps(hops: Iterable[Hop]) -> list[Ended]:
+    """The steps that have passed through all stages or became void. Of the former, all hops are here."""
+    steps: dict[int, dict[int, list[Hop]]] = defaultdict(lambda: defaultdict(list))
+    for hop in hops:
+        steps[hop.session][hop.step].append(hop)
+    return [step for own in steps.values() for step in _judged([own[number] for number in sorted(own)])]
+
+
+def _judged(steps: Iterable[list[Hop]]) -> list[Ended]:
+    """The ended ones of one session's steps, which come in the order of their numbers."""
+    known: list[Ended] = []
+    void: list[Ended] = []
+    came: dict[int, float] = {}
+    """When the token of each position came: that in which the step before it ended."""
+    for step in steps:
+        step.sort(key=lambda hop: hop.index)
+        first, last = step[0], step[-1]
+        if last.void:
+            void.append(Ended(step, Kind.VOID))
+        elif len(step) == first.stages:
+            ended = Ended(step, _kind(first))
+            if ended.kind is Kind.TOKEN and known and known[-1].sent < came.get(first.position, -inf):
+                void += _overtaken(known, first.position)
+            known.append(ended)
+            came[first.position + first.rows] = last.received
+    return known + void
+
+
+def _overtaken(known: list[Ended], position: int) -> Iterator[Ended]:
+    """The guesses that are taken from the end of these steps because another token than theirs came at this position.
+
+    The last ones may be answered before a node can be told that they are void: while the token is being chosen.
+    """
+    while known and known[-1].kind is Kind.GUESS and known[-1].hops[0].position >= position:
+        yield Ended(known.pop().hops, Kind.VOID)
+
+
+def _kind(hop: Hop) -> Kind:
+    """The kind of a whole step with this hop, if no other token came."""
+    if hop.rows > 1:
+        return Kind.PROMPT
+    return Kind.GUESS if hop.guessed else Kind.TOKEN
+
+
 def chrome(hops: Sequence[Hop], names: Mapping[str, str]) -> dict[str, Any]:
     """The hops in the trace event format that Perfetto and chrome://tracing show. names: those of the nodes.
 
-    There is one process for the sessions, with an event for each whole step, and one for each node.
+    There is one process for the sessions, with an event for each step that has ended, and one for each node.
     """
     hops = sorted(hops, key=lambda hop: hop.sent)
     zero = hops[0].sent if hops else 0.0
     sessions = _Process(_SESSIONS, "sessions")
-    for step in _whole_steps(hops):
-        end = max(hop.received for hop in step)
-        sessions.draw(step[0], [_nanoseconds(step[0].sent, zero), _nanoseconds(end, zero)], (_kind(step[0]),))
+    for step in sorted(ended_steps(hops), key=lambda step: step.sent):
+        sessions.draw(step.hops[0], [_nanoseconds(step.sent, zero), _nanoseconds(step.ended, zero)], (step.kind,))
     nodes = _node_processes(hops, names)
     for hop in hops:
-        nodes[hop.node].draw(hop, _bounds(hop, zero), ("wire", "queue", "compute", "wire"))
+        if hop.void:  # nobody knows what happened to it
+            nodes[hop.node].draw(hop, [_nanoseconds(hop.sent, zero), _nanoseconds(hop.received, zero)], ("wire",))
+        else:
+            nodes[hop.node].draw(hop, _bounds(hop, zero), ("wire", "queue", "compute", "wire"))
     events = [event for process in (sessions, *nodes.values()) for event in process.events]
     return {"traceEvents": events if hops else [], "displayTimeUnit": "ms"}
 
@@ -173,37 +235,24 @@ def _nanoseconds(time: float, zero: float) -> int:
 
 def summary(hops: Sequence[Hop], names: Mapping[str, str]) -> str:
     """A sentence that names the slowest stage of the steps of one token, or of all steps if there are none."""
-    steps = _whole_steps(hops)
-    tokens = [step for step in steps if _kind(step[0]) == "token"]
+    whole = [step for step in ended_steps(hops) if step.kind is not Kind.VOID]
+    tokens = [step for step in whole if step.kind is Kind.TOKEN]
     stages: dict[tuple[str, Span], list[tuple[Hop, float]]] = defaultdict(list)
-    for step in tokens or steps:
-        seconds = max(hop.received for hop in step) - step[0].sent
-        for hop in step:
-            stages[hop.node, hop.span].append((hop, seconds))
+    for step in tokens or whole:
+        for hop in step.hops:
+            stages[hop.node, hop.span].append((hop, step.ended - step.sent))
     if not stages:
         return "No step has passed through all layers yet."
     (node, span), passed = max(stages.items(), key=lambda item: fmean(hop.total_s for hop, _ in item[1]))
-    whole = fmean(seconds for _, seconds in passed)
+    step_s = fmean(seconds for _, seconds in passed)
     shares = [fmean(share) for share in zip(*(hop.shares for hop, _ in passed), strict=True)]
-    part = f"{100 * sum(shares) / whole:.0f}" if whole else "100"
+    part = f"{100 * sum(shares) / step_s:.0f}" if step_s else "100"
     queue, compute, wire = (f"{1000 * share:.1f}" for share in shares)
     return (
         f"{_layers(span)} on {_name(node, names)} {'take' if len(span) > 1 else 'takes'} {part} % of a "
-        f"{'token' if tokens else 'step'}'s time: {1000 * sum(shares):.1f} of {1000 * whole:.1f} ms "
+        f"{'token' if tokens else 'step'}'s time: {1000 * sum(shares):.1f} of {1000 * step_s:.1f} ms "
         f"(compute {compute}, queue {queue}, wire {wire})."
     )
-
-
-def _whole_steps(hops: Iterable[Hop]) -> list[list[Hop]]:
-    """The steps of which all hops are here, each in the order of its stages."""
-    steps: dict[tuple[int, int], list[Hop]] = defaultdict(list)
-    for hop in hops:
-        steps[hop.session, hop.step].append(hop)
-    return [sorted(step, key=lambda hop: hop.index) for step in steps.values() if len(step) == step[0].stages]
-
-
-def _kind(hop: Hop) -> str:
-    return "token" if hop.rows == 1 else "prompt"
 
 
 def _layers(span: Span) -> str:

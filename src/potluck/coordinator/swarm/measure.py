@@ -47,18 +47,20 @@ class Measure:
         there_s = max(0.0, hop.received - hop.sent)
         compute_s = min(hop.compute_s, there_s)
         queue_s = min(hop.queue_s, there_s - compute_s)
-        whole = 1.0 if hop.span is span or hop.span == span else self._whole(hop, span)
-        if hop.guessed:  # a burst of them waits for itself
-            pass
-        elif hop.rows == 1:
-            self.token_s += _WEIGHT * ((queue_s + compute_s) * whole / max(1, sessions) - self.token_s)
-        else:
-            self.row_s += _WEIGHT * (compute_s * whole / hop.rows - self.row_s)
-        wire_s = there_s - queue_s - compute_s
-        self.hop_s += _WEIGHT * (wire_s - self.hop_s)
+        if not hop.guessed:  # those wait for one another: in the queue, and before the node can take them from the wire
+            self._average(hop, span, sessions, compute_s, queue_s)
+            self.hop_s += _WEIGHT * (there_s - queue_s - compute_s - self.hop_s)
         # Longer batches run beside the node's event loop: it answers pings meanwhile.
         blocked_s = compute_s * min(1.0, SMALL_ROWS / hop.rows)
         self.forward_s = max(blocked_s, _DECAY * self.forward_s)
+
+    def _average(self, hop: Hop, span: Span, sessions: int, compute_s: float, queue_s: float) -> None:
+        """Let the step's time count for a token, or for a row of a prompt."""
+        whole = 1.0 if hop.span is span or hop.span == span else self._whole(hop, span)
+        if hop.rows == 1:
+            self.token_s += _WEIGHT * ((queue_s + compute_s) * whole / max(1, sessions) - self.token_s)
+        else:
+            self.row_s += _WEIGHT * (compute_s * whole / hop.rows - self.row_s)
 
     def _whole(self, hop: Hop, span: Span) -> float:
         """How many times as long as the hop's part the whole span takes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from itertools import islice, product
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,7 +20,7 @@ from potluck.coordinator.audits.audits import Audits
 from potluck.coordinator.sessions.claim import Rank
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.swarm import Swarm
-from potluck.coordinator.swarm.tally import Incident, Remedy, Tally, TokenKind
+from potluck.coordinator.swarm.tally import Incident, Outcome, Remedy, Source, Tally, TokenKind
 from potluck.types import NodeState
 
 S = TypeVar("S", bound=str)
@@ -104,6 +104,12 @@ class Metrics(Collector):
 def _counted(tally: Tally) -> Iterator[Metric]:
     tokens = {kind: tally.tokens[kind] for kind in TokenKind}
     yield _family(CounterMetricFamily, "potluck_tokens", "Tokens of prompts and answers.", "kind", tokens)
+    guesses = CounterMetricFamily(
+        "potluck_guesses", "Tokens that were sent before they were known.", labels=["source", "outcome"]
+    )
+    for source, outcome in product(Source, Outcome):
+        guesses.add_metric([source, outcome], tally.guesses[source, outcome])
+    yield guesses
     yield CounterMetricFamily("potluck_rows", "Rows that nodes have computed: positions times stages.", tally.rows)
     yield CounterMetricFamily("potluck_sessions_opened", "Sessions that began anew.", tally.opened)
     yield CounterMetricFamily("potluck_sessions_resumed", "Sessions that continued a parked one.", tally.resumed)

@@ -9,11 +9,12 @@ from msgspec import Struct
 from potluck.coordinator.audits.audits import Audits, Record
 from potluck.coordinator.members.ledger import Account, Ledger
 from potluck.coordinator.members.members import Member
+from potluck.coordinator.relay.foresight import were_right
 from potluck.coordinator.sessions.claim import weight_of
 from potluck.coordinator.sessions.fair_queue import Standing
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.swarm import Swarm
-from potluck.coordinator.swarm.tally import TokenKind
+from potluck.coordinator.swarm.tally import Outcome, Source, Tally, TokenKind
 from potluck.coordinator.watching.history import Sample
 from potluck.types import EngineKind
 
@@ -67,6 +68,18 @@ class QueueStatus(Struct, frozen=True):
     reason: str
 
 
+class GuessStatus(Struct, frozen=True):
+    """The tokens that were sent before they were known, since the coordinator started. right: those that came, by who
+    guessed them.
+
+    told: the share of the right ones, in a sentence; empty if there were none.
+    """
+
+    fed: int
+    right: dict[str, int]
+    told: str
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The status of the swarm.
 
@@ -90,6 +103,7 @@ class Status(Struct, frozen=True, kw_only=True):
     missing: list[str]
     limit: str
     tokens: int
+    guesses: GuessStatus
     streams: int
     waiting: int
     queue: list[QueueStatus]
@@ -138,6 +152,7 @@ def swarm_status(
         missing=missing,
         limit=swarm.limit(),
         tokens=swarm.tally.tokens[TokenKind.GENERATED],
+        guesses=_guess_status(swarm.tally),
         streams=swarm.kv_budget.streams,
         waiting=waiting,
         queue=[_queue_status(standing, named=may_see(standing.claim.account)) for standing in queue],
@@ -146,6 +161,12 @@ def swarm_status(
         audits_undecided=audits.undecided,
         nodes=nodes,
     )
+
+
+def _guess_status(tally: Tally) -> GuessStatus:
+    fed = tally.guesses.total()
+    right: dict[str, int] = {source: tally.guesses[source, Outcome.RIGHT] for source in Source}
+    return GuessStatus(fed, right, f"{were_right(sum(right.values()), fed)}." if fed else "")
 
 
 def _queue_status(standing: Standing, *, named: bool) -> QueueStatus:

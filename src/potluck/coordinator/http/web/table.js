@@ -12,6 +12,7 @@ let made = 0;
 export function showTable(status, now) {
   showCoverage(status);
   setText($("limit"), status.limit);
+  setText($("guesses"), status.guesses.told);
   $("empty").hidden = status.nodes.length > 0;
   const seen = new Set();
   const counts = new Map();
