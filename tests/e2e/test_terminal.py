@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from kit.processes import LOCAL, ONE_THREAD, complaint, potluck, python
 from kit.runner import run
-from kit.scripted import Scripted
+from kit.scripted import Script, Scripted
 from kit.terminal import Terminal
 from kit.waiting import eventually
 from kit.webserver import serving
@@ -60,7 +60,7 @@ def test_a_talk_tells_how_far_the_question_is_read(tiny_swarm):
 @pytest.mark.parametrize("guesses", [{(Source.REPEAT, Outcome.RIGHT): 5, (Source.MODEL, Outcome.VOID): 2}, {}])
 def test_a_talk_tells_how_good_the_guesses_were(guesses):
     """At a terminal; a program that reads the answer gets nothing else."""
-    scripts = [[Delta("Hi.", finish="stop", guessed=Guessed(Counter(guesses)))] for _ in range(2)]
+    script: Script = [Delta("Hi.", finish="stop", guessed=Guessed(Counter(guesses)))]
     status = Route("/status", lambda _: JSONResponse({"model": "tiny", "served": []}))
 
     def talk(url):
@@ -74,7 +74,7 @@ def test_a_talk_tells_how_good_the_guesses_were(guesses):
         assert potluck("chat", url, stdin="Hello\n").stdout.endswith("\nHi.\n")
 
     async def test():
-        async with serving(Starlette(routes=[status, Mount("/", Scripted(*scripts).app)])) as served:
+        async with serving(Starlette(routes=[status, Mount("/", Scripted(script, script).app)])) as served:
             await asyncio.to_thread(talk, f"http://127.0.0.1:{served.port}")
 
     run(test())
