@@ -130,12 +130,18 @@ class Client:
         self._ask("POST", "/v1/completions", json=request, timeout=_ANSWER_S)
 
     def stream_chat(
-        self, model: str, messages: Messages, on_progress: Callable[[int, int], None] | None = None
+        self,
+        model: str,
+        messages: Messages,
+        on_progress: Callable[[int, int], None] | None = None,
+        on_usage: Callable[[Json], None] | None = None,
     ) -> Iterator[str]:
         """Stream the answer's text. on_progress: receives the number of the prompt's tokens that are read, and of all
-        of them.
+        of them. on_usage: receives what the answer's `usage` says, at its end.
         """
         request = {"model": model, "messages": messages, "stream": True, "return_progress": on_progress is not None}
+        if on_usage is not None:
+            request["stream_options"] = {"include_usage": True}
         with (
             _readable_errors(self.url),
             self._http(_ANSWER_S) as http,
@@ -152,6 +158,8 @@ class Client:
                     on_progress(progress["processed"], progress["total"])
                 if text := _text(event):
                     yield text
+                if on_usage is not None and (usage := event.get("usage")):
+                    on_usage(usage)
 
     def account(self) -> Json:
         """`GET /v1/account`"""

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 import typer.main
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from typer.testing import CliRunner
 
 from kit.processes import LOCAL, ONE_THREAD, complaint, potluck, python
+from kit.runner import run
+from kit.scripted import Script, Scripted
 from kit.terminal import Terminal
 from kit.waiting import eventually
+from kit.webserver import serving
 from potluck import __version__
 from potluck.cli import app
+from potluck.coordinator.generation.guesses import Guessed
+from potluck.coordinator.generation.job import Delta
+from potluck.coordinator.swarm.tally import Outcome, Source
 from potluck.local import HANG_S, LocalSwarm
 
 
@@ -44,6 +55,29 @@ def test_a_talk_tells_how_far_the_question_is_read(tiny_swarm):
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.process.wait(HANG_S) == 0
         assert not terminal.shows("Traceback")
+
+
+@pytest.mark.parametrize("guesses", [{(Source.REPEAT, Outcome.RIGHT): 5, (Source.MODEL, Outcome.VOID): 2}, {}])
+def test_a_talk_tells_how_good_the_guesses_were(guesses):
+    """At a terminal; a program that reads the answer gets nothing else."""
+    script: Script = [Delta("Hi.", finish="stop", guessed=Guessed(Counter(guesses)))]
+    status = Route("/status", lambda _: JSONResponse({"model": "tiny", "served": []}))
+
+    def talk(url):
+        with Terminal("chat", url).open() as terminal:
+            eventually(lambda: terminal.shows("> "))
+            terminal.type("Hello\n")
+            eventually(lambda: terminal.shows("(71 % of 7 guesses were right.)" if guesses else "Hi."))
+            terminal.type("\n")
+            assert terminal.process.wait(HANG_S) == 0
+            assert terminal.shows("guess") == bool(guesses)
+        assert potluck("chat", url, stdin="Hello\n").stdout.endswith("\nHi.\n")
+
+    async def test():
+        async with serving(Starlette(routes=[status, Mount("/", Scripted(script, script).app)])) as served:
+            await asyncio.to_thread(talk, f"http://127.0.0.1:{served.port}")
+
+    run(test())
 
 
 def test_a_talk_tells_that_it_waits_for_the_nodes(smol):

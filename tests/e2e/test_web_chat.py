@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -219,6 +220,7 @@ def test_an_answer_tells_all_about_itself(visit, tiny_swarm: LocalSwarm) -> None
         "nodes": ["anna 0-5"],
         "prompt_tokens_details": {"cached_tokens": 1000},
         "completion_tokens_details": {"reasoning_tokens": 3},
+        "guesses": {"right": 876, "wrong": 192, "void": 166},
     }
     answer_with(page, event({"content": "So"}), event({}, "length"), {"choices": [], "usage": usage})
     ask(page, "one")
@@ -231,9 +233,29 @@ def test_an_answer_tells_all_about_itself(visit, tiny_swarm: LocalSwarm) -> None
         "Model": "tiny",
         "Answer": "7 tokens, 3 of them thinking",
         "Prompt": "1,200 tokens, 1,000 of them read before",
+        "Guesses": "1,234, 71 % of them right",
         "Nodes": "anna 0-5",
         "End": "The answer was as long as it may be.",
     }
+
+
+@pytest.mark.parametrize(
+    ("guesses", "told"),
+    [
+        ({"right": 292, "wrong": 60, "void": 60}, "7 tokens · 71 % of 412 guesses were right"),
+        ({"right": 0, "wrong": 1, "void": 0}, "7 tokens · 0 % of 1 guess was right"),
+        (None, "7 tokens"),
+        ({}, "7 tokens"),
+    ],
+)
+def test_the_line_under_an_answer_tells_how_good_guesses_were(visit, tiny_swarm: LocalSwarm, guesses, told) -> None:
+    page = visit(tiny_swarm.url)
+    usage = {"prompt_tokens": 3, "completion_tokens": 7, "nodes": [], "guesses": guesses}
+    answer_with(page, event({"content": "So"}, "stop"), {"choices": [], "usage": usage})
+    ask(page, "one")
+    for _ in range(2):  # also once it has been stored
+        expect(page.locator("article.assistant .note")).to_have_text(re.compile(f" · {told}$"))
+        page.reload()
 
 
 def test_every_conversation_remembers_its_model(visit, tiny_swarm: LocalSwarm) -> None:

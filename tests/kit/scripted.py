@@ -62,7 +62,10 @@ class Bytes:
 
 
 class Scripted:
-    """A coordinator whose answers are prescribed, one script an answer. jobs: what it was asked for."""
+    """A coordinator whose answers are prescribed, one script an answer. jobs: what it was asked for.
+
+    app: it serves its API to anybody.
+    """
 
     def __init__(self, *scripts: Script) -> None:
         self.jobs: list[Job] = []
@@ -73,7 +76,7 @@ class Scripted:
         )
         handlers: Any = {PotluckError: error_response, HTTPException: http_error}
         routes = routes_of(service, Doors(service, lambda: self.now))
-        self._app = Starlette(routes=routes, exception_handlers=handlers)
+        self.app = Starlette(routes=routes, exception_handlers=handlers)
 
     @property
     def prompts(self) -> list[str]:
@@ -81,7 +84,7 @@ class Scripted:
 
     def http(self, account: str = "ann") -> AbstractAsyncContextManager[httpx2.AsyncClient]:
         """A client of this account; "" is nobody's."""
-        return _client(_of_account(self._app, Caller(account, anonymous=not account)))
+        return _client(_of_account(self.app, Caller(account, anonymous=not account)))
 
     async def _answer(self, job: Job) -> AsyncGenerator[Delta, None]:
         self.jobs.append(job)

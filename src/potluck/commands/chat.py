@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from potluck import __version__
-from potluck.client import Client
+from potluck.client import Client, Json
 from potluck.commands.bars import Bar, checking
-from potluck.commands.terminal import Key, Url, client_of, hint, say, write
+from potluck.commands.terminal import Key, Url, client_of, console, hint, say, write
 from potluck.errors import PotluckError, SpanError
 
 _WAITING = "Waiting for the first word"
@@ -51,10 +51,11 @@ def _ask() -> str:
 
 
 def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) -> str:
-    """Print the answer as it comes, and return all of it."""
+    """Print the answer as it comes, and return all of it. A terminal is also told how good the guesses were."""
+    usages: list[Json] = []
     with Bar() as bar:  # a long question takes a while to be read
         bar.show(_WAITING, None)
-        answer = swarm.stream_chat(model, messages, lambda read, total: _show_reading(bar, read / total))
+        answer = swarm.stream_chat(model, messages, lambda read, total: _show_reading(bar, read / total), usages.append)
         first = next(answer, "")
     parts, part = [], first
     try:
@@ -67,7 +68,16 @@ def _stream_answer(swarm: Client, model: str, messages: list[dict[str, Any]]) ->
         say("")  # the error's message begins on a new line
         raise
     say("")
+    guesses = [usage["guesses"] for usage in usages if "guesses" in usage]
+    if guesses and console.is_terminal:
+        say(f"({_guessed(**guesses[-1])})")
     return "".join(parts)
+
+
+def _guessed(right: int, wrong: int, void: int) -> str:
+    """The sentence about the guesses of an answer, of which there is at least one."""
+    total = right + wrong + void
+    return f"{100 * right / total:.0f} % of {total} {'guess was' if total == 1 else 'guesses were'} right."
 
 
 def _show_reading(bar: Bar, fraction: float) -> None:

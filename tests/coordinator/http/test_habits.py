@@ -282,7 +282,7 @@ def test_a_tool_without_a_name_is_refused(fields: dict[str, Any], param: str) ->
 
 
 def test_hints_are_ignored() -> None:
-    hints = {"user": "me", "store": True, "metadata": {"a": "b"}, "prediction": None, "verbosity": "low"}
+    hints = {"user": "me", "store": True, "metadata": {"a": "b"}, "verbosity": "low"}
     assert chat(**hints, safety_identifier="x", prompt_cache_key="y", cache_prompt=True).limit is None
 
 

@@ -245,7 +245,11 @@ def test_a_whole_chat(script: Callable[..., Answers]) -> None:
             "completion_tokens": 3,
             "total_tokens": len(prompt) + 3,
             "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
             "nodes": [],
         }
         [job] = answers.jobs

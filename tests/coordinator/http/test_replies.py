@@ -50,8 +50,9 @@ def test_usage_adds_up() -> None:
     usage.count(Delta("he", cached=2))
     usage.count(Delta("llo"))
     counts = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    details = {"prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 0}}
-    assert usage.json() == {**counts, **details, "nodes": []}
+    details = {"reasoning_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}
+    held = {"prompt_tokens_details": {"cached_tokens": 2}}
+    assert usage.json() == {**counts, **held, "completion_tokens_details": details, "nodes": []}
     usage.count(Delta(cached=2))  # another choice with the same prompt
     assert usage.json()["prompt_tokens_details"] == {"cached_tokens": 3}
 

@@ -75,10 +75,20 @@ def test_they_say_what_the_plain_encoder_says(encoder: ChildEncoder, plain: Plai
     assert encoder.of_chat(HELLO, options, most=MOST) == plain.of_chat(HELLO, options, most=MOST)
     for text in ("", "Hello 🥘", "<|im_start|>user", "\0"):
         assert encoder.of_text(text, most=MOST) == plain.of_text(text, most=MOST)
+        for most in (3, MOST):
+            assert encoder.of_prediction(text, most=most) == plain.of_prediction(text, most=most)
         for pieces in (False, True):
             assert encoder.shown(text, bos=True, pieces=pieces) == plain.shown(text, bos=True, pieces=pieces)
     tokens = encoder.of_text("Grüße 🥘", most=MOST)
     assert encoder.text_of(tokens) == plain.text_of(tokens) == "Grüße 🥘"
+
+
+def test_a_prediction_is_plain_text_and_is_cut(encoder: ChildEncoder, plain: PlainEncoder) -> None:
+    text = "<|im_start|>The capital of France"
+    tokens = encoder.of_prediction(text, most=MOST)
+    assert plain.text_of(tokens) == text
+    assert len(tokens) > len(encoder.of_text(text, most=MOST))
+    assert encoder.of_prediction(text, most=4) == tokens[:4]
 
 
 def test_they_refuse_what_the_plain_encoder_refuses(encoder: ChildEncoder, plain: PlainEncoder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from potluck.coordinator.members.invites import Invite
 from potluck.coordinator.members.keys import Key
@@ -50,14 +50,30 @@ class PromptDetails(Struct, frozen=True):
 
 
 class CompletionDetails(Struct, frozen=True):
-    """Details of the answers. reasoning_tokens: those that were thinking."""
+    """Details of the answers. reasoning_tokens: those that were thinking.
+
+    accepted_prediction_tokens, rejected_prediction_tokens: those of the request's prediction that were fed to the nodes
+    ahead, and did or did not come.
+    """
 
     reasoning_tokens: int
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
+
+
+class GuessCounts(Struct, frozen=True):
+    """The tokens that were fed to the nodes before they were known: the right ones came, in place of the wrong ones
+    others came, and the void ones followed a wrong one.
+    """
+
+    right: int
+    wrong: int
+    void: int
 
 
 class UsageReport(Struct, frozen=True):
-    """The tokens of one request, over all its choices. nodes: those that computed them, with their layers; our own
-    field.
+    """The tokens of one request, over all its choices. Our own fields are `nodes`, those that computed them, with their
+    layers, and `guesses`, which is missing if there were none.
     """
 
     prompt_tokens: int
@@ -66,6 +82,7 @@ class UsageReport(Struct, frozen=True):
     prompt_tokens_details: PromptDetails
     completion_tokens_details: CompletionDetails
     nodes: list[str]
+    guesses: GuessCounts | UnsetType = UNSET
 
 
 Finish = Literal["stop", "length"]

@@ -26,7 +26,7 @@ from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
-from potluck.coordinator.http.template_options import continues, template_options
+from potluck.coordinator.http.template_options import continued, continues, template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.calls.registry import CONTROLS, Offer
 from potluck.coordinator.text.controls import Controls
@@ -129,6 +129,7 @@ class Service:
         thinking = self.encoder.thinking or Thinking.THINK
         shown = ends.shown | self._controls.in_text(thinking.value.all)
         offer, usage = self._offer(asked), Usage(len(prompt.tokens))
+        prediction = await self._predicted(request, asked, continued(asked))
         form = ChatForm(
             self.model,
             self.tokenizer,
@@ -151,6 +152,7 @@ class Service:
                 ignore_eos=asked.ignore_eos,
                 min_tokens=asked.least(limit),
                 claim=claim,
+                prediction=prediction,
                 grammar=grammar,
                 progress=asked.tells_progress,
                 watch=form.watch if offer and offer.once else None,
@@ -203,10 +205,10 @@ class Service:
         except TooManyTokens as error:
             raise self._too_long(error.count, "prompt") from error
         claim, grammar = self.claim(request, asked.urgency), await self._grammar(request, asked)
-        ends = self._ends(asked)
+        ends, prediction = self._ends(asked), await self._predicted(request, asked)
         repeated = [prompt for prompt in prompts for _ in range(asked.choices)]
         jobs = [
-            self._completion(asked, prompt, params, claim, grammar, ends)
+            self._completion(asked, prompt, params, claim, grammar, ends, prediction)
             for params, prompt in zip(self._sampling(asked, len(prompts) * asked.choices), repeated, strict=True)
         ]
         told = [await self._echo(request, prompt) if asked.echo else Echo() for prompt in prompts]
@@ -223,6 +225,7 @@ class Service:
         claim: Claim,
         grammar: Grammar | None,
         ends: Ends,
+        prediction: tuple[int, ...],
     ) -> Job:
         echo = asked.echo and asked.alternatives is not None
         limit = self._limit(asked, prompt)
@@ -238,6 +241,7 @@ class Service:
             ignore_eos=asked.ignore_eos,
             min_tokens=asked.least(limit),
             claim=claim,
+            prediction=prediction,
             grammar=grammar,
             progress=asked.tells_progress,
         )
@@ -254,6 +258,16 @@ class Service:
                 await self.pool.of(request, partial(self.encoder.of_text, prompt, most=self.context)), param
             )
         return self._known(checked_tokens(prompt, self.tokenizer, param), param)
+
+    async def _predicted(self, request: Request, asked: Common, begun: str = "") -> tuple[int, ...]:
+        """The tokens that the answer will probably be, as many as the context has. begun: the text that it continues,
+        with which the prediction of all of it begins.
+        """
+        text = asked.prediction.text.removeprefix(begun) if asked.prediction else ""
+        if not text:
+            return ()
+        tokens = await self.pool.of(request, partial(self.encoder.of_prediction, text, most=self.context))
+        return tuple(token for token in tokens if token < self.embedded)  # nodes are never given any other
 
     def _known(self, tokens: list[int], param: str) -> list[int]:
         """Raises RequestError when the model has no row for a token that its tokenizer has."""

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from potluck.coordinator.generation.guesses import Guessed
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
+from potluck.coordinator.swarm.tally import Outcome, Source
 from potluck.coordinator.text.calls.registry import Offer
 from potluck.coordinator.text.calls.stream import CallPiece, CallStream
 from potluck.coordinator.text.thinking import Place, Thinking, ThinkingStream
@@ -24,7 +26,7 @@ Json = dict[str, Any]
 class Usage:
     """The tokens of one request, over all its choices. cached_tokens: those of the prompt that the nodes already held.
 
-    reasoning_tokens: those of the answers that were thinking.
+    reasoning_tokens: those of the answers that were thinking. guessed: what became of guesses; they are no tokens.
     nodes: those that computed them, with their layers. sessions: the numbers by which `/trace` knows where that was.
     stopped: the stop string that ended the last answer, if one did.
     """
@@ -33,6 +35,7 @@ class Usage:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    guessed: Guessed = field(default_factory=Guessed)
     nodes: tuple[str, ...] = ()
     sessions: tuple[int, ...] = ()
     stopped: str | None = None
@@ -44,6 +47,7 @@ class Usage:
         if delta.session is not None:
             self.sessions += (delta.session,)
         self.stopped = delta.stopped or self.stopped
+        self.guessed.counts.update(delta.guessed.counts)
 
     def json(self) -> Json:
         """The usage as JSON. Several choices have their prompt counted once, so no more than all of it can have been
@@ -55,9 +59,19 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": total,
             "prompt_tokens_details": {"cached_tokens": min(self.cached_tokens, self.prompt_tokens)},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
+            "completion_tokens_details": {
+                "reasoning_tokens": self.reasoning_tokens,
+                "accepted_prediction_tokens": self.guessed.of(Outcome.RIGHT, source=Source.PREDICTION),
+                "rejected_prediction_tokens": self.guessed.of(Outcome.WRONG, Outcome.VOID, source=Source.PREDICTION),
+            },
             "nodes": list(self.nodes),
+            **self._guesses(),
         }
+
+    def _guesses(self) -> Json:
+        """The guesses by what became of them, if there were any."""
+        counts = {outcome.value: self.guessed.of(outcome) for outcome in Outcome}
+        return {"guesses": counts} if any(counts.values()) else {}
 
 
 def progress_json(progress: Progress) -> Json:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.generation.structure import Structure
 from potluck.coordinator.http.parsing import described, refused_with
+from potluck.coordinator.http.prediction import Prediction
 from potluck.coordinator.http.structured import Structured
 from potluck.coordinator.http.tools import Choice, GivenTool, Tool, Wish
 from potluck.coordinator.text.messages import ROLES, TEXT_PARTS
@@ -110,6 +111,7 @@ class Common(Structured, frozen=True, kw_only=True, dict=True):
     seed: int | None = None
     ignore_eos: bool = False
     min_tokens: Annotated[int, Meta(ge=0)] = 0
+    prediction: Prediction | None = None
     priority: Priority | int | None = None
     service_tier: str | None = None
 

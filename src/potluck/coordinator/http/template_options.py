@@ -60,3 +60,9 @@ def continues(asked: ChatRequest) -> bool:
         message = "continue_final_message needs a last message that is the assistant's and calls no tools."
         raise RequestError(message, param="continue_final_message")
     return can_continue and not prompts if told is None else told
+
+
+def continued(asked: ChatRequest) -> str:
+    """The text that the answer continues."""
+    content = asked.messages[-1].get("content") if continues(asked) else ""
+    return content if isinstance(content, str) else ""

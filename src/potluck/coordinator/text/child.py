@@ -50,6 +50,9 @@ class _Child:
                     rendered = pipe.Rendered(place, self._encoder.end)
                 pipe.send(self._out, pipe.encode(rendered))
                 return self._tokens(text, most)
+            case pipe.OfPrediction(text, most):
+                with processor_bound(_seconds(text)):
+                    return pipe.encode(pipe.Tokens(self._encoder.of_prediction(text, most=most)))
             case pipe.Shown(text, bos, pieces):
                 with processor_bound(_seconds(text)):
                     return self._encoder.shown(text, bos=bos, pieces=pieces)

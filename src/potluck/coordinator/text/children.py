@@ -52,6 +52,7 @@ _RENDERING = _Task(
     "messages",
 )
 _TOKENIZING = _Task("The text takes {} to tokenize.", "The text cannot be tokenized.")
+_PREDICTING = _Task("The prediction takes {} to tokenize.", "The prediction cannot be tokenized.", "prediction")
 _SHOWING = _Task("It takes {} to turn these tokens into text.", "These tokens cannot be turned into text.", "tokens")
 
 
@@ -197,6 +198,11 @@ class ChildEncoder:
             rendered = _reply(one.received(_RENDERING), pipe.Rendered)
             return Prompt(_tokens(one), rendered.place, rendered.end)
 
+    def of_prediction(self, text: str, *, most: int) -> list[int]:
+        utf8(text)
+        with self._asked(pipe.OfPrediction(text, most)) as one:
+            return _tokens(one, _PREDICTING)
+
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         utf8(text)
         with self._asked(pipe.Shown(text, bos, pieces)) as one:
@@ -229,8 +235,8 @@ class ChildEncoder:
                 self._freed.notify()
 
 
-def _tokens(one: _Child) -> list[int]:
-    return _reply(one.received(_TOKENIZING), pipe.Tokens).tokens
+def _tokens(one: _Child, task: _Task = _TOKENIZING) -> list[int]:
+    return _reply(one.received(task), pipe.Tokens).tokens
 
 
 def _reply(body: bytes, kind: type[R]) -> R:

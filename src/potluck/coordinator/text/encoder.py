@@ -69,6 +69,9 @@ class Encoder(Protocol):
         Raises TooManyTokens for more than `most`.
         """
 
+    def of_prediction(self, text: str, *, most: int) -> list[int]:
+        """The first `most` tokens of a text that an answer may have, in which nothing is a control token."""
+
     def shown(self, text: str, *, bos: bool, pieces: bool) -> bytes:
         """The tokens of a text as a JSON list of their ids, or of objects that have their pieces as well."""
 
@@ -100,6 +103,9 @@ class PlainEncoder:
     def of_chat(self, messages: Messages, options: Options, *, most: int) -> Prompt:
         text, place = self.prompt(messages, **options)
         return Prompt(self.of_text(text, most=most), place, self.end)
+
+    def of_prediction(self, text: str, *, most: int) -> list[int]:
+        return self._tokenizer.encode(text, special=False, bos=False)[:most]
 
     @cached_property
     def end(self) -> str | None:

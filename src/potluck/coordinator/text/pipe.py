@@ -28,6 +28,13 @@ class OfChat(Struct, frozen=True, tag=True):
     most: int
 
 
+class OfPrediction(Struct, frozen=True, tag=True):
+    """A request for `Encoder.of_prediction`."""
+
+    text: str
+    most: int
+
+
 class Shown(Struct, frozen=True, tag=True):
     """A request for `Encoder.shown`, whose reply is the list itself."""
 
@@ -42,7 +49,7 @@ class TextOf(Struct, frozen=True, tag=True):
     tokens: list[int]
 
 
-Request = OfText | OfChat | Shown | TextOf
+Request = OfText | OfChat | OfPrediction | Shown | TextOf
 
 
 class Ready(Struct, frozen=True, tag=True):

@@ -41,11 +41,15 @@ function takeUsage(answer, usage) {
   answer.prompt_tokens = usage.prompt_tokens;
   answer.cached_tokens = usage.prompt_tokens_details?.cached_tokens ?? 0;
   answer.thought_tokens = usage.completion_tokens_details?.reasoning_tokens ?? 0;
+  const { right = 0, wrong = 0, void: overtaken = 0 } = usage.guesses ?? {};
+  answer.right_guesses = right;
+  answer.guesses = right + wrong + overtaken;
 }
 
 export const isEmpty = ({ content, thinking, calls }) => !content && !thinking && !calls;
 
 const speed = ({ tokens, stream_s }) => (tokens > 1 && stream_s ? `${figure((tokens - 1) / stream_s)} tokens/s` : undefined);
+const share = ({ right_guesses, guesses }) => `${Math.round((100 * right_guesses) / guesses)} %`;
 const counted = (tokens) => `${figure(tokens)} ${tokens === 1 ? "token" : "tokens"}`;
 
 /** The line below an answer. */
@@ -56,6 +60,7 @@ export function summary(answer) {
   if (first_s !== undefined) parts.push(`first token ${figure(first_s)} s`);
   if (speed(answer)) parts.push(speed(answer));
   if (tokens) parts.push(counted(tokens));
+  if (answer.guesses) parts.push(`${share(answer)} of ${figure(answer.guesses)} ${answer.guesses === 1 ? "guess was" : "guesses were"} right`);
   if (stopped) parts.push("stopped");
   if (error || !(stopped || tokens || answer.finish)) parts.push("broke off");
   return parts.join(" · ");
@@ -77,6 +82,7 @@ export function details(answer) {
   if (prompt_tokens) told.push(["Prompt", counted(prompt_tokens) + (cached_tokens ? `, ${figure(cached_tokens)} of them read before` : "")]);
   if (first_s !== undefined) told.push(["First token", `after ${figure(first_s)} s`]);
   if (speed(answer)) told.push(["Speed", speed(answer)]);
+  if (answer.guesses) told.push(["Guesses", `${figure(answer.guesses)}, ${share(answer)} of them right`]);
   if (served?.length) told.push(["Nodes", served.join(" → ")]);
   if (error) told.push(["End", `It broke off: ${error}`]);
   else if (stopped) told.push(["End", "You stopped it."]);

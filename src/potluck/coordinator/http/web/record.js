@@ -21,6 +21,8 @@ const OPTIONAL = {
   thought_tokens: isAmount,
   prompt_tokens: isAmount,
   cached_tokens: isAmount,
+  guesses: isAmount,
+  right_guesses: isAmount,
   first_s: isAmount,
   stream_s: isAmount,
   finish: isText,
