@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +106,48 @@ def toy_answer(prompt: str, count: int) -> str:
             break
         history.append(token)
     return "".join(LETTERS[token] for token in history[len(prompt) :])
+
+
+class FewLetters:
+    """Stands in for a grammar, and for the constraint of an answer: `cab` in any order, four letters long."""
+
+    def __init__(self) -> None:
+        self.left = 4
+
+    def start(self) -> FewLetters:
+        return FewLetters()
+
+    def allowed(self) -> np.ndarray:
+        return np.array([0, 1, 2], np.int32)
+
+    def accept(self, token: int) -> None:
+        self.left -= 1
+
+    def copy(self) -> FewLetters:
+        return copy(self)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.left
+
+
+class Rhyme(FewLetters):
+    """Stands in for a grammar that often leaves no choice: after each letter among three, the one that follows it."""
+
+    def __init__(self) -> None:
+        self.left = 12
+        self._latest = 0
+
+    def start(self) -> Rhyme:
+        return Rhyme()
+
+    def allowed(self) -> np.ndarray:
+        return np.array([0, 1, 2] if self.left % 3 == 0 else [self._latest + 1], np.int32)
+
+    def accept(self, token: int) -> None:
+        assert token in self.allowed()
+        super().accept(token)
+        self._latest = token
 
 
 class Node:

@@ -7,14 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
 from kit.runner import run
-from kit.toy_swarm import LETTERS, TOKENIZER, VOCABULARY, job, text, toy_answer, toy_logits, toy_swarm
+from kit.toy_swarm import (
+    LETTERS,
+    TOKENIZER,
+    VOCABULARY,
+    FewLetters,
+    Rhyme,
+    job,
+    text,
+    toy_answer,
+    toy_logits,
+    toy_swarm,
+)
 from potluck.coordinator.compose import SwarmService
-from potluck.coordinator.generation import flight
+from potluck.coordinator.generation import flight, outlook
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.swarm.tally import Incident, Outcome, Source
 from potluck.planning.guessing import Pass
@@ -70,10 +81,15 @@ KINDS: list[dict[str, Any]] = [
     {"min_tokens": 12, "stops": ("ab", "q")},
     {"stops": ("c",)},
     {"stop_ids": frozenset({4, 9})},
+    {"grammar": FewLetters()},
+    {"grammar": Rhyme()},
+    {"grammar": Rhyme(), "params": {"temperature": 1.0, "seed": 3, "presence_penalty": -1.0}},
+    {"grammar": FewLetters(), "params": {"temperature": 1.0, "seed": 3}, "logprobs": 2},
 ]
 
 
-@settings(max_examples=60)
+@pytest.mark.parametrize("few", [256, 0])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.text(LETTERS, min_size=1, max_size=30),
     st.integers(1, 40),
@@ -84,7 +100,7 @@ KINDS: list[dict[str, Any]] = [
     st.text(LETTERS, max_size=20),
 )
 def test_an_answer_is_the_same_with_any_guesses(
-    prompt: str, length: int, kind: dict[str, Any], right: float, seed: int, slow: bool, predicted: str
+    few: int, prompt: str, length: int, kind: dict[str, Any], right: float, seed: int, slow: bool, predicted: str
 ) -> None:
     params = dict(kind.get("params", {}))
     one = replace(job(prompt, length), **{name: value for name, value in kind.items() if name != "params"})
@@ -99,7 +115,10 @@ def test_an_answer_is_the_same_with_any_guesses(
             assert bare(guessed) == bare(plain)
             assert model.closed == 1
 
-    run(test())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlook, "_FEW", few)  # with 0, rows are asked for again
+        patch.setattr(outlook, "MAX_CANDIDATES", 3)
+        run(test())
 
 
 def test_right_guesses_are_not_fed_again() -> None:

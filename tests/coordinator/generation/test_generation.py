@@ -14,6 +14,7 @@ from kit.toy_swarm import (
     END,
     LETTERS,
     TOKENIZER,
+    FewLetters,
     Node,
     answer,
     job,
@@ -547,26 +548,6 @@ def test_tokens_lifted_by_a_bias_come_from_beyond_the_best() -> None:
             assert text(deltas) == LETTERS[other]
 
     run(test())
-
-
-class FewLetters:
-    """Stands in for a grammar, and for the constraint of an answer: `cab` in any order, four letters long."""
-
-    def __init__(self) -> None:
-        self.left = 4
-
-    def start(self) -> "FewLetters":
-        return FewLetters()
-
-    def allowed(self) -> np.ndarray:
-        return np.array([0, 1, 2], np.int32)
-
-    def accept(self, token: int) -> None:
-        self.left -= 1
-
-    @property
-    def is_complete(self) -> bool:
-        return not self.left
 
 
 @pytest.mark.parametrize(("few", "steps"), [(256, 4), (0, 8)])
