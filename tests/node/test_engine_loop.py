@@ -188,6 +188,87 @@ def test_a_step_that_goes_back_forgets_what_lies_behind() -> None:
     run(test())
 
 
+def test_a_step_that_waits_is_left_out_when_a_later_one_overwrites_it() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        await bench.tokens(1, [1] * 4)
+        for position in (4, 5, 6):  # guesses, of which that at position 5 is wrong
+            await bench.tokens(1, [position], position=position, number=position)
+        await bench.tokens(2, [1], position=0, number=6)
+        await bench.tokens(1, [2], position=5, number=7)
+        await bench.tokens(1, [3], position=6, number=8)
+        with serving(bench):
+            answers = [(await bench.receive())[0] for _ in range(5)]
+        told = [(answer.session, answer.step) for answer in answers if isinstance(answer, Hidden)]
+        assert sorted(told) == [(1, 0), (1, 4), (1, 7), (1, 8), (2, 6)]
+        assert bench.engine.lengths == {1: 7, 2: 1}
+        assert [session for batch in bench.engine.batches for session in batch].count(1) == 4
+
+    run(test())
+
+
+def test_a_prompt_that_begins_before_a_later_step_runs_whole_and_is_cut_back() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        await bench.tokens(1, [1] * 20)
+        await bench.tokens(1, [2], position=12, number=1)
+        with serving(bench):
+            answers = [(await bench.receive())[0] for _ in range(2)]
+        assert [answer.step for answer in answers if isinstance(answer, Hidden)] == [0, 1]
+        assert bench.engine.lengths == {1: 13}
+
+    run(test())
+
+
+@pytest.mark.parametrize("rows", [1, 20])
+def test_a_step_that_is_being_computed_is_answered_though_a_later_one_overwrites_it(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potluck.node.engine_loop.prompt_rows", lambda prompts, turn_s, spare_s: 7)
+
+    async def test() -> None:
+        bench, entered, gate = Bench(FIRST), asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold() -> None:
+            loop.call_soon_threadsafe(entered.set)
+            assert gate.wait(HANG_S)
+
+        with serving(bench):
+            await bench.tokens(1, [1])
+            await bench.tokens(3, [1])
+            await bench.receive_all(2)
+            bench.engine.before, bench.engine.arranging = hold, {1}
+            await bench.tokens(1, [1] * rows, position=1, number=1)
+            await entered.wait()
+            await bench.tokens(1, [2], position=2, number=2)
+            await bench.tokens(1, [3], position=1, number=3)
+            await bench.send(Ping(7))
+            assert (await bench.receive())[0] == Pong(7, 2)
+            gate.set()
+            answers = [(await bench.receive())[0] for _ in range(2)]
+        assert [answer.step for answer in answers if isinstance(answer, Hidden)] == [1, 3]
+        assert bench.engine.lengths[1] == 2
+
+    run(test())
+
+
+def test_many_guesses_of_one_session_leave_a_prompt_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("potluck.node.engine_loop.prompt_rows", lambda prompts, turn_s, spare_s: 10)
+
+    async def test() -> None:
+        bench = Bench(FIRST)
+        for position in range(6):
+            await bench.tokens(1, [1], position=position, number=position)
+        await bench.tokens(2, [1] * 20)
+        with serving(bench):
+            for _ in range(7):
+                assert isinstance((await bench.receive())[0], Hidden)
+        assert bench.engine.batches == [[1], [2], [1], [2], [1], [1], [1], [1]]
+
+    run(test())
+
+
 def test_while_others_generate_a_prompt_runs_in_pieces_between_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potluck.node.engine_loop.prompt_rows", lambda prompts, turn_s, spare_s: 7)
 
@@ -420,6 +501,24 @@ def test_what_the_journal_does_not_hold_is_a_failure() -> None:
     run(test())
 
 
+def test_of_guesses_that_were_wrong_nothing_is_recalled() -> None:
+    async def test() -> None:
+        async with watched(FIRST) as (bench, _, _):
+            await bench.tokens(7, [1, 2, 3])
+            await bench.receive()
+            for position, token in ((3, 6), (4, 7), (3, 4)):  # the first two are wrong
+                await bench.tokens(7, [token], position=position, number=position)
+                await bench.receive()
+            await bench.send(Recall(7, 1, 9, 0, 4))
+            message, payload = await bench.receive()
+            assert message == Hidden(7, 1, 9, 4, 0.0, 0.0)
+            assert unpack_rows(payload, 4, WIDTH, RowFormat.F32)[:, 0].tolist() == [2, 3, 4, 5]
+            await bench.send(Recall(7, 1, 10, 0, 5))
+            assert isinstance((await bench.receive())[0], Failed)
+
+    run(test())
+
+
 @pytest.mark.parametrize("span", [FIRST, LAST])
 def test_a_step_to_keep_is_computed_and_journalled_but_not_sent_on(span: Span) -> None:
     async def test() -> None:
@@ -503,6 +602,25 @@ def test_a_sessions_keys_and_values_are_given_and_taken() -> None:
             assert (await bench.receive())[0] == Imported(8, 5)
             await bench.tokens(8, [4], position=5)
             assert (await bench.receive())[0] == Hidden(8, 1, 0, 1, 0.0, 0.0)
+
+    run(test())
+
+
+def test_a_session_that_was_given_with_guesses_that_were_wrong_goes_on_without_them() -> None:
+    async def test() -> None:
+        giver, heir = Bench(FIRST), Bench(FIRST)
+        with serving(giver), serving(heir):
+            await giver.tokens(7, [1, 2, 3])
+            await giver.receive()
+            await giver.tokens(7, [6], position=3, number=1)
+            await giver.receive()
+            await giver.send(Export(7, 1000))
+            _, payload = await giver.receive()
+            await heir.send(Import(7, 0), bytes(payload))
+            assert (await heir.receive())[0] == Imported(7, 4)
+            await heir.tokens(7, [4], position=3, number=2)
+            assert isinstance((await heir.receive())[0], Hidden)
+            assert heir.engine.lengths == {7: 4}
 
     run(test())
 

@@ -178,9 +178,11 @@ class EngineLoop:
         return encode(hidden, pack_rows(rows, self._form))
 
     def _add(self, part: StepPart) -> None:
-        self._queue.append(part)
+        self._queue = [other for other in self._queue if not part.overwrites(other)]
         if part.small:
-            self._pace.note(part.step.session, part.arrived)
+            waits = any(other.step.session == part.step.session for other in self._queue)
+            self._pace.note(part.step.session, part.arrived, waits=waits)
+        self._queue.append(part)
 
     def _input(self, step: Step, payload: memoryview) -> Tokens | Rows:
         """The step's payload as an array. Raises WireError when it does not match the step."""
@@ -267,6 +269,8 @@ class EngineLoop:
             prompts_turn=self._prompts_turn,
         )
         batch = [(self._queue[take.place], take.rows) for take in takes]
+        for part, _ in batch:
+            part.begun = True
         self._prompts_turn = batch[0][0].small
         whole = {part for part, rows in batch if rows == part.left}
         self._queue = [part for part in self._queue if part not in whole]

@@ -12,20 +12,24 @@ _PATIENCE_S = 1.0
 _PATIENCE_STEPS = 2.0
 _LONGEST_S = 30.0
 """The longest time between two tokens in seconds. A session that takes longer counts as a new one."""
-
-
+_BURST = 0.25
+"""The part of an interval in which steps still belong to the burst that it began with. It is so small that a session
+whose tokens were late for a while is soon known to be quick again.
+"""
 _DRIFT = 0.02
 """How far the quick interval moves towards a longer one that nothing here explains."""
 
 
 @dataclass(slots=True)
 class _Steps:
-    """The steps of one session. last: the time of the latest. interval: between the latest two; 0 if there was one.
+    """The steps of one session. Those that are sent ahead, before earlier ones are answered, may come in bursts.
 
-    quick: the interval when nobody's prompt is in the way; 0 if there was no interval.
+    last: the time of the latest step. begun: that of its burst's first one. interval: between the latest two bursts; 0
+    if there was one. quick: the interval when nobody's prompt is in the way; 0 if there was no interval.
     """
 
     last: float
+    begun: float
     interval: float = 0.0
     quick: float = 0.0
 
@@ -41,14 +45,21 @@ class Pace:
         """Note that a part of a prompt was computed, so that tokens may come later than they would."""
         self._disturbed = now
 
-    def note(self, session: int, now: float) -> None:
-        """Note that a step of a generated token has arrived."""
+    def note(self, session: int, now: float, *, waits: bool = False) -> None:
+        """Note that a step of a generated or guessed token has arrived. waits: whether another one of its session is
+        still here.
+
+        A step belongs to a burst if it comes so early, or early within the interval that the latest bursts had.
+        """
         steps = self._steps.get(session)
         if steps is None or now - steps.last > _LONGEST_S:
-            self._steps[session] = _Steps(now)
+            self._steps[session] = _Steps(now, now)
             return
-        disturbed = self._disturbed >= steps.last
-        steps.interval, steps.last = now - steps.last, now
+        disturbed = self._disturbed >= steps.begun
+        steps.last = now
+        if waits or now - steps.begun < _BURST * steps.interval:
+            return
+        steps.interval, steps.begun = now - steps.begun, now
         if not steps.quick or steps.interval < steps.quick:
             steps.quick = steps.interval
         elif not disturbed:  # or prompts would make the intervals longer, and so be given ever more time
@@ -66,4 +77,4 @@ class Pace:
 
     def spare_s(self, sessions: Set[int], now: float) -> float:
         """The seconds until the first token of these sessions, which have had one before, should be here."""
-        return max(0.0, min((self._steps[one].last + self._steps[one].quick - now for one in sessions), default=0.0))
+        return max(0.0, min((self._steps[one].begun + self._steps[one].quick - now for one in sessions), default=0.0))

@@ -13,11 +13,15 @@ from potluck.wire.messages import Step
 
 @dataclass(slots=True, eq=False)
 class StepPart:
-    """A step and its input. A long one runs in pieces: `done` of its rows have run, with these outputs."""
+    """A step and its input. A long one runs in pieces: `done` of its rows have run, with these outputs.
+
+    begun: whether a piece of it runs, or has run.
+    """
 
     step: Step
     data: Tokens | Rows
     arrived: float
+    begun: bool = False
     done: int = 0
     outputs: list[Output] = field(default_factory=list)
     compute_s: float = 0.0
@@ -29,6 +33,14 @@ class StepPart:
     @property
     def left(self) -> int:
         return self.step.rows - self.done
+
+    def overwrites(self, waiting: StepPart) -> bool:
+        """Whether this later step makes the node forget all that one that still waits would compute.
+
+        Then it holds guesses that were wrong, whose answer nobody awaits any more.
+        """
+        step, other = self.step, waiting.step
+        return step.session == other.session and step.position <= other.position and not waiting.begun
 
     def segment(self, rows: int) -> Segment:
         """The next rows of this number, and the candidates that are wanted for them."""
