@@ -57,8 +57,8 @@ class Attention(StrEnum):
 class RowFormat(StrEnum):
     """The format of hidden rows on the wire.
 
-    `f32` is exact. `f16` halves the bytes, with a power-of-two scale for each row. `q8` nearly halves them again, with a
-    scale for each 32 values.
+    `f32` is exact. `f16` halves the bytes, with a power-of-two scale for each row. `q8` nearly halves them again, with
+    a scale for each 32 values.
     """
 
     F32 = "f32"
