@@ -54,6 +54,17 @@ def test_between_others_the_worst_row_counts(rows: Rows, form: RowFormat) -> Non
     assert not judge.agree(evidence, evidence.gave, packed(other, form), twins=False)
 
 
+@pytest.mark.parametrize("place", [0, 63, 64, 129])
+def test_the_worst_of_many_rows_counts_wherever_it_is(place: int) -> None:
+    rows = np.random.default_rng(1).standard_normal((130, WIDTH)).astype(np.float32)
+    judge, gave, other = Judge(WIDTH, RowFormat.F32, TOLERANCE), packed(rows, RowFormat.F32), rows.copy()
+    other[place] *= 1.2
+    told = packed(other, RowFormat.F32)
+    one, two = ((*answer[:70], None, *answer[71:]) for answer in (gave, told))
+    evidence = Evidence(1, STAGE, 3, gave, one, (None,) * len(gave))
+    assert judge.difference(evidence, one, two) == pytest.approx(0.2 / 1.2 / 0.1, rel=0.01)
+
+
 def test_rows_of_nothing_differ_wholly_from_any(rows: Rows) -> None:
     assert rows_error(np.zeros_like(rows), rows) == pytest.approx(np.ones(5))
     assert rows_error(np.zeros_like(rows), np.zeros_like(rows)) == pytest.approx(np.zeros(5))

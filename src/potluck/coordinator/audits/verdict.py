@@ -26,7 +26,7 @@ import numpy as np
 from msgspec import Struct
 
 from potluck.coordinator.relay.evidence import Answer, Evidence
-from potluck.types import EngineKind, RowFormat
+from potluck.types import MAX_STEP_ROWS, EngineKind, RowFormat
 from potluck.wire.rows import Rows, Scored, join_rows, unpack_rows, unpack_scores
 
 
@@ -80,7 +80,10 @@ class Judge:
                 scores_error(_scores(a), _scores(b), top) for a, b, top in rows if a is not None and b is not None
             )
             return max(errors, default=0.0) / self._tolerance.logprob
-        return float(rows_error(self._rows(one), self._rows(other)).max(initial=0.0)) / self._tolerance.hidden
+        # A few rows at a time, because evidence of megabytes is up to four times as large in float32.
+        pieces = [slice(start, start + MAX_STEP_ROWS) for start in range(0, len(one), MAX_STEP_ROWS)]
+        worst = (rows_error(self._rows(one[piece]), self._rows(other[piece])).max(initial=0.0) for piece in pieces)
+        return float(max(worst, default=0.0)) / self._tolerance.hidden
 
     def _rows(self, answer: Answer) -> Rows:
         rows = [row for row in answer if row is not None]
