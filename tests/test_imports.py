@@ -48,7 +48,7 @@ FOLDERS = {
     "sessions": {"audits", "swarm", "relay", "members"},
     "gateway": {"sessions", "audits", "swarm", "relay", "members"},
     "generation": {"sessions", "swarm", "relay", "text"},
-    "watching": {"sessions", "audits", "swarm", "members"},
+    "watching": {"sessions", "audits", "swarm", "relay", "members"},
     "http": {"generation", "watching", "gateway", "sessions", "swarm", "relay", "text", "members"},
     "server": set(),
     "announcing": set(),

@@ -104,29 +104,6 @@ def _overtakes(step: int, leg: _Leg, legs: Mapping[int, _Leg]) -> bool:
     return any(number < step and other.place == leg.place for number, other in legs.items())
 
 
-def _hop(
-    flight: _Flight, leg: _Leg, received: float, queue_s: float = 0.0, compute_s: float = 0.0, *, void: bool = False
-) -> Hop:
-    """The step's stay at the stage of its leg."""
-    step, stage = leg.step, flight.route[leg.place]
-    return Hop(  # by position, as Step
-        step.session,
-        step.step,
-        leg.place,
-        flight.stages,
-        stage.node,
-        stage.span,
-        step.rows,
-        step.position,
-        leg.sent,
-        received,
-        queue_s,
-        compute_s,
-        step.guessed,
-        void,
-    )
-
-
 def _check_times(message: Hidden | Scores | Kept) -> None:
     if not (0 <= message.queue_s < math.inf and 0 <= message.compute_s < math.inf):  # NaN is neither
         raise WireError("The times of a step must be numbers of seconds.")
@@ -235,7 +212,8 @@ class Relay:
             return
         for number in [number for number, leg in flight.legs.items() if leg.step.position >= position]:
             leg = flight.legs.pop(number)
-            self.trace.add(_hop(flight, leg, self.clock(), void=True))
+            stage = flight.route[leg.place]
+            self.trace.add(Hop.of(leg.step, leg.place, flight.stages, stage, leg.sent, self.clock(), void=True))
 
     def compute_s(self, session: int) -> float:
         """The seconds that the session's slowest stage computes for one row; 0 before the first."""
@@ -355,7 +333,8 @@ class Relay:
         return Answered(hop, result=[])
 
     def _record(self, flight: _Flight, leg: _Leg, received: float, message: Hidden | Scores | Kept) -> Hop:
-        hop = _hop(flight, leg, received, message.queue_s, message.compute_s)
+        stage, times = flight.route[leg.place], (leg.sent, received, message.queue_s, message.compute_s)
+        hop = Hop.of(leg.step, leg.place, flight.stages, stage, *times)
         self._owed[hop.node] -= 1
         self.trace.add(hop)
         if hop.rows == 1:
