@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -59,13 +60,15 @@ def check_guesser(found: Found) -> tuple[Manifest, Quantize]:
     return outline, quantize
 
 
-def make_guesser(found: Found, name: str, tokenizer: Tokenizer, vocabulary: int, context: int) -> KeptGuesser:
-    """The small model that guesses for a model of this name, whose answers have at most `context` tokens.
+def make_guesser(found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> KeptGuesser | None:
+    """What guesses for the model that is served; None if its owner wants nothing to guess. Its weights are fetched.
 
-    tokenizer, vocabulary: those of the model that is served. The files of the small one are made ready here.
+    tokenizer, context: those of the model that is served.
 
-    Raises ModelError when it cannot guess for this model, or not on this machine.
+    Raises ModelError when the small model cannot guess for this one, or not on this machine.
     """
+    if found is None:
+        return None
     outline, quantize = check_guesser(found)
     context = choose_context(outline, context)
     capacity = _capacity(outline, quantize, context)
@@ -73,18 +76,23 @@ def make_guesser(found: Found, name: str, tokenizer: Tokenizer, vocabulary: int,
         small = open_tokenizer(found.path)
     if (token := first_difference(tokenizer, small)) is not None:
         raise ModelError(
-            f"{outline.name} cannot guess for {name}, because their vocabularies differ: token {token} is "
+            f"{outline.name} cannot guess for {served.name}, because their vocabularies differ: token {token} is "
             f"{small.name(token)!r} for the one and {tokenizer.name(token)!r} for the other."
         )
     manifest = found.manifest()
-    span = Span(0, manifest.layers - 1)
-    file = _CACHE.fetch(
-        Wanted(manifest, span, EngineKind.LLAMACPP, quantize), found.hub or local_source(found.path), lambda _: None
-    )
-    shared = min(vocabulary, manifest.vocabulary, tokenizer.vocabulary, small.vocabulary)
+    file = _fetch(found, Wanted(manifest, Span(0, manifest.layers - 1), EngineKind.LLAMACPP, quantize))
+    shared = min(served.vocabulary, manifest.vocabulary, tokenizer.vocabulary, small.vocabulary)
     order = Order(str(file), manifest.layers, capacity, _THREADS, shared)
     command = [sys.executable, "-m", _PROGRAM, msgspec.json.encode(order).decode()]
     return SmallModel(manifest.name, command, context=context, vocabulary=shared)
+
+
+def _fetch(found: Found, wanted: Wanted) -> Path:
+    """The file of the whole model on this machine."""
+    if found.hub is None:
+        return _CACHE.fetch(wanted, local_source(found.path), lambda _: None)
+    with closing(found.hub):
+        return _CACHE.fetch(wanted, found.hub, lambda _: None)
 
 
 def _capacity(outline: Manifest, quantize: Quantize, context: int) -> Capacity:

@@ -25,10 +25,14 @@ meanwhile.
 
 @dataclass(slots=True)
 class _Answer:
-    """An answer. tokens: what is known of it, and behind that the guesses. number, until: as `Follow` has them."""
+    """An answer. tokens: the first `told` of them are what was told, and behind them are the guesses.
+
+    number, until: as `Follow` has them.
+    """
 
     name: int
     tokens: list[int] = field(default_factory=list)
+    told: int = 0
     number: int = 0
     until: int = 0
 
@@ -75,16 +79,20 @@ class Guessing:
     def _follow(self, answer: _Answer, told: Follow) -> None:
         if not 0 <= told.position <= len(answer.tokens):
             raise WireError(f"An answer of {len(answer.tokens)} tokens cannot go on at {told.position}.")
+        if told.number != answer.number:
+            self._turn(answer, told)
+        answer.until = told.until
+
+    def _turn(self, answer: _Answer, told: Follow) -> None:
+        """Keep what was guessed behind the new tokens if the answer went on like that before, and tell it again."""
         end = told.position + len(told.tokens)
-        if answer.tokens[told.position : end] != told.tokens:
-            same = told.position + _agreeing(answer.tokens[told.position : end], told.tokens)
+        same = told.position + _agreeing(answer.tokens[told.position : end], told.tokens)
+        if same < end or end < answer.told:
             answer.tokens[told.position :] = told.tokens
             self._forget(answer, same)
-        if told.number != answer.number:
-            answer.number = told.number
-            for token in answer.tokens[end:]:
-                self._tell(Guessed(answer.name, answer.number, token))
-        answer.until = told.until
+        answer.number, answer.told = told.number, end
+        for token in answer.tokens[end:]:
+            self._tell(Guessed(answer.name, answer.number, token))
 
     def _forget(self, answer: _Answer, length: int) -> None:
         """Let the engine hold no more than so many tokens of the answer."""

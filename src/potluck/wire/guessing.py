@@ -28,10 +28,10 @@ class Order(Struct, frozen=True):
 
 
 class Follow(Struct, frozen=True, tag=True):
-    """From `position` on, the answer goes on with these tokens; whatever else was there is forgotten.
+    """The first `position` tokens of the answer stay, then come these, and nothing else is known of it.
 
-    What was guessed behind them stays if they are what was guessed. number: goes up with each new turn of the answer,
-    so that guesses about an earlier one are told apart. until: guesses are wanted for the positions before this one.
+    number: goes up with each turn that the answer takes, so that guesses about an earlier one are told apart. With the
+    same number and no tokens, nothing changes but `until`. until: guesses are wanted for the positions before this one.
     """
 
     answer: int

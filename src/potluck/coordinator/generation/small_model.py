@@ -30,6 +30,8 @@ from potluck.wire.guessing import (
 
 log = logging.getLogger(__name__)
 
+_END_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -186,9 +188,15 @@ async def _received(pipe: asyncio.StreamReader) -> FromGuesser:
 
 
 async def _end(process: Process) -> None:
-    with suppress(ProcessLookupError):
+    """End the process, which does so by itself when nobody can speak to it any more, unless it hangs."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(_END_S):
+            await process.wait()
+    except TimeoutError:
         process.kill()
-    await process.wait()
+        await process.wait()
 
 
 class _Answer:

@@ -27,6 +27,8 @@ class Trail:
         """Begin anew, because the small model knows nothing of the answer any more."""
         self._tokens: list[int] = []
         """What it was told, and behind that the guesses that have come from it."""
+        self._told = 0
+        """How many of them it was told."""
         self._sure = 0
         """How many of the first tokens have been compared, and are no guesses."""
         self._number = 0
@@ -46,13 +48,14 @@ class Trail:
     def follow(self, tokens: Sequence[int], ahead: int) -> Follow | None:
         """What must be said to have a guess of the token behind these; None if it was said before."""
         same = self._agreeing(tokens)
-        fresh = list(tokens[same:])
         self._sure = max(0, len(tokens) - ahead)
-        if not fresh and self._until >= min(same + _AHEAD // 2, self._context):
-            return None
-        if fresh:
+        fresh = list(tokens[same:])
+        if fresh or same < self._told:
             self._tokens[same:] = fresh
+            self._told = len(tokens)
             self._number += 1
+        elif self._until >= min(same + _AHEAD // 2, self._context):
+            return None
         self._until = min(len(tokens) + _AHEAD, self._context)
         return Follow(self._answer, self._number, len(self._tokens) - len(fresh), fresh, self._until)
 
@@ -70,5 +73,5 @@ class Trail:
             self._tokens.append(guessed.token)
 
     def guess(self, place: int) -> int | None:
-        """The token that it has at this place, if that is known."""
+        """The guess for this place behind the tokens that it was told, if it has come."""
         return self._tokens[place] if place < len(self._tokens) else None
