@@ -52,7 +52,9 @@ FOLDERS = {
     "http": {"generation", "watching", "gateway", "sessions", "swarm", "relay", "text", "members"},
     "server": set(),
     "announcing": set(),
+    "guessers": {"generation", "text"},
     "compose": {
+        "guessers",
         "generation",
         "watching",
         "gateway",

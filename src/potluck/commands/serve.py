@@ -74,6 +74,7 @@ def serve(
     announce: Annotated[bool, typer.Option("--announce", help=ANNOUNCE_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
+    guesser: Annotated[str | None, typer.Option(metavar="MODEL", hidden=True)] = None,
     check: Annotated[bool, typer.Option("--check", hidden=True)] = False,
     tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
 ) -> None:
@@ -96,12 +97,14 @@ def serve(
     beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
+        small = find_model(guesser) if guesser is not None else None
         config = ServeConfig(
-            found, engine, quantize, attention, rows, context, audit, proxies, origins, tries, names[1:]
+            found, engine, quantize, attention, rows, context, audit, proxies, origins, tries, names[1:], small
         )
         tested = _can_be_served(config, check)
-        with checking(found.nbytes) as advance:
-            manifest = _called(found.manifest(advance), names)
+        manifest = _called(_checked(found), names)
+        if small is not None:
+            _checked(small)
         if tested:
             _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url, origins)) as office:
@@ -145,9 +148,12 @@ def _can_be_served(config: ServeConfig, check: bool) -> bool:
 
     check: whether the owner wants the test.
     """
+    from potluck.coordinator.guessers import check_guesser
     from potluck.coordinator.model_choice import choose_context, choose_engine
     from potluck.models.spans import is_proved
 
+    if config.guesser is not None:
+        check_guesser(config.guesser)
     outline = config.model.outline()
     chosen, _ = choose_engine(outline, config.engine, config.quantize, tries=config.tries)
     context = choose_context(outline, config.context)
@@ -220,6 +226,11 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
         if not is_name(name):
             raise PotluckError(f"--name takes up to 255 printable characters, not {name!r}.")
     return names
+
+
+def _checked(found: Found) -> Manifest:
+    with checking(found.nbytes) as advance:
+        return found.manifest(advance)
 
 
 def _called(manifest: Manifest, names: tuple[str, ...]) -> Manifest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,7 +36,6 @@ from potluck.coordinator.http.pool import WORKERS, Pool, asker_of
 from potluck.coordinator.http.research import Research
 from potluck.coordinator.http.routes import ENDPOINTS, NODE_SOCKET, access_of, routes_of
 from potluck.coordinator.http.weights import Weights
-from potluck.coordinator.members.ledger import Books
 from potluck.coordinator.model_choice import choose_context, choose_engine
 from potluck.coordinator.text.children import ChildEncoder
 from potluck.coordinator.text.encoder import Encoder
@@ -65,6 +64,7 @@ class ServeConfig:
     proxies: addresses and networks whose word about a caller's address is taken.
     origins: those of the web pages that may read answers; `*` stands for all.
     aliases: further names by which requests may ask for the model.
+    guesser: a small model that guesses how answers go on.
     tries: whether the model may be of an architecture of which nobody has proved that it can be cut.
     """
 
@@ -79,19 +79,21 @@ class ServeConfig:
     origins: tuple[str, ...] = ()
     tries: bool = False
     aliases: tuple[str, ...] = ()
+    guesser: Found | None = None
 
 
 def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlette:
     """The application for one model, for those whom the office lets in.
 
-    Raises ModelError when the engine cannot run it, or its tokenizer or template cannot be read.
+    Raises ModelError when the engine cannot run it, when its tokenizer or template cannot be read, or when the small
+    model cannot guess for it.
     """
     engine, quantize = choose_engine(manifest, config.engine, config.quantize, tries=config.tries)
     context = choose_context(manifest, config.context)
     terms = Terms(manifest.digest, engine, quantize, config.attention, config.rows, context)
     # Hostile files end these children, before this process reads them as well.
     encoder = ChildEncoder(config.model.path, WORKERS, most_bytes(context))
-    model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books)
+    model = compose_model(manifest, config.model, terms, config.audit, office.reception, office.books, config.guesser)
     running, swarm = model.running, model.running.swarm
     accounts, pool = Accounts(running.ledger, office.members, office.desks.accounts), Pool()
     service = Service(
@@ -110,6 +112,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)
     live = Live(model.status, history.beside, asker_of)
+    kept = [office.books.kept, history.kept, *([model.guesser.kept] if model.guesser is not None else [])]
     routes = routes_of(
         Pages(),
         Document(ENDPOINTS),
@@ -128,7 +131,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
         routes=[*routes, WebSocketRoute(NODE_SOCKET, running.gateway)],
         middleware=_middleware(config, office, running),
         exception_handlers=handlers,  # type: ignore[arg-type]
-        lifespan=partial(_lifespan, office.books, history, encoder),
+        lifespan=partial(_lifespan, kept, encoder),
     )
     app.router.default = Nowhere(ENDPOINTS)
     app.router.redirect_slashes = False  # they are no part of a path here
@@ -149,10 +152,14 @@ def _middleware(config: ServeConfig, office: Office, running: SwarmService) -> l
 
 
 @asynccontextmanager
-async def _lifespan(books: Books, history: History, encoder: Encoder, _: Starlette) -> AsyncIterator[None]:
-    """Keep the books and the history while the application serves, and the encoder until then."""
+async def _lifespan(
+    kept: Sequence[Callable[[], AbstractAsyncContextManager[None]]], encoder: Encoder, _: Starlette
+) -> AsyncIterator[None]:
+    """Keep what is to be kept while the application serves, and the encoder until then."""
     gc.freeze()  # what was made so far stays, so that the garbage collector need not look at it again and again
     gc.set_threshold(_YOUNG, 5, 2)
-    async with books.kept(), history.kept():
-        with closing(encoder):
-            yield
+    async with AsyncExitStack() as stack:
+        for each in kept:
+            await stack.enter_async_context(each())
+        stack.enter_context(closing(encoder))
+        yield

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from potluck.coordinator import guessers
 from potluck.coordinator.audits.auditor import Auditor
 from potluck.coordinator.audits.audits import Audits, no_audits
 from potluck.coordinator.audits.verdict import Judge, tolerance
@@ -26,8 +27,10 @@ from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.gateway.welcomes import Welcomes
 from potluck.coordinator.generation.defaults import sampling_defaults
 from potluck.coordinator.generation.generation import Generation
+from potluck.coordinator.generation.guesses import GuesserModel
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.generation.sampling import SamplingParams
+from potluck.coordinator.guessers import KeptGuesser
 from potluck.coordinator.members.ledger import Books, Ledger
 from potluck.coordinator.model_choice import footprint
 from potluck.coordinator.relay.evidence import Evidence
@@ -84,10 +87,10 @@ class SwarmService:
     moderation: Moderation
     gateway: Gateway
 
-    def generation(self, tokenizer: Tokenizer) -> Generation:
+    def generation(self, tokenizer: Tokenizer, guesser: GuesserModel | None = None) -> Generation:
         """The maker of answers on this swarm."""
-        row_bytes = self.relay.row_bytes
-        return Generation(tokenizer, self.swarm, self.sessions, self.changes, step_rows(row_bytes), row_bytes)
+        rows, row_bytes = step_rows(self.relay.row_bytes), self.relay.row_bytes
+        return Generation(tokenizer, self.swarm, self.sessions, self.changes, rows, row_bytes, guesser)
 
     def hidden_states(self) -> HiddenStates:
         """The maker of hidden rows of this swarm."""
@@ -170,7 +173,7 @@ class ModelService:
     """Everything about one model that is served: the model, its tokenizer, and its swarm.
 
     sampling: that of requests that do not say it. proved: whether it is known that its parts compute what the whole
-    does. files: those of its weights; None if they are on the hub.
+    does. files: those of its weights; None if they are on the hub. guesser: the small model that guesses for it.
     """
 
     manifest: Manifest
@@ -179,6 +182,7 @@ class ModelService:
     sampling: SamplingParams
     running: SwarmService
     generation: Generation
+    guesser: KeptGuesser | None
     hidden_states: HiddenStates
     proved: bool
     files: ModelFiles | None
@@ -209,11 +213,19 @@ class ModelService:
 
 
 def compose_model(
-    manifest: Manifest, found: Found, terms: Terms, audit_rate: float, reception: Reception, books: Books
+    manifest: Manifest,
+    found: Found,
+    terms: Terms,
+    audit_rate: float,
+    reception: Reception,
+    books: Books,
+    guesser: Found | None = None,
 ) -> ModelService:
     """Wire everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
 
-    Raises ModelError when its tokenizer or its sampling cannot be read.
+    guesser: the small model that is to guess for it.
+
+    Raises ModelError when its tokenizer or its sampling cannot be read, or when the small model cannot guess for it.
     """
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
@@ -231,13 +243,15 @@ def compose_model(
         on_quarantined=books.shut_out,
     )
     tokenizer = open_tokenizer(found.path)
+    small = guessers.make_guesser(guesser, manifest, tokenizer, terms.context)
     return ModelService(
         manifest=manifest,
         found=found,
         tokenizer=tokenizer,
         sampling=sampling_defaults(manifest, found.path),
         running=running,
-        generation=running.generation(tokenizer),
+        generation=running.generation(tokenizer, small),
+        guesser=small,
         hidden_states=running.hidden_states(),
         proved=terms.engine is EngineKind.TRANSFORMERS or is_proved(manifest),
         files=ModelFiles(local_source(found.path).folder, manifest.files) if found.hub is None else None,

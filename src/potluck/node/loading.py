@@ -199,6 +199,11 @@ def _load_on_card(trial: Trial, report: Report) -> tuple[Engine, str]:
     raise EngineError(f"llama.cpp crashes on layers {trial.span} with {_part(trial.offload)} on a graphics card.")
 
 
+def load_file(trial: Trial, capacity: Capacity, report: Report) -> Engine:
+    """The engine of a trial's file, loaded in the fastest way that survives. Raises EngineError when none does."""
+    return _load(_surviving(trial, report), capacity, report)
+
+
 def _load(trial: Trial, capacity: Capacity, report: Report) -> Engine:
     engine = trial.load(capacity, partial(report, Phase.LOAD))
     collapse_large_mappings()

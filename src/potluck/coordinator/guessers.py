@@ -1,0 +1,108 @@
+"""Makes the small model that guesses for the model that is served, or says why it cannot."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import psutil
+
+from potluck.coordinator.generation.guesses import GuesserModel
+from potluck.coordinator.generation.small_model import SmallModel
+from potluck.coordinator.model_choice import choose_context, choose_engine, footprint
+from potluck.coordinator.text.children import ChildEncoder
+from potluck.coordinator.text.opening import open_tokenizer
+from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.coordinator.text.vocabularies import first_difference
+from potluck.errors import ModelError
+from potluck.models.manifest import Manifest
+from potluck.models.sources import Found, local_source
+from potluck.models.spancache import SpanCache, Wanted
+from potluck.models.spans import most_forgotten
+from potluck.planning.cost import in_mib
+from potluck.types import MAX_STEP_ROWS, Capacity, EngineKind, Quantize, Span
+from potluck.wire.guessing import Order
+
+_PROGRAM = "potluck.node.guesser"
+"""The program of its process. It runs the engine, which the coordinator itself never loads."""
+
+_THREADS = 1
+"""Guesses are made while the nodes compute, some of them perhaps on this machine."""
+
+_SESSIONS = 16
+_FULL_SESSIONS = 4
+"""The answers that it has in mind, and how many of them may have the full length, where the memory allows."""
+
+_CACHE = SpanCache(1)
+
+
+class KeptGuesser(GuesserModel, Protocol):
+    """A small model that has to be started and ended."""
+
+    def kept(self) -> AbstractAsyncContextManager[None]:
+        """Run it while the block does."""
+
+
+def check_guesser(found: Found) -> tuple[Manifest, Quantize]:
+    """The outline of a model that may guess, and its quantization, for which no weights are read.
+
+    Raises ModelError, with the reason, when it cannot guess for any model.
+    """
+    outline = found.outline()
+    engine, quantize = choose_engine(outline, EngineKind.LLAMACPP, None, tries=True)
+    if not most_forgotten(outline, engine):
+        raise ModelError(
+            f"{outline.name} cannot guess, because a model with a recurrent state cannot take back what it has read."
+        )
+    return outline, quantize
+
+
+def make_guesser(found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> KeptGuesser | None:
+    """What guesses for the model that is served; None if its owner wants nothing to guess. Its weights are fetched.
+
+    tokenizer, context: those of the model that is served.
+
+    Raises ModelError when the small model cannot guess for this one, or not on this machine.
+    """
+    if found is None:
+        return None
+    outline, quantize = check_guesser(found)
+    context = choose_context(outline, context)
+    capacity = _capacity(outline, quantize, context)
+    with closing(ChildEncoder(found.path, 1)):  # hostile files end this child, before they are read here
+        small = open_tokenizer(found.path)
+    if (token := first_difference(tokenizer, small)) is not None:
+        raise ModelError(
+            f"{outline.name} cannot guess for {served.name}, because their vocabularies differ: token {token} is "
+            f"{small.name(token)!r} for the one and {tokenizer.name(token)!r} for the other."
+        )
+    manifest = found.manifest()
+    file = _fetch(found, Wanted(manifest, Span(0, manifest.layers - 1), EngineKind.LLAMACPP, quantize))
+    shared = min(served.vocabulary, manifest.vocabulary, tokenizer.vocabulary, small.vocabulary)
+    order = Order(str(file), manifest.layers, capacity, _THREADS, shared)
+    command = [sys.executable, "-m", _PROGRAM, msgspec.json.encode(order).decode()]
+    return SmallModel(manifest.name, command, context=context, vocabulary=shared)
+
+
+def _fetch(found: Found, wanted: Wanted) -> Path:
+    """The file of the whole model on this machine."""
+    if found.hub is None:
+        return _CACHE.fetch(wanted, local_source(found.path), lambda _: None)
+    with closing(found.hub):
+        return _CACHE.fetch(wanted, found.hub, lambda _: None)
+
+
+def _capacity(outline: Manifest, quantize: Quantize, context: int) -> Capacity:
+    """Room for several answers of full length, or for as many as fit. Raises ModelError when not even one fits."""
+    sizes = footprint(outline, EngineKind.LLAMACPP, quantize, context)
+    one, needed = sum(sizes.cache), sizes.of(Span(0, outline.layers - 1))
+    free = int(psutil.virtual_memory().available)
+    if needed > free:
+        raise ModelError(
+            f"{outline.name} needs {in_mib(needed)} MiB of memory to guess, and {free >> 20} are free here."
+        )
+    full = min(_FULL_SESSIONS, 1 + (free - needed) // 2 // max(1, one))
+    return Capacity(_SESSIONS, full * context, MAX_STEP_ROWS)
