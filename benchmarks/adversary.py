@@ -1,7 +1,7 @@
 """Audits against nodes that lie and honest nodes that differ: who is caught, how soon, and at what cost.
 
     python benchmarks/adversary.py [--runs 15] [--audits 5000] [--rounds 5] [--quick] [--smollm2]
-        [--prompt 20] [--rows f32] [--part attacks|honest|overhead]
+        [--prompt 20] [--rows f32] [--part attacks|honest|overhead] [--guess]
 
 Attacks: a tiny random model runs on three spans, each on two honest nodes and one that lies (see
 benchmarks/hostile_node.py), until every lie has been told often enough. Meanwhile three streams ask for short answers,
@@ -12,6 +12,8 @@ Honest: SmolLM2 and the tiny model have every layer on three nodes, some with th
 or q8, requests come alone or eight at once, and every session is audited. Nobody may be accused.
 Overhead: SmolLM2 has every layer on two nodes. The processor time per token is measured with and without audits in
 turns.
+With --guess the model itself guesses for the answers of the attacks and of the honest nodes, and every fifth guess is
+made wrong; up to 15 are under way, whether they pay or not.
 """
 
 from __future__ import annotations
@@ -32,14 +34,16 @@ from typing import Any
 import psutil
 from gguf import GGMLQuantizationType
 
+from bench.guessed import Counts, scripted_swarm
+from bench.guesses import Script
 from bench.hostile import HostileNode
 from bench.prompts import Prompts
 from bench.record import Aim, Figure, Measure, at_least, below
 from bench.report import Report, options_parser
+from bench.smaller import KINDS, requantized
 from bench.streams import ask_together
 from bench.tables import counted, print_table
 from bench.traffic import Traffic, wait_until
-from calibrate import KINDS, requantized
 from hostile_node import LIES
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, demo_model
@@ -55,6 +59,7 @@ TRUSTED_STEPS = 160
 """For which a node is honest first: its first sessions, which are all audited, are over by then."""
 MOST_LIES = 400
 AIM_TOKENS = 200
+GUESSED = Script("own:0.8", deep=True)
 RATES = (0.01, 0.02, 0.05)
 DEFAULT_RATE = 0.02
 OVERHEAD_RATES = ("0", str(DEFAULT_RATE))
@@ -68,9 +73,17 @@ OVERHEAD = Measure("processor time added to a token", "%")
 
 
 @contextmanager
-def honest_nodes(model: Path, spans: Sequence[Span], copies: int, serve: Sequence[str]) -> Iterator[LocalSwarm]:
+def honest_nodes(
+    model: Path, spans: Sequence[Span], copies: int, serve: Sequence[str], *, guess: bool = False
+) -> Iterator[LocalSwarm]:
     """A swarm with every span on so many nodes. Each node has a name, and so a key, of its own."""
-    with LocalSwarm(model, [], serve=serve, join=["--model", str(model), "--threads", "1"]) as swarm:
+    join = ["--model", str(model), "--threads", "1"]
+    with ExitStack() as stack:
+        if guess:
+            swarm, script = stack.enter_context(scripted_swarm(model, [*serve, "--guesser", str(model)], join))
+            GUESSED.write(script)
+        else:
+            swarm = stack.enter_context(LocalSwarm(model, [], serve=serve, join=join))
         for span in spans:
             for copy in range(copies):
                 swarm.add_node(str(span), "--name", f"{span} {'abc'[copy]}")
@@ -129,22 +142,30 @@ def run_group(
         return {key: node.stays[:] for key, node in nodes.items()}
 
 
-def attack(model: Path, rate: float, runs: int, prompt: int, form: RowFormat) -> Iterator[Ending]:
+def attack(model: Path, rate: float, runs: int, options: argparse.Namespace) -> Iterator[Ending]:
     """Run all attacks at one rate of audits. Ends the program if an honest node is convicted."""
     spans, vocabulary = even_spans(open_model(model).layers, 3), open_tokenizer(model).vocabulary
-    with honest_nodes(model, spans, 2, ["--local", "--audit", str(rate), "--rows", form]) as swarm:
+    serve = ["--local", "--audit", str(rate), "--rows", options.rows]
+    with honest_nodes(model, spans, 2, serve, guess=options.guess) as swarm:
         name = swarm.wait_covered()["model"]
         for honest in (0, TRUSTED_STEPS):
             for group in attack_groups():
-                traffic = Traffic(swarm.url, name, Prompts(vocabulary, seed=time.time_ns() % 2**32), prompt)
+                traffic = Traffic(swarm.url, name, Prompts(vocabulary, seed=time.time_ns() % 2**32), options.prompt)
                 ended = run_group(swarm, model, group, honest, runs, traffic)
                 if traffic.errors:
                     sys.exit(f"An answer broke off: {traffic.errors[0]}")
                 for (lie, place), stays in ended.items():
                     yield Ending(lie, place, honest, rate, stays)
+        print_guesses(swarm)
         quarantined = [node for node in swarm.status()["nodes"] if node["state"] == "quarantined"]
         if wronged := [node for node in quarantined if not node["name"].startswith("liar")]:
             sys.exit(f"An honest node was convicted: {wronged}")
+
+
+def print_guesses(swarm: LocalSwarm) -> None:
+    counts = Counts.read(swarm.url)
+    if counts.guesses:
+        print(f"{counts.guesses:g} guesses, {counts.right:g} right, for {counts.generated:g} tokens", flush=True)
 
 
 def within(stays: Sequence[tuple[bool, int]]) -> float:
@@ -163,10 +184,9 @@ def stay_figures(case: str, endings: Sequence[Ending], aim: Aim | None = None) -
     ]
 
 
-def attack_part(report: Report, model: Path, runs: dict[float, int], options: argparse.Namespace) -> dict[str, Any]:
-    endings = [
-        ending for rate, count in runs.items() for ending in attack(model, rate, count, options.prompt, options.rows)
-    ]
+def attack_part(report: Report, model: Path, options: argparse.Namespace) -> dict[str, Any]:
+    runs = rates_and_runs(options)
+    endings = [ending for rate, count in runs.items() for ending in attack(model, rate, count, options)]
     begins = {0: "at once", TRUSTED_STEPS: "once trusted"}
     print_table(
         ("attack", "lies", "rate", "runs", "caught", "in time"),
@@ -189,7 +209,7 @@ def attack_part(report: Report, model: Path, runs: dict[float, int], options: ar
     default = [one for one in endings if one.rate == DEFAULT_RATE]
     figures += stay_figures("all at the default rate", default, at_least(99))
     form = "" if options.rows is RowFormat.F32 else options.rows
-    part = "-".join(filter(None, ("smollm2" if options.smollm2 else "", form)))
+    part = part_of(options, "smollm2" if options.smollm2 else "", form)
     report.add({"audits, and when the lies begin": figures}, part)
     return {"attacks": [asdict(one) for one in endings]}
 
@@ -197,25 +217,27 @@ def attack_part(report: Report, model: Path, runs: dict[float, int], options: ar
 # Honest nodes that differ
 
 
-def honest_part(report: Report, models: Sequence[tuple[Path, int]]) -> None:
+def honest_part(report: Report, models: Sequence[tuple[Path, int]], options: argparse.Namespace) -> None:
     """models: each with the number of audits to run on it, as many over rows of each form."""
     rows, audits, accused = [], 0, 0
     ways = list(product(RowFormat, (1, 8)))
     for (model, wanted), (form, streams) in product(models, ways):
-        passed, failed, undecided = honest_swarm(model, form, streams, wanted // len(ways))
+        passed, failed, undecided = honest_swarm(model, form, streams, wanted // len(ways), guess=options.guess)
         audits, accused = audits + passed + failed + undecided, accused + failed + undecided
         rows.append((model.stem[:24], form, streams, passed, failed, undecided))
     print_table(("model", "rows", "at once", "passed", "failed", "undecided"), rows)
     case = "two weight layouts"
-    report.add({"honest nodes": [AUDITS.of(case, audits), ACCUSED.of(case, accused, below(1))]}, "honest")
+    report.add(
+        {"honest nodes": [AUDITS.of(case, audits), ACCUSED.of(case, accused, below(1))]}, part_of(options, "honest")
+    )
 
 
-def honest_swarm(model: Path, form: RowFormat, streams: int, wanted: int) -> tuple[int, int, int]:
+def honest_swarm(model: Path, form: RowFormat, streams: int, wanted: int, *, guess: bool) -> tuple[int, int, int]:
     manifest = open_model(model)
     spans = even_spans(manifest.layers, 3)
     serve = ["--local", "--audit", "1", "--rows", form]
     with ExitStack() as stack:
-        swarm = stack.enter_context(honest_nodes(model, spans, 1, serve))
+        swarm = stack.enter_context(honest_nodes(model, spans, 1, serve, guess=guess))
         for span in spans:
             for copy in ("x", "y") if streams == 1 else ("x",):
                 options = {"attack": "none", "plain": True, "name": f"plain{copy}"}
@@ -233,6 +255,7 @@ def honest_swarm(model: Path, form: RowFormat, streams: int, wanted: int) -> tup
                 sys.exit(f"Only {audits()} audits.")
         if traffic.errors:
             sys.exit(f"An answer broke off: {traffic.errors[0]}")
+        print_guesses(swarm)
         return audits()
 
 
@@ -300,6 +323,11 @@ def rates_and_runs(options: argparse.Namespace) -> dict[float, int]:
     return {rate: options.runs if rate == DEFAULT_RATE else max(2, options.runs // 3) for rate in RATES}
 
 
+def part_of(options: argparse.Namespace, *names: str) -> str:
+    """The name of a part's record."""
+    return "-".join(filter(None, (*names, "guess" if options.guess else "")))
+
+
 def tiny_model(folder: Path, dtype: GGMLQuantizationType) -> Path:
     return write_tiny_gguf(folder / f"tiny-{dtype.name}.gguf", tokenizer="bpe", context=4096, dtype=dtype)
 
@@ -315,6 +343,7 @@ def main() -> None:
     )
     parser.add_argument("--prompt", type=int, default=PROMPT, help="tokens of each prompt in the attacks")
     parser.add_argument("--rows", type=RowFormat, default=RowFormat.F32, help="the form of hidden rows in the attacks")
+    parser.add_argument("--guess", action="store_true", help="have the model guess for itself, with errors")
     parser.add_argument("--part", choices=("attacks", "honest", "overhead"))
     options = parser.parse_args()
     if options.quick:
@@ -326,12 +355,12 @@ def main() -> None:
         folder = Path(name)
         if options.part in (None, "attacks"):
             model = demo_model() if options.smollm2 else tiny_model(folder, GGMLQuantizationType.Q8_0)
-            details |= attack_part(report, model, rates_and_runs(options), options)
+            details |= attack_part(report, model, options)
         if options.part in (None, "honest"):
             small = tiny_model(folder, GGMLQuantizationType.Q4_0)  # of the usual weights those with most layouts
             real = requantized(demo_model(), KINDS["Q4_0"], folder)
-            honest_part(report, [(small, options.audits * 4 // 5), (real, options.audits // 5)])
-        if options.part in (None, "overhead"):
+            honest_part(report, [(small, options.audits * 4 // 5), (real, options.audits // 5)], options)
+        if options.part in (None, "overhead") and not options.guess:
             details |= overhead_part(report, options.rounds)
     report.finish(**details)
 

@@ -16,11 +16,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 
 from bench.record import Figure, Measure
 from bench.report import Report, options_parser
+from bench.smaller import KINDS, requantized
 from potluck.coordinator.audits.verdict import rows_error, scores_error
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.engine.base import Segment
@@ -33,7 +33,6 @@ from potluck.node.candidates import best_candidates
 from potluck.types import MAX_STEP_ROWS, Attention, Capacity, RowFormat, Span, even_spans
 from potluck.wire.rows import pack_rows, unpack_rows
 
-KINDS = {"Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
 TOP = 40
 SESSION_TOKENS = 250
 WIRES = (*((form, False) for form in RowFormat), (RowFormat.F32, True))
@@ -62,15 +61,6 @@ class Errors:
 
     hidden: list[float] = field(default_factory=list)
     logprob: list[float] = field(default_factory=list)
-
-
-def requantized(model: Path, kind: int, folder: Path) -> Path:
-    out = folder / f"{kind}.gguf"
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize, params.nthread = kind, True, 2
-    if llama_cpp.llama_model_quantize(str(model).encode(), str(out).encode(), params):
-        raise SystemExit(f"llama.cpp could not quantize {model}.")
-    return out
 
 
 def load(model: Path, span: Span, folder: Path, *, optimised: bool) -> LlamaCppEngine:

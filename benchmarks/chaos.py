@@ -1,13 +1,15 @@
 """Nodes die, freeze and lose their sockets while many streams run, and no answer may change.
 
     python benchmarks/chaos.py [--seconds 120] [--streams 16] [--every 4] [--seed 0] [--audit 0.02] [--plain]
+        [--guess random|right:0.8]
 
 SmolLM2 runs on six nodes, so that two nodes have each layer. Every few seconds one of them, chosen at random, is killed
 with SIGKILL and started again, stopped with SIGSTOP for some seconds, or cut off. Each stream asks the same question
 again and again. The benchmark ends with an error if an answer breaks off or differs by a byte from the same answer
 before the chaos, or if an audit finds fault with a node, because all of them are honest. With --plain the weights are
 Q4_0 and the second node of each layer has the plain layout, which computes other bits. Then answers that differ are
-only counted.
+only counted. With --guess every answer has 15 guesses under way besides its last token, whether they pay or not:
+random tokens, or the right ones with some errors (see bench/guesses.py). The answers before the chaos have none.
 """
 
 from __future__ import annotations
@@ -26,14 +28,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bench.engines import Engines
+from bench.guessed import Counts, scripted_swarm
+from bench.guesses import Script
 from bench.links import SlowLink
 from bench.prompts import Prompt, Prompts
 from bench.record import Figure, Measure, below
 from bench.report import Report, options_parser
 from bench.rounds import percentile
+from bench.smaller import KINDS, requantized
 from bench.streams import Stream, all_gaps, ask, ask_in_turn, open_client
 from bench.swarms import forbid_optimised
-from calibrate import KINDS, requantized
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.local import LocalSwarm, Process, demo_model
 from potluck.models.sources import open_model
@@ -155,6 +160,7 @@ class Outcome:
     answers: list[list[Stream]]
     done: Counter[str]
     status: dict[str, Any]
+    counts: Counts
 
     @property
     def streams(self) -> list[Stream]:
@@ -177,6 +183,14 @@ class Outcome:
             sys.exit(f"{self.faults} audits found fault with honest nodes.")
 
 
+def scripted(model: Path, prompts: list[Prompt], options: argparse.Namespace) -> Script:
+    """How to guess during the chaos."""
+    with Engines(model, [Span(0, open_model(model).layers - 1)], 1, len(prompts)) as engine:
+        answers = engine.answer(prompts, TOKENS).ids
+    texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    return Script(options.guess, deep=True, seed=options.seed, texts=texts)
+
+
 def run(options: argparse.Namespace) -> Outcome:
     lengths = random.Random(options.seed)
     source = Prompts(open_tokenizer(demo_model()).vocabulary, options.seed)
@@ -184,7 +198,12 @@ def run(options: argparse.Namespace) -> Outcome:
     with ExitStack() as stack:
         cache = stack.enter_context(TemporaryDirectory())
         path = requantized(demo_model(), KINDS["Q4_0"], Path(cache)) if options.plain else demo_model()
-        local = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--audit", str(options.audit)]))
+        serve = ["--local", "--audit", str(options.audit)]
+        if options.guess:
+            script = scripted(path, prompts, options)
+            local, file = stack.enter_context(scripted_swarm(path, serve))
+        else:
+            local = stack.enter_context(LocalSwarm(path, [], serve=serve))
         swarm, done = Swarm(local, path), Counter[str]()
         spans = even_spans(open_model(path).layers, SPANS)
         forbid_optimised(path, spans, Path(cache))
@@ -193,10 +212,12 @@ def run(options: argparse.Namespace) -> Outcome:
                 swarm.sit(span, f"{span}{copy}", env)
         model = local.wait_covered()["model"]
         quiet = [stream.text for stream in ask_in_turn(local.url, model, prompts, TOKENS)]
+        if options.guess:
+            script.write(file)
         answers = asyncio.run(chaos(swarm, model, prompts, options.seconds, options.every, options.seed, done))
         local.wait_covered()
         status = local.wait_until(lambda status: leaked(status) == 0)
-    return Outcome(quiet, answers, done, status)
+        return Outcome(quiet, answers, done, status, Counts.settled(local.url))
 
 
 def figures_of(outcome: Outcome, seconds: float) -> list[Figure]:
@@ -205,6 +226,7 @@ def figures_of(outcome: Outcome, seconds: float) -> list[Figure]:
         *(COUNT.of(name, outcome.done[what]) for what, name in DISTURBANCES.items()),
         COUNT.of("answers, all of them whole", len(outcome.streams)),
         COUNT.of("answers with other words", outcome.differ),
+        *([COUNT.of("guesses", outcome.counts.guesses)] if outcome.counts.guesses else []),
         COUNT.of("sessions that were leaked", leaked(outcome.status), below(1)),
         COUNT.of("audits that passed", outcome.status["audits_passed"]),
         COUNT.of("audits that found fault", outcome.faults, below(1)),
@@ -220,19 +242,23 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--audit", type=float, default=0.02, help="the rate of audits, as of potluck serve")
+    parser.add_argument("--guess", help="how to guess: random, or right:0.8 for so many right ones")
     parser.add_argument("--plain", action="store_true", help="run half of the nodes with the plain weight layout")
     options = parser.parse_args()
     report = Report("chaos", options)
     outcome = run(options)
     outcome.check(plain=options.plain)
     heading = f"{options.streams} streams for {options.seconds:g} s"
-    report.add({heading: figures_of(outcome, options.seconds)}, "plain" if options.plain else "")
+    kind = options.guess.partition(":")[0] if options.guess else ""
+    part = "-".join(filter(None, ("plain" if options.plain else "", kind and f"guess-{kind}")))
+    report.add({heading: figures_of(outcome, options.seconds)}, part)
     gaps = all_gaps(outcome.streams)
     report.finish(
         answers=len(outcome.streams),
         differ=outcome.differ,
         leaked=leaked(outcome.status),
         audits=outcome.status["audits_passed"],
+        counts=outcome.counts._asdict(),
         **{what: outcome.done[what] for what in DISTURBANCES},
         gap_p50_s=percentile(gaps, 50),
         gap_p99_s=percentile(gaps, 99),

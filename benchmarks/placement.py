@@ -29,8 +29,8 @@ import numpy as np
 from bench.engines import Engines
 from bench.record import Figure, Measure, at_least, below
 from bench.report import Report, options_parser
+from bench.smaller import KINDS, requantized
 from bench.tables import counted
-from calibrate import KINDS, requantized
 from potluck.coordinator.model_choice import usual_footprint
 from potluck.local import demo_model
 from potluck.models.sources import open_model

@@ -76,6 +76,10 @@ class Engines(AbstractContextManager["Engines"]):
         """The text of each answer when nothing else is asked. One thread computes, as others may use this machine."""
         return [self.answer([prompt], tokens, threads=1).texts[0] for prompt in prompts]
 
+    def likeliest(self, text: Prompt, begin: int) -> list[int]:
+        """The tokens that the model holds for likeliest in the place of each token of the text from `begin` on."""
+        return self._pool.submit(_likeliest, text, begin).result()
+
     def head_layers(self, rows: int) -> float:
         """The number of layers of the last span that take as long as the head, for a row of each of so many sessions.
 
@@ -151,6 +155,19 @@ def _answer(prompts: list[Prompt], tokens: int, chunk: int, threads: int) -> Ans
         for session in range(len(prompts)):
             engine.close(session)
     return Answers(ids, [_text(answer) for answer in ids], first_s, seconds, step_s)
+
+
+def _likeliest(text: Prompt, begin: int) -> list[int]:
+    """`Engines.likeliest`, in the child."""
+    fed, found = text[:-1], list[int]()
+    for start in range(0, len(fed), CHUNK):
+        part = np.array(fed[start : start + CHUNK], np.int32)
+        wanted = max(0, min(len(part), start + len(part) - (begin - 1)))
+        [logits] = _forward([(0, start, part, wanted)])
+        found += logits.argmax(axis=1).tolist() if wanted else []
+    for engine in _loaded["engines"]:
+        engine.close(0)
+    return found
 
 
 def _prefill(prompts: list[Prompt], chunk: int) -> list[int]:

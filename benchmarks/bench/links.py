@@ -41,14 +41,16 @@ class Proxy(ABC):
 class SlowLink(Proxy):
     """A proxy whose connections have a delay, a jitter and a bandwidth, each way.
 
-    Bytes keep their order. The delay does not limit how many bytes are on their way. All three may be changed at any
-    time. The links run in threads, because event loops sleep in whole milliseconds.
+    late: the share of the pieces that come `late_s` later than the others, with all that follows them. Bytes keep their
+    order. The delay does not limit how many bytes are on their way. All of it may be changed at any time. The links run
+    in threads, because event loops sleep in whole milliseconds.
     """
 
     def __init__(self, url: str, delay_s: float = 0.0, jitter_s: float = 0.0, bits_per_s: float = float("inf")) -> None:
         self.delay_s = delay_s
         self.jitter_s = jitter_s
         self.bits_per_s = bits_per_s
+        self.late = self.late_s = 0.0
         self._random = random.Random(0)
         super().__init__(url)
 
@@ -68,7 +70,8 @@ class SlowLink(Proxy):
                 data = b""
             free = max(free, time.perf_counter()) + 8 * len(data) / self.bits_per_s
             jitter = self._random.uniform(-self.jitter_s, self.jitter_s)
-            due = max(due, free + max(0.0, self.delay_s + jitter))
+            late_s = self.late_s if self._random.random() < self.late else 0.0
+            due = max(due, free + max(0.0, self.delay_s + jitter) + late_s)
             line.put((due, data))
 
     def _write(self, line: queue.Queue[tuple[float, bytes]], sink: socket.socket) -> None:

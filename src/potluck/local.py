@@ -28,6 +28,8 @@ HANG_S = 900.0
 four times as slow as a laptop and busy besides.
 """
 
+POTLUCK = ("-m", "potluck")
+
 _POLL_S = 0.1
 _STOP_S = 30.0
 
@@ -44,15 +46,23 @@ def demo_model(say: Callable[[str], None] = lambda _: None) -> Path:
 class Process(AbstractContextManager["Process"]):
     """One `potluck` command. Its output is collected line by line and given to `on_line`, and it is ended by its own
     pid.
+
+    program: what Python runs with the arguments.
     """
 
-    def __init__(self, arguments: Sequence[str], on_line: Callable[[str], None] = lambda _: None, **env: str) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        on_line: Callable[[str], None] = lambda _: None,
+        program: Sequence[str] = POTLUCK,
+        **env: str,
+    ) -> None:
         self.lines: list[str] = []
         self._on_line = on_line
         self._news = threading.Condition()
         self._ended = False
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "potluck", *arguments],
+            [sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -137,7 +147,10 @@ def _uninterrupted() -> Iterator[None]:
 
 
 class LocalSwarm(AbstractContextManager["LocalSwarm"]):
-    """`potluck serve` on a free port, and `potluck join` for each span. Leaving the context ends them all."""
+    """`potluck serve` on a free port, and `potluck join` for each span. Leaving the context ends them all.
+
+    program: what Python runs as the coordinator.
+    """
 
     def __init__(
         self,
@@ -147,6 +160,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         serve: Sequence[str] = (),
         join: Sequence[str] = (),
         on_line: Callable[[str], None] = lambda _: None,
+        program: Sequence[str] = POTLUCK,
         **env: str,
     ) -> None:
         self._on_line = on_line
@@ -155,7 +169,7 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         self._processes: list[Process] = []
         self.nodes: list[Process] = []
         try:
-            self.coordinator = self._start("serve", str(model), "--port", "0", *serve)
+            self.coordinator = self._start("serve", str(model), "--port", "0", *serve, program=program)
             [self.url] = re.findall(r"https?://\S+", self.coordinator.wait_for("Serving "))
             for span in spans:
                 self.add_node(str(span))
@@ -163,9 +177,9 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
             self.stop()
             raise
 
-    def _start(self, *arguments: str, **env: str) -> Process:
+    def _start(self, *arguments: str, program: Sequence[str] = POTLUCK, **env: str) -> Process:
         with _uninterrupted():
-            process = Process(arguments, self._on_line, **self._env, **env)
+            process = Process(arguments, self._on_line, program, **self._env, **env)
             self._processes.append(process)
         return process
 

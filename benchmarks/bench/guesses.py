@@ -1,0 +1,148 @@
+"""Guesses that are right as often as a script says, and the file by which a benchmark gives it to a coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from bench.prompts import Prompt
+from potluck.coordinator.generation.guesses import Guesser, GuesserModel
+
+PROGRAM = Path(__file__).parents[1] / "guessed_coordinator.py"
+GUESS_S = 0.008
+"""What a guess of a small model takes."""
+DEEP = 15
+"""The guesses that are under way where it is not left to the coordinator: with the known token, 16 rows."""
+_BEGIN = 4
+"""The tokens by which texts are looked up."""
+
+
+class Script(Struct, frozen=True):
+    """How to guess from now on.
+
+    guess: "off"; "copies" for what the coordinator does without a small model; "own" for what it does with its own;
+    "right:0.8" for guesses of which that share is right, which a guesser makes that knows the answers; "own:0.8" for
+    those of its own small model, of which that share is left as it is; and "random" for tokens that hardly ever come.
+    deep: whether `DEEP` guesses are under way, whether they pay or not. seed: that of the errors.
+    texts: prompts with their answers.
+    """
+
+    guess: str = "off"
+    deep: bool = False
+    seed: int = 0
+    texts: list[Prompt] = []
+
+    @property
+    def kind(self) -> str:
+        return self.guess.partition(":")[0]
+
+    @property
+    def share(self) -> float:
+        """The share of guesses that are left as they are."""
+        return float(self.guess.partition(":")[2] or 1)
+
+    def write(self, path: Path) -> None:
+        """Give the script to the coordinator that reads this file. It counts from the next token on."""
+        new = path.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(self))
+        new.replace(path)
+
+
+class ScriptFile:
+    """The script in a file, which may change at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._script = Script()
+        self._texts: dict[bytes, list[Prompt]] = {}
+
+    @property
+    def script(self) -> Script:
+        changed = self._path.stat().st_mtime_ns
+        if changed != self._read:
+            self._read, self._script = changed, msgspec.json.decode(self._path.read_bytes(), type=Script)
+            self._texts = defaultdict(list)
+            for text in self._script.texts:
+                self._texts[_bytes(text[:_BEGIN])].append(text)
+        return self._script
+
+    def text(self, known: Prompt) -> Prompt:
+        """The text that begins with these tokens; an empty one if there is none."""
+        texts = self._texts.get(_bytes(known[:_BEGIN]), [])
+        return next((text for text in texts if text[: len(known)] == known), [])
+
+
+def _bytes(tokens: Sequence[int]) -> bytes:
+    return np.array(tokens, np.int32).tobytes()
+
+
+class SmallModel(GuesserModel, Protocol):
+    """What a coordinator has and keeps to guess."""
+
+    def kept(self) -> AbstractAsyncContextManager[None]: ...
+
+
+class ScriptedModel:
+    """Guesses as the script says. own: the small model that the coordinator has anyway."""
+
+    def __init__(self, file: ScriptFile, vocabulary: int, own: SmallModel | None = None) -> None:
+        self.file = file
+        self.vocabulary = vocabulary
+        self._own = own
+
+    def open(self) -> Guesser:
+        return ScriptedGuesser(self, self._own.open() if self._own is not None else None)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Run the small model while the block does, if there is one."""
+        if self._own is None:
+            yield
+            return
+        async with self._own.kept():
+            yield
+
+
+class ScriptedGuesser:
+    """Guesses about one answer as the script says."""
+
+    def __init__(self, model: ScriptedModel, own: Guesser | None) -> None:
+        self._model = model
+        self._own = own
+        self._text: Prompt = []
+
+    async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
+        script = self._model.file.script
+        chance = np.random.default_rng((script.seed, zlib.crc32(_bytes(tokens[:_BEGIN])), len(tokens)))
+        if script.kind == "random":
+            return int(chance.integers(self._model.vocabulary))
+        token = await self._good(script.kind, tokens, ahead)
+        if token is None or chance.random() < script.share:
+            return token
+        return int(token + chance.integers(1, self._model.vocabulary)) % self._model.vocabulary
+
+    async def _good(self, kind: str, tokens: Sequence[int], ahead: int) -> int | None:
+        """The guess before errors."""
+        if kind == "own" and self._own is not None:
+            return await self._own.guess(tokens, ahead)
+        known = list(tokens[: len(tokens) - ahead])
+        if self._text[: len(known)] != known:
+            self._text = self._model.file.text(known)
+        if kind != "right" or len(tokens) >= len(self._text):
+            return None
+        await asyncio.sleep(GUESS_S)
+        return self._text[len(tokens)]
+
+    def close(self) -> None:
+        if self._own is not None:
+            self._own.close()

@@ -1,0 +1,79 @@
+"""A coordinator that guesses as a file says, which is `potluck serve` with its guessing wrapped; benchmarks start it.
+
+    python benchmarks/guessed_coordinator.py SCRIPT serve MODEL [...]
+
+The file may change at any time, so that guessing on and off can be compared in one swarm. See bench/guesses.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from bench.guesses import DEEP, ScriptedModel, ScriptFile
+from potluck import cli
+from potluck.coordinator import compose
+from potluck.coordinator.generation import flight, run
+from potluck.coordinator.generation.flight import Flight
+from potluck.coordinator.generation.generation import Generation
+from potluck.coordinator.generation.guesses import Guess, Guesses
+from potluck.coordinator.generation.traffic import Traffic
+from potluck.coordinator.swarm.tally import Source
+from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.planning.guessing import Pass, Share, most_ahead
+from potluck.wire.rows import Ids
+
+
+class Scripted:
+    """What decides about guesses, as the script says."""
+
+    def __init__(self, file: ScriptFile) -> None:
+        self._file = file
+        self._shares: dict[str, dict[Source, Share]] = {}
+        self._make: Any = vars(compose)["Generation"]
+        self._copy, self._room = Guesses.copy, vars(Pass)["room"].fget
+
+    def make(self, tokenizer: Tokenizer, *args: Any) -> Generation:
+        return self._make(tokenizer, *args, guesser=ScriptedModel(self._file, tokenizer.vocabulary))
+
+    def flight(self, guesses: Guesses, traffic: Traffic, forgets: int) -> Flight:
+        """Each way to guess has shares of its own, as in a coordinator that never guesses in another one."""
+        traffic.shares = self._shares.setdefault(self._file.script.guess, Traffic().shares)
+        return Flight(guesses, traffic, forgets)
+
+    def copy(self, guesses: Guesses, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
+        """Only with its own guesses it copies too, so that the others' share of right ones is that of the script."""
+        if self._file.script.guess in ("own", "copies"):
+            return self._copy(guesses, tokens, ahead, allowed)
+        return None
+
+    def most_ahead(self, share: float, now: Pass) -> int:
+        script = self._file.script
+        if script.guess == "off":
+            return 0
+        return DEEP if script.deep else most_ahead(share, now)
+
+    def room(self, now: Pass) -> int:
+        script = self._file.script
+        if script.guess == "off":
+            return 1
+        return DEEP + 1 if script.deep else int(self._room(now))
+
+
+def main() -> None:
+    scripted = Scripted(ScriptFile(Path(sys.argv.pop(1))))
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(compose, "Generation", scripted.make))
+        stack.enter_context(patch.object(run, "Flight", scripted.flight))
+        stack.enter_context(patch.object(flight, "most_ahead", scripted.most_ahead))
+        stack.enter_context(patch.object(Guesses, "copy", lambda *args: scripted.copy(*args)))
+        stack.enter_context(patch.object(Pass, "room", property(scripted.room)))
+        cli.main()
+
+
+if __name__ == "__main__":
+    main()
