@@ -37,7 +37,7 @@ from potluck.wire.messages import (
     Step,
     Welcome,
 )
-from potluck.wire.rows import pack_ids, pack_rows, unpack_scores
+from potluck.wire.rows import pack_ids, pack_rows, unpack_rows, unpack_scores
 
 
 @pytest.mark.parametrize("form", list(RowFormat))

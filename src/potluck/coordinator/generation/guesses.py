@@ -4,7 +4,6 @@ right.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,6 @@ _LONG_REPEAT = 8
 
 _SHORT_REPEAT = 3
 """The same for a prediction, which is there to be followed."""
-
-_LONGEST = 1 << 15
-"""The tokens of a text that are looked through for repeats, the latest ones of a longer one."""
 
 
 class Guess(NamedTuple):
@@ -74,25 +70,25 @@ class Copies:
     def __init__(self, least: int) -> None:
         self._least = least
         self._text = np.zeros(0, np.int32)
-        self._places: dict[bytes, list[int]] = {}
-        """For each `least` tokens in a row, the places in the text that come after them, ascending."""
         self._at = 0
         """The place of the latest guess."""
 
     def learn(self, tokens: Sequence[int]) -> None:
         """Read a text, which begins with what was read of it before."""
-        known = len(self._text)
-        self._text = np.concatenate([self._text, np.array(tokens[known:], np.int32)])
-        for place in range(max(self._least, len(tokens) - _LONGEST, known), len(tokens)):
-            key = self._text[place - self._least : place].tobytes()
-            self._places.setdefault(key, []).append(place)
+        if len(tokens) > len(self._text):
+            self._text = np.concatenate([self._text, np.array(tokens[len(self._text) :], np.int32)])
 
     def guess(self, tokens: Sequence[int]) -> int | None:
         """The token that came after the last ones of these: the next time in the text, or else the last time."""
-        places = self._places.get(np.array(tokens[-self._least :], np.int32).tobytes())
-        if places is None:
+        if min(len(tokens), len(self._text) - 1) < self._least:
             return None
-        self._at = places[min(bisect_right(places, self._at), len(places) - 1)]
+        # An index would answer sooner, but making it of a long text would take longer than all questions.
+        places = np.flatnonzero(self._text[self._least - 1 : -1] == tokens[-1]) + self._least
+        for back in range(2, self._least + 1):
+            places = places[self._text[places - back] == tokens[-back]]
+        if not places.size:
+            return None
+        self._at = int(places[min(np.searchsorted(places, self._at, side="right"), places.size - 1)])
         return int(self._text[self._at])
 
 
