@@ -253,7 +253,8 @@ class Step(Message, frozen=True, tag="step"):
     """Run positions `position` … `position + rows - 1` of a session up to the layer `last`.
 
     position: if it is less than the number of positions that the node holds of the session, the node first forgets
-    those from there on.
+    those from there on. Earlier steps of the session that begin at this position or behind it, and still wait, are left
+    out and not answered.
     last: the layer after which the rows leave. It is less than the node's last layer if the route continues elsewhere.
     stages: the number of stages of the session's route. This many batches can be under way at once.
 

@@ -1,3 +1,6 @@
+from collections import deque
+from hashlib import sha256
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -294,3 +297,121 @@ def test_a_record_that_is_long_grows_no_further(monkeypatch: pytest.MonkeyPatch)
     [evidence] = session.found
     assert len(evidence.given) == 64
     assert session.witness.nbytes == 0
+
+
+def guess(number: int, position: int, rows: int = 1, asks: int = 0) -> Forward:
+    return Forward(session=7, step=number, position=position, rows=rows, top=2, asks=((),) * asks)
+
+
+def test_the_late_answer_to_a_wrong_guess_is_no_answer_to_what_was_given_in_its_place() -> None:
+    session = Session({0: 3})
+    session.run(guess(0, 0))
+    wrong, right, last = guess(1, 1), guess(2, 1), guess(3, 2)
+    session.witness.given(0, wrong, pack_ids(np.array([90], np.int32)))
+    session.witness.given(0, right, pack_ids(np.array([1], np.int32)))
+    session.witness.gave(0, wrong, pack_rows(rows_of(range(90, 91), 1), RowFormat.F32))
+    session.witness.gave(0, right, pack_rows(rows_of(range(1, 2), 1), RowFormat.F32))
+    session.run(last)
+    [evidence] = session.found
+    assert b"".join(evidence.given) == pack_ids(np.arange(3, dtype=np.int32))
+    assert b"".join(row or b"" for row in evidence.gave) == pack_rows(rows_of(range(3), 1), RowFormat.F32)
+
+
+def test_of_a_step_that_was_given_anew_in_part_the_other_part_is_an_answer() -> None:
+    session = Session({0: 4})
+    long = guess(0, 0, rows=3)
+    session.witness.given(0, long, pack_ids(np.arange(3, dtype=np.int32)))
+    session.witness.given(0, guess(1, 2, rows=2), pack_ids(np.array([80, 81], np.int32)))
+    session.witness.gave(0, long, pack_rows(rows_of(range(3), 1), RowFormat.F32))
+    session.witness.gave(0, guess(1, 2, rows=2), pack_rows(rows_of(range(80, 82), 1), RowFormat.F32))
+    [evidence] = session.found
+    assert b"".join(row or b"" for row in evidence.gave) == pack_rows(
+        np.concatenate([rows_of(range(2), 1), rows_of(range(80, 82), 1)]), RowFormat.F32
+    )
+
+
+class HonestStage:
+    """A stage that answers its steps in their order, and computes each row from everything up to it.
+
+    skips: whether it leaves out a step that waits when a later one overwrites it.
+    """
+
+    def __init__(self, witness: Witness, place: int, *, skips: bool) -> None:
+        self.witness, self.place, self.skips = witness, place, skips
+        self.queue: deque[tuple[Forward, bytes]] = deque()
+        self.held: list[bytes] = []
+        self.answers: deque[tuple[Forward, list[bytes]]] = deque()
+
+    def give(self, one: Forward, rows: list[bytes]) -> None:
+        self.witness.given(self.place, one, b"".join(rows))
+        if self.skips:
+            self.queue = deque(waiting for waiting in self.queue if waiting[0].position < one.position)
+        self.queue.append((one, b"".join(rows)))
+
+    def compute(self) -> None:
+        if self.queue:
+            one, payload = self.queue.popleft()
+            assert one.position <= len(self.held)
+            del self.held[one.position :]
+            self.held += split_rows(payload, one.rows, RowFormat.F32)
+            self.answers.append((one, honest(self.held)[one.position :]))
+
+    def answer(self) -> None:
+        if self.answers:
+            one, rows = self.answers.popleft()
+            if self.place == 0:
+                self.witness.gave(0, one, b"".join(rows))
+                return
+            wanted = rows[len(rows) - len(one.asks) :]
+            scores = [(np.frombuffer(row[:4], np.int32), np.zeros(1, np.float32), 1.0) for row in wanted]
+            self.witness.scored(self.place, one, (1,) * len(wanted), pack_scores(scores))
+
+
+def honest(given: list[bytes]) -> list[bytes]:
+    return [sha256(b"".join(given[: end + 1])).digest() for end in range(len(given))]
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("give"), st.integers(1, 3), st.integers(0, 255)),
+        st.tuples(st.just("go back"), st.integers(1, 6), st.integers(0, 255)),
+        st.tuples(st.sampled_from(["compute", "answer", "pause"]), st.just(0), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS, st.integers(1, 20), st.booleans(), st.booleans())
+def test_whatever_is_guessed_an_honest_stage_leaves_no_evidence_against_it(
+    events: list[tuple[str, int, int]], want: int, final: bool, skips: bool
+) -> None:
+    found: list[Evidence] = []
+    witness = Witness(RowFormat.F32, on_evidence=found.append)
+    place = 1 if final else 0
+    witness.watch(7, ROUTE[:2], {place: want})
+    stage, length = HonestStage(witness, place, skips=skips), 0
+    for number, (what, count, value) in enumerate(events):
+        match what:
+            case "give" | "go back":
+                position = max(0, length - count) if what == "go back" else length
+                rows = count if what == "give" else 1
+                asks = min(rows, value % 3) if final else 0
+                data = [bytes([value, row, 0, 0]) for row in range(rows)]
+                stage.give(guess(number, position, rows, asks), data)
+                length = position + rows
+            case "compute":
+                stage.compute()
+            case "answer":
+                stage.answer()
+            case "pause":
+                witness.pause(7)
+    witness.close(7)
+    for evidence in found:
+        expected = honest(list(evidence.given))
+        for position, row in enumerate(evidence.gave):
+            if row is not None and final:
+                scores = [(np.frombuffer(expected[position][:4], np.int32), np.zeros(1, np.float32), 1.0)]
+                assert row == split_scores(pack_scores(scores), (1,))[0]
+            elif row is not None:
+                assert row == expected[position]
+    assert witness.nbytes == 0

@@ -25,7 +25,7 @@ class _Record:
     on.
 
     final: the rows are candidates. told: rows that could be judged when it was last shown. shown: its length then.
-    nbytes: the bytes of all its rows.
+    nbytes: the bytes of all its rows. steps: for each row that was given, the number of its step.
     """
 
     stage: Stage
@@ -37,6 +37,7 @@ class _Record:
     shown: int = 0
     nbytes: int = 0
     given: list[bytes] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
     asks: list[Asked | None] = field(default_factory=list)
     gave: list[bytes | None] = field(default_factory=list)
 
@@ -54,7 +55,7 @@ class _Record:
     def truncate(self, length: int) -> int:
         """Forget positions from `length` on. Returns the bytes that this frees."""
         freed = size_of(self.given[length:]) + size_of(self.gave[length:])
-        del self.given[length:], self.asks[length:], self.gave[length:]
+        del self.given[length:], self.steps[length:], self.asks[length:], self.gave[length:]
         self.told = min(self.told, _judged(self.gave))
         return freed
 
@@ -127,6 +128,7 @@ class Witness:
         form = RowFormat.F32 if place == 0 else self._form
         rows = split_rows(payload, step.rows, form)[:count]
         record.given += rows
+        record.steps += [step.step] * len(rows)
         asks = [Asked(step.top, ask) for ask in step.asks] if record.final else []
         record.asks += [*[None] * (step.rows - len(asks)), *asks][:count]
         self._count(record, size_of(rows))
@@ -193,9 +195,13 @@ class Witness:
         return None if records is None else records.get(place)
 
     def _note(self, step: Forward, place: int, record: _Record, rows: list[bytes | None]) -> None:
+        """Note what a stage answered to a step, but not for those rows that were given anew meanwhile.
+
+        The answer to a guess that was wrong may come after the right token was given in its place.
+        """
         if step.position != len(record.gave):
             return
-        rows = rows[: len(record.given) - len(record.gave)]
+        rows = rows[: record.steps[step.position : step.position + step.rows].count(step.step)]
         record.gave += rows
         self._count(record, size_of(rows))
         if record.done and self._record(step.session, place) is record:
