@@ -43,7 +43,7 @@ def test_a_node_tells_about_itself_by_keyboard(visit, tiny_swarm: LocalSwarm) ->
     expect(name).to_have_attribute("aria-expanded", "true")
     facts = page.locator("tr.details:visible")
     expect(facts).to_contain_text("Round trip")
-    for word in ("Machine", "Memory offered", "Tokens served", "Credits", "Last audit"):
+    for word in ("Machine", "Memory offered", "Rows computed", "Credits", "Last audit"):
         expect(facts.get_by_text(word, exact=True)).to_be_visible()
     expect(facts).to_contain_text("llama.cpp, ")
     expect(facts).to_contain_text("none since it joined")

@@ -1,4 +1,4 @@
-"""Who sees the names of the accounts that wait, through the real middleware."""
+"""Who sees the names of the accounts that wait, and what is told of guesses, through the real middleware."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +7,24 @@ import httpx
 import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from kit.runner import run
 from potluck.coordinator.audits.audits import no_audits
 from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.http.auth import Auth, KeyPolicy, LocalPolicy, Policy
 from potluck.coordinator.http.monitoring import Monitoring
+from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.routes import access_of, routes_of
 from potluck.coordinator.members.keys import Keys
 from potluck.coordinator.members.store import Store
+from potluck.coordinator.relay.trace import Hop, Trace
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.sessions.fair_queue import FairQueue
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.watching.status import swarm_status
 from potluck.planning.cost import Footprint
+from potluck.types import Span
 
 
 def tell(may_see: Callable[[str], bool] = lambda _: False) -> bytes:
@@ -33,20 +37,26 @@ def tell(may_see: Callable[[str], bool] = lambda _: False) -> bytes:
     return msgspec.json.encode(swarm_status(swarm, "toy", "d", 64, no_audits(), 3, standings, may_see))
 
 
+def ask(app: ASGIApp, path: str, key: str = "") -> Any:
+    """What the coordinator answers, as JSON."""
+
+    async def one() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            return await client.get(path, headers={"Authorization": f"Bearer {key}"} if key else {})
+
+    return run(one()).raise_for_status().json()
+
+
 @pytest.fixture
 def seen() -> Callable[..., Any]:
     """The queue as `/status` shows it to whoever has this key."""
     app = Starlette(routes=routes_of(Monitoring(tell, None, None, None, None)))  # type: ignore[arg-type]
 
-    def ask(policy: Policy, key: str = "") -> Any:
-        async def one() -> httpx.Response:
-            transport = httpx.ASGITransport(Auth(app, policy, Tickets(), access_of))
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                return await client.get("/status", headers={"Authorization": f"Bearer {key}"} if key else {})
+    def queue(policy: Policy, key: str = "") -> Any:
+        told = ask(Auth(app, policy, Tickets(), access_of), "/status", key)
+        return [(waiting["account"], waiting["reason"]) for waiting in told["queue"]]
 
-        return [(waiting["account"], waiting["reason"]) for waiting in run(one()).json()["queue"]]
-
-    return ask
+    return queue
 
 
 @pytest.mark.parametrize("open_to_all", [False, True])
@@ -73,3 +83,25 @@ def test_the_owner_of_a_local_swarm_sees_all(seen) -> None:
 
 def test_events_are_the_same_for_all_and_name_nobody() -> None:
     assert b"anna" not in tell()
+
+
+def hop(session: int, step: int, *, guessed: bool, void: bool = False) -> Hop:
+    """A hop of a tenth of a second on the only stage."""
+    return Hop(session, step, 0, 1, "n1", Span(0, 3), 1, step, step, step + 0.1, 0.0, 0.05, guessed, void)
+
+
+def test_the_trace_tells_what_became_of_the_guesses_that_were_asked_about() -> None:
+    trace = Trace()
+    for one in (hop(1, 0, guessed=False), hop(1, 1, guessed=True), hop(1, 2, guessed=True, void=True)):
+        trace.add(one)
+    trace.add(hop(2, 3, guessed=False))
+    swarm = Swarm("d", Footprint((1,) * 4, 0, 0))
+    watching = Monitoring(tell, None, trace, swarm, Pool())  # type: ignore[arg-type]
+    app = Auth(Starlette(routes=routes_of(watching)), LocalPolicy(), Tickets(), access_of)
+    both, own, later, other = (ask(app, f"/trace{which}") for which in ("", "?session=1", "?after=1", "?session=2"))
+    assert both["guesses"] == own["guesses"] == {"fed": 2, "right": 1, "tokens": 2.0, "pass_s": 0.1, "rows": 1.0}
+    assert both["summary"].endswith("50 % of 2 guesses were right: 2.0 tokens a pass of 100 ms, 1.0 rows a token.")
+    assert later["guesses"] == {"fed": 2, "right": 1, "tokens": None, "pass_s": None, "rows": None}
+    assert later["summary"].endswith(" 50 % of 2 guesses were right.")
+    assert (other["guesses"], other["count"]) == (None, 4)
+    assert "guess" not in other["summary"]

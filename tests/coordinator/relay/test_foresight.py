@@ -1,8 +1,19 @@
+import random
+from collections import deque
+from itertools import count
+
+import numpy as np
 import pytest
 
 from potluck.coordinator.relay.foresight import Foresight, foresight, were_right
+from potluck.coordinator.relay.forward import Forward
+from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.relay.trace import Hop
-from potluck.types import Span
+from potluck.types import RowFormat, Span, Stage
+from potluck.wire.messages import Hidden, Scores
+from potluck.wire.rows import pack_scores
+
+WIDTH = 4
 
 
 def step(
@@ -95,3 +106,75 @@ def test_shares_are_whole_percents() -> None:
     assert were_right(293, 412) == "71 % of 412 guesses were right"
     assert were_right(0, 1) == "0 % of 1 guess was right"
     assert were_right(1234, 1234) == "100 % of 1,234 guesses were right"
+
+
+class Answer:
+    """An answer whose tokens are guessed, through a real relay. Whatever can happen next happens by chance.
+
+    The token that follows may be chosen long after the answer about it came: others come, and guesses are fed, until
+    then. tokens: the positions of the answer.
+    """
+
+    def __init__(self, chance: random.Random, tokens: int) -> None:
+        self.chance, self.tokens = chance, tokens
+        self.fed = self.right = 0
+        times = count()
+        self.relay = Relay(WIDTH, 9, RowFormat.F32, clock=lambda: float(next(times)))
+        self.relay.open(1, (Stage("a", Span(0, 0), ""), Stage("b", Span(1, 1), "")), 1)
+        self.numbers = count()
+        self.at: tuple[deque[Forward], ...] = (deque(), deque())
+        self.under_way: deque[Forward] = deque()
+        self.answered: set[int] = set()
+
+    def run(self) -> None:
+        self.feed(0, guessed=False)
+        while self.under_way:
+            self.chance.choice((self.guess, self.pass_on, self.end, self.choose))()
+
+    def feed(self, position: int, *, guessed: bool) -> None:
+        step = Forward(session=1, step=next(self.numbers), position=position, rows=1, asks=((),), guessed=guessed)
+        self.relay.start(step, bytes(4))
+        self.at[0].append(step)
+        self.under_way.append(step)
+
+    def guess(self) -> None:
+        position = self.under_way[-1].position + 1
+        if position < self.tokens and len(self.under_way) < 6:
+            self.fed += 1
+            self.feed(position, guessed=True)
+
+    def pass_on(self) -> None:
+        if self.at[0]:
+            step = self.at[0].popleft()
+            row = memoryview(bytes(4 * WIDTH))
+            if self.relay.hidden("a", Hidden(1, 1, step.step, 1, 0.0, 0.0), row) is not None:
+                self.at[1].append(step)
+
+    def end(self) -> None:
+        if self.at[1]:
+            step = self.at[1].popleft()
+            scores = pack_scores([(np.array([7], np.int32), np.array([-1.0], np.float32), 0.0)])
+            if self.relay.scores("b", Scores(1, 1, step.step, (1,), 0.0, 0.0), memoryview(scores)) is not None:
+                self.answered.add(step.step)
+
+    def choose(self) -> None:
+        """Choose the token that comes next, if it is known what is likely."""
+        if self.under_way[0].step not in self.answered:
+            return
+        position = self.under_way.popleft().position + 1
+        if self.under_way and self.chance.random() < 0.6:
+            self.right += 1
+            return
+        self.under_way.clear()
+        if position < self.tokens:
+            self.feed(position, guessed=False)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_trace_knows_what_became_of_each_guess(seed: int) -> None:
+    answer = Answer(random.Random(seed), tokens=100)
+    answer.run()
+    found = foresight(answer.relay.trace.hops())
+    assert found is not None
+    assert (found.fed, found.right) == (answer.fed, answer.right)
+    assert found.tokens == pytest.approx(100 / (100 - answer.right))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice, pairwise
-from math import inf
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -134,6 +133,11 @@ class Ended(NamedTuple):
     def ended(self) -> float:
         return self.hops[-1].received
 
+    @property
+    def end(self) -> int:
+        """The position after its rows."""
+        return self.hops[0].position + self.hops[0].rows
+
 
 def ended_steps(hops: Iterable[Hop]) -> list[Ended]:
     """The steps that have passed through all stages or became void. Of the former, all hops are here."""
@@ -147,29 +151,32 @@ def _judged(steps: Iterable[list[Hop]]) -> list[Ended]:
     """The ended ones of one session's steps, which come in the order of their numbers."""
     known: list[Ended] = []
     void: list[Ended] = []
-    came: dict[int, float] = {}
-    """When the token of each position came: that in which the step before it ended."""
     for step in steps:
         step.sort(key=lambda hop: hop.index)
-        first, last = step[0], step[-1]
-        if last.void:
+        if step[-1].void:
             void.append(Ended(step, Kind.VOID))
-        elif len(step) == first.stages:
-            ended = Ended(step, _kind(first))
-            if ended.kind is Kind.TOKEN and known and known[-1].sent < came.get(first.position, -inf):
-                void += _overtaken(known, first.position)
+        elif len(step) == step[0].stages:
+            ended = Ended(step, _kind(step[0]))
+            if ended.kind is Kind.TOKEN:
+                void += _overtaken(known, step[0].position)
             known.append(ended)
-            came[first.position + first.rows] = last.received
     return known + void
 
 
-def _overtaken(known: list[Ended], position: int) -> Iterator[Ended]:
+def _overtaken(known: list[Ended], position: int) -> list[Ended]:
     """The guesses that are taken from the end of these steps because another token than theirs came at this position.
 
-    The last ones may be answered before a node can be told that they are void: while the token is being chosen.
+    While that token is chosen, some of them may still be answered, so that no node has to be told that they are void.
     """
-    while known and known[-1].kind is Kind.GUESS and known[-1].hops[0].position >= position:
-        yield Ended(known.pop().hops, Kind.VOID)
+    count = len(known)
+    while count and known[count - 1].kind is Kind.GUESS and known[count - 1].hops[0].position >= position:
+        count -= 1
+    # Where the answer was asked for again, the guesses were right: they follow a token that comes later than this one.
+    if not count or known[count - 1].end != position:
+        return []
+    overtaken = [Ended(step.hops, Kind.VOID) for step in known[count:]]
+    del known[count:]
+    return overtaken
 
 
 def _kind(hop: Hop) -> Kind:

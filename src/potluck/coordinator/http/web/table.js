@@ -138,7 +138,7 @@ function facts(node) {
     ["Memory offered", `${figure(node.memory / 2 ** 30)} GiB${cards(node)}`],
     ["Speed alone", node.tokens_per_s ? `${figure(node.tokens_per_s)} tokens/s, ${figure(node.prefill_tokens_per_s)} in prompts` : "not measured yet"],
     ["Round trip", `${figure(1000 * node.round_trip_s)} ms`],
-    ["Tokens served", figure(node.rows)],
+    ["Rows computed", figure(node.rows)],
     ["Sessions", `${node.sessions} running, ${node.parked} kept`],
     ["Credits", `${figure(node.credits)} on its account`],
     ["Audits", audits(node)],
