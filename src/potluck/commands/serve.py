@@ -97,14 +97,22 @@ def serve(
     beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
         found = find_model(_name(model, hub_repository), revision)
-        small = find_model(guesser) if guesser is not None else None
         config = ServeConfig(
-            found, engine, quantize, attention, rows, context, audit, proxies, origins, tries, names[1:], small
+            found,
+            engine,
+            quantize,
+            attention,
+            rows,
+            context,
+            audit,
+            proxies,
+            origins,
+            tries,
+            names[1:],
+            _guesser(guesser),
         )
         tested = _can_be_served(config, check)
         manifest = _called(_checked(found), names)
-        if small is not None:
-            _checked(small)
         if tested:
             _prove(found, manifest)
         with closing(open_office(store, audience, identity, url, proven_url, origins)) as office:
@@ -148,12 +156,9 @@ def _can_be_served(config: ServeConfig, check: bool) -> bool:
 
     check: whether the owner wants the test.
     """
-    from potluck.coordinator.guessers import check_guesser
     from potluck.coordinator.model_choice import choose_context, choose_engine
     from potluck.models.spans import is_proved
 
-    if config.guesser is not None:
-        check_guesser(config.guesser)
     outline = config.model.outline()
     chosen, _ = choose_engine(outline, config.engine, config.quantize, tries=config.tries)
     context = choose_context(outline, config.context)
@@ -228,7 +233,21 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+def _guesser(name: str | None) -> Found | None:
+    """The model that is to guess. Raises PotluckError, without reading weights, if it cannot guess for any model."""
+    from potluck.coordinator.guessers import check_guesser
+    from potluck.models.sources import find_model
+
+    if name is None:
+        return None
+    found = find_model(name)
+    check_guesser(found)
+    _checked(found)
+    return found
+
+
 def _checked(found: Found) -> Manifest:
+    """The manifest, for which all weights are read the first time."""
     with checking(found.nbytes) as advance:
         return found.manifest(advance)
 

@@ -1,0 +1,113 @@
+"""A small model guesses beside the coordinator: answers are the same as without it, and its death costs speed only."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from kit.processes import LOCAL, ONE_THREAD, complaint
+from kit.tiny_gguf import write_tiny_gguf
+from kit.unsplit import Unsplit
+from kit.waiting import eventually
+from potluck.local import HANG_S, LocalSwarm
+from potluck.types import even_spans
+
+PROMPT = "Once upon a time there was a"
+TOKENS = 40
+
+
+@pytest.fixture(scope="module")
+def guessed(smollm2: Path) -> Iterator[LocalSwarm]:
+    """SmolLM2 on three nodes, guessed by itself."""
+    serve = [*LOCAL, "--guesser", str(smollm2)]
+    with LocalSwarm(smollm2, even_spans(30, 3), serve=serve, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        swarm.coordinator.wait_for("guesses how answers go on")
+        yield swarm
+
+
+def guesser(swarm: LocalSwarm) -> psutil.Process:
+    """The process that guesses."""
+    children = psutil.Process(swarm.coordinator.popen.pid).children()
+    [one] = [child for child in children if "potluck.node.guesser" in child.cmdline()]
+    return one
+
+
+def body(swarm: LocalSwarm, **fields: object) -> dict[str, object]:
+    model = swarm.status()["model"]
+    return {"model": model, "prompt": PROMPT, "max_tokens": TOKENS, "ignore_eos": True, "temperature": 0} | fields
+
+
+def answer(swarm: LocalSwarm, **fields: object) -> str:
+    reply = httpx.post(f"{swarm.url}/v1/completions", json=body(swarm, **fields), timeout=HANG_S)
+    text: str = reply.raise_for_status().json()["choices"][0]["text"]
+    return text
+
+
+def guesses(swarm: LocalSwarm, outcome: str) -> float:
+    """How many of the small model's guesses had this outcome."""
+    metrics = httpx.get(f"{swarm.url}/metrics", timeout=HANG_S).text.splitlines()
+    lines = [line for line in metrics if line.startswith("potluck_guesses_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines if 'source="model"' in line and outcome in line)
+
+
+def test_every_guess_of_the_same_model_is_right(guessed: LocalSwarm, unsplit: Unsplit) -> None:
+    prompt = unsplit.encode(PROMPT)
+    expected = b"".join(map(unsplit.tokenizer.piece, unsplit.greedy(prompt, TOKENS, ignore_eos=True))).decode()
+    assert answer(guessed) == expected
+    assert guesses(guessed, "right") > 0
+    assert guesses(guessed, "wrong") == 0
+    sampled = [answer(guessed, temperature=0.9, seed=7) for _ in range(2)]
+    assert sampled[0] == sampled[1]
+    assert guesses(guessed, "wrong") > 0
+
+
+def test_when_it_is_killed_in_the_middle_the_answer_goes_on(guessed: LocalSwarm) -> None:
+    expected, first = answer(guessed), guesser(guessed)
+    pieces, killed = [], False
+    stream = httpx.stream("POST", f"{guessed.url}/v1/completions", json=body(guessed, stream=True), timeout=HANG_S)
+    with stream as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                pieces.append(httpx.Response(200, text=line.removeprefix("data: ")).json())
+            if len(pieces) > 5 and not killed:
+                first.kill()
+                killed = True
+    assert killed
+    assert "".join(piece["choices"][0]["text"] for piece in pieces if piece["choices"]) == expected
+    assert "does not guess now" in guessed.coordinator.wait_for("does not guess now")
+    before = guesses(guessed, "right")
+
+    def guesses_again() -> bool:
+        assert answer(guessed) == expected
+        return guesses(guessed, "right") > before
+
+    eventually(guesses_again)
+    assert guesser(guessed).pid != first.pid
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows kills all the same.")
+def test_it_ends_with_the_coordinator_however_that_ends(smollm2: Path) -> None:
+    with LocalSwarm(smollm2, [], serve=[*LOCAL, "--guesser", str(smollm2)]) as swarm:
+        swarm.coordinator.wait_for("guesses how answers go on")
+        child = guesser(swarm)
+        swarm.coordinator.popen.kill()
+        eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_another_vocabulary_is_refused_in_a_sentence(smollm2: Path, tmp_path: Path) -> None:
+    other = write_tiny_gguf(tmp_path / "other.gguf", layers=1, tokenizer="bpe")
+    told = complaint("serve", smollm2, "--port", 0, *LOCAL, "--guesser", other)
+    assert told.startswith(
+        "other cannot guess for SmolLM2-135M-Instruct.Q4_1, because their vocabularies differ: token "
+    )
+
+
+def test_a_guesser_that_there_is_not_is_refused_in_a_sentence(smollm2: Path) -> None:
+    told = complaint("serve", smollm2, "--port", 0, *LOCAL, "--guesser", "no-such-model.gguf")
+    assert "no-such-model.gguf" in told
