@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import re
 import socket
 import socketserver
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 CRAWL = 1e3
 """Bytes a second of a line by which a node gets a few tokens a second: an answer takes minutes on any machine."""
@@ -18,9 +20,11 @@ class Proxy:
     """Stands between a node and the coordinator at `url`, and keeps what either sends.
 
     pace: bytes a second that it carries to the node on each connection, where it is slow; it may change at any time.
+    delay_s: how much later everything arrives, either way.
     """
 
-    def __init__(self, url: str, pace: float | None = None) -> None:
+    def __init__(self, url: str, pace: float | None = None, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
         self.heard = bytearray()
         self.told = bytearray()
         self.pace = pace
@@ -34,9 +38,10 @@ class Proxy:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with socket.create_connection(("127.0.0.1", port)) as forth:
-                    back = threading.Thread(target=pump, args=[forth, self.request, proxy.told, lambda: proxy.pace])
+                    carry = pump if not proxy.delay_s else partial(late_pump, delay_s=proxy.delay_s)
+                    back = threading.Thread(target=carry, args=[forth, self.request, proxy.told, lambda: proxy.pace])
                     back.start()
-                    pump(self.request, forth, proxy.heard)
+                    carry(self.request, forth, proxy.heard)
                     back.join()
 
         return Handler
@@ -63,6 +68,40 @@ class Proxy:
             self._server.shutdown()
             self._server.server_close()
             thread.join()
+
+
+def late_pump(
+    one: socket.socket,
+    other: socket.socket,
+    heard: bytearray,
+    pace: Callable[[], float | None] = lambda: None,
+    *,
+    delay_s: float,
+) -> None:
+    """Carry bytes as `pump` does, but let each arrive this much later."""
+    line: queue.Queue[tuple[float, bytes]] = queue.Queue()
+    near, far = socket.socketpair()
+
+    def wait() -> None:
+        while data := (item := line.get())[1]:
+            time.sleep(max(0.0, item[0] - time.monotonic()))
+            with suppress(OSError):
+                far.sendall(data)
+        far.close()
+
+    def read() -> None:
+        with suppress(ConnectionError):
+            while data := one.recv(1 << 16):
+                line.put((time.monotonic() + delay_s, data))
+        line.put((0.0, b""))
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (wait, read)]
+    for thread in threads:
+        thread.start()
+    pump(near, other, heard, pace)
+    for thread in threads:
+        thread.join()
+    near.close()
 
 
 def pump(
