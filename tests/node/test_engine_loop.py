@@ -305,6 +305,23 @@ def test_on_a_route_of_two_stages_half_of_those_that_generate_run_at_once() -> N
     run(test())
 
 
+def test_one_sessions_guesses_do_not_keep_the_token_of_another_waiting() -> None:
+    async def test() -> None:
+        bench = Bench(FIRST)
+        for session, position in ((1, 0), (1, 1), (1, 2), (2, 0), (2, 1)):
+            step = Step(
+                session=session, route=1, step=position, position=position, rows=1, last=1, top=1, asks=(), stages=2
+            )
+            await bench.send(step, pack_ids(np.array([5], np.int32)))
+        with serving(bench):
+            messages = [(await bench.receive())[0] for _ in range(5)]
+        assert bench.engine.batches == [[1], [2], [1], [2], [1]]
+        answered = [(message.session, message.step) for message in messages if isinstance(message, Hidden)]
+        assert answered == [(1, 0), (2, 0), (1, 1), (2, 1), (1, 2)]
+
+    run(test())
+
+
 def test_a_batch_for_which_memory_is_arranged_anew_does_not_keep_the_node_from_answering() -> None:
     async def test() -> None:
         bench, gate = Bench(FIRST), threading.Event()

@@ -273,7 +273,10 @@ class EngineLoop:
             part.begun = True
         self._prompts_turn = batch[0][0].small
         whole = {part for part, rows in batch if rows == part.left}
-        self._queue = [part for part in self._queue if part not in whole]
+        ran = {part.step.session for part in whole if part.small}
+        left = [part for part in self._queue if part not in whole]
+        # Guesses that came with a token wait behind the tokens of others, as if they had come after it was computed.
+        self._queue = sorted(left, key=lambda part: part.step.session in ran)
         return batch
 
     async def _run_batch(self, batch: Batch) -> None:
