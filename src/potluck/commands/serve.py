@@ -96,20 +96,9 @@ def serve(
     url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
     beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
-        found = find_model(_name(model, hub_repository), revision)
+        found, small = find_model(_name(model, hub_repository), revision), _small(guesser)
         config = ServeConfig(
-            found,
-            engine,
-            quantize,
-            attention,
-            rows,
-            context,
-            audit,
-            proxies,
-            origins,
-            tries,
-            names[1:],
-            _guesser(guesser),
+            found, engine, quantize, attention, rows, context, audit, proxies, origins, tries, names[1:], small
         )
         tested = _can_be_served(config, check)
         manifest = _called(_checked(found), names)
@@ -233,7 +222,7 @@ def _names(texts: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _guesser(name: str | None) -> Found | None:
+def _small(name: str | None) -> Found | None:
     """The model that is to guess. Raises PotluckError, without reading weights, if it cannot guess for any model."""
     from potluck.coordinator.guessers import check_guesser
     from potluck.models.sources import find_model

@@ -22,15 +22,15 @@ def trail(context: int = 100, vocabulary: int = IDS) -> Trail:
 
 def test_the_prompt_is_said_once_and_then_only_what_is_new() -> None:
     one = trail()
-    assert one.follow(PROMPT, 0) == Follow(7, 1, 0, PROMPT, 11)
+    assert one.follow(PROMPT, 0) == Follow(7, 1, 0, PROMPT, 4)
     assert one.guess(3) is None
     assert one.follow(PROMPT, 0) is None
-    assert one.follow([*PROMPT, 4], 1) == Follow(7, 2, 3, [4], 12)
+    assert one.follow([*PROMPT, 4], 1) == Follow(7, 2, 3, [4], 6)
 
 
 def test_what_comes_as_it_was_guessed_needs_no_words() -> None:
     one = trail()
-    one.follow(PROMPT, 0)
+    one.follow(PROMPT, 2)
     for token in (10, 11, 12):
         one.take(Guessed(7, 1, token))
     assert one.guess(3) == 10
@@ -40,23 +40,24 @@ def test_what_comes_as_it_was_guessed_needs_no_words() -> None:
     assert one.guess(5) == 12
 
 
-def test_more_guesses_are_wanted_before_they_are_needed() -> None:
+def test_more_guesses_are_wanted_before_they_are_needed_but_not_more_than_are_under_way() -> None:
     one = trail()
-    one.follow(PROMPT, 0)
-    for token in range(10, 18):
+    assert one.follow(PROMPT, 0) == Follow(7, 1, 0, PROMPT, 4)
+    for token in range(10, 30):
         one.take(Guessed(7, 1, token))
-    assert one.follow([*PROMPT, *range(10, 14)], 4) is None
-    assert one.follow([*PROMPT, *range(10, 15)], 5) == Follow(7, 1, 11, [], 16)
-    assert one.follow([*PROMPT, *range(10, 15)], 5) is None
-    one.take(Guessed(7, 1, 18))
-    assert one.guess(11) == 18
+    untils, tokens = [], [*PROMPT]
+    for depth in range(12):
+        message = one.follow(tokens, depth)
+        untils.append(None if message is None else message.until - len(tokens))
+        tokens.append(one.guess(len(tokens)) or 0)
+    assert untils == [None, 2, 3, None, 5, None, 7, None, None, 9, None, None]
 
 
 def test_guesses_about_another_turn_do_not_count() -> None:
     one = trail()
     one.follow(PROMPT, 0)
     one.take(Guessed(7, 1, 10))
-    assert one.follow([*PROMPT, 20], 0) == Follow(7, 2, 3, [20], 12)
+    assert one.follow([*PROMPT, 20], 0) == Follow(7, 2, 3, [20], 5)
     one.take(Guessed(7, 1, 11))
     assert one.guess(4) is None
     one.take(Guessed(7, 2, 21))
@@ -66,15 +67,15 @@ def test_guesses_about_another_turn_do_not_count() -> None:
 def test_what_was_told_is_no_guess_when_it_is_taken_back() -> None:
     one = trail()
     one.follow([*PROMPT, 4, 5], 2)
-    assert one.follow([*PROMPT, 4], 1) == Follow(7, 2, 4, [], 12)
+    assert one.follow([*PROMPT, 4], 1) == Follow(7, 2, 4, [], 6)
     assert one.guess(4) is None
 
 
 def test_an_answer_that_reaches_the_context_has_no_more_guesses() -> None:
     one = trail(context=5)
     assert one.can_follow(PROMPT, 0)
-    assert one.follow(PROMPT, 0) == Follow(7, 1, 0, PROMPT, 5)
-    assert one.follow(PROMPT, 0) is None
+    assert one.follow(PROMPT, 3) == Follow(7, 1, 0, PROMPT, 5)
+    assert one.follow(PROMPT, 3) is None
     assert one.can_follow([1, 2, 3, 4], 0)
     assert not one.can_follow([1, 2, 3, 4, 5], 0)
 
@@ -92,7 +93,7 @@ def test_a_small_model_that_has_begun_anew_is_told_everything() -> None:
     one.follow([*PROMPT, 4], 0)
     one.take(Guessed(7, 1, 10))
     one.forget()
-    assert one.follow([*PROMPT, 4], 0) == Follow(7, 1, 0, [*PROMPT, 4], 12)
+    assert one.follow([*PROMPT, 4], 0) == Follow(7, 1, 0, [*PROMPT, 4], 5)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from potluck.wire.guessing import Follow, Guessed
 
-_AHEAD = 8
-"""The guesses that the small model makes beyond those asked for, so that the next ones are there when they are."""
+_MOST_BEYOND = 8
+"""The most guesses that the small model makes beyond the one asked for, so that the next ones are there when they are.
+
+It makes no more of them than there are guesses under way: where these are given up again and again, few are in vain.
+"""
 
 
 class Trail:
@@ -49,14 +52,14 @@ class Trail:
         """What must be said to have a guess of the token behind these; None if it was said before."""
         same = self._agreeing(tokens)
         self._sure = max(0, len(tokens) - ahead)
-        fresh = list(tokens[same:])
+        fresh, beyond = list(tokens[same:]), min(ahead, _MOST_BEYOND)
         if fresh or same < self._told:
             self._tokens[same:] = fresh
             self._told = len(tokens)
             self._number += 1
-        elif self._until >= min(same + _AHEAD // 2, self._context):
+        elif self._until >= min(len(tokens) + 1 + beyond // 2, self._context):
             return None
-        self._until = min(len(tokens) + _AHEAD, self._context)
+        self._until = min(len(tokens) + 1 + beyond, self._context)
         return Follow(self._answer, self._number, len(self._tokens) - len(fresh), fresh, self._until)
 
     def _agreeing(self, tokens: Sequence[int]) -> int:
