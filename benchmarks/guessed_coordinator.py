@@ -11,19 +11,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from bench.guesses import DEEP, ScriptedModel, ScriptFile
 from potluck import cli
-from potluck.coordinator import compose
+from potluck.coordinator import guessers
 from potluck.coordinator.generation import flight, run
 from potluck.coordinator.generation.flight import Flight
-from potluck.coordinator.generation.generation import Generation
 from potluck.coordinator.generation.guesses import Guess, Guesses
 from potluck.coordinator.generation.traffic import Traffic
 from potluck.coordinator.swarm.tally import Source
 from potluck.coordinator.text.tokenizer import Tokenizer
+from potluck.models.manifest import Manifest
+from potluck.models.sources import Found
 from potluck.planning.guessing import Pass, Share, most_ahead
 from potluck.wire.rows import Ids
 
@@ -34,11 +34,10 @@ class Scripted:
     def __init__(self, file: ScriptFile) -> None:
         self._file = file
         self._shares: dict[str, dict[Source, Share]] = {}
-        self._make: Any = vars(compose)["Generation"]
-        self._copy, self._room = Guesses.copy, vars(Pass)["room"].fget
+        self._make, self._copy, self._room = guessers.make_guesser, Guesses.copy, vars(Pass)["room"].fget
 
-    def make(self, tokenizer: Tokenizer, *args: Any) -> Generation:
-        return self._make(tokenizer, *args, guesser=ScriptedModel(self._file, tokenizer.vocabulary))
+    def make_guesser(self, found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> ScriptedModel:
+        return ScriptedModel(self._file, tokenizer.vocabulary, self._make(found, served, tokenizer, context))
 
     def flight(self, guesses: Guesses, traffic: Traffic, forgets: int) -> Flight:
         """Each way to guess has shares of its own, as in a coordinator that never guesses in another one."""
@@ -67,7 +66,7 @@ class Scripted:
 def main() -> None:
     scripted = Scripted(ScriptFile(Path(sys.argv.pop(1))))
     with ExitStack() as stack:
-        stack.enter_context(patch.object(compose, "Generation", scripted.make))
+        stack.enter_context(patch.object(guessers, "make_guesser", scripted.make_guesser))
         stack.enter_context(patch.object(run, "Flight", scripted.flight))
         stack.enter_context(patch.object(flight, "most_ahead", scripted.most_ahead))
         stack.enter_context(patch.object(Guesses, "copy", lambda *args: scripted.copy(*args)))

@@ -6,16 +6,16 @@ import asyncio
 import zlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
 from bench.prompts import Prompt
-from potluck.coordinator.generation.guesses import Guesser, GuesserModel
+from potluck.coordinator.generation.guesses import Guesser
+from potluck.coordinator.guessers import KeptGuesser
 
 PROGRAM = Path(__file__).parents[1] / "guessed_coordinator.py"
 GUESS_S = 0.008
@@ -86,22 +86,20 @@ def _bytes(tokens: Sequence[int]) -> bytes:
     return np.array(tokens, np.int32).tobytes()
 
 
-class SmallModel(GuesserModel, Protocol):
-    """What a coordinator has and keeps to guess."""
-
-    def kept(self) -> AbstractAsyncContextManager[None]: ...
-
-
 class ScriptedModel:
     """Guesses as the script says. own: the small model that the coordinator has anyway."""
 
-    def __init__(self, file: ScriptFile, vocabulary: int, own: SmallModel | None = None) -> None:
+    def __init__(self, file: ScriptFile, vocabulary: int, own: KeptGuesser | None = None) -> None:
         self.file = file
         self.vocabulary = vocabulary
         self._own = own
 
-    def open(self) -> Guesser:
-        return ScriptedGuesser(self, self._own.open() if self._own is not None else None)
+    def open(self) -> Guesser | None:
+        """A guesser for one answer; None where there would be no small model."""
+        own, script = self._own.open() if self._own is not None else None, self.file.script
+        if script.guess in ("off", "copies", "own"):
+            return own if script.guess == "own" else None
+        return ScriptedGuesser(self, own)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
