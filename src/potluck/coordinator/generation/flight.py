@@ -104,8 +104,8 @@ class Flight:
         asking, self._asking = self._asking, None
         return asking.result()
 
-    def know(self, token: int) -> None:
-        """Take the token that follows the first one. If it was not guessed, all guesses are void."""
+    def know(self, token: int) -> bool:
+        """Take the token that follows the first one. Returns whether it is under way; if not, all guesses are void."""
         guess = self._ahead.second.guess if self._ahead.second is not None else self._next
         if guess is not None:  # it counts, fed or not, so that it is known when guesses begin to pay
             for shares in (self._shares, self._traffic.shares):
@@ -113,6 +113,7 @@ class Flight:
         _cancel(row.answer for row in self._ahead.know(token))
         if self._ahead.first is None:
             self._drop_next()
+        return self._ahead.first is not None
 
     def land(self) -> None:
         """Have nothing under way any more."""

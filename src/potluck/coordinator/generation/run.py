@@ -105,7 +105,8 @@ class Run:
         """Take the answer's next token, as it was written."""
         self._note_fed()
         self.tokens.append(token)
-        self._flight.know(token)
+        if not self._flight.know(token) and self._session is not None:
+            self._session.void(len(self.tokens) - 1)  # the next step may come much later
 
     async def next(self, outlook: Outlook) -> Candidates:
         """Candidates for the token after all known ones, and perhaps guesses fed meanwhile. outlook: what it needs."""
