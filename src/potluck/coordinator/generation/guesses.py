@@ -88,7 +88,8 @@ class Copies:
             places = places[self._text[places - back] == tokens[-back]]
         if not places.size:
             return None
-        self._at = int(places[min(np.searchsorted(places, self._at, side="right"), places.size - 1)])
+        following = int(np.searchsorted(places, self._at, side="right"))
+        self._at = int(places[min(following, places.size - 1)])
         return int(self._text[self._at])
 
 
