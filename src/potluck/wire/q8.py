@@ -33,7 +33,7 @@ def row_size(width: int) -> int:
 
 
 def pack(rows: Rows) -> bytes:
-    """Rows `[n, d]` as bytes. Each value changes by at most half a step of its block, the largest value over 127."""
+    """Rows `[n, d]` as bytes. Each value changes by at most half the scale of its block."""
     width = rows.shape[1]
     largest = np.maximum.reduceat(np.abs(rows), np.arange(0, width, BLOCK), axis=1)
     # Rounded to the nearest bfloat16: a code still rounds to 127 at most. NaN becomes infinity, lest it wrap around.
