@@ -67,6 +67,8 @@ class SessionTable(Generic[State]):
         self._free = set(range(self.shape.sessions))
         self._ended: list[int] = []
         self._left_cells = 0
+        self._just_left = 0
+        """Of these, the cells that were left by sessions that were cut back since the latest forward."""
         self._forwards = 0
         self._regretted = -_REGRET_FORWARDS
 
@@ -112,12 +114,14 @@ class SessionTable(Generic[State]):
         """Note that the session has a part in this forward, and holds this many positions after it."""
         held = self._sessions[session]
         held.used = self._forwards
+        self._just_left = 0
         if length is not None:
             held.length = length
 
     def truncate(self, session: int, length: int) -> None:
         if self.shape.is_shared:
             self._left_cells += self.length(session) - length
+            self._just_left += self.length(session) - length
         self._sessions[session].length = length
 
     def close(self, session: int) -> int | None:
@@ -144,11 +148,14 @@ class SessionTable(Generic[State]):
         return self._taken() + grown <= self._capacity.positions
 
     def is_crowded(self) -> bool:
-        """Whether enough cells are of no use now to make a new arrangement worth its time."""
+        """Whether enough cells are of no use now to make a new arrangement worth its time.
+
+        A forward does not count what was cut back for it, because its caller asked before whether it would take long.
+        """
         if not self.shape.is_shared:
             return False
         live = self._in_cache()
-        useless = self._left_cells + sum(map(self.length, self.idle()))
+        useless = self._left_cells - self._just_left + sum(map(self.length, self.idle()))
         return not live or useless > max(_MANY_CELLS, sum(map(self.length, live)) - useless)
 
     def idle(self) -> list[int]:
@@ -232,7 +239,7 @@ class SessionTable(Generic[State]):
             self._sessions[session].sequence = sequence
         self._free = set(range(self.shape.sessions)) - set(arrangement.sequences.values())
         self._ended.clear()
-        self._left_cells = 0
+        self._left_cells = self._just_left = 0
 
     def in_cache(self) -> list[int]:
         """The sessions that have a sequence."""
