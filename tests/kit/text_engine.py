@@ -57,6 +57,8 @@ class TextEngine:
         if not self.forgets:
             raise EngineError("This model's memory cannot forget a part of a session.")
         del self.held[session][length:]
+        if not length:
+            self.close(session)
 
     def close(self, session: int) -> None:
         self.held.pop(session, None)

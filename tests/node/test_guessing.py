@@ -113,17 +113,50 @@ def test_several_answers_are_computed_together() -> None:
         assert desk.guesses(answer, 1) == continued([answer], 3)
 
 
-@pytest.mark.parametrize(("sessions", "positions"), [(2, 1000), (8, 40)])
-def test_where_room_is_short_what_waited_longest_is_forgotten_and_read_again(sessions: int, positions: int) -> None:
+ROOMS = [(2, 1000), (8, 40)]
+"""Sessions and positions, of which one number is enough for two or for four answers."""
+
+
+@pytest.mark.parametrize(("sessions", "positions"), ROOMS)
+def test_what_has_not_gone_on_for_a_while_is_forgotten_and_read_again(sessions: int, positions: int) -> None:
     desk = Desk(TextEngine(sessions, positions))
     for number in (1, 2):
         for answer in range(1, 6):
+            desk.now += 10
             text = [answer] * 9
             desk.follow(answer, number, 0, [*text, *continued(text, 3)][: 8 + number], 12)
             desk.run()
     for answer in range(1, 6):
         assert desk.guesses(answer, 1) == continued([answer] * 9, 3)
         assert desk.guesses(answer, 2) == continued([answer] * 9, 3)[1:]
+
+
+@pytest.mark.parametrize(("sessions", "positions"), ROOMS)
+def test_answers_that_do_not_fit_together_do_not_drive_each_other_out(sessions: int, positions: int) -> None:
+    desk = Desk(TextEngine(sessions, positions))
+    texts = {answer: [answer] * 9 for answer in range(1, 6)}
+    for number in range(1, 20):
+        for answer, text in texts.items():
+            desk.follow(answer, number, 0, list(text), len(text) + 1)
+        desk.run()
+        desk.now += 0.1
+    guessed = {answer: len(desk.guesses(answer, 19)) for answer in texts}
+    assert sum(guessed.values()) in (2, 4)
+    assert sum(rows for batch in desk.engine.batches for rows in batch.values()) < 4 * 9 + 4 * 20
+
+
+def test_prompts_that_do_not_fit_together_are_read_all_the_same() -> None:
+    desk = Desk(TextEngine(4, 100))
+    desk.engine.after = lambda: setattr(desk, "now", desk.now + 0.01)
+    desk.follow(1, 1, 0, [1] * 70, 71)
+    desk.follow(2, 1, 0, [2] * 70, 71)
+    desk.run()
+    assert desk.guesses(1, 1) == continued([1] * 70, 1)
+    assert desk.guesses(2, 1) == []
+    desk.now += 10
+    desk.follow(2, 2, 70, [3], 72)
+    desk.run()
+    assert desk.guesses(2, 2) == continued([*[2] * 70, 3], 1)
 
 
 def test_an_answer_that_is_longer_than_all_room_is_given_up() -> None:
@@ -149,6 +182,8 @@ def test_an_answer_that_has_ended_is_forgotten() -> None:
 
 def test_an_answer_cannot_go_on_where_it_has_not_come_to() -> None:
     desk = Desk()
+    desk.follow(1, 1, 0, [], 8)
+    assert not desk.guessing.is_wanted
     with pytest.raises(WireError, match="An answer of 0 tokens cannot go on at 3"):
         desk.follow(1, 1, 3, [1], 8)
 
@@ -170,6 +205,7 @@ def test_whatever_it_is_told_its_guesses_are_those_of_the_text(seed: int) -> Non
                 text.append(guessed.token)
         seen = len(desk.told)
         answer = chance.randint(1, 4)
+        desk.now += chance.random() * 3
         text = texts[answer]
         place = chance.randint(max(0, len(text) - 4), len(text))
         fresh = [chance.choice([chance.randrange(IDS), *text[place : place + 1]]) for _ in range(chance.randint(1, 3))]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from potluck.engine.base import Engine, Segment
-from potluck.errors import CapacityError, EngineError, WireError
+from potluck.errors import EngineError, WireError
 from potluck.wire.guessing import Follow, Guessed, Leave
 
 _FEWEST, _MOST = 8, 32
@@ -22,12 +22,15 @@ _TURN_S = 0.03
 meanwhile.
 """
 
+_KEPT_S = 5.0
+"""The seconds for which an answer keeps its room, however many others want it."""
+
 
 @dataclass(slots=True)
 class _Answer:
     """An answer. tokens: the first `told` of them are what was told, and behind them are the guesses.
 
-    number, until: as `Follow` has them.
+    number, until: as `Follow` has them. served: when something was computed for it last.
     """
 
     name: int
@@ -35,10 +38,11 @@ class _Answer:
     told: int = 0
     number: int = 0
     until: int = 0
+    served: float = 0.0
 
     @property
     def is_wanting(self) -> bool:
-        return len(self.tokens) < self.until
+        return 0 < len(self.tokens) < self.until
 
 
 class Guessing:
@@ -46,8 +50,8 @@ class Guessing:
 
     vocabulary: the ids below this may be guessed. clock: tells the seconds.
 
-    An answer is a session of the engine, which holds a beginning of its tokens. Where the engine has no room, it holds
-    nothing of the answer that has waited longest, which is read again when guesses are wanted for it.
+    An answer is a session of the engine, which holds a beginning of its tokens. For want of room, the engine forgets
+    answers that have not gone on for a while. They are read again when they do.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Guessing:
         self._vocabulary = vocabulary
         self._tell = tell
         self._answers: dict[int, _Answer] = {}
-        """By their names, the one that was served last at the end."""
+        """The answers by their names. The one that was guessed last is at the end."""
         self._clock = clock
         self._piece = _FEWEST
         self._reads_next = False
@@ -128,22 +132,20 @@ class Guessing:
         return len(answer.tokens) - min(self._engine.length(answer.name), len(answer.tokens) - 1)
 
     def _compute(self, batch: list[_Answer]) -> None:
-        while batch:
-            try:
-                outputs = self._engine.forward([self._segment(answer) for answer in batch])
-            except CapacityError:
-                if not self._make_room(batch):
-                    batch.pop().until = 0  # there will be room when others have ended
-            else:
-                break
-        else:
+        """Compute for as many of these answers as there is room for. The others are given up until they go on."""
+        while not self._has_room(batch):
+            if not self._make_room(batch):
+                batch.pop().until = 0
+        if not batch:
             return
+        outputs = self._engine.forward([self._segment(answer) for answer in batch])
         for answer, logits in zip(batch, outputs, strict=True):
-            self._answers[answer.name] = self._answers.pop(answer.name)
+            answer.served = self._clock()
             if len(logits):
                 token = int(logits[0, : self._vocabulary].argmax())
                 answer.tokens.append(token)
                 self._tell(Guessed(answer.name, answer.number, token))
+                self._answers[answer.name] = self._answers.pop(answer.name)
 
     def _segment(self, answer: _Answer) -> Segment:
         """The next tokens for the engine to read. If they are the last ones, a guess is wanted."""
@@ -153,10 +155,21 @@ class Guessing:
         is_last = held + len(data) == len(answer.tokens)
         return Segment(answer.name, held, data, self._engine.span.last, int(is_last))
 
+    def _has_room(self, batch: list[_Answer]) -> bool:
+        """Whether the engine can hold what these answers have next, beside what it holds."""
+        lengths = {name: length for name in self._answers if (length := self._engine.length(name))}
+        lengths |= {one.name: min(len(one.tokens), lengths.get(one.name, 0) + self._piece) for one in batch}
+        capacity = self._engine.capacity
+        return len(lengths) <= capacity.sessions and sum(lengths.values()) <= capacity.positions
+
     def _make_room(self, batch: list[_Answer]) -> bool:
-        """Let the engine forget the answer that was not served for longest. False if it holds no other one."""
+        """Let the engine forget the answer that was not served for longest. False if there is none to forget.
+
+        What was served lately is kept: or else answers that do not fit together would be read again and again in turns.
+        """
         others = (one for one in self._answers.values() if one not in batch and self._engine.length(one.name))
-        if (oldest := next(others, None)) is None:
+        oldest = min(others, key=lambda one: one.served, default=None)
+        if oldest is None or self._clock() - oldest.served < _KEPT_S:
             return False
         self._engine.close(oldest.name)
         return True
