@@ -12,8 +12,11 @@ from potluck.coordinator.text.tokenizer import Tokenizer
 Prompt = list[int]
 
 TEXT = Path(__file__).parents[2] / "tests" / "data" / "alice.txt"
-PARAGRAPH = 100
-"""The fewest words of the texts that are to be copied or translated."""
+LONG = 60
+"""The fewest words of a paragraph that is to be translated."""
+
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+"""What SmolLM2's template says where a chat says nothing."""
 
 CHAT = (
     "Why is the sky blue?",
@@ -42,28 +45,64 @@ class Prompts:
         return cast(list[Prompt], tokens)
 
 
+SOURCES = (
+    '''def area(width, height):
+    """Return the area of a rectangle."""
+    if width < 0 or height < 0:
+        raise ValueError("A rectangle has no negative sides.")
+    return width * height
+
+
+def volume(width, height, depth):
+    """Return the volume of a box."""
+    if depth < 0:
+        raise ValueError("A box has no negative depth.")
+    return area(width, height) * depth
+''',
+    '''def celsius(degrees):
+    """Return the degrees Celsius for so many degrees Fahrenheit."""
+    if degrees < -459.67:
+        raise ValueError("Nothing is so cold.")
+    return (degrees - 32) * 5 / 9
+
+
+def fahrenheit(degrees):
+    """Return the degrees Fahrenheit for so many degrees Celsius."""
+    if degrees < -273.15:
+        raise ValueError("Nothing is so cold.")
+    return degrees * 9 / 5 + 32
+''',
+    '''def read_lines(path):
+    """Return the lines of a file that are not empty."""
+    with open(path, encoding="utf-8") as file:
+        lines = [line.strip() for line in file]
+    return [line for line in lines if line]
+
+
+def write_lines(path, lines):
+    """Write the lines to a file."""
+    with open(path, "w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\\n")
+''',
+)
+"""What is to be copied. SmolLM2 copies code more faithfully than prose."""
+
+
 def chats(tokenizer: Tokenizer) -> dict[str, list[Prompt]]:
     """For each kind of chat some prompts, in the form of SmolLM2's template."""
-    texts = _texts(len(CHAT))
+    paragraphs = [" ".join(one.split()) for one in TEXT.read_text("utf-8").split("\n\n")]
+    texts = [one for one in paragraphs if len(one.split()) >= LONG][: len(CHAT)]
     asked = {
         "chat": CHAT,
         "code": CODE,
         "translation": [f"Translate into French:\n\n{text}" for text in texts],
-        "copying": [f"Repeat the following text word for word:\n\n{text}" for text in texts],
+        "copying": [f"Repeat this code without any changes:\n\n```python\n{source}```" for source in SOURCES],
     }
     return {kind: [_chat(tokenizer, question) for question in questions] for kind, questions in asked.items()}
 
 
 def _chat(tokenizer: Tokenizer, question: str) -> Prompt:
-    text = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+    system = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n"
+    text = f"{system}<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     return tokenizer.encode(text, special=True, bos=False)
-
-
-def _texts(count: int) -> list[str]:
-    """Pieces of the book, of whole paragraphs."""
-    texts = [""]
-    for paragraph in TEXT.read_text("utf-8").split("\n\n"):
-        if len(texts[-1].split()) >= PARAGRAPH:
-            texts.append("")
-        texts[-1] = f"{texts[-1]} {' '.join(paragraph.split())}".strip()
-    return texts[:count]
