@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from potluck.types import Attention, Capacity, EngineKind, PauseReason, Prospect, Quantize, RowFormat, Span, Speed
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 
 MOST_STATE = 256 << 20
 """The most bytes of one session's keys and values that may be moved."""
