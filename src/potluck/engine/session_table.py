@@ -68,7 +68,7 @@ class SessionTable(Generic[State]):
         self._ended: list[int] = []
         self._left_cells = 0
         self._just_left = 0
-        """Of these, the cells that were left by sessions that were cut back since the latest forward."""
+        """The cells among these that were left by sessions that were cut back since the latest forward."""
         self._forwards = 0
         self._regretted = -_REGRET_FORWARDS
 
