@@ -65,7 +65,7 @@ FOLDERS = {
         "text",
         "members",
     },
-    "app": {"compose", "http", "watching", "gateway", "text", "members"},
+    "app": {"compose", "http", "watching", "gateway", "text"},
 }
 """For each folder of the coordinator those that it may import: the arrows run downwards only. `compose` wires all."""
 
