@@ -7,9 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kit.runner import run
 from kit.tiny_architectures import write_case
 from kit.tiny_gguf import write_tiny_gguf
-from kit.tiny_hf import write_tiny_hf
+from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
+from kit.waiting import until
+from potluck.coordinator.generation.small_model import SmallModel
 from potluck.coordinator.guessers import check_guesser, make_guesser
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.errors import ModelError
@@ -41,9 +44,9 @@ def test_a_model_whose_vocabulary_differs_is_refused_in_a_sentence(tmp_path: Pat
 def test_tokens_that_only_one_of_them_has_do_not_matter(tmp_path: Path, controls: list[str]) -> None:
     large, small = tiny(tmp_path, "large", "<|a|>", "<|b|>"), tiny(tmp_path, "small", *controls)
     made = make_guesser(found(small), open_model(large), open_tokenizer(large), 100)
-    assert made is not None
+    assert isinstance(made, SmallModel)
     shared = min(open_model(large).vocabulary, open_model(small).vocabulary)
-    assert (made.vocabulary, made.context, made.name) == (shared, 100, "small")  # type: ignore[attr-defined]
+    assert (made.vocabulary, made.context, made.name) == (shared, 100, "small")
 
 
 def test_without_a_small_model_nothing_guesses(tmp_path: Path) -> None:
@@ -84,3 +87,21 @@ def test_the_file_of_its_layers_is_kept_as_long_as_it_may_be_loaded(tmp_path: Pa
     assert made is not None
     [held] = [path for path in (cache_folder() / "spans").glob("*/*.gguf") if is_held(path)]
     assert held.stat().st_size > 0
+
+
+def test_a_hugging_face_model_guesses_too(tmp_path: Path) -> None:
+    """Its weights are converted, as they are for nodes."""
+    folder = write_tiny_hf(tmp_path / "tiny", layers=2, shards=1, hidden=64)
+    write_tiny_tokenizer(folder)
+    made = make_guesser(found(folder), open_model(folder), open_tokenizer(folder), 100)
+
+    async def test() -> None:
+        assert isinstance(made, SmallModel)
+        async with made.kept():
+            await until(lambda: made.is_here)
+            guesses = [await made.open().guess([5, 6, 7], 0) for _ in range(2)]
+            assert guesses[0] is not None
+            assert 0 <= guesses[0] < made.vocabulary
+            assert guesses[0] == guesses[1]
+
+    run(test())
