@@ -226,7 +226,7 @@ def figures_of(outcome: Outcome, seconds: float) -> list[Figure]:
         *(COUNT.of(name, outcome.done[what]) for what, name in DISTURBANCES.items()),
         COUNT.of("answers, all of them whole", len(outcome.streams)),
         COUNT.of("answers with other words", outcome.differ),
-        *([COUNT.of("guesses", outcome.counts.guesses)] if outcome.counts.guesses else []),
+        COUNT.of("guesses", outcome.counts.guesses),
         COUNT.of("sessions that were leaked", leaked(outcome.status), below(1)),
         COUNT.of("audits that passed", outcome.status["audits_passed"]),
         COUNT.of("audits that found fault", outcome.faults, below(1)),

@@ -17,6 +17,7 @@ would be right. "own" are four kinds of chats with the small model of --guesser:
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -44,6 +45,7 @@ PROMPT = 16
 PLACES = ("near", "far")
 LATE_S = 0.2
 GUESSES = ("right:0", "right:0.5", "right:0.8", "copying", "novel", "many")
+RIGHT = re.compile(r"right:(0(\.\d+)?|1)")
 MANY = "right:0.8"
 """How the guesser of many streams would guess."""
 
@@ -226,9 +228,9 @@ def guess_part(report: Report, manifest: Manifest, options: argparse.Namespace) 
         shown = {"right": guess, "many": counted(options.streams, "stream")}.get(kind, kind)
         figures += figures_of(f"{place}, {shown}", guess, values, aims_of(place, name, options))
     links = f"{options.delay:g} ms" + (f", {options.late:g}% late" if options.late else "")
-    own = (options.guesser or "").replace(" ", "-").lower()
-    part = "-".join(filter(None, ("guess", own and Path(own).stem, counted(options.nodes, "node").replace(" ", "-"))))
-    part += "" if options.delay == AIMED else f"-{options.delay:g}-ms"
+    distance = "" if options.delay == AIMED else f"{options.delay:g} ms"
+    told = ["guess", Path(options.guesser or "").stem, counted(options.nodes, "node"), distance]
+    part = re.sub("[^a-z0-9]+", "-", " ".join(filter(None, told)).lower())
     report.add({f"{counted(options.nodes, 'node')}, {links}": figures}, part)
     report.finish(
         model=manifest.name,
@@ -257,6 +259,9 @@ def main() -> None:
     report = Report("wan", options)
     if options.guess is not None or options.guesser:
         options.guess = options.guess or (["own"] if options.guesser else list(GUESSES))
+        known = {*GUESSES, *(["own"] if options.guesser else [])}
+        if strange := [guess for guess in options.guess if guess not in known and not RIGHT.fullmatch(guess)]:
+            parser.error(f"Nothing guesses {strange[0]!r}.")
         guess_part(report, manifest, options)
         return
     rounds = measure(manifest, options)
