@@ -17,12 +17,13 @@ from potluck.wire.guessing import (
     Loaded,
     Ping,
     Pong,
+    ToGuesser,
     decode_from_guesser,
     framed,
     receive,
 )
 
-SAID = [Follow(1, 2, 3, [4, 5], 9), Leave(1), Ping()]
+SAID: list[ToGuesser] = [Follow(1, 2, 3, [4, 5], 9), Leave(1), Ping()]
 
 
 def test_what_is_said_comes_over_in_order() -> None:
