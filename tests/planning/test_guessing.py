@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from potluck.planning.guessing import MOST_AHEAD, Pass, Share, gain, most_ahead
+from potluck.planning.guessing import MOST_AHEAD, Pass, Share, Trial, gain, most_ahead
 
 SHARES = st.floats(0, 1)
 SECONDS = st.floats(1e-4, 10)
@@ -51,3 +51,40 @@ def test_a_share_follows_the_latest_guesses() -> None:
     for _ in range(60):
         share.note(True)
     assert most_ahead(share.value, FAR) == 12
+
+
+def test_a_small_model_that_makes_tokens_slower_rests_and_then_tries_again() -> None:
+    trial = Trial()
+    tried = rested = 0
+    for _ in range(20_000):
+        if trial.is_on:
+            trial.note(0.040, 0.020)
+            tried += 1
+        else:
+            trial.note_rest()
+            rested += 1
+    assert 16 < tried < 0.02 * rested
+    assert rested > 15_000
+
+
+def test_a_small_model_that_pays_goes_on() -> None:
+    trial = Trial()
+    for token in range(1000):
+        assert trial.is_on
+        trial.note(0.4 if token % 5 == 0 else 0.01, 0.130)  # some tokens take longer, but they bring others
+
+
+def test_one_bad_while_costs_one_rest() -> None:
+    trial = Trial()
+    for _ in range(2):
+        for _ in range(16):
+            trial.note(1.0, 0.5)
+        assert not trial.is_on
+        rest = 0
+        while not trial.is_on:
+            trial.note_rest()
+            rest += 1
+        assert rest == 512
+        for _ in range(16):
+            trial.note(0.1, 0.5)
+        assert trial.is_on

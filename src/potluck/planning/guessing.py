@@ -70,3 +70,42 @@ class Share:
 
     def note(self, right: bool) -> None:
         self.value += self._weight * (right - self.value)
+
+
+_TRY = 16
+"""The tokens after which it is judged whether guesses pay."""
+_REST, _LONGEST_REST = 512, 8192
+"""The tokens for which none are made if they do not, which double with each try in vain."""
+
+
+class Trial:
+    """Finds out whether the guesses of a small model pay, which take processor time, perhaps that of the nodes.
+
+    It compares what tokens take with them and without, and lets the model rest for a while where they take longer.
+    """
+
+    def __init__(self) -> None:
+        self._rest, self._next_rest = 0, _REST
+        self._tried, self._taken_s, self._plain_s = 0, 0.0, 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the model may guess now."""
+        return self._rest == 0
+
+    def note_rest(self) -> None:
+        """Note a token without guesses of the model."""
+        self._rest = max(0, self._rest - 1)
+
+    def note(self, seconds: float, plain_s: float) -> None:
+        """Note a token with guesses that took so long, where one without takes `plain_s`."""
+        self._tried += 1
+        self._taken_s += seconds
+        self._plain_s += plain_s
+        if self._tried < _TRY:
+            return
+        if self._taken_s * _LEAST_GAIN > self._plain_s:
+            self._rest, self._next_rest = self._next_rest, min(2 * self._next_rest, _LONGEST_REST)
+        else:
+            self._next_rest = _REST
+        self._tried, self._taken_s, self._plain_s = 0, 0.0, 0.0

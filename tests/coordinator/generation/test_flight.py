@@ -28,7 +28,7 @@ from potluck.coordinator.compose import SwarmService
 from potluck.coordinator.generation import flight, outlook
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.swarm.tally import Incident, Outcome, Source
-from potluck.planning.guessing import Pass
+from potluck.planning.guessing import Pass, Trial
 
 DEEP = 16
 
@@ -38,6 +38,7 @@ def bold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses always pay."""
     monkeypatch.setattr(flight, "most_ahead", lambda share, now: DEEP)
     monkeypatch.setattr(Pass, "room", DEEP + 1)
+    monkeypatch.setattr(Trial, "is_on", True)
 
 
 class Knowing:

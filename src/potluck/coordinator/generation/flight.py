@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from potluck.coordinator.generation.ahead import Ahead
 from potluck.coordinator.generation.guesses import Guess, Guessed, Guesses
@@ -16,13 +17,14 @@ from potluck.coordinator.relay.candidates import Candidates
 from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.swarm.tally import Source
 from potluck.planning.guessing import Pass, Share, most_ahead
+from potluck.wire.rows import Ids
 
 _Answer = asyncio.Task[list[Candidates]]
 
 _SHARE_WEIGHT = 0.1
 """The weight of an answer's latest guess in its share of right ones."""
-_PASS_WEIGHT = 0.2
-"""The weight of the latest pass in the mean time of a pass."""
+_WEIGHT = 0.2
+"""The weight of the latest time in a mean."""
 
 
 class Flight:
@@ -37,7 +39,12 @@ class Flight:
         self._forgets = forgets
         self._ahead: Ahead[_Answer] = Ahead(self.guessed)
         self._shares = {source: Share(share.value, _SHARE_WEIGHT) for source, share in traffic.shares.items()}
-        self._pass_s = 0.0
+        self._pass_s = self._ask_s = 0.0
+        """The mean times of a pass, and of a guess of the small model."""
+        self._plain_s = 0.0
+        """The time of the latest pass during which the small model was not asked."""
+        self._asked = False
+        """Whether the small model was asked since nothing was under way."""
         self._outlook: Outlook | None = None
         """What comes after all that is under way; None if nothing may."""
         self._asking: asyncio.Task[Guess | None] | None = None
@@ -50,8 +57,18 @@ class Flight:
 
         row_s: the seconds that the slowest stage or link of the route takes for one row.
         """
+        begin = _now()
+        candidates = await self._answer(session, tokens, outlook, row_s)
+        if self._asked:
+            self._traffic.trial.note(_now() - begin, self._plain_s)
+        else:
+            self._traffic.trial.note_rest()
+        return candidates
+
+    async def _answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, row_s: float) -> Candidates:
         now = Pass(pass_s=self._pass_s, row_s=row_s, sessions=self._traffic.answers)
         if self._ahead.first is None:
+            self._asked = False
             position, token = len(tokens) - 1, tokens[-1]
             if now.room < 2 or not self._forgets:
                 [candidates] = await self._pass(session, position, token, outlook)
@@ -68,7 +85,10 @@ class Flight:
         """Feed a token that is known, and note how long it takes."""
         begin = _now()
         rows = await session.step(position, np.array([token], np.int32), outlook.top, (outlook.ids,))
-        self._pass_s += (_PASS_WEIGHT if self._pass_s else 1.0) * (_now() - begin - self._pass_s)
+        seconds = _now() - begin
+        self._pass_s = _mean(self._pass_s, seconds)
+        if not self._asked:
+            self._plain_s = seconds
         return rows
 
     async def _feed_guesses(self, session: Session, tokens: Sequence[int], now: Pass, answer: _Answer) -> None:
@@ -87,7 +107,14 @@ class Flight:
                 self._ahead.feed(position, _started(step), guess)
 
     def _most(self, source: Source, now: Pass) -> int:
+        """The most guesses of this source that may be under way."""
+        if source is Source.MODEL:
+            now = replace(now, row_s=max(now.row_s, self._ask_s))
         return min(most_ahead(self._shares[source].value, now), self._forgets)
+
+    def _may_ask(self, ahead: int, now: Pass) -> bool:
+        """Whether to ask the small model for the guess behind so many. Even one that is not fed tells if it is right."""
+        return self._guesses.has_model and self._traffic.trial.is_on and ahead <= self._most(Source.MODEL, now)
 
     async def _guess(self, tokens: Sequence[int], outlook: Outlook, now: Pass, answer: _Answer) -> Guess | None:
         """The guess of what comes after all that is under way; None if there is none, or the answer is there first."""
@@ -95,14 +122,22 @@ class Flight:
             ahead = self._ahead.guesses
             sequence = [*tokens, *ahead]
             copied = self._guesses.copy(sequence, len(ahead), outlook.allowed)
-            if copied is not None or not self._guesses.has_model or len(ahead) > self._most(Source.MODEL, now):
+            if copied is not None or not self._may_ask(len(ahead), now):
                 return copied
-            self._asking = asyncio.create_task(self._guesses.ask(sequence, len(ahead), outlook.allowed))
+            self._asked = True
+            self._asking = asyncio.create_task(self._ask(sequence, len(ahead), outlook.allowed))
         await asyncio.wait((self._asking, answer), return_when=asyncio.FIRST_COMPLETED)
         if not self._asking.done():
             return None
         asking, self._asking = self._asking, None
         return asking.result()
+
+    async def _ask(self, sequence: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
+        """The small model's guess. Note how long it takes."""
+        begin = _now()
+        guess = await self._guesses.ask(sequence, ahead, allowed)
+        self._ask_s = _mean(self._ask_s, _now() - begin)
+        return guess
 
     def know(self, token: int) -> bool:
         """Take the token that follows the first one. Returns whether it is under way; if not, all guesses are void."""
@@ -141,6 +176,11 @@ class Flight:
 def _now() -> float:
     """The loop's clock in seconds."""
     return asyncio.get_running_loop().time()
+
+
+def _mean(mean: float, latest: float) -> float:
+    """The mean in which later times count more. It begins with the first."""
+    return mean + _WEIGHT * (latest - mean) if mean else latest
 
 
 def _started(step: Coroutine[Any, Any, list[Candidates]]) -> _Answer:

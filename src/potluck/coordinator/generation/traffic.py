@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from potluck.coordinator.swarm.tally import Source
-from potluck.planning.guessing import Share
+from potluck.planning.guessing import Share, Trial
 
 _EXPECTED = {Source.PREDICTION: 0.8, Source.GRAMMAR: 0.99, Source.REPEAT: 0.7, Source.MODEL: 0.7}
 """The share of right guesses of each source before the first one."""
@@ -16,12 +16,16 @@ _WEIGHT = 0.01
 
 @dataclass(slots=True)
 class Traffic:
-    """The answers that are being generated now, and the shares of right guesses by their source."""
+    """The answers that are being generated now, and the shares of right guesses by their source.
+
+    trial: of the small model.
+    """
 
     answers: int = 0
     shares: dict[Source, Share] = field(
         default_factory=lambda: {source: Share(share, _WEIGHT) for source, share in _EXPECTED.items()}
     )
+    trial: Trial = field(default_factory=Trial)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
