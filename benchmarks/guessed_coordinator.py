@@ -20,11 +20,10 @@ from potluck.coordinator.generation import flight, run
 from potluck.coordinator.generation.flight import Flight
 from potluck.coordinator.generation.guesses import Guess, Guesses
 from potluck.coordinator.generation.traffic import Traffic
-from potluck.coordinator.swarm.tally import Source
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
-from potluck.planning.guessing import Pass, Share, most_ahead
+from potluck.planning.guessing import Pass, most_ahead
 from potluck.wire.rows import Ids
 
 
@@ -33,18 +32,19 @@ class Scripted:
 
     def __init__(self, file: ScriptFile) -> None:
         self._file = file
-        self._shares: dict[str, dict[Source, Share]] = {}
+        self._traffic: dict[str, Traffic] = {}
         self._make, self._copy, self._room = guessers.make_guesser, Guesses.copy, vars(Pass)["room"].fget
 
     def make_guesser(self, found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> ScriptedModel:
         return ScriptedModel(self._file, tokenizer.vocabulary, self._make(found, served, tokenizer, context))
 
     def flight(self, guesses: Guesses, traffic: Traffic, forgets: int) -> Flight:
-        """Each way to guess has shares of its own, as in a coordinator that never guesses in another one."""
-        traffic.shares = self._shares.setdefault(self._file.script.guess, Traffic().shares)
+        """Each way to guess is judged by itself, as in a coordinator that never guesses in another one."""
+        known = self._traffic.setdefault(self._file.script.guess, Traffic())
+        traffic.shares, traffic.trial = known.shares, known.trial
         return Flight(guesses, traffic, forgets)
 
-    def copy(self, guesses: Guesses, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
+    def copy(self, guesses: Guesses, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
         """Only with its own guesses it copies too, so that the others' share of right ones is that of the script."""
         if self._file.script.guess in ("own", "copies"):
             return self._copy(guesses, tokens, ahead, allowed)

@@ -146,4 +146,4 @@ def figures_of(case: str, guess: str, rounds: Sequence[dict[str, Values]], aims:
 def repeats(prompt: Prompt, answer: Prompt) -> bool:
     """Whether the answer repeats something, so that a coordinator guesses anything of it without a small model."""
     guesses = Guesses(prompt)
-    return any(guesses.copy(prompt + answer[:count], 0, None) for count in range(len(answer)))
+    return any(guesses.copy(prompt + answer[:count], (), None) for count in range(len(answer)))

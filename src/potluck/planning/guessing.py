@@ -22,6 +22,9 @@ _LEAST_CHANCE = 0.06
 _LEAST_GAIN = 1.05
 """A gain that is smaller than this is not worth the rows that are computed in vain."""
 
+_EXPECTED_COUNT = 2
+"""The guesses that an expectation weighs as much as."""
+
 _SURE = 0.999
 """The highest share that is believed, because the next guess may always be the first wrong one."""
 
@@ -62,26 +65,35 @@ def gain(share: float, now: Pass, ahead: int) -> float:
 
 
 class Share:
-    """The share of right guesses, in which later ones count more. expected: the share before the first guess."""
+    """The share of right guesses. expected: before the first guess, which weighs as much as a few guesses.
+
+    weight: the least weight of the latest guess. The first ones weigh more.
+    """
 
     def __init__(self, expected: float, weight: float) -> None:
         self.value = expected
         self._weight = weight
+        self._count = _EXPECTED_COUNT
 
     def note(self, right: bool) -> None:
-        self.value += self._weight * (right - self.value)
+        self._count += 1
+        self.value += max(self._weight, 1 / self._count) * (right - self.value)
 
 
 _TRY = 16
-"""The tokens after which it is judged whether guesses pay."""
+"""The tokens after which it is judged whether they take longer."""
 _REST, _LONGEST_REST = 512, 8192
-"""The tokens for which none are made if they do not, which double with each try in vain."""
+"""The tokens for which it then makes no guesses, which double with each try in vain."""
+
+
+_HARM = 1.1
+"""How many times as long tokens may take with guesses. Guesses that are merely of no use are soon known as wrong."""
 
 
 class Trial:
-    """Finds out whether the guesses of a small model pay, which take processor time, perhaps that of the nodes.
+    """Finds out whether a small model does harm by taking processor time, perhaps that of the nodes.
 
-    It compares what tokens take with them and without, and lets the model rest for a while where they take longer.
+    It compares what tokens take with guesses and without, and lets the model rest for a while where they take longer.
     """
 
     def __init__(self) -> None:
@@ -104,7 +116,7 @@ class Trial:
         self._plain_s += plain_s
         if self._tried < _TRY:
             return
-        if self._taken_s * _LEAST_GAIN > self._plain_s:
+        if self._taken_s > _HARM * self._plain_s:
             self._rest, self._next_rest = self._next_rest, min(2 * self._next_rest, _LONGEST_REST)
         else:
             self._next_rest = _REST

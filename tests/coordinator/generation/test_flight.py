@@ -13,22 +13,31 @@ from msgspec import structs
 
 from kit.runner import run
 from kit.toy_swarm import (
+    END,
     LETTERS,
     TOKENIZER,
     VOCABULARY,
     FewLetters,
     Rhyme,
+    fits,
     job,
+    lengths,
+    promised,
     text,
     toy_answer,
     toy_logits,
     toy_swarm,
 )
+from kit.waiting import until
 from potluck.coordinator.compose import SwarmService
 from potluck.coordinator.generation import flight, outlook
+from potluck.coordinator.generation.generation import Generation
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.swarm.tally import Incident, Outcome, Source
 from potluck.planning.guessing import Pass, Trial
+from potluck.types import NodeState
+from potluck.wire.codec import encode
+from potluck.wire.messages import Leaving, Step
 
 DEEP = 16
 
@@ -44,11 +53,12 @@ def bold(monkeypatch: pytest.MonkeyPatch) -> None:
 class Knowing:
     """A small model that knows the toy model, and errs by a seed."""
 
-    def __init__(self, right: float, seed: int, slow: bool = False) -> None:
+    def __init__(self, right: float, seed: int, slow: bool = False, wrong_end: bool = False) -> None:
         self.closed = 0
         self._right = right
         self._random = random.Random(seed)
         self._slow = slow
+        self._wrong_end = wrong_end
 
     def open(self) -> "Knowing":
         return self
@@ -58,7 +68,8 @@ class Knowing:
             for _ in range(self._random.randrange(12)):
                 await asyncio.sleep(0)
         if self._random.random() < self._right:
-            return int(toy_logits(list(tokens)).argmax())
+            token = int(toy_logits(list(tokens)).argmax())
+            return 0 if self._wrong_end and token == END else token
         return self._random.choice([None, *range(VOCABULARY)])
 
     def close(self) -> None:
@@ -184,5 +195,127 @@ def test_a_client_that_leaves_while_guesses_are_under_way_loses_no_prefix() -> N
             again = await answer(service, job(turn + "x", 5), Knowing(0.5, 5))
             assert max(delta.cached for delta in again) >= len(turn) - 1
             assert text(again) == toy_answer(turn + "x", 5)
+
+    run(test())
+
+
+def guessing(service: SwarmService, model: Knowing) -> Generation:
+    return replace(service.generation(TOKENIZER), guesser=model)
+
+
+def long_answer(length: int, prompt: int) -> str:
+    """A prompt of about this length with an answer of this length."""
+    return next(a * prompt + b for a in LETTERS for b in LETTERS if len(toy_answer(a * prompt + b, length)) == length)
+
+
+def forgetting(service: SwarmService, most: int) -> SwarmService:
+    """The service of a model that can surely forget so many positions."""
+    service.swarm.forgets = most
+    service.sessions._admission._prefix_cache._forgets = most
+    return service
+
+
+@pytest.mark.parametrize("kind", [FewLetters, Rhyme])
+def test_no_more_is_forgotten_at_once_than_the_model_can(kind: type[FewLetters]) -> None:
+    """Even where a row is asked for again with a guess behind it."""
+    forgotten = [0]
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            forgetting(service, 1)
+            for node in nodes:
+
+                async def note(step: Step, cache: dict[int, list[int]] = node.cache) -> None:
+                    if step.position:
+                        forgotten.append(len(cache.get(step.session, [])) - step.position)
+
+                node.before = note
+            for seed in range(5):
+                for prompt in ("abcdefghij", "kkz"):
+                    await answer(service, job(prompt, 30, grammar=kind()), Knowing(0.9, seed))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outlook, "_FEW", 0)
+        patch.setattr(outlook, "MAX_CANDIDATES", 1)
+        run(test())
+    assert max(forgotten) <= 1
+
+
+def test_a_wrong_guess_at_the_end_costs_no_prefix_where_it_can_be_forgotten() -> None:
+    prompt = next(a * 30 + b for a in LETTERS for b in LETTERS if 3 < len(toy_answer(a * 30 + b, 50)) < 40)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            forgetting(service, 1)
+            first = await answer(service, job(prompt, 60), Knowing(1.0, 1, wrong_end=True))
+            turn = prompt + text(first)
+            again = await answer(service, job(turn + "xyz", 5))
+            assert max(delta.cached for delta in again) == len(turn)
+
+    run(test())
+
+
+def test_a_session_that_is_taken_over_has_room_for_all_that_its_nodes_hold() -> None:
+    prompt = long_answer(40, 30)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            stream = guessing(service, Knowing(1.0, 1)).answer(job(prompt, 40))
+            for _ in range(3):
+                await anext(stream)
+            for _ in range(500):
+                await asyncio.sleep(0)
+            await stream.aclose()
+            assert any(len(held) > len(prompt) + 3 for node in nodes for held in node.cache.values())
+            begun, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(_: Step) -> None:
+                begun.set()
+                await go_on.wait()
+
+            nodes[0].before = hold
+            task = asyncio.create_task(answer(service, job(prompt[:30], 1)))
+            await begun.wait()
+            assert all(fits(lengths(node), promised(service, node)) for node in nodes)
+            go_on.set()
+            await task
+
+    run(test())
+
+
+def test_a_prompt_that_is_broken_off_is_not_computed_to_its_end() -> None:
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3", positions=4000) as (service, nodes):
+            entered, go_on = asyncio.Event(), asyncio.Event()
+
+            async def hold(_: Step) -> None:
+                if len(nodes[0].steps) == 2:
+                    entered.set()
+                    await go_on.wait()
+
+            nodes[0].before = hold
+            task = asyncio.create_task(answer(service, job("ab" * 400, 5)))
+            await entered.wait()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert promised(service, nodes[0]) == {}
+            go_on.set()
+            await nodes[0].closed.wait()
+
+    run(test())
+
+
+def test_a_node_that_leaves_without_an_heir_computes_no_guess_twice() -> None:
+    prompt = long_answer(40, 30)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, nodes):
+            seen = 0
+            async for _ in guessing(service, Knowing(1.0, 4)).answer(job(prompt, 40)):
+                seen += 1
+                if seen == 3:
+                    await nodes[1].link.send(encode(Leaving()))
+                    await until(lambda: service.swarm.nodes[nodes[1].name].state is NodeState.LEAVING)
+            assert sum(nodes[1].steps) <= len(prompt) + 39 + DEEP
 
     run(test())

@@ -64,47 +64,47 @@ def test_a_prediction_is_followed_from_its_beginning() -> None:
     guesses = Guesses([1, 2, 3], TEXT)
     sequence = [1, 2, 3]
     for token in TEXT:
-        assert guesses.copy(sequence, len(sequence) - 3, None) == Guess(token, Source.PREDICTION)
+        assert guesses.copy(sequence[:3], sequence[3:], None) == Guess(token, Source.PREDICTION)
         sequence.append(token)
-    assert guesses.copy(sequence, 0, None) is None
+    assert guesses.copy(sequence, (), None) is None
 
 
 def test_a_prediction_is_found_again_after_a_change() -> None:
     guesses = Guesses([1, 2, 3], TEXT)
-    assert guesses.copy([1, 2, 3, 7, 8, *TEXT[10:12]], 0, None) is None
-    assert guesses.copy([1, 2, 3, 7, 8, *TEXT[10:13]], 0, None) == Guess(TEXT[13], Source.PREDICTION)
+    assert guesses.copy([1, 2, 3, 7, 8, *TEXT[10:12]], (), None) is None
+    assert guesses.copy([1, 2, 3, 7, 8, *TEXT[10:13]], (), None) == Guess(TEXT[13], Source.PREDICTION)
 
 
 def test_only_a_long_repeat_of_its_own_text_is_followed() -> None:
     prompt = [*TEXT, 5, 5]
-    assert Guesses(prompt).copy([*prompt, *TEXT[:7]], 0, None) is None
-    assert Guesses(prompt).copy([*prompt, *TEXT[:8]], 0, None) == Guess(TEXT[8], Source.REPEAT)
+    assert Guesses(prompt).copy([*prompt, *TEXT[:7]], (), None) is None
+    assert Guesses(prompt).copy([*prompt, *TEXT[:8]], (), None) == Guess(TEXT[8], Source.REPEAT)
 
 
 def test_guesses_that_may_be_wrong_are_no_text_to_repeat() -> None:
     guesses = Guesses(TEXT[:8])
     guessed = [*TEXT[:8], 1, *TEXT[:8]]
-    assert guesses.copy(guessed, 9, None) is None
-    assert guesses.copy(guessed, 8, None) == Guess(1, Source.REPEAT)
+    assert guesses.copy(guessed[:8], guessed[8:], None) is None
+    assert guesses.copy(guessed[:9], guessed[9:], None) == Guess(1, Source.REPEAT)
 
 
 def test_a_grammar_forces_what_it_leaves_no_choice_about() -> None:
     guesses = Guesses([1, 2, 3])
-    assert guesses.copy([1, 2, 3], 0, np.array([9], np.int32)) == Guess(9, Source.GRAMMAR)
-    assert guesses.copy([1, 2, 3], 0, np.array([9, 10], np.int32)) is None
+    assert guesses.copy([1, 2, 3], (), np.array([9], np.int32)) == Guess(9, Source.GRAMMAR)
+    assert guesses.copy([1, 2, 3], (), np.array([9, 10], np.int32)) is None
 
 
 def test_nobody_guesses_what_the_grammar_forbids() -> None:
     guesses = Guesses([1, 2, 3], TEXT, Parrot(7))
-    assert guesses.copy([1, 2, 3], 0, np.array([5, 6], np.int32)) is None
-    assert asyncio.run(guesses.ask([1, 2, 3], 0, np.array([5, 6], np.int32))) is None
-    assert asyncio.run(guesses.ask([1, 2, 3], 0, np.array([5, 7], np.int32))) == Guess(7, Source.MODEL)
+    assert guesses.copy([1, 2, 3], (), np.array([5, 6], np.int32)) is None
+    assert asyncio.run(guesses.ask([1, 2, 3], (), np.array([5, 6], np.int32))) is None
+    assert asyncio.run(guesses.ask([1, 2, 3], (), np.array([5, 7], np.int32))) == Guess(7, Source.MODEL)
 
 
 @pytest.mark.parametrize("token", [None, 4])
 def test_the_small_model_is_asked_and_closed(token: int | None) -> None:
     model = Parrot(token)
     guesses = Guesses([1], (), model)
-    assert asyncio.run(guesses.ask([1], 0, None)) == (None if token is None else Guess(4, Source.MODEL))
+    assert asyncio.run(guesses.ask([1], (), None)) == (None if token is None else Guess(4, Source.MODEL))
     guesses.close()
     assert model.closed

@@ -46,7 +46,7 @@ def test_a_request_that_begins_like_a_parked_session_takes_it_over() -> None:
     assert reserved(swarm) == [{1: 30}] * 2
     second = admission.grant(2, 60, count(50), ())
     assert first is not None
-    assert second == Grant(1, first.route, held=30, steps=5, uses=2)
+    assert second == Grant(1, first.route, held=30, steps=5, uses=2, fed=30)
     assert reserved(swarm) == [{1: 60}] * 2
     third = admission.grant(3, 30, count(50), ())
     assert third is not None

@@ -42,7 +42,7 @@ class Flight:
         self._pass_s = self._ask_s = 0.0
         """The mean times of a pass, and of a guess of the small model."""
         self._plain_s = 0.0
-        """The time of the latest pass during which the small model was not asked."""
+        """The mean time of a pass during which the small model was not asked."""
         self._asked = False
         """Whether the small model was asked since nothing was under way."""
         self._outlook: Outlook | None = None
@@ -88,7 +88,7 @@ class Flight:
         seconds = _now() - begin
         self._pass_s = _mean(self._pass_s, seconds)
         if not self._asked:
-            self._plain_s = seconds
+            self._plain_s = _mean(self._plain_s, seconds)
         return rows
 
     async def _feed_guesses(self, session: Session, tokens: Sequence[int], now: Pass, answer: _Answer) -> None:
@@ -110,33 +110,35 @@ class Flight:
         """The most guesses of this source that may be under way."""
         if source is Source.MODEL:
             now = replace(now, row_s=max(now.row_s, self._ask_s))
-        return min(most_ahead(self._shares[source].value, now), self._forgets)
+        # A row that is asked for again is forgotten together with the guesses behind it.
+        forgotten = self._forgets - (self._outlook is not None and self._outlook.allowed is not None)
+        return min(most_ahead(self._shares[source].value, now), forgotten)
 
     def _may_ask(self, ahead: int, now: Pass) -> bool:
-        """Whether to ask the small model for the guess behind so many. Even one that is not fed tells if it is right."""
+        """Whether to ask the small model for the guess behind so many. Even one that is not fed may prove right."""
         return self._guesses.has_model and self._traffic.trial.is_on and ahead <= self._most(Source.MODEL, now)
 
     async def _guess(self, tokens: Sequence[int], outlook: Outlook, now: Pass, answer: _Answer) -> Guess | None:
         """The guess of what comes after all that is under way; None if there is none, or the answer is there first."""
         if self._asking is None:
             ahead = self._ahead.guesses
-            sequence = [*tokens, *ahead]
-            copied = self._guesses.copy(sequence, len(ahead), outlook.allowed)
+            copied = self._guesses.copy(tokens, ahead, outlook.allowed)
             if copied is not None or not self._may_ask(len(ahead), now):
                 return copied
             self._asked = True
-            self._asking = asyncio.create_task(self._ask(sequence, len(ahead), outlook.allowed))
+            self._asking = asyncio.create_task(self._ask(tokens, ahead, outlook.allowed))
         await asyncio.wait((self._asking, answer), return_when=asyncio.FIRST_COMPLETED)
         if not self._asking.done():
             return None
         asking, self._asking = self._asking, None
         return asking.result()
 
-    async def _ask(self, sequence: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
-        """The small model's guess. Note how long it takes."""
+    async def _ask(self, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
+        """The small model's guess. How long it takes is noted if it follows another: the model has read the rest."""
         begin = _now()
-        guess = await self._guesses.ask(sequence, ahead, allowed)
-        self._ask_s = _mean(self._ask_s, _now() - begin)
+        guess = await self._guesses.ask(tokens, ahead, allowed)
+        if ahead:
+            self._ask_s = _mean(self._ask_s, _now() - begin)
         return guess
 
     def know(self, token: int) -> bool:

@@ -69,28 +69,32 @@ class Copies:
 
     def __init__(self, least: int) -> None:
         self._least = least
-        self._text = np.zeros(0, np.int32)
+        self._buffer = np.zeros(0, np.int32)
+        self._length = 0
         self._at = 0
         """The place of the latest guess."""
 
     def learn(self, tokens: Sequence[int]) -> None:
         """Read a text, which begins with what was read of it before."""
-        if len(tokens) > len(self._text):
-            self._text = np.concatenate([self._text, np.array(tokens[len(self._text) :], np.int32)])
+        known, self._length = self._length, max(self._length, len(tokens))
+        if self._length > len(self._buffer):
+            self._buffer = np.concatenate([self._buffer[:known], np.zeros(self._length, np.int32)])
+        self._buffer[known : self._length] = tokens[known:]
 
     def guess(self, tokens: Sequence[int]) -> int | None:
         """The token that came after the last ones of these: the next time in the text, or else the last time."""
-        if min(len(tokens), len(self._text) - 1) < self._least:
+        text = self._buffer[: self._length]
+        if min(len(tokens), len(text) - 1) < self._least:
             return None
         # An index would answer sooner, but making it of a long text would take longer than all questions.
-        places = np.flatnonzero(self._text[self._least - 1 : -1] == tokens[-1]) + self._least
+        places = np.flatnonzero(text[self._least - 1 : -1] == tokens[-1]) + self._least
         for back in range(2, self._least + 1):
-            places = places[self._text[places - back] == tokens[-back]]
+            places = places[text[places - back] == tokens[-back]]
         if not places.size:
             return None
         following = int(np.searchsorted(places, self._at, side="right"))
         self._at = int(places[min(following, places.size - 1)])
-        return int(self._text[self._at])
+        return int(text[self._at])
 
 
 class Guesses:
@@ -110,20 +114,23 @@ class Guesses:
     def has_model(self) -> bool:
         return self._model is not None
 
-    def copy(self, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
-        """A guess that takes no time. ahead: as a guesser has it. allowed: those that may come; None if all may."""
-        if (token := self._predicted.guess(tokens)) is not None and _may(token, allowed):
+    def copy(self, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
+        """A guess that takes no time. ahead: the guesses that follow the tokens. allowed: those that may come; None if
+        all may.
+        """
+        recent = [*tokens[-_LONG_REPEAT:], *ahead]  # a whole prompt would take long to copy each time
+        if (token := self._predicted.guess(recent)) is not None and _may(token, allowed):
             return Guess(token, Source.PREDICTION)
         if allowed is not None and len(allowed) == 1:
             return Guess(int(allowed[0]), Source.GRAMMAR)
-        self._repeats.learn(tokens[: len(tokens) - ahead])
-        if (token := self._repeats.guess(tokens)) is not None and _may(token, allowed):
+        self._repeats.learn(tokens)
+        if (token := self._repeats.guess(recent)) is not None and _may(token, allowed):
             return Guess(token, Source.REPEAT)
         return None
 
-    async def ask(self, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
+    async def ask(self, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
         """The small model's guess, if there is one."""
-        token = await self._model.guess(tokens, ahead) if self._model is not None else None
+        token = await self._model.guess([*tokens, *ahead], len(ahead)) if self._model is not None else None
         return Guess(token, Source.MODEL) if token is not None and _may(token, allowed) else None
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from potluck.coordinator.swarm.changes import Changes
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Interruption, Remedy, TokenKind
 from potluck.errors import RouteLost, Unavailable
-from potluck.types import ANY_NUMBER
+from potluck.planning.guessing import MOST_AHEAD
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Run:
                 self._begin()
                 self._note_fed()
                 unfed = len(self.tokens) - self._done
-                if outlook is not None and unfed == 1:
+                if outlook is not None and unfed == 1 and session.is_whole:
                     rows = [await self._flight.answer(session, self.tokens, outlook, self._row_s(session))]
                 elif unfed <= self._most_rows:
                     rows = await self._step(session, self._done, asks, top)
@@ -137,6 +137,7 @@ class Run:
                     rows = await self._feed(session, asks, top)
             except RouteLost as error:
                 log.debug("%s", error)
+                self._note_fed()
                 self._flight.land()
                 self._interruption.begin(_now())
                 if error.node is not None:
@@ -144,7 +145,7 @@ class Run:
                     self._avoid.add(error.node)
             else:
                 self._done = len(self.tokens)
-                self._fed = self._done + self._flight.depth
+                self._fed, self._mending = self._done + self._flight.depth, False
                 self._interruption.end(_now())
                 return rows
         raise Unavailable(f"The answer lost its route {_FAILURES} times.")
@@ -189,7 +190,7 @@ class Run:
 
     async def _open(self, tokens: list[int]) -> Session:
         session = await self._sessions.open(self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began)
-        self._session, self._done, self._fed = session, session.held, session.held
+        self._session, self._done, self._fed = session, session.held, session.fed
         if self._began:
             self.reading.begin(session.held, _now())
         else:
@@ -268,14 +269,15 @@ class Run:
     def _end_session(self) -> None:
         """End the session. It is parked if every node holds all that was fed to the end.
 
-        Where a step or guesses were under way, some nodes hold more. They forget it with the next step, if they can.
+        Where a token or guesses were under way, some nodes hold more. They forget it with the next step, if they can. A
+        prompt that is under way is closed, so that the nodes need not compute the rest of it.
         """
         if self._session is None:
             return
         # What the nodes held is free, and what they lost is not charged again.
         computed = max(0, self._done - self._charged)
         self._charged += computed
-        if self._mending or (self._fed > self._done and self._swarm.forgets < ANY_NUMBER):
+        if self._mending or self._fed - self._done > min(self._swarm.forgets, MOST_AHEAD + 1):
             self._session.close(computed)
         else:
             self._session.park(self.tokens[: self._done], computed, self._fed)

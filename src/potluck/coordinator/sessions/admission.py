@@ -16,6 +16,7 @@ from potluck.wire.rows import Ids
 class Grant:
     """A session with room on every stage. held: how many of the request's tokens the nodes already hold.
 
+    fed: the most positions that a node may hold until the first step.
     steps: the number of its next step. uses: the requests that it has served, with this one.
     evicted: parked sessions that had to give way, for the nodes to forget.
     """
@@ -26,6 +27,7 @@ class Grant:
     steps: int = 0
     uses: int = 1
     evicted: tuple[int, ...] = ()
+    fed: int = 0
 
 
 class Admission:
@@ -51,14 +53,22 @@ class Admission:
     def _take_over(self, match: Match, positions: int, spare: int) -> Grant | None:
         session = match.session
         # What the nodes hold beyond the prefix goes with the first step only.
-        positions = max(positions, len(session.tokens))
+        positions = max(positions, session.positions)
         if not self._kv_budget.can_resume(session.number, positions, evicting=True, spare=spare):
             return None
         self._prefix_cache.drop(session.number)
         evicted, nodes = [], {stage.node for stage in session.route}
         while not self._kv_budget.resume(session.number, positions):
             evicted.append(self._evict(nodes))
-        return Grant(session.number, session.route, match.held, session.steps, session.uses + 1, tuple(evicted))
+        return Grant(
+            session.number,
+            session.route,
+            match.held,
+            session.steps,
+            session.uses + 1,
+            tuple(evicted),
+            session.positions,
+        )
 
     def _reserve(self, number: int, positions: int, avoid: Collection[str], spare: int) -> Grant | None:
         route = self._kv_budget.reserve(number, positions, avoid, spare)

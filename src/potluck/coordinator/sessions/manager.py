@@ -128,6 +128,7 @@ class SessionManager:
             number=grant.number,
             route=grant.route,
             held=grant.held,
+            fed=grant.fed,
             positions=positions,
             claim=claim,
             steps=grant.steps,

@@ -129,7 +129,7 @@ class PrefixCache:
         )
 
     def _can_be_used(self, match: Match) -> bool:
-        return len(match.session.tokens) - match.held <= self._forgets
+        return match.session.positions - match.held <= self._forgets
 
     @property
     def oldest(self) -> Parked | None:

@@ -15,6 +15,7 @@ class SessionState:
     """The state of a session; docs/internals/states.md draws its whole life.
 
     held: how many tokens of its request the nodes already held when it opened, so that they need not be fed.
+    fed: the most positions that a node may have held then.
     positions: the room that it has on every stage. claim: whose it is. steps: the number of its next step.
     uses: how many requests it has served.
     remedy: what its latest mending took.
@@ -24,6 +25,7 @@ class SessionState:
     number: int
     route: tuple[Stage, ...]
     held: int
+    fed: int = 0
     positions: int
     claim: Claim
     steps: int
