@@ -20,12 +20,19 @@ from potluck.coordinator.generation import flight, run
 from potluck.coordinator.generation.flight import Flight
 from potluck.coordinator.generation.guesses import Guess, Guesses
 from potluck.coordinator.generation.traffic import Traffic
-from potluck.coordinator.swarm.tally import Source
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
-from potluck.planning.guessing import Pass, Share, most_ahead
+from potluck.planning.guessing import Pass, Trial, most_ahead
 from potluck.wire.rows import Ids
+
+
+class Tireless(Trial):
+    """Has the small model guess whether it does harm or not."""
+
+    @property
+    def is_on(self) -> bool:
+        return True
 
 
 class Scripted:
@@ -33,15 +40,17 @@ class Scripted:
 
     def __init__(self, file: ScriptFile) -> None:
         self._file = file
-        self._shares: dict[str, dict[Source, Share]] = {}
+        self._learned: dict[tuple[str, str], Traffic] = {}
         self._make, self._copy, self._room = guessers.make_guesser, Guesses.copy, vars(Pass)["room"].fget
 
     def make_guesser(self, found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> ScriptedModel:
         return ScriptedModel(self._file, tokenizer.vocabulary, self._make(found, served, tokenizer, context))
 
     def flight(self, guesses: Guesses, traffic: Traffic, forgets: int) -> Flight:
-        """Each way to guess has shares of its own, as in a coordinator that never guesses in another one."""
-        traffic.shares = self._shares.setdefault(self._file.script.guess, Traffic().shares)
+        """Make a flight that knows of this way to guess alone, and of this place, as if the script never changed."""
+        script = self._file.script
+        learned = self._learned.setdefault((script.guess, script.place), Traffic())
+        traffic.shares, traffic.trial = learned.shares, Tireless() if script.deep else learned.trial
         return Flight(guesses, traffic, forgets)
 
     def copy(self, guesses: Guesses, tokens: Sequence[int], ahead: int, allowed: Ids | None) -> Guess | None:
