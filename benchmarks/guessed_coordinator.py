@@ -23,8 +23,16 @@ from potluck.coordinator.generation.traffic import Traffic
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found
-from potluck.planning.guessing import Pass, most_ahead
+from potluck.planning.guessing import Pass, Trial, most_ahead
 from potluck.wire.rows import Ids
+
+
+class Tireless(Trial):
+    """Has the small model guess whether it does harm or not."""
+
+    @property
+    def is_on(self) -> bool:
+        return True
 
 
 class Scripted:
@@ -32,16 +40,17 @@ class Scripted:
 
     def __init__(self, file: ScriptFile) -> None:
         self._file = file
-        self._traffic: dict[str, Traffic] = {}
+        self._learned: dict[tuple[str, str], Traffic] = {}
         self._make, self._copy, self._room = guessers.make_guesser, Guesses.copy, vars(Pass)["room"].fget
 
     def make_guesser(self, found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> ScriptedModel:
         return ScriptedModel(self._file, tokenizer.vocabulary, self._make(found, served, tokenizer, context))
 
     def flight(self, guesses: Guesses, traffic: Traffic, forgets: int) -> Flight:
-        """Each way to guess is judged by itself, as in a coordinator that never guesses in another one."""
-        known = self._traffic.setdefault(self._file.script.guess, Traffic())
-        traffic.shares, traffic.trial = known.shares, known.trial
+        """Make a flight that knows of this way to guess alone, and of this place, as if the script never changed."""
+        script = self._file.script
+        learned = self._learned.setdefault((script.guess, script.place), Traffic())
+        traffic.shares, traffic.trial = learned.shares, Tireless() if script.deep else learned.trial
         return Flight(guesses, traffic, forgets)
 
     def copy(self, guesses: Guesses, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:

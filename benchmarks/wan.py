@@ -198,7 +198,7 @@ def measure_guesses(manifest: Manifest, options: argparse.Namespace) -> dict[Cas
             for place in PLACES:
                 put(links, place, options)
                 for kind, (take, guesses) in kinds.items():
-                    values = swarm.compare(take(number), options.tokens, guesses, number)
+                    values = swarm.compare(take(number), options.tokens, guesses, place, number)
                     for guess in guesses:
                         rounds.setdefault((place, kind, guess), []).append(values)
     return rounds

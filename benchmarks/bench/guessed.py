@@ -94,13 +94,18 @@ class Swarm:
         changed = [now - then for now, then in zip(Counts.settled(self.local.url), begun, strict=True)]
         return values_of(streams, Counts(*changed), self.nodes)
 
-    def compare(self, prompts: Sequence[Prompt], tokens: int, guesses: Sequence[str], number: int) -> dict[str, Values]:
+    def compare(
+        self, prompts: Sequence[Prompt], tokens: int, guesses: Sequence[str], place: str, number: int
+    ) -> dict[str, Values]:
         """The values of each way to guess, and of "off". number: of the round; odd ones go the other way round."""
         answers = self.unsplit.answer(prompts, tokens)
         texts = list(zip(prompts, answers.ids, strict=True))
         known = [prompt + answer for prompt, answer in texts]
         order = ["off", *guesses][:: -1 if number % 2 else 1]
-        return {guess: self.measure(texts, answers.texts, Script(guess, seed=number, texts=known)) for guess in order}
+        return {
+            guess: self.measure(texts, answers.texts, Script(guess, place=place, seed=number, texts=known))
+            for guess in order
+        }
 
 
 def values_of(streams: list[Stream], changed: Counts, nodes: int) -> Values:

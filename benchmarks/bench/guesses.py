@@ -32,12 +32,13 @@ class Script(Struct, frozen=True):
     guess: "off"; "copies" for what the coordinator does without a small model; "own" for what it does with its own;
     "right:0.8" for guesses of which that share is right, which a guesser makes that knows the answers; "own:0.8" for
     those of its own small model, of which that share is left as it is; and "random" for tokens that hardly ever come.
-    deep: whether `DEEP` guesses are under way, whether they pay or not. seed: that of the errors.
-    texts: prompts with their answers.
+    deep: whether `DEEP` guesses are under way, whether they pay or not. place: what the coordinator has learned about
+    these guesses at other places does not count. seed: that of the errors. texts: prompts with their answers.
     """
 
     guess: str = "off"
     deep: bool = False
+    place: str = ""
     seed: int = 0
     texts: list[Prompt] = []
 
