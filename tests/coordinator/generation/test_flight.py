@@ -148,6 +148,31 @@ def test_right_guesses_are_not_fed_again() -> None:
     run(test())
 
 
+def test_the_small_model_reads_the_next_prompt_while_the_nodes_do() -> None:
+    class Reading(Knowing):
+        heard: list[list[int]] = []
+
+        async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
+            self.heard.append(list(tokens))
+            return await super().guess(tokens, ahead)
+
+    prompt = TOKENIZER.encode("abc", special=True, bos=True)
+
+    async def test() -> None:
+        async with toy_swarm("0-1", "2-3") as (service, _):
+            generation, model = service.generation(TOKENIZER), Reading(1.0, 0)
+            generation = replace(generation, guesser=model)
+            for _ in range(2):
+                model.heard = []
+                assert text([delta async for delta in generation.answer(job("abc", 9))]) == toy_answer("abc", 9)
+            assert model.heard[0] == prompt
+            model.heard = []
+            assert text([delta async for delta in generation.answer(job("abc", 1))]) == toy_answer("abc", 1)
+            assert model.heard == []
+
+    run(test())
+
+
 def test_a_prediction_is_followed_and_found_again_after_a_change() -> None:
     prompt = next(a + b for a in LETTERS for b in LETTERS if len(toy_answer(a + b, 30)) == 30)
     whole = toy_answer(prompt, 30)

@@ -52,6 +52,11 @@ class Flight:
         self._next: Guess | None = None
         """The guess of what comes there, which is not under way."""
 
+    def prepare(self, prompt: Sequence[int]) -> None:
+        """Let the small model read the prompt while the nodes do, if it will probably be asked how that goes on."""
+        if self._guesses.has_model and self._traffic.is_of_use and self._traffic.trial.is_on:
+            self._asking = asyncio.create_task(self._ask(prompt, (), None))
+
     async def answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, row_s: float) -> Candidates:
         """Candidates for the token after these, of which the last one may be under way already.
 
@@ -69,6 +74,7 @@ class Flight:
         now = Pass(pass_s=self._pass_s, row_s=row_s, sessions=self._traffic.answers)
         if self._ahead.first is None:
             self._asked = False
+            self._traffic.is_of_use = now.room > 1
             position, token = len(tokens) - 1, tokens[-1]
             if now.room < 2 or not self._forgets:
                 [candidates] = await self._pass(session, position, token, outlook)

@@ -45,6 +45,8 @@ class Generation:
         writer, run = Writer(self.tokenizer, job, self.swarm.tally), self._run(job)
         try:
             asks = [(token,) for token in job.prompt[1:]] if job.echo else []
+            if job.max_tokens > 1:
+                run.prepare()
             async with under_way(_read(run, writer.outlook, asks)) as read:
                 if job.progress:
                     async with aclosing(run.reading.during(read)) as told:

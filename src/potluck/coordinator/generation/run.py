@@ -101,6 +101,10 @@ class Run:
         """What became of the tokens that were fed before they were known."""
         return self._flight.guessed
 
+    def prepare(self) -> None:
+        """Prepare to guess, while the prompt is read."""
+        self._flight.prepare(self.tokens)
+
     def know(self, token: int) -> None:
         """Take the answer's next token, as it was written."""
         self._note_fed()

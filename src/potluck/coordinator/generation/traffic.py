@@ -18,7 +18,7 @@ _WEIGHT = 0.01
 class Traffic:
     """The answers that are being generated now, and the shares of right guesses by their source.
 
-    trial: of the small model.
+    trial: of the small model. is_of_use: whether it could guess for the latest answer that it was asked about.
     """
 
     answers: int = 0
@@ -26,6 +26,7 @@ class Traffic:
         default_factory=lambda: {source: Share(share, _WEIGHT) for source, share in _EXPECTED.items()}
     )
     trial: Trial = field(default_factory=Trial)
+    is_of_use: bool = False
 
     @contextmanager
     def answering(self) -> Iterator[None]:
