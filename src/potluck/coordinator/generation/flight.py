@@ -42,9 +42,9 @@ class Flight:
         self._pass_s = self._ask_s = 0.0
         """The mean times of a pass, and of a guess of the small model."""
         self._plain_s = 0.0
-        """The mean time of a pass during which the small model was not asked."""
-        self._asked = False
-        """Whether the small model was asked since nothing was under way."""
+        """The mean time of a pass during which the small model had nothing to do."""
+        self._has_guessed = False
+        """Whether the small model has guessed since nothing was under way."""
         self._outlook: Outlook | None = None
         """What comes after all that is under way; None if nothing may."""
         self._asking: asyncio.Task[Guess | None] | None = None
@@ -64,7 +64,7 @@ class Flight:
         """
         begin = _now()
         candidates = await self._answer(session, tokens, outlook, row_s)
-        if self._asked:
+        if self._has_guessed:
             self._traffic.trial.note(_now() - begin, self._plain_s)
         else:
             self._traffic.trial.note_rest()
@@ -73,7 +73,7 @@ class Flight:
     async def _answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, row_s: float) -> Candidates:
         now = Pass(pass_s=self._pass_s, row_s=row_s, sessions=self._traffic.answers)
         if self._ahead.first is None:
-            self._asked = False
+            self._has_guessed = False
             self._traffic.is_of_use = now.room > 1
             position, token = len(tokens) - 1, tokens[-1]
             if now.room < 2 or not self._forgets:
@@ -93,7 +93,7 @@ class Flight:
         rows = await session.step(position, np.array([token], np.int32), outlook.top, (outlook.ids,))
         seconds = _now() - begin
         self._pass_s = _mean(self._pass_s, seconds)
-        if not self._asked:
+        if not self._has_guessed and self._asking is None:
             self._plain_s = _mean(self._plain_s, seconds)
         return rows
 
@@ -131,12 +131,12 @@ class Flight:
             copied = self._guesses.copy(tokens, ahead, outlook.allowed)
             if copied is not None or not self._may_ask(len(ahead), now):
                 return copied
-            self._asked = True
             self._asking = asyncio.create_task(self._ask(tokens, ahead, outlook.allowed))
         await asyncio.wait((self._asking, answer), return_when=asyncio.FIRST_COMPLETED)
         if not self._asking.done():
             return None
         asking, self._asking = self._asking, None
+        self._has_guessed = True
         return asking.result()
 
     async def _ask(self, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
