@@ -23,8 +23,8 @@ _Answer = asyncio.Task[list[Candidates]]
 
 _SHARE_WEIGHT = 0.1
 """The weight of an answer's latest guess in its share of right ones."""
-_WEIGHT = 0.2
-"""The weight of the latest time in a mean."""
+_ASK_WEIGHT = 0.2
+"""The weight of the small model's latest guess in its mean time."""
 
 
 class Flight:
@@ -39,10 +39,8 @@ class Flight:
         self._forgets = forgets
         self._ahead: Ahead[_Answer] = Ahead(self.guessed)
         self._shares = {source: Share(share.value, _SHARE_WEIGHT) for source, share in traffic.shares.items()}
-        self._pass_s = self._ask_s = 0.0
-        """The mean times of a pass, and of a guess of the small model."""
-        self._plain_s = 0.0
-        """The mean time of a pass during which the small model had nothing to do."""
+        self._ask_s = 0.0
+        """The mean time of the small model's guesses."""
         self._has_guessed = False
         """Whether the small model has guessed since nothing was under way."""
         self._outlook: Outlook | None = None
@@ -62,16 +60,17 @@ class Flight:
 
         row_s: the seconds that the slowest stage or link of the route takes for one row.
         """
-        begin = _now()
-        candidates = await self._answer(session, tokens, outlook, row_s)
+        begin, times = _now(), self._traffic.times[session.route]
+        times.row_s = row_s or times.row_s
+        now = Pass(pass_s=times.pass_s, row_s=times.row_s, sessions=self._traffic.answers)
+        candidates = await self._answer(session, tokens, outlook, now)
         if self._has_guessed:
-            self._traffic.trial.note(_now() - begin, self._plain_s)
+            self._traffic.trial.note(_now() - begin, times.plain_s)
         else:
             self._traffic.trial.note_rest()
         return candidates
 
-    async def _answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, row_s: float) -> Candidates:
-        now = Pass(pass_s=self._pass_s, row_s=row_s, sessions=self._traffic.answers)
+    async def _answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, now: Pass) -> Candidates:
         if self._ahead.first is None:
             self._has_guessed = False
             self._traffic.is_of_use = now.room > 1
@@ -91,10 +90,8 @@ class Flight:
         """Feed a token that is known, and note how long it takes."""
         begin = _now()
         rows = await session.step(position, np.array([token], np.int32), outlook.top, (outlook.ids,))
-        seconds = _now() - begin
-        self._pass_s = _mean(self._pass_s, seconds)
-        if not self._has_guessed and self._asking is None:
-            self._plain_s = _mean(self._plain_s, seconds)
+        plain = not self._has_guessed and self._asking is None
+        self._traffic.times[session.route].note(_now() - begin, plain=plain)
         return rows
 
     async def _feed_guesses(self, session: Session, tokens: Sequence[int], now: Pass, answer: _Answer) -> None:
@@ -144,7 +141,7 @@ class Flight:
         begin = _now()
         guess = await self._guesses.ask(tokens, ahead, allowed)
         if ahead:
-            self._ask_s = _mean(self._ask_s, _now() - begin)
+            self._ask_s += _ASK_WEIGHT * (_now() - begin - self._ask_s)
         return guess
 
     def know(self, token: int) -> bool:
@@ -184,11 +181,6 @@ class Flight:
 def _now() -> float:
     """The loop's clock in seconds."""
     return asyncio.get_running_loop().time()
-
-
-def _mean(mean: float, latest: float) -> float:
-    """The mean in which later times count more. It begins with the first."""
-    return mean + _WEIGHT * (latest - mean) if mean else latest
 
 
 def _started(step: Coroutine[Any, Any, list[Candidates]]) -> _Answer:
