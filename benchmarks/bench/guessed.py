@@ -25,6 +25,8 @@ from potluck.local import LocalSwarm
 OFF, ON = Measure("off", "tokens/s"), Measure("on", "tokens/s")
 RATIO, P95 = Measure("on/off", "ratio"), Measure("p95 between tokens, on/off", "ratio")
 ROWS, RIGHT = Measure("rows a token", "count"), Measure("right guesses", "%")
+WARM = 16
+"""The tokens of each answer that is not measured."""
 SETTLE_S = 0.5
 """The rows of void steps come in after the answer."""
 
@@ -102,10 +104,16 @@ class Swarm:
         texts = list(zip(prompts, answers.ids, strict=True))
         known = [prompt + answer for prompt, answer in texts]
         order = ["off", *guesses][:: -1 if number % 2 else 1]
+        self._warm(prompts)
         return {
             guess: self.measure(texts, answers.texts, Script(guess, place=place, seed=number, texts=known))
             for guess in order
         }
+
+    def _warm(self, prompts: Sequence[Prompt]) -> None:
+        """Have the nodes read the prompts and compute for a while: they have given way to the unsplit engine."""
+        Script().write(self.script)
+        ask_together(self.local.url, self.model, prompts, WARM)
 
 
 def values_of(streams: list[Stream], changed: Counts, nodes: int) -> Values:
