@@ -27,14 +27,6 @@ from potluck.planning.guessing import Pass, Trial, most_ahead
 from potluck.wire.rows import Ids
 
 
-class Tireless(Trial):
-    """Has the small model guess whether it does harm or not."""
-
-    @property
-    def is_on(self) -> bool:
-        return True
-
-
 class Scripted:
     """What decides about guesses, as the script says."""
 
@@ -42,6 +34,7 @@ class Scripted:
         self._file = file
         self._learned: dict[tuple[str, str], Traffic] = {}
         self._make, self._copy, self._room = guessers.make_guesser, Guesses.copy, vars(Pass)["room"].fget
+        self._is_on = vars(Trial)["is_on"].fget
 
     def make_guesser(self, found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> ScriptedModel:
         return ScriptedModel(self._file, tokenizer.vocabulary, self._make(found, served, tokenizer, context))
@@ -50,7 +43,7 @@ class Scripted:
         """Make a flight that knows of this way to guess alone, and of this place, as if the script never changed."""
         script = self._file.script
         learned = self._learned.setdefault((script.guess, script.place), Traffic())
-        traffic.shares, traffic.trial = learned.shares, Tireless() if script.deep else learned.trial
+        traffic.shares, traffic.times = learned.shares, learned.times
         return Flight(guesses, traffic, forgets)
 
     def copy(self, guesses: Guesses, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
@@ -71,6 +64,9 @@ class Scripted:
             return 1
         return DEEP + 1 if script.deep else int(self._room(now))
 
+    def is_on(self, trial: Trial) -> bool:
+        return self._file.script.deep or bool(self._is_on(trial))
+
 
 def main() -> None:
     scripted = Scripted(ScriptFile(Path(sys.argv.pop(1))))
@@ -80,6 +76,7 @@ def main() -> None:
         stack.enter_context(patch.object(flight, "most_ahead", scripted.most_ahead))
         stack.enter_context(patch.object(Guesses, "copy", lambda *args: scripted.copy(*args)))
         stack.enter_context(patch.object(Pass, "room", property(scripted.room)))
+        stack.enter_context(patch.object(Trial, "is_on", property(scripted.is_on)))
         cli.main()
 
 

@@ -91,9 +91,9 @@ _HARM = 1.1
 
 
 class Trial:
-    """Finds out whether a small model does harm by taking processor time, perhaps that of the nodes.
+    """Finds out whether guesses do harm on a route, because stages, or the small model, share processors.
 
-    It compares what tokens take with guesses and without, and lets the model rest for a while where they take longer.
+    It compares what tokens take with guesses and without, and lets guesses rest for a while where they take longer.
     """
 
     def __init__(self) -> None:
@@ -102,11 +102,11 @@ class Trial:
 
     @property
     def is_on(self) -> bool:
-        """Whether the model may guess now."""
+        """Whether guesses may be made now."""
         return self._rest == 0
 
     def note_rest(self) -> None:
-        """Note a token without guesses of the model."""
+        """Note a token without guesses."""
         self._rest = max(0, self._rest - 1)
 
     def note(self, seconds: float, plain_s: float) -> None:

@@ -42,7 +42,7 @@ class Flight:
         self._ask_s = 0.0
         """The mean time of the small model's guesses."""
         self._has_guessed = False
-        """Whether the small model has guessed since nothing was under way."""
+        """Whether there were guesses since nothing was under way."""
         self._outlook: Outlook | None = None
         """What comes after all that is under way; None if nothing may."""
         self._asking: asyncio.Task[Guess | None] | None = None
@@ -52,7 +52,7 @@ class Flight:
 
     def prepare(self, prompt: Sequence[int]) -> None:
         """Let the small model read the prompt while the nodes do, if it will probably be asked how that goes on."""
-        if self._guesses.has_model and self._traffic.is_of_use and self._traffic.trial.is_on:
+        if self._guesses.has_model and self._traffic.is_of_use:
             self._asking = asyncio.create_task(self._ask(prompt, (), None))
 
     async def answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, row_s: float) -> Candidates:
@@ -63,25 +63,30 @@ class Flight:
         begin, times = _now(), self._traffic.times[session.route]
         times.row_s = row_s or times.row_s
         now = Pass(pass_s=times.pass_s, row_s=times.row_s, sessions=self._traffic.answers)
-        candidates = await self._answer(session, tokens, outlook, now)
+        may_guess = now.room > 1 and self._forgets > 0 and times.trial.is_on
+        candidates = await self._answer(session, tokens, outlook, now, may_guess)
         if self._has_guessed:
-            self._traffic.trial.note(_now() - begin, times.plain_s)
+            times.trial.note(_now() - begin, times.plain_s)
         else:
-            self._traffic.trial.note_rest()
+            times.trial.note_rest()
         return candidates
 
-    async def _answer(self, session: Session, tokens: Sequence[int], outlook: Outlook, now: Pass) -> Candidates:
+    async def _answer(
+        self, session: Session, tokens: Sequence[int], outlook: Outlook, now: Pass, may_guess: bool
+    ) -> Candidates:
         if self._ahead.first is None:
             self._has_guessed = False
-            self._traffic.is_of_use = now.room > 1
+            self._traffic.is_of_use = may_guess
             position, token = len(tokens) - 1, tokens[-1]
-            if now.room < 2 or not self._forgets:
+            if not may_guess:
                 [candidates] = await self._pass(session, position, token, outlook)
                 return candidates
             self._outlook = outlook
             self._ahead.feed(position, _started(self._pass(session, position, token, outlook)))
         first = self._ahead.first
         assert first is not None
+        if not may_guess:
+            self._outlook = None
         await self._feed_guesses(session, tokens, now, first.answer)
         [candidates] = await first.answer
         return candidates
@@ -108,6 +113,7 @@ class Flight:
                 ids = np.array([guess.token], np.int32)
                 step = session.step(position, ids, self._outlook.top, (self._outlook.ids,), guessed=True)
                 self._ahead.feed(position, _started(step), guess)
+                self._has_guessed = True
 
     def _most(self, source: Source, now: Pass) -> int:
         """The most guesses of this source that may be under way."""
@@ -119,7 +125,7 @@ class Flight:
 
     def _may_ask(self, ahead: int, now: Pass) -> bool:
         """Whether to ask the small model for the guess behind so many. Even one that is not fed may prove right."""
-        return self._guesses.has_model and self._traffic.trial.is_on and ahead <= self._most(Source.MODEL, now)
+        return self._guesses.has_model and ahead <= self._most(Source.MODEL, now)
 
     async def _guess(self, tokens: Sequence[int], outlook: Outlook, now: Pass, answer: _Answer) -> Guess | None:
         """The guess of what comes after all that is under way; None if there is none, or the answer is there first."""

@@ -24,13 +24,14 @@ _MOST_ROUTES = 256
 class Times:
     """What was last known of a route, in seconds; 0 before that.
 
-    pass_s: the mean time of a token's pass. plain_s: that while the small model had nothing to do. row_s: what the
-    slowest part of the route takes for a row.
+    pass_s: the mean time of a token's pass. plain_s: that without guesses. row_s: what the
+    slowest part of the route takes for a row. trial: that of guesses on this route.
     """
 
     pass_s: float = 0.0
     plain_s: float = 0.0
     row_s: float = 0.0
+    trial: Trial = field(default_factory=Trial)
 
     def note(self, seconds: float, *, plain: bool) -> None:
         """Note how long a token's pass took."""
@@ -49,7 +50,7 @@ class Traffic:
     """The answers that are being generated now, the times of their routes, and the shares of right guesses by their
     source.
 
-    trial: of the small model. is_of_use: whether it could guess for the latest answer that it was asked about.
+    is_of_use: whether a small model could have guessed for the latest token.
     """
 
     answers: int = 0
@@ -57,7 +58,6 @@ class Traffic:
         default_factory=lambda: {source: Share(share, _WEIGHT) for source, share in _EXPECTED.items()}
     )
     times: Recent[tuple[Stage, ...], Times] = field(default_factory=lambda: Recent(Times, _MOST_ROUTES))
-    trial: Trial = field(default_factory=Trial)
     is_of_use: bool = False
 
     @contextmanager
