@@ -82,16 +82,16 @@ def fed(swarm: LocalSwarm) -> dict[str, float]:
     return counts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_is_the_same_with_guesses_and_without(far: LocalSwarm, smol: LocalSwarm, kind: str) -> None:
-    before = fed(far)
-    assert choices(far, kind) == choices(smol, kind)
-    assert sum(fed(far).values()) > sum(before.values())
-
-
-def test_a_grammar_and_the_text_itself_guess_too(far: LocalSwarm) -> None:
+def test_whoever_has_a_guess_guesses(far: LocalSwarm) -> None:
+    """This comes first: on a slow machine guesses may rest after a while, because the small model takes its time."""
     choices(far, "schema")
     choices(far, "predicted")
     counts = fed(far)
     assert counts["grammar"] > 0
     assert counts["prediction"] > 0
+    assert counts["model"] > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_is_the_same_with_guesses_and_without(far: LocalSwarm, smol: LocalSwarm, kind: str) -> None:
+    assert choices(far, kind) == choices(smol, kind)
