@@ -43,7 +43,9 @@ class Context:
         params = self._library.llama_context_default_params()
         params.n_ctx = capacity.positions if shape.is_shared else shape.sessions * shape.cells
         params.n_batch = params.n_ubatch = capacity.rows
-        self._leftovers = shape.sessions if shape.is_shared and facts.has_cells_only else None
+        # llama.cpp ends the process if there are more sequences than rows.
+        spares = shape.is_shared and facts.has_cells_only and shape.sessions < capacity.rows
+        self._leftovers = shape.sessions if spares else None
         params.n_seq_max = shape.sessions + (self._leftovers is not None)
         params.kv_unified = shape.is_shared
         params.n_threads = params.n_threads_batch = threads
