@@ -42,11 +42,10 @@ class Context:
         self._library = load()
         params = self._library.llama_context_default_params()
         params.n_ctx = capacity.positions if shape.is_shared else shape.sessions * shape.cells
-        params.n_batch = params.n_ubatch = capacity.rows
-        # llama.cpp ends the process if there are more sequences than rows.
-        spares = shape.is_shared and facts.has_cells_only and shape.sessions < capacity.rows
-        self._leftovers = shape.sessions if spares else None
+        params.n_ubatch = capacity.rows
+        self._leftovers = shape.sessions if shape.is_shared and facts.has_cells_only else None
         params.n_seq_max = shape.sessions + (self._leftovers is not None)
+        params.n_batch = max(capacity.rows, params.n_seq_max)  # or llama.cpp ends the process; no batch has more rows
         params.kv_unified = shape.is_shared
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type = FLASH_ATTENTION
