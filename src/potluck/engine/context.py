@@ -43,6 +43,7 @@ class Context:
         params = self._library.llama_context_default_params()
         params.n_ctx = capacity.positions if shape.is_shared else shape.sessions * shape.cells
         params.n_ubatch = capacity.rows
+        # Of a memory in another form, no part may be given to another sequence: llama.cpp may end the process.
         self._leftovers = shape.sessions if shape.is_shared and facts.form is not None else None
         params.n_seq_max = shape.sessions + (self._leftovers is not None)
         params.n_batch = max(capacity.rows, params.n_seq_max)  # or llama.cpp ends the process; no batch has more rows

@@ -32,14 +32,6 @@ class ModelFacts:
         self.window: int = self._library.llama_model_n_swa(model) if has_window else 0
         """The positions of a sliding window; 0 if there is none."""
 
-    @property
-    def has_cells_only(self) -> bool:
-        """Whether all that the model keeps lies in cells, of which a part may be given to another sequence.
-
-        llama.cpp ends the process when it is asked this of some other kinds of memory.
-        """
-        return is_known(self.architecture) and not self.is_recurrent
-
     def first_seen(self, position: int) -> int:
         """The first position that a layer with a sliding window sees from this one."""
         if not self.window:
@@ -63,8 +55,8 @@ class ModelFacts:
 
     @property
     def form(self) -> Form | None:
-        """How llama.cpp writes the cells of a session; None where it writes more than cells, or that is not known."""
-        if not self.has_cells_only or self._number("attention.indexer.head_count"):
+        """How llama.cpp writes the cells of a session; None for a memory that is not made of cells alone."""
+        if not is_known(self.architecture) or self.is_recurrent or self._number("attention.indexer.head_count"):
             return None
         has_values = not self._number("attention.key_length_mla")
         return Form(

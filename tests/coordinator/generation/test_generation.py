@@ -736,18 +736,24 @@ def test_an_answer_that_the_client_leaves_between_steps_is_of_use_to_the_next() 
     run(test())
 
 
+def held_after_the_prompt(node: Node) -> tuple[asyncio.Event, asyncio.Event]:
+    """Lets the node hold the first step after the prompt. Returns what tells that it does, and what lets it go on."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(step: Step) -> None:
+        if step.position:
+            entered.set()
+            await go_on.wait()
+
+    node.before = hold
+    return entered, go_on
+
+
 @pytest.mark.parametrize("stage", [0, 1])
 def test_an_answer_that_is_cancelled_in_a_step_is_of_use_to_the_next(stage: int) -> None:
     async def test() -> None:
         async with toy_swarm("0-1", "2-3") as (service, nodes):
-            entered, go_on = asyncio.Event(), asyncio.Event()
-
-            async def hold(step: Step) -> None:
-                if step.position:
-                    entered.set()
-                    await go_on.wait()
-
-            nodes[stage].before = hold
+            entered, go_on = held_after_the_prompt(nodes[stage])
             task = asyncio.create_task(answer(service, job(LONG, 100)))
             await entered.wait()
             task.cancel()
@@ -765,14 +771,7 @@ def test_an_answer_that_is_cancelled_in_a_step_is_forgotten_where_nodes_cannot_f
     async def test() -> None:
         async with toy_swarm("0-1", "2-3") as (service, nodes):
             service.swarm.forgets = 0
-            entered, go_on = asyncio.Event(), asyncio.Event()
-
-            async def hold(step: Step) -> None:
-                if step.position:
-                    entered.set()
-                    await go_on.wait()
-
-            nodes[1].before = hold
+            entered, go_on = held_after_the_prompt(nodes[1])
             task = asyncio.create_task(answer(service, job(LONG, 100)))
             await entered.wait()
             task.cancel()

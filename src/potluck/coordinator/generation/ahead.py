@@ -69,16 +69,12 @@ class Ahead(Generic[T]):
             return []
         guess = self.first.guess
         self._guessed.note(guess.source, Outcome.RIGHT if guess.token == token else Outcome.WRONG)
-        return [] if guess.token == token else self._void(self._rows)
+        return [] if guess.token == token else self.clear()
 
     def clear(self) -> list[Row[T]]:
-        """Have nothing under way any more. Returns the rows that were, none of which will be known to be right."""
-        return self._void(self._rows)
-
-    def _void(self, rows: deque[Row[T]]) -> list[Row[T]]:
-        """All rows. Those behind the first one are counted as void."""
-        void = list(rows)
-        rows.clear()
+        """Have nothing under way any more. Returns the rows that were. Those behind the first one count as void."""
+        void = list(self._rows)
+        self._rows.clear()
         for row in void[1:]:
             assert row.guess is not None
             self._guessed.note(row.guess.source, Outcome.VOID)

@@ -34,8 +34,8 @@ class Guessed:
 
     counts: Counter[tuple[Source, Outcome]] = field(default_factory=Counter)
 
-    def note(self, source: Source, outcome: Outcome, count: int = 1) -> None:
-        self.counts[source, outcome] += count
+    def note(self, source: Source, outcome: Outcome) -> None:
+        self.counts[source, outcome] += 1
 
     def of(self, *outcomes: Outcome, source: Source | None = None) -> int:
         """The number of guesses with one of these outcomes, of one source or of all."""

@@ -141,8 +141,7 @@ class Run:
                     rows = await self._feed(session, asks, top)
             except RouteLost as error:
                 log.debug("%s", error)
-                self._note_fed()
-                self._flight.land()
+                self.land()
                 self._interruption.begin(_now())
                 if error.node is not None:
                     failures += 1

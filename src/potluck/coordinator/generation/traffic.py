@@ -24,8 +24,8 @@ _MOST_ROUTES = 256
 class Times:
     """What was last known of a route, in seconds; 0 before that.
 
-    pass_s: the mean time of a token's pass. plain_s: that without guesses. row_s: what the
-    slowest part of the route takes for a row. trial: that of guesses on this route.
+    pass_s: the mean time of a token's pass. plain_s: that without guesses. row_s: what the slowest part of the route
+    takes for a row. trial: that of guesses on this route.
     """
 
     pass_s: float = 0.0
