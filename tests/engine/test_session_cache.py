@@ -175,7 +175,7 @@ def test_a_batch_that_fails_among_wrong_guesses_changes_nothing(tmp_path: Path, 
 
 def test_a_memory_that_cannot_give_cells_to_another_sequence_is_arranged_anew(tmp_path: Path, monkeypatch) -> None:
     """llama.cpp ends the process when it is asked of some, and nobody knows of which kind an unknown model's is."""
-    monkeypatch.setattr("potluck.engine.model_facts.ModelFacts.has_cells_only", False)
+    monkeypatch.setattr("potluck.engine.model_facts.ModelFacts.form", None)
     for guessed in guessing_engine(tmp_path, "llama", shared=True):
         for _ in range(10):
             guessed.step(dict.fromkeys(range(SESSIONS), (2, 2)))
