@@ -241,6 +241,7 @@ STATES: list[tuple[dict[str, Any], str]] = [
 def test_the_share_of_right_guesses_is_told_where_there_were_any(visit, tiny_swarm: LocalSwarm) -> None:
     page = visit(tiny_swarm.url)
     line = page.locator("#guesses")
+    tell_status(page, {**tiny_swarm.status(), "guesses": {"fed": 0, "right": {}, "told": ""}})
     expect(page.locator("tr.node")).to_have_count(3)
     expect(line).to_be_hidden()
     guesses = {"fed": 412, "right": {"model": 293}, "told": "71 % of 412 guesses were right."}

@@ -103,6 +103,7 @@ def test_files_can_be_dropped_anywhere_and_are_never_opened(visit, tiny_swarm: L
     }"""
     assert page.evaluate(drop, ["drop", "header"])
     page.get_by_role("link", name="Chat").click()
+    expect(page.locator("#chat")).to_be_visible()
     expect(page.locator("#files li")).to_have_count(0)
     assert page.evaluate(drop, ["dragover", "#messages"])
     expect(page.locator("#ask.over")).to_have_count(1)
