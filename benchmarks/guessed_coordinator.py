@@ -13,16 +13,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
-from bench.guesses import DEEP, ScriptedModel, ScriptFile
+from bench.guesses import DEEP, ScriptFile, scripted_guesser
 from potluck import cli
-from potluck.coordinator import guessers
 from potluck.coordinator.generation import flight, run
 from potluck.coordinator.generation.flight import Flight
-from potluck.coordinator.generation.guesses import Guess, Guesses
+from potluck.coordinator.generation.guesser_pool import GuesserPool
+from potluck.coordinator.generation.guesses import Guess, Guesser, Guesses
 from potluck.coordinator.generation.traffic import Traffic
-from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.models.manifest import Manifest
-from potluck.models.sources import Found
 from potluck.planning.guessing import Pass, Trial, most_ahead
 from potluck.wire.rows import Ids
 
@@ -33,11 +30,11 @@ class Scripted:
     def __init__(self, file: ScriptFile) -> None:
         self._file = file
         self._learned: dict[tuple[str, str], Traffic] = {}
-        self._make, self._copy, self._room = guessers.make_guesser, Guesses.copy, vars(Pass)["room"].fget
+        self._open, self._copy, self._room = GuesserPool.open, Guesses.copy, vars(Pass)["room"].fget
         self._is_on = vars(Trial)["is_on"].fget
 
-    def make_guesser(self, found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> ScriptedModel:
-        return ScriptedModel(self._file, tokenizer.vocabulary, self._make(found, served, tokenizer, context))
+    def open(self, pool: GuesserPool) -> Guesser | None:
+        return scripted_guesser(self._file, pool.vocabulary, self._open(pool))
 
     def flight(self, guesses: Guesses, traffic: Traffic, forgets: int) -> Flight:
         """Make a flight that knows of this way to guess alone, and of this place, as if the script never changed."""
@@ -71,7 +68,7 @@ class Scripted:
 def main() -> None:
     scripted = Scripted(ScriptFile(Path(sys.argv.pop(1))))
     with ExitStack() as stack:
-        stack.enter_context(patch.object(guessers, "make_guesser", scripted.make_guesser))
+        stack.enter_context(patch.object(GuesserPool, "open", lambda pool: scripted.open(pool)))
         stack.enter_context(patch.object(run, "Flight", scripted.flight))
         stack.enter_context(patch.object(flight, "most_ahead", scripted.most_ahead))
         stack.enter_context(patch.object(Guesses, "copy", lambda *args: scripted.copy(*args)))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,7 +14,6 @@ from msgspec import Struct
 
 from bench.prompts import Prompt
 from potluck.coordinator.generation.guesses import Guesser
-from potluck.coordinator.guessers import KeptGuesser
 
 PROGRAM = Path(__file__).parents[1] / "guessed_coordinator.py"
 GUESS_S = 0.008
@@ -87,61 +85,49 @@ def _bytes(tokens: Sequence[int]) -> bytes:
     return np.array(tokens, np.int32).tobytes()
 
 
-class ScriptedModel:
-    """Guesses as the script says. own: the small model that the coordinator has anyway."""
+def scripted_guesser(file: ScriptFile, vocabulary: int, own: Guesser) -> Guesser | None:
+    """A guesser for one answer as the script says; None where there would be no small model.
 
-    def __init__(self, file: ScriptFile, vocabulary: int, own: KeptGuesser | None = None) -> None:
-        self.file = file
-        self.vocabulary = vocabulary
-        self._own = own
-
-    def open(self) -> Guesser | None:
-        """A guesser for one answer; None where there would be no small model."""
-        own, script = self._own.open() if self._own is not None else None, self.file.script
-        if script.guess in ("off", "copies", "own"):
-            return own if script.guess == "own" else None
-        return ScriptedGuesser(self, own)
-
-    @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Run the small model while the block does, if there is one."""
-        if self._own is None:
-            yield
-            return
-        async with self._own.kept():
-            yield
+    own: that of the small model that the coordinator has anyway.
+    """
+    script = file.script
+    if script.guess in ("off", "copies", "own"):
+        return own if script.guess == "own" else None
+    return ScriptedGuesser(file, vocabulary, own)
 
 
 class ScriptedGuesser:
     """Guesses about one answer as the script says."""
 
-    def __init__(self, model: ScriptedModel, own: Guesser | None) -> None:
-        self._model = model
+    is_here = True
+
+    def __init__(self, file: ScriptFile, vocabulary: int, own: Guesser) -> None:
+        self._file = file
+        self._vocabulary = vocabulary
         self._own = own
         self._text: Prompt = []
 
     async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
-        script = self._model.file.script
+        script = self._file.script
         chance = np.random.default_rng((script.seed, zlib.crc32(_bytes(tokens[:_BEGIN])), len(tokens)))
         if script.kind == "random":
-            return int(chance.integers(self._model.vocabulary))
+            return int(chance.integers(self._vocabulary))
         token = await self._good(script.kind, tokens, ahead)
         if token is None or chance.random() < script.share:
             return token
-        return int(token + chance.integers(1, self._model.vocabulary)) % self._model.vocabulary
+        return int(token + chance.integers(1, self._vocabulary)) % self._vocabulary
 
     async def _good(self, kind: str, tokens: Sequence[int], ahead: int) -> int | None:
         """The guess before errors."""
-        if kind == "own" and self._own is not None:
+        if kind == "own":
             return await self._own.guess(tokens, ahead)
         known = list(tokens[: len(tokens) - ahead])
         if self._text[: len(known)] != known:
-            self._text = self._model.file.text(known)
+            self._text = self._file.text(known)
         if kind != "right" or len(tokens) >= len(self._text):
             return None
         await asyncio.sleep(GUESS_S)
         return self._text[len(tokens)]
 
     def close(self) -> None:
-        if self._own is not None:
-            self._own.close()
+        self._own.close()

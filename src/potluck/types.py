@@ -298,6 +298,17 @@ class Capacity(Struct, frozen=True):
     rows: int
 
 
+class GuesserOffer(Struct, frozen=True):
+    """The small model with which a node offers to guess.
+
+    name: the model's. context: the most tokens of an answer that it can follow. vocabulary: it has the ids below this.
+    """
+
+    name: str
+    context: int
+    vocabulary: int
+
+
 class Speed(Struct, frozen=True):
     """The speed measured on the loaded span: seconds for one row through it, and per row in a large batch."""
 

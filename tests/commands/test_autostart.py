@@ -157,6 +157,19 @@ def test_the_command_takes_the_options_of_join(linux: dict[str, str], tmp_path: 
     potluck("models", "limit", "none", env=linux)
 
 
+def test_a_node_that_guesses_can_start_at_login_too(linux: dict[str, str], tmp_path: Path) -> None:
+    small = tmp_path / "small.gguf"
+    small.touch()
+    relative = os.path.relpath(small)
+    for guesser, named in ((relative, str(Path(relative).absolute())), ("hf:OWNER/SMALL:Q8_0", "hf:OWNER/SMALL:Q8_0")):
+        done = potluck("service", "install", URL, "--name", "zoe", "--guesser", guesser, env=linux)
+        assert done.returncode == 0, done.stderr
+        [line] = (line for line in only_file(tmp_path).read_text("utf-8").splitlines() if line.startswith("ExecStart="))
+        assert line.endswith(f'"{URL}" "--name=zoe" "--on-battery" "--guesser={named}"')
+    told = complaint("service", "install", URL, "--guesser", "x.gguf", "--no-gpu")
+    assert told == "A node with --guesser serves no layers, so it does not take --no-gpu."
+
+
 def test_where_systemd_is_not_the_command_says_what_to_run(linux: dict[str, str], tmp_path: Path) -> None:
     done = potluck("service", "install", URL, "--name", "anna", env={**linux, "PATH": str(tmp_path)})
     assert done.returncode == 1

@@ -12,7 +12,6 @@ from kit.tiny_architectures import write_case
 from kit.tiny_gguf import write_tiny_gguf
 from kit.tiny_hf import write_tiny_hf, write_tiny_tokenizer
 from kit.waiting import until
-from potluck.coordinator.generation.small_model import SmallModel
 from potluck.coordinator.guessers import check_guesser, make_guesser
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.errors import ModelError
@@ -44,14 +43,8 @@ def test_a_model_whose_vocabulary_differs_is_refused_in_a_sentence(tmp_path: Pat
 def test_tokens_that_only_one_of_them_has_do_not_matter(tmp_path: Path, controls: list[str]) -> None:
     large, small = tiny(tmp_path, "large", "<|a|>", "<|b|>"), tiny(tmp_path, "small", *controls)
     made = make_guesser(found(small), open_model(large), open_tokenizer(large), 100)
-    assert isinstance(made, SmallModel)
     shared = min(open_model(large).vocabulary, open_model(small).vocabulary)
-    assert (made.vocabulary, made.context, made.name) == (shared, 100, "small")
-
-
-def test_without_a_small_model_nothing_guesses(tmp_path: Path) -> None:
-    large = tiny(tmp_path, "large")
-    assert make_guesser(None, open_model(large), open_tokenizer(large), 100) is None
+    assert (made.model.vocabulary, made.model.context, made.model.name) == (shared, 100, "small")
 
 
 def test_a_model_that_cannot_take_back_what_it_has_read_is_refused(tmp_path: Path) -> None:
@@ -84,7 +77,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_the_file_of_its_layers_is_kept_as_long_as_it_may_be_loaded(tmp_path: Path) -> None:
     large = tiny(tmp_path, "large")
     made = make_guesser(found(large), open_model(large), open_tokenizer(large), 100)
-    assert made is not None
+    assert made.model.name == "large"
     [held] = [path for path in (cache_folder() / "spans").glob("*/*.gguf") if is_held(path)]
     assert held.stat().st_size > 0
 
@@ -96,12 +89,11 @@ def test_a_hugging_face_model_guesses_too(tmp_path: Path) -> None:
     made = make_guesser(found(folder), open_model(folder), open_tokenizer(folder), 100)
 
     async def test() -> None:
-        assert isinstance(made, SmallModel)
         async with made.kept():
-            await until(lambda: made.is_here)
-            guesses = [await made.open().guess([5, 6, 7], 0) for _ in range(2)]
+            await until(lambda: made.model.is_here)
+            guesses = [await made.model.open().guess([5, 6, 7], 0) for _ in range(2)]
             assert guesses[0] is not None
-            assert 0 <= guesses[0] < made.vocabulary
+            assert 0 <= guesses[0] < made.model.vocabulary
             assert guesses[0] == guesses[1]
 
     run(test())

@@ -10,11 +10,11 @@ import httpx
 import psutil
 import pytest
 
-from kit.processes import LOCAL, ONE_THREAD, complaint
+from kit.processes import LOCAL, ONE_THREAD, complaint, potluck
 from kit.tiny_gguf import write_tiny_gguf
 from kit.unsplit import Unsplit
 from kit.waiting import eventually
-from potluck.local import HANG_S, LocalSwarm
+from potluck.local import HANG_S, LocalSwarm, Process
 from potluck.types import even_spans
 
 PROMPT = "Once upon a time there was a"
@@ -111,3 +111,84 @@ def test_another_vocabulary_is_refused_in_a_sentence(smollm2: Path, tmp_path: Pa
 def test_a_guesser_that_there_is_not_is_refused_in_a_sentence(smollm2: Path) -> None:
     told = complaint("serve", smollm2, "--port", 0, *LOCAL, "--guesser", "no-such-model.gguf")
     assert "no-such-model.gguf" in told
+
+
+@pytest.fixture
+def plain(smollm2: Path) -> Iterator[LocalSwarm]:
+    """SmolLM2 on two nodes, with nothing beside the coordinator that guesses."""
+    with LocalSwarm(smollm2, even_spans(30, 2), serve=LOCAL, join=ONE_THREAD) as swarm:
+        swarm.wait_covered()
+        yield swarm
+
+
+def guessing_node(swarm: LocalSwarm, model: Path, name: str) -> Process:
+    return Process(["join", swarm.url, "--guesser", str(model), "--name", name, *ONE_THREAD])
+
+
+def test_a_node_guesses_and_its_death_costs_speed_only(plain: LocalSwarm, smollm2: Path) -> None:
+    expected = answer(plain)
+    assert guesses(plain, "right") == 0
+    with guessing_node(plain, smollm2, "zoe") as node:
+        node.wait_for("Guessing with SmolLM2-135M-Instruct.Q4_1 for SmolLM2-135M-Instruct.Q4_1")
+        eventually(lambda: plain.status()["guesses"]["models"] == ["SmolLM2-135M-Instruct.Q4_1"])
+
+        def guesses_right() -> bool:
+            assert answer(plain) == expected
+            return guesses(plain, "right") > 0
+
+        eventually(guesses_right)
+        assert guesses(plain, "wrong") == 0
+        [child] = psutil.Process(node.popen.pid).children()
+        node.popen.kill()
+        node.wait()
+        assert answer(plain) == expected
+        if sys.platform != "win32":  # which does not end a child with its parent
+            eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    assert [node["state"] for node in plain.status()["nodes"]] == ["ready", "ready"]
+    before = guesses(plain, "right")
+    with guessing_node(plain, smollm2, "yan") as node:
+        node.wait_for("Guessing with")
+        eventually(lambda: answer(plain) == expected and guesses(plain, "right") > before)
+        node.interrupt()
+        assert node.wait() == 0
+
+
+def test_a_guessing_node_comes_back_when_its_model_or_its_coordinator_was_gone(tiny: Path) -> None:
+    with LocalSwarm(tiny, [], serve=LOCAL) as swarm, guessing_node(swarm, tiny, "zoe") as node:
+        node.wait_for("Guessing with")
+        [child] = psutil.Process(node.popen.pid).children()
+        child.kill()
+        node.wait_for("(its process has ended); trying again in")
+        port = swarm.url.rpartition(":")[2]
+        eventually(lambda: sum("Guessing with" in line for line in node.lines) == 2)
+        assert swarm.coordinator.stop() == 0
+        with Process(["serve", str(tiny), "--port", port, *LOCAL]):
+            eventually(lambda: sum("Guessing with" in line for line in node.lines) == 3)
+
+
+def test_a_guessing_node_pauses_and_leaves_as_its_owner_orders(tiny: Path) -> None:
+    with LocalSwarm(tiny, [], serve=LOCAL) as swarm, guessing_node(swarm, tiny, "guessing-zoe") as node:
+        node.wait_for("Guessing with")
+        assert potluck("node", "pause", "guessing-zoe").returncode == 0
+        node.wait_for("Pausing: ")
+        eventually(lambda: psutil.Process(node.popen.pid).children() == [])
+        assert potluck("node", "resume", "guessing-zoe").returncode == 0
+        eventually(lambda: sum("Guessing with" in line for line in node.lines) == 2)
+        assert potluck("leave", "guessing-zoe").returncode == 0
+        assert node.wait() == 0
+
+
+def test_a_node_may_ask_first_whether_its_model_could_guess(tiny: Path, smollm2: Path) -> None:
+    with LocalSwarm(tiny, [], serve=LOCAL) as swarm:
+        done = potluck("join", swarm.url, "--guesser", tiny, "--dry-run")
+        assert "can guess for" in done.stdout
+        assert "nothing was downloaded" in done.stdout
+        told = complaint("join", swarm.url, "--guesser", smollm2, "--dry-run")
+        assert "their vocabularies differ: token" in told
+
+
+@pytest.mark.parametrize("options", [["0-3"], ["--memory", "1G"], ["--model", "x.gguf"], ["--no-gpu", "--idle-only"]])
+def test_what_is_for_layers_is_refused(options: list[str], tiny: Path) -> None:
+    told = complaint("join", "http://127.0.0.1:1", *options, "--guesser", tiny)
+    assert told.startswith("A node with --guesser serves no layers, so it does not take ")
+    assert all(option in told for option in options if option.startswith("--"))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kit.newcomer import introduce, reception
+from kit.newcomer import NODE, introduce, reception
 from potluck.coordinator.audits.audits import Audits
 from potluck.coordinator.compose import SwarmService, compose_swarm
+from potluck.coordinator.gateway.guessing import Guessers
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.swarm.swarm import Swarm
@@ -19,6 +20,7 @@ from potluck.local import HANG_S
 from potluck.planning.cost import Footprint
 from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, Span, Speed
 from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
 from potluck.wire.messages import (
     FromCoordinator,
@@ -41,10 +43,12 @@ ROWS = pack_rows(np.ones((3, WIDTH), np.float32), RowFormat.F32)
 SCORES = pack_scores([(np.array([4], np.int32), np.array([-0.5], np.float32), 2.0)])
 
 
-def make_service(audit: float = 0.0) -> SwarmService:
+def make_service(audit: float = 0.0, guessers: Guessers | None = None) -> SwarmService:
     swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
     audits = Audits(audit, lambda *_: True)
-    return compose_swarm(TERMS, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits)
+    return compose_swarm(
+        TERMS, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits, guessers=guessers
+    )
 
 
 def hello(first: int = 0, last: int = 3, **changes: Any) -> Hello:
@@ -64,8 +68,8 @@ class Node:
     async def send(self, message: Message, payload: bytes = b"") -> None:
         await self.link.send(encode(message, payload))
 
-    async def introduce(self, first: int = 0, last: int = 3, **changes: Any) -> None:
-        await introduce(self.link, hello(first, last, **changes))
+    async def introduce(self, first: int = 0, last: int = 3, identity: Identity = NODE, **changes: Any) -> None:
+        await introduce(self.link, hello(first, last, **changes), identity)
 
     async def receive(self) -> FromCoordinator:
         return decode_from_coordinator(await self.link.receive())[0]
@@ -95,9 +99,16 @@ class Node:
         await self.serving
 
 
-async def join(service: SwarmService, first: int = 0, last: int = 3, ready: Ready = READY, host: str = "") -> Node:
+async def join(
+    service: SwarmService,
+    first: int = 0,
+    last: int = 3,
+    ready: Ready = READY,
+    host: str = "",
+    identity: Identity = NODE,
+) -> Node:
     node = Node(service, host)
-    await node.introduce(first, last)
+    await node.introduce(first, last, identity)
     welcome = await node.receive()
     assert isinstance(welcome, Welcome)
     node.name = welcome.node

@@ -35,6 +35,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "text": ("Well.", ""),
     "reason": ("No.",),
     "token": ("secret", ""),
+    "model": ("toy", ""),
 }
 PAYLOADS = (
     b"",

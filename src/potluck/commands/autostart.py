@@ -38,6 +38,8 @@ def words_of(context: typer.Context) -> list[str]:
         match value:
             case bool():
                 words.append(param.opts[0] if value else param.secondary_opts[0])
+            case str() if param.name == "guesser" and Path(value).exists():
+                words.append(f"{param.opts[0]}={Path(value).absolute()}")
             case Path():
                 words.append(f"{param.opts[0]}={value.absolute()}")
             case _:

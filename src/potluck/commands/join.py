@@ -12,6 +12,7 @@ from potluck.client import split_invite
 from potluck.commands import joining
 from potluck.commands.autostart import start_at_login, words_of
 from potluck.commands.bars import ConsoleReporter
+from potluck.commands.guessing import check_only_guesses, guess
 from potluck.commands.models import keep_limit
 from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Url, say
@@ -57,6 +58,7 @@ def join(
         bool, typer.Option("--on-battery", envvar="POTLUCK_ON_BATTERY", show_envvar=False, help=BATTERY_HELP)
     ] = False,
     cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
+    guesser: Annotated[str | None, typer.Option(metavar="MODEL", hidden=True)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
@@ -67,12 +69,14 @@ def join(
     asked = url is None
     url = joining.where_to_join() if url is None else url
     config = config_of(
-        url, span, memory, gpu_memory, no_gpu, threads, model, name, upload, hours, idle_only, on_battery
+        url, span, memory, gpu_memory, no_gpu, threads, model, name, upload, hours, idle_only, on_battery, guesser
     )
     if cache_limit is not None and not dry_run:
         keep_limit(cache_limit)
     _warn_of_plain_text(config.url)
-    if dry_run:
+    if config.guesser:
+        guess(config, tries=dry_run)
+    elif dry_run:
         _try(config)
     elif not asked or (joining.agrees(config) and not _starts_at_login(url, config.name, span, words_of(ctx))):
         _serve(config)
@@ -96,6 +100,7 @@ def config_of(
     hours: str | None,
     idle_only: bool,
     on_battery: bool,
+    guesser: str | None,
 ) -> NodeConfig:
     """The choices that these options of join make. Raises PotluckError when one of them is wrong."""
     from potluck.node.config import NodeConfig
@@ -104,6 +109,10 @@ def config_of(
     from potluck.node.permit import Hours
     from potluck.wire.identity import Identity, node_key
 
+    if guesser is not None:
+        given: dict[str, object] = {"a SPAN": span, "--memory": memory, "--gpu-memory": gpu_memory, "--no-gpu": no_gpu}
+        given |= {"--model": model, "--upload": upload, "--idle-only": idle_only}
+        check_only_guesses([option for option, value in given.items() if value])
     url, invite = split_invite(url)
     name = name or socket.gethostname()
     return NodeConfig(
@@ -119,6 +128,7 @@ def config_of(
         hours=Hours.parse(hours) if hours is not None else None,
         idle_only=idle_only,
         on_battery=on_battery,
+        guesser=guesser or "",
     )
 
 

@@ -112,7 +112,7 @@ def make_app(config: ServeConfig, manifest: Manifest, office: Office) -> Starlet
     metrics = Metrics(manifest.name, manifest.digest, swarm, running.audits, running.queue.waiting)
     history = History(model.figures)
     live = Live(model.status, history.beside, asker_of)
-    kept = [office.books.kept, history.kept, *([model.guesser.kept] if model.guesser is not None else [])]
+    kept = [office.books.kept, history.kept, *([model.process.kept] if model.process is not None else [])]
     routes = routes_of(
         Pages(),
         Document(ENDPOINTS),

@@ -16,6 +16,7 @@ from potluck.coordinator.gateway.driver import Driver
 from potluck.coordinator.gateway.entrance import Entrance
 from potluck.coordinator.gateway.frames import Frames
 from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.gateway.guessing import Guessers
 from potluck.coordinator.gateway.lookout import Lookout
 from potluck.coordinator.gateway.meter import Meter
 from potluck.coordinator.gateway.moderation import Moderation
@@ -27,10 +28,11 @@ from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.gateway.welcomes import Welcomes
 from potluck.coordinator.generation.defaults import sampling_defaults
 from potluck.coordinator.generation.generation import Generation
+from potluck.coordinator.generation.guesser_pool import GuesserPool
+from potluck.coordinator.generation.guesser_process import GuesserProcess
 from potluck.coordinator.generation.guesses import GuesserModel
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.guessers import KeptGuesser
 from potluck.coordinator.members.ledger import Books, Ledger
 from potluck.coordinator.model_choice import footprint
 from potluck.coordinator.relay.evidence import Evidence
@@ -115,20 +117,20 @@ def compose_swarm(
     vocabulary: int,
     ledger: Ledger | None = None,
     audits: Audits | None = None,
+    guessers: Guessers | None = None,
     on_quarantined: Callable[[bytes, str], None] = lambda *_: None,
 ) -> SwarmService:
     """Wire what runs a swarm. width: values of a hidden row. ledger: where the nodes' work is booked.
 
-    on_quarantined: receives the key of a node that was caught, and what it did.
+    guessers: whom nodes guess for. on_quarantined: receives the key of a node that was caught, and what it did.
     """
     ledger, audits = ledger or Ledger(), audits or no_audits()
-    evidence, outboxes, stays, tickets = Topic[Evidence](), Outboxes(), Stays(), Tickets()
+    evidence, outboxes, stays, tickets, queue = Topic[Evidence](), Outboxes(), Stays(), Tickets(), FairQueue()
     send, numbers = outboxes.send, itertools.count(1)
     witness = Witness(terms.rows, on_evidence=evidence.tell)
     relay = Relay(width, vocabulary, terms.rows, witness)
     pending, handover, most_rows = PendingSteps(relay, send), Handover(send), step_rows(relay.row_bytes)
 
-    queue = FairQueue()
     line = Line(queue, relay.clock)
     changes, admission, payers = Changes(line.call), Admission(swarm), Payers(line, ledger, swarm.layers)
     welcomes = Welcomes(swarm, terms, tickets, send)
@@ -146,7 +148,7 @@ def compose_swarm(
     lookout = Lookout(swarm, relay, heartbeat, driver.apply, send, stays.end)
     meter = Meter(swarm.nodes, swarm.tally, heartbeat, ledger, payers, auditor)
     frames = Frames(swarm.nodes, stays, relay, pending, handover, driver, heartbeat, lookout, meter, send)
-    gateway = Gateway(swarm, relay, driver, entrance, stays, outboxes, welcomes, tickets, lookout, frames, numbers)
+    gateway = Gateway(swarm, relay, driver, entrance, stays, outboxes, welcomes, tickets, lookout, frames, guessers)
     return SwarmService(
         terms=terms,
         swarm=swarm,
@@ -173,7 +175,8 @@ class ModelService:
     """Everything about one model that is served: the model, its tokenizer, and its swarm.
 
     sampling: that of requests that do not say it. proved: whether it is known that its parts compute what the whole
-    does. files: those of its weights; None if they are on the hub. guesser: the small model that guesses for it.
+    does. files: those of its weights; None if they are on the hub. guessers: the small models that guess for it.
+    process: that of the one beside the coordinator.
     """
 
     manifest: Manifest
@@ -182,7 +185,8 @@ class ModelService:
     sampling: SamplingParams
     running: SwarmService
     generation: Generation
-    guesser: KeptGuesser | None
+    guessers: GuesserPool
+    process: GuesserProcess | None
     hidden_states: HiddenStates
     proved: bool
     files: ModelFiles | None
@@ -203,6 +207,7 @@ class ModelService:
             running.terms.engine,
             proved=self.proved,
             fault=self.files.fault if self.files is not None else "",
+            guessers=self.guessers.names,
         )
         return msgspec.json.encode(told)
 
@@ -227,31 +232,37 @@ def compose_model(
 
     Raises ModelError when its tokenizer or its sampling cannot be read, or when the small model cannot guess for it.
     """
+    tokenizer = open_tokenizer(found.path)
+    pool, forgets = GuesserPool(manifest.name, tokenizer, manifest.vocabulary), most_forgotten(manifest, terms.engine)
+    process = None
+    if guesser is not None:
+        process = guessers.make_guesser(guesser, manifest, tokenizer, terms.context)
+        pool.add(process.model)
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
     running = compose_swarm(
         terms,
         Swarm(
             manifest.digest,
             footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
-            forgets=most_forgotten(manifest, terms.engine),
+            forgets=forgets,
         ),
         reception,
         width=manifest.hidden_size,
         vocabulary=manifest.vocabulary,
         ledger=books.ledger,
         audits=Audits(audit_rate, judge.agree),
+        guessers=pool if forgets else None,
         on_quarantined=books.shut_out,
     )
-    tokenizer = open_tokenizer(found.path)
-    small = guessers.make_guesser(guesser, manifest, tokenizer, terms.context)
     return ModelService(
         manifest=manifest,
         found=found,
         tokenizer=tokenizer,
         sampling=sampling_defaults(manifest, found.path),
         running=running,
-        generation=running.generation(tokenizer, small),
-        guesser=small,
+        generation=running.generation(tokenizer, pool),
+        guessers=pool,
+        process=process,
         hidden_states=running.hidden_states(),
         proved=terms.engine is EngineKind.TRANSFORMERS or is_proved(manifest),
         files=ModelFiles(local_source(found.path).folder, manifest.files) if found.hub is None else None,

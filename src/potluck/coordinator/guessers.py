@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import psutil
 
-from potluck.coordinator.generation.guesses import GuesserModel
+from potluck.coordinator.generation.guesser_process import GuesserProcess
 from potluck.coordinator.generation.small_model import SmallModel
 from potluck.coordinator.model_choice import choose_context, choose_engine, footprint
 from potluck.coordinator.text.children import ChildEncoder
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.vocabularies import first_difference
+from potluck.coordinator.text.vocabularies import pieces
 from potluck.errors import ModelError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found, local_source
@@ -25,6 +25,7 @@ from potluck.models.spans import most_forgotten
 from potluck.planning.cost import in_mib
 from potluck.types import MAX_STEP_ROWS, Capacity, EngineKind, Quantize, Span
 from potluck.wire.guessing import Order
+from potluck.wire.vocabulary import check_guesser as check_vocabulary
 
 _PROGRAM = "potluck.node.guesser"
 """The program of its process. It runs the engine, which the coordinator itself never loads."""
@@ -39,11 +40,17 @@ _FULL_SESSIONS = 4
 _CACHE = SpanCache(1)
 
 
-class KeptGuesser(GuesserModel, Protocol):
-    """A small model that has to be started and ended."""
+@dataclass(frozen=True)
+class Small:
+    """A small model on this machine. context: the most tokens of an answer that it can follow. pieces: what its tokens
+    stand for.
+    """
 
-    def kept(self) -> AbstractAsyncContextManager[None]:
-        """Run it while the block does."""
+    outline: Manifest
+    found: Found
+    quantize: Quantize
+    context: int
+    pieces: list[bytes]
 
 
 def check_guesser(found: Found) -> tuple[Manifest, Quantize]:
@@ -60,31 +67,44 @@ def check_guesser(found: Found) -> tuple[Manifest, Quantize]:
     return outline, quantize
 
 
-def make_guesser(found: Found | None, served: Manifest, tokenizer: Tokenizer, context: int) -> KeptGuesser | None:
-    """What guesses for the model that is served; None if its owner wants nothing to guess. Its weights are fetched.
+def make_guesser(found: Found, served: Manifest, tokenizer: Tokenizer, context: int) -> GuesserProcess:
+    """What guesses for the model that is served. Its weights are fetched.
 
     tokenizer, context: those of the model that is served.
 
     Raises ModelError when the small model cannot guess for this one, or not on this machine.
     """
-    if found is None:
-        return None
+    small = open_small(found, context)
+    check_vocabulary(small.outline.name, small.pieces, served.name, pieces(tokenizer))
+    order = order_for(small, _THREADS)
+    vocabulary = min(served.vocabulary, tokenizer.vocabulary, order.vocabulary)
+    return GuesserProcess(SmallModel(small.outline.name, context=small.context, vocabulary=vocabulary), command(order))
+
+
+def open_small(found: Found, context: int | None) -> Small:
+    """The small model, of which only the vocabulary is read. context: the most tokens of an answer; None means that of
+    the model, as `choose_context` has it.
+
+    Raises ModelError when it cannot guess for any model.
+    """
     outline, quantize = check_guesser(found)
-    context = choose_context(outline, context)
-    capacity = _capacity(outline, quantize, context)
     with closing(ChildEncoder(found.path, 1)):  # hostile files end this child, before they are read here
-        small = open_tokenizer(found.path)
-    if (token := first_difference(tokenizer, small)) is not None:
-        raise ModelError(
-            f"{outline.name} cannot guess for {served.name}, because their vocabularies differ: token {token} is "
-            f"{small.name(token)!r} for the one and {tokenizer.name(token)!r} for the other."
-        )
-    manifest = found.manifest()
-    file = _fetch(found, Wanted(manifest, Span(0, manifest.layers - 1), EngineKind.LLAMACPP, quantize))
-    shared = min(served.vocabulary, manifest.vocabulary, tokenizer.vocabulary, small.vocabulary)
-    order = Order(str(file), manifest.layers, capacity, _THREADS, shared)
-    command = [sys.executable, "-m", _PROGRAM, msgspec.json.encode(order).decode()]
-    return SmallModel(manifest.name, command, context=context, vocabulary=shared)
+        tokenizer = open_tokenizer(found.path)
+    return Small(outline, found, quantize, choose_context(outline, context), pieces(tokenizer))
+
+
+def order_for(small: Small, threads: int) -> Order:
+    """The order for its process. Its weights are fetched. Raises ModelError when it cannot run on this machine."""
+    capacity = _capacity(small.outline, small.quantize, small.context)
+    manifest = small.found.manifest()
+    span = Span(0, manifest.layers - 1)
+    file = _fetch(small.found, Wanted(manifest, span, EngineKind.LLAMACPP, small.quantize))
+    return Order(str(file), manifest.layers, capacity, threads, min(manifest.vocabulary, len(small.pieces)))
+
+
+def command(order: Order) -> list[str]:
+    """What runs the process of a small model."""
+    return [sys.executable, "-m", _PROGRAM, msgspec.json.encode(order).decode()]
 
 
 def _fetch(found: Found, wanted: Wanted) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,10 +13,9 @@ import msgspec
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
 from potluck.errors import CardLost, LinkClosed, NoCoordinator, TicketExpired
-from potluck.network import way_to
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
-from potluck.node.config import NodeConfig, node_url
+from potluck.node.config import NodeConfig
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores, read_rate
 from potluck.node.introduction import Introduction, expect
@@ -25,29 +23,26 @@ from potluck.node.kept_invite import drop_invite
 from potluck.node.known_speeds import note_library
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
 from potluck.node.neighbours import Neighbours, follow, registered
-from potluck.node.orders import Order, Orders
+from potluck.node.orders import Order, heed
 from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Phase, Reporter, overall
+from potluck.node.redialling import Redialling
 from potluck.node.room import Room
 from potluck.node.sharing import Offer, Sharing, usable_peers
 from potluck.node.upload import PacedLink, Upload
 from potluck.platform import on_battery
 from potluck.types import EngineKind, PauseReason
 from potluck.wire.codec import encode
-from potluck.wire.link import Link, WebSocketLink
+from potluck.wire.link import Link
 from potluck.wire.messages import Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 3.0
-"""Dialling costs next to nothing, and a coordinator that is back should have its nodes again within seconds."""
 _LEAVE_S = 30.0
 """Seconds that a leaving node waits for others to take over its sessions."""
 _REPORT_S = 0.5
 _FOLLOW_S = 0.5
-_HEED_S = 0.25
 _YIELD_S = 0.4
 """Seconds from the pause to the start of the last computation. The owner then waits less than a second in total."""
 
@@ -73,8 +68,7 @@ class Agent:
         self._loaded: _Loaded | None = None
         self._fraction = 0.0
         self._bytes_per_s = 0.0
-        self._pause_s = _FIRST_PAUSE_S
-        """Seconds until the next attempt to connect."""
+        self._redialling = Redialling(config.url, reporter.say)
         self._running: asyncio.Task[None] | None = None
         self._leaving = asyncio.Event()
         self._permit = Permit(config.hours, config.idle_only, config.on_battery)
@@ -83,8 +77,6 @@ class Agent:
         self._looked = asyncio.Event()
         """Is set when there is news for the permit."""
         self._serving = False
-        self._admitted = False
-        """Whether the coordinator has admitted this node before. Then it is there, whatever answers in its place."""
         self._upload = Upload(config.upload) if config.upload is not None else None
         self._sharing = Sharing(self._upload)
 
@@ -97,7 +89,8 @@ class Agent:
         self._running = asyncio.current_task()
         try:
             with registered(self._config.name):
-                heeding = asyncio.create_task(self._heed())
+                acts = {Order.PAUSE: self.pause, Order.RESUME: self.resume, Order.LEAVE: self.leave}
+                heeding = asyncio.create_task(heed(acts))
                 try:
                     await self._serve()
                 finally:
@@ -123,14 +116,6 @@ class Agent:
         self._permit.paused = False
         self._looked.set()
 
-    async def _heed(self) -> None:
-        """Do what the owner orders from another process."""
-        orders, acts = Orders(), {Order.PAUSE: self.pause, Order.RESUME: self.resume, Order.LEAVE: self.leave}
-        while True:
-            await asyncio.sleep(_HEED_S)
-            for order in orders.fresh():
-                acts[order]()
-
     def _refusal(self) -> PauseReason | None:
         """The reason why this node may not work now, or None."""
         local = time.localtime()
@@ -143,25 +128,18 @@ class Agent:
         while True:
             try:
                 self._reporter.progress(f"Waiting for {self._config.url}", None)
-                dialled = await WebSocketLink.dial(node_url(self._config.url))
+                dialled = await self._redialling.dial()
                 link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
                 await self._stay(link, dialled.local_host, digest)
                 return
             except CardLost as error:
                 self._config = replace(self._config, room=Room(self._config.room.memory))
                 self._reporter.say(f"{error} The node goes on without the card.")
+                await self._redialling.pause()
             except (LinkClosed, TicketExpired, NoCoordinator) as error:
                 if self._leaving.is_set():
                     return
-                where = way_to(self._config.url)
-                if isinstance(error, NoCoordinator) and not self._admitted:
-                    raise NoCoordinator(f"There is no coordinator at {where}: {error}.") from error
-                self._reporter.say(
-                    f"There is no connection to {where} ({error}); trying again in {self._pause_s:.1f} s."
-                )
-            # Each node waits a little differently, so that they do not all come back in the same moment.
-            await asyncio.sleep(self._pause_s * random.uniform(0.8, 1.2))
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+                await self._redialling.lost(error)
 
     async def _wait_for_permit(self) -> None:
         """Wait until the owner lets the node work, before anything is downloaded or loaded."""
@@ -181,10 +159,10 @@ class Agent:
             # A node that comes back asks for what it still holds.
             held = self._loaded.welcome.span if self._loaded else None
             await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
-            welcome: Welcome | None = await expect(link, Welcome)
+            welcome: Welcome | None
+            welcome, _ = await expect(link, Welcome)
             drop_invite(self._config.name, self._config.url)
-            self._admitted = True
-            self._pause_s = _FIRST_PAUSE_S  # not before: a coordinator that is overrun accepts sockets, too
+            self._redialling.admitted()
             self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:
                 loaded = await self._load(link, host, welcome)

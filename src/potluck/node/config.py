@@ -22,7 +22,8 @@ class NodeConfig:
     invite: the invite from the coordinator's owner, `SECRET.FINGERPRINT`, or empty.
     upload: the most bytes a second that it sends; None means no limit.
     hours: when it may work; None means always. idle_only: it works only while nobody else uses the machine.
-    on_battery: it works on battery, too.
+    on_battery: it works on battery, too. guesser: the name of the small model with which it guesses instead of serving
+    layers, or empty.
     """
 
     url: str
@@ -37,6 +38,7 @@ class NodeConfig:
     hours: Hours | None = None
     idle_only: bool = False
     on_battery: bool = False
+    guesser: str = ""
 
     def hello(self, digest: str, bytes_per_s: float, held: Span | None = None, joins: bool = True) -> Hello:
         """The node's hello. digest: that of the model on this machine, or empty. held: the span that is loaded."""

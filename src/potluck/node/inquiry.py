@@ -36,7 +36,8 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
     try:
         introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
         await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))
-        told = await worker.run(announce, config, await expect(link, Welcome))
+        welcome, _ = await expect(link, Welcome)
+        told = await worker.run(announce, config, welcome)
         reporter.progress(waiting, 1.0)
         for sentence in told:
             reporter.say(sentence)

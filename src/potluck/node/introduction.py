@@ -41,7 +41,7 @@ class Introduction:
         """
         greeting = Greeting(PROTOCOL_VERSION, secrets.token_bytes(handshake.NONCE_BYTES))
         await link.send(encode(greeting))
-        challenge = await expect(link, Challenge)
+        challenge, _ = await expect(link, Challenge)
         handshake.check_challenge(greeting, challenge)
         self._recognise(challenge.key)
         hello = msgspec.structs.replace(hello, url=self._url, invite=self._invite)
@@ -59,16 +59,16 @@ class Introduction:
             self._say(f"{told}This machine will recognise it by that key from now on.")
 
 
-async def expect(link: Link, kind: type[Kind]) -> Kind:
-    """The coordinator's next message other than pings, which are answered.
+async def expect(link: Link, kind: type[Kind]) -> tuple[Kind, memoryview]:
+    """The coordinator's next message other than pings, which are answered, and its payload.
 
     Raises Refused with the coordinator's reason, WireError when the message is of another kind.
     """
     while isinstance((received := decode_from_coordinator(await link.receive()))[0], Ping):
         await link.send(encode(Pong(received[0].number, 0), received[1]))
-    message, _ = received
+    message, payload = received
     if isinstance(message, Refusal):
         raise Refused(message.reason)
     if not isinstance(message, kind):
         raise WireError(f"The coordinator sent {type(message).__name__} instead of {kind.__name__}.")
-    return message
+    return message, payload

@@ -6,7 +6,9 @@ another program that has the node's number now.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -49,3 +51,16 @@ class Orders:
         lines = written[self._read : end].decode("utf-8", "replace").split()
         self._read = max(self._read, end)
         return [Order(line) for line in lines if line in _WORDS]
+
+
+HEED_S = 0.25
+"""Seconds between two looks at the orders."""
+
+
+async def heed(acts: Mapping[Order, Callable[[], None]]) -> None:
+    """Act on the orders that come from other processes, for ever."""
+    orders = Orders()
+    while True:
+        await asyncio.sleep(HEED_S)
+        for order in orders.fresh():
+            acts[order]()

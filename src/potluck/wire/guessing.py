@@ -81,8 +81,16 @@ decode_to_guesser = msgspec.msgpack.Decoder(ToGuesser).decode
 decode_from_guesser = msgspec.msgpack.Decoder(FromGuesser).decode
 
 
+def encode(message: ToGuesser | FromGuesser) -> bytes:
+    return _encoder.encode(message)
+
+
 def framed(message: ToGuesser | FromGuesser) -> bytes:
-    body = _encoder.encode(message)
+    """A message as it goes through a pipe."""
+    return with_length(encode(message))
+
+
+def with_length(body: bytes | memoryview) -> bytes:
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 

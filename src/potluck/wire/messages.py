@@ -18,9 +18,20 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from potluck.types import Attention, Capacity, EngineKind, PauseReason, Prospect, Quantize, RowFormat, Span, Speed
+from potluck.types import (
+    Attention,
+    Capacity,
+    EngineKind,
+    GuesserOffer,
+    PauseReason,
+    Prospect,
+    Quantize,
+    RowFormat,
+    Span,
+    Speed,
+)
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 
 MOST_STATE = 256 << 20
 """The most bytes of one session's keys and values that may be moved."""
@@ -51,6 +62,8 @@ class Hello(Message, frozen=True, tag="hello"):
     span: the layers that it wants to serve; with None the coordinator chooses layers that fit.
     memory, threads: the most that the node may use; memory in bytes.
     gpu_memory: the bytes of graphics cards that it may use besides, unless they use the machine's own memory.
+    guesser: the small model with which the node guesses how answers go on. Such a node serves no layers. Instead of a
+    welcome it gets the vocabulary of the model that is served, and if that is its own, it begins to guess.
     movable: whether the coordinator may give it other layers later, because its owner did not choose them.
     bytes_per_s: the bytes that its cores read from memory in a second. This is a first estimate of its speed, until a
     span is loaded and measured.
@@ -73,6 +86,7 @@ class Hello(Message, frozen=True, tag="hello"):
     proof: bytes = b""
     joins: bool = True
     gpu_memory: int = 0
+    guesser: GuesserOffer | None = None
 
 
 class Loading(Message, frozen=True, tag="loading"):
@@ -200,6 +214,13 @@ class Pause(Message, frozen=True, tag="pause"):
 
 class Resume(Message, frozen=True, tag="resume"):
     """The node computes again. Its layers are still loaded."""
+
+
+class GuesserSays(Message, frozen=True, tag="guesser_says"):
+    """The small model of a node that guesses says something.
+
+    The payload is one of `FromGuesser` in wire/guessing.py, as msgpack.
+    """
 
 
 # From the coordinator
@@ -343,28 +364,30 @@ class PeerToken(Message, frozen=True, tag="peer_token"):
     token: str
 
 
+class Vocabulary(Message, frozen=True, tag="vocabulary"):
+    """The vocabulary of the model that is served, for a node that guesses.
+
+    model: the model's name. The payload is a msgpack array with the bytes for which each token id stands.
+    """
+
+    model: str
+
+
+class GuesserHears(Message, frozen=True, tag="guesser_hears"):
+    """The small model of a node that guesses is told something.
+
+    The payload is one of `ToGuesser` in wire/guessing.py, as msgpack.
+    """
+
+
 class Released(Message, frozen=True, tag="released"):
     """The node that is leaving holds nothing that is needed, and may go."""
 
 
-FromNode = (
-    Greeting
-    | Hello
-    | Loading
-    | Ready
-    | Hidden
-    | Scores
-    | Failed
-    | Threads
-    | Kept
-    | Pong
-    | Exported
-    | Imported
-    | Leaving
-    | Pause
-    | Resume
-)
-FromCoordinator = (
-    Challenge | Welcome | Refusal | Step | Close | Recall | Export | Import | Ping | Notice | PeerToken | Released
-)
+_Answers = Hidden | Scores | Failed | Kept | Pong | Exported | Imported
+FromNode = Greeting | Hello | Loading | Ready | _Answers | Threads | Leaving | Pause | Resume | GuesserSays
+
+_Orders = Step | Close | Recall | Export | Import | Ping
+FromCoordinator = Challenge | Welcome | Refusal | _Orders | Notice | PeerToken | Vocabulary | GuesserHears | Released
+
 AnyMessage = FromNode | FromCoordinator

@@ -36,6 +36,7 @@ from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
 from potluck.types import Capacity, PauseReason, Span, Speed
 from potluck.webserver.guard import stand
 from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.identity import Identity
 from potluck.wire.link import BundledLink, MemoryLink
 from potluck.wire.messages import (
     PROTOCOL_VERSION,
@@ -312,19 +313,19 @@ MALFORMED = {
     "a coordinator's message": encode(Close(1)),
     "a second hello": encode(hello()),
     "a second greeting": GREETING,
-    "rows of another size": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS[:-1]),
-    "more rows": encode(Hidden(3, 1, 0, 2**40, 0.0, 0.0), ROWS),
-    "hidden rows for scores": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS),
-    "scores of nothing": encode(Scores(3, 1, 0, (), 0.0, 0.0)),
-    "huge counts": encode(Scores(3, 1, 0, (2**63,), 0.0, 0.0), SCORES),
-    "a million counts": encode(Scores(3, 1, 0, (1,) * 1_000_000, 0.0, 0.0), SCORES),
-    "NaN scores": encode(Scores(3, 1, 0, (1,), 0.0, 0.0), SCORES[:8] + struct.pack("<f", np.nan)),
-    "a NaN total": encode(Scores(3, 1, 0, (1,), 0.0, 0.0), struct.pack("<f", np.nan) + SCORES[4:]),
+    "rows of another size": encode(Hidden(1, 1, 0, 3, 0.0, 0.0), ROWS[:-1]),
+    "more rows": encode(Hidden(1, 1, 0, 2**40, 0.0, 0.0), ROWS),
+    "hidden rows for scores": encode(Hidden(1, 1, 0, 3, 0.0, 0.0), ROWS),
+    "scores of nothing": encode(Scores(1, 1, 0, (), 0.0, 0.0)),
+    "huge counts": encode(Scores(1, 1, 0, (2**63,), 0.0, 0.0), SCORES),
+    "a million counts": encode(Scores(1, 1, 0, (1,) * 1_000_000, 0.0, 0.0), SCORES),
+    "NaN scores": encode(Scores(1, 1, 0, (1,), 0.0, 0.0), SCORES[:8] + struct.pack("<f", np.nan)),
+    "a NaN total": encode(Scores(1, 1, 0, (1,), 0.0, 0.0), struct.pack("<f", np.nan) + SCORES[4:]),
     "a token out of the vocabulary": encode(
-        Scores(3, 1, 0, (1,), 0.0, 0.0), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]
+        Scores(1, 1, 0, (1,), 0.0, 0.0), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]
     ),
     "an integer for text": raw(b"\x85\xa4kind\xa6failed\xa7session\1\xa5route\1\xa4step\1\xa6reason\1"),
-    "text that is no text": encode(Failed(3, 1, 0, "abc")).replace(b"abc", b"\xff\xff\xff"),
+    "text that is no text": encode(Failed(1, 1, 0, "abc")).replace(b"abc", b"\xff\xff\xff"),
 }
 
 
@@ -334,7 +335,7 @@ def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes
         service = make_service()
         bad, good = await join(service), await join(service)
         session = await service.sessions.open(10)
-        assert (session.number, session.route[0].node) == (3, bad.name)
+        assert (session.number, session.route[0].node) == (1, bad.name)
         result = one_step(session)
         await bad.step()
         await bad.link.send(frame)
@@ -1142,13 +1143,12 @@ def test_a_newcomer_learns_which_nodes_share_its_layers() -> None:
 def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> None:
     async def test() -> None:
         service = make_service()
-        bad, good = await join(service), await join(service)
-        for node, key in ((bad, b"bad"), (good, b"good")):
-            service.swarm.nodes[node.name].key = key
+        identities = [Identity.fresh(), Identity.fresh()]
+        bad, good = [await join(service, identity=identity) for identity in identities]
         session = await service.sessions.open(10)
         gone, stays = (bad, good) if session.route[0].node == bad.name else (good, bad)
         step = one_step(session)
-        service.moderation.cut(b"bad" if gone is bad else b"good", "You are revoked.")
+        service.moderation.cut(identities[gone is good].public, "You are revoked.")
         with pytest.raises(RouteLost):
             await step
         assert await gone.dropped() == "You are revoked."
@@ -1169,13 +1169,12 @@ def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> Non
 def test_a_cut_node_takes_no_token_along_that_opens_anything(here: bool) -> None:
     async def test() -> None:
         service = make_service()
-        gone, stays = await join(service), await join(service)
+        identity = Identity.fresh()
+        gone, stays = await join(service, identity=identity), await join(service)
         known = (await welcome(service, 0, 3)).peer_token
-        for node, key in ((gone, b"gone"), (stays, b"stays")):
-            service.swarm.nodes[node.name].key = key
         if not here:
             await gone.leave()
-        service.moderation.cut(b"gone", "You are revoked.")
+        service.moderation.cut(identity.public, "You are revoked.")
         told = await stays.receive()
         assert isinstance(told, PeerToken)
         assert told.token != known

@@ -53,6 +53,8 @@ def bold(monkeypatch: pytest.MonkeyPatch) -> None:
 class Knowing:
     """A small model that knows the toy model, and errs by a seed."""
 
+    is_here = True
+
     def __init__(self, right: float, seed: int, slow: bool = False, wrong_end: bool = False) -> None:
         self.closed = 0
         self._right = right

@@ -17,6 +17,8 @@ TEXT = list(range(100, 130))
 class Parrot:
     """A small model that always guesses the same token."""
 
+    is_here = True
+
     def __init__(self, token: int | None) -> None:
         self.token = token
         self.closed = False

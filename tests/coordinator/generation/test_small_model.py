@@ -17,13 +17,13 @@ import pytest
 from kit.runner import run
 from kit.unsplit import Unsplit
 from kit.waiting import eventually, until
+from potluck.coordinator.generation.guesser_process import GuesserProcess
 from potluck.coordinator.generation.small_model import Patience, SmallModel
 from potluck.models.sources import open_model
 from potluck.types import Capacity
 from potluck.wire.guessing import Follow, Order, framed
 
 PROMPT = [10, 11, 12]
-HASTE = Patience(pause=0.01, longest_pause=0.04)
 
 SCRIPT = """
 import os, sys, time
@@ -45,22 +45,25 @@ while (message := receive(pipe)) is not None:
 """Guesses for each position its number."""
 
 
-def scripted(body: str, patience: Patience = HASTE) -> SmallModel:
-    return SmallModel("Toy", [sys.executable, "-c", SCRIPT + body], context=100, vocabulary=50, patience=patience)
+def scripted(body: str, patience: Patience | None = None, pause_s: float = 0.01) -> GuesserProcess:
+    model = SmallModel("Toy", context=100, vocabulary=50, patience=patience)
+    return GuesserProcess(model, [sys.executable, "-c", SCRIPT + body], pause_s, 4 * pause_s)
 
 
-def small(model: Path, *, context: int = 512, sessions: int = 4) -> SmallModel:
+def small(model: Path, *, context: int = 512, sessions: int = 4) -> GuesserProcess:
     manifest = open_model(model)
     order = Order(str(model), manifest.layers, Capacity(sessions, 2 * context, 64), 1, manifest.vocabulary)
     command = [sys.executable, "-m", "potluck.node.guesser", msgspec.json.encode(order).decode()]
-    return SmallModel(manifest.name, command, context=context, vocabulary=manifest.vocabulary, patience=HASTE)
+    return GuesserProcess(
+        SmallModel(manifest.name, context=context, vocabulary=manifest.vocabulary), command, 0.01, 0.04
+    )
 
 
-async def here(model: SmallModel) -> int:
+async def here(process: GuesserProcess) -> int:
     """The process's number, once it can guess."""
-    await until(lambda: model.pid is not None)
-    assert model.pid is not None
-    return model.pid
+    await until(lambda: process.model.is_here)
+    assert process.pid is not None
+    return process.pid
 
 
 def test_its_guesses_are_what_the_whole_model_would_say(smollm2: Path) -> None:
@@ -89,37 +92,37 @@ def test_its_guesses_are_what_the_whole_model_would_say(smollm2: Path) -> None:
         return [await guesser.guess([*prompt, *answer[:place]], 0) for place in (4, 5, 8)]
 
     async def test() -> None:
-        model = small(smollm2)
-        async with model.kept():
-            await here(model)
+        process = small(smollm2)
+        async with process.kept():
+            await here(process)
             pairs = list(zip(prompts, answers, strict=True))
-            assert await asyncio.gather(*(guessed(model, *pair) for pair in pairs)) == answers
+            assert await asyncio.gather(*(guessed(process.model, *pair) for pair in pairs)) == answers
             for prompt, answer in pairs:
-                assert await wrong(model, prompt, answer) == [answer[4], answer[5], answer[8]]
+                assert await wrong(process.model, prompt, answer) == [answer[4], answer[5], answer[8]]
 
     run(test())
 
 
 def test_an_answer_longer_than_its_context_has_no_guesses(smollm2: Path) -> None:
     async def test() -> None:
-        model = small(smollm2, context=16)
-        async with model.kept():
-            await here(model)
-            guesser = model.open()
+        process = small(smollm2, context=16)
+        async with process.kept():
+            await here(process)
+            guesser = process.model.open()
             assert await guesser.guess([100] * 15, 0) is not None
             assert await guesser.guess([100] * 16, 0) is None
-            assert await model.open().guess([100] * 1000, 0) is None
+            assert await process.model.open().guess([100] * 1000, 0) is None
 
     run(test())
 
 
 def test_while_there_is_no_process_there_are_no_guesses() -> None:
     async def test() -> None:
-        model = scripted(COUNTS)
-        guesser = model.open()
+        process = scripted(COUNTS)
+        guesser = process.model.open()
         assert await guesser.guess(PROMPT, 0) is None
-        async with model.kept():
-            await here(model)
+        async with process.kept():
+            await here(process)
             assert await guesser.guess(PROMPT, 0) == 3
         assert await guesser.guess(PROMPT, 0) is None
         guesser.close()
@@ -133,16 +136,16 @@ def test_a_process_that_is_killed_in_the_middle_of_an_answer_is_started_again(
     smollm2: Path, sign: signal.Signals, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
-        model = small(smollm2)
-        async with model.kept():
-            first = await here(model)
-            guesser = model.open()
+        process = small(smollm2)
+        async with process.kept():
+            first = await here(process)
+            guesser = process.model.open()
             before = await guesser.guess(PROMPT, 0)
             waiting = asyncio.create_task(guesser.guess([100] * 500, 0))
             await asyncio.sleep(0)
             os.kill(first, sign)
             assert await waiting is None
-            await until(lambda: model.pid not in (None, first))
+            await until(lambda: process.model.is_here and process.pid != first)
             assert await guesser.guess(PROMPT, 0) == before
             assert not psutil.pid_exists(first)
 
@@ -159,6 +162,8 @@ NONSENSE = {
     "far too much": ("out.write(b'!' * 99); out.flush()", "at once"),
     "loaded twice": ("say(Loaded())", "twice"),
     "broken later": ("say(Broken('It broke.'))", "cannot run any more: It broke."),
+    "more than it was asked": ("for _ in range(99): say(Guessed(1, 1, 1))", "more than it was asked"),
+    "life of which nobody asked for a sign": ("for _ in range(99): say(Pong())", "more than it was asked"),
     "death": ("sys.exit()", "its process has ended"),
     "no life": ("receive(pipe)", "does not answer"),
 }
@@ -180,10 +185,10 @@ if os.path.getsize({str(count)!r}) > 2:
 """
 
     async def test() -> None:
-        patience = Patience(load=100.0, answer=1.0 if kind == "no life" else 100.0, pause=0.01, longest_pause=0.04)
-        model = scripted(f"{turns}say(Loaded())\nreceive(pipe)\n{body}\ntime.sleep(10000)", patience)
-        async with model.kept():
-            guesser = model.open()
+        patience = Patience(load=100.0, answer=1.0 if kind == "no life" else 100.0)
+        process = scripted(f"{turns}say(Loaded())\nreceive(pipe)\n{body}\ntime.sleep(10000)", patience)
+        async with process.kept():
+            guesser = process.model.open()
             token = None
             while token is None:
                 token = await guesser.guess(PROMPT, 0)
@@ -207,10 +212,10 @@ if os.path.getsize({str(count)!r}) > 2:
 )
 def test_a_process_that_cannot_begin_is_told_of(body: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        model = scripted(body, Patience(load=3.0 if "sleep" in body else 100.0, pause=100.0))
-        async with model.kept():
+        process = scripted(body, Patience(load=3.0 if "sleep" in body else 100.0), pause_s=100.0)
+        async with process.kept():
             await until(lambda: bool(caplog.records))
-            assert await model.open().guess(PROMPT, 0) is None
+            assert await process.model.open().guess(PROMPT, 0) is None
 
     run(test())
     assert f"Toy does not guess now, because {told}" in caplog.records[0].getMessage()
@@ -218,8 +223,8 @@ def test_a_process_that_cannot_begin_is_told_of(body: str, told: str, caplog: py
 
 def test_the_pauses_before_it_is_tried_again_grow_and_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        model = SmallModel("Toy", ["/no/such/program"], context=9, vocabulary=9, patience=Patience(0, 0, 0.6, 2.0))
-        async with model.kept():
+        process = GuesserProcess(SmallModel("Toy", context=9, vocabulary=9), ["/no/such/program"], 0.6, 2.0)
+        async with process.kept():
             await until(lambda: len(caplog.records) >= 4)
 
     run(test())
@@ -230,10 +235,10 @@ def test_the_pauses_before_it_is_tried_again_grow_and_are_bounded(caplog: pytest
 
 def test_who_waits_for_a_guess_may_be_cancelled_and_ask_for_another() -> None:
     async def test() -> None:
-        model = scripted(COUNTS)
-        async with model.kept():
-            await here(model)
-            guesser = model.open()
+        process = scripted(COUNTS)
+        async with process.kept():
+            await here(process)
+            guesser = process.model.open()
             for length in range(3, 40):
                 waiting = asyncio.create_task(guesser.guess([1] * length, 1))
                 await asyncio.sleep(0)
@@ -246,10 +251,10 @@ def test_who_waits_for_a_guess_may_be_cancelled_and_ask_for_another() -> None:
 
 def test_who_waits_for_a_guess_when_the_answer_ends_has_none() -> None:
     async def test() -> None:
-        model = scripted("say(Loaded())\nwhile receive(pipe) is not None:\n    pass")
-        async with model.kept():
-            await here(model)
-            guesser = model.open()
+        process = scripted("say(Loaded())\nwhile receive(pipe) is not None:\n    pass")
+        async with process.kept():
+            await here(process)
+            guesser = process.model.open()
             waiting = asyncio.create_task(guesser.guess(PROMPT, 0))
             await asyncio.sleep(0)
             guesser.close()

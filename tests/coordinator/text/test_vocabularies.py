@@ -1,41 +1,19 @@
-"""Whether a small model's tokens are those of a large one."""
+"""What the tokens of a tokenizer stand for."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from pathlib import Path
 
-import pytest
-
-from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.coordinator.text.vocabularies import first_difference
-
-
-class Pieces:
-    """A tokenizer with these tokens, of which those in angle brackets are control tokens."""
-
-    def __init__(self, *tokens: str) -> None:
-        self._tokens = tokens
-        self.vocabulary = len(tokens)
-
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        text = self._tokens[token]
-        return b"" if text.startswith("<") and not special else text.encode()
+from kit.tiny_gguf import write_tiny_gguf
+from potluck.coordinator.text.opening import open_tokenizer
+from potluck.coordinator.text.vocabularies import pieces
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "place"),
-    [
-        (["a", "b", "<s>"], ["a", "b", "<s>"], None),
-        (["a", "b", "<s>", "c"], ["a", "b", "<s>"], None),
-        (["a", "b"], ["a", "b", "[PAD2]", "[PAD3]"], None),
-        (["a", "", "c"], ["a", "<unused1>", "c"], None),
-        (["a", "b", "c"], ["a", "c", "b"], 1),
-        (["a", "b", "<s>"], ["a", "b", "<t>"], 2),
-        (["a", "b", "<s>", "c"], ["<s>", "a", "b", "c"], 0),
-        (["a", " b"], ["a", "b"], 1),
-    ],
-)
-def test_every_id_that_both_have_stands_for_the_same(one: list[str], other: list[str], place: int | None) -> None:
-    some, others = cast(Any, Pieces(*one)), cast(Any, Pieces(*other))
-    assert first_difference(cast(Tokenizer, some), others) == place
-    assert first_difference(cast(Tokenizer, others), some) == place
+def test_every_id_has_its_bytes_and_control_tokens_have_theirs(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", layers=1, tokenizer="bpe", controls=("<|a|>",))
+    tokenizer = open_tokenizer(path)
+    found = pieces(tokenizer)
+    assert len(found) == tokenizer.vocabulary
+    assert found[-1] == b"<|a|>"
+    ids = tokenizer.encode("ab ab", special=False, bos=False)
+    assert b"".join(found[token] for token in ids) == b"ab ab"

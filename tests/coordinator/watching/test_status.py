@@ -11,10 +11,10 @@ from potluck.coordinator.watching.status import Status, swarm_status
 from potluck.planning.cost import Footprint
 
 
-def status(guesses: dict[tuple[Source, Outcome], int]) -> Status:
+def status(guesses: dict[tuple[Source, Outcome], int], *models: str) -> Status:
     swarm = Swarm("d", Footprint((1,) * 4, 0, 0))
     swarm.tally.guesses.update(guesses)
-    return swarm_status(swarm, "toy", "d", 64, no_audits(), 0)
+    return swarm_status(swarm, "toy", "d", 64, no_audits(), 0, guessers=models)
 
 
 def read(told: Status) -> str:
@@ -45,3 +45,9 @@ def test_where_nobody_guessed_nothing_is_said_of_it() -> None:
     assert (told.guesses.fed, told.guesses.told) == (0, "")
     assert "guess" not in read(told)
     assert "\n\n" not in read(told)
+
+
+def test_the_small_models_that_guess_are_named() -> None:
+    told = status({}, "small", "other")
+    assert told.guesses.models == ["small", "other"]
+    assert told.guesses.told == "Small models that guess: small, other."

@@ -30,6 +30,7 @@ from potluck.wire.messages import (
     Failed,
     FromNode,
     Greeting,
+    GuesserSays,
     Hello,
     Hidden,
     Imported,
@@ -178,3 +179,5 @@ class Frames:
                 self._driver.apply(Resized(node, threads))
             case Greeting() | Hello():
                 raise WireError("A second hello came on one socket.")
+            case GuesserSays():
+                raise WireError("A node that serves layers sent a guess.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from potluck.coordinator.gateway.driver import Driver
 from potluck.coordinator.gateway.entrance import Entrance
 from potluck.coordinator.gateway.frames import Frames
+from potluck.coordinator.gateway.guessing import Guessers, serve_guesser
 from potluck.coordinator.gateway.lookout import Lookout
 from potluck.coordinator.gateway.outboxes import Outboxes
 from potluck.coordinator.gateway.socket import ServerLink, farewell
@@ -37,7 +39,7 @@ _MOST_REFUSALS = 60
 class Gateway:
     """Owns the links. `entrance` finds out who is there, `frames` takes what nodes say, and `driver` learns who leaves.
 
-    numbers: those of the nodes. tickets: those of the connected nodes.
+    tickets: those of the connected nodes. guessers: None if the model that is served takes no guesses.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Gateway:
         tickets: Tickets,
         lookout: Lookout,
         frames: Frames,
-        numbers: Iterator[int],
+        guessers: Guessers | None,
     ) -> None:
         self._swarm = swarm
         self._relay = relay
@@ -64,7 +66,8 @@ class Gateway:
         self._tickets = tickets
         self._lookout = lookout
         self._frames = frames
-        self._numbers = numbers
+        self._guessers = guessers
+        self._numbers = itertools.count(1)
         self._limits = Limits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,19 +115,26 @@ class Gateway:
             await farewell(link, reason)
 
     async def _admit(self, node: str, link: Link, on_proven: Callable[[Hello], None]) -> bool:
-        """Admit a node. Returns whether it joins; one that only asks has then learned what it wanted to know."""
-        joined = await self._entrance.introduce(node, link, on_proven)
-        if not joined.hello.joins:
-            await self._show(joined, link)
-            return False
-        self._driver.apply(joined)
-        self._lookout.heard(node)
-        return True
+        """Admit a node. Returns whether it serves layers from now on.
 
-    async def _show(self, joined: Joined, link: Link) -> None:
+        One that only asks has then learned what it wanted to know, and one that guesses has guessed.
+        """
+        joined = await self._entrance.introduce(node, link, on_proven)
+        self._stays.prove(node, joined.hello.key)
+        if joined.hello.guesser is not None:
+            await serve_guesser(self._guessers, node, joined.hello, link, self._outboxes.send)
+        elif not joined.hello.joins:
+            self._show(joined)
+        else:
+            self._driver.apply(joined)
+            self._lookout.heard(node)
+            return True
+        await self._entrance.linger(link)
+        return False
+
+    def _show(self, joined: Joined) -> None:
         """Show what the node would be given. For a while, or until it hangs up, its ticket opens the manifest."""
         self._welcomes.show(joined.node, self._swarm.newcomer(joined))
-        await self._entrance.linger(link)
 
     def _note_refusal(self, node: str, error: Exception) -> None:
         """Log why a node is refused. Strangers can be refused as often as they like, but not fill the log."""

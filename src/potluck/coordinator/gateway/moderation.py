@@ -24,9 +24,8 @@ class Moderation:
         admitted yet, stay outside.
         """
         self._entrance.shut(key)
-        for name, known in self._swarm.nodes.items():
-            if known.key == key:
-                self._stays.end(name, reason)
+        for name in self._stays.of(key):
+            self._stays.end(name, reason)
         self._welcomes.renew_peer_token(self._stays.cut)
 
     def pardon(self, key: bytes) -> None:
@@ -35,7 +34,12 @@ class Moderation:
         self._swarm.pardon(key)
 
     def trust(self, key: bytes, *, trusted: bool) -> None:
-        """Vouch for nodes with this key from the next audit on, or stop doing so."""
-        for node in self._swarm.nodes.values():
-            if node.key == key:
+        """Vouch for nodes with this key from the next audit on, or stop doing so.
+
+        Those that guess read every answer, and have to be admitted again.
+        """
+        for name in self._stays.of(key):
+            if (node := self._swarm.nodes.get(name)) is not None:
                 node.entry = replace(node.entry, trusted=trusted)
+            elif not trusted:
+                self._stays.end(name, "The swarm's owner does not trust this node any more.")

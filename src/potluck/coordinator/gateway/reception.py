@@ -20,14 +20,23 @@ _GREETING_S = 5.0
 """Seconds in which a new socket must say something."""
 
 
-class Reception:
-    """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own."""
+_SHOWN_DIGITS = 16
 
-    def __init__(self, identity: Identity, door: Door, url: str = "", desk: Desk | None = None) -> None:
+
+class Reception:
+    """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own.
+
+    is_open: whether the door lets strangers in.
+    """
+
+    def __init__(
+        self, identity: Identity, door: Door, url: str = "", desk: Desk | None = None, *, is_open: bool = False
+    ) -> None:
         self._identity = identity
         self._desk = desk or Desk("door")
         self._door = door
         self._url = url
+        self._is_open = is_open
 
     async def meet(self, link: Link) -> tuple[Hello, Entry]:
         """Lead a link from its first frame to a proven hello of a node that the door admits.
@@ -47,7 +56,13 @@ class Reception:
         self._check_url(hello.url)
         if not all(map(is_label, (hello.name, hello.software, hello.model))):  # before the door, which keeps the name
             raise Refused(f"A node's name is up to {LONGEST_LABEL} printable characters, and so are its marks.")
-        return hello, await self._desk.ask(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
+        entry = await self._desk.ask(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
+        if hello.guesser is not None and self._is_open and not entry.trusted:
+            raise Refused(
+                "A node that guesses reads every answer, so in an open swarm the owner must trust it first: "
+                f"potluck node trust URL {hello.key.hex()[:_SHOWN_DIGITS]}"
+            )
+        return hello, entry
 
     def _check_url(self, dialled: str) -> None:
         """Raises Refused for a proof that was made for another server, because it must not open this one."""

@@ -9,10 +9,14 @@ from typing import Any
 
 @dataclass(slots=True)
 class _Stay:
-    """One stay. task: serves the node. cut: the reason why it was ended here, or None."""
+    """One stay. task: serves the node. key: the one that it has proven, or empty.
+
+    cut: the reason why it was ended here, or None.
+    """
 
     host: str
     task: asyncio.Task[Any]
+    key: bytes = b""
     cut: str | None = None
 
 
@@ -25,6 +29,14 @@ class Stays:
     def begin(self, node: str, host: str, task: asyncio.Task[Any]) -> None:
         """Note that a node has connected from this address, and that this task serves it. `forget` it afterwards."""
         self._stays[node] = _Stay(host, task)
+
+    def prove(self, node: str, key: bytes) -> None:
+        """Note that the node has proven this key."""
+        self._stays[node].key = key
+
+    def of(self, key: bytes) -> list[str]:
+        """The nodes that have proven this key."""
+        return [node for node, stay in self._stays.items() if stay.key == key]
 
     def host(self, node: str) -> str:
         """The address from which the node came."""

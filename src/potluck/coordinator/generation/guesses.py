@@ -54,6 +54,10 @@ class Guesser(Protocol):
         `ahead` of them. Whoever waits for a guess may be cancelled, and may then ask about other tokens.
         """
 
+    @property
+    def is_here(self) -> bool:
+        """Whether there is a small model that can guess now."""
+
     def close(self) -> None: ...
 
 
@@ -112,7 +116,8 @@ class Guesses:
 
     @property
     def has_model(self) -> bool:
-        return self._model is not None
+        """Whether there is a small model that can guess now."""
+        return self._model is not None and self._model.is_here
 
     def copy(self, tokens: Sequence[int], ahead: Sequence[int], allowed: Ids | None) -> Guess | None:
         """A guess that takes no time. ahead: the guesses that follow the tokens. allowed: those that may come; None if

@@ -55,7 +55,7 @@ def open_office(
     keys, desks, shared = Keys(store), Desks(), audience is Audience.OPEN
     policy = LocalPolicy(origins) if audience is Audience.LOCAL else KeyPolicy(keys, open=shared, desk=desks.keys)
     door = StoreDoor(store, invites if audience is Audience.PRIVATE else None)
-    reception = Reception(identity, door, proven_url, desks.door)
+    reception = Reception(identity, door, proven_url, desks.door, is_open=shared)
     return Office(url, policy, reception, invites, keys, Members(store), Books(store, desks.books), desks)
 
 

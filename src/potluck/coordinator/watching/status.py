@@ -70,13 +70,14 @@ class QueueStatus(Struct, frozen=True):
 
 class GuessStatus(Struct, frozen=True):
     """The tokens that were sent before they were known, since the coordinator started. right: those that came, by who
-    guessed them.
+    guessed them. models: the names of the small models that can guess now.
 
-    told: the share of the right ones, in a sentence; empty if there were none.
+    told: those, and the share of the right ones, in sentences; empty if there is neither.
     """
 
     fed: int
     right: dict[str, int]
+    models: list[str]
     told: str
 
 
@@ -133,8 +134,9 @@ def swarm_status(
     *,
     proved: bool = True,
     fault: str = "",
+    guessers: Sequence[str] = (),
 ) -> Status:
-    """The status for a reader who may see the names of some of the waiting accounts."""
+    """The status for a reader who may see the names of some of the waiting accounts. guessers: the small models."""
     missing = [str(span) for span in swarm.missing()]
     known = sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))
     nodes = [_node_status(node, audits.record(node.key), ledger or Ledger()) for node in known]
@@ -152,7 +154,7 @@ def swarm_status(
         missing=missing,
         limit=swarm.limit(),
         tokens=swarm.tally.tokens[TokenKind.GENERATED],
-        guesses=_guess_status(swarm.tally),
+        guesses=_guess_status(swarm.tally, guessers),
         streams=swarm.kv_budget.streams,
         waiting=waiting,
         queue=[_queue_status(standing, named=may_see(standing.claim.account)) for standing in queue],
@@ -163,10 +165,12 @@ def swarm_status(
     )
 
 
-def _guess_status(tally: Tally) -> GuessStatus:
+def _guess_status(tally: Tally, models: Sequence[str]) -> GuessStatus:
     fed = tally.guesses.total()
     right: dict[str, int] = {source: tally.guesses[source, Outcome.RIGHT] for source in Source}
-    return GuessStatus(fed, right, f"{were_right(sum(right.values()), fed)}." if fed else "")
+    shares = [f"{were_right(sum(right.values()), fed)}."] if fed else []
+    here = [f"Small models that guess: {', '.join(models)}."] if models else []
+    return GuessStatus(fed, right, list(models), " ".join(here + shares))
 
 
 def _queue_status(standing: Standing, *, named: bool) -> QueueStatus:

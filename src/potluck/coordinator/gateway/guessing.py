@@ -1,0 +1,63 @@
+"""The stay of a node that guesses how answers go on, and serves no layers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
+from potluck.errors import Refused, WireError
+from potluck.types import GuesserOffer, is_label
+from potluck.wire.codec import decode_from_node, encode
+from potluck.wire.link import Link
+from potluck.wire.messages import GuesserHears, GuesserSays, Hello, Vocabulary
+
+log = logging.getLogger(__name__)
+
+
+class Guessers(Protocol):
+    """The answers for which small models of nodes guess. model: the name of the model that is served."""
+
+    model: str
+
+    async def packed_vocabulary(self) -> bytes:
+        """What its tokens stand for, as the payload of a frame."""
+
+    async def serve(
+        self, offer: GuesserOffer, receive: Callable[[], Awaitable[bytes]], send: Callable[[bytes], None]
+    ) -> None:
+        """Let a node's small model guess. receive, send: carry what it says and what it is told.
+
+        Raises Refused when it is of no use, WireError when it cannot be understood, or what `receive` raises.
+        """
+
+
+async def serve_guesser(
+    guessers: Guessers | None, node: str, hello: Hello, link: Link, send: Callable[[tuple[str, bytes]], None]
+) -> None:
+    """Serve the whole stay of a node that is admitted to guess, which ends with its link. One that only asks gets an
+    answer.
+
+    guessers: None if the model that is served takes no guesses. send: puts frames into outboxes.
+    Raises Refused, WireError, or LinkClosed.
+    """
+    offer = hello.guesser
+    assert offer is not None
+    if guessers is None:
+        raise Refused("The model of this swarm takes no guesses, because it cannot take back what it has read.")
+    if offer.context < 1 or offer.vocabulary < 1 or not is_label(offer.name):
+        raise WireError("A node offers to guess with a model that there cannot be.")
+    send((node, encode(Vocabulary(guessers.model), await guessers.packed_vocabulary())))
+    if not hello.joins:
+        return
+    log.info("Node %s (%s) offers to guess with %s.", hello.name, node, offer.name)
+    await guessers.serve(offer, partial(_said, link), lambda told: send((node, encode(GuesserHears(), told))))
+
+
+async def _said(link: Link) -> bytes:
+    """What the small model says next."""
+    message, payload = decode_from_node(await link.receive())
+    if not isinstance(message, GuesserSays):
+        raise WireError(f"A node that guesses sent {type(message).__name__}.")
+    return bytes(payload)

@@ -1,0 +1,197 @@
+"""The life of a node that only guesses: it carries what is said between a coordinator and a small model here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from potluck.errors import LinkClosed, NoCoordinator, Refused, WireError
+from potluck.network import way_to
+from potluck.node.background import Worker
+from potluck.node.config import NodeConfig
+from potluck.node.introduction import Introduction, expect
+from potluck.node.kept_invite import drop_invite
+from potluck.node.neighbours import registered
+from potluck.node.orders import HEED_S, Order, heed
+from potluck.node.permit import Permit
+from potluck.node.pins import Pins, pins_path
+from potluck.node.progress import Reporter
+from potluck.node.redialling import Redialling
+from potluck.platform import on_battery
+from potluck.types import GuesserOffer, PauseReason
+from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.guesser_process import GuesserPipe, guesser_process
+from potluck.wire.link import Link
+from potluck.wire.messages import GuesserHears, GuesserSays, Notice, Ping, Pong, Refusal, Vocabulary
+from potluck.wire.vocabulary import check_guesser, unpacked
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    """A small model on this machine. pieces: what its tokens stand for.
+
+    command: what runs its process, for which this fetches its weights. It blocks.
+    """
+
+    offer: GuesserOffer
+    pieces: Sequence[bytes]
+    command: Callable[[], Sequence[str]]
+
+
+class GuesserAgent:
+    def __init__(self, config: NodeConfig, small: SmallModel, reporter: Reporter) -> None:
+        self._config = config
+        self._small = small
+        self._reporter = reporter
+        self._say = reporter.say
+        self._introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
+        self._redialling = Redialling(config.url, reporter.say)
+        self._permit = Permit(config.hours, on_battery=config.on_battery)
+        self._running: asyncio.Task[None] | None = None
+
+    async def inquire(self) -> None:
+        """Ask the coordinator whether this model may guess. Nothing changes there, and no weights are fetched.
+
+        Raises PotluckError when nobody answers, the coordinator refuses this node, or the vocabularies differ.
+        """
+        try:
+            link = await self._redialling.dial()
+        except NoCoordinator as error:
+            raise NoCoordinator(f"There is no coordinator at {way_to(self._config.url)}: {error}.") from error
+        except LinkClosed as error:
+            raise LinkClosed(f"There is no connection to {way_to(self._config.url)} ({error}).") from error
+        model = await self._ask(link)
+        self._say(f"{self._small.offer.name} can guess for {model}, because their vocabularies agree.")
+
+    async def run(self) -> None:
+        """Guess until `leave`, and dial again whenever the connection breaks.
+
+        Raises Refused, NoCoordinator unless it was admitted before, IdentityError when the coordinator is not the known
+        one, or ModelError when the model cannot guess.
+        """
+        self._running = asyncio.current_task()
+        with registered(self._config.name):
+            acts = {Order.PAUSE: self._pause, Order.RESUME: self._resume, Order.LEAVE: self.leave}
+            heeding = asyncio.create_task(heed(acts))
+            try:
+                await self._serve()
+            finally:
+                heeding.cancel()
+
+    def leave(self) -> None:
+        """End `run`. Nobody loses anything by it."""
+        if self._running is not None:
+            self._running.cancel()
+
+    def _pause(self) -> None:
+        self._permit.paused = True
+
+    def _resume(self) -> None:
+        self._permit.paused = False
+
+    def _refusal(self) -> PauseReason | None:
+        """The reason why this node may not work now, or None."""
+        local = time.localtime()
+        return self._permit.refusal(local.tm_hour * 60 + local.tm_min, 0.0, time.monotonic(), on_battery())
+
+    async def _serve(self) -> None:
+        command: Sequence[str] = ()
+        while True:
+            await self._until(allowed=True)
+            try:
+                link = await self._redialling.dial()
+                if not command:  # before weights are fetched, which takes long
+                    await self._ask(link)
+                    command = await self._fetch()
+                else:
+                    await self._stay(link, command)
+            except (LinkClosed, NoCoordinator) as error:
+                await self._redialling.lost(error)
+
+    async def _until(self, *, allowed: bool) -> None:
+        """Wait until the owner lets the node work, or no longer lets it."""
+        told: PauseReason | None = None
+        while ((reason := self._refusal()) is None) is not allowed:
+            if reason is not told:
+                self._say(f"Pausing: {reason}.")
+                told = reason
+            await asyncio.sleep(HEED_S)
+
+    async def _ask(self, link: Link) -> str:
+        """Ask whether the small model may guess, and for which model, and close the link."""
+        try:
+            return await self._introduce(link, joins=False)
+        finally:
+            await link.close()
+
+    async def _fetch(self) -> Sequence[str]:
+        """What runs the small model, whose weights are on this machine then."""
+        what = f"Fetching {self._small.offer.name}"
+        self._reporter.progress(what, None)
+        command = await Worker().run(self._small.command)
+        self._reporter.progress(what, 1.0)
+        return command
+
+    async def _stay(self, link: Link, command: Sequence[str]) -> None:
+        """Guess from the greeting to the end of one link, or until the owner no longer lets the node work."""
+        try:
+            model = await self._introduce(link, joins=True)
+            drop_invite(self._config.name, self._config.url)
+            self._redialling.admitted()
+            async with guesser_process(command) as pipe:
+                self._say(f"Guessing with {self._small.offer.name} for {model} at {self._config.url}.")
+                await _first_of(self._hear(link, pipe), _tell(link, pipe), self._until(allowed=False))
+        except OSError as error:
+            raise Refused(f"The small model cannot be started: {error.strerror or error}.") from error
+        finally:
+            await link.close()
+
+    async def _introduce(self, link: Link, *, joins: bool) -> str:
+        """Offer to guess. Returns the name of the model that is served.
+
+        Raises ModelError when its vocabulary is not the small model's, or what `Introduction.make` raises.
+        """
+        hello = msgspec.structs.replace(self._config.hello("", 0.0, joins=joins), guesser=self._small.offer)
+        await self._introduction.make(link, hello)
+        vocabulary, pieces = await expect(link, Vocabulary)
+        check_guesser(self._small.offer.name, self._small.pieces, vocabulary.model, unpacked(pieces))
+        return vocabulary.model
+
+    async def _hear(self, link: Link, pipe: GuesserPipe) -> None:
+        """Pass on what the coordinator says."""
+        while True:
+            message, payload = decode_from_coordinator(await link.receive())
+            match message:
+                case GuesserHears():
+                    pipe.send(payload)
+                case Ping(number):
+                    await link.send(encode(Pong(number, 0), payload))
+                case Notice(text):
+                    self._say(text)
+                case Refusal(reason):
+                    raise Refused(reason)
+                case _:
+                    raise WireError(f"The coordinator sent {type(message).__name__} to a node that guesses.")
+
+
+async def _tell(link: Link, pipe: GuesserPipe) -> None:
+    """Pass on what the small model says."""
+    while True:
+        await link.send(encode(GuesserSays(), await pipe.receive()))
+
+
+async def _first_of(*works: Awaitable[None]) -> None:
+    """Do all of this until the first of it ends. Raises what that raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
