@@ -178,7 +178,9 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_lines_are_short() -> None:
-    lines = [line for document in DOCUMENTS for line in document.read_text("utf-8").splitlines()]
+    """Rows of measured figures are exempt: they are generated, and a row of a table cannot be broken."""
+    measured = re.compile(r"<!-- figures: .*?<!-- /figures -->", re.S)
+    lines = [line for document in DOCUMENTS for line in measured.sub("", document.read_text("utf-8")).splitlines()]
     assert [line for line in lines if len(line) > 120] == []
 
 
