@@ -42,7 +42,7 @@ class Crowd:
         self._chance = random.Random(1)
         self.swarm = Swarm("d" * 64, Footprint((300 << 20,) * LAYERS, 0, 0, cache=(8 << 20,) * LAYERS, row=64 << 10))
         self.spent_s, self.told = 0.0, 0
-        self.history = History(lambda: (self.swarm.tally.tokens[TokenKind.GENERATED], 3, 3))
+        self.history = History([lambda: (self.swarm.tally.tokens[TokenKind.GENERATED], 3, 3)])
         for number in range(nodes):
             self._join(f"n{number}", number)
 
@@ -81,7 +81,7 @@ class Crowd:
 @contextmanager
 def served(crowd: Crowd) -> Iterator[str]:
     """The URL of pages that show the crowd."""
-    live = Live(crowd.tell, crowd.history.beside)
+    live = Live([crowd.tell], crowd.history.beside)
     app = Starlette(routes=routes_of(Pages(), live))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))

@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from potluck.client import checked_url, split_invite
+from potluck.client import Client, checked_url, split_invite, statuses
 from potluck.errors import PotluckError
 
 
@@ -37,3 +39,39 @@ def test_what_is_no_url_is_refused(text: str) -> None:
     for read in (checked_url, split_invite):
         with pytest.raises(PotluckError, match="is not a coordinator's URL"):
             read(text)
+
+
+@pytest.mark.parametrize("answer", [{"model": "a", "served": []}, {"models": [{"model": "a"}, {"model": "b"}]}])
+def test_of_one_model_and_of_several_the_first_is_asked(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    listed = {"object": "list", "data": [{"id": "a"}, {"id": "b"}]}
+    answers = {"/status": answer, "/v1/models": listed}
+    monkeypatch.setattr(Client, "_ask", lambda _, __, path, **___: answers[path])
+    swarm = Client("http://127.0.0.1:8470")
+    assert swarm.status() == answer
+    assert [one["model"] for one in statuses(answer)] == (["a", "b"] if "models" in answer else ["a"])
+    assert swarm.model == "a"
+
+
+def test_a_key_that_may_ask_no_model_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "_ask", lambda *_, **__: {"object": "list", "data": []})
+    with pytest.raises(PotluckError, match="may ask none of the models"):
+        _ = Client("http://127.0.0.1:8470").model
+
+
+@pytest.mark.parametrize("answer", [{}, [], 7, {"model": "a"}])
+def test_what_is_no_status_is_no_coordinators(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
+    monkeypatch.setattr(Client, "_ask", lambda *_, **__: answer)
+    with pytest.raises(PotluckError, match="it is not a Potluck coordinator"):
+        Client("http://127.0.0.1:8470").status()
+
+
+def test_the_trace_of_an_answer_is_that_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def answer(_: Client, method: str, path: str, **request: Any) -> Any:
+        asked.append((method, path, request["params"]))
+        return {"traceEvents": [{"name": "process_name", "args": {"name": name}} for name in ("sessions", "anna")]}
+
+    monkeypatch.setattr(Client, "_ask", answer)
+    assert Client("http://127.0.0.1:8470").served_by({"model": "b", "sessions": [3]}) == ["anna"]
+    assert asked == [("GET", "/trace", {"session": 3, "model": "b"})]

@@ -16,7 +16,7 @@ from openai.types.chat import completion_create_params as chat_params
 from prometheus_client.parser import text_string_to_metric_families
 
 from kit.document_names import COMMAND, INLINE, NAMED, OPTIONS, ROOT, SETTING, SOURCE, mistakes, snippets, tree_paths
-from potluck.coordinator.audits.audits import no_audits
+from kit.watched import watched
 from potluck.coordinator.http.habits import REFUSED
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.routes import ENDPOINTS
@@ -65,8 +65,7 @@ def told_metrics() -> set[tuple[str, str, frozenset[str], str]]:
     """(name, type, labels, meaning) of each metric of a swarm with a node, as a scrape gives them."""
     swarm = Swarm("d", Footprint((1,), 0, 0))
     swarm.handle(Joined("n1", Hello("anna", "0.1", "", Span(0, 0), 1 << 40, 1)))
-    swarm.tally.requests[200] += 1
-    page = bytes(Metrics("toy", "d", swarm, no_audits(), Counter).response().body).decode()
+    page = bytes(Metrics([watched(swarm)], Counter({200: 1})).response().body).decode()
     return {
         (f"{name}_total" if kind == "counter" else name, kind, frozenset(samples[0].labels), meaning)
         for family in text_string_to_metric_families(page)

@@ -18,6 +18,7 @@ import potluck
 from kit.newcomer import reception
 from kit.runner import run
 from potluck.coordinator.compose import compose_swarm
+from potluck.coordinator.gateway.lobby import new_lobby
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.sessions.claim import Claim
 from potluck.coordinator.sessions.session import Session
@@ -27,6 +28,7 @@ from potluck.coordinator.swarm.events import (
     Joined,
     Leaves,
     Left,
+    Lends,
     Pauses,
     Progressed,
     Quarantined,
@@ -35,6 +37,7 @@ from potluck.coordinator.swarm.events import (
     Resumes,
     Revived,
     Stalled,
+    Stays,
 )
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.swarm import Swarm
@@ -101,6 +104,8 @@ def events_of(node: str) -> list[Event]:
         Stalled(node, "it is silent"),
         Revived(node),
         Leaves(node),
+        Lends(node),
+        Stays(node),
         Pauses(node, PauseReason.OWNER),
         Resumes(node),
         Quarantined(node, b"k", "its rows were wrong"),
@@ -242,8 +247,8 @@ class World:
     def __init__(self) -> None:
         self.swarm = Swarm("d" * 64, Footprint((1,) * 4, 0, 0))
         terms = Terms("d" * 64, EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 64)
-        self.service = compose_swarm(terms, self.swarm, reception(), width=2, vocabulary=10)
-        self.driver = self.service.gateway._driver
+        self.service = compose_swarm(terms, self.swarm, new_lobby(reception()), width=2, vocabulary=10)
+        self.driver = self.service.gate.driver
         for name, span in [("a1", "0-1"), ("b1", "2-3")]:
             self._join(name, span)
         self.holder: Session | None = None

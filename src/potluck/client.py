@@ -73,11 +73,14 @@ class Client:
     waiting: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def status(self) -> Json:
-        """`GET /status`"""
-        return self._known(self._ask("GET", "/status", timeout=10.0), "served")
+        """`GET /status`: of the only model, or of several ones, which `statuses` takes apart."""
+        return self._known(self._ask("GET", "/status", timeout=10.0), "served", "models")
 
-    def trace(self, **which: int) -> Json:
-        """`GET /trace`: the latest hops of all sessions or of one, without the first `after` hops."""
+    def trace(self, **which: int | str) -> Json:
+        """`GET /trace`: the latest hops of all sessions or of one, without the first `after` hops.
+
+        model: the name of one, where several are served.
+        """
         return self._known(self._ask("GET", "/trace", params=which, timeout=60.0), "traceEvents")
 
     def chat(self, messages: Messages, priority: str = "interactive", **options: Any) -> Json:
@@ -91,13 +94,14 @@ class Client:
 
     def served_by(self, answer: Json) -> list[str]:
         """The nodes that computed a whole answer, each with its name and layers in order, for each session."""
-        found = [self.trace(session=session)["traceEvents"] for session in answer["sessions"]]
+        traces = [self.trace(session=session, model=answer["model"]) for session in answer["sessions"]]
+        found = [trace["traceEvents"] for trace in traces]
         names = [[event["args"]["name"] for event in events if event["name"] == "process_name"] for events in found]
         return [name for _, *nodes in names for name in nodes]
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text as a prompt."""
-        request = {"content": text, "add_special": True}
+        request = {"model": self.model, "content": text, "add_special": True}
         tokens: list[int] = self._ask("POST", "/tokenize", json=request)["tokens"]
         return tokens
 
@@ -120,8 +124,11 @@ class Client:
 
     @cached_property
     def model(self) -> str:
-        """The name of the model that is served."""
-        name: str = self.status()["model"]
+        """The name of the model that is served, or of the first one that the key may ask."""
+        listed = self._known(self._ask("GET", "/v1/models", timeout=10.0), "data")["data"]
+        if not listed:
+            raise PotluckError("This key may ask none of the models that are served.")
+        name: str = listed[0]["id"]
         return name
 
     def complete(self, model: str, prompt: str, tokens: int) -> None:
@@ -187,13 +194,20 @@ class Client:
             _check(reply, self.url)
             return reply
 
-    def _known(self, answer: Any, field: str) -> Json:
-        if not isinstance(answer, dict) or field not in answer:
+    def _known(self, answer: Any, *fields: str) -> Json:
+        """The answer, which has one of these fields."""
+        if not isinstance(answer, dict) or not any(field in answer for field in fields):
             raise self._stranger()
         return answer
 
     def _stranger(self) -> PotluckError:
         return PotluckError(f"{self.url} answers, but it is not a Potluck coordinator.")
+
+
+def statuses(answer: Json) -> list[Json]:
+    """The status of each model, from an answer of `/status`."""
+    told: list[Json] = answer.get("models", [answer])
+    return told
 
 
 def _trust() -> ssl.SSLContext:

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from potluck.client import statuses
 from potluck.errors import PotluckError
 from potluck.models.demo_weights import fetched_weights, installed_weights
 from potluck.models.sources import cache_folder
@@ -207,11 +208,15 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         return status
 
     def wait_covered(self) -> dict[str, Any]:
-        """The first status in which every layer is covered and every node that was started serves."""
+        """The first status in which every layer of every model is covered and every node that was started serves."""
         alive = sum(node.popen.poll() is None for node in self.nodes)
-        return self.wait_until(
-            lambda status: status["covered"] and [node["state"] for node in status["nodes"]].count("ready") == alive
-        )
+
+        def covered(status: dict[str, Any]) -> bool:
+            told = statuses(status)
+            ready = sum(node["state"] == "ready" for one in told for node in one["nodes"])
+            return all(one["covered"] for one in told) and ready == alive
+
+        return self.wait_until(covered)
 
     def stop(self) -> None:
         for process in reversed(self._processes):  # the coordinator last

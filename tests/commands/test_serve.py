@@ -63,8 +63,10 @@ def test_a_coordinator_is_announced_while_it_serves_if_its_owner_says_so(
 
 
 def test_a_model_has_the_names_that_its_owner_gives_it() -> None:
-    assert serve._names(["acme/big", " small ", "acme/big"]) == ("acme/big", "small")
-    assert serve._names([]) == ()
+    assert serve._names(["acme/big", " small ", "acme/big"], 1) == [("acme/big", "small")]
+    assert serve._names([], 1) == [()]
+    assert serve._names(["big", "small"], 2) == [("big",), ("small",)]
+    assert serve._names([], 2) == [(), ()]
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 256])

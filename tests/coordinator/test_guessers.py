@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -17,6 +18,7 @@ from potluck.coordinator.text.opening import open_tokenizer
 from potluck.errors import ModelError
 from potluck.models.holds import is_held
 from potluck.models.sources import Found, cache_folder, find_model, open_model
+from potluck.wire.guessing import Order
 
 
 def tiny(folder: Path, name: str, *controls: str) -> Path:
@@ -48,6 +50,8 @@ def test_tokens_that_only_one_of_them_has_do_not_matter(tmp_path: Path, controls
     large, small = tiny(tmp_path, "large", "<|a|>", "<|b|>"), tiny(tmp_path, "small", *controls)
     made = make_guesser(found(small), open_model(large), open_tokenizer(large), 100)
     shared = min(open_model(large).vocabulary, open_model(small).vocabulary)
+    order = msgspec.json.decode(made._command[-1], type=Order)
+    assert order.vocabulary == shared
     assert (made.model.vocabulary, made.model.context, made.model.name) == (shared, 100, "small")
 
 

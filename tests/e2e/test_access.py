@@ -86,7 +86,7 @@ def test_strangers_wrong_keys_and_revoked_ones_are_refused(start):
     number = re.findall(r"key revoke \S+ (\w+)", swarm.run("key", "create", swarm.url, "--account", "ben"))[0]
     assert [swarm.ask("/status", key).status_code for _ in range(4)] == [200, 200, 200, 429]
     listed = swarm.run("key", "list", swarm.url)
-    assert re.search(rf"{number} .* ben +no +600 +valid", listed)
+    assert re.search(rf"{number} .* ben +no +600 +all +valid", listed)
     assert key not in listed
     assert number in {each["id"] for each in json.loads(swarm.run("key", "list", swarm.url, "--json"))["keys"]}
     other = swarm.new_key("--account", "cleo")

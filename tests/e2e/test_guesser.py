@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,12 +60,21 @@ def guesses(swarm: LocalSwarm, outcome: str) -> float:
 def test_every_guess_of_the_same_model_is_right(guessed: LocalSwarm, unsplit: Unsplit) -> None:
     prompt = unsplit.encode(PROMPT)
     expected = b"".join(map(unsplit.tokenizer.piece, unsplit.greedy(prompt, TOKENS, ignore_eos=True))).decode()
-    assert answer(guessed) == expected
-    assert guesses(guessed, "right") > 0
+
+    def guesses_right() -> bool:
+        assert answer(guessed) == expected
+        return guesses(guessed, "right") > 0  # not at once where other programs keep the cores busy
+
+    eventually(guesses_right)
     assert guesses(guessed, "wrong") == 0
-    sampled = [answer(guessed, temperature=0.9, seed=7) for _ in range(2)]
-    assert sampled[0] == sampled[1]
-    assert guesses(guessed, "wrong") > 0
+    sampled = set[str]()
+
+    def guesses_wrong() -> bool:
+        sampled.add(answer(guessed, temperature=0.9, seed=7))
+        return guesses(guessed, "wrong") > 0
+
+    eventually(guesses_wrong)
+    assert len(sampled) == 1
 
 
 def test_when_it_is_killed_in_the_middle_the_answer_goes_on(guessed: LocalSwarm) -> None:
@@ -158,7 +168,7 @@ def test_a_guessing_node_comes_back_when_its_model_or_its_coordinator_was_gone(t
         node.wait_for("Guessing with")
         [child] = psutil.Process(node.popen.pid).children()
         child.kill()
-        node.wait_for("(its process has ended); trying again in")
+        node.wait_for("The small model has stopped guessing (its process has ended); trying again in")
         port = swarm.url.rpartition(":")[2]
         eventually(lambda: sum("Guessing with" in line for line in node.lines) == 2)
         assert swarm.coordinator.stop() == 0
@@ -182,7 +192,7 @@ def test_a_node_may_ask_first_whether_its_model_could_guess(tiny: Path, smollm2:
     with LocalSwarm(tiny, [], serve=LOCAL) as swarm:
         done = potluck("join", swarm.url, "--guesser", tiny, "--dry-run")
         assert "can guess for" in done.stdout
-        assert "nothing was downloaded" in done.stdout
+        assert "the swarm is unchanged" in done.stdout
         told = complaint("join", swarm.url, "--guesser", smollm2, "--dry-run")
         assert "their vocabularies differ: token" in told
 
@@ -192,3 +202,17 @@ def test_what_is_for_layers_is_refused(options: list[str], tiny: Path) -> None:
     told = complaint("join", "http://127.0.0.1:1", *options, "--guesser", tiny)
     assert told.startswith("A node with --guesser serves no layers, so it does not take ")
     assert all(option in told for option in options if option.startswith("--"))
+
+
+def test_in_an_open_swarm_the_owner_trusts_a_node_before_it_guesses(start, tiny: Path) -> None:
+    swarm = start("--open")
+    words = ["join", swarm.url, "--guesser", tiny, "--name", "zoe"]
+    told = complaint(*words)
+    found = re.search(r"potluck node trust URL ([0-9a-f]{16})", told)
+    assert found is not None
+    swarm.run("node", "trust", swarm.url, found[1])
+    with Process([*map(str, words), *ONE_THREAD]) as node:
+        node.wait_for("Guessing with tiny for tiny")
+        swarm.run("node", "trust", swarm.url, found[1], "--off")
+        node.wait_for("The swarm's owner does not trust this node any more); trying again in")
+        assert node.wait() != 0

@@ -161,6 +161,6 @@ def test_a_path_that_is_too_long(command):
     assert complaint(*words) == f"{'x' * 100} cannot be opened: File name too long."
 
 
-def test_no_model_or_two(refused, whole):
+def test_no_model_or_two_ways_to_name_one(refused, whole):
     for names in ([], [whole, "-hf", f"{NAME}:Q8_0"]):
-        assert refused(*names).startswith("Name one model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf")
+        assert refused(*names).startswith("Name a model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf")

@@ -14,7 +14,7 @@ from starlette.routing import WebSocketRoute
 from kit.newcomer import COORDINATOR
 from kit.processes import OPEN, PRIVATE, complaint
 from kit.runner import run
-from potluck.coordinator.app import ServeConfig, make_app
+from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
 from potluck.coordinator.http.office import open_office
 from potluck.coordinator.members.lookup import GUESSES
 from potluck.coordinator.members.store import open_file
@@ -74,7 +74,11 @@ def test_strangers_behind_a_proxy_do_not_share_a_limit(start):
 def app(tiny: Path, tmp_path: Path) -> Iterator[Starlette]:
     store = open_file(tmp_path / "potluck.db")
     office = open_office(store, Audience.PRIVATE, COORDINATOR, "http://127.0.0.1:8470")
-    yield make_app(ServeConfig(find_model(str(tiny)), proxies=("127.0.0.1/32",)), open_model(tiny), office)
+    yield make_app(
+        ServeConfig(models=(ModelConfig(find_model(str(tiny))),), proxies=("127.0.0.1/32",)),
+        [open_model(tiny)],
+        office,
+    )
     office.close()
     store.close()
 

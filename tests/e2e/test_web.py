@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Route, expect
 
-from kit.browser import CHROMIUM, HOSTILE, ask, set_answers
+from kit.browser import CHROMIUM, HOSTILE, ask, set_answers, tell_status
 from kit.processes import LOCAL, ONE_THREAD
 from kit.proxy import Proxy
 from kit.waiting import eventually
@@ -31,7 +31,7 @@ def test_the_table_shows_who_serves_what(visit, tiny_swarm: LocalSwarm, complain
     expect(page.locator("tr.node .label")).to_have_text(["0-1", "2-3", "4-5"])
     expect(page.locator("tr.node .state")).to_have_text(["ready"] * 3)
     expect(page.get_by_role("img", name="All 6 layers are served.")).to_be_visible()
-    expect(page.locator("#limit")).to_have_text(re.compile(r"Layers \d-\d on \S+ take \d+ % of a token's time"))
+    expect(page.locator(".limit")).to_have_text(re.compile(r"Layers \d-\d on \S+ take \d+ % of a token's time"))
     assert complaints == []
 
 
@@ -240,21 +240,16 @@ STATES: list[tuple[dict[str, Any], str]] = [
 
 def test_the_share_of_right_guesses_is_told_where_there_were_any(visit, tiny_swarm: LocalSwarm) -> None:
     page = visit(tiny_swarm.url)
-    line = page.locator("#guesses")
+    line = page.locator(".guesses")
     tell_status(page, {**tiny_swarm.status(), "guesses": {"fed": 0, "right": {}, "told": ""}})
+    page.reload()
     expect(page.locator("tr.node")).to_have_count(3)
     expect(line).to_be_hidden()
     guesses = {"fed": 412, "right": {"model": 293}, "told": "71 % of 412 guesses were right."}
     tell_status(page, {**tiny_swarm.status(), "guesses": guesses})
+    page.reload()
     expect(line).to_have_text("71 % of 412 guesses were right.")
     expect(line).to_be_visible()
-
-
-def tell_status(page: Page, told: dict[str, Any]) -> None:
-    """Lets the page be told this status."""
-    body = f"data: {json.dumps(told)}\n\n"
-    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=body))
-    page.reload()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -272,6 +267,7 @@ def test_every_state_can_be_read(visit, tiny_swarm: LocalSwarm, scheme: str) -> 
     }
     page = visit(tiny_swarm.url, color_scheme=scheme)
     tell_status(page, event)
+    page.reload()
     expect(page.locator("tr.node .state")).to_have_text([words for _, words in STATES])
     for name in page.locator("tr.node .name").all():
         name.click()
@@ -322,7 +318,7 @@ def test_a_node_that_dies_leaves_a_gap_to_be_seen(visit, tiny: Path) -> None:
         page = visit(swarm.url)
         expect(page.locator("tr.node")).to_have_count(3)
         swarm.nodes[1].popen.kill()
-        expect(page.locator("#coverage .missing")).to_have_text("2-3 missing")
+        expect(page.locator(".coverage .missing")).to_have_text("2-3 missing")
         expect(page.get_by_role("img", name="No node serves layers 2-3 of 6.")).to_be_visible()
         expect(page.locator("tr.node")).to_have_count(2)
         swarm.add_node(str(Span(2, 3)))
@@ -360,7 +356,7 @@ def test_a_private_swarm_asks_for_a_key_and_gives_its_owner_the_command(visit, t
         expect(page.get_by_role("status")).to_contain_text("wrong or was revoked")
         page.get_by_label("API key", exact=True).fill(secret)
         page.get_by_role("button", name="Use it").click()
-        expect(page.locator("#empty")).to_be_visible()
+        expect(page.locator(".empty")).to_be_visible()
         page.get_by_role("button", name="Join with this computer").click()
         expect(page.locator("#command")).to_have_text(re.compile(rf'potluck join "{url}/#[\w.-]+"'))
 

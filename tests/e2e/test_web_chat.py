@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from kit.browser import ANSWERS_BY_HAND, CHROMIUM, answer_with, ask, event
+from kit.browser import ANSWERS_BY_HAND, CHROMIUM, answer_with, ask, event, serve_models
 from potluck.local import LocalSwarm
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
@@ -20,12 +20,6 @@ MARKUP = '<img src=x onerror="window.pwned = 1">'
 def texts(page: Page) -> list[str]:
     """The texts of the branch that is shown."""
     return page.locator("article > .text").all_inner_texts()
-
-
-def serve_models(page: Page, *names: str) -> None:
-    told = {"object": "list", "data": [{"id": name} for name in names]}
-    page.unroute("**/v1/models")
-    page.route("**/v1/models", lambda route: route.fulfill(json=told))
 
 
 def test_a_tree_knows_its_branches(visit, tiny_swarm: LocalSwarm) -> None:

@@ -75,3 +75,17 @@ ANSWERS_BY_HAND = """
   window.say = (event) => window.pen.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(event)}\\n\\n`));
 """
 """A script that lets a test `say` one event after the other."""
+
+
+def serve_models(page: Page, *names: str) -> None:
+    """Lets the page be told that these models may be asked."""
+    told = {"object": "list", "data": [{"id": name} for name in names]}
+    page.unroute("**/v1/models")
+    page.route("**/v1/models", lambda route: route.fulfill(json=told))
+
+
+def tell_status(page: Page, *told: dict[str, Any]) -> None:
+    """Lets the page be told the status of these models from now on; it asks again every other second."""
+    body = f"data: {json.dumps(told[0] if len(told) == 1 else {'models': told})}\n\n"
+    page.unroute("**/status/events")
+    page.route("**/status/events", lambda route: route.fulfill(content_type="text/event-stream", body=body))

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kit.gateways import gateway_of
 from kit.newcomer import NODE, introduce, reception
 from potluck.coordinator.audits.audits import Audits
 from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway.guessing import Guessers
+from potluck.coordinator.gateway.lobby import new_lobby
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.swarm.swarm import Swarm
@@ -47,7 +49,7 @@ def make_service(audit: float = 0.0, guessers: Guessers | None = None) -> SwarmS
     swarm = Swarm(DIGEST, Footprint((1,) * LAYERS, 0, 0))
     audits = Audits(audit, lambda *_: True)
     return compose_swarm(
-        TERMS, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits, guessers=guessers
+        TERMS, swarm, new_lobby(reception()), width=WIDTH, vocabulary=VOCABULARY, audits=audits, guessers=guessers
     )
 
 
@@ -62,7 +64,7 @@ class Node:
     def __init__(self, service: SwarmService, host: str = "") -> None:
         self.link, theirs = MemoryLink.pair()
         self.service = service
-        self.serving = asyncio.create_task(service.gateway.serve(theirs, host))
+        self.serving = asyncio.create_task(gateway_of(service).serve(theirs, host))
         self.name = ""
 
     async def send(self, message: Message, payload: bytes = b"") -> None:

@@ -15,8 +15,10 @@ from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.http.auth import Caller
 from potluck.coordinator.http.doors.doors import Doors
 from potluck.coordinator.http.errors import error_response, http_error
-from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.models import Models
+from potluck.coordinator.http.openai import OpenAI
 from potluck.coordinator.http.routes import routes_of
+from potluck.coordinator.http.service import Service
 from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import PotluckError
@@ -75,7 +77,7 @@ class Scripted:
             self._answer, Bytes(), PlainEncoder(Bytes(), ChatTemplate(TEMPLATE)), "tiny", CONTEXT, 1, embedded=256
         )
         handlers: Any = {PotluckError: error_response, HTTPException: http_error}
-        routes = routes_of(service, Doors(service, lambda: self.now))
+        routes = routes_of(OpenAI(Models(service)), Doors(Models(service), lambda: self.now))
         self.app = Starlette(routes=routes, exception_handlers=handlers)
 
     @property

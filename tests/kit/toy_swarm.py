@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kit.gateways import gateway_of
 from kit.newcomer import introduce, reception
 from kit.waiting import until
 from potluck.coordinator.audits.audits import Audits
 from potluck.coordinator.compose import SwarmService, compose_swarm
+from potluck.coordinator.gateway.lobby import new_lobby
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.sampling import SamplingParams
@@ -171,7 +173,7 @@ class Node:
         self.closed = asyncio.Event()
         self.failing = False
         self.gone = False
-        self.tasks = [asyncio.create_task(service.gateway.serve(theirs)), asyncio.create_task(self._run())]
+        self.tasks = [asyncio.create_task(gateway_of(service).serve(theirs)), asyncio.create_task(self._run())]
 
     async def _run(self) -> None:
         hello = Hello("toy", "0.1", "", self.span, 1 << 40, 1)
@@ -266,7 +268,7 @@ def make_service(audits: Audits | None = None) -> SwarmService:
     """A coordinator of the toy model, without a node yet."""
     swarm = Swarm("d", Footprint((1,) * LAYERS, 0, 0))
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, 1000)
-    return compose_swarm(terms, swarm, reception(), width=WIDTH, vocabulary=VOCABULARY, audits=audits)
+    return compose_swarm(terms, swarm, new_lobby(reception()), width=WIDTH, vocabulary=VOCABULARY, audits=audits)
 
 
 @asynccontextmanager

@@ -36,6 +36,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "reason": ("No.",),
     "token": ("secret", ""),
     "model": ("toy", ""),
+    "context": (64, 0, -1),
 }
 PAYLOADS = (
     b"",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kit.processes import python
 from potluck.node import neighbours as module
-from potluck.node.neighbours import Neighbours, follow, local_nodes, registered
+from potluck.node.neighbours import Neighbours, computing, follow, local_nodes, registered
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,11 @@ def test_the_nodes_of_this_machine_are_known_by_name(tmp_path: Path, ended: int)
     with registered("anna", tmp_path):
         assert local_nodes(tmp_path) == {os.getpid(): "anna"}
     assert local_nodes(tmp_path) == {}
+
+
+def test_a_process_that_computes_for_a_node_is_no_other_program_and_no_node(tmp_path: Path, ended: int) -> None:
+    with registered("anna", tmp_path), computing(os.getppid(), tmp_path), computing(ended, tmp_path):
+        neighbours = Neighbours(4, folder=tmp_path)
+        assert neighbours._nodes().keys() == {os.getpid(), os.getppid()}
+        assert local_nodes(tmp_path) == {os.getpid(): "anna"}
+    assert list(tmp_path.iterdir()) == []

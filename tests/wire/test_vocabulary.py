@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from potluck.errors import ModelError, WireError
-from potluck.wire.vocabulary import check_guesser, first_difference, packed, unpacked
+from potluck.wire.vocabulary import check_vocabulary, first_difference, packed, unpacked
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_every_id_that_both_have_stands_for_the_same(one: list[bytes], other: li
 
 def test_the_sentence_shows_both_tokens_whatever_their_bytes() -> None:
     with pytest.raises(ModelError) as refused:
-        check_guesser("small", [b"a", b"\xff\x1b"], "large", [b"a", "ü".encode()])
+        check_vocabulary("small", [b"a", b"\xff\x1b"], "large", [b"a", "ü".encode()])
     assert str(refused.value) == (
         "small cannot guess for large, because their vocabularies differ: "
         r"token 1 is '\\xff\x1b' for the one and 'ü' for the other."

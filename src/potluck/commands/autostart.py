@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from potluck.client import split_invite
+from potluck.commands.local_models import is_path
 from potluck.commands.login import Call, Service, service_of
 from potluck.commands.terminal import say
 from potluck.errors import PotluckError
@@ -27,6 +28,9 @@ _PATIENCE_S = 120.0
 _SET_ONCE = ("name", "cache_limit", "dry_run")
 """Options of join that are not repeated at each login: the name is always given, and the limit of the cache is kept."""
 
+_MODELS = ("model", "guesser")
+"""Options of join that take a path or a name."""
+
 
 def words_of(context: typer.Context) -> list[str]:
     """The options of join that were given to this command, as words, with full paths."""
@@ -38,10 +42,8 @@ def words_of(context: typer.Context) -> list[str]:
         match value:
             case bool():
                 words.append(param.opts[0] if value else param.secondary_opts[0])
-            case str() if param.name == "guesser" and Path(value).exists():
+            case str() if param.name in _MODELS and is_path(value):
                 words.append(f"{param.opts[0]}={Path(value).absolute()}")
-            case Path():
-                words.append(f"{param.opts[0]}={value.absolute()}")
             case _:
                 words.append(f"{param.opts[0]}={value}")
     return words

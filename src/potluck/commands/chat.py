@@ -11,7 +11,7 @@ import typer
 from potluck import __version__
 from potluck.client import Client, Json
 from potluck.commands.bars import Bar, checking
-from potluck.commands.terminal import Key, Url, client_of, console, hint, say, write
+from potluck.commands.terminal import Key, ServedModel, Url, client_of, console, hint, say, write
 from potluck.errors import PotluckError, SpanError
 
 _WAITING = "Waiting for the first word"
@@ -19,10 +19,10 @@ _WAITING = "Waiting for the first word"
 DEMO_PROMPT = "What is a potluck dinner? Answer in two sentences."
 
 
-def chat(url: Url, key: Key = "") -> None:
+def chat(url: Url, model: ServedModel = None, key: Key = "") -> None:
     """Talk to the model."""
     swarm = client_of(url, key)
-    model = swarm.status()["model"]
+    model = model or swarm.model
     say(f"Talking to {model}. Enter an empty line or press Ctrl-D to stop.")
     try:
         _converse(swarm, model, [])

@@ -13,7 +13,7 @@ from potluck.types import GuesserOffer
 
 if TYPE_CHECKING:
     from potluck.node.config import NodeConfig
-    from potluck.node.guesser_agent import SmallModel
+    from potluck.node.guesser_agent import OwnModel
 
 
 def check_only_guesses(options: Sequence[str]) -> None:
@@ -34,15 +34,17 @@ def guess(config: NodeConfig, *, tries: bool) -> None:
     with ConsoleReporter() as reporter:
         agent = GuesserAgent(config, small, reporter)
         run(*((agent.inquire,) if tries else (agent.run, agent.leave)))
-    say("This was a dry run: nothing was downloaded, and the swarm is unchanged." if tries else "Stopped.")
+    say("This was a dry run: the swarm is unchanged." if tries else "Stopped.")
 
 
-def _small(name: str, threads: int) -> SmallModel:
+def _small(name: str, threads: int) -> OwnModel:
     """The small model of this name, of which only the vocabulary is read yet."""
     from potluck.coordinator.guessers import command, open_small, order_for
     from potluck.models.sources import find_model
-    from potluck.node.guesser_agent import SmallModel
+    from potluck.node.guesser_agent import OwnModel
 
-    small = open_small(find_model(name), None)
-    offer = GuesserOffer(small.outline.name, small.context, len(small.pieces))
-    return SmallModel(offer, small.pieces, lambda: command(order_for(small, threads)))
+    small = open_small(find_model(name))
+    offer = GuesserOffer(small.outline.name, small.context, small.vocabulary)
+    return OwnModel(
+        offer, small.pieces, lambda context, vocabulary: command(order_for(small, threads, context, vocabulary))
+    )

@@ -13,6 +13,7 @@ from potluck.commands import joining
 from potluck.commands.autostart import start_at_login, words_of
 from potluck.commands.bars import ConsoleReporter
 from potluck.commands.guessing import check_only_guesses, guess
+from potluck.commands.local_models import is_path
 from potluck.commands.models import keep_limit
 from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Url, say
@@ -31,7 +32,7 @@ MEMORY_HELP = "The memory it may use, as 6G. Default: what is free now."
 GPU_HELP = "The memory of graphics cards it may use. Default: what is free now."
 NO_GPU_HELP = "Use no graphics card."
 THREADS_HELP = "The most threads. Default: one a core."
-MODEL_HELP = "A copy of the model here, to download nothing."
+MODEL_HELP = "A copy of the model here, or one by its name."
 NAME_HELP = "The node's name for others. Default: the host name."
 UPLOAD_HELP = "The most to send on average. Default: no limit."
 HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
@@ -49,7 +50,7 @@ def join(
     gpu_memory: Annotated[str | None, typer.Option(metavar="BYTES", help=GPU_HELP)] = None,
     no_gpu: Annotated[bool, typer.Option("--no-gpu", help=NO_GPU_HELP)] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", help=THREADS_HELP, min=1, max=1024)] = None,
-    model: Annotated[Path | None, typer.Option(metavar="PATH", help=MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help=MODEL_HELP)] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help=NAME_HELP)] = None,
     upload: Annotated[float | None, typer.Option(metavar="MBIT/S", help=UPLOAD_HELP, min=0.1)] = None,
     hours: Annotated[str | None, typer.Option(metavar="HOURS", help=HOURS_HELP)] = None,
@@ -74,7 +75,7 @@ def join(
     if cache_limit is not None and not dry_run:
         keep_limit(cache_limit)
     _warn_of_plain_text(config.url)
-    if config.guesser:
+    if guesser is not None:
         guess(config, tries=dry_run)
     elif dry_run:
         _try(config)
@@ -94,7 +95,7 @@ def config_of(
     gpu_memory: str | None,
     no_gpu: bool,
     threads: int | None,
-    model: Path | None,
+    model: str | None,
     name: str | None,
     upload: float | None,
     hours: str | None,
@@ -111,7 +112,7 @@ def config_of(
 
     if guesser is not None:
         given: dict[str, object] = {"a SPAN": span, "--memory": memory, "--gpu-memory": gpu_memory, "--no-gpu": no_gpu}
-        given |= {"--model": model, "--upload": upload, "--idle-only": idle_only}
+        given |= {"--model PATH": model is not None and is_path(model), "--upload": upload, "--idle-only": idle_only}
         check_only_guesses([option for option, value in given.items() if value])
     url, invite = split_invite(url)
     name = name or socket.gethostname()
@@ -119,8 +120,9 @@ def config_of(
         url=url,
         name=name,
         span=Span.parse(span) if span is not None else None,
-        model=model,
-        room=_room(memory, "0" if no_gpu else gpu_memory),
+        model=Path(model) if model is not None and is_path(model) else None,
+        serves=model if model is not None and not is_path(model) else "",
+        room=_room(memory, "0" if no_gpu or guesser is not None else gpu_memory),  # it guesses without a card
         threads=threads or physical_cores(),
         identity=Identity.load(node_key(name)),
         invite=invite or kept_invite(name, url),

@@ -89,11 +89,15 @@ def create_key(
     account: Annotated[str, typer.Option(metavar="NAME", help="The account that pays for its requests.")],
     admin: Annotated[bool, typer.Option("--admin", help="Allow everything that the owner may do.")] = False,
     per_minute: Annotated[int, typer.Option(metavar="N", help="The most requests a minute; 0: any.", min=0)] = 600,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A model that it may ask. Default: all.")
+    ] = None,
     as_json: AsJson = False,
     key: Key = "",
 ) -> None:
     """Make an API key and print it."""
-    made = client_of(url, key).admin("POST", "keys", {"account": account, "admin": admin, "per_minute": per_minute})
+    wish = {"account": account, "admin": admin, "per_minute": per_minute, "models": model or []}
+    made = client_of(url, key).admin("POST", "keys", wish)
     if as_json:
         say_json(made)
         return
@@ -108,12 +112,13 @@ def list_keys(url: Url, as_json: AsJson = False, key: Key = "") -> None:
     if as_json:
         say_json(listed)
         return
-    table = Table("id", "made", "account", "admin", "requests a minute", "state", box=None)
+    table = Table("id", "made", "account", "admin", "requests a minute", "models", "state", box=None)
     for each in listed["keys"]:
         limit = "any" if each["per_minute"] is None else str(each["per_minute"])
         state = "revoked" if each["revoked"] else "valid"
         admin = "yes" if each["admin"] else "no"
-        table.add_row(each["id"], _date(each["created"]), each["account"], admin, limit, state)
+        models = ", ".join(each["models"]) or "all"
+        table.add_row(each["id"], _date(each["created"]), each["account"], admin, limit, models, state)
     console.print(table)
 
 
@@ -160,7 +165,7 @@ def trust_node(
     off: Annotated[bool, typer.Option("--off", help="Stop trusting the node.")] = False,
     key: Key = "",
 ) -> None:
-    """Believe a node when nodes disagree."""
+    """Believe a node when nodes disagree, and let it guess."""
     marked = _mark(url, node, key, trusted=not off)
     say(f"Node {marked['name']} is {'no longer trusted' if off else 'trusted'}.")
 

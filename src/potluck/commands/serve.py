@@ -23,7 +23,7 @@ from potluck.types import Attention, Audience, EngineKind, RowFormat
 if TYPE_CHECKING:
     from uvicorn import Server
 
-    from potluck.coordinator.app import ServeConfig
+    from potluck.coordinator.app import ModelConfig
     from potluck.coordinator.http.office import Office
     from potluck.coordinator.server import Tls
     from potluck.models.manifest import Manifest
@@ -53,7 +53,7 @@ Rows = Annotated[RowFormat, typer.Option(metavar="TYPE", show_default=False, hel
 
 
 def serve(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", hidden=True)] = None,
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", hidden=True)] = None,
     hub_repository: Annotated[str | None, typer.Option("--hf-repo", "-hf", metavar="NAME", hidden=True)] = None,
     revision: Revision = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help=HOST_HELP)] = None,
@@ -79,38 +79,38 @@ def serve(
     tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
 ) -> None:
     """Run the coordinator of MODEL: a GGUF file, a directory or a name."""
-    from potluck.coordinator.app import ServeConfig, make_app
+    from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.members.store import open_file, open_store
     from potluck.coordinator.server import make_server
-    from potluck.models.sources import find_model
     from potluck.wire.identity import data_folder, fingerprint
 
     log_to_console()
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
     tls, proxies = _tls(tls_cert, tls_key), _proxies(forwarded_for or [], local)
-    origins, names = _origins(cors or [], audience), _names(name or [])
+    origins, wanted = _origins(cors or [], audience), _models(models or [], hub_repository)
+    names = _names(name or [], len(wanted))
     identity = _identity()
     listener = _listen(host, port)  # before the model is read: a port in use is known at once
     url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
     beacon = _beacon(url, audience) if announce else None
     with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
-        found, small = find_model(_name(model, hub_repository), revision), _small(guesser)
-        config = ServeConfig(
-            found, engine, quantize, attention, rows, context, audit, proxies, origins, tries, names[1:], small
+        found, small = _find(wanted, revision), _small(guesser, len(wanted))
+        choices = tuple(
+            ModelConfig(each, engine, quantize, attention, rows, context, audit, tries, own[1:], small)
+            for each, own in zip(found, names, strict=True)
         )
-        tested = _can_be_served(config, check)
-        manifest = _called(_checked(found), names)
-        if tested:
-            _prove(found, manifest)
+        manifests = _manifests(choices, names, check)
+        config = ServeConfig(models=choices, proxies=proxies, origins=origins)
         with closing(open_office(store, audience, identity, url, proven_url, origins)) as office:
             with waiting("Reading the tokenizer"):
-                app = make_app(config, manifest, office)
+                app = make_app(config, manifests, office)
             server = make_server(app, tls, proxies)
-            say(f"Serving {manifest.name} at {url} ({manifest.layers} layers, {manifest.digest[:16]}).")
+            _tell_what(manifests, url)
             _tell_who_may(office, audience, fingerprint(identity.public))
-            run(lambda: _serve(server, listener, beacon and beacon.of(manifest.name), fingerprint(identity.public)))
+            told = beacon and beacon.of(" and ".join(each.name for each in manifests))
+            run(lambda: _serve(server, listener, told, fingerprint(identity.public)))
     say("Stopped.")
 
 
@@ -140,7 +140,36 @@ async def _serve(server: Server, listener: socket.socket, beacon: Beacon | None,
         await server.serve([listener])
 
 
-def _can_be_served(config: ServeConfig, check: bool) -> bool:
+def _find(names: Sequence[str], revision: str | None) -> list[Found]:
+    """The models of these names. Raises PotluckError when one cannot be found."""
+    from potluck.models.sources import find_model
+
+    if revision is not None and len(names) > 1:
+        raise PotluckError("--revision is that of one model: serve several with names such as hf:OWNER/REPO@REVISION.")
+    return [find_model(name, revision) for name in names]
+
+
+def _manifests(choices: Sequence[ModelConfig], names: Sequence[tuple[str, ...]], check: bool) -> list[Manifest]:
+    """The manifests under their public names. All models are looked at before the weights of one are read.
+
+    Raises PotluckError when one cannot be served, or when two are the same.
+    """
+    tested = [_can_be_served(each, check) for each in choices]
+    called = [own[0] if own else each.model.outline().name for each, own in zip(choices, names, strict=True)]
+    for name in called:
+        if called.count(name) > 1:
+            raise PotluckError(f"Two models have the name {name}: give each a name of its own with --name.")
+    manifests = [_called(_checked(each.model), own) for each, own in zip(choices, names, strict=True)]
+    for place, manifest in enumerate(manifests):
+        if any(manifest.digest == other.digest for other in manifests[:place]):
+            raise PotluckError(f"{manifest.name} is named twice: leave one out, and give it further names with --name.")
+    for each, manifest, is_tested in zip(choices, manifests, tested, strict=True):
+        if is_tested:
+            _prove(each.model, manifest)
+    return manifests
+
+
+def _can_be_served(config: ModelConfig, check: bool) -> bool:
     """Whether the model is to be tested first. Raises PotluckError, without reading weights, if it cannot be served.
 
     check: whether the owner wants the test.
@@ -169,10 +198,10 @@ def _prove(found: Found, manifest: Manifest) -> None:
     say(f"The parts of {manifest.name} compute what it does, bit for bit.")
 
 
-def _name(model: str | None, hub_repository: str | None) -> str:
-    if (model is None) == (hub_repository is None):
-        raise PotluckError("Name one model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf OWNER/REPO:Q4_K_M.")
-    return model if model is not None else f"hf:{hub_repository}"
+def _models(names: Sequence[str], hub_repository: str | None) -> list[str]:
+    if bool(names) == (hub_repository is not None):
+        raise PotluckError("Name a model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf OWNER/REPO:Q4_K_M.")
+    return [*names] or [f"hf:{hub_repository}"]
 
 
 def _tls(certificate: Path | None, key: Path | None) -> Tls | None:
@@ -211,24 +240,33 @@ def _origins(texts: Sequence[str], audience: Audience) -> tuple[str, ...]:
     return origins
 
 
-def _names(texts: Sequence[str]) -> tuple[str, ...]:
-    """The model's public names. Raises PotluckError for one that no model may have."""
+def _names(texts: Sequence[str], models: int) -> list[tuple[str, ...]]:
+    """The public names of each model: all names are those of a single one, and several have one each.
+
+    Raises PotluckError for one that no model may have, or when several models and their names do not match.
+    """
     from potluck.models.vetting import is_name
 
     names = tuple(dict.fromkeys(text.strip() for text in texts))
     for name in names:
         if not is_name(name):
             raise PotluckError(f"--name takes up to 255 printable characters, not {name!r}.")
-    return names
+    if models > 1 and names and len(names) != models:
+        raise PotluckError(f"Several models have one --name each: give {models} names in their order, or none.")
+    return [names] if models == 1 else [(name,) for name in names] or [()] * models
 
 
-def _small(name: str | None) -> Found | None:
-    """The model that is to guess. Raises PotluckError, without reading weights, if it cannot guess for any model."""
+def _small(name: str | None, models: int) -> Found | None:
+    """The model that is to guess. Raises PotluckError, without reading weights, if it cannot guess for any model, or if
+    there are several for which it could.
+    """
     from potluck.coordinator.guessers import check_guesser
     from potluck.models.sources import find_model
 
     if name is None:
         return None
+    if models > 1:
+        raise PotluckError("--guesser guesses for one model: let nodes guess for several, with potluck join --guesser.")
     found = find_model(name)
     check_guesser(found)
     _checked(found)
@@ -260,6 +298,11 @@ def _host(asked: str | None, local: bool) -> str:
     if asked is not None:
         raise PotluckError("--local listens on 127.0.0.1 only: leave --host out.")
     return "127.0.0.1"
+
+
+def _tell_what(manifests: Sequence[Manifest], url: str) -> None:
+    for each in manifests:
+        say(f"Serving {each.name} at {url} ({each.layers} layers, {each.digest[:16]}).")
 
 
 def _tell_who_may(office: Office, audience: Audience, key: str) -> None:

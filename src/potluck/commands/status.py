@@ -11,8 +11,9 @@ import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from potluck.client import Client
+from potluck.client import Client, statuses
 from potluck.commands.terminal import AsJson, Key, Url, client_of, console, say_json
 from potluck.errors import PotluckError
 
@@ -31,23 +32,31 @@ def status(url: Url, watch: Watch = False, as_json: AsJson = False, key: Key = "
     elif as_json:
         say_json(swarm.status())
     else:
-        console.print(board(swarm.status()))
+        console.print(boards(swarm.status()))
 
 
 def _watch(swarm: Client) -> None:
     """Show the status every second. If the coordinator is away for a while, say so and keep asking."""
-    with Live(board(swarm.status()), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(boards(swarm.status()), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             time.sleep(_LOOK_S)
             try:
-                shown = board(swarm.status())
+                shown = boards(swarm.status())
             except PotluckError as error:
                 shown = Group(str(error))
             live.update(shown, refresh=True)
 
 
+def boards(told: dict[str, Any]) -> Group:
+    """The answer of `/status` as people read it: a board for each model, under its name where there are several."""
+    models = statuses(told)
+    if len(models) == 1:
+        return board(models[0])
+    return Group(*(Group(Text(one["model"], style="bold"), board(one), "") for one in models))
+
+
 def board(info: dict[str, Any]) -> Group:
-    """The answer of `/status` as people read it."""
+    """The status of a model as people read it."""
     missing = ", ".join(info["missing"])
     lines = [
         f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.",

@@ -26,6 +26,7 @@ QUIET_S = 1.0
 
 _SAVE_CURSOR, _RESTORE_CURSOR = "\x1b7", "\x1b8\x1b[J"
 
+SERVED_HELP = "One of several models. Default: the first."
 URL_HELP = "The coordinator, such as http://192.168.1.5:8470."
 MODEL_HELP = "A GGUF file, a Hugging Face directory, or a name on its hub."
 REVISION_HELP = "The branch, tag or commit on the hub. Default: main."
@@ -33,6 +34,7 @@ QUANTIZE_HELP = "The weights' type: q8_0, q4_0, f16, bf16, int8, int4."
 KEY_HELP = "Your API key. Default: this machine's owner key."
 
 Url = Annotated[str, typer.Argument(metavar="URL", help=URL_HELP)]
+ServedModel = Annotated[str | None, typer.Option("--model", metavar="NAME", help=SERVED_HELP)]
 Key = Annotated[str, typer.Option("--key", metavar="KEY", envvar="POTLUCK_KEY", show_default=False, help=KEY_HELP)]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 Revision = Annotated[str | None, typer.Option(metavar="NAME", help=REVISION_HELP)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from potluck.client import Client
-from potluck.commands.terminal import Key, Url, client_of, say
+from potluck.commands.terminal import Key, ServedModel, Url, client_of, say
 from potluck.errors import PotluckError
 
 
@@ -20,11 +20,13 @@ def trace(
         str | None, typer.Option(metavar="TEXT", help="A text to send and trace. Default: recent steps.")
     ] = None,
     tokens: Annotated[int, typer.Option(metavar="N", help="The tokens to generate after it.", min=1)] = 32,
+    model: ServedModel = None,
     key: Key = "",
 ) -> None:
     """Write a timeline that shows where a request spends its time."""
     swarm = client_of(url, key)
-    timeline = swarm.trace() if prompt is None else _traced(swarm, prompt, tokens)
+    model = model or swarm.model
+    timeline = swarm.trace(model=model) if prompt is None else _traced(swarm, model, prompt, tokens)
     if not timeline["traceEvents"]:
         raise PotluckError("The swarm has not computed anything yet: ask it something, for example with --prompt.")
     try:
@@ -35,9 +37,8 @@ def trace(
     say(f"Open {out} at https://ui.perfetto.dev or chrome://tracing.")
 
 
-def _traced(swarm: Client, prompt: str, tokens: int) -> dict[str, Any]:
+def _traced(swarm: Client, model: str, prompt: str, tokens: int) -> dict[str, Any]:
     """The timeline of this request. It also contains what others ask in the meantime."""
-    model = swarm.status()["model"]
-    before = swarm.trace(session=0)["count"]  # session numbers start at 1, so this timeline is empty
+    before = swarm.trace(model=model, session=0)["count"]  # session numbers start at 1, so this timeline is empty
     swarm.complete(model, prompt, tokens)
-    return swarm.trace(after=before)
+    return swarm.trace(model=model, after=before)

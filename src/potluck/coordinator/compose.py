@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,18 +12,13 @@ from potluck.coordinator.audits.auditor import Auditor
 from potluck.coordinator.audits.audits import Audits, no_audits
 from potluck.coordinator.audits.verdict import Judge, tolerance
 from potluck.coordinator.gateway.driver import Driver
-from potluck.coordinator.gateway.entrance import Entrance
 from potluck.coordinator.gateway.frames import Frames
-from potluck.coordinator.gateway.gateway import Gateway
+from potluck.coordinator.gateway.gate import Gate
 from potluck.coordinator.gateway.guessing import Guessers
+from potluck.coordinator.gateway.lobby import Lobby
 from potluck.coordinator.gateway.lookout import Lookout
 from potluck.coordinator.gateway.meter import Meter
-from potluck.coordinator.gateway.moderation import Moderation
-from potluck.coordinator.gateway.outboxes import Outboxes
-from potluck.coordinator.gateway.reception import Reception
-from potluck.coordinator.gateway.stays import Stays
 from potluck.coordinator.gateway.terms import Terms
-from potluck.coordinator.gateway.tickets import Tickets
 from potluck.coordinator.gateway.welcomes import Welcomes
 from potluck.coordinator.generation.defaults import sampling_defaults
 from potluck.coordinator.generation.generation import Generation
@@ -53,11 +47,13 @@ from potluck.coordinator.swarm.changes import Changes
 from potluck.coordinator.swarm.heartbeat import Heartbeat
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import TokenKind
+from potluck.coordinator.text.encoder import Encoder
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.topic import Topic
 from potluck.coordinator.watching.modelfiles import ModelFiles
 from potluck.coordinator.watching.status import swarm_status
+from potluck.errors import ModelError
 from potluck.models.manifest import Manifest
 from potluck.models.sources import Found, local_source
 from potluck.models.spans import is_proved, most_forgotten
@@ -85,9 +81,8 @@ class SwarmService:
     sessions: SessionManager
     auditor: Auditor
     lookout: Lookout
-    tickets: Tickets
-    moderation: Moderation
-    gateway: Gateway
+    lobby: Lobby
+    gate: Gate
 
     def generation(self, tokenizer: Tokenizer, guesser: GuesserModel | None = None) -> Generation:
         """The maker of answers on this swarm."""
@@ -105,36 +100,35 @@ class SwarmService:
         self.lookout.stop()
         self.sessions.stop()
         self.closing.stop()
-        self.changes.tell()  # whoever waits for room learns that there will be none
+        self.changes.stop()
 
 
 def compose_swarm(
     terms: Terms,
     swarm: Swarm,
-    reception: Reception,
+    lobby: Lobby,
     *,
     width: int,
     vocabulary: int,
+    names: tuple[str, ...] = ("",),
     ledger: Ledger | None = None,
     audits: Audits | None = None,
     guessers: Guessers | None = None,
-    on_quarantined: Callable[[bytes, str], None] = lambda *_: None,
 ) -> SwarmService:
-    """Wire what runs a swarm. width: values of a hidden row. ledger: where the nodes' work is booked.
+    """Wire what runs a swarm. width: values of a hidden row. names: the model's. ledger: where work is booked.
 
-    guessers: whom nodes guess for. on_quarantined: receives the key of a node that was caught, and what it did.
+    guessers: whom nodes guess for.
     """
     ledger, audits = ledger or Ledger(), audits or no_audits()
-    evidence, outboxes, stays, tickets, queue = Topic[Evidence](), Outboxes(), Stays(), Tickets(), FairQueue()
-    send, numbers = outboxes.send, itertools.count(1)
+    evidence, queue, send, numbers = Topic[Evidence](), FairQueue(), lobby.outboxes.send, lobby.numbers
     witness = Witness(terms.rows, on_evidence=evidence.tell)
     relay = Relay(width, vocabulary, terms.rows, witness)
     pending, handover, most_rows = PendingSteps(relay, send), Handover(send), step_rows(relay.row_bytes)
 
     line = Line(queue, relay.clock)
     changes, admission, payers = Changes(line.call), Admission(swarm), Payers(line, ledger, swarm.layers)
-    welcomes = Welcomes(swarm, terms, tickets, send)
-    driver = Driver(swarm, relay, pending, admission, handover, welcomes, changes, send, on_quarantined)
+    welcomes = Welcomes(swarm, terms, lobby.tickets, send)
+    driver = Driver(swarm, relay, pending, admission, handover, welcomes, changes, send, lobby.caught, lobby.lent)
 
     closing = Closing(swarm, relay, witness, admission, payers, changes, send, driver.act)
     bench = AuditSessions(admission, relay, closing, numbers, send)
@@ -144,11 +138,10 @@ def compose_swarm(
         swarm, queue, line, admission, payers, relay, pending, auditor, failover, closing, terms.context, numbers, send
     )
 
-    heartbeat, entrance = Heartbeat(), Entrance(reception, relay.clock)
-    lookout = Lookout(swarm, relay, heartbeat, driver.apply, send, stays.end)
+    heartbeat = Heartbeat()
+    lookout = Lookout(swarm, relay, heartbeat, driver.apply, send, lobby.stays.end)
     meter = Meter(swarm.nodes, swarm.tally, heartbeat, ledger, payers, auditor)
-    frames = Frames(swarm.nodes, stays, relay, pending, handover, driver, heartbeat, lookout, meter, send)
-    gateway = Gateway(swarm, relay, driver, entrance, stays, outboxes, welcomes, tickets, lookout, frames, guessers)
+    frames = Frames(swarm.nodes, lobby.stays, relay, pending, handover, driver, heartbeat, lookout, meter, send)
     return SwarmService(
         terms=terms,
         swarm=swarm,
@@ -164,15 +157,14 @@ def compose_swarm(
         sessions=sessions,
         auditor=auditor,
         lookout=lookout,
-        tickets=tickets,
-        moderation=Moderation(swarm, entrance, stays, welcomes),
-        gateway=gateway,
+        lobby=lobby,
+        gate=Gate(names, terms.engine, swarm, relay, driver, welcomes, lookout, frames, guessers),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelService:
-    """Everything about one model that is served: the model, its tokenizer, and its swarm.
+    """Everything about one model that is served: the model, its tokenizer, its encoder, and its swarm.
 
     sampling: that of requests that do not say it. proved: whether it is known that its parts compute what the whole
     does. files: those of its weights; None if they are on the hub. guessers: the small models that guess for it.
@@ -182,6 +174,7 @@ class ModelService:
     manifest: Manifest
     found: Found
     tokenizer: Tokenizer
+    encoder: Encoder
     sampling: SamplingParams
     running: SwarmService
     generation: Generation
@@ -221,21 +214,28 @@ def compose_model(
     manifest: Manifest,
     found: Found,
     terms: Terms,
+    encoder: Encoder,
     audit_rate: float,
-    reception: Reception,
+    lobby: Lobby,
     books: Books,
+    names: tuple[str, ...],
     guesser: Found | None = None,
 ) -> ModelService:
     """Wire everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
+
+    names: by which it is asked for.
 
     guesser: the small model that is to guess for it.
 
     Raises ModelError when its tokenizer or its sampling cannot be read, or when the small model cannot guess for it.
     """
     tokenizer = open_tokenizer(found.path)
-    pool, forgets = GuesserPool(manifest.name, tokenizer, manifest.vocabulary), most_forgotten(manifest, terms.engine)
+    pool = GuesserPool(manifest.name, tokenizer, manifest.vocabulary, terms.context)
+    forgets = most_forgotten(manifest, terms.engine)
     process = None
     if guesser is not None:
+        if not forgets:
+            raise ModelError(f"Nothing can guess for {manifest.name}, because it cannot take back what it has read.")
         process = guessers.make_guesser(guesser, manifest, tokenizer, terms.context)
         pool.add(process.model)
     judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
@@ -246,18 +246,19 @@ def compose_model(
             footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
             forgets=forgets,
         ),
-        reception,
+        lobby,
         width=manifest.hidden_size,
+        names=names,
         vocabulary=manifest.vocabulary,
         ledger=books.ledger,
         audits=Audits(audit_rate, judge.agree),
         guessers=pool if forgets else None,
-        on_quarantined=books.shut_out,
     )
     return ModelService(
         manifest=manifest,
         found=found,
         tokenizer=tokenizer,
+        encoder=encoder,
         sampling=sampling_defaults(manifest, found.path),
         running=running,
         generation=running.generation(tokenizer, pool),

@@ -12,7 +12,7 @@ import psutil
 
 from potluck.coordinator.generation.guesser_process import GuesserProcess
 from potluck.coordinator.generation.small_model import SmallModel
-from potluck.coordinator.model_choice import choose_context, choose_engine, footprint
+from potluck.coordinator.model_choice import choose_engine, footprint, most_context
 from potluck.coordinator.text.children import ChildEncoder
 from potluck.coordinator.text.opening import open_tokenizer
 from potluck.coordinator.text.tokenizer import Tokenizer
@@ -25,7 +25,7 @@ from potluck.models.spans import most_forgotten
 from potluck.planning.cost import in_mib
 from potluck.types import MAX_STEP_ROWS, Capacity, EngineKind, Quantize, Span
 from potluck.wire.guessing import Order
-from potluck.wire.vocabulary import check_guesser as check_vocabulary
+from potluck.wire.vocabulary import check_vocabulary
 
 _PROGRAM = "potluck.node.guesser"
 """The program of its process. It runs the engine, which the coordinator itself never loads."""
@@ -52,6 +52,11 @@ class Small:
     context: int
     pieces: list[bytes]
 
+    @property
+    def vocabulary(self) -> int:
+        """The ids below this may be read and guessed."""
+        return min(self.outline.vocabulary, len(self.pieces))
+
 
 def check_guesser(found: Found) -> tuple[Manifest, Quantize]:
     """The outline of a model that may guess, and its quantization, for which no weights are read.
@@ -74,32 +79,34 @@ def make_guesser(found: Found, served: Manifest, tokenizer: Tokenizer, context: 
 
     Raises ModelError when the small model cannot guess for this one, or not on this machine.
     """
-    small = open_small(found, context)
+    small = open_small(found)
     check_vocabulary(small.outline.name, small.pieces, served.name, pieces(tokenizer))
-    order = order_for(small, _THREADS)
-    vocabulary = min(served.vocabulary, tokenizer.vocabulary, order.vocabulary)
-    return GuesserProcess(SmallModel(small.outline.name, context=small.context, vocabulary=vocabulary), command(order))
+    order = order_for(small, _THREADS, context, min(served.vocabulary, tokenizer.vocabulary))
+    model = SmallModel(small.outline.name, context=min(small.context, context), vocabulary=order.vocabulary)
+    return GuesserProcess(model, command(order))
 
 
-def open_small(found: Found, context: int | None) -> Small:
-    """The small model, of which only the vocabulary is read. context: the most tokens of an answer; None means that of
-    the model, as `choose_context` has it.
+def open_small(found: Found) -> Small:
+    """The small model, of which only the vocabulary is read.
 
     Raises ModelError when it cannot guess for any model.
     """
     outline, quantize = check_guesser(found)
     with closing(ChildEncoder(found.path, 1)):  # hostile files end this child, before they are read here
         tokenizer = open_tokenizer(found.path)
-    return Small(outline, found, quantize, choose_context(outline, context), pieces(tokenizer))
+    return Small(outline, found, quantize, most_context(outline), pieces(tokenizer))
 
 
-def order_for(small: Small, threads: int) -> Order:
-    """The order for its process. Its weights are fetched. Raises ModelError when it cannot run on this machine."""
-    capacity = _capacity(small.outline, small.quantize, small.context)
+def order_for(small: Small, threads: int, context: int, vocabulary: int) -> Order:
+    """The order for its process. Its weights are fetched. context, vocabulary: those of the model that is served.
+
+    Raises ModelError when it cannot run on this machine.
+    """
+    capacity = _capacity(small.outline, small.quantize, min(small.context, context))
     manifest = small.found.manifest()
     span = Span(0, manifest.layers - 1)
     file = _fetch(small.found, Wanted(manifest, span, EngineKind.LLAMACPP, small.quantize))
-    return Order(str(file), manifest.layers, capacity, threads, min(manifest.vocabulary, len(small.pieces)))
+    return Order(str(file), manifest.layers, capacity, threads, min(vocabulary, small.vocabulary))
 
 
 def command(order: Order) -> list[str]:

@@ -61,6 +61,12 @@ def _check_transformers(manifest: Manifest, able: tuple[EngineKind, ...]) -> Non
     plan_raw_span(manifest, Span(0, manifest.layers - 1))  # which knows types that cannot be carried
 
 
+def most_context(manifest: Manifest) -> int:
+    """The most positions that a session of the model can have."""
+    limit = rope_limit(manifest.metadata["config"]) if manifest.format == "huggingface" else None
+    return min(manifest.context, MOST_POSITIONS, limit[1] if limit is not None else MOST_POSITIONS)
+
+
 def choose_context(manifest: Manifest, asked: int | None) -> int:
     """The positions of a session: those asked for, or the usual ones, but no more than the model has or a node holds.
 

@@ -12,7 +12,7 @@ import msgspec
 
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
-from potluck.errors import CardLost, LinkClosed, NoCoordinator, TicketExpired
+from potluck.errors import CardLost, EngineError, LinkClosed, ModelError, NoCoordinator, TicketExpired
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig
@@ -66,6 +66,8 @@ class Agent:
         self._worker = Worker()
         self._cores = Cores(config.threads)
         self._loaded: _Loaded | None = None
+        self._last: Welcome | None = None
+        """The layers that it has served last."""
         self._fraction = 0.0
         self._bytes_per_s = 0.0
         self._redialling = Redialling(config.url, reporter.say)
@@ -157,15 +159,15 @@ class Agent:
         """
         try:
             # A node that comes back asks for what it still holds.
-            held = self._loaded.welcome.span if self._loaded else None
-            await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, held))
+            await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, self._last))
             welcome: Welcome | None
             welcome, _ = await expect(link, Welcome)
             drop_invite(self._config.name, self._config.url)
             self._redialling.admitted()
             self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
             while welcome is not None:
-                loaded = await self._load(link, host, welcome)
+                loaded = await self._load_or_go_back(link, host, welcome)
+                self._last = loaded.welcome
                 # Each coordinator's run has a token of its own.
                 offer = replace(loaded.offer, token=welcome.peer_token)
                 shares = self._sharing.start(host, offer)
@@ -236,6 +238,19 @@ class Agent:
             if threads != self._cores.threads:
                 self._cores.threads = threads
                 await link.send(encode(Threads(threads)))
+
+    async def _load_or_go_back(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
+        """Load these layers. If they are of another model, and cannot be loaded, the node goes back to the last one.
+
+        Raises LinkClosed then, and what `_load` raises otherwise.
+        """
+        try:
+            return await self._load(link, host, welcome)
+        except (EngineError, ModelError) as error:
+            if self._last is None or self._last.model == welcome.model:
+                raise
+            self._reporter.say(f"{error} The node goes back to the model that it served before.")
+            raise LinkClosed("it cannot serve the other model") from error
 
     async def _load(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
         old = self._loaded

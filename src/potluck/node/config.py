@@ -11,7 +11,7 @@ from potluck.node.permit import Hours
 from potluck.node.room import Room
 from potluck.types import Span
 from potluck.wire.identity import Identity
-from potluck.wire.messages import Hello
+from potluck.wire.messages import Hello, Welcome
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class NodeConfig:
     """The choices of a node's owner.
 
     url: the coordinator's http(s) URL. model: a copy of the model's file on this machine. room: the memory.
+    serves: the name of the model that it is to serve, or empty: the coordinator chooses.
     invite: the invite from the coordinator's owner, `SECRET.FINGERPRINT`, or empty.
     upload: the most bytes a second that it sends; None means no limit.
     hours: when it may work; None means always. idle_only: it works only while nobody else uses the machine.
@@ -39,14 +40,17 @@ class NodeConfig:
     idle_only: bool = False
     on_battery: bool = False
     guesser: str = ""
+    serves: str = ""
 
-    def hello(self, digest: str, bytes_per_s: float, held: Span | None = None, joins: bool = True) -> Hello:
-        """The node's hello. digest: that of the model on this machine, or empty. held: the span that is loaded."""
+    def hello(self, digest: str, bytes_per_s: float, held: Welcome | None = None, joins: bool = True) -> Hello:
+        """The node's hello. digest: that of the model on this machine, or empty. held: what it has loaded."""
         return Hello(
             self.name,
             potluck.__version__,
             digest,
-            span=held or self.span,
+            span=held.span if held is not None else self.span,
+            serves=self.serves,
+            holds=held.model if held is not None else "",
             movable=self.span is None,
             memory=self.room.memory,
             gpu_memory=0 if self.room.shares else self.room.card,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,7 +16,7 @@ from potluck.node.background import Worker
 from potluck.node.config import NodeConfig
 from potluck.node.introduction import Introduction, expect
 from potluck.node.kept_invite import drop_invite
-from potluck.node.neighbours import registered
+from potluck.node.neighbours import computing, registered
 from potluck.node.orders import HEED_S, Order, heed
 from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
@@ -24,26 +25,41 @@ from potluck.node.redialling import Redialling
 from potluck.platform import on_battery
 from potluck.types import GuesserOffer, PauseReason
 from potluck.wire.codec import decode_from_coordinator, encode
-from potluck.wire.guesser_process import GuesserPipe, guesser_process
+from potluck.wire.guesser_pipe import GuesserPipe, Pauses, guesser_process
 from potluck.wire.link import Link
 from potluck.wire.messages import GuesserHears, GuesserSays, Notice, Ping, Pong, Refusal, Vocabulary
-from potluck.wire.vocabulary import check_guesser, unpacked
+from potluck.wire.vocabulary import check_vocabulary, unpacked
 
 
 @dataclass(frozen=True)
-class SmallModel:
+class OwnModel:
     """A small model on this machine. pieces: what its tokens stand for.
 
-    command: what runs its process, for which this fetches its weights. It blocks.
+    command: what runs its process, for which this fetches its weights, given the context and the number of ids of the
+    model that is served. It blocks.
     """
 
     offer: GuesserOffer
     pieces: Sequence[bytes]
-    command: Callable[[], Sequence[str]]
+    command: Callable[[int, int], Sequence[str]]
+
+
+class _Served(NamedTuple):
+    """The model for which it guesses. vocabulary: the number of its ids."""
+
+    name: str
+    context: int
+    vocabulary: int
+
+
+class _Ended(Exception):
+    """The small model has ended, or the coordinator wants no more guesses now. The text says why."""
 
 
 class GuesserAgent:
-    def __init__(self, config: NodeConfig, small: SmallModel, reporter: Reporter) -> None:
+    """A node that guesses with this model as its owner's choices say. It lives while it `run`s."""
+
+    def __init__(self, config: NodeConfig, small: OwnModel, reporter: Reporter) -> None:
         self._config = config
         self._small = small
         self._reporter = reporter
@@ -64,8 +80,8 @@ class GuesserAgent:
             raise NoCoordinator(f"There is no coordinator at {way_to(self._config.url)}: {error}.") from error
         except LinkClosed as error:
             raise LinkClosed(f"There is no connection to {way_to(self._config.url)} ({error}).") from error
-        model = await self._ask(link)
-        self._say(f"{self._small.offer.name} can guess for {model}, because their vocabularies agree.")
+        served = await self._ask(link)
+        self._say(f"{self._small.offer.name} can guess for {served.name}, because their vocabularies agree.")
 
     async def run(self) -> None:
         """Guess until `leave`, and dial again whenever the connection breaks.
@@ -100,15 +116,20 @@ class GuesserAgent:
 
     async def _serve(self) -> None:
         command: Sequence[str] = ()
+        pauses, clock = Pauses(), asyncio.get_running_loop().time
         while True:
             await self._until(allowed=True)
+            began = clock()
             try:
                 link = await self._redialling.dial()
                 if not command:  # before weights are fetched, which takes long
-                    await self._ask(link)
-                    command = await self._fetch()
-                else:
-                    await self._stay(link, command)
+                    command = await self._fetch(await self._ask(link))
+                    continue
+                await self._stay(link, command)
+            except _Ended as error:
+                pause_s = pauses.after(clock() - began)
+                self._say(f"The small model has stopped guessing ({error}); trying again in {pause_s:.0f} s.")
+                await asyncio.sleep(pause_s)
             except (LinkClosed, NoCoordinator) as error:
                 await self._redialling.lost(error)
 
@@ -121,45 +142,49 @@ class GuesserAgent:
                 told = reason
             await asyncio.sleep(HEED_S)
 
-    async def _ask(self, link: Link) -> str:
+    async def _ask(self, link: Link) -> _Served:
         """Ask whether the small model may guess, and for which model, and close the link."""
         try:
-            return await self._introduce(link, joins=False)
+            served = await self._introduce(link, joins=False)
         finally:
             await link.close()
+        self._redialling.admitted()
+        return served
 
-    async def _fetch(self) -> Sequence[str]:
+    async def _fetch(self, served: _Served) -> Sequence[str]:
         """What runs the small model, whose weights are on this machine then."""
         what = f"Fetching {self._small.offer.name}"
         self._reporter.progress(what, None)
-        command = await Worker().run(self._small.command)
+        command = await Worker().run(self._small.command, served.context, served.vocabulary)
         self._reporter.progress(what, 1.0)
         return command
 
     async def _stay(self, link: Link, command: Sequence[str]) -> None:
         """Guess from the greeting to the end of one link, or until the owner no longer lets the node work."""
         try:
-            model = await self._introduce(link, joins=True)
+            served = await self._introduce(link, joins=True)
             drop_invite(self._config.name, self._config.url)
             self._redialling.admitted()
             async with guesser_process(command) as pipe:
-                self._say(f"Guessing with {self._small.offer.name} for {model} at {self._config.url}.")
-                await _first_of(self._hear(link, pipe), _tell(link, pipe), self._until(allowed=False))
+                self._say(f"Guessing with {self._small.offer.name} for {served.name} at {self._config.url}.")
+                with computing(pipe.pid):
+                    await _first_of(self._hear(link, pipe), _tell(link, pipe), self._until(allowed=False))
         except OSError as error:
             raise Refused(f"The small model cannot be started: {error.strerror or error}.") from error
         finally:
             await link.close()
 
-    async def _introduce(self, link: Link, *, joins: bool) -> str:
-        """Offer to guess. Returns the name of the model that is served.
+    async def _introduce(self, link: Link, *, joins: bool) -> _Served:
+        """Offer to guess. Returns the model that is served.
 
         Raises ModelError when its vocabulary is not the small model's, or what `Introduction.make` raises.
         """
         hello = msgspec.structs.replace(self._config.hello("", 0.0, joins=joins), guesser=self._small.offer)
         await self._introduction.make(link, hello)
-        vocabulary, pieces = await expect(link, Vocabulary)
-        check_guesser(self._small.offer.name, self._small.pieces, vocabulary.model, unpacked(pieces))
-        return vocabulary.model
+        told, payload = await expect(link, Vocabulary)
+        pieces = unpacked(payload)
+        check_vocabulary(self._small.offer.name, self._small.pieces, told.model, pieces)
+        return _Served(told.model, told.context, len(pieces))
 
     async def _hear(self, link: Link, pipe: GuesserPipe) -> None:
         """Pass on what the coordinator says."""
@@ -172,8 +197,8 @@ class GuesserAgent:
                     await link.send(encode(Pong(number, 0), payload))
                 case Notice(text):
                     self._say(text)
-                case Refusal(reason):
-                    raise Refused(reason)
+                case Refusal(reason):  # what is for good is said again when it dials
+                    raise _Ended(reason.rstrip("."))
                 case _:
                     raise WireError(f"The coordinator sent {type(message).__name__} to a node that guesses.")
 
@@ -181,7 +206,11 @@ class GuesserAgent:
 async def _tell(link: Link, pipe: GuesserPipe) -> None:
     """Pass on what the small model says."""
     while True:
-        await link.send(encode(GuesserSays(), await pipe.receive()))
+        try:
+            told = await pipe.receive()
+        except (LinkClosed, WireError) as error:
+            raise _Ended(str(error)) from error
+        await link.send(encode(GuesserSays(), told))
 
 
 async def _first_of(*works: Awaitable[None]) -> None:

@@ -38,8 +38,12 @@ _BUSY = ("user", "nice", "system", "irq", "softirq", "steal", "interrupt", "dpc"
 """The names that psutil gives to time that is not idle, on the various systems."""
 
 
+_NODE, _CHILD = "node", "child"
+"""How the marks of nodes begin, and those of processes that compute for one."""
+
+
 class _Sample(NamedTuple):
-    """CPU seconds at one moment: those used since the machine started, and by each node since its own start."""
+    """CPU seconds at one moment: those used since the machine started, and by each node's process since its start."""
 
     clock: float
     busy: float
@@ -59,6 +63,17 @@ def registered(name: str, folder: Path | None = None) -> Iterator[None]:
     finally:
         mark.unlink(missing_ok=True)
         orders.unlink(missing_ok=True)
+
+
+@contextmanager
+def computing(pid: int, folder: Path | None = None) -> Iterator[None]:
+    """While the block runs, nodes know that this process computes for one of them."""
+    mark = (folder or default_folder()) / f"{_CHILD}-{pid}"
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def orders_path(pid: int, folder: Path | None = None) -> Path:
@@ -97,18 +112,19 @@ class Neighbours:
         return _Sample(time.perf_counter(), busy, self._nodes())
 
     def _nodes(self) -> dict[int, float]:
-        """The CPU seconds used by each node of this machine and user, including this one."""
+        """The CPU seconds used by each process of the nodes of this machine and user, including this one."""
         used = {}
-        for process in _processes(self._folder):
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                used[process.pid] = times.user + times.system
+        for kind in (_NODE, _CHILD):
+            for process in _processes(self._folder, kind):
+                with suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    used[process.pid] = times.user + times.system
         return used
 
 
-def _processes(folder: Path) -> Iterator[psutil.Process]:
-    """The processes of the nodes that are marked in the folder."""
-    for mark in folder.glob("node-*"):
+def _processes(folder: Path, kind: str = _NODE) -> Iterator[psutil.Process]:
+    """The processes that are marked in the folder: those of nodes, or those that compute for them."""
+    for mark in folder.glob(f"{kind}-*"):
         try:
             yield psutil.Process(int(mark.name.partition("-")[2]))
         except psutil.NoSuchProcess:

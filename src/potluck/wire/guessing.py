@@ -7,6 +7,7 @@ from typing import IO
 import msgspec
 from msgspec import Struct
 
+from potluck.errors import WireError
 from potluck.types import Capacity
 
 LENGTH_BYTES = 4
@@ -78,7 +79,18 @@ FromGuesser = Loaded | Broken | Guessed | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 decode_to_guesser = msgspec.msgpack.Decoder(ToGuesser).decode
-decode_from_guesser = msgspec.msgpack.Decoder(FromGuesser).decode
+_from_guesser = msgspec.msgpack.Decoder(FromGuesser)
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""The exceptions that decoding raises for bytes that are not a message."""
+
+
+def decode_from_guesser(message: bytes) -> FromGuesser:
+    """What a small model says. Raises WireError when it cannot be understood."""
+    try:
+        told: FromGuesser = _from_guesser.decode(message)
+    except _MALFORMED as error:
+        raise WireError("it says what cannot be understood") from error
+    return told
 
 
 def encode(message: ToGuesser | FromGuesser) -> bytes:

@@ -61,6 +61,8 @@ class Hello(Message, frozen=True, tag="hello"):
     model: the digest of a model that it already has on disk, or empty.
     span: the layers that it wants to serve; with None the coordinator chooses layers that fit.
     memory, threads: the most that the node may use; memory in bytes.
+    serves: the name of the model that its owner chose among those of the coordinator; empty leaves that to it.
+    holds: the digest of the model of which it still holds `span`, or empty.
     gpu_memory: the bytes of graphics cards that it may use besides, unless they use the machine's own memory.
     guesser: the small model with which the node guesses how answers go on. Such a node serves no layers. Instead of a
     welcome it gets the vocabulary of the model that is served, and if that is its own, it begins to guess.
@@ -87,6 +89,8 @@ class Hello(Message, frozen=True, tag="hello"):
     joins: bool = True
     gpu_memory: int = 0
     guesser: GuesserOffer | None = None
+    serves: str = ""
+    holds: str = ""
 
 
 class Loading(Message, frozen=True, tag="loading"):
@@ -367,10 +371,12 @@ class PeerToken(Message, frozen=True, tag="peer_token"):
 class Vocabulary(Message, frozen=True, tag="vocabulary"):
     """The vocabulary of the model that is served, for a node that guesses.
 
-    model: the model's name. The payload is a msgpack array with the bytes for which each token id stands.
+    model: the model's name. context: the most positions of a session. The payload is a msgpack array with the bytes for
+    which each token id stands.
     """
 
     model: str
+    context: int
 
 
 class GuesserHears(Message, frozen=True, tag="guesser_hears"):

@@ -9,6 +9,8 @@ import msgspec
 from potluck.errors import ModelError, WireError
 
 _decoder = msgspec.msgpack.Decoder(list[bytes])
+_SHOWN = 40
+"""The most bytes of a token that are shown."""
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -36,7 +38,7 @@ def first_difference(one: Sequence[bytes], other: Sequence[bytes]) -> int | None
     return next((token for token, (a, b) in pairs if a and b and a != b), None)
 
 
-def check_guesser(small: str, pieces: Sequence[bytes], model: str, served: Sequence[bytes]) -> None:
+def check_vocabulary(small: str, pieces: Sequence[bytes], model: str, served: Sequence[bytes]) -> None:
     """Raises ModelError when the model of the name `small` cannot guess for the other, because their tokens differ."""
     token = first_difference(pieces, served)
     if token is not None:
@@ -47,4 +49,4 @@ def check_guesser(small: str, pieces: Sequence[bytes], model: str, served: Seque
 
 
 def _shown(piece: bytes) -> str:
-    return repr(piece.decode("utf-8", "backslashreplace"))
+    return repr(piece[:_SHOWN].decode("utf-8", "backslashreplace"))

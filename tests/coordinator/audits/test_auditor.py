@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kit.gateways import moderation_of
 from kit.runner import run
 from kit.toy_auditors import Liar, join, leave, make_audited_service, settled, shown, states
 from kit.toy_swarm import (
@@ -115,7 +116,7 @@ def test_of_two_that_contradict_each_other_neither_is_convicted_but_both_are_wat
         await settled(service)
         assert service.audits.undecided > 0
         assert states(service, liar, honest, last) == [NodeState.READY] * 3
-        service.moderation.trust(honest.identity.public, trusted=True)
+        moderation_of(service).trust(honest.identity.public, trusted=True)
         for _ in range(5):
             await answer(service, job("potluck", 5))
         await settled(service)

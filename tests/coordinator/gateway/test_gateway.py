@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from kit.gateways import gateway_of, moderation_of
 from kit.newcomer import GREETING, NODE, answer, introduce
 from kit.played_node import (
     DIGEST,
@@ -35,7 +36,7 @@ from potluck.coordinator.watching.status import swarm_status
 from potluck.errors import Busy, LinkClosed, RouteLost, Unavailable
 from potluck.types import Capacity, PauseReason, Span, Speed
 from potluck.webserver.guard import stand
-from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.codec import encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import BundledLink, MemoryLink
 from potluck.wire.messages import (
@@ -86,10 +87,10 @@ def test_whoever_only_asks_is_told_and_leaves_no_trace() -> None:
         assert (told.prospect.without.missing, told.prospect.joined.missing) == ((Span(2, 3),), ())
         assert told.prospect.without.many_streams == 0.0 < told.prospect.joined.many_streams
         assert told.peer_token == ""
-        assert service.tickets.holds(told.ticket)
+        assert service.lobby.tickets.model_of(told.ticket) == DIGEST
         assert swarm_status(service.swarm, "tiny", DIGEST, 512, no_audits(), 0) == before
         await guest.leave()
-        assert not service.tickets.holds(told.ticket)
+        assert service.lobby.tickets.model_of(told.ticket) is None
         assert (service.swarm.nodes.keys(), service.swarm.tally.incidents) == ({half.name}, incidents)
         await half.leave()
 
@@ -141,7 +142,7 @@ def test_those_who_only_ask_stay_strangers_to_the_server() -> None:
         scope = {"type": "websocket", "client": ("127.0.0.1", 1)}
         stand(scope, standing)  # type: ignore[arg-type]
         socket.frames.put_nowait(b"")  # the server's word for the connection
-        stay = asyncio.create_task(make_service().gateway(scope, socket.receive, socket.send))
+        stay = asyncio.create_task(gateway_of(make_service())(scope, socket.receive, socket.send))
         socket.frames.put_nowait(GREETING)
         socket.frames.put_nowait(answer(await socket.sent.get(), hello(joins=joins)))
         await socket.sent.get()
@@ -313,19 +314,19 @@ MALFORMED = {
     "a coordinator's message": encode(Close(1)),
     "a second hello": encode(hello()),
     "a second greeting": GREETING,
-    "rows of another size": encode(Hidden(1, 1, 0, 3, 0.0, 0.0), ROWS[:-1]),
-    "more rows": encode(Hidden(1, 1, 0, 2**40, 0.0, 0.0), ROWS),
-    "hidden rows for scores": encode(Hidden(1, 1, 0, 3, 0.0, 0.0), ROWS),
-    "scores of nothing": encode(Scores(1, 1, 0, (), 0.0, 0.0)),
-    "huge counts": encode(Scores(1, 1, 0, (2**63,), 0.0, 0.0), SCORES),
-    "a million counts": encode(Scores(1, 1, 0, (1,) * 1_000_000, 0.0, 0.0), SCORES),
-    "NaN scores": encode(Scores(1, 1, 0, (1,), 0.0, 0.0), SCORES[:8] + struct.pack("<f", np.nan)),
-    "a NaN total": encode(Scores(1, 1, 0, (1,), 0.0, 0.0), struct.pack("<f", np.nan) + SCORES[4:]),
+    "rows of another size": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS[:-1]),
+    "more rows": encode(Hidden(3, 1, 0, 2**40, 0.0, 0.0), ROWS),
+    "hidden rows for scores": encode(Hidden(3, 1, 0, 3, 0.0, 0.0), ROWS),
+    "scores of nothing": encode(Scores(3, 1, 0, (), 0.0, 0.0)),
+    "huge counts": encode(Scores(3, 1, 0, (2**63,), 0.0, 0.0), SCORES),
+    "a million counts": encode(Scores(3, 1, 0, (1,) * 1_000_000, 0.0, 0.0), SCORES),
+    "NaN scores": encode(Scores(3, 1, 0, (1,), 0.0, 0.0), SCORES[:8] + struct.pack("<f", np.nan)),
+    "a NaN total": encode(Scores(3, 1, 0, (1,), 0.0, 0.0), struct.pack("<f", np.nan) + SCORES[4:]),
     "a token out of the vocabulary": encode(
-        Scores(1, 1, 0, (1,), 0.0, 0.0), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]
+        Scores(3, 1, 0, (1,), 0.0, 0.0), SCORES[:4] + struct.pack("<i", 10) + SCORES[8:]
     ),
     "an integer for text": raw(b"\x85\xa4kind\xa6failed\xa7session\1\xa5route\1\xa4step\1\xa6reason\1"),
-    "text that is no text": encode(Failed(1, 1, 0, "abc")).replace(b"abc", b"\xff\xff\xff"),
+    "text that is no text": encode(Failed(3, 1, 0, "abc")).replace(b"abc", b"\xff\xff\xff"),
 }
 
 
@@ -335,7 +336,7 @@ def test_a_malformed_frame_drops_its_node_and_another_keeps_serving(frame: bytes
         service = make_service()
         bad, good = await join(service), await join(service)
         session = await service.sessions.open(10)
-        assert (session.number, session.route[0].node) == (1, bad.name)
+        assert (session.number, session.route[0].node) == (3, bad.name)
         result = one_step(session)
         await bad.step()
         await bad.link.send(frame)
@@ -653,7 +654,7 @@ class Faulty(BundledLink):
 
 async def join_faulty(service: SwarmService, *, stuck: bool) -> tuple[MemoryLink, asyncio.Task[None]]:
     ours, theirs = MemoryLink.pair()
-    serving = asyncio.create_task(service.gateway.serve(Faulty(theirs, stuck=stuck)))
+    serving = asyncio.create_task(gateway_of(service).serve(Faulty(theirs, stuck=stuck)))
     await introduce(ours, hello())
     await ours.send(encode(READY))
     return ours, serving
@@ -1148,7 +1149,7 @@ def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> Non
         session = await service.sessions.open(10)
         gone, stays = (bad, good) if session.route[0].node == bad.name else (good, bad)
         step = one_step(session)
-        service.moderation.cut(identities[gone is good].public, "You are revoked.")
+        moderation_of(service).cut(identities[gone is good].public, "You are revoked.")
         with pytest.raises(RouteLost):
             await step
         assert await gone.dropped() == "You are revoked."
@@ -1159,7 +1160,7 @@ def test_a_node_is_cut_with_the_reason_and_its_sessions_go_on_elsewhere() -> Non
         await stays.answer()
         await step
         session.close()
-        service.moderation.cut(b"nobody", "Nobody is meant.")
+        moderation_of(service).cut(b"nobody", "Nobody is meant.")
         await stays.leave()
 
     run(test())
@@ -1174,7 +1175,7 @@ def test_a_cut_node_takes_no_token_along_that_opens_anything(here: bool) -> None
         known = (await welcome(service, 0, 3)).peer_token
         if not here:
             await gone.leave()
-        service.moderation.cut(identity.public, "You are revoked.")
+        moderation_of(service).cut(identity.public, "You are revoked.")
         told = await stays.receive()
         assert isinstance(told, PeerToken)
         assert told.token != known
@@ -1193,7 +1194,7 @@ def test_a_cut_node_that_reads_nothing_is_gone_at_once() -> None:
         await until(lambda: any(service.swarm.served()))
         [known] = service.swarm.nodes.values()
         for _ in range(2):
-            service.moderation.cut(known.key, "You are revoked.")
+            moderation_of(service).cut(known.key, "You are revoked.")
         await until(lambda: not service.swarm.nodes)
         await stuck.close()
         serving.cancel()
@@ -1208,9 +1209,9 @@ def test_a_ticket_lasts_as_long_as_the_link() -> None:
         await node.introduce()
         welcome = await node.receive()
         assert isinstance(welcome, Welcome)
-        assert service.tickets.holds(welcome.ticket)
+        assert service.lobby.tickets.model_of(welcome.ticket) == DIGEST
         await node.leave()
-        assert not service.tickets.holds(welcome.ticket)
+        assert service.lobby.tickets.model_of(welcome.ticket) is None
 
     run(test())
 
@@ -1247,14 +1248,8 @@ def test_a_node_that_is_revoked_while_it_is_at_the_door_stays_outside() -> None:
         await node.introduce(movable=True)
         ping = await node.receive()  # the door has let it in, and its link is looked at
         assert isinstance(ping, Ping)
-        service.moderation.cut(NODE.public, "revoked")
-        await node.send(Pong(ping.number, 0))
-        for _ in range(2):
-            frame = await node.link.receive()
-            message, payload = decode_from_coordinator(frame)
-            if isinstance(message, Ping):
-                await node.send(Pong(message.number, 0), bytes(payload))
-        assert "revoked" in await node.dropped()
+        moderation_of(service).cut(NODE.public, "revoked")
+        assert await node.dropped() == "revoked"
 
     run(test())
 

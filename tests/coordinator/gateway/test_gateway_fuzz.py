@@ -148,12 +148,12 @@ def leaks(service: SwarmService) -> dict[str, object]:
         "nodes": service.swarm.nodes,
         "flights": service.relay._flights,
         "results": service.pending._futures,
-        "outboxes": service.gateway._outboxes._outboxes,
-        "stays": service.gateway._stays._stays,
+        "outboxes": service.lobby.outboxes._outboxes,
+        "stays": service.lobby.stays._stays,
         "places": service.payers._places,
         "handover": service.handover._pending,
         "watch": range(service.lookout.watched),
-        "tickets": service.tickets._digests,
+        "tickets": service.lobby.tickets._models,
         "line": service.queue,
     }
     return {name: what for name, what in held.items() if len(what)}  # type: ignore[arg-type]

@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
+from kit.gateways import moderation_of
 from kit.newcomer import COORDINATOR, NODE, introduce
 from kit.played_node import Node, hello, make_service
 from kit.runner import run
 from kit.toy_swarm import END, TOKENIZER, VOCABULARY
 from kit.waiting import until
+from potluck.coordinator.gateway import gateway
 from potluck.coordinator.gateway.reception import Reception
 from potluck.coordinator.generation.guesser_pool import GuesserPool
 from potluck.coordinator.generation.guesses import Guesser
@@ -35,7 +37,7 @@ class GuessingNode(Node):
         """What the tokens of the model that is served stand for."""
         await introduce(self.link, hello(guesser=offer, joins=joins))
         message, payload = decode_from_coordinator(await self.link.receive())
-        assert message == Vocabulary("toy")
+        assert message == Vocabulary("toy", 64)
         return unpacked(payload)
 
     async def say(self, told: FromGuesser) -> None:
@@ -50,7 +52,7 @@ class GuessingNode(Node):
 
 
 def pool() -> GuesserPool:
-    return GuesserPool("toy", TOKENIZER, VOCABULARY)
+    return GuesserPool("toy", TOKENIZER, VOCABULARY, 64)
 
 
 async def guessing(guessers: GuesserPool) -> tuple[GuessingNode, Guesser]:
@@ -144,6 +146,8 @@ NONSENSE = {
     "no life": (encode(GuesserSays(), packed(Loaded())), "says twice that it has loaded"),
     "its end": (encode(GuesserSays(), packed(Broken("No\x1b[2J memory."))), "it cannot run any more: No[2J memory."),
     "no message": (encode(GuesserSays(), b"\xc1"), "what cannot be understood"),
+    "a nest": (encode(GuesserSays(), b"\x91" * 60_000), "what cannot be understood"),
+    "no text": (encode(GuesserSays(), packed(Broken("abc")).replace(b"abc", b"\xff" * 3)), "cannot be understood"),
     "far too much": (encode(GuesserSays(), bytes(1 << 17)), "131072 bytes at once"),
     "what nodes with layers say": (encode(Kept(1, 1, 1, 0.0, 0.0)), "A node that guesses sent Kept."),
     "farewells": (encode(Leaving()), "A node that guesses sent Leaving."),
@@ -189,16 +193,84 @@ def test_a_node_that_serves_layers_does_not_guess() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("act", ["revoke", "distrust"])
-def test_the_owner_can_end_it(act: str) -> None:
+@pytest.mark.parametrize(
+    ("act", "told"), [("revoke", "revoked"), ("distrust", "does not trust"), ("quarantine", "quarantine: it lied.")]
+)
+def test_the_owner_or_an_audit_can_end_it(act: str, told: str) -> None:
     async def test() -> None:
         guessers = pool()
         node, _ = await guessing(guessers)
-        if act == "revoke":
-            node.service.moderation.cut(NODE.public, "You are revoked.")
-        else:
-            node.service.moderation.trust(NODE.public, trusted=False)
-        assert ("revoked" if act == "revoke" else "does not trust") in await node.dropped()
+        node.service.lobby.entrance.is_open = True
+        match act:
+            case "revoke":
+                moderation_of(node.service).cut(NODE.public, "You are revoked.")
+            case "distrust":
+                moderation_of(node.service).trust(NODE.public, trusted=False)
+            case _:
+                node.service.gate.driver.quarantine("n9", NODE.public, "it lied")
+        assert told in await node.dropped()
+        assert not guessers.is_here
+        if act == "quarantine":
+            again = GuessingNode(node.service)
+            await introduce(again.link, hello(guesser=OFFER))
+            assert "in quarantine: it lied" in await again.dropped()
+
+    run(test())
+
+
+def test_where_strangers_may_not_come_a_guesser_needs_no_trust() -> None:
+    async def test() -> None:
+        guessers = pool()
+        node, _ = await guessing(guessers)
+        moderation_of(node.service).trust(NODE.public, trusted=False)
+        await asyncio.sleep(0)
+        assert guessers.is_here
+        await node.leave()
+
+    run(test())
+
+
+def test_a_model_that_cannot_follow_an_answer_is_not_asked_for_it() -> None:
+    async def test() -> None:
+        guessers = pool()
+        service = make_service(guessers=guessers)
+        nodes = []
+        for offer in (GuesserOffer("short", 2, VOCABULARY), GuesserOffer("poor", 100, 2), OFFER):
+            nodes.append(GuessingNode(service))
+            await nodes[-1].offer(offer)
+            await nodes[-1].say(Loaded())
+            await until(lambda: len(guessers.names) == len(nodes))
+        guesser = guessers.open()
+        asking = asyncio.create_task(guesser.guess([0, 1, 3], 0))
+        told = await nodes[2].hears()
+        await nodes[2].say(Guessed(told.answer, told.number, 7))
+        assert await asking == 7
+        await nodes[2].leave()
+        assert await guesser.guess([0, 1, 3], 0) is None
+        asking = asyncio.create_task(guesser.guess([1], 0))
+        told = await nodes[0].hears()
+        await nodes[0].say(Guessed(told.answer, told.number, 1))
+        assert await asking == 1
+        asking = asyncio.create_task(guesser.guess([1, 1], 0))  # which the short one cannot follow any more
+        told = await nodes[1].hears()
+        await nodes[1].say(Guessed(told.answer, told.number, 0))
+        assert await asking == 0
+        for node in nodes[:2]:
+            await node.leave()
+
+    run(test())
+
+
+def test_a_node_that_reads_too_slowly_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "_MOST_WAITING", 3)
+
+    async def test() -> None:
+        guessers = pool()
+        node, _ = await guessing(guessers)
+        answers = [guessers.open() for _ in range(5)]
+        asking = [asyncio.create_task(answer.guess([1], 0)) for answer in answers]  # in one turn of the event loop
+        await node.serving
+        assert await asyncio.gather(*asking) == [None] * 5
         assert not guessers.is_here
 
     run(test())
@@ -208,12 +280,15 @@ def test_the_owner_can_end_it(act: str) -> None:
 def test_in_an_open_swarm_only_trusted_nodes_read_every_answer(trusted: bool) -> None:
     class Door:
         def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
+            admitted.append(joins)
             return Entry("", trusted=trusted)
+
+    admitted: list[bool] = []
 
     async def meet() -> Entry:
         ours, theirs = MemoryLink.pair()
         meeting = asyncio.create_task(Reception(COORDINATOR, Door(), is_open=True).meet(theirs))
-        await introduce(ours, hello(guesser=OFFER))
+        await introduce(ours, hello(guesser=OFFER, joins=False))
         return (await meeting)[1]
 
     if trusted:
@@ -221,3 +296,4 @@ def test_in_an_open_swarm_only_trusted_nodes_read_every_answer(trusted: bool) ->
     else:
         with pytest.raises(Refused, match=f"potluck node trust URL {NODE.public.hex()[:16]}"):
             run(meet())
+    assert admitted == [True]  # also one that only asks is known afterwards, so that the owner can trust it

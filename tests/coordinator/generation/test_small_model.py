@@ -21,6 +21,7 @@ from potluck.coordinator.generation.guesser_process import GuesserProcess
 from potluck.coordinator.generation.small_model import Patience, SmallModel
 from potluck.models.sources import open_model
 from potluck.types import Capacity
+from potluck.wire.guesser_pipe import Pauses
 from potluck.wire.guessing import Follow, Order, framed
 
 PROMPT = [10, 11, 12]
@@ -47,7 +48,7 @@ while (message := receive(pipe)) is not None:
 
 def scripted(body: str, patience: Patience | None = None, pause_s: float = 0.01) -> GuesserProcess:
     model = SmallModel("Toy", context=100, vocabulary=50, patience=patience)
-    return GuesserProcess(model, [sys.executable, "-c", SCRIPT + body], pause_s, 4 * pause_s)
+    return GuesserProcess(model, [sys.executable, "-c", SCRIPT + body], Pauses(pause_s, 4 * pause_s))
 
 
 def small(model: Path, *, context: int = 512, sessions: int = 4) -> GuesserProcess:
@@ -55,7 +56,7 @@ def small(model: Path, *, context: int = 512, sessions: int = 4) -> GuesserProce
     order = Order(str(model), manifest.layers, Capacity(sessions, 2 * context, 64), 1, manifest.vocabulary)
     command = [sys.executable, "-m", "potluck.node.guesser", msgspec.json.encode(order).decode()]
     return GuesserProcess(
-        SmallModel(manifest.name, context=context, vocabulary=manifest.vocabulary), command, 0.01, 0.04
+        SmallModel(manifest.name, context=context, vocabulary=manifest.vocabulary), command, Pauses(0.01, 0.04)
     )
 
 
@@ -162,7 +163,7 @@ NONSENSE = {
     "far too much": ("out.write(b'!' * 99); out.flush()", "at once"),
     "loaded twice": ("say(Loaded())", "twice"),
     "broken later": ("say(Broken('It broke.'))", "cannot run any more: It broke."),
-    "more than it was asked": ("for _ in range(99): say(Guessed(1, 1, 1))", "more than it was asked"),
+    "more than it was asked": ("for _ in range(99): say(Guessed(99, 1, 1))", "more than it was asked"),
     "life of which nobody asked for a sign": ("for _ in range(99): say(Pong())", "more than it was asked"),
     "death": ("sys.exit()", "its process has ended"),
     "no life": ("receive(pipe)", "does not answer"),
@@ -223,7 +224,7 @@ def test_a_process_that_cannot_begin_is_told_of(body: str, told: str, caplog: py
 
 def test_the_pauses_before_it_is_tried_again_grow_and_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        process = GuesserProcess(SmallModel("Toy", context=9, vocabulary=9), ["/no/such/program"], 0.6, 2.0)
+        process = GuesserProcess(SmallModel("Toy", context=9, vocabulary=9), ["/no/such/program"], Pauses(0.6, 2.0))
         async with process.kept():
             await until(lambda: len(caplog.records) >= 4)
 

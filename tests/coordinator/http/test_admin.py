@@ -88,6 +88,10 @@ def test_a_key_from_its_making_to_its_end(ask, office: Office) -> None:
     assert ask("GET", "keys") == {"keys": [made["key"]]}
     assert ask("DELETE", f"keys/{made['key']['id']}")["revoked"] is True
     assert office.keys.find(made["secret"]) is None
+    limited = ask("POST", "keys", json={"account": "anna", "models": ["large"]})
+    found = office.keys.find(limited["secret"])
+    assert found is not None
+    assert list(found.models) == limited["key"]["models"] == ["large"]
     assert ask("DELETE", "keys/none") == (404, "There is no API key 'none'.")
 
 
@@ -116,6 +120,10 @@ def test_a_node_is_trusted_revoked_and_restored(ask, office: Office, gateway: Cu
         ("keys", {"account": "a\nb"}, "An account's name is"),
         ("keys", {"account": "x" * 65}, "An account's name is"),
         ("keys", {"account": "anna", "per_minute": -1}, "between 0 and"),
+        ("keys", {"account": "anna", "models": ["a\nb"]}, "models takes up to 64 names"),
+        ("keys", {"account": "anna", "models": [""]}, "models takes up to 64 names"),
+        ("keys", {"account": "anna", "models": ["a"], "admin": True}, "cannot be limited to models"),
+        ("keys", {"account": "anna", "models": ["a"] * 65}, "models takes up to 64 names"),
         ("keys", [], "must be a JSON object"),
     ],
 )

@@ -172,7 +172,7 @@ def test_what_is_no_key_counts_as_none_where_that_is_allowed(ask, public: KeyPol
 
 
 def test_a_node_fetches_weights_with_its_ticket_while_it_is_connected(ask, private: KeyPolicy, tickets) -> None:
-    ticket = tickets.issue("n1")
+    ticket = tickets.issue("n1", "d")
     assert ask(private, "/manifest", ticket).status_code == 200
     assert ask(private, "/files/a.gguf", ticket).status_code == 200
     assert ask(private, "/status", ticket).status_code == 401

@@ -14,8 +14,9 @@ from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.http import embeddings
 from potluck.coordinator.http.embeddings import Embeddings, EmbeddingsRequest, embedding_layer
 from potluck.coordinator.http.errors import error_response
-from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.models import Models
 from potluck.coordinator.http.routes import routes_of
+from potluck.coordinator.http.service import Service
 from potluck.coordinator.sessions.claim import Claim, Rank
 from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
@@ -66,7 +67,7 @@ def ask(hidden: Sums, **fields: Any) -> httpx.Response:
 
     encoder = PlainEncoder(TOKENIZER, ChatTemplate(None))
     service = Service(unused, TOKENIZER, encoder, "toy", CONTEXT, 1)  # type: ignore[arg-type]
-    endpoint = Embeddings(service, cast(HiddenStates, hidden))
+    endpoint = Embeddings(Models(service), {"toy": cast(HiddenStates, hidden)})
     app = Starlette(routes=routes_of(endpoint), exception_handlers={PotluckError: error_response})
 
     async def test() -> httpx.Response:

@@ -16,18 +16,21 @@ from kit.runner import run, run_leaping
 from kit.scripted import Bytes
 from kit.waiting import until
 from potluck.coordinator.compose import SwarmService, compose_swarm
+from potluck.coordinator.gateway.lobby import new_lobby
 from potluck.coordinator.gateway.terms import Terms
 from potluck.coordinator.generation.job import Delta, Job, Scored
 from potluck.coordinator.generation.reading import Progress
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.http import inbound, openai, streaming
+from potluck.coordinator.http import inbound, service, streaming
 from potluck.coordinator.http.bodies import Bodies
 from potluck.coordinator.http.errors import error_response
-from potluck.coordinator.http.openai import Service, claim_of_all
+from potluck.coordinator.http.models import Models
+from potluck.coordinator.http.openai import OpenAI
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.requests import Common
 from potluck.coordinator.http.rota import Asker
 from potluck.coordinator.http.routes import routes_of
+from potluck.coordinator.http.service import Service, claim_of_all
 from potluck.coordinator.http.streaming import MOST_AT_ONCE, merge
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.swarm.events import BecameReady, Joined
@@ -84,7 +87,7 @@ def make_swarm(*served: str) -> SwarmService:
         swarm.handle(Joined(span, Hello(span, "0.1", "", Span.parse(span), 1 << 40, 1)))
         swarm.handle(BecameReady(span, Ready(Capacity(8, 1000, 512), Speed(0.01, 0.001), "", "")))
     terms = Terms("d", EngineKind.LLAMACPP, Quantize.NONE, Attention.EXACT, RowFormat.F32, CONTEXT)
-    return compose_swarm(terms, swarm, reception(), width=4, vocabulary=256)
+    return compose_swarm(terms, swarm, new_lobby(reception()), width=4, vocabulary=256)
 
 
 def make_app(
@@ -108,7 +111,7 @@ def make_app(
         embedded=embedded,
         aliases=aliases,
     )
-    return Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
+    return Starlette(routes=routes_of(OpenAI(Models(service))), exception_handlers={PotluckError: error_response})
 
 
 @asynccontextmanager
@@ -837,7 +840,7 @@ def test_all_answers_to_a_request_share_its_biases(script: Callable[..., Answers
 
 
 def test_answers_may_raise_only_so_many_tokens(script: Callable[..., Answers], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "_MOST_LIFTED", 6)
+    monkeypatch.setattr(service, "_MOST_LIFTED", 6)
 
     async def test() -> None:
         script(*DELTAS)

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from kit.newcomer import COORDINATOR
 from kit.tiny_gguf import write_tiny_gguf
-from potluck.coordinator.app import ServeConfig, make_app
+from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
 from potluck.coordinator.http.answers import ChatChunk, ChatCompletion, Completion
 from potluck.coordinator.http.office import open_office
 from potluck.coordinator.http.openapi import describe
@@ -20,6 +20,7 @@ from potluck.models.sources import find_model, open_model
 from potluck.types import Audience
 
 DOCUMENT = describe(ENDPOINTS)
+EVENTS = "/status/events"
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def app(tmp_path: Path) -> Iterator[Starlette]:
     path = write_tiny_gguf(tmp_path / "tiny.gguf", tokenizer="bpe")
     store = open_store(f"sqlite:///{tmp_path}/potluck.db")
     office = open_office(store, Audience.PRIVATE, COORDINATOR, "http://127.0.0.1:8470")
-    yield make_app(ServeConfig(find_model(str(path))), open_model(path), office)
+    yield make_app(ServeConfig(models=(ModelConfig(find_model(str(path))),)), [open_model(path)], office)
     store.close()
 
 
@@ -70,3 +71,14 @@ def test_bounds_are_told_and_null_may_stand_for_what_is_not_given() -> None:
         assert {"type": "null"} in field("ChatRequest", name)["anyOf"]
     assert {"type": "string", "default": ""} in field("ChatRequest", "model")["anyOf"]
     assert field("Model", "id") == {"type": "string"}
+
+
+def test_the_status_has_two_shapes_one_of_them_for_several_models() -> None:
+    def shapes(*names: str) -> dict[str, Any]:
+        return {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}
+
+    told, events = (DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"] for path in ("/status", EVENTS))
+    assert told["application/json"]["schema"] == shapes("Status", "Statuses")
+    data = events["text/event-stream"]["schema"]["properties"]["data"]
+    assert data["contentSchema"] == shapes("StatusEvent", "StatusesEvent")
+    assert field("Statuses", "models")["items"] == {"$ref": "#/components/schemas/Status"}

@@ -15,8 +15,10 @@ from kit.runner import run
 from kit.scripted import CONTEXT, Bytes, Script, Scripted
 from potluck.coordinator.generation.guesses import Guessed
 from potluck.coordinator.generation.job import Delta, Job
-from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.models import Models
+from potluck.coordinator.http.openai import OpenAI
 from potluck.coordinator.http.routes import routes_of
+from potluck.coordinator.http.service import Service
 from potluck.coordinator.swarm.tally import Outcome, Source
 from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
@@ -186,7 +188,9 @@ def test_every_answer_gets_the_prediction_and_tokens_that_the_model_does_not_kno
         yield Delta(finish="stop")
 
     encoder = PlainEncoder(Bytes(), ChatTemplate(None))
-    app = Starlette(routes=routes_of(Service(generate, Bytes(), encoder, "tiny", CONTEXT, 1, embedded=123)))
+    app = Starlette(
+        routes=routes_of(OpenAI(Models(Service(generate, Bytes(), encoder, "tiny", CONTEXT, 1, embedded=123))))
+    )
 
     async def test() -> None:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://potluck") as http:

@@ -11,8 +11,10 @@ from starlette.applications import Starlette
 from kit.runner import run
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.http.errors import error_response
-from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.models import Models
+from potluck.coordinator.http.openai import OpenAI
 from potluck.coordinator.http.routes import routes_of
+from potluck.coordinator.http.service import Service
 from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import PotluckError
@@ -65,7 +67,9 @@ class Player:
         self._deltas = [*map(Delta, said), Delta(finish=finish)]
         encoder = PlainEncoder(Tokens(), ChatTemplate(template))
         service = Service(self._generate, Tokens(), encoder, "tiny", 512, 1, embedded=Tokens.vocabulary)
-        self._app = Starlette(routes=routes_of(service), exception_handlers={PotluckError: error_response})
+        self._app = Starlette(
+            routes=routes_of(OpenAI(Models(service))), exception_handlers={PotluckError: error_response}
+        )
 
     async def _generate(self, job: Job) -> AsyncGenerator[Delta, None]:
         self.jobs.append(job)

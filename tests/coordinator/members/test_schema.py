@@ -23,11 +23,11 @@ from potluck.errors import StoreError
 
 FIRST_SCHEMA = (Path(__file__).parents[2] / "data" / "first_schema.sql").read_text("utf-8")
 
-SECOND = """
+NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 
 def upgrade():
@@ -36,8 +36,8 @@ def upgrade():
         table.add_column(sa.Column("note", sa.String(), nullable=False, server_default="none"))
         table.alter_column("digest", type_=sa.Text())
 """
-FAILING = SECOND + "    raise RuntimeError('halfway')\n"
-LOSING = SECOND + "    op.execute('DELETE FROM invites')\n"
+FAILING = NEXT + "    raise RuntimeError('halfway')\n"
+LOSING = NEXT + "    op.execute('DELETE FROM invites')\n"
 
 START = "import sys; from potluck.coordinator.members.store import open_store; open_store(sys.argv[1]).close()"
 
@@ -65,10 +65,10 @@ def make_first(url: str) -> None:
             connection.exec_driver_sql(statement)
 
 
-def migrations(folder: Path, second: str = SECOND) -> Path:
+def migrations(folder: Path, following: str = NEXT) -> Path:
     """Those of a Potluck that knows one revision more."""
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "v0002_second.py").write_text(second, "utf-8")
+    (folder / "versions" / "v0003_next.py").write_text(following, "utf-8")
     return folder
 
 
@@ -134,14 +134,15 @@ def test_an_old_database_is_upgraded_and_an_sqlite_file_is_copied_before(
         with engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT id, note FROM invites").all() == [("5a1e0c3f", "none")]
             assert connection.exec_driver_sql("SELECT invite FROM nodes").all() == [("5a1e0c3f",)]
-    assert stamp(database) == ("0002",)
-    [told] = caplog.messages
-    assert told.startswith("The database's schema is upgraded from 0001 to 0002.")
+    assert stamp(database) == ("0003",)
+    before = "0002" if stamped else "0001"
+    told = caplog.messages[-1]
+    assert told.startswith(f"The database's schema is upgraded from {before} to 0003.")
     if not database.startswith("sqlite"):
         return
-    copy = tmp_path / "potluck.db.0001"
+    copy = tmp_path / f"potluck.db.{before}"
     assert told.endswith(f" is kept as {copy}.")
-    assert stamp(f"sqlite:///{copy}") == (("0001",) if stamped else ())
+    assert stamp(f"sqlite:///{copy}") == (("0002",) if stamped else ())
     assert first_rows(f"sqlite:///{copy}") == ROWS
 
 
@@ -156,9 +157,9 @@ def test_a_copy_is_as_private_as_the_database(tmp_path: Path) -> None:
 def test_a_newer_database_is_refused_and_left_as_it_is(database: str, tmp_path: Path) -> None:
     with engine_of(database) as engine:
         upgrade(engine, migrations(tmp_path / "newer"))
-    with pytest.raises(StoreError, match=r"^Potluck \S+ does not know the database's schema 0002: install .*\.$"):
+    with pytest.raises(StoreError, match=r"^Potluck \S+ does not know the database's schema 0003: install .*\.$"):
         open_store(database)
-    assert stamp(database) == ("0002",)
+    assert stamp(database) == ("0003",)
 
 
 def test_an_upgrade_that_fails_changes_nothing(database: str, tmp_path: Path) -> None:

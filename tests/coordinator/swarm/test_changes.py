@@ -1,7 +1,11 @@
 import asyncio
 
+import pytest
+
 from kit.runner import run
 from potluck.coordinator.swarm.changes import Changes
+from potluck.errors import Unavailable
+from potluck.local import HANG_S
 
 
 def test_a_change_wakes_all_who_wait_once() -> None:
@@ -26,5 +30,20 @@ def test_a_change_wakes_all_who_wait_once() -> None:
 def test_who_has_waited_long_enough_is_told_so() -> None:
     async def test() -> None:
         assert not await Changes().before(asyncio.get_running_loop().time())
+
+    run(test())
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["waits already", "comes later"])
+def test_nobody_waits_for_a_coordinator_that_stops(late: bool) -> None:
+    async def test() -> None:
+        changes = Changes()
+        if late:
+            changes.stop()
+        waiting = asyncio.create_task(changes.before(asyncio.get_running_loop().time() + HANG_S))
+        await asyncio.sleep(0)
+        changes.stop()
+        with pytest.raises(Unavailable, match="The coordinator is stopping"):
+            await waiting
 
     run(test())

@@ -49,7 +49,7 @@ async def ended() -> None:
 def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
     async def test() -> None:
         told = Told()
-        live = Live(told)
+        live = Live([told])
         async with aclosing(live.listen()) as one, aclosing(live.listen()) as other:
             assert await anext(one) == await anext(other) == b"data: 1\n\n"
             assert told.looks == 1
@@ -68,7 +68,7 @@ def test_all_hear_what_is_new_and_looking_ends_with_them() -> None:
 def test_those_who_come_are_greeted() -> None:
     async def test() -> None:
         told = Told()
-        live = Live(told, lambda news: b"hello " + news)
+        live = Live([told], lambda news: b"hello " + news)
         async with aclosing(live.listen()) as one:
             assert await anext(one) == b"data: hello 1\n\n"
             async with aclosing(live.listen()) as other:
@@ -80,10 +80,26 @@ def test_those_who_come_are_greeted() -> None:
     run(test())
 
 
+def test_several_models_are_told_together_whichever_of_them_changes() -> None:
+    async def test() -> None:
+        one, other = Told(), Told()
+        async with aclosing(Live([one, other]).listen()) as events:
+            first = await anext(events)
+            assert first == b'data: {"models":[1,1]}\n\n'
+            other.text = b"2"
+            second = await first_other_than(events, first)
+            assert second == b'data: {"models":[1,2]}\n\n'
+            one.text = b"3"
+            assert await first_other_than(events, second) == b'data: {"models":[3,2]}\n\n'
+        await ended()
+
+    run(test())
+
+
 def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
     async def test() -> None:
         told = Told()
-        async with aclosing(Live(told).listen()) as events:
+        async with aclosing(Live([told]).listen()) as events:
             first = await anext(events)
             assert await anext(events) == first
         assert told.looks == 1 + module._KEEP_LOOKS
@@ -94,7 +110,7 @@ def test_what_does_not_change_is_told_again_only_now_and_then() -> None:
 
 def test_listeners_go_when_the_coordinator_does() -> None:
     async def test() -> None:
-        live = Live(Told())
+        live = Live([Told()])
         heard = []
 
         async def hear() -> None:
@@ -118,7 +134,7 @@ def request_of(name: str) -> Request:
 
 def test_one_caller_has_only_a_few_listeners() -> None:
     async def test() -> None:
-        live = Live(Told(), whose=asker_of)
+        live = Live([Told()], whose=asker_of)
         replies = [await live.events(request_of("ann")) for _ in range(module._MOST_OF_ONE)]
         with pytest.raises(RequestError, match="of yours") as caught:
             await live.events(request_of("ann"))
@@ -154,7 +170,7 @@ def test_a_listener_that_never_reads_is_not_told_more() -> None:
 
     async def test() -> None:
         told, blocked, asked = Told(), asyncio.Event(), list[object]()
-        live = Live(told)
+        live = Live([told])
         reply = await live.events(request_of("ann"))
 
         async def send(message: Mapping[str, Any]) -> None:
@@ -184,7 +200,7 @@ def test_no_more_listeners_than_there_is_room_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_MOST_LISTENERS", 1)
 
     async def test() -> None:
-        live = Live(Told(), whose=asker_of)
+        live = Live([Told()], whose=asker_of)
         reply = await live.events(request_of("ann"))
         with pytest.raises(RequestError, match="Too many"):
             await live.events(request_of("ben"))
@@ -199,7 +215,7 @@ def test_strangers_have_only_half_of_the_room(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(module, "_MOST_STRANGERS", 2)
 
     async def test() -> None:
-        live = Live(Told(), whose=asker_of)
+        live = Live([Told()], whose=asker_of)
         replies = [await live.events(request_of(name)) for name in ("10.0.0.1", "10.0.0.2")]
         with pytest.raises(RequestError, match="Too many") as caught:
             await live.events(request_of("10.0.0.3"))

@@ -10,7 +10,8 @@ from starlette.types import Message, Receive, Scope, Send
 from kit.newcomer import COORDINATOR
 from kit.runner import run
 from kit.tiny_gguf import write_tiny_gguf
-from potluck.coordinator.app import ServeConfig, make_app
+from kit.watched import watched
+from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
 from potluck.coordinator.audits.audits import Audits, no_audits
 from potluck.coordinator.http.office import open_office
 from potluck.coordinator.members.store import open_store
@@ -20,6 +21,7 @@ from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Interruption, Outcome, Remedy, Source, Tally
 from potluck.coordinator.watching import metrics as module
 from potluck.coordinator.watching.metrics import Metrics, RequestCount
+from potluck.coordinator.watching.watched import Watched
 from potluck.models.sources import find_model, open_model
 from potluck.planning.cost import Footprint
 from potluck.types import Audience, Capacity, Span, Speed
@@ -43,13 +45,20 @@ def swarm() -> Swarm:
 
 
 def scrape(swarm: Swarm, audits: Audits | None = None, waiting: Counter[Rank] | None = None) -> Samples:
-    """What Prometheus' own parser reads. Fails where one sample is there twice."""
-    metrics = Metrics("toy", "d", swarm, audits or no_audits(), lambda: waiting or Counter())
-    return parsed(bytes(metrics.response().body).decode())
+    """What is told of a swarm."""
+    return read(watched(swarm, audits=audits or no_audits(), waiting=lambda: waiting or Counter()))
+
+
+def read(*models: Watched) -> Samples:
+    """What Prometheus' own parser reads, after three requests."""
+    return parsed(bytes(Metrics(models, Counter({200: 3})).response().body).decode())
 
 
 def parsed(page: str) -> Samples:
-    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    """The samples of a page. Fails where one of them, or a metric, is there twice."""
+    families = [*text_string_to_metric_families(page)]
+    assert len({family.name for family in families}) == len(families)
+    samples = [sample for family in families for sample in family.samples]
     found = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in samples}
     assert len(found) == len(samples)
     return found
@@ -129,6 +138,25 @@ def test_guesses_are_counted_by_their_source_and_by_what_became_of_them(swarm: S
     }
 
 
+def test_several_models_are_told_apart_by_a_label_and_requests_are_counted_together(swarm: Swarm) -> None:
+    other = Swarm("e", Footprint((1,) * 2, 0, 0))
+    join(swarm, "a", "0-3")
+    join(other, "a", "0-1")  # a node of the same name
+    other.tally.rows = 7
+    requests = key("http_requests_total", status="200")
+
+    def labelled(model: Watched) -> Samples:
+        alone = read(model)
+        assert alone.pop(requests) == 3
+        assert {name for name, labels in alone if "model" in dict(labels)} == {"potluck_info"}
+        return {(name, labels | {("model", model.name)}): value for (name, labels), value in alone.items()}
+
+    models = watched(swarm), watched(other, "other", digest="e")
+    assert read(*models) == labelled(models[0]) | labelled(models[1]) | {requests: 3}
+    assert read(*models)[key("rows_total", model="other")] == 7
+    assert read(*models)[key("node_threads", model="toy", node="anna", layers="0-3", copy="1")] == 3
+
+
 def test_an_interruption_is_counted_once_with_its_whole_length() -> None:
     tally = Tally()
     interruption = Interruption(tally)
@@ -160,10 +188,10 @@ def test_requests_are_counted_by_status_and_broken_ones_as_errors(status: int | 
             except RuntimeError:
                 assert status is None
 
-    tally = Tally()
-    counted = RequestCount(app, tally)
+    requests = Counter[int]()
+    counted = RequestCount(app, requests)
     run(ask())
-    assert tally.requests == {status or 500: 2}
+    assert requests == {status or 500: 2}
 
 
 @pytest.fixture
@@ -172,7 +200,7 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     path = write_tiny_gguf(tmp_path / "tiny.gguf", tokenizer="bpe")
     store = open_store(f"sqlite:///{tmp_path}/potluck.db")
     office = open_office(store, Audience.LOCAL, COORDINATOR, "http://127.0.0.1:8470")
-    app = make_app(ServeConfig(find_model(str(path))), open_model(path), office)
+    app = make_app(ServeConfig(models=(ModelConfig(find_model(str(path))),)), [open_model(path)], office)
     yield TestClient(app, base_url="http://127.0.0.1:8470")
     store.close()
 

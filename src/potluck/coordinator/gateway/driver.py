@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from potluck.coordinator.gateway.welcomes import Welcomes
 from potluck.coordinator.relay.pending import PendingSteps
@@ -27,19 +28,29 @@ from potluck.coordinator.swarm.events import (
     Stalled,
     Tell,
 )
-from potluck.coordinator.swarm.node import called
+from potluck.coordinator.swarm.node import called, is_lent
 from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.topic import Topic
 from potluck.errors import Refused
+from potluck.types import NodeState
 from potluck.wire.codec import encode
 from potluck.wire.messages import Notice, Released
 
 log = logging.getLogger(__name__)
 
 
+class Caught(NamedTuple):
+    """A node that was caught lying. key: its public key. reason: what it did, as the end of a sentence."""
+
+    key: bytes
+    reason: str
+
+
 class Driver:
     """Drives one swarm. send: puts frames into outboxes.
 
-    on_quarantined: receives a node's key and what it did, for whoever keeps lists of nodes.
+    caught: tells of nodes that were caught, for all swarms and for whoever keeps lists of nodes.
+    lent: tells of nodes that may go to another model now.
     """
 
     def __init__(
@@ -52,7 +63,8 @@ class Driver:
         welcomes: Welcomes,
         changes: Changes,
         send: Callable[..., None],
-        on_quarantined: Callable[[bytes, str], None],
+        caught: Topic[Caught],
+        lent: Topic[str],
     ) -> None:
         self._swarm = swarm
         self._relay = relay
@@ -62,7 +74,9 @@ class Driver:
         self._welcomes = welcomes
         self._changes = changes
         self._send = send
-        self._on_quarantined = on_quarantined
+        self._caught = caught
+        self._lent = lent
+        caught.listen(self._shun)
 
     def apply(self, event: Event) -> None:
         """Apply an event. Raises Refused when a node cannot join."""
@@ -100,6 +114,8 @@ class Driver:
                     self._break(session, reason)
                 case Tell(node, text):
                     self._send((node, encode(Notice(text))))
+                case LetGo(node) if is_lent(self._swarm.nodes[node]):
+                    self._lent.tell(node)
                 case LetGo(node):
                     self._send((node, encode(Released())))
                 case Changed():
@@ -121,12 +137,18 @@ class Driver:
             self._send(*self._relay.close(session))
 
     def quarantine(self, node: str, key: bytes, reason: str) -> None:
-        """Stop using the node, all others with its key, and whoever comes with this key later."""
+        """Stop using the node, all others with its key, and whoever comes with this key later, in all swarms."""
         log.warning("%s is put in quarantine: %s.", self._called(node), reason)
-        mates = {name for name, other in self._swarm.nodes.items() if other.key == key}
-        for name in sorted({node, *mates}):
-            self.apply(Quarantined(name, key, reason))
-        self._on_quarantined(key, reason)
+        self.apply(Quarantined(node, key, reason))
+        self._caught.tell(Caught(key, reason))
+
+    def _shun(self, caught: Caught) -> None:
+        """Stop using all nodes with this key."""
+        self._swarm.shun(caught.key, caught.reason)
+        nodes = self._swarm.nodes.items()
+        mates = [name for name, other in nodes if other.key == caught.key and other.state is not NodeState.QUARANTINED]
+        for name in sorted(mates):
+            self.apply(Quarantined(name, caught.key, caught.reason))
 
     def _called(self, node: str) -> str:
         return called(self._swarm.nodes, node)

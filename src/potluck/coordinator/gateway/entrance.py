@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -21,8 +22,9 @@ _HELLO_S = 30.0
 class Entrance:
     """The entrance of a coordinator. clock: seconds, for the speed of a newcomer's link."""
 
-    def __init__(self, reception: Reception, clock: Callable[[], float]) -> None:
+    def __init__(self, reception: Reception, clock: Callable[[], float] = time.perf_counter) -> None:
         self._reception = reception
+        self.is_open = reception.is_open
         self._clock = clock
         self._shut: set[bytes] = set()
         """The keys that were revoked since the coordinator started."""

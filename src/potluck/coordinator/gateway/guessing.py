@@ -17,9 +17,12 @@ log = logging.getLogger(__name__)
 
 
 class Guessers(Protocol):
-    """The answers for which small models of nodes guess. model: the name of the model that is served."""
+    """The answers for which small models of nodes guess. model, context: the name of the model that is served, and the
+    most positions of a session.
+    """
 
     model: str
+    context: int
 
     async def packed_vocabulary(self) -> bytes:
         """What its tokens stand for, as the payload of a frame."""
@@ -34,12 +37,12 @@ class Guessers(Protocol):
 
 
 async def serve_guesser(
-    guessers: Guessers | None, node: str, hello: Hello, link: Link, send: Callable[[tuple[str, bytes]], None]
+    guessers: Guessers | None, node: str, hello: Hello, link: Link, send: Callable[[bytes], None]
 ) -> None:
     """Serve the whole stay of a node that is admitted to guess, which ends with its link. One that only asks gets an
     answer.
 
-    guessers: None if the model that is served takes no guesses. send: puts frames into outboxes.
+    guessers: None if the model that is served takes no guesses. send: puts a frame into the node's outbox.
     Raises Refused, WireError, or LinkClosed.
     """
     offer = hello.guesser
@@ -48,11 +51,14 @@ async def serve_guesser(
         raise Refused("The model of this swarm takes no guesses, because it cannot take back what it has read.")
     if offer.context < 1 or offer.vocabulary < 1 or not is_label(offer.name):
         raise WireError("A node offers to guess with a model that there cannot be.")
-    send((node, encode(Vocabulary(guessers.model), await guessers.packed_vocabulary())))
+    send(encode(Vocabulary(guessers.model, guessers.context), await guessers.packed_vocabulary()))
     if not hello.joins:
         return
     log.info("Node %s (%s) offers to guess with %s.", hello.name, node, offer.name)
-    await guessers.serve(offer, partial(_said, link), lambda told: send((node, encode(GuesserHears(), told))))
+    try:
+        await guessers.serve(offer, partial(_said, link), lambda told: send(encode(GuesserHears(), told)))
+    finally:
+        log.info("Node %s (%s) does not guess any more.", hello.name, node)
 
 
 async def _said(link: Link) -> bytes:

@@ -22,6 +22,10 @@ class Outbox:
         self._frames.append(frame)
         self._filled.set()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._frames)
+
     async def run(self) -> None:
         """Send frames until the link closes. Those of one turn of the event loop go together."""
         while True:
@@ -48,6 +52,11 @@ class Outboxes:
             outbox = self._outboxes.get(node)
             if outbox is not None:
                 outbox.put(frame)
+
+    def waiting(self, node: str) -> int:
+        """The frames that wait for the node."""
+        outbox = self._outboxes.get(node)
+        return outbox.waiting if outbox is not None else 0
 
     def close(self, node: str) -> None:
         """Drop the node's outbox and the frames that wait in it."""

@@ -36,7 +36,7 @@ class Reception:
         self._desk = desk or Desk("door")
         self._door = door
         self._url = url
-        self._is_open = is_open
+        self.is_open = is_open
 
     async def meet(self, link: Link) -> tuple[Hello, Entry]:
         """Lead a link from its first frame to a proven hello of a node that the door admits.
@@ -56,11 +56,14 @@ class Reception:
         self._check_url(hello.url)
         if not all(map(is_label, (hello.name, hello.software, hello.model))):  # before the door, which keeps the name
             raise Refused(f"A node's name is up to {LONGEST_LABEL} printable characters, and so are its marks.")
-        entry = await self._desk.ask(self._door.admit, hello.key, hello.name, hello.invite, hello.joins)
-        if hello.guesser is not None and self._is_open and not entry.trusted:
+        reads_all = hello.guesser is not None and self.is_open
+        # The door gets to know it, so that the owner can trust it.
+        joins = hello.joins or reads_all
+        entry = await self._desk.ask(self._door.admit, hello.key, hello.name, hello.invite, joins)
+        if reads_all and not entry.trusted:
             raise Refused(
-                "A node that guesses reads every answer, so in an open swarm the owner must trust it first: "
-                f"potluck node trust URL {hello.key.hex()[:_SHOWN_DIGITS]}"
+                "A node that guesses reads every answer, so the owner of an open swarm must trust it first "
+                f"(potluck node trust URL {hello.key.hex()[:_SHOWN_DIGITS]})."
             )
         return hello, entry
 

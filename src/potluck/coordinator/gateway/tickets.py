@@ -8,23 +8,24 @@ from potluck.coordinator.members.store import digest_of
 
 
 class Tickets:
-    """One ticket for each connection of a node, which is valid as long as the connection lasts."""
+    """One ticket for each connection of a node, which is valid as long as the connection lasts, for one model."""
 
     def __init__(self) -> None:
         self._issued: dict[str, str] = {}
-        self._digests: set[str] = set()
+        self._models: dict[str, str] = {}
+        """The models by the hashes of tickets, so that the time that a comparison takes reveals nothing."""
 
-    def issue(self, node: str) -> str:
-        """The node's ticket, which is the same each time."""
+    def issue(self, node: str, model: str) -> str:
+        """The node's ticket, which is the same each time. model: the digest of the one that it opens from now on."""
         ticket = self._issued.setdefault(node, secrets.token_urlsafe(24))
-        self._digests.add(digest_of(ticket))
+        self._models[digest_of(ticket)] = model
         return ticket
 
     def cancel(self, node: str) -> None:
         ticket = self._issued.pop(node, None)
         if ticket is not None:
-            self._digests.remove(digest_of(ticket))
+            del self._models[digest_of(ticket)]
 
-    def holds(self, ticket: str) -> bool:
-        """Whether a connected node has this ticket. It is compared by its hash, so that timing reveals nothing."""
-        return digest_of(ticket) in self._digests
+    def model_of(self, ticket: str) -> str | None:
+        """The digest of the model that this ticket of a connected node opens; None if it is no such ticket."""
+        return self._models.get(digest_of(ticket))

@@ -33,7 +33,10 @@ class Welcomes:
         self._welcome(name, newcomer, peer_token="")
 
     def _welcome(self, name: str, node: Node, peer_token: str) -> None:
-        peers, ticket = choose_peers(node.span, self._swarm.nodes.values()), self._tickets.issue(name)
+        peers, ticket = (
+            choose_peers(node.span, self._swarm.nodes.values()),
+            self._tickets.issue(name, self._terms.digest),
+        )
         prospect = self._swarm.prospect(name, node)
         welcome = self._terms.welcome(name, node.span, ticket, peers, peer_token, prospect)
         self._send((name, encode(welcome)))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
-
-import msgspec
+from typing import Protocol
 
 from potluck.coordinator.generation.guesses import Guesser
 from potluck.coordinator.generation.small_model import GuesserLost, SmallModel
@@ -23,11 +22,13 @@ _LONGEST_REASON = 200
 class GuesserPool:
     """Implements `GuesserModel` with whichever of them are here.
 
-    model: the name of the model that is served. vocabulary: the number of ids that it has.
+    model: the name of the model that is served. vocabulary: the number of ids that it has. context: the most positions
+    of a session.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, vocabulary: int) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer, vocabulary: int, context: int) -> None:
         self.model = model
+        self.context = context
         self._tokenizer = tokenizer
         self.vocabulary = min(vocabulary, tokenizer.vocabulary)
         self._models: list[SmallModel] = []
@@ -52,9 +53,10 @@ class GuesserPool:
     def is_here(self) -> bool:
         return bool(self.names)
 
-    def idlest(self) -> SmallModel | None:
-        """The small model that guesses for the fewest answers; None if none is here."""
-        return min((model for model in self._models if model.is_here), key=lambda model: model.answers, default=None)
+    def idlest(self, tokens: Sequence[int]) -> SmallModel | None:
+        """The small model that guesses for the fewest answers, of those that can guess what follows these tokens."""
+        able = (model for model in self._models if model.can_read(tokens))
+        return min(able, key=lambda model: model.answers, default=None)
 
     def open(self) -> Guesser:
         return _Guesser(self)
@@ -68,7 +70,7 @@ class GuesserPool:
         Raises Refused when it is of no use, WireError when it cannot be understood, or what `receive` raises.
         """
         vocabulary = min(offer.vocabulary, self.vocabulary)
-        model = SmallModel(offer.name, context=offer.context, vocabulary=vocabulary)
+        model = SmallModel(offer.name, context=min(offer.context, self.context), vocabulary=vocabulary)
         self.add(model)
         try:
             await model.converse(lambda: _received(receive), lambda message: send(encode(message)))
@@ -83,19 +85,22 @@ async def _received(receive: Callable[[], Awaitable[bytes]]) -> FromGuesser:
     told = await receive()
     if len(told) > MOST_TOLD:
         raise WireError(f"A small model said {len(told)} bytes at once.")
-    try:
-        message: FromGuesser = decode_from_guesser(told)
-    except msgspec.MsgspecError as error:
-        raise WireError("A small model said what cannot be understood.") from error
-    return message
+    return decode_from_guesser(told)
+
+
+class _Own(Guesser, Protocol):
+    """The guesser of one small model."""
+
+    def can_follow(self, tokens: Sequence[int], ahead: int) -> bool:
+        """Whether its model can read these tokens."""
 
 
 class _Guesser:
-    """Implements `Guesser` for one answer, with another model when its own is lost."""
+    """Implements `Guesser` for one answer, with another model when its own is lost or cannot follow any more."""
 
     def __init__(self, pool: GuesserPool) -> None:
         self._pool = pool
-        self._own: Guesser | None = None
+        self._own: _Own | None = None
         self._is_over = False
 
     @property
@@ -103,9 +108,9 @@ class _Guesser:
         return self._pool.is_here
 
     async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
-        if self._own is None or not self._own.is_here:
+        if self._own is None or not self._own.is_here or not self._own.can_follow(tokens, ahead):
             self._leave()
-            model = self._pool.idlest()
+            model = self._pool.idlest(tokens)
             self._own = model.open() if model is not None and not self._is_over else None
         return await self._own.guess(tokens, ahead) if self._own is not None else None
 

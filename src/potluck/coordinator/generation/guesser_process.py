@@ -7,34 +7,21 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-import msgspec
-
 from potluck.coordinator.generation.small_model import GuesserLost, SmallModel
 from potluck.errors import LinkClosed, WireError
-from potluck.wire.guesser_process import GuesserPipe, guesser_process
+from potluck.wire.guesser_pipe import GuesserPipe, Pauses, guesser_process
 from potluck.wire.guessing import FromGuesser, decode_from_guesser, encode
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S = 1.0
-"""Seconds before it is started again. They double each time, and begin anew when it has lived for the longest pause."""
-_LONGEST_PAUSE_S = 300.0
-
 
 class GuesserProcess:
-    """The process of one small model while it is `kept`. command: runs it. The pauses are in seconds."""
+    """The process of one small model while it is `kept`. command: runs it. pauses: those before it is started again."""
 
-    def __init__(
-        self,
-        model: SmallModel,
-        command: Sequence[str],
-        first_pause_s: float = _FIRST_PAUSE_S,
-        longest_pause_s: float = _LONGEST_PAUSE_S,
-    ) -> None:
+    def __init__(self, model: SmallModel, command: Sequence[str], pauses: Pauses | None = None) -> None:
         self.model = model
         self._command = command
-        self._first_pause_s = first_pause_s
-        self._longest_pause_s = longest_pause_s
+        self._pauses = pauses or Pauses()
         self.pid: int | None = None
         """That of the process, while there is one."""
 
@@ -50,16 +37,13 @@ class GuesserProcess:
                 await keeper
 
     async def _keep(self) -> None:
-        clock, pause = asyncio.get_running_loop().time, self._first_pause_s
+        clock, name = asyncio.get_running_loop().time, self.model.name
         while True:
             began = clock()
             reason = await self._life()
-            if clock() - began > self._longest_pause_s:
-                pause = self._first_pause_s
-            name = self.model.name
-            log.warning("%s does not guess now, because %s. It is tried again in %.0f s.", name, reason, pause)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, self._longest_pause_s)
+            pause_s = self._pauses.after(clock() - began)
+            log.warning("%s does not guess now, because %s. It is tried again in %.0f s.", name, reason, pause_s)
+            await asyncio.sleep(pause_s)
 
     async def _life(self) -> str:
         """Run one process until it ends. Returns why it did, as the end of a sentence."""
@@ -69,8 +53,6 @@ class GuesserProcess:
                 await self.model.converse(lambda: _received(pipe), lambda message: pipe.send(encode(message)))
         except (GuesserLost, LinkClosed, WireError) as error:
             return str(error)
-        except msgspec.MsgspecError:
-            return "it says what cannot be understood"
         except OSError as error:
             return f"it cannot be started ({error.strerror or error})"
         finally:
@@ -79,5 +61,4 @@ class GuesserProcess:
 
 
 async def _received(pipe: GuesserPipe) -> FromGuesser:
-    message: FromGuesser = decode_from_guesser(await pipe.receive())
-    return message
+    return decode_from_guesser(await pipe.receive())

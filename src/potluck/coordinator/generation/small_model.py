@@ -47,6 +47,8 @@ class SmallModel:
         self._send: Callable[[ToGuesser], None] | None = None
         self._awaited = 0
         """The most messages that it may still say, because it was asked for them."""
+        self._reach: dict[int, int] = {}
+        """The farthest position of each answer up to which guesses were ever wanted: it may tell them all again."""
 
     @property
     def is_here(self) -> bool:
@@ -66,11 +68,18 @@ class SmallModel:
         if self._send is None:
             return
         match message:
-            case Follow(position=position, tokens=tokens, until=until):
-                self._awaited += max(0, until - position - len(tokens))
+            case Follow(answer, position=position, tokens=tokens, until=until):
+                reach = self._reach[answer] = max(until, self._reach.get(answer, 0))
+                self._awaited += max(0, reach - position - len(tokens))
+            case Leave(answer):
+                self._reach.pop(answer, None)
             case Ping():
                 self._awaited += 1
         self._send(message)
+
+    def can_read(self, tokens: Sequence[int]) -> bool:
+        """Whether it can guess the token behind these now."""
+        return self.is_here and len(tokens) < self.context and max(tokens, default=0) < self.vocabulary
 
     def note(self, answer: _Answer) -> None:
         """Let the answer have what is guessed for it."""
@@ -88,7 +97,7 @@ class SmallModel:
         """
         await self._loaded(receive)
         log.info("%s guesses how answers go on.", self.name)
-        self._send, self._awaited = send, 0
+        self._send, self._awaited, self._reach = send, 0, {}
         try:
             while True:
                 self._take(await self._heard(receive))
@@ -151,7 +160,12 @@ class _Answer:
 
     @property
     def is_here(self) -> bool:
+        """Whether its model can guess now."""
         return self._model.is_here
+
+    def can_follow(self, tokens: Sequence[int], ahead: int) -> bool:
+        """Whether its model can read these tokens, as `Trail.can_follow` has it."""
+        return self._trail.can_follow(tokens, ahead)
 
     async def guess(self, tokens: Sequence[int], ahead: int) -> int | None:
         while self._model.is_here and not self._is_over and self._trail.can_follow(tokens, ahead):

@@ -19,6 +19,8 @@ from potluck.coordinator.members.members import Member
 from potluck.errors import RequestError
 
 _LONGEST_NAME = 64
+_LONGEST_MODEL = 255
+_MOST_MODELS = 64
 _MAX_BODY = 1 << 16
 _MOST = 10**9
 """The largest count, because databases hold no numbers of more than 64 bits."""
@@ -27,6 +29,11 @@ _NAME = f"An account's name is up to {_LONGEST_NAME} printable characters."
 _Name = Annotated[str, refused_with(_NAME, min_length=1, max_length=_LONGEST_NAME)]
 _Uses = Annotated[int, refused_with(f"An invite is for 1 to {_MOST} uses.", ge=1, le=_MOST)]
 _Lifetime = Annotated[float, refused_with("An invite's lifetime must be positive.", gt=0)]
+_MODELS = f"models takes up to {_MOST_MODELS} names of up to {_LONGEST_MODEL} printable characters."
+_Models = Annotated[
+    tuple[Annotated[str, refused_with(_MODELS, min_length=1, max_length=_LONGEST_MODEL)], ...],
+    refused_with(_MODELS, max_length=_MOST_MODELS),
+]
 _Rate = Annotated[int, refused_with(f"per_minute must lie between 0 and {_MOST}.", ge=0, le=_MOST)]
 
 
@@ -39,11 +46,12 @@ class NewInvite(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
-    """The wish for an API key. per_minute: requests; 0 means any number."""
+    """The wish for an API key. per_minute: requests; 0 means any number. models: those that it may ask; empty: all."""
 
     account: _Name
     admin: bool = False
     per_minute: _Rate = PER_MINUTE
+    models: _Models = ()
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,8 +119,12 @@ class Admin:
     async def create_key(self, request: Request) -> Response:
         asked = parse(await _body(request), NewKey)
         account, limit = _checked_name(asked.account), asked.per_minute or None
+        if not all(map(str.isprintable, asked.models)):
+            raise RequestError(_MODELS, param="models")
+        if asked.admin and asked.models:
+            raise RequestError("An admin key may make other keys, so it cannot be limited to models.", param="models")
         secret, key = await self.office.desks.owner.ask(
-            self.office.keys.create, account, admin=asked.admin, per_minute=limit
+            self.office.keys.create, account, admin=asked.admin, per_minute=limit, models=asked.models
         )
         return _json(MadeKey(secret, key))
 

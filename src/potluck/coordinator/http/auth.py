@@ -33,11 +33,12 @@ _STRANGERS = 60
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The one who asks. account: whose work it is."""
+    """The one who asks. account: whose work it is. models: the names of those that may be asked; empty means all."""
 
     account: str
     admin: bool = False
     anonymous: bool = False
+    models: tuple[str, ...] = ()
 
     def may_see(self, account: str) -> bool:
         """Whether the caller may learn what this account does: it is the caller's own, or the caller is the owner."""
@@ -122,7 +123,7 @@ class KeyPolicy:
         key = await self._lookup.find(secret, address_of(connection))
         if key is None:
             raise _unauthorized("This API key is wrong or was revoked.")
-        return Caller(key.account, admin=key.admin)
+        return Caller(key.account, admin=key.admin, models=key.models)
 
     def _stranger(self, address: str) -> Caller:
         if wait_s := self._strangers.wait_s(address, _STRANGERS, self._clock()):
@@ -171,7 +172,7 @@ class Auth:
             if is_owner:
                 vouch_for(connection.scope)
             return
-        if access is Access.WEIGHTS and self._tickets.holds(bearer(connection)):
+        if access is Access.WEIGHTS and self._tickets.model_of(bearer(connection)) is not None:
             vouch_for(connection.scope)
             return
         caller = await self._policy.caller(connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +21,9 @@ from potluck.coordinator.http import answers
 from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.habits import refuse_unsupported
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
-from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.models import Models
 from potluck.coordinator.http.parsing import described, parse, refused_with
+from potluck.coordinator.http.service import Service
 from potluck.coordinator.sessions.chunks import in_order
 from potluck.coordinator.sessions.claim import Claim
 from potluck.coordinator.text.encoder import TooManyTokens
@@ -69,6 +70,7 @@ class EmbeddingsRequest(Struct, frozen=True, kw_only=True):
 class _Wanted(NamedTuple):
     """What is left of a request when it has been read, without the objects that its body was made into."""
 
+    model: str
     inputs: list[Ids]
     claim: Claim
     dimensions: int | None
@@ -77,64 +79,68 @@ class _Wanted(NamedTuple):
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The endpoint, for the model that the service serves."""
+    """The endpoint, for the models that are served. hidden: the maker of hidden rows of each, by its name."""
 
-    service: Service
-    hidden: HiddenStates
+    served: Models
+    hidden: Mapping[str, HiddenStates]
 
     async def embed(self, request: Request) -> Response:
         """POST /v1/embeddings"""
         wanted = await self._read(request)
         body_is_read(request)
         try:
-            vectors = await while_connected(request, self._vectors(wanted))
+            vectors = await while_connected(request, _vectors(self.hidden[wanted.model], wanted))
         except ClientGone:
             return Response(status_code=CLIENT_GONE)
         tokens = sum(map(len, wanted.inputs))
-        told = partial(_told, vectors, wanted.encoding_format, self.service.model, tokens)
-        body = await self.service.pool.of(request, told)
+        told = partial(_told, vectors, wanted.encoding_format, wanted.model, tokens)
+        body = await self.served.pool.of(request, told)
         return Response(body, media_type="application/json")
 
     async def _read(self, request: Request) -> _Wanted:
-        asked = parse(await body_of(request, self.service.context), EmbeddingsRequest, refuse_unsupported)
-        self.service.check_model(asked.model)
-        if self.hidden.layers < 2:
+        asked = parse(await body_of(request, self.served.context), EmbeddingsRequest, refuse_unsupported)
+        service = self.served.of(request, asked.model)
+        hidden = self.hidden[service.model]
+        if hidden.layers < 2:
             raise RequestError("This model has one layer, which gives no hidden rows to make embeddings of.")
-        self._check_size(asked)
-        inputs = [await self._tokens(request, one) for one in asked.inputs]
-        claim = self.service.claim(request, asked.priority)
-        return _Wanted(inputs, claim, asked.dimensions, asked.encoding_format)
+        _check_size(asked, hidden.width)
+        inputs = [await _tokens(service, request, one) for one in asked.inputs]
+        claim = service.claim(request, asked.priority)
+        return _Wanted(service.model, inputs, claim, asked.dimensions, asked.encoding_format)
 
-    def _check_size(self, asked: EmbeddingsRequest) -> None:
-        width = self.hidden.width
-        if asked.dimensions is not None and asked.dimensions > width:
-            raise RequestError(f"dimensions may be at most {width}, not {asked.dimensions}.", param="dimensions")
-        most = _MOST_VALUES // (asked.dimensions or width)
-        if len(asked.inputs) > most:
-            raise RequestError(f"An answer has at most {most} vectors of this size: send fewer inputs.", param="input")
 
-    async def _tokens(self, request: Request, one: str | list[int]) -> Ids:
-        """The tokens of an input. Raises RequestError when there are none, or more than the context."""
-        try:
-            tokens = await self.service.tokens_of(request, one, "input")
-        except TooManyTokens as error:
-            raise self._too_long(error.count) from error
-        if not tokens:
-            raise RequestError(_INPUT, param="input")
-        if len(tokens) > self.service.context:
-            raise self._too_long(len(tokens))
-        return np.array(tokens, np.int32)
+def _check_size(asked: EmbeddingsRequest, width: int) -> None:
+    if asked.dimensions is not None and asked.dimensions > width:
+        raise RequestError(f"dimensions may be at most {width}, not {asked.dimensions}.", param="dimensions")
+    most = _MOST_VALUES // (asked.dimensions or width)
+    if len(asked.inputs) > most:
+        raise RequestError(f"An answer has at most {most} vectors of this size: send fewer inputs.", param="input")
 
-    def _too_long(self, tokens: int) -> RequestError:
-        message = f"An input has {tokens} tokens, more than the context of {self.service.context}."
-        return RequestError(message, param="input", code="context_length_exceeded")
 
-    async def _vectors(self, wanted: _Wanted) -> list[Vector]:
-        """The vectors of the inputs. A few are computed at once, so that all stages work."""
-        layer = embedding_layer(self.hidden.layers)
-        sums = (self.hidden.sum(tokens, layer, wanted.claim) for tokens in wanted.inputs)
-        async with aclosing(in_order(sums, ahead=_BESIDE)) as done:
-            return [_unit(total[: wanted.dimensions]) async for total in done]
+async def _tokens(service: Service, request: Request, one: str | list[int]) -> Ids:
+    """The tokens of an input. Raises RequestError when there are none, or more than the context."""
+    try:
+        tokens = await service.tokens_of(request, one, "input")
+    except TooManyTokens as error:
+        raise _too_long(service, error.count) from error
+    if not tokens:
+        raise RequestError(_INPUT, param="input")
+    if len(tokens) > service.context:
+        raise _too_long(service, len(tokens))
+    return np.array(tokens, np.int32)
+
+
+def _too_long(service: Service, tokens: int) -> RequestError:
+    message = f"An input has {tokens} tokens, more than the context of {service.context}."
+    return RequestError(message, param="input", code="context_length_exceeded")
+
+
+async def _vectors(hidden: HiddenStates, wanted: _Wanted) -> list[Vector]:
+    """The vectors of the inputs. A few are computed at once, so that all stages work."""
+    layer = embedding_layer(hidden.layers)
+    sums = (hidden.sum(tokens, layer, wanted.claim) for tokens in wanted.inputs)
+    async with aclosing(in_order(sums, ahead=_BESIDE)) as done:
+        return [_unit(total[: wanted.dimensions]) async for total in done]
 
 
 def embedding_layer(layers: int) -> int:

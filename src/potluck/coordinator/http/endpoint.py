@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from types import UnionType
 from typing import Any
 
 from starlette.requests import Request
@@ -32,7 +33,7 @@ class Endpoint:
 
     name: both, as in "GET /status"; the path may name Starlette's convertors, as in "/files/{name:path}".
     handler: a method of the class under which the endpoint stands in the table.
-    answer: the type of the JSON that it gives; str: text; None: bytes of the types in `media`.
+    answer: the type of the JSON that it gives, or a union of several; str: text; None: bytes of the types in `media`.
     body: the type of the JSON that it takes. events: what it streams, always or where a body asks for it.
     errors: the statuses that it answers with errors, besides those with which `Auth` turns requests away.
     error: the type of these errors. marks_end: whether a stream that a body asks for ends with OpenAI's end mark.
@@ -71,9 +72,15 @@ class Endpoint:
     @property
     def types(self) -> list[Any]:
         """The types of its JSON."""
-        return [kind for kind in (self.answer, self.body, self.events, self.error) if kind not in (None, str)]
+        kinds = (self.answer, self.body, self.events, self.error)
+        return [form for kind in kinds if kind not in (None, str) for form in forms_of(kind)]
 
 
 def parameter(place: str, name: str, meaning: str, schema: Json) -> Json:
     """A parameter in OpenAPI's form. place: "path", "query" or "header"."""
     return {"in": place, "name": name, "description": meaning, "required": place == "path", "schema": schema}
+
+
+def forms_of(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return kind.__args__ if isinstance(kind, UnionType) else (kind,)

@@ -31,6 +31,16 @@ def most_bytes(context: int = 0) -> int:
     return max(_MAX_BODY, context * _TOKEN_BYTES)
 
 
+def check_size(body: bytes, context: int) -> None:
+    """Raises RequestError when the body is too long for a model with this context: another one may have a longer."""
+    if len(body) > (most := most_bytes(context)):
+        raise _too_long(most)
+
+
+def _too_long(most: int) -> RequestError:
+    return RequestError(f"The request is longer than {most} bytes.", status=413)
+
+
 async def body_of(request: Request, context: int = 0) -> bytes:
     """The body without a byte order mark. `Crowd` has inflated it. Raises RequestError when it was compressed in a way
     that is not known, or is longer than usual bodies and than a prompt of this many tokens.
@@ -45,7 +55,7 @@ async def body_of(request: Request, context: int = 0) -> bytes:
         async for part in request.stream():
             size += len(part)
             if size > most:
-                raise RequestError(f"The request is longer than {most} bytes.", status=413)
+                raise _too_long(most)
             parts.append(part)
     except ClientDisconnect as error:
         raise RequestError("The client hung up while it was asking.", status=CLIENT_GONE) from error

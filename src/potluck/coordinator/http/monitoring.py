@@ -1,9 +1,9 @@
-"""The endpoints that show what the swarm does, for its owner, for Prometheus and for trace viewers."""
+"""The endpoints that show what the swarms do, for their owner, for Prometheus and for trace viewers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,20 +15,18 @@ from potluck.coordinator.http.auth import caller_of
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.relay.batches import batches, fullness, sentence
 from potluck.coordinator.relay.foresight import foresight
-from potluck.coordinator.relay.trace import Hop, Trace, chrome, summary
-from potluck.coordinator.swarm.swarm import Swarm
+from potluck.coordinator.relay.trace import Hop, chrome, summary
 from potluck.coordinator.watching.metrics import Metrics
+from potluck.coordinator.watching.watched import Watched, together
 from potluck.errors import RequestError
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """The endpoints for watching. tell: returns the swarm's status as JSON for a caller who may see some accounts."""
+    """The endpoints for watching. models: all that are served, at least one. figures: theirs."""
 
-    tell: Callable[[Callable[[str], bool]], bytes]
+    models: Sequence[Watched]
     figures: Metrics
-    hops: Trace
-    swarm: Swarm
     pool: Pool
 
     async def health(self, _: Request) -> Response:
@@ -36,8 +34,9 @@ class Monitoring:
         return JSONResponse({"status": "ok"})
 
     async def status(self, request: Request) -> Response:
-        """GET /status"""
-        return readable(self.tell(caller_of(request).may_see))
+        """GET /status: of the model that is named, or of all."""
+        may_see = caller_of(request).may_see
+        return readable(together([model.status(may_see) for model in self._asked(request)]))
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics"""
@@ -45,12 +44,30 @@ class Monitoring:
 
     async def trace(self, request: Request) -> Response:
         """GET /trace: session numbers, positions and times; no texts and no tokens."""
+        model, *others = self._asked(request)
+        if others:
+            message = f"Several models are served here, so name one: {self._names}."
+            raise RequestError(message, param="model", code="model_not_found")
         session, after = _number(request, "session"), _number(request, "after") or 0
-        hops = self.hops.hops(after=after)
-        names = {number: node.name for number, node in self.swarm.nodes.items()}
+        hops = model.hops.hops(after=after)
+        names = {number: node.name for number, node in model.swarm.nodes.items()}
         # On a thread: a long timeline takes a good part of a second, and frames do not wait for it.
-        body = await self.pool.of(request, partial(_timeline, hops, session, names, self.hops.count))
+        body = await self.pool.of(request, partial(_timeline, hops, session, names, model.hops.count))
         return Response(body, media_type="application/json")
+
+    def _asked(self, request: Request) -> list[Watched]:
+        """The model that the query names; all of them if it names none. Raises RequestError where it names another."""
+        name = request.query_params.get("model", "")
+        asked = [model for model in self.models if not name or name in model.names]
+        if not asked:
+            verb = "is" if len(self.models) == 1 else "are"
+            message = f"The model {name!r} is not served here; {self._names} {verb}."
+            raise RequestError(message, status=404, param="model", code="model_not_found")
+        return asked
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(repr(model.name) for model in self.models)
 
 
 def readable(body: bytes) -> Response:

@@ -1,372 +1,66 @@
-"""The OpenAI API over HTTP: turns requests into jobs, and the deltas of generation into JSON or server-sent events."""
+"""OpenAI's own endpoints: the models, chats, and texts to continue."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from potluck.coordinator.event_stream import EventStream
-from potluck.coordinator.generation.grammar import Grammar, Grammars
-from potluck.coordinator.generation.job import Delta, Job
-from potluck.coordinator.generation.sampling import Bias, SamplingParams
-from potluck.coordinator.http.bodies import body_is_read
-from potluck.coordinator.http.completion_form import CompletionForm, Echo
-from potluck.coordinator.http.ends import Ends, ends_of
 from potluck.coordinator.http.habits import REFUSED_FOR_COMPLETIONS, refuse_unsupported
-from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, body_of, while_connected
+from potluck.coordinator.http.inbound import body_of, check_size
+from potluck.coordinator.http.models import Models
 from potluck.coordinator.http.parsing import parse
-from potluck.coordinator.http.pool import Pool
-from potluck.coordinator.http.replies import ChatForm, Form, Json, Usage
-from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
-from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
-from potluck.coordinator.http.template_options import continued, continues, template_options
-from potluck.coordinator.sessions.claim import Claim, Rank
-from potluck.coordinator.text.calls.registry import CONTROLS, Offer
-from potluck.coordinator.text.controls import Controls
-from potluck.coordinator.text.encoder import Encoder, Prompt, TooManyTokens
-from potluck.coordinator.text.thinking import Place, Thinking
-from potluck.coordinator.text.tokenizer import Tokenizer
-from potluck.errors import RequestError
-from potluck.types import Priority
-
-log = logging.getLogger(__name__)
-
-_MOST_LIFTED = 1 << 18
-"""Every step of an answer asks the nodes for all tokens that a bias raises. This many are a whole vocabulary."""
-
-
-class Read(NamedTuple):
-    """A request that has been read: what its answer needs, without the objects that its body was made into.
-
-    door: the form of the API that was asked.
-    """
-
-    form: Form
-    jobs: list[Job]
-    usage: Usage
-    stream: bool
-    include_usage: bool
-    door: Door = OpenDoor()
-
+from potluck.coordinator.http.replies import Json
+from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
+from potluck.coordinator.http.service import Read, Service
 
 _refuse_for_completions = partial(refuse_unsupported, refused=REFUSED_FOR_COMPLETIONS)
 
 
-def claim_of_all(_: Request, priority: Priority) -> Claim:
-    """The claim of all requests in a swarm that has no accounts."""
-    return Claim(rank=Rank.of(priority))
-
-
 @dataclass(frozen=True)
-class Service:
-    """Answers OpenAI's requests. generate: makes one answer. context: the most positions of a session.
+class OpenAI:
+    """The endpoints, for the models that are served."""
 
-    tokenizer: for single tokens; encoder: for texts and chats, which may take long and are therefore read in the pool.
-    created: Unix time, for the list of models. claim: returns the claim of a request with this priority.
-    embedded: how many ids the model itself knows. A tokenizer may know more, which no node could run.
-    defaults: the sampling of requests that do not say it.
-    silence_s: the seconds of silence after which a stream says that it is alive. aliases: further names of the model.
-    """
+    served: Models
 
-    generate: Callable[[Job], AsyncGenerator[Delta, None]]
-    tokenizer: Tokenizer
-    encoder: Encoder
-    model: str
-    context: int
-    created: int
-    claim: Callable[[Request, Priority], Claim] = claim_of_all
-    pool: Pool = field(default_factory=Pool)
-    embedded: int = sys.maxsize
-    defaults: SamplingParams = field(default_factory=SamplingParams)
-    silence_s: float = SILENCE_S
-    aliases: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        # The whole vocabulary is read now: while requests are answered, it would hold up the event loop.
-        _ = self._controls, self._marks
-
-    async def models(self, _: Request) -> Response:
+    async def models(self, request: Request) -> Response:
         """GET /v1/models"""
-        return JSONResponse({"object": "list", "data": [self._named(name) for name in self.names]})
+        data = [_described(service, name) for service in self.served.open_to(request) for name in service.names]
+        return JSONResponse({"object": "list", "data": data})
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/{model}"""
-        self.check_model(request.path_params["model"])
-        return JSONResponse(self._named(request.path_params["model"]))
-
-    def _named(self, name: str) -> Json:
-        return {"id": name, "object": "model", "created": self.created, "owned_by": "potluck"}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names of the model, the one that answers say first."""
-        return (self.model, *self.aliases)
+        name = request.path_params["model"]
+        return JSONResponse(_described(self.served.of(request, name), name))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        return await self.answer(request, await self.read_chat(request, await self._parsed(request)))
-
-    async def _parsed(self, request: Request) -> ChatRequest:
-        return parse(await body_of(request, self.context), ChatRequest, refuse_unsupported)
-
-    async def read_chat(self, request: Request, asked: ChatRequest) -> Read:
-        """Make jobs of a chat. Raises RequestError when it cannot be answered.
-
-        Whoever calls this keeps no name for what was asked, so that it is gone while the answer is made.
-        """
-        self.check_model(asked.model)
-        prompt = await self._chat_prompt(request, asked)
-        limit, claim = self._limit(asked, prompt.tokens), self.claim(request, asked.urgency)
-        grammar = await self._thoughtful_grammar(request, asked, prompt.place)
-        ends = self._ends(asked, self.encoder.stops, prompt.end)
-        thinking = self.encoder.thinking or Thinking.THINK
-        shown = ends.shown | self._controls.in_text(thinking.value.all)
-        offer, usage = self._offer(asked), Usage(len(prompt.tokens))
-        prediction = await self._predicted(request, asked, continued(asked))
-        form = ChatForm(
-            self.model,
-            self.tokenizer,
-            bool(asked.logprobs),
-            offer,
-            thinking=thinking,
-            place=prompt.place,
-            tells_thinking=asked.tells_thinking,
-            usage=usage,
-        )
-        jobs = [
-            Job(
-                prompt=prompt.tokens,
-                params=params,
-                max_tokens=limit,
-                stops=ends.stops,
-                stop_ids=ends.ids,
-                shown=shown | self._marks if offer else shown,
-                logprobs=asked.alternatives,
-                ignore_eos=asked.ignore_eos,
-                min_tokens=asked.least(limit),
-                claim=claim,
-                prediction=prediction,
-                grammar=grammar,
-                progress=asked.tells_progress,
-                watch=form.watch if offer and offer.once else None,
-            )
-            for params in self._sampling(asked, asked.choices)
-        ]
-        return Read(form, jobs, usage, asked.stream, asked.include_usage)
-
-    async def count(self, request: Request, asked: ChatRequest) -> int:
-        """The number of tokens of a chat's prompt, also where it does not fit into the context."""
-        self.check_model(asked.model)
-        try:
-            return len((await self._chat_prompt(request, asked)).tokens)
-        except RequestError as error:
-            if isinstance(error.__cause__, TooManyTokens):
-                return error.__cause__.count
-            raise
-
-    async def _chat_prompt(self, request: Request, asked: ChatRequest) -> Prompt:
-        options = template_options(asked)
-        encode = partial(self.encoder.of_chat, asked.messages, options, most=self.context)
-        try:
-            prompt = await self.pool.of(request, encode)
-        except TooManyTokens as error:
-            raise self._too_long(error.count, "messages") from error
-        self._known(prompt.tokens, "messages")
-        return prompt
-
-    def _ends(self, asked: Common, usual: tuple[str, ...] = (), turn_end: str | None = None) -> Ends:
-        """What ends the answers, as `ends_of` has it. Raises RequestError when a token is outside the vocabulary."""
-        checked_tokens(asked.stop_token_ids or [], self.tokenizer, "stop_token_ids")
-        return ends_of(asked, self._controls, usual, turn_end)
-
-    def _offer(self, asked: ChatRequest) -> Offer | None:
-        """The tools that the answer may call."""
-        tools = {tool.function.name: tool.function.parameters or {} for tool in asked.offered}
-        return Offer(tools, self.encoder.calls, asked.calls_once, bool(asked.demanded)) if tools else None
+        service, read = await self._read_chat(request)
+        return await service.answer(request, read)
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions"""
-        return await self.answer(request, await self._read_completion(request))
+        service, read = await self._read_completion(request)
+        return await service.answer(request, read)
 
-    async def _read_completion(self, request: Request) -> Read:
-        asked = parse(await body_of(request, self.context), CompletionRequest, _refuse_for_completions)
-        self.check_model(asked.model)
-        if len(asked.prompts) * asked.choices > MOST_ANSWERS:
-            raise RequestError(f"Prompts times n may be at most {MOST_ANSWERS}.", param="n")
-        try:
-            prompts = [await self.tokens_of(request, prompt, "prompt") for prompt in asked.prompts]
-        except TooManyTokens as error:
-            raise self._too_long(error.count, "prompt") from error
-        claim, grammar = self.claim(request, asked.urgency), await self._grammar(request, asked)
-        ends, prediction = self._ends(asked), await self._predicted(request, asked)
-        repeated = [prompt for prompt in prompts for _ in range(asked.choices)]
-        jobs = [
-            self._completion(asked, prompt, params, claim, grammar, ends, prediction)
-            for params, prompt in zip(self._sampling(asked, len(prompts) * asked.choices), repeated, strict=True)
-        ]
-        told = [await self._echo(request, prompt) if asked.echo else Echo() for prompt in prompts]
-        echoes = [echo for echo in told for _ in range(asked.choices)]
-        logprobs = asked.alternatives is not None
-        form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, ends.shown)
-        return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
+    async def _read_chat(self, request: Request) -> tuple[Service, Read]:
+        body = await body_of(request, self.served.context)
+        asked = parse(body, ChatRequest, refuse_unsupported)
+        service = self.served.of(request, asked.model)
+        check_size(body, service.context)
+        del body  # which may be long, and is not needed while the prompt is made
+        return service, await service.read_chat(request, asked)
 
-    def _completion(
-        self,
-        asked: CompletionRequest,
-        prompt: list[int],
-        params: SamplingParams,
-        claim: Claim,
-        grammar: Grammar | None,
-        ends: Ends,
-        prediction: tuple[int, ...],
-    ) -> Job:
-        echo = asked.echo and asked.alternatives is not None
-        limit = self._limit(asked, prompt)
-        return Job(
-            prompt=prompt,
-            params=params,
-            max_tokens=limit,
-            stops=ends.stops,
-            stop_ids=ends.ids,
-            shown=ends.shown,
-            logprobs=asked.alternatives,
-            echo=echo,
-            ignore_eos=asked.ignore_eos,
-            min_tokens=asked.least(limit),
-            claim=claim,
-            prediction=prediction,
-            grammar=grammar,
-            progress=asked.tells_progress,
-        )
-
-    async def _echo(self, request: Request, prompt: list[int]) -> Echo:
-        return Echo(await self.pool.of(request, partial(self.encoder.text_of, prompt)), len(prompt))
-
-    async def tokens_of(self, request: Request, prompt: str | list[int], param: str) -> list[int]:
-        """The tokens of a prompt. param: the field that contains it. Raises TooManyTokens for a text that does not fit
-        into the context.
-        """
-        if isinstance(prompt, str):
-            return self._known(
-                await self.pool.of(request, partial(self.encoder.of_text, prompt, most=self.context)), param
-            )
-        return self._known(checked_tokens(prompt, self.tokenizer, param), param)
-
-    async def _predicted(self, request: Request, asked: Common, begun: str = "") -> tuple[int, ...]:
-        """The tokens that the answer will probably be, as many as the context has. begun: the text that it continues,
-        with which the prediction of all of it begins.
-        """
-        text = asked.prediction.text.removeprefix(begun) if asked.prediction else ""
-        if not text:
-            return ()
-        tokens = await self.pool.of(request, partial(self.encoder.of_prediction, text, most=self.context))
-        return tuple(token for token in tokens if token < self.embedded)  # nodes are never given any other
-
-    def _known(self, tokens: list[int], param: str) -> list[int]:
-        """Raises RequestError when the model has no row for a token that its tokenizer has."""
-        if max(tokens, default=0) >= self.embedded:
-            raise RequestError(f"{param} has a token that the model does not know: {max(tokens)}.", param=param)
-        return tokens
-
-    async def _grammar(self, request: Request, asked: Common) -> Grammar | None:
-        """The grammar that the answer must follow."""
-        structure = asked.prescribed
-        return None if structure is None else await self.pool.of(request, partial(self.grammars.of, structure))
-
-    async def _thoughtful_grammar(self, request: Request, asked: ChatRequest, place: Place) -> Grammar | None:
-        """The grammar of the whole answer, which may begin with thinking. place: where the prompt ends in it."""
-        grammar, thinking = await self._chat_grammar(request, asked), self.encoder.thinking
-        if grammar is not None and continues(asked) and not place.is_thinking:
-            message = (
-                f"{grammar.param} prescribes a whole answer, and the last message begins one: leave one of them out."
-            )
-            raise RequestError(message, param=grammar.param)
-        if grammar is None or thinking is None or place is Place.TEXT:
-            return grammar
-        marks = thinking.value
-        if asked.demanded and self.encoder.calls.has_channel:
-            marks = marks._replace(heads=(*marks.heads[:1], ""))  # the answer's own channel is not opened
-        later = partial(self.grammars.after_thinking, grammar, marks, is_open=place.is_thinking)
-        return await self.pool.of(request, later)
-
-    async def _chat_grammar(self, request: Request, asked: ChatRequest) -> Grammar | None:
-        """The grammar that a chat's answer must follow: that of the call if the answer must call a tool."""
-        tools = {tool.function.name: tool.function.schema for tool in asked.demanded}
-        if not tools:
-            return await self._grammar(request, asked)
-        several = not asked.calls_once
-        return await self.pool.of(request, partial(self.grammars.of_calls, self.encoder.calls, tools, several=several))
-
-    @cached_property
-    def _controls(self) -> Controls:
-        return Controls(self.tokenizer, self.embedded)
-
-    @cached_property
-    def _marks(self) -> frozenset[int]:
-        """The control tokens that are marks of calls. Without their text, no call would be found."""
-        return frozenset(token for mark in CONTROLS if (token := self._controls.named(mark)) is not None)
-
-    @cached_property
-    def grammars(self) -> Grammars:
-        return Grammars(self.tokenizer, self.embedded, self._controls)
-
-    def _sampling(self, asked: Common, choices: int) -> list[SamplingParams]:
-        """The parameters of so many answers."""
-        params = [asked.sampling(choice, self.defaults) for choice in range(choices)]
-        vocabulary = min(self.tokenizer.vocabulary, self.embedded)
-        bias = params[0].logit_bias
-        if max(bias, default=-1) >= vocabulary:
-            raise RequestError(f"logit_bias names a token outside 0-{vocabulary - 1}.", param="logit_bias")
-        if isinstance(bias, Bias) and len(bias.lifted) * choices > _MOST_LIFTED:
-            message = f"logit_bias may raise at most {_MOST_LIFTED} tokens, counted anew for each of several answers."
-            raise RequestError(message, param="logit_bias")
-        return params
-
-    def check_model(self, model: str) -> None:
-        """Raises RequestError when this is none of the model's names. Whoever names none means the one model."""
-        if model and model not in self.names:
-            message = f"The model {model!r} is not served here; {', '.join(map(repr, self.names))} is."
-            raise RequestError(message, status=404, param="model", code="model_not_found")
-
-    def _limit(self, asked: ChatRequest | CompletionRequest, prompt: list[int]) -> int:
-        """The most tokens of the answer: what is asked for, or what the prompt leaves of the context. Raises
-        RequestError when that is nothing.
-        """
-        limit, room = asked.limit, self.context - len(prompt)
-        if not prompt:
-            raise RequestError("The prompt is empty.", param="prompt")
-        if room < 1:
-            raise self._too_long(len(prompt), "messages" if isinstance(asked, ChatRequest) else "prompt")
-        return room if limit is None or limit < 0 else min(limit, room)
-
-    def _too_long(self, tokens: int, param: str) -> RequestError:
-        message = f"The prompt has {tokens} tokens, more than the context of {self.context} leaves room for."
-        return RequestError(message, param=param, code="context_length_exceeded")
-
-    async def answer(self, request: Request, read: Read) -> Response:
-        """Generate all choices at once. Errors before the reply begins have an HTTP status of their own."""
-        body_is_read(request)
-        form, choices, usage = read.form, len(read.jobs), read.usage
-        deltas = merge([self.generate(job) for job in read.jobs], self.silence_s if read.stream else None)
-        try:
-            if not read.stream:
-                return await while_connected(request, whole(form, deltas, choices, usage, read.door))
-            first = await while_connected(request, anext(deltas))
-        except ClientGone:
-            return Response(status_code=CLIENT_GONE)
-        told = events(form, first, deltas, choices, usage, read.include_usage, read.door)
-        return EventStream(told)
+    async def _read_completion(self, request: Request) -> tuple[Service, Read]:
+        body = await body_of(request, self.served.context)
+        asked = parse(body, CompletionRequest, _refuse_for_completions)
+        service = self.served.of(request, asked.model)
+        check_size(body, service.context)
+        del body  # which may be long, and is not needed while the prompt is made
+        return service, await service.read_completion(request, asked)
 
 
-def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:
-    """Raises RequestError, naming the field, when a token is outside the vocabulary."""
-    if tokens and not 0 <= min(tokens) <= max(tokens) < tokenizer.vocabulary:
-        raise RequestError(f"{param} names a token outside 0-{tokenizer.vocabulary - 1}.", param=param)
-    return tokens
+def _described(service: Service, name: str) -> Json:
+    return {"id": name, "object": "model", "created": service.created, "owned_by": "potluck"}

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from potluck import __version__
-from potluck.coordinator.http.endpoint import Access, Endpoint, Json
+from potluck.coordinator.http.endpoint import Access, Endpoint, Json, forms_of
 
 _REF = "#/components/schemas/{name}"
 _NUMBER: Json = {"type": "string", "pattern": "^([-+.0-9eE]+|[nN][uU][lL][lL])$"}
@@ -89,18 +89,23 @@ def _content_of(answer: Any) -> Json:
 
 
 def _json_of(kind: Any) -> Json:
-    [schema], _ = msgspec.json.schema_components([kind], ref_template=_REF)
-    return {"application/json": {"schema": schema}}
+    return {"application/json": {"schema": _schema_of(kind)}}
+
+
+def _schema_of(*kinds: Any) -> Json:
+    """The schema of what has one of these types."""
+    forms = [form for kind in kinds for form in forms_of(kind)]
+    schemas, _ = msgspec.json.schema_components(forms, ref_template=_REF)
+    return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
 
 
 def _event_of(endpoint: Endpoint) -> Json:
     """A server-sent event. An answer's event is a chunk, the error that broke it off, or the end."""
     if endpoint.body is None or not endpoint.marks_end:
-        [schema], _ = msgspec.json.schema_components([endpoint.events], ref_template=_REF)
-        told = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+        told = {"type": "string", "contentMediaType": "application/json", "contentSchema": _schema_of(endpoint.events)}
         return {"type": "object", "properties": {"data": told}, "required": ["data"]}
-    schemas, _ = msgspec.json.schema_components([endpoint.events, endpoint.error], ref_template=_REF)
-    chunk = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": list(schemas)}}
+    schema = _schema_of(endpoint.events, endpoint.error)
+    chunk = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
     return {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, chunk]}}, "required": ["data"]}
 
 

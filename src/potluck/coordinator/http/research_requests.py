@@ -21,6 +21,7 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
     with_pieces: return each token's text as well.
     """
 
+    model: str = ""
     content: str | None = None
     add_special: bool = False
     with_pieces: bool = False
@@ -40,6 +41,7 @@ class TokenizeRequest(Struct, frozen=True, kw_only=True):
 
 
 class DetokenizeRequest(Struct, frozen=True, kw_only=True):
+    model: str = ""
     tokens: list[Token]
 
 

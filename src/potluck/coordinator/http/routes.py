@@ -24,7 +24,7 @@ from potluck.coordinator.http.doors.responses_request import ResponsesRequest
 from potluck.coordinator.http.embeddings import Embeddings, EmbeddingsRequest
 from potluck.coordinator.http.endpoint import Access, Endpoint, Json, parameter
 from potluck.coordinator.http.monitoring import Monitoring
-from potluck.coordinator.http.openai import Service
+from potluck.coordinator.http.openai import OpenAI
 from potluck.coordinator.http.openapi import Document
 from potluck.coordinator.http.pages import Pages
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
@@ -34,7 +34,7 @@ from potluck.coordinator.http.weights import Weights
 from potluck.coordinator.members.keys import Key
 from potluck.coordinator.members.members import Member
 from potluck.coordinator.watching.live import Live
-from potluck.coordinator.watching.status import AccountStatus, Status, StatusEvent
+from potluck.coordinator.watching.status import AccountStatus, Status, Statuses, StatusesEvent, StatusEvent
 from potluck.models.manifest import Manifest
 
 NODE_SOCKET = "/node"
@@ -69,7 +69,15 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
     Document: (Endpoint("GET /openapi.json", Document.give, Access.ANY, "Get this document", dict[str, Any]),),
     Monitoring: (
         Endpoint("GET /health", Monitoring.health, Access.PUBLIC, "Say whether the coordinator is up", answers.Health),
-        Endpoint("GET /status", Monitoring.status, Access.ANY, "Say who serves which layers, and who waits", Status),
+        Endpoint(
+            "GET /status",
+            Monitoring.status,
+            Access.ANY,
+            "Say who serves which layers, and who waits",
+            Status | Statuses,
+            parameters=(parameter("query", "model", "tell only of this model", {"type": "string"}),),
+            errors=(404,),
+        ),
         Endpoint("GET /metrics", Monitoring.metrics, Access.ANY, "Give the swarm's figures to Prometheus", str),
         Endpoint(
             "GET /trace",
@@ -78,10 +86,11 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             "Show where the steps spent their time",
             answers.Timeline,
             parameters=(
+                parameter("query", "model", "the model, where several are served", {"type": "string"}),
                 parameter("query", "session", "show only this session", _COUNT),
                 parameter("query", "after", "leave out this many of the first hops", _COUNT),
             ),
-            errors=(400,),
+            errors=(400, 404),
         ),
     ),
     Live: (
@@ -90,7 +99,7 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             Live.events,
             Access.ANY,
             "Stream the status: once a second, as it changes",
-            events=StatusEvent,
+            events=StatusEvent | StatusesEvent,
             media=(),
         ),
     ),
@@ -110,11 +119,11 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             bare=(307,),
         ),
     ),
-    Service: (
-        Endpoint("GET /v1/models", Service.models, Access.ANY, "List the model that is served", answers.Models),
+    OpenAI: (
+        Endpoint("GET /v1/models", OpenAI.models, Access.ANY, "List the models that are served", answers.Models),
         Endpoint(
             "GET /v1/models/{model:path}",
-            Service.one_model,
+            OpenAI.one_model,
             Access.ANY,
             "Describe the model with this name",
             answers.Model,
@@ -123,7 +132,7 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
         ),
         Endpoint(
             "POST /v1/chat/completions",
-            Service.chat,
+            OpenAI.chat,
             Access.ANY,
             "Answer a chat",
             answers.ChatCompletion,
@@ -133,7 +142,7 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
         ),
         Endpoint(
             "POST /v1/completions",
-            Service.complete,
+            OpenAI.complete,
             Access.ANY,
             "Continue a text",
             answers.Completion,

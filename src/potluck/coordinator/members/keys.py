@@ -6,9 +6,8 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import select
 
@@ -31,7 +30,10 @@ MOST_MADE = 1024
 
 
 class Key(Struct, frozen=True):
-    """An API key without its secret, which only its owner has. per_minute: requests; None means any number."""
+    """An API key without its secret, which only its owner has. per_minute: requests; None means any number.
+
+    models: the names of those that it may ask; empty means all.
+    """
 
     id: str
     account: str
@@ -39,6 +41,7 @@ class Key(Struct, frozen=True):
     per_minute: int | None
     created: float
     revoked: bool
+    models: tuple[str, ...] = ()
 
 
 class Keys:
@@ -50,7 +53,9 @@ class Keys:
         self.made: deque[tuple[str, Key]] = deque(maxlen=MOST_MADE)
         """The digests of keys that were made here, for whoever takes them."""
 
-    def create(self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE) -> tuple[str, Key]:
+    def create(
+        self, account: str, *, admin: bool = False, per_minute: int | None = PER_MINUTE, models: Sequence[str] = ()
+    ) -> tuple[str, Key]:
         """The secret, which is not stored, and the key."""
         secret = PREFIX + secrets.token_urlsafe(24)
         row = KeyRow(
@@ -61,6 +66,7 @@ class Keys:
             per_minute=per_minute,
             created=self._clock(),
             revoked=False,
+            models="\n".join(models) or None,
         )
         with self._store.begin() as session:
             session.add(row)
@@ -99,4 +105,5 @@ class Keys:
 
 
 def _key(row: KeyRow) -> Key:
-    return msgspec.convert(row, Key, from_attributes=True)
+    names = tuple(row.models.split("\n")) if row.models else ()
+    return Key(row.id, row.account, row.admin, row.per_minute, row.created, row.revoked, names)

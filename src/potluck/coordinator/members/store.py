@@ -35,7 +35,7 @@ class AccountRow(Base):
 
 
 class KeyRow(Base):
-    """An API key. per_minute: requests; None means any number."""
+    """An API key. per_minute: requests; None means any number. models: names, a line each; None means all models."""
 
     __tablename__ = "api_keys"
 
@@ -46,6 +46,7 @@ class KeyRow(Base):
     per_minute: Mapped[int | None]
     created: Mapped[float]
     revoked: Mapped[bool] = mapped_column(default=False)
+    models: Mapped[str | None] = mapped_column(default=None)
 
 
 class InviteRow(Base):

@@ -370,9 +370,13 @@ class Relay:
             raise WireError(f"Step {message.step} of session {message.session} overtakes another.")
         return flight, leg
 
-    def forget(self, node: str) -> None:
-        """Forget a node that has left."""
-        del self._owed[node]
+    def forget(self, node: str) -> int:
+        """Forget a node that has left. Returns the number of answers that it may still give."""
+        return self._owed.pop(node, 0)
+
+    def owe(self, node: str, answers: int) -> None:
+        """A node that comes from another model may still give so many answers for that one. They are passed over."""
+        self._owed[node] += answers
 
     def close(self, session: int) -> list[Outgoing]:
         """Tell every node of the route to forget the session."""

@@ -68,6 +68,20 @@ class Leaves:
 
 
 @dataclass(frozen=True, slots=True)
+class Lends:
+    """Another model needs the node. It is let go once its sessions are with others, unless it is needed here again."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stays:
+    """No other model needs the node any more, which was to be let go."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pauses:
     """The node's owner needs the machine. Others are to take over its sessions until it `Resumes`."""
 
@@ -105,6 +119,8 @@ Event = (
     | Stalled
     | Revived
     | Leaves
+    | Lends
+    | Stays
     | Pauses
     | Resumes
     | Quarantined

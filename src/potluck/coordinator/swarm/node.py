@@ -146,3 +146,8 @@ def check_ready(ready: Ready) -> None:
         raise WireError("A node's marks must be short and printable.")
     if min(capacity.sessions, capacity.positions) < 1 or capacity.rows < MAX_STEP_ROWS:
         raise WireError(f"A node must hold at least one session, and {MAX_STEP_ROWS} rows a batch.")
+
+
+def is_lent(node: Node) -> bool:
+    """Whether the node is to go to another model."""
+    return node.state is NodeState.MOVING and node.destination is None

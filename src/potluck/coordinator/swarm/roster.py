@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 from potluck.coordinator.swarm.node import Node, ready_nodes
@@ -55,6 +55,11 @@ class Roster:
         """The spans of layers that no ready node serves."""
         return self._found.missing
 
+    @property
+    def spare(self) -> Collection[str]:
+        """The nodes that serve now and all of whose layers others serve, too."""
+        return self._found.spare
+
     def most_positions(self, sessions: int) -> int:
         """The most positions that every layer's largest node can hold, among those that hold this many sessions."""
         return self._found.most_positions(sessions)
@@ -90,6 +95,13 @@ class _Found:
     @cached_property
     def going(self) -> Mapping[str, Node]:
         return {name: node for name, node in self._nodes.items() if node.state in GOING}
+
+    @cached_property
+    def spare(self) -> Collection[str]:
+        spans = [node.span for node in self.ready.values()]
+        served = [sum(layer in span for span in spans) for layer in range(self._layers)]
+        ready = self.ready.items()
+        return [name for name, node in ready if min(served[node.span.first : node.span.last + 1]) > 1]
 
     @cached_property
     def missing(self) -> list[Span]:

@@ -17,6 +17,7 @@ from potluck.coordinator.swarm.events import (
     Joined,
     Leaves,
     Left,
+    Lends,
     LetGo,
     Pauses,
     Progressed,
@@ -27,12 +28,13 @@ from potluck.coordinator.swarm.events import (
     Resumes,
     Revived,
     Stalled,
+    Stays,
     Tell,
 )
 from potluck.coordinator.swarm.kv_budget import KvBudget
 from potluck.coordinator.swarm.measure import Measure
 from potluck.coordinator.swarm.mover import Mover
-from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, counted, plausible_rate
+from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, counted, is_lent, plausible_rate
 from potluck.coordinator.swarm.roster import Roster
 from potluck.coordinator.swarm.tally import Incident, Tally
 from potluck.errors import Refused, SpanError, WireError
@@ -57,7 +59,7 @@ class Swarm:
     """
 
     def __init__(self, digest: str, footprint: Footprint, *, forgets: int = ANY_NUMBER) -> None:
-        self._digest = digest
+        self.digest = digest
         self.forgets = forgets
         self._footprint = footprint
         self.layers = len(footprint.layers)
@@ -79,6 +81,8 @@ class Swarm:
             Stalled: self._stalled,
             Revived: self._revived,
             Leaves: self._leaves,
+            Lends: self._lends,
+            Stays: self._stays,
             Pauses: self._pauses,
             Resumes: self._resumes,
             Quarantined: self._quarantined,
@@ -103,13 +107,17 @@ class Swarm:
         self.roster.changed()
         return [Admit(event.node, node.span)]
 
+    def check(self, key: bytes) -> None:
+        """Raises Refused for the key of a node that was caught."""
+        if key in self._caught:
+            raise Refused(f"This node is in quarantine: {self._caught[key]}.")
+
     def newcomer(self, event: Joined) -> Node:
         """The node, with the span that it would serve. Nothing is changed. Raises Refused with the reason."""
         hello = event.hello
-        if hello.key in self._caught:
-            raise Refused(f"This node is in quarantine: {self._caught[hello.key]}.")
-        if hello.model and hello.model != self._digest:
-            raise Refused(f"Your model has the hash {hello.model[:16]}, this swarm serves {self._digest[:16]}.")
+        self.check(hello.key)
+        if hello.model and hello.model != self.digest:
+            raise Refused(f"Your model has the hash {hello.model[:16]}, this swarm serves {self.digest[:16]}.")
         rate = plausible_rate(hello.bytes_per_s)
         machine = Machine(event.node, hello.memory, rate, *event.speed, counted(hello.gpu_memory))
         span = self._wanted(hello) or best_span(self._footprint, self._placed(), machine)
@@ -223,7 +231,8 @@ class Swarm:
         if node is None:
             return []
         self.roster.changed()
-        left = node.state in (NodeState.LEAVING, NodeState.QUARANTINED)
+        lent = is_lent(node) and not node.reserved
+        left = lent or node.state in (NodeState.LEAVING, NodeState.QUARANTINED)
         self.tally.incidents[Incident.LEFT if left else Incident.LOST] += 1
         reason = f"Node {node.name}, which served layers {node.span}, has left."
         return [*self._lose_all(node, reason), *self._keep_needed(), Changed()]
@@ -271,6 +280,10 @@ class Swarm:
         told = Tell(event.node, f"The coordinator no longer uses this node: {event.reason}.")
         return [*self._lose_all(node, reason), told, *self._keep_needed(), *self.let_go(), Changed()]
 
+    def shun(self, key: bytes, reason: str) -> None:
+        """Nodes with this key may not come. reason: what one of them did."""
+        self._caught[key] = reason
+
     def pardon(self, key: bytes) -> None:
         """Nodes with this key may come again."""
         self._caught.pop(key, None)
@@ -280,6 +293,22 @@ class Swarm:
         self._become(node, NodeState.LEAVING)
         dropped = self._drop_parked(node, f"Node {node.name} leaves.")
         return [*dropped, *self._keep_needed(), *self.let_go(), Changed()]
+
+    def _lends(self, event: Lends) -> list[Action]:
+        node = self.nodes[event.node]
+        if event.node not in self.roster.spare:
+            return []
+        self._become(node, NodeState.MOVING)
+        told = Tell(event.node, "Another model needs this node more: it moves there.")
+        dropped = self._drop_parked(node, f"Node {node.name} moves to another model.")
+        return [told, *dropped, *self.let_go(), Changed()]
+
+    def _stays(self, event: Stays) -> list[Action]:
+        node = self.nodes[event.node]
+        if not is_lent(node):
+            return []
+        self._become(node, NodeState.READY)
+        return [Tell(event.node, "No other model needs this node any more: it stays."), Changed()]
 
     def _pauses(self, event: Pauses) -> list[Action]:
         """Pause a node. One that loads says so again when it is ready; one that leaves, or was caught, is already

@@ -62,7 +62,7 @@ class Tally:
     others.
 
     guesses: tokens that were fed before they were known, by their source and by what became of them.
-    mended: interruptions of answers, and mending_s: the seconds that they took. requests: by the status of the reply.
+    mended: interruptions of answers, and mending_s: the seconds that they took.
     """
 
     incidents: Counter[Incident] = field(default_factory=Counter)
@@ -73,7 +73,6 @@ class Tally:
     resumed: int = 0
     mended: Counter[Remedy] = field(default_factory=Counter)
     mending_s: defaultdict[Remedy, float] = field(default_factory=lambda: defaultdict(float))
-    requests: Counter[int] = field(default_factory=Counter)
 
 
 class Interruption:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from potluck.coordinator.event_stream import EventStream
+from potluck.coordinator.watching.watched import together
 from potluck.errors import RequestError
 
 _LOOK_S = 1.0
@@ -46,17 +47,17 @@ _EVERYBODY = _Everybody()
 class Live:
     """Sends the status to all listeners.
 
-    tell: returns the status as JSON on one line. It is called once a second while anybody listens.
+    tells: returns the status as JSON on one line, for each model. It is called once a second while anybody listens.
     greet: makes of it what new listeners receive first. whose: says whose listener a request is for.
     """
 
     def __init__(
         self,
-        tell: Callable[[], bytes],
+        tells: Sequence[Callable[[], bytes]],
         greet: Callable[[bytes], bytes] = bytes,
         whose: Callable[[Request], Watcher] = lambda _: _EVERYBODY,
     ) -> None:
-        self._tell = tell
+        self._tells = tells
         self._greet = greet
         self._whose = whose
         self._told = b""
@@ -108,7 +109,7 @@ class Live:
             self._looking = None
 
     def _look(self) -> None:
-        told = self._tell()
+        told = together([tell() for tell in self._tells])
         self._quiet = 0 if told != self._told else self._quiet + 1
         if self._quiet % _KEEP_LOOKS == 0:
             self._told = told

@@ -1,9 +1,9 @@
-"""The answer of `/metrics` for Prometheus: the swarm's state and its tally, read when somebody asks."""
+"""The answer of `/metrics` for Prometheus: the swarms' states and their tallies, read when somebody asks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import TypeVar
 
@@ -16,18 +16,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from potluck import __version__
-from potluck.coordinator.audits.audits import Audits
 from potluck.coordinator.sessions.claim import Rank
 from potluck.coordinator.swarm.node import Node
-from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Incident, Outcome, Remedy, Source, Tally, TokenKind
+from potluck.coordinator.watching.watched import Watched
 from potluck.types import NodeState
 
 S = TypeVar("S", bound=str)
 F = TypeVar("F", GaugeMetricFamily, CounterMetricFamily)
 
 _MOST_NODES = 500
-"""Nodes that are shown one by one. Where everybody may join, strangers should not fill the owner's database."""
+"""Nodes of a model that are shown one by one. Where everybody may join, strangers should not fill a database."""
 
 _NODE = ("node", "layers", "copy")
 
@@ -43,16 +42,11 @@ _NODE_GAUGES: tuple[tuple[str, str, Callable[[Node], float]], ...] = (
 
 
 class Metrics(Collector):
-    """The metrics of a swarm. model, digest: what is served. waiting: the requests in the line, by class."""
+    """The metrics of these models' swarms. requests: the HTTP requests that were answered, by the reply's status."""
 
-    def __init__(
-        self, model: str, digest: str, swarm: Swarm, audits: Audits, waiting: Callable[[], Counter[Rank]]
-    ) -> None:
-        self._model = model
-        self._digest = digest
-        self._swarm = swarm
-        self._audits = audits
-        self._waiting = waiting
+    def __init__(self, models: Sequence[Watched], requests: Counter[int]) -> None:
+        self._models = models
+        self._requests = requests
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -61,44 +55,68 @@ class Metrics(Collector):
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._coverage()
-        yield from self._nodes()
-        yield from self._requests()
-        yield from _counted(self._swarm.tally)
+        yield from _of_all(self._models)
+        requests = {str(status): count for status, count in sorted(self._requests.items())}
+        meaning = "HTTP requests that were answered."
+        yield _family(CounterMetricFamily, "potluck_http_requests", meaning, "status", requests)
 
-    def _coverage(self) -> Iterator[Metric]:
-        swarm, served = self._swarm, self._swarm.served()
-        about = {"version": __version__, "model": self._model, "digest": self._digest}
-        yield InfoMetricFamily("potluck", "The model that is served, and the version that serves it.", about)
-        yield GaugeMetricFamily("potluck_layers", "Layers of the model.", swarm.layers)
-        yield GaugeMetricFamily("potluck_layers_missing", "Layers that no ready node serves.", served.count(0))
-        yield GaugeMetricFamily("potluck_layer_nodes_min", "Ready nodes at the layer that has the fewest.", min(served))
-        by_layer = {str(layer): nodes for layer, nodes in enumerate(served)}
-        yield _family(GaugeMetricFamily, "potluck_layer_nodes", "Ready nodes that serve the layer.", "layer", by_layer)
 
-    def _nodes(self) -> Iterator[Metric]:
-        states = Counter(node.state for node in self._swarm.nodes.values())
-        by_state = {state: states[state] for state in NodeState}
-        yield _family(GaugeMetricFamily, "potluck_nodes", "Nodes that are connected.", "state", by_state)
-        shown = dict(_labelled(islice(self._swarm.nodes.values(), _MOST_NODES)))
-        for name, meaning, value in _NODE_GAUGES:
-            family = GaugeMetricFamily(f"potluck_node_{name}", meaning, labels=_NODE)
-            for labels, node in shown.items():
-                family.add_metric(labels, value(node))
-            yield family
-        audits = CounterMetricFamily("potluck_node_audits", "Audits of the node's key.", labels=(*_NODE, "result"))
+def _of_all(models: Sequence[Watched]) -> Iterator[Metric]:
+    """Every metric once, with the samples of all models, which have the label `model` where there are several."""
+    for alike in zip(*map(_of_one, models), strict=True):
+        metric = alike[0]
+        if len(models) > 1:
+            metric.samples = [
+                sample._replace(labels={**sample.labels, "model": model.name})
+                for model, one in zip(models, alike, strict=True)
+                for sample in one.samples
+            ]
+        yield metric
+
+
+def _of_one(model: Watched) -> Iterator[Metric]:
+    """The metrics of a model, which are the same ones for every model."""
+    yield from _coverage(model)
+    yield from _nodes(model)
+    yield from _line_and_audits(model)
+    yield from _counted(model.swarm.tally)
+
+
+def _coverage(model: Watched) -> Iterator[Metric]:
+    swarm, served = model.swarm, model.swarm.served()
+    about = {"version": __version__, "model": model.name, "digest": model.digest}
+    yield InfoMetricFamily("potluck", "The model that is served, and the version that serves it.", about)
+    yield GaugeMetricFamily("potluck_layers", "Layers of the model.", swarm.layers)
+    yield GaugeMetricFamily("potluck_layers_missing", "Layers that no ready node serves.", served.count(0))
+    yield GaugeMetricFamily("potluck_layer_nodes_min", "Ready nodes at the layer that has the fewest.", min(served))
+    by_layer = {str(layer): nodes for layer, nodes in enumerate(served)}
+    yield _family(GaugeMetricFamily, "potluck_layer_nodes", "Ready nodes that serve the layer.", "layer", by_layer)
+
+
+def _nodes(model: Watched) -> Iterator[Metric]:
+    states = Counter(node.state for node in model.swarm.nodes.values())
+    by_state = {state: states[state] for state in NodeState}
+    yield _family(GaugeMetricFamily, "potluck_nodes", "Nodes that are connected.", "state", by_state)
+    shown = dict(_labelled(islice(model.swarm.nodes.values(), _MOST_NODES)))
+    for name, meaning, value in _NODE_GAUGES:
+        family = GaugeMetricFamily(f"potluck_node_{name}", meaning, labels=_NODE)
         for labels, node in shown.items():
-            record = self._audits.record(node.key)
-            audits.add_metric((*labels, "passed"), record.passed)
-            audits.add_metric((*labels, "failed"), record.failed)
-        yield audits
+            family.add_metric(labels, value(node))
+        yield family
+    audits = CounterMetricFamily("potluck_node_audits", "Audits of the node's key.", labels=(*_NODE, "result"))
+    for labels, node in shown.items():
+        record = model.audits.record(node.key)
+        audits.add_metric((*labels, "passed"), record.passed)
+        audits.add_metric((*labels, "failed"), record.failed)
+    yield audits
 
-    def _requests(self) -> Iterator[Metric]:
-        waiting, totals = self._waiting(), self._audits.totals
-        by_class = {rank.word: waiting[rank] for rank in Rank}
-        yield _family(GaugeMetricFamily, "potluck_queue_requests", "Requests that wait for room.", "priority", by_class)
-        results = {"passed": totals.passed, "failed": totals.failed, "undecided": self._audits.undecided}
-        yield _family(CounterMetricFamily, "potluck_audits", "Audits that have ended.", "result", results)
+
+def _line_and_audits(model: Watched) -> Iterator[Metric]:
+    waiting, totals = model.waiting(), model.audits.totals
+    by_class = {rank.word: waiting[rank] for rank in Rank}
+    yield _family(GaugeMetricFamily, "potluck_queue_requests", "Requests that wait for room.", "priority", by_class)
+    results = {"passed": totals.passed, "failed": totals.failed, "undecided": model.audits.undecided}
+    yield _family(CounterMetricFamily, "potluck_audits", "Audits that have ended.", "result", results)
 
 
 def _counted(tally: Tally) -> Iterator[Metric]:
@@ -123,8 +141,6 @@ def _counted(tally: Tally) -> Iterator[Metric]:
     for remedy in Remedy:
         mending.add_metric([remedy], tally.mended[remedy], tally.mending_s[remedy])
     yield mending
-    requests = {str(status): count for status, count in sorted(tally.requests.items())}
-    yield _family(CounterMetricFamily, "potluck_http_requests", "HTTP requests that were answered.", "status", requests)
 
 
 def _family(kind: type[F], name: str, meaning: str, label: str, values: Mapping[S, float]) -> F:
@@ -147,9 +163,9 @@ def _labelled(nodes: Iterator[Node]) -> Iterator[tuple[tuple[str, str, str], Nod
 class RequestCount:
     """ASGI middleware that counts each HTTP request by the status of its reply."""
 
-    def __init__(self, app: ASGIApp, tally: Tally) -> None:
+    def __init__(self, app: ASGIApp, requests: Counter[int]) -> None:
         self._app = app
-        self._tally = tally
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -165,4 +181,4 @@ class RequestCount:
         try:
             await self._app(scope, receive, note)
         finally:
-            self._tally.requests[status] += 1
+            self._requests[status] += 1

@@ -82,7 +82,7 @@ class GuessStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The status of the swarm.
+    """The status of a model's swarm.
 
     fault: what the owner has to mend so that nodes get the model, in a sentence; empty if nothing.
     proved: whether it is known that the parts of such a model compute what the whole does.
@@ -118,6 +118,18 @@ class StatusEvent(Status, frozen=True, kw_only=True):
     """An event of `/status/events`. history: in the first one, a sample for each second of the last five minutes."""
 
     history: list[Sample] = []
+
+
+class Statuses(Struct, frozen=True):
+    """The status where several models are served, in their order."""
+
+    models: list[Status]
+
+
+class StatusesEvent(Struct, frozen=True):
+    """An event of `/status/events` where several models are served."""
+
+    models: list[StatusEvent]
 
 
 def swarm_status(

@@ -23,11 +23,12 @@ from potluck.coordinator.http.doors.responses_request import ResponsesRequest, a
 from potluck.coordinator.http.doors.shelf import Kept, Shelf
 from potluck.coordinator.http.habits import REFUSED_AT_DOORS, refuse_unsupported
 from potluck.coordinator.http.inbound import body_of
-from potluck.coordinator.http.openai import Read, Service
+from potluck.coordinator.http.models import Models
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import asker_of
 from potluck.coordinator.http.requests import ChatRequest
 from potluck.coordinator.http.rota import Asker
+from potluck.coordinator.http.service import Read, Service
 from potluck.errors import RequestError
 
 R = TypeVar("R", bound=Struct)
@@ -54,30 +55,32 @@ _CHATS = frozenset(ChatRequest.__struct_fields__) - {"messages", "stream_options
 class Doors:
     """Answers requests in the form of OpenAI's responses and of Anthropic's messages.
 
-    service: answers chats. clock: seconds, for how long responses are kept.
+    served: answer chats. clock: seconds, for how long responses are kept.
     """
 
-    def __init__(self, service: Service, clock: Callable[[], float] = time.monotonic) -> None:
-        self._service = service
+    def __init__(self, served: Models, clock: Callable[[], float] = time.monotonic) -> None:
+        self._served = served
         self._clock = clock
         self._shelves = {False: Shelf(), True: Shelf()}
         """The responses of accounts, and those of strangers, who must not crowd them out."""
 
     async def message(self, request: Request) -> Response:
         """POST /v1/messages"""
-        return await self._service.answer(request, await self._read_message(request))
+        service, read = await self._read_message(request)
+        return await service.answer(request, read)
 
     async def count_tokens(self, request: Request) -> Response:
         """POST /v1/messages/count_tokens"""
         asked, more = await self._parsed(request, CountRequest, OF_MESSAGES)
-        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
+        chat = await self._served.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
         with _renamed(_OF_MESSAGES):
-            count = await self._service.count(request, chat)
+            count = await self._served.of(request, chat.model).count(request, chat)
         return JSONResponse({"input_tokens": count})
 
     async def response(self, request: Request) -> Response:
         """POST /v1/responses"""
-        return await self._service.answer(request, await self._read_response(request))
+        service, read = await self._read_response(request)
+        return await service.answer(request, read)
 
     async def kept_response(self, request: Request) -> Response:
         """GET /v1/responses/{id}"""
@@ -101,24 +104,28 @@ class Doors:
             refuse_unsupported(others, REFUSED_AT_DOORS)
             more.update((name, value) for name, value in others.items() if name in _CHATS)
 
-        return parse(await body_of(request, self._service.context), kind, look), more
+        return parse(await body_of(request, self._served.context), kind, look), more
 
-    async def _read_message(self, request: Request) -> Read:
+    async def _read_message(self, request: Request) -> tuple[Service, Read]:
         asked, more = await self._parsed(request, MessagesRequest, OF_MESSAGES)
-        chat = await self._service.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
+        chat = await self._served.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
         with _renamed(_OF_MESSAGES):
-            read = await self._service.read_chat(request, chat)
-        return read._replace(door=MessageTeller(self._service.model, asked.stop_sequences or (), read.usage))
+            service = self._served.of(request, chat.model)
+            read = await service.read_chat(request, chat)
+        door = MessageTeller(service.model, asked.stop_sequences or (), read.usage)
+        return service, read._replace(door=door)
 
-    async def _read_response(self, request: Request) -> Read:
+    async def _read_response(self, request: Request) -> tuple[Service, Read]:
         (asked, more), asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
         previous = asked.previous_response_id
         before = self._kept(asker, previous, "previous_response_id") if previous else None
-        messages, chat = await self._service.pool.of(request, partial(_next_chat, before, asked, more))
+        messages, chat = await self._served.pool.of(request, partial(_next_chat, before, asked, more))
         keep = partial(self._keep, asker, messages) if asked.store else _forget
         with _renamed(_OF_RESPONSES):
-            read = await self._service.read_chat(request, chat)
-        return read._replace(door=ResponseTeller(self._service.model, asked.echo(), read.usage, keep, asked.spaces))
+            service = self._served.of(request, chat.model)
+            read = await service.read_chat(request, chat)
+        door = ResponseTeller(service.model, asked.echo(), read.usage, keep, asked.spaces)
+        return service, read._replace(door=door)
 
     def _kept(self, asker: Asker, identity: str, param: str) -> Kept:
         kept = self._shelves[asker.stranger].get(asker, identity, self._clock())

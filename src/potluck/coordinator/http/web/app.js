@@ -1,14 +1,13 @@
 // Puts the page together: the live status, the two views, and the dialogue for the API key.
 
 import { Refused, events, key, request, setKey } from "./api.js";
+import { ageBoards, showBoards, sizes } from "./boards.js";
 import { ageChat, offerModels, startChat } from "./chat.js";
 import { $, setText } from "./dom.js";
 import { offerJoin } from "./join.js";
-import { recallStrip, sampleStrip } from "./strip.js";
-import { ageTable, showTable } from "./table.js";
 
 const AGAIN_MS = 2000;
-let status = null;
+let statuses = [];
 let following = null;
 
 const seconds = () => performance.now() / 1000;
@@ -30,21 +29,21 @@ async function follow() {
 }
 
 function take(told) {
-  const first = status === null;
-  if (told.model !== status?.model) offerModels();
-  status = told;
+  const before = names();
+  statuses = told.models ?? [told]; // a list where there are several models
+  if (names() !== before) offerModels();
   setText($("line"), "");
-  setText($("model"), `${told.model} · ${told.layers} layers · context ${told.context}`);
-  showTable(told, seconds());
-  if (told.history) recallStrip(told.history, seconds());
-  if (first) sampleStrip(told, seconds());
+  const [one, another] = statuses;
+  setText($("model"), another ? `${statuses.length} models` : `${one.model} · ${sizes(one)}`);
+  showBoards(statuses, seconds());
 }
 
+const names = () => statuses.map(({ model }) => model).join("\n");
+
 setInterval(() => {
-  if (status === null) return;
-  sampleStrip(status, seconds());
-  ageTable(seconds());
-  ageChat(status.missing);
+  if (!statuses.length) return;
+  ageBoards(seconds());
+  ageChat(statuses);
 }, 1000);
 
 function showView() {

@@ -21,6 +21,7 @@ let current;
 let asking = null;
 let growing = null; // the bubble that an answer fills
 let heard = 0; // when a part of it last arrived
+let answering; // the model that was asked for it
 
 export function startChat() {
   $("fresh").addEventListener("click", () => open(begin()));
@@ -43,9 +44,11 @@ export function startChat() {
 /** Shows the models that may be asked, if the caller may see them. */
 export const offerModels = () => refreshModels(current).catch(() => {}); // the line above says what is wrong
 
-/** Says once a second what an answer waits for. missing: layers that no node serves. */
-export function ageChat(missing) {
+/** Says once a second what an answer waits for. statuses: those of all models. */
+export function ageChat(statuses) {
   if (!asking || performance.now() - heard < QUIET_MS) return;
+  const mine = statuses.length === 1 ? statuses[0] : statuses.find(({ model }) => model === answering);
+  const missing = mine?.missing ?? [];
   growing.wait(missing.length ? `No node serves layers ${missing.join(", ")} now. The answer waits for one…` : "Waiting for the nodes…");
 }
 
@@ -207,7 +210,7 @@ function callsOf({ calls = [] }) {
 
 async function stream(asked, answer, shown, signal) {
   const began = performance.now();
-  answer.model = asked.model;
+  answering = answer.model = asked.model;
   const reply = await request("/v1/chat/completions", { body: asked, signal });
   for await (const data of events(reply)) {
     if (data === "[DONE]") break;

@@ -1,39 +1,66 @@
-// The table of nodes: layers from left to right, and a row for each node.
+// A model's table of nodes: layers from left to right, and a row for each node.
 
-import { $, figure, make, setText } from "./dom.js";
+import { figure, make, setText } from "./dom.js";
 
 const ENGINES = { llamacpp: "llama.cpp", transformers: "transformers" };
 const UNITS = [["h", 3600], ["min", 60], ["s", 1]];
 const WINDOW_S = 5;
 const NARROW = 0.1;
-const rows = new Map();
 let made = 0;
 
-export function showTable(status, now) {
-  showCoverage(status);
-  setText($("limit"), status.limit);
-  setText($("guesses"), status.guesses.told);
-  $("empty").hidden = status.nodes.length > 0;
-  const seen = new Set();
-  const counts = new Map();
-  status.nodes.forEach((node, index) => {
-    const count = (counts.get(node.name) ?? 0) + 1;
-    counts.set(node.name, count);
-    const id = `${node.name} ${count}`;
-    seen.add(id);
-    if (!rows.has(id)) rows.set(id, new Row());
-    const row = rows.get(id);
-    row.show(node, status, now);
-    const body = $("nodes");
-    if (body.children[2 * index] !== row.line) body.insertBefore(row.line, body.children[2 * index] ?? null);
-    if (body.children[2 * index + 1] !== row.details) row.line.after(row.details);
-  });
-  for (const [id, row] of rows) if (!seen.has(id)) row.remove(), rows.delete(id);
-}
+export class Table {
+  #rows = new Map();
+  #drawn = "";
 
-/** Lets rates fall when no rows come: they are counted over the last seconds. */
-export function ageTable(now) {
-  for (const row of rows.values()) row.age(now);
+  constructor(board) {
+    for (const part of ["limit", "guesses", "coverage", "empty"]) this[part] = board.querySelector(`.${part}`);
+    this.body = board.querySelector("tbody");
+  }
+
+  show(status, now) {
+    this.#showCoverage(status);
+    setText(this.limit, status.limit);
+    setText(this.guesses, status.guesses.told);
+    this.empty.hidden = status.nodes.length > 0;
+    const seen = new Set();
+    const counts = new Map();
+    status.nodes.forEach((node, index) => {
+      const count = (counts.get(node.name) ?? 0) + 1;
+      counts.set(node.name, count);
+      const id = `${node.name} ${count}`;
+      seen.add(id);
+      if (!this.#rows.has(id)) this.#rows.set(id, new Row());
+      const row = this.#rows.get(id);
+      row.show(node, status, now);
+      this.#place(row, index);
+    });
+    for (const [id, row] of this.#rows) if (!seen.has(id)) row.remove(), this.#rows.delete(id);
+  }
+
+  #place({ line, details }, index) {
+    const { children } = this.body;
+    if (children[2 * index] !== line) this.body.insertBefore(line, children[2 * index] ?? null);
+    if (children[2 * index + 1] !== details) line.after(details);
+  }
+
+  /** Draws neighbouring layers that the same number of nodes serve as one piece. */
+  #showCoverage(status) {
+    const told = JSON.stringify([status.served, status.missing]);
+    if (told === this.#drawn) return;
+    this.#drawn = told;
+    const pieces = [];
+    status.served.forEach((nodes, layer) => {
+      if (pieces.at(-1)?.nodes === nodes) pieces.at(-1).last = layer;
+      else pieces.push({ nodes, first: layer, last: layer });
+    });
+    this.coverage.replaceChildren(...pieces.map((one) => piece(one, status.layers)));
+    this.coverage.setAttribute("aria-label", coverageWords(status));
+  }
+
+  /** Lets rates fall when no rows come: they are counted over the last seconds. */
+  age(now) {
+    for (const row of this.#rows.values()) row.age(now);
+  }
 }
 
 class Row {
@@ -163,22 +190,6 @@ function ago(seconds) {
 function bounds(span) {
   const [first, last = first] = span.split("-").map(Number);
   return [first, last];
-}
-
-let drawn = "";
-
-/** Draws neighbouring layers that the same number of nodes serve as one piece. */
-function showCoverage(status) {
-  const told = JSON.stringify([status.served, status.missing]);
-  if (told === drawn) return;
-  drawn = told;
-  const pieces = [];
-  status.served.forEach((nodes, layer) => {
-    if (pieces.at(-1)?.nodes === nodes) pieces.at(-1).last = layer;
-    else pieces.push({ nodes, first: layer, last: layer });
-  });
-  $("coverage").replaceChildren(...pieces.map((one) => piece(one, status.layers)));
-  $("coverage").setAttribute("aria-label", coverageWords(status));
 }
 
 function piece({ nodes, first, last }, layers) {

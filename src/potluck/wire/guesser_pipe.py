@@ -13,6 +13,23 @@ from potluck.wire.guessing import LENGTH_BYTES, MOST_TOLD, with_length
 _END_S = 1.0
 
 
+class Pauses:
+    """The pauses before a process is started again, in seconds. They double each time, and begin anew when it has lived
+    for the longest one.
+    """
+
+    def __init__(self, first_s: float = 1.0, longest_s: float = 300.0) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._next_s = first_s
+
+    def after(self, lived_s: float) -> float:
+        """The next pause, after a life of so many seconds."""
+        pause_s = self._first_s if lived_s > self._longest_s else self._next_s
+        self._next_s = min(2 * pause_s, self._longest_s)
+        return pause_s
+
+
 class GuesserPipe:
     """The pipes of a process that runs."""
 

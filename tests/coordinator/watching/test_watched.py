@@ -1,0 +1,18 @@
+import json
+
+import pytest
+
+from potluck.coordinator.watching.watched import apart, together
+
+ONE, OTHER = b'{"model":"a, \\"b\\"","nodes":[{"held":1}]}', b'{"model":"c","nodes":[]}'
+
+
+def test_one_model_is_told_alone_and_several_in_their_order() -> None:
+    assert together([ONE]) == ONE
+    assert json.loads(together([ONE, OTHER])) == {"models": [json.loads(ONE), json.loads(OTHER)]}
+    assert together([ONE, OTHER]) != together([OTHER, ONE])
+
+
+@pytest.mark.parametrize("told", [[ONE], [ONE, OTHER], [OTHER, ONE, OTHER]])
+def test_what_was_put_together_can_be_taken_apart(told: list[bytes]) -> None:
+    assert apart(together(told), len(told)) == told
