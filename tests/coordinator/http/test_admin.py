@@ -91,7 +91,7 @@ def test_a_key_from_its_making_to_its_end(ask, office: Office) -> None:
     limited = ask("POST", "keys", json={"account": "anna", "models": ["large"]})
     found = office.keys.find(limited["secret"])
     assert found is not None
-    assert list(found.models) == limited["key"]["models"] == ["large"]
+    assert found.models == limited["key"]["models"] == ["large"]
     assert ask("DELETE", "keys/none") == (404, "There is no API key 'none'.")
 
 

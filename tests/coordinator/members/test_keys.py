@@ -35,13 +35,13 @@ def test_a_revoked_key_is_not_found_and_stays_in_the_list(store: Store, clock) -
 def test_a_key_may_be_limited_to_some_models(store: Store, clock) -> None:
     keys = Keys(store, clock)
     secret, key = keys.create("anna", models=["large", "small:q4"])
-    assert key.models == ("large", "small:q4")
+    assert key.models == ["large", "small:q4"]
     found = keys.find(secret)
     assert found is not None
-    assert found.models == ("large", "small:q4")
+    assert found.models == ["large", "small:q4"]
     unlimited, _ = keys.create("ben")
     assert keys.find(unlimited) is not None
-    assert [each.models for each in keys.all()] == [("large", "small:q4"), ()]
+    assert [each.models for each in keys.all()] == [["large", "small:q4"], []]
 
 
 def test_the_secret_is_not_stored(store: Store, clock) -> None:

@@ -31,7 +31,7 @@ _Uses = Annotated[int, refused_with(f"An invite is for 1 to {_MOST} uses.", ge=1
 _Lifetime = Annotated[float, refused_with("An invite's lifetime must be positive.", gt=0)]
 _MODELS = f"models takes up to {_MOST_MODELS} names of up to {_LONGEST_MODEL} printable characters."
 _Models = Annotated[
-    tuple[Annotated[str, refused_with(_MODELS, min_length=1, max_length=_LONGEST_MODEL)], ...],
+    list[Annotated[str, refused_with(_MODELS, min_length=1, max_length=_LONGEST_MODEL)]],
     refused_with(_MODELS, max_length=_MOST_MODELS),
 ]
 _Rate = Annotated[int, refused_with(f"per_minute must lie between 0 and {_MOST}.", ge=0, le=_MOST)]
@@ -51,7 +51,7 @@ class NewKey(Struct, frozen=True, forbid_unknown_fields=True):
     account: _Name
     admin: bool = False
     per_minute: _Rate = PER_MINUTE
-    models: _Models = ()
+    models: _Models = []
 
 
 class Marks(Struct, frozen=True, forbid_unknown_fields=True):

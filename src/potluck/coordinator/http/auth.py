@@ -123,7 +123,7 @@ class KeyPolicy:
         key = await self._lookup.find(secret, address_of(connection))
         if key is None:
             raise _unauthorized("This API key is wrong or was revoked.")
-        return Caller(key.account, admin=key.admin, models=key.models)
+        return Caller(key.account, admin=key.admin, models=tuple(key.models))
 
     def _stranger(self, address: str) -> Caller:
         if wait_s := self._strangers.wait_s(address, _STRANGERS, self._clock()):

@@ -41,7 +41,7 @@ class Key(Struct, frozen=True):
     per_minute: int | None
     created: float
     revoked: bool
-    models: tuple[str, ...] = ()
+    models: list[str] = []
 
 
 class Keys:
@@ -105,5 +105,5 @@ class Keys:
 
 
 def _key(row: KeyRow) -> Key:
-    names = tuple(row.models.split("\n")) if row.models else ()
+    names = row.models.split("\n") if row.models else []
     return Key(row.id, row.account, row.admin, row.per_minute, row.created, row.revoked, names)
