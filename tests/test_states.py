@@ -26,6 +26,7 @@ from potluck.coordinator.swarm.events import (
     BecameReady,
     Event,
     Joined,
+    Keeps,
     Leaves,
     Left,
     Lends,
@@ -37,7 +38,6 @@ from potluck.coordinator.swarm.events import (
     Resumes,
     Revived,
     Stalled,
-    Stays,
 )
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.swarm import Swarm
@@ -105,7 +105,7 @@ def events_of(node: str) -> list[Event]:
         Revived(node),
         Leaves(node),
         Lends(node),
-        Stays(node),
+        Keeps(node),
         Pauses(node, PauseReason.OWNER),
         Resumes(node),
         Quarantined(node, b"k", "its rows were wrong"),

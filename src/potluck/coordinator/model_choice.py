@@ -61,9 +61,13 @@ def _check_transformers(manifest: Manifest, able: tuple[EngineKind, ...]) -> Non
     plan_raw_span(manifest, Span(0, manifest.layers - 1))  # which knows types that cannot be carried
 
 
+def _rope_limit(manifest: Manifest) -> tuple[str, int] | None:
+    return rope_limit(manifest.metadata["config"]) if manifest.format == "huggingface" else None
+
+
 def most_context(manifest: Manifest) -> int:
     """The most positions that a session of the model can have."""
-    limit = rope_limit(manifest.metadata["config"]) if manifest.format == "huggingface" else None
+    limit = _rope_limit(manifest)
     return min(manifest.context, MOST_POSITIONS, limit[1] if limit is not None else MOST_POSITIONS)
 
 
@@ -72,7 +76,7 @@ def choose_context(manifest: Manifest, asked: int | None) -> int:
 
     Raises ModelError for more than the factors of its rope are good for, because sessions of one batch share them.
     """
-    limit = rope_limit(manifest.metadata["config"]) if manifest.format == "huggingface" else None
+    limit = _rope_limit(manifest)
     if limit is not None and asked is not None and asked > limit[1]:
         raise ModelError(
             f"{manifest.name} has {limit[0]} factors, which change for all sessions of a batch when one is longer than "

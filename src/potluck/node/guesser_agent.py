@@ -11,7 +11,6 @@ from typing import NamedTuple
 import msgspec
 
 from potluck.errors import LinkClosed, NoCoordinator, Refused, WireError
-from potluck.network import way_to
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig
 from potluck.node.introduction import Introduction, expect
@@ -21,7 +20,7 @@ from potluck.node.orders import HEED_S, Order, heed
 from potluck.node.permit import Permit
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Reporter
-from potluck.node.redialling import Redialling
+from potluck.node.redialling import Redialling, dial_once
 from potluck.platform import on_battery
 from potluck.types import GuesserOffer, PauseReason
 from potluck.wire.codec import decode_from_coordinator, encode
@@ -74,13 +73,7 @@ class GuesserAgent:
 
         Raises PotluckError when nobody answers, the coordinator refuses this node, or the vocabularies differ.
         """
-        try:
-            link = await self._redialling.dial()
-        except NoCoordinator as error:
-            raise NoCoordinator(f"There is no coordinator at {way_to(self._config.url)}: {error}.") from error
-        except LinkClosed as error:
-            raise LinkClosed(f"There is no connection to {way_to(self._config.url)} ({error}).") from error
-        served = await self._ask(link)
+        served = await self._ask(await dial_once(self._config.url))
         self._say(f"{self._small.offer.name} can guess for {served.name}, because their vocabularies agree.")
 
     async def run(self) -> None:

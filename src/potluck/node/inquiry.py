@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from potluck.errors import LinkClosed, NoCoordinator
-from potluck.network import way_to
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
-from potluck.node.config import NodeConfig, node_url
+from potluck.node.config import NodeConfig
 from potluck.node.hardware import read_rate
 from potluck.node.introduction import Introduction, expect
 from potluck.node.loading import model_digest, needs, opened
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Reporter
-from potluck.wire.link import WebSocketLink
+from potluck.node.redialling import dial_once
 from potluck.wire.messages import Welcome
 
 
@@ -27,12 +25,7 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
     bytes_per_s = await worker.run(read_rate, config.threads)
     waiting = f"Waiting for {config.url}"
     reporter.progress(waiting, None)
-    try:
-        link = await WebSocketLink.dial(node_url(config.url))
-    except NoCoordinator as error:
-        raise NoCoordinator(f"There is no coordinator at {way_to(config.url)}: {error}.") from error
-    except LinkClosed as error:
-        raise LinkClosed(f"There is no connection to {way_to(config.url)} ({error}).") from error
+    link = await dial_once(config.url)
     try:
         introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
         await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from potluck.errors import NoCoordinator, PotluckError
+from potluck.errors import LinkClosed, NoCoordinator, PotluckError
 from potluck.network import way_to
 from potluck.node.config import node_url
 from potluck.wire.link import WebSocketLink
@@ -14,6 +14,20 @@ from potluck.wire.link import WebSocketLink
 _FIRST_PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 3.0
 """Dialling costs next to nothing, and a coordinator that is back should have its nodes again within seconds."""
+
+
+async def dial_once(url: str) -> WebSocketLink:
+    """Dial the coordinator at this URL. Raises NoCoordinator or LinkClosed with a whole sentence for the owner."""
+    try:
+        return await WebSocketLink.dial(node_url(url))
+    except NoCoordinator as error:
+        raise _no_coordinator(url, error) from error
+    except LinkClosed as error:
+        raise LinkClosed(f"There is no connection to {way_to(url)} ({error}).") from error
+
+
+def _no_coordinator(url: str, error: NoCoordinator) -> NoCoordinator:
+    return NoCoordinator(f"There is no coordinator at {way_to(url)}: {error}.")
 
 
 class Redialling:
@@ -40,10 +54,9 @@ class Redialling:
 
         Raises NoCoordinator when there never was a coordinator.
         """
-        where = way_to(self._url)
         if isinstance(error, NoCoordinator) and not self._was_admitted:
-            raise NoCoordinator(f"There is no coordinator at {where}: {error}.") from error
-        self._say(f"There is no connection to {where} ({error}); trying again in {self._pause_s:.1f} s.")
+            raise _no_coordinator(self._url, error) from error
+        self._say(f"There is no connection to {way_to(self._url)} ({error}); trying again in {self._pause_s:.1f} s.")
         await self.pause()
 
     async def pause(self) -> None:

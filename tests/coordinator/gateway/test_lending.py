@@ -11,6 +11,7 @@ from kit.played_node import READY, SCORES, hello, one_step
 from kit.runner import run
 from kit.two_models import DIGESTS, Coordinator, Newcomer, anywhere, joined
 from kit.waiting import until
+from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.swarm.tally import Incident
 from potluck.planning.cost import RESERVE_BYTES
 from potluck.types import NodeState, Span
@@ -54,6 +55,13 @@ async def two_on_one(coordinator: Coordinator, *, first: Hello | None = None) ->
     return nodes[0], nodes[1]
 
 
+async def two_sessions(coordinator: Coordinator, node: Newcomer) -> tuple[list[Session], Session]:
+    """A session on each of the first model's nodes, and the one that this node has."""
+    sessions = [await coordinator.one.sessions.open(10) for _ in range(2)]
+    [held] = [session for session in sessions if session.route[0].node == node.name]
+    return sessions, held
+
+
 def test_a_node_that_is_not_needed_goes_where_it_is() -> None:
     async def test() -> None:
         coordinator = Coordinator()
@@ -88,8 +96,7 @@ def test_its_sessions_are_with_others_before_it_goes() -> None:
     async def test() -> None:
         coordinator = Coordinator()
         spare, stays = await two_on_one(coordinator)
-        sessions = [await coordinator.one.sessions.open(10) for _ in range(2)]
-        [held] = [session for session in sessions if session.route[0].node == spare.name]
+        sessions, held = await two_sessions(coordinator, spare)
         look(coordinator)
         await asyncio.sleep(0)
         assert coordinator.one.swarm.nodes[spare.name].state is NodeState.MOVING
@@ -193,8 +200,7 @@ def test_an_answer_for_the_old_model_that_comes_late_is_passed_over() -> None:
     async def test() -> None:
         coordinator = Coordinator()
         spare, stays = await two_on_one(coordinator)
-        sessions = [await coordinator.one.sessions.open(10) for _ in range(2)]
-        [held] = [session for session in sessions if session.route[0].node == spare.name]
+        sessions, held = await two_sessions(coordinator, spare)
         step = one_step(held)
         asked = await heard(spare)
         assert isinstance(asked, Step)
@@ -234,8 +240,7 @@ def test_it_stays_when_another_has_come_before_it_goes() -> None:
     async def test() -> None:
         coordinator = Coordinator()
         spare, stays = await two_on_one(coordinator)
-        sessions = [await coordinator.one.sessions.open(10) for _ in range(2)]
-        [held] = [session for session in sessions if session.route[0].node == spare.name]
+        sessions, held = await two_sessions(coordinator, spare)
         look(coordinator)
         other, _ = await joined(coordinator, hello(serves="two"))
         await until(lambda: all(coordinator.two.swarm.served()))

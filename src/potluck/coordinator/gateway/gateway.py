@@ -19,7 +19,7 @@ from potluck.coordinator.gateway.lending import Home, Lender, anew
 from potluck.coordinator.gateway.lobby import Lobby
 from potluck.coordinator.gateway.socket import ServerLink, farewell
 from potluck.coordinator.members.limits import Limits
-from potluck.coordinator.swarm.events import Stays
+from potluck.coordinator.swarm.events import Keeps
 from potluck.coordinator.swarm.node import is_lent
 from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireError
 from potluck.types import NodeState
@@ -143,7 +143,7 @@ class Gateway:
             return
         target = self._lender.destination(node, home)
         if target is None:
-            home.gate.driver.apply(Stays(node))
+            home.gate.driver.apply(Keeps(node))
             return
         log.info("%s moves from %s to %s.", self._called(node), home.gate.name, target.name)
         joined = replace(anew(home.joined), entry=known.entry)

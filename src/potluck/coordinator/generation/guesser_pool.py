@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
-from typing import Protocol
 
 from potluck.coordinator.generation.guesses import Guesser
-from potluck.coordinator.generation.small_model import GuesserLost, SmallModel
+from potluck.coordinator.generation.small_model import AnswerGuesser, GuesserLost, SmallModel
 from potluck.coordinator.text.tokenizer import Tokenizer
 from potluck.coordinator.text.vocabularies import pieces
 from potluck.errors import Refused, WireError
@@ -51,7 +50,7 @@ class GuesserPool:
 
     @property
     def is_here(self) -> bool:
-        return bool(self.names)
+        return any(model.is_here for model in self._models)
 
     def idlest(self, tokens: Sequence[int]) -> SmallModel | None:
         """The small model that guesses for the fewest answers, of those that can guess what follows these tokens."""
@@ -88,19 +87,12 @@ async def _received(receive: Callable[[], Awaitable[bytes]]) -> FromGuesser:
     return decode_from_guesser(told)
 
 
-class _Own(Guesser, Protocol):
-    """The guesser of one small model."""
-
-    def can_follow(self, tokens: Sequence[int], ahead: int) -> bool:
-        """Whether its model can read these tokens."""
-
-
 class _Guesser:
     """Implements `Guesser` for one answer, with another model when its own is lost or cannot follow any more."""
 
     def __init__(self, pool: GuesserPool) -> None:
         self._pool = pool
-        self._own: _Own | None = None
+        self._own: AnswerGuesser | None = None
         self._is_over = False
 
     @property

@@ -43,7 +43,7 @@ class SmallModel:
         self.vocabulary = vocabulary
         self._patience = patience or Patience()
         self._numbers = itertools.count(1)
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, AnswerGuesser] = {}
         self._send: Callable[[ToGuesser], None] | None = None
         self._awaited = 0
         """The most messages that it may still say, because it was asked for them."""
@@ -60,8 +60,8 @@ class SmallModel:
         """The answers for which it guesses."""
         return len(self._answers)
 
-    def open(self) -> _Answer:
-        return _Answer(self, next(self._numbers))
+    def open(self) -> AnswerGuesser:
+        return AnswerGuesser(self, next(self._numbers))
 
     def tell(self, message: ToGuesser) -> None:
         """Say something to the model if it is here. This does not wait."""
@@ -81,11 +81,11 @@ class SmallModel:
         """Whether it can guess the token behind these now."""
         return self.is_here and len(tokens) < self.context and max(tokens, default=0) < self.vocabulary
 
-    def note(self, answer: _Answer) -> None:
+    def note(self, answer: AnswerGuesser) -> None:
         """Let the answer have what is guessed for it."""
         self._answers[answer.number] = answer
 
-    def drop(self, answer: _Answer) -> None:
+    def drop(self, answer: AnswerGuesser) -> None:
         if self._answers.pop(answer.number, None) is not None:
             self.tell(Leave(answer.number))
 
@@ -148,7 +148,7 @@ class SmallModel:
                 pass
 
 
-class _Answer:
+class AnswerGuesser:
     """Implements `Guesser` for one answer."""
 
     def __init__(self, model: SmallModel, number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -96,3 +97,16 @@ async def deny(scope: Scope, receive: Receive, send: Send, error: PotluckError) 
     """Answer a request, or one for a web-socket, with the error."""
     request = Request({**scope, "type": "http"})
     await error_response(request, error)(scope, receive, send)
+
+
+def unnamed_model(names: Sequence[str]) -> RequestError:
+    """The error of a request that names none of several models. names: theirs."""
+    message = f"Several models are served here, so name one: {', '.join(map(repr, names))}."
+    return RequestError(message, param="model", code="model_not_found")
+
+
+def unknown_model(name: str, names: Sequence[str], models: int) -> RequestError:
+    """The error of a request for another model than these. names: those of so many models."""
+    verb = "is" if models == 1 else "are"
+    message = f"The model {name!r} is not served here; {', '.join(map(repr, names))} {verb}."
+    return RequestError(message, status=404, param="model", code="model_not_found")

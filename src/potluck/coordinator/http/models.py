@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.requests import Request
 
+from potluck.coordinator.http.errors import unknown_model, unnamed_model
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.service import Service
 from potluck.errors import RequestError
@@ -43,15 +42,8 @@ class Models:
         if not name and len(services) == 1:
             return services[0]
         if not name:
-            message = f"Several models are served here, so name one: {_listed(names)}."
-            raise RequestError(message, param="model", code="model_not_found")
+            raise unnamed_model(names)
         found = next((service for service in services if name in service.names), None)
         if found is None:
-            verb = "is" if len(services) == 1 else "are"
-            message = f"The model {name!r} is not served here; {_listed(names)} {verb}."
-            raise RequestError(message, status=404, param="model", code="model_not_found")
+            raise unknown_model(name, names, len(services))
         return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))

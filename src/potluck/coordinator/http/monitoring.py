@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from potluck.coordinator.http.auth import caller_of
+from potluck.coordinator.http.errors import unknown_model, unnamed_model
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.relay.batches import batches, fullness, sentence
 from potluck.coordinator.relay.foresight import foresight
@@ -46,8 +47,7 @@ class Monitoring:
         """GET /trace: session numbers, positions and times; no texts and no tokens."""
         model, *others = self._asked(request)
         if others:
-            message = f"Several models are served here, so name one: {self._names}."
-            raise RequestError(message, param="model", code="model_not_found")
+            raise unnamed_model(self._names)
         session, after = _number(request, "session"), _number(request, "after") or 0
         hops = model.hops.hops(after=after)
         names = {number: node.name for number, node in model.swarm.nodes.items()}
@@ -60,14 +60,12 @@ class Monitoring:
         name = request.query_params.get("model", "")
         asked = [model for model in self.models if not name or name in model.names]
         if not asked:
-            verb = "is" if len(self.models) == 1 else "are"
-            message = f"The model {name!r} is not served here; {self._names} {verb}."
-            raise RequestError(message, status=404, param="model", code="model_not_found")
+            raise unknown_model(name, self._names, len(self.models))
         return asked
 
     @property
-    def _names(self) -> str:
-        return ", ".join(repr(model.name) for model in self.models)
+    def _names(self) -> list[str]:
+        return [model.name for model in self.models]
 
 
 def readable(body: bytes) -> Response:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,6 +18,9 @@ from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.replies import Json
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.service import Read, Service
+
+R = TypeVar("R", ChatRequest, CompletionRequest)
+Refuse = Callable[[Mapping[str, msgspec.Raw]], None]
 
 _refuse_for_completions = partial(refuse_unsupported, refused=REFUSED_FOR_COMPLETIONS)
 
@@ -46,20 +52,20 @@ class OpenAI:
         return await service.answer(request, read)
 
     async def _read_chat(self, request: Request) -> tuple[Service, Read]:
-        body = await body_of(request, self.served.context)
-        asked = parse(body, ChatRequest, refuse_unsupported)
-        service = self.served.of(request, asked.model)
-        check_size(body, service.context)
-        del body  # which may be long, and is not needed while the prompt is made
+        service, asked = await self._parsed(request, ChatRequest, refuse_unsupported)
         return service, await service.read_chat(request, asked)
 
     async def _read_completion(self, request: Request) -> tuple[Service, Read]:
+        service, asked = await self._parsed(request, CompletionRequest, _refuse_for_completions)
+        return service, await service.read_completion(request, asked)
+
+    async def _parsed(self, request: Request, kind: type[R], refuse: Refuse) -> tuple[Service, R]:
+        """The request, and the model that it means. Its body, which may be long, is gone while the prompt is made."""
         body = await body_of(request, self.served.context)
-        asked = parse(body, CompletionRequest, _refuse_for_completions)
+        asked = parse(body, kind, refuse)
         service = self.served.of(request, asked.model)
         check_size(body, service.context)
-        del body  # which may be long, and is not needed while the prompt is made
-        return service, await service.read_completion(request, asked)
+        return service, asked
 
 
 def _described(service: Service, name: str) -> Json:

@@ -75,7 +75,7 @@ class Lends:
 
 
 @dataclass(frozen=True, slots=True)
-class Stays:
+class Keeps:
     """No other model needs the node any more, which was to be let go."""
 
     node: str
@@ -120,7 +120,7 @@ Event = (
     | Revived
     | Leaves
     | Lends
-    | Stays
+    | Keeps
     | Pauses
     | Resumes
     | Quarantined

@@ -15,6 +15,7 @@ from potluck.coordinator.swarm.events import (
     Changed,
     Event,
     Joined,
+    Keeps,
     Leaves,
     Left,
     Lends,
@@ -28,7 +29,6 @@ from potluck.coordinator.swarm.events import (
     Resumes,
     Revived,
     Stalled,
-    Stays,
     Tell,
 )
 from potluck.coordinator.swarm.kv_budget import KvBudget
@@ -82,7 +82,7 @@ class Swarm:
             Revived: self._revived,
             Leaves: self._leaves,
             Lends: self._lends,
-            Stays: self._stays,
+            Keeps: self._keeps,
             Pauses: self._pauses,
             Resumes: self._resumes,
             Quarantined: self._quarantined,
@@ -303,7 +303,7 @@ class Swarm:
         dropped = self._drop_parked(node, f"Node {node.name} moves to another model.")
         return [told, *dropped, *self.let_go(), Changed()]
 
-    def _stays(self, event: Stays) -> list[Action]:
+    def _keeps(self, event: Keeps) -> list[Action]:
         node = self.nodes[event.node]
         if not is_lent(node):
             return []
