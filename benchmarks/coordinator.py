@@ -23,16 +23,17 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-import httpx
 import psutil
 
 from bench.record import Aim, Figure, Measure, Unit, at_least, below
 from bench.report import Report, options_parser
 from bench.rounds import Values
-from bench.streams import ask, check_answers, open_client
+from bench.streams import ask, check_answers
 from bench.swarms import temporary_cache
 from potluck.local import LocalSwarm
+from simulated.loaded import Loaded
 from simulated.model import FIRST_TOKEN, TOKENS, expected_text, write_model
 from simulated.nodes import Nodes
 
@@ -41,8 +42,6 @@ _HANG_S, _POLL_S = 120.0, 0.01
 _LOT = 64
 """Sessions that are asked for together. At most twice as many are under way, because a server has room for few clients
 that it has not heard yet."""
-WARM_S = 1.0
-MIB = 1 << 20
 
 SHOWN: dict[str, tuple[str, Unit, float]] = {
     "frames_per_s": ("frames relayed", "frames/s", 1),
@@ -81,51 +80,8 @@ class Measured:
     passed_s: float = 0.0
 
 
-class Bench:
-    """A coordinator with simulated nodes, and clients that ask it."""
-
-    def __init__(self, swarm: LocalSwarm, nodes: Nodes) -> None:
-        self.swarm = swarm
-        self.nodes = nodes
-        self.model: str = swarm.status()["model"]
-        self._process = psutil.Process(swarm.coordinator.popen.pid)
-
-    def memory_mib(self) -> float:
-        return float(self._process.memory_info().rss / MIB)
-
-    def load(self, streams: int, seconds: float) -> Values:
-        """Ask for one answer after the other in so many streams. The values are those of the time after a warm-up."""
-        return asyncio.run(self._load(streams, seconds))
-
-    async def _load(self, streams: int, seconds: float) -> Values:
-        async with open_client(self.swarm.url) as client:
-            deadline = time.perf_counter() + WARM_S + seconds + 0.5
-            tasks = [asyncio.create_task(self._stream(client, number, deadline)) for number in range(streams)]
-            await asyncio.sleep(WARM_S)
-            before, cpu_before = self.nodes.tell("report"), self._process.cpu_times()
-            await asyncio.sleep(seconds)
-            after, cpu_after = self.nodes.tell("report"), self._process.cpu_times()
-            await asyncio.gather(*tasks)
-        wall = after["moment"] - before["moment"]
-        cpu = cpu_after.user + cpu_after.system - cpu_before.user - cpu_before.system
-        frames, nbytes = after["hidden"] - before["hidden"], after["nbytes"] - before["nbytes"]
-        check_answers([after["wrong"], after["lost"]], [0, 0], "the simulated nodes (rows that differ, nodes lost)")
-        return {
-            "frames_per_s": frames / wall,
-            "mb_per_s": nbytes / wall / 1e6,
-            "frames_per_cpu_s": frames / cpu,
-            "mb_per_cpu_s": nbytes / cpu / 1e6,
-            "coordinator_cores": cpu / wall,
-            "simulation_cores": (after["cpu_s"] - before["cpu_s"]) / wall,
-            "latency_p50_s": after["latency_p50_s"],
-            "latency_p99_s": after["latency_p99_s"],
-        }
-
-    async def _stream(self, client: httpx.AsyncClient, number: int, deadline: float) -> None:
-        prompt = [FIRST_TOKEN + number % TOKENS]
-        while time.perf_counter() < deadline:
-            answer = await ask(client, self.model, prompt, ANSWER)
-            check_answers([answer.text], [expected_text(prompt, ANSWER)], "a stream")
+class Bench(Loaded):
+    """A coordinator that also holds many sessions open."""
 
     def hold(self, sessions: int) -> tuple[float, float, float]:
         """The coordinator's MiB while so many sessions are open, and the seconds until they were open, and until their
@@ -137,7 +93,7 @@ class Bench:
         self.nodes.tell("hold")
         prompts = [[FIRST_TOKEN + number % TOKENS] * 4 for number in range(sessions)]
         begun = time.perf_counter()
-        async with open_client(self.swarm.url) as client:
+        async with self.open_client() as client:
             tasks = []
             for number, prompt in enumerate(prompts, 1):
                 tasks.append(asyncio.create_task(ask(client, self.model, prompt, 2)))
@@ -168,9 +124,14 @@ def benched(options: argparse.Namespace) -> Iterator[Bench]:
         path = stack.enter_context(temporary_cache()) / "weightless.gguf"
         write_model(path, options.layers, options.hidden)
         swarm = stack.enter_context(LocalSwarm(path, [], serve=["--local", "--rows", "f32"]))
-        nodes = Nodes(swarm, options.layers, options.hidden)
+        nodes = Nodes(swarm.url, partial(wait_ready, swarm), options.layers, options.hidden)
         stack.callback(nodes.end)
-        yield Bench(swarm, nodes)
+        yield Bench(swarm.url, swarm.status()["model"], psutil.Process(swarm.coordinator.popen.pid), nodes)
+
+
+def wait_ready(swarm: LocalSwarm, count: int) -> None:
+    """Wait until so many nodes serve."""
+    swarm.wait_until(lambda status: [one["state"] for one in status["nodes"]].count("ready") == count)
 
 
 def measure(options: argparse.Namespace) -> Measured:
@@ -196,11 +157,9 @@ def measure(options: argparse.Namespace) -> Measured:
 
 def load_fully_and_by_half(bench: Bench, options: argparse.Namespace) -> dict[str, Values]:
     """The values at full load, and at half of the load that was reached."""
-    bench.nodes.tell("rate", None)
-    full = bench.load(options.streams, options.seconds)
-    bench.nodes.tell("rate", full["frames_per_s"] / (options.layers - 1) / 2)
-    half = bench.load(2 * options.streams, options.seconds)
-    bench.nodes.tell("rate", None)
+    full = asyncio.run(bench.load(options.streams, options.seconds, ANSWER))
+    rate = full["frames_per_s"] / (options.layers - 1) / 2
+    half = asyncio.run(bench.load(2 * options.streams, options.seconds, ANSWER, rate))
     return {FULL: full, HALF: half}
 
 

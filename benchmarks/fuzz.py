@@ -32,6 +32,7 @@ from potluck.coordinator.relay.candidates import Candidates
 from potluck.errors import WireError
 from potluck.types import RowFormat
 from potluck.wire.codec import check_version, decode_from_coordinator, decode_from_node, encode
+from potluck.wire.message import Message
 from potluck.wire.messages import (
     PROTOCOL_VERSION,
     AnyMessage,
@@ -40,7 +41,6 @@ from potluck.wire.messages import (
     FromNode,
     Hidden,
     Import,
-    Message,
     Scores,
     Step,
 )

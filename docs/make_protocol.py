@@ -18,7 +18,8 @@ from potluck.types import MAX_CANDIDATES, MAX_STEP_ROWS
 from potluck.wire import messages
 from potluck.wire.codec import MAX_FRAME
 from potluck.wire.handshake import NONCE_BYTES
-from potluck.wire.messages import MOST_STATE, PROTOCOL_VERSION, FromCoordinator, FromNode, Message
+from potluck.wire.message import Message
+from potluck.wire.messages import MOST_STATE, PROTOCOL_VERSION, FromCoordinator, FromNode
 
 PAGE = Path(__file__).with_name("protocol.md")
 MARK = "<!-- From here on `make docs` writes this page. -->\n"

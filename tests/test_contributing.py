@@ -38,7 +38,7 @@ SNIPPETS = {
     ],
     "commands/serve.py": [
         'raise PotluckError("TLS needs a certificate and its key: give both --tls-cert and --tls-key.")',
-        "listener = _listen(host, port)  # before the model is read: a port in use is known at once",
+        "listener = listen(host, port)  # before the model is read: a port in use is known at once",
     ],
 }
 

@@ -43,13 +43,14 @@ FOLDERS = {
     "text": set(),
     "relay": set(),
     "members": set(),
+    "fleet": set(),
     "swarm": {"relay", "members"},
     "audits": {"swarm", "relay", "members"},
     "sessions": {"audits", "swarm", "relay", "members"},
     "gateway": {"sessions", "audits", "swarm", "relay", "members"},
     "generation": {"sessions", "swarm", "relay", "text"},
     "watching": {"sessions", "audits", "swarm", "relay", "members"},
-    "http": {"generation", "watching", "gateway", "sessions", "swarm", "relay", "text", "members"},
+    "http": {"fleet", "generation", "watching", "gateway", "sessions", "swarm", "relay", "text", "members"},
     "server": set(),
     "announcing": set(),
     "guessers": {"generation", "text"},
@@ -65,7 +66,10 @@ FOLDERS = {
         "text",
         "members",
     },
-    "app": {"compose", "http", "watching", "gateway", "text"},
+    "giving": {"gateway", "fleet"},
+    "membership": {"giving", "compose", "http", "gateway", "fleet"},
+    "offered": {"compose", "gateway", "text"},
+    "app": {"membership", "giving", "compose", "offered", "http", "watching", "gateway", "sessions", "text", "fleet"},
 }
 """For each folder of the coordinator those that it may import: the arrows run downwards only. `compose` wires all."""
 

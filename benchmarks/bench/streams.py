@@ -55,9 +55,11 @@ def request(model: str, prompt: Prompt, tokens: int) -> dict[str, object]:
     }
 
 
-def open_client(url: str) -> httpx.AsyncClient:
+def open_client(url: str, key: str = "") -> httpx.AsyncClient:
+    """A client that holds as many connections as it is asked for. key: its API key; empty without one."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(base_url=url, timeout=600.0, limits=limits, trust_env=False)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.AsyncClient(base_url=url, timeout=600.0, limits=limits, headers=headers, trust_env=False)
 
 
 async def ask(client: httpx.AsyncClient, model: str, prompt: Prompt, tokens: int) -> Stream:
@@ -91,8 +93,9 @@ def _parsed(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str
     for moment, piece in pieces:
         *whole, buffer = (buffer + piece).split(b"\n\n")
         for event in whole:
-            if event.startswith(b"data: {"):
-                body = json.loads(event[6:])
+            data = event.rpartition(b"\n")[2]  # an id may stand before it
+            if data.startswith(b"data: {"):
+                body = json.loads(data[6:])
                 if "error" in body:
                     sys.exit(f"An answer broke off: {body['error']['message']}")
                 yield moment, body

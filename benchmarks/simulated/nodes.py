@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -11,7 +12,6 @@ from typing import Any
 import httpx
 import uvloop
 
-from potluck.local import LocalSwarm
 from simulated.node import Node, Simulation
 
 _AT_ONCE = 128
@@ -56,14 +56,17 @@ async def connect(simulation: Simulation, url: str, numbers: range) -> None:
 
 
 class Nodes:
-    """The simulation as the benchmark's own process sees it."""
+    """The simulation as the benchmark's own process sees it.
 
-    def __init__(self, swarm: LocalSwarm, layers: int, hidden: int) -> None:
+    url: the coordinator's. wait_ready: waits until so many nodes serve there.
+    """
+
+    def __init__(self, url: str, wait_ready: Callable[[int], object], layers: int, hidden: int) -> None:
         context = get_context("spawn")
-        self._swarm = swarm
+        self._wait_ready = wait_ready
         self._count = 0
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=simulate, args=(swarm.url, layers, hidden, theirs), daemon=True)
+        self._process = context.Process(target=simulate, args=(url, layers, hidden, theirs), daemon=True)
         self._process.start()
 
     def tell(self, command: str, argument: object = None) -> dict[str, Any]:
@@ -78,10 +81,7 @@ class Nodes:
         while self._count < count:
             self._count = min(count, self._count + _AT_ONCE)
             self.tell("connect", self._count)
-            self._swarm.wait_until(self._all_serve)
-
-    def _all_serve(self, status: dict[str, Any]) -> bool:
-        return [one["state"] for one in status["nodes"]].count("ready") == self._count
+            self._wait_ready(self._count)
 
     def end(self) -> None:
         if self._process.is_alive():

@@ -29,7 +29,8 @@ def connect(url: str, key: str = "") -> Client:
 
     Raises PotluckError when the text is not a URL.
     """
-    from potluck.client import Client, checked_url  # whoever wants the version only need not wait for HTTP
+    from potluck.client import Client  # whoever wants the version only need not wait for HTTP
+    from potluck.network import checked_url
 
     return Client(checked_url(url), key or os.environ.get("POTLUCK_KEY", ""))
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from potluck import __version__
-from potluck.commands import chat, convert, doctor, join, models, owner, plan, serve, service, status, trace
+from potluck.commands import chat, convert, doctor, fleet, join, models, owner, plan, serve, service, status, trace
 from potluck.commands.terminal import OneScreen, console, say
 from potluck.errors import PotluckError
 
@@ -82,6 +82,7 @@ def _fail(sentence: str, status: int) -> NoReturn:
 
 for command in (
     serve.serve,
+    fleet.fleet,
     join.join,
     join.leave,
     join.forget,

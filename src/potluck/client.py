@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from potluck.errors import PotluckError
-from potluck.network import http_client, tls_fault, way_to
+from potluck.network import checked_url, http_client, tls_fault, way_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,29 +28,15 @@ Messages = Sequence[Mapping[str, Any]]
 _ANSWER_S = httpx.Timeout(10.0, read=None)
 """A slow swarm may take minutes for a token; connecting takes seconds."""
 
-_API = re.compile(r"(?<=[^/:])/+v1(/+(chat/+completions|completions|models|responses|messages|embeddings))?$")
-"""What people copy with a base URL."""
+_STREAM_S = httpx.Timeout(10.0, read=120.0)
+"""A stream is never silent for so long: a coordinator says every few seconds that it is still there."""
+_RESUMING_S = 60.0
+"""Seconds in which a stream that broke off must go on."""
+_LONGEST_PAUSE_S = 2.0
+_PASSING = (429, 502, 503, 504)
+"""The statuses of coordinators that cannot go on with a stream now, and of proxies before those that are gone."""
 _LONGEST = 200
 """The most characters of a redirect that are repeated."""
-_SCHEMES = {"": "http", "ws": "http", "wss": "https"}
-
-
-def checked_url(text: str) -> str:
-    """The coordinator's URL without a trailing slash, and without the path of OpenAI's API, which may follow it.
-
-    `http://` is added if there is no scheme. `ws://` and `wss://` are replaced by the schemes that they run on. Raises
-    PotluckError when the text is not such a URL.
-    """
-    scheme, _, rest = text.rpartition("://")
-    url = _API.sub("", f"{_SCHEMES.get(scheme, scheme)}://{rest}".rstrip("/"))
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not match, a port that is no number
-        usable = False
-    if not usable:
-        raise PotluckError(f"{text!r} is not a coordinator's URL: write it as http://192.168.1.5:8470.")
-    return url
 
 
 def split_invite(text: str) -> tuple[str, str]:
@@ -142,31 +128,45 @@ class Client:
         messages: Messages,
         on_progress: Callable[[int, int], None] | None = None,
         on_usage: Callable[[Json], None] | None = None,
+        **options: Any,
     ) -> Iterator[str]:
         """Stream the answer's text. on_progress: receives the number of the prompt's tokens that are read, and of all
-        of them. on_usage: receives what the answer's `usage` says, at its end.
+        of them. on_usage: receives what the answer's `usage` says, at its end. options: as for `chat`.
+
+        If the coordinator belongs to a fleet and is lost, any other one goes on with the answer.
         """
-        request = {"model": model, "messages": messages, "stream": True, "return_progress": on_progress is not None}
+        told = on_progress is not None
+        request = {"model": model, "messages": messages, "stream": True, "return_progress": told, **options}
         if on_usage is not None:
             request["stream_options"] = {"include_usage": True}
-        with (
-            _readable_errors(self.url),
-            self._http(_ANSWER_S) as http,
-            http.stream("POST", "/v1/chat/completions", json=request) as reply,
-        ):
-            if reply.is_error:
-                reply.read()
-            _check(reply, self.url)
-            for line in reply.iter_lines():
-                if not line.startswith("data: {"):
-                    continue
-                event = json.loads(line.removeprefix("data: "))
-                if on_progress is not None and (progress := event.get("prompt_progress")):
-                    on_progress(progress["processed"], progress["total"])
-                if text := _text(event):
-                    yield text
-                if on_usage is not None and (usage := event.get("usage")):
-                    on_usage(usage)
+        for event in self._events("/v1/chat/completions", request):
+            if on_progress is not None and (progress := event.get("prompt_progress")):
+                on_progress(progress["processed"], progress["total"])
+            if text := _text(event):
+                yield text
+            if on_usage is not None and (usage := event.get("usage")):
+                on_usage(usage)
+
+    def _events(self, path: str, request: Json) -> Iterator[Json]:
+        """The events of a stream to its end. One that breaks off goes on after the last event that came, if it can."""
+        course = _Course(self.url)
+        while not course.is_over:
+            headers = {"Last-Event-ID": course.last} if course.last else {}
+            try:
+                with (
+                    _readable_errors(course.url),
+                    self._http(_STREAM_S, course.url) as http,
+                    http.stream("POST", path, json=request, headers=headers) as reply,
+                ):
+                    if reply.is_error:
+                        reply.read()
+                    _check(reply, course.url)
+                    course.join(reply.headers.get("Potluck-Fleet", ""))
+                    yield from course.events(reply.iter_lines())
+            except PotluckError as error:
+                if not course.may_go_on(error):
+                    raise
+                course.turn()
 
     def account(self) -> Json:
         """`GET /v1/account`"""
@@ -177,9 +177,10 @@ class Client:
         answer: Json = self._ask(method, f"/v1/admin/{path}", json=body, params=query)
         return answer
 
-    def _http(self, timeout: float | httpx.Timeout) -> httpx.Client:
+    def _http(self, timeout: float | httpx.Timeout, url: str = "") -> httpx.Client:
+        """The way to the coordinator, or to another one of its fleet."""
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return http_client(base_url=self.url, headers=headers, timeout=timeout, verify=_trust())
+        return http_client(base_url=url or self.url, headers=headers, timeout=timeout, verify=_trust())
 
     def _ask(self, method: str, path: str, timeout: float | httpx.Timeout = 30.0, **request: Any) -> Any:
         reply = self._send(method, path, timeout, **request)
@@ -202,6 +203,72 @@ class Client:
 
     def _stranger(self) -> PotluckError:
         return PotluckError(f"{self.url} answers, but it is not a Potluck coordinator.")
+
+
+class _Interrupted(PotluckError):
+    """A stream broke off, or cannot go on now, for a reason that may pass."""
+
+
+class _Course:
+    """The course of one stream over the coordinators of a fleet. url: of the one that is asked now.
+
+    last: the id of the last event that came. is_over: whether all of them have come.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.last = ""
+        self.is_over = False
+        self._fleet = [url]
+        self._tries = 0
+        self._until = inf
+
+    def join(self, fleet: str) -> None:
+        """Note who else can go on with the stream: their URLs, between commas."""
+        for url in filter(None, map(str.strip, fleet.split(","))):
+            if url not in self._fleet:
+                self._fleet.append(checked_url(url))
+
+    def events(self, lines: Iterator[str]) -> Iterator[Json]:
+        """The events in these lines. Raises PotluckError where one says that the stream broke off."""
+        for identity, data in _parsed(lines):
+            if data.startswith("{"):
+                event: Json = json.loads(data)
+                if event.get("error", {}).get("code") == "unavailable":
+                    raise _Interrupted(event["error"]["message"])
+                self.last, self._tries, self._until = identity or self.last, 0, inf
+                yield event
+            elif data == "[DONE]":
+                self.is_over = True
+                return
+        if self.last:
+            raise _Interrupted(f"The coordinator at {self.url} ended the answer before it was complete.")
+        self.is_over = True
+
+    def may_go_on(self, error: PotluckError) -> bool:
+        """Whether the stream may go on after this error: its events have ids, and the error may pass."""
+        if not self.last or not isinstance(error, _Interrupted):
+            return False
+        self._until = min(self._until, time.monotonic() + _RESUMING_S)
+        return time.monotonic() < self._until
+
+    def turn(self) -> None:
+        """Wait a moment, and turn to the next coordinator: first to the same once more."""
+        time.sleep(min(0.1 * 2**self._tries, _LONGEST_PAUSE_S))
+        self.url = self._fleet[(self._fleet.index(self.url) + bool(self._tries)) % len(self._fleet)]
+        self._tries += 1
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """The id and the data of each event that has come whole."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line:
+            fields[name] = value
+        else:
+            yield fields.get("id", ""), fields.get("data", "")
+            fields = {}
 
 
 def statuses(answer: Json) -> list[Json]:
@@ -233,6 +300,8 @@ def _check(reply: httpx.Response, url: str) -> None:
             message = reply.json()["error"]["message"]
         except (ValueError, KeyError, TypeError):
             message = _stranger_says(reply, url)
+        if reply.status_code in _PASSING:
+            raise _Interrupted(message)
         raise PotluckError(f"{message} Pass it with --key or in POTLUCK_KEY." if reply.status_code == 401 else message)
 
 
@@ -249,4 +318,4 @@ def _readable_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise PotluckError(f"No coordinator can be reached at {way_to(url)}: {tls_fault(error) or error}.") from error
+        raise _Interrupted(f"No coordinator can be reached at {way_to(url)}: {tls_fault(error) or error}.") from error

@@ -18,6 +18,7 @@ PotluckError
 ├── RequestError          a client's request is wrong (HTTP status 4xx)
 └── Unavailable           the swarm cannot serve the request now (HTTP status 503)
     ├── Busy              too many requests wait already (HTTP status 429)
+    ├── BusAway           the server over which a fleet's coordinators talk does not answer
     ├── RouteLost         a node of the session's route was lost; the session may be mended or replayed
     └── RebuildFailed     what a lost node held of a session cannot be had from the nodes beside it
 """
@@ -84,7 +85,11 @@ class Refused(PotluckError):
 
 
 class StoreError(PotluckError):
-    pass
+    """The database cannot be opened, or failed. is_away: its server cannot be reached, which may soon be over."""
+
+    def __init__(self, message: str, *, is_away: bool = False) -> None:
+        super().__init__(message)
+        self.is_away = is_away
 
 
 class RequestError(PotluckError):
@@ -114,6 +119,10 @@ class Unavailable(PotluckError):
 
 
 class Busy(Unavailable):
+    pass
+
+
+class BusAway(Unavailable):
     pass
 
 

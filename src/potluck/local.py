@@ -150,12 +150,12 @@ def _uninterrupted() -> Iterator[None]:
 class LocalSwarm(AbstractContextManager["LocalSwarm"]):
     """`potluck serve` on a free port, and `potluck join` for each span. Leaving the context ends them all.
 
-    program: what Python runs as the coordinator.
+    model: None if `serve` names what is served. program: what Python runs as the coordinator.
     """
 
     def __init__(
         self,
-        model: Path,
+        model: Path | None,
         spans: Sequence[Span],
         *,
         serve: Sequence[str] = (),
@@ -170,8 +170,9 @@ class LocalSwarm(AbstractContextManager["LocalSwarm"]):
         self._processes: list[Process] = []
         self.nodes: list[Process] = []
         try:
-            self.coordinator = self._start("serve", str(model), "--port", "0", *serve, program=program)
-            [self.url] = re.findall(r"https?://\S+", self.coordinator.wait_for("Serving "))
+            named = [str(model)] if model is not None else []
+            self.coordinator = self._start("serve", *named, "--port", "0", *serve, program=program)
+            [self.url] = re.findall(r"https?://\S+", self.coordinator.wait_for("Serving " if model else "Offering "))
             for span in spans:
                 self.add_node(str(span))
         except BaseException:

@@ -1,4 +1,4 @@
-"""Goes out to the network through the proxies that this machine's settings name, and says what is wrong with them."""
+"""Reads the URLs that people give, and goes out to the network through the proxies that the machine's settings name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,35 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from potluck.errors import ProxyFault
+from potluck.errors import PotluckError, ProxyFault
+
+_API = re.compile(r"(?<=[^/:])/+v1(/+(chat/+completions|completions|models|responses|messages|embeddings))?$")
+"""What people copy with a base URL."""
+_WRITTEN_AS = {"": "http", "ws": "http", "wss": "https"}
 
 _HERE = ("localhost", "127.0.0.1", "::1")
 """This very machine, for which no proxy is asked, whether `no_proxy` names it or not."""
 _SCHEMES = {"http": ("http", "all"), "https": ("https", "all"), "ws": ("http", "all"), "wss": ("https", "all")}
 """For each scheme those whose proxy is taken, the first that is named."""
 _SOCKS = "{}_proxy names a SOCKS proxy, for which a package is missing: run pip install 'potluck[socks]', or unset it."
+
+
+def checked_url(text: str) -> str:
+    """The coordinator's URL without a trailing slash, and without the path of OpenAI's API, which may follow it.
+
+    `http://` is added if there is no scheme. `ws://` and `wss://` are replaced by the schemes that they run on. Raises
+    PotluckError when the text is not such a URL.
+    """
+    scheme, _, rest = text.rpartition("://")
+    url = _API.sub("", f"{_WRITTEN_AS.get(scheme, scheme)}://{rest}".rstrip("/"))
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        usable = False
+    if not usable:
+        raise PotluckError(f"{text!r} is not a coordinator's URL: write it as http://192.168.1.5:8470.")
+    return url
 
 
 def http_client(*, base_url: str = "", **options: Any) -> httpx.Client:

@@ -309,6 +309,16 @@ class GuesserOffer(Struct, frozen=True):
     vocabulary: int
 
 
+class Coordinator(Struct, frozen=True, forbid_unknown_fields=True):
+    """A coordinator of a fleet, as the others name it.
+
+    url: the http(s) URL at which nodes dial it. key: its public key.
+    """
+
+    url: str
+    key: bytes
+
+
 class Speed(Struct, frozen=True):
     """The speed measured on the loaded span: seconds for one row through it, and per row in a large batch."""
 

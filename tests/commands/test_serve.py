@@ -16,6 +16,7 @@ from potluck.coordinator import announcing
 from potluck.local import HANG_S
 from potluck.node.browsing import browse
 from potluck.wire.beacon import Beacon, beacon_of
+from potluck.wire.identity import Identity
 
 LOOPBACK = ["127.0.0.1"]
 
@@ -57,7 +58,7 @@ def test_a_coordinator_is_announced_while_it_serves_if_its_owner_says_so(
     monkeypatch.setattr(announcing, "announced", partial(announcing.announced, interfaces=LOOPBACK))
     beacon = beacon_of("http://192.168.7.5:8470", "0.1.0", private=True).of(f"toy-{secrets.token_hex(8)}")
     server = Server(beacon.model, announced)
-    serving = serve._serve(cast(Any, server), cast(Any, None), beacon if announced else None, secrets.token_hex(8))
+    serving = serve._serve(cast(Any, server), cast(Any, None), beacon if announced else None, Identity.fresh())
     asyncio.run(asyncio.wait_for(serving, HANG_S))
     assert server.seen == ([beacon] if announced else [])
 

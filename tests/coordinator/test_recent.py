@@ -14,3 +14,11 @@ def test_those_seen_last_are_remembered(seen: list[int], most: int) -> None:
         assert len(recent) == len(expected)
     for key, times in reversed(expected.items()):  # the last one first: looking changes no other's place
         assert recent[key] == times
+
+
+def test_what_is_drained_is_forgotten() -> None:
+    recent = Recent[str, int](int, 2)
+    for key in ("anna", "ben", "cleo"):
+        recent[key] += 1
+    assert recent.drain() == {"ben": 1, "cleo": 1}
+    assert (len(recent), recent.drain()) == (0, {})

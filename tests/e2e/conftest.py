@@ -10,7 +10,9 @@ import openai
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from kit import nats_servers, postgres
 from kit.browser import CHROMIUM
+from kit.local_fleet import LocalFleet
 from kit.owned_swarm import Swarm
 from kit.processes import LOCAL, ONE_THREAD
 from kit.tiny_gguf import EXACT, write_tiny_gguf
@@ -71,6 +73,24 @@ def tiny_swarm(tiny: Path) -> Iterator[LocalSwarm]:
     with LocalSwarm(tiny, even_spans(6, 3), serve=LOCAL, join=ONE_THREAD) as swarm:
         swarm.wait_covered()
         yield swarm
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    folder = postgres.programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
+    with postgres.server(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(postgres_server: postgres.Server, tmp_path: Path) -> Iterator[LocalFleet]:
+    """A fleet of the test's own, without coordinators."""
+    if nats_servers.program() is None:
+        pytest.skip("There is no nats-server here.")
+    with nats_servers.nats_server() as server, LocalFleet(tmp_path, server, postgres_server) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,12 @@ from potluck.node.hardware import Cores
 from potluck.types import RowFormat, Span
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import MemoryLink
+from potluck.wire.message import Message
 from potluck.wire.messages import (
     Failed,
     FromNode,
     Hidden,
     Kept,
-    Message,
     Scores,
     Step,
 )

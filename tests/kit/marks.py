@@ -19,6 +19,7 @@ MARKS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_kernels.py",
         "tests/engine/test_real_weights.py",
         "tests/models/test_peer_source.py",
+        "tests/node/test_agent_in_fleet.py",
         "tests/planning/test_optimum.py",
         "tests/test_public_api.py",
         "tests/test_apart.py",

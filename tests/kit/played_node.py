@@ -24,10 +24,10 @@ from potluck.types import Attention, Capacity, EngineKind, Quantize, RowFormat, 
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
+from potluck.wire.message import Message
 from potluck.wire.messages import (
     FromCoordinator,
     Hello,
-    Message,
     Ready,
     Refusal,
     Scores,

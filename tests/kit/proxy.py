@@ -20,7 +20,7 @@ class Proxy:
     """Stands between a node and the coordinator at `url`, and keeps what either sends.
 
     pace: bytes a second that it carries to the node on each connection, where it is slow; it may change at any time.
-    delay_s: how much later everything arrives, either way.
+    delay_s: how much later everything arrives, either way. port: the coordinator's; it may change as well.
     """
 
     def __init__(self, url: str, pace: float | None = None, delay_s: float = 0.0) -> None:
@@ -28,21 +28,29 @@ class Proxy:
         self.heard = bytearray()
         self.told = bytearray()
         self.pace = pace
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler(int(url.rpartition(":")[2])))
+        self.port = int(url.rpartition(":")[2])
+        self._open: set[socket.socket] = set()
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True  # where a test fails, its nodes end after the proxy
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:
+    def _handler(self) -> type[socketserver.BaseRequestHandler]:
         proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                with socket.create_connection(("127.0.0.1", port)) as forth:
+                try:
+                    forth = socket.create_connection(("127.0.0.1", proxy.port))
+                except ConnectionError:  # the coordinator is gone
+                    return
+                with forth:
+                    proxy._open |= {forth, self.request}
                     carry = pump if not proxy.delay_s else partial(late_pump, delay_s=proxy.delay_s)
                     back = threading.Thread(target=carry, args=[forth, self.request, proxy.told, lambda: proxy.pace])
                     back.start()
                     carry(self.request, forth, proxy.heard)
                     back.join()
+                    proxy._open -= {forth, self.request}
 
         return Handler
 
@@ -50,6 +58,12 @@ class Proxy:
     def paths(self) -> list[str]:
         """What was asked for."""
         return [path.decode() for path in re.findall(rb"GET (\S+) HTTP/1.1\r\n", self.heard)]
+
+    def cut(self) -> None:
+        """End all connections, as if the line were cut."""
+        for end in list(self._open):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def crawling(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from potluck.coordinator.compose import SwarmService, compose_swarm
 from potluck.coordinator.gateway.gateway import Gateway
 from potluck.coordinator.gateway.lobby import Lobby, new_lobby
 from potluck.coordinator.gateway.moderation import Moderation
+from potluck.coordinator.sessions.demand import USUAL, Demand, Times
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.planning.cost import Footprint
 from potluck.wire.codec import decode_from_coordinator
@@ -23,9 +24,13 @@ DIGESTS = {"one": "1" * 64, "two": "2" * 64}
 
 
 class Coordinator:
-    """A coordinator of two models. layers: those of the second one; the first has four."""
+    """A coordinator of two models. layers: those of the second one; the first has four.
 
-    def __init__(self, layers: int = 4) -> None:
+    offered: the names of those that are only offered, with these times.
+    """
+
+    def __init__(self, layers: int = 4, *offered: str, times: Times = USUAL) -> None:
+        self._demands = {name: Demand(always=False, times=times) for name in offered}
         self.lobby: Lobby = new_lobby(reception())
         self.one, self.two = (self._swarm("one", 4), self._swarm("two", layers))
         gates = [self.one.gate, self.two.gate]
@@ -35,7 +40,15 @@ class Coordinator:
     def _swarm(self, name: str, layers: int) -> SwarmService:
         swarm = Swarm(DIGESTS[name], Footprint((1,) * layers, 0, 0))
         terms = replace(TERMS, digest=DIGESTS[name])
-        return compose_swarm(terms, swarm, self.lobby, width=WIDTH, vocabulary=VOCABULARY, names=(name, f"also {name}"))
+        return compose_swarm(
+            terms,
+            swarm,
+            self.lobby,
+            width=WIDTH,
+            vocabulary=VOCABULARY,
+            names=(name, f"also {name}"),
+            demand=self._demands.get(name),
+        )
 
 
 class Newcomer(Node):

@@ -21,5 +21,5 @@ def watched(swarm: Swarm, name: str = "toy", **others: Any) -> Watched:
     def status(may_see: Callable[[str], bool]) -> bytes:
         return msgspec.json.encode(swarm_status(swarm, name, "d", 64, no_audits(), 0, may_see=may_see))
 
-    usual = {"digest": "d", "status": status, "audits": no_audits(), "waiting": Counter, "hops": Trace()}
+    usual = {"status": status, "audits": no_audits(), "waiting": Counter, "hops": Trace()}
     return Watched(names=(name,), swarm=swarm, **{**usual, **others})

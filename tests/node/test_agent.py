@@ -24,7 +24,8 @@ from potluck.types import Attention, Capacity, EngineKind, PauseReason, Quantize
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import MemoryLink
-from potluck.wire.messages import Failed, FromNode, Hidden, Message, Pause, Ready, Released, Resume, Step, Welcome
+from potluck.wire.message import Message
+from potluck.wire.messages import Failed, FromNode, Hidden, Pause, Ready, Released, Resume, Step, Welcome
 from potluck.wire.rows import pack_ids
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -15,7 +15,9 @@ from potluck.local import HANG_S
 from potluck.node.background import Worker
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores
-from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
+from potluck.types import Attention, Coordinator, EngineKind, Quantize, RowFormat, Span
+from potluck.wire.fleet import Fleet, Redirect
+from potluck.wire.message import Message
 from potluck.wire.messages import (
     Close,
     Export,
@@ -25,7 +27,6 @@ from potluck.wire.messages import (
     Import,
     Imported,
     Kept,
-    Message,
     Notice,
     PeerToken,
     Ping,
@@ -474,7 +475,7 @@ def test_when_the_link_closes_no_session_stays_in_the_cache() -> None:
 
 
 @asynccontextmanager
-async def watched(span: Span) -> AsyncIterator[tuple[Bench, asyncio.Task[Welcome | None], list[str]]]:
+async def watched(span: Span) -> AsyncIterator[tuple[Bench, asyncio.Task[Welcome | Redirect | None], list[str]]]:
     """A stage that serves, its end, and what it tells the owner."""
     bench, said = Bench(span), list[str]()
     bench.loop = EngineLoop(
@@ -592,14 +593,29 @@ def test_a_new_token_is_handed_on() -> None:
     run(test())
 
 
-@pytest.mark.parametrize("last", [WELCOME, Released()])
-def test_a_stage_ends_when_it_gets_other_layers_or_may_go(last: Message) -> None:
+def test_what_is_told_of_other_coordinators_is_handed_on() -> None:
+    async def test() -> None:
+        bench, told, others = Bench(FIRST), list[Sequence[Coordinator]](), (Coordinator("http://b:1", bytes(32)),)
+        bench.loop = EngineLoop(
+            bench.engine, SPEED, bench.theirs, RowFormat.F32, cast(Cores, TwoCores()), Worker(), on_fleet=told.append
+        )
+        with serving(bench):
+            await bench.send(Fleet(others))
+            await bench.send(Ping(1))
+            await bench.receive()
+            assert told == [others]
+
+    run(test())
+
+
+@pytest.mark.parametrize("last", [WELCOME, Released(), Redirect("http://b:1", bytes(32))])
+def test_a_stage_ends_when_it_gets_other_layers_or_goes(last: Message) -> None:
     async def test() -> None:
         async with watched(FIRST) as (bench, end, _):
             await bench.tokens(7, [1])
             await bench.receive()
             await bench.send(last)
-            assert await end == (last if isinstance(last, Welcome) else None)
+            assert await end == (None if isinstance(last, Released) else last)
             assert bench.engine.lengths == {}
 
     run(test())

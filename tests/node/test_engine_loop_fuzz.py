@@ -12,7 +12,7 @@ from kit.engine_bench import Bench
 from kit.runner import run
 from kit.toy_engine import FIRST, LAST
 from potluck.errors import LinkClosed, Refused, WireError
-from potluck.types import Attention, EngineKind, Quantize, RowFormat, Span
+from potluck.types import Attention, Coordinator, EngineKind, Quantize, RowFormat, Span
 from potluck.wire.codec import encode
 from potluck.wire.messages import Challenge, FromCoordinator, Released, Step, Welcome
 
@@ -37,6 +37,10 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "token": ("secret", ""),
     "model": ("toy", ""),
     "context": (64, 0, -1),
+    "coordinators": ((), (Coordinator("http://b:1", bytes(32)),), (Coordinator("b", b""),)),
+    "fleet": ((), (Coordinator("http://b:1", bytes(32)),)),
+    "url": ("http://b:1", "b"),
+    "key": (bytes(32), b""),
 }
 PAYLOADS = (
     b"",

@@ -9,6 +9,7 @@ from kit.runner import run
 from potluck.errors import IdentityError, LinkClosed, Refused, WireError
 from potluck.node.introduction import Introduction, expect
 from potluck.node.pins import Pins
+from potluck.types import Coordinator
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.handshake import NONCE_BYTES, challenge
 from potluck.wire.identity import Identity, fingerprint
@@ -31,12 +32,12 @@ class Owner:
     def introduction(self, url: str = URL, invite: str = "") -> Introduction:
         return Introduction(NODE, url, invite, self.pins, self.told.append)
 
-    async def meet(self, url: str = URL, invite: str = "") -> Hello:
+    async def meet(self, url: str = URL, invite: str = "", other: Coordinator | None = None) -> Hello:
         """What the real coordinator learns."""
         ours, theirs = MemoryLink.pair()
         meeting = asyncio.create_task(reception().meet(theirs))
         try:
-            await self.introduction(url, invite).make(ours, HELLO)
+            await self.introduction(url, invite).make(ours, HELLO, other)
             hello, _ = await meeting
         finally:
             meeting.cancel()
@@ -93,6 +94,39 @@ def test_an_invite_that_names_another_key_is_not_shown(owner: Owner, url: str) -
 def test_an_invite_arrives(owner: Owner, invite: str) -> None:
     async def test() -> None:
         assert (await owner.meet(invite=invite)).invite == invite
+
+    run(test())
+
+
+B = Coordinator("http://192.168.1.6:8470", COORDINATOR.public)
+
+
+def test_another_coordinator_of_the_fleet_has_the_key_that_was_told_and_sees_no_invite(owner: Owner) -> None:
+    async def test() -> None:
+        hello = await owner.meet(invite=f"secret.{OTHERS}", other=B)
+        assert (hello.url, hello.invite, hello.key) == (B.url, "", NODE.public)
+        assert owner.told == [f"{B.url} has the key {OURS}. This machine will recognise it by that key from now on."]
+        assert not owner.pins.recognise(origin(URL), COORDINATOR.public)
+
+    run(test())
+
+
+@pytest.mark.parametrize("url", [B.url, "http://127.0.0.1:8470"])
+def test_another_coordinator_with_another_key_than_was_told_is_left(owner: Owner, url: str) -> None:
+    async def test() -> None:
+        told = Identity.fresh().public
+        with pytest.raises(IdentityError, match=f"{url} has the key {OURS}, .* named {fingerprint(told)}: another"):
+            await owner.meet(other=Coordinator(url, told))
+        assert not owner.pins.recognise(origin(url), told)
+
+    run(test())
+
+
+def test_what_is_told_replaces_no_key_of_an_earlier_visit(owner: Owner) -> None:
+    async def test() -> None:
+        owner.pins.recognise(origin(B.url), Identity.fresh().public)
+        with pytest.raises(IdentityError, match=rf"now shows {OURS}.*potluck forget"):
+            await owner.meet(other=B)
 
     run(test())
 

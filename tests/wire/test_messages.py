@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potluck.errors import WireError
-from potluck.types import Attention, EngineKind, Outlook, Prospect, Quantize, RowFormat, Span
+from potluck.types import Attention, Coordinator, EngineKind, Outlook, Prospect, Quantize, RowFormat, Span
 from potluck.wire.codec import decode_from_coordinator, decode_from_node, encode
-from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Message, Step, Welcome
+from potluck.wire.message import Message
+from potluck.wire.messages import AnyMessage, FromCoordinator, FromNode, Step, Welcome
 
 integers = st.integers(-(2**63), 2**64 - 1)
 spans = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)).map(lambda pair: Span(min(pair), max(pair)))
@@ -65,11 +66,13 @@ def test_steps_and_welcomes_have_these_bytes() -> None:
         ticket="t",
         peers=("http://a:1",),
         peer_token="p",
+        fleet=(Coordinator("http://b:1", b"k"),),
     )
     assert encode(welcome) == (
-        b"\xa3\0\0\0\x8d\xa4kind\xa7welcome\xa4node\xa2n1\xa5model\xa1d\xa4span\x82\xa5first\x02\xa4last\x05"
+        b"\xc1\0\0\0\x8e\xa4kind\xa7welcome\xa4node\xa2n1\xa5model\xa1d\xa4span\x82\xa5first\x02\xa4last\x05"
         b"\xa6engine\xa8llamacpp\xa8quantize\xa4q8_0\xa9attention\xa5exact\xa4rows\xa3f16\xa7context@"
         b"\xa6ticket\xa1t\xa5peers\x91\xaahttp://a:1\xaapeer_token\xa1p\xa8prospect\xc0"
+        b"\xa5fleet\x91\x82\xa3url\xaahttp://b:1\xa3key\xc4\x01k"
     )
 
 

@@ -39,6 +39,7 @@ HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
 IDLE_HELP = "Work only while no other program needs this machine."
 BATTERY_HELP = "Work on battery, too. Default: only on mains power."
 CACHE_HELP = "The most that layers may take on disk, as 50G."
+ANY_HELP = "Serve also models that are loaded only on demand."
 DRY_HELP = "Show what the node would do, without joining."
 
 
@@ -60,6 +61,7 @@ def join(
     ] = False,
     cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
     guesser: Annotated[str | None, typer.Option(metavar="MODEL", hidden=True)] = None,
+    any_model: Annotated[bool, typer.Option("--any", help=ANY_HELP)] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""
@@ -70,7 +72,20 @@ def join(
     asked = url is None
     url = joining.where_to_join() if url is None else url
     config = config_of(
-        url, span, memory, gpu_memory, no_gpu, threads, model, name, upload, hours, idle_only, on_battery, guesser
+        url,
+        span,
+        memory,
+        gpu_memory,
+        no_gpu,
+        threads,
+        model,
+        name,
+        upload,
+        hours,
+        idle_only,
+        on_battery,
+        guesser,
+        any_model,
     )
     if cache_limit is not None and not dry_run:
         keep_limit(cache_limit)
@@ -102,6 +117,7 @@ def config_of(
     idle_only: bool,
     on_battery: bool,
     guesser: str | None,
+    any_model: bool,
 ) -> NodeConfig:
     """The choices that these options of join make. Raises PotluckError when one of them is wrong."""
     from potluck.node.config import NodeConfig
@@ -114,6 +130,10 @@ def config_of(
         given: dict[str, object] = {"a SPAN": span, "--memory": memory, "--gpu-memory": gpu_memory, "--no-gpu": no_gpu}
         given |= {"--model PATH": model is not None and is_path(model), "--upload": upload, "--idle-only": idle_only}
         check_only_guesses([option for option, value in given.items() if value])
+    if any_model and (span is not None or model is not None or guesser is not None):
+        raise PotluckError(
+            "--any leaves it to the coordinator what the node does: leave out SPAN, --model and --guesser."
+        )
     url, invite = split_invite(url)
     name = name or socket.gethostname()
     return NodeConfig(
@@ -131,6 +151,7 @@ def config_of(
         idle_only=idle_only,
         on_battery=on_battery,
         guesser=guesser or "",
+        any=any_model,
     )
 
 
@@ -176,12 +197,14 @@ def _serve(config: NodeConfig) -> None:
 
 def forget(url: Url) -> None:
     """Accept another key from the coordinator at this URL next time."""
+    from potluck.node.kept_fleet import drop_fleet
     from potluck.node.pins import Pins, pins_path
     from potluck.wire.origin import origin
 
     url, _ = split_invite(url)
     if not Pins(pins_path()).forget(origin(url)):
         raise PotluckError(f"This machine does not know a coordinator at {origin(url)}.")
+    drop_fleet(url)  # whoever has the other key answers for nobody else
     say(f"This machine has forgotten the key of the coordinator at {origin(url)}.")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, closing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, nullcontext
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,19 +13,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from potluck import __version__
-from potluck.client import checked_url
 from potluck.commands import owner
 from potluck.commands.bars import checking
+from potluck.commands.fleet import open_fleet
+from potluck.commands.listening import listen, reachable
 from potluck.commands.running import log_to_console, run
 from potluck.commands.terminal import Context, Engine, QuantizeTo, Revision, say, waiting
 from potluck.errors import PotluckError, StoreError
+from potluck.network import checked_url
 from potluck.types import Attention, Audience, EngineKind, RowFormat
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from potluck.commands.offer import Offered
     from potluck.coordinator.app import ModelConfig
     from potluck.coordinator.http.office import Office
+    from potluck.coordinator.members.store import Store
     from potluck.coordinator.server import Tls
     from potluck.models.manifest import Manifest
     from potluck.models.sources import Found
@@ -45,6 +50,7 @@ OPEN_HELP = "Serve everybody: anyone may join and ask."
 ANNOUNCE_HELP = "Tell this network, where potluck join then lists it."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
+OFFER_HELP = "Models to load only on demand: a TOML file."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -73,45 +79,53 @@ def serve(
     public: Annotated[bool, typer.Option("--open", help=OPEN_HELP)] = False,
     announce: Annotated[bool, typer.Option("--announce", help=ANNOUNCE_HELP)] = False,
     database: Annotated[str | None, typer.Option(metavar="URL", help=DATABASE_HELP)] = None,
+    fleet: Annotated[str | None, typer.Option(metavar="URL", envvar="POTLUCK_FLEET", hidden=True)] = None,
     audit: Annotated[float, typer.Option(metavar="SHARE", help=AUDIT_HELP, min=0.0, max=1.0)] = 0.02,
     guesser: Annotated[str | None, typer.Option(metavar="MODEL", hidden=True)] = None,
     check: Annotated[bool, typer.Option("--check", hidden=True)] = False,
     tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
+    offer: Annotated[Path | None, typer.Option("--offer", metavar="LIST", help=OFFER_HELP)] = None,
 ) -> None:
     """Run the coordinator of MODEL: a GGUF file, a directory or a name."""
     from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
-    from potluck.coordinator.members.store import open_file, open_store
     from potluck.coordinator.server import make_server
-    from potluck.wire.identity import data_folder, fingerprint
 
     log_to_console()
     proven_url = checked_url(url) if url is not None else ""
     audience, host = _audience(local, public), _host(host, local)
     tls, proxies = _tls(tls_cert, tls_key), _proxies(forwarded_for or [], local)
-    origins, wanted = _origins(cors or [], audience), _models(models or [], hub_repository)
-    names = _names(name or [], len(wanted))
-    identity = _identity()
-    listener = _listen(host, port)  # before the model is read: a port in use is known at once
-    url = proven_url or f"{'https' if tls else 'http'}://{_reachable(host)}:{listener.getsockname()[1]}"
+    origins, wanted = _origins(cors or [], audience), _models(models or [], hub_repository, offer is not None)
+    names, identity = _names(name or [], len(wanted)), _identity()
+    listener = listen(host, port)  # before the model is read: a port in use is known at once
+    url = proven_url or f"{'https' if tls else 'http'}://{reachable(host)}:{listener.getsockname()[1]}"
     beacon = _beacon(url, audience) if announce else None
-    with closing(open_store(database) if database else open_file(data_folder() / "potluck.db")) as store:
+    joined = open_fleet(fleet, identity, url, database, local=local) if fleet is not None else None
+    with closing(_store(database)) as store:
         found, small = _find(wanted, revision), _small(guesser, len(wanted))
-        choices = tuple(
-            ModelConfig(each, engine, quantize, attention, rows, context, audit, tries, own[1:], small)
-            for each, own in zip(found, names, strict=True)
-        )
+        usual = partial(ModelConfig, attention=attention, rows=rows, audit=audit)
+        served = partial(usual, engine=engine, quantize=quantize, context=context, tries=tries, guesser=small)
+        choices = tuple(served(each, aliases=own[1:]) for each, own in zip(found, names, strict=True))
         manifests = _manifests(choices, names, check)
-        config = ServeConfig(models=choices, proxies=proxies, origins=origins)
-        with closing(open_office(store, audience, identity, url, proven_url, origins)) as office:
+        listed = _offered(offer, usual, choices, manifests)
+        config = ServeConfig(models=choices, offered=listed.models, proxies=proxies, origins=origins)
+        with closing(open_office(store, audience, identity, url, proven_url, origins, in_fleet=bool(fleet))) as office:
             with waiting("Reading the tokenizer"):
-                app = make_app(config, manifests, office)
+                app = make_app(config, manifests, office, listed.outlines, joined)
             server = make_server(app, tls, proxies)
-            _tell_what(manifests, url)
-            _tell_who_may(office, audience, fingerprint(identity.public))
-            told = beacon and beacon.of(" and ".join(each.name for each in manifests))
-            run(lambda: _serve(server, listener, told, fingerprint(identity.public)))
+            _tell_what(manifests, listed.outlines, url)
+            _tell_who_may(office, audience, identity)
+            told = beacon and beacon.of(" and ".join(each.name for each in (*manifests, *listed.outlines)))
+            run(lambda: _serve(server, listener, told, identity, app.state.member))
     say("Stopped.")
+
+
+def _store(database: str | None) -> Store:
+    """The database at this URL, or the file of this machine. Raises StoreError."""
+    from potluck.coordinator.members.store import open_file, open_store
+    from potluck.wire.identity import data_folder
+
+    return open_store(database) if database else open_file(data_folder() / "potluck.db")
 
 
 def _identity() -> Identity:
@@ -130,13 +144,22 @@ def _beacon(url: str, audience: Audience) -> Beacon:
     return beacon_of(url, __version__, audience is Audience.PRIVATE)
 
 
-async def _serve(server: Server, listener: socket.socket, beacon: Beacon | None, key: str) -> None:
-    """Serve, and announce the coordinator meanwhile if there is a beacon. key: the fingerprint of its key."""
-    async with AsyncExitStack() as announcing:
+async def _serve(
+    server: Server,
+    listener: socket.socket,
+    beacon: Beacon | None,
+    identity: Identity,
+    member: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+) -> None:
+    """Serve, as a member of the fleet if there is one, and announce the coordinator meanwhile if there is a beacon."""
+    from potluck.wire.identity import fingerprint
+
+    async with AsyncExitStack() as meanwhile:
+        await meanwhile.enter_async_context(member())
         if beacon is not None:
             from potluck.coordinator.announcing import announced
 
-            await announcing.enter_async_context(announced(beacon, key))
+            await meanwhile.enter_async_context(announced(beacon, fingerprint(identity.public)))
         await server.serve([listener])
 
 
@@ -198,7 +221,9 @@ def _prove(found: Found, manifest: Manifest) -> None:
     say(f"The parts of {manifest.name} compute what it does, bit for bit.")
 
 
-def _models(names: Sequence[str], hub_repository: str | None) -> list[str]:
+def _models(names: Sequence[str], hub_repository: str | None, offers: bool) -> list[str]:
+    if offers and not names and hub_repository is None:
+        return []
     if bool(names) == (hub_repository is not None):
         raise PotluckError("Name a model: a path, a name such as hf:OWNER/REPO:Q4_K_M, or -hf OWNER/REPO:Q4_K_M.")
     return [*names] or [f"hf:{hub_repository}"]
@@ -251,6 +276,8 @@ def _names(texts: Sequence[str], models: int) -> list[tuple[str, ...]]:
     for name in names:
         if not is_name(name):
             raise PotluckError(f"--name takes up to 255 printable characters, not {name!r}.")
+    if not models and names:
+        raise PotluckError("--name is for MODEL: the list of --offer has names of its own.")
     if models > 1 and names and len(names) != models:
         raise PotluckError(f"Several models have one --name each: give {models} names in their order, or none.")
     return [names] if models == 1 else [(name,) for name in names] or [()] * models
@@ -265,7 +292,7 @@ def _small(name: str | None, models: int) -> Found | None:
 
     if name is None:
         return None
-    if models > 1:
+    if models != 1:
         raise PotluckError("--guesser guesses for one model: let nodes guess for several, with potluck join --guesser.")
     found = find_model(name)
     check_guesser(found)
@@ -300,18 +327,36 @@ def _host(asked: str | None, local: bool) -> str:
     return "127.0.0.1"
 
 
-def _tell_what(manifests: Sequence[Manifest], url: str) -> None:
+def _offered(
+    path: Path | None,
+    usual: Callable[..., ModelConfig],
+    served: Sequence[ModelConfig],
+    manifests: Sequence[Manifest],
+) -> Offered:
+    """The models that are only offered. usual: makes the choices about one. Raises PotluckError for a wrong list."""
+    from potluck.commands.offer import Offered, offered
+
+    if path is None:
+        return Offered()
+    taken = [name for each, one in zip(manifests, served, strict=True) for name in (each.name, *one.aliases)]
+    with waiting("Looking up the models that are offered"):
+        return offered(path, usual, taken)
+
+
+def _tell_what(manifests: Sequence[Manifest], outlines: Sequence[Manifest], url: str) -> None:
     for each in manifests:
         say(f"Serving {each.name} at {url} ({each.layers} layers, {each.digest[:16]}).")
+    for each in outlines:
+        say(f"Offering {each.name} at {url} ({each.layers} layers): it is loaded when somebody asks for it.")
 
 
-def _tell_who_may(office: Office, audience: Audience, key: str) -> None:
+def _tell_who_may(office: Office, audience: Audience, identity: Identity) -> None:
     """Tell the owner how others can join and ask."""
     from potluck.coordinator.http.office import keep_admin_key
-    from potluck.wire.identity import admin_key
+    from potluck.wire.identity import admin_key, fingerprint
 
     url = office.url
-    say(f"This coordinator's key is {key}.")
+    say(f"This coordinator's key is {fingerprint(identity.public)}.")
     if audience is Audience.LOCAL:
         say(f"To add a node on this machine: potluck join {url}")
         return
@@ -340,22 +385,3 @@ def _show_invite(office: Office) -> None:
     say(f'To add a machine, run there: potluck join "{office.url}/#{text}"')
     expires = owner.expiry_of(invite.expires)
     say(f"This invite expires on {expires}; potluck invite create makes more. Requests need an API key:")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise PotluckError(f"Cannot listen on {host} port {port}: {error.strerror or error}.") from error
-
-
-def _reachable(host: str) -> str:
-    """The address to tell others. When listening on all addresses, it is that of the interface that leads out."""
-    if host not in ("0.0.0.0", "::"):
-        return f"[{host}]" if ":" in host else host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address: no packet is sent
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"

@@ -49,17 +49,26 @@ def _watch(swarm: Client) -> None:
 
 def boards(told: dict[str, Any]) -> Group:
     """The answer of `/status` as people read it: a board for each model, under its name where there are several."""
-    models = statuses(told)
+    models, idle = statuses(told), told.get("idle", [])
+    waiting = [f"Nodes that wait until somebody asks for a model: {', '.join(_machine(node) for node in idle)}."]
     if len(models) == 1:
-        return board(models[0])
-    return Group(*(Group(Text(one["model"], style="bold"), board(one), "") for one in models))
+        return Group(board(models[0]), *(waiting if idle else []))
+    shown = [Group(Text(one["model"], style="bold"), board(one), "") for one in models]
+    return Group(*shown, *(waiting if idle else []))
+
+
+def _machine(node: dict[str, Any]) -> str:
+    return f"{node['name']} ({node['memory'] + node['gpu_memory'] >> 20:,} MiB)"
 
 
 def board(info: dict[str, Any]) -> Group:
     """The status of a model as people read it."""
-    missing = ", ".join(info["missing"])
+    missing, digest = ", ".join(info["missing"]), f" ({info['digest'][:16]})" if info["digest"] else ""
+    about = f"Model {info['model']}{digest}: {info['layers']} layers, context {info['context']}."
+    if info["state"] == "offered" and not info["nodes"]:
+        return Group(about, "It is loaded when somebody asks for it.")
     lines = [
-        f"Model {info['model']} ({info['digest'][:16]}): {info['layers']} layers, context {info['context']}.",
+        about,
         *([info["fault"]] if info["fault"] else []),
         *([] if info["proved"] else ["Nobody has proved that parts of this architecture compute what the whole does."]),
         f"Nodes per layer: {' '.join(map(str, info['served']))}",

@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from potluck.client import Client, checked_url
+from potluck.client import Client
+from potluck.network import checked_url
 from potluck.types import EngineKind, Quantize
 from potluck.wire.origin import is_loopback
 

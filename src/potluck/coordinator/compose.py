@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -27,7 +27,8 @@ from potluck.coordinator.generation.guesser_process import GuesserProcess
 from potluck.coordinator.generation.guesses import GuesserModel
 from potluck.coordinator.generation.hidden_states import HiddenStates
 from potluck.coordinator.generation.sampling import SamplingParams
-from potluck.coordinator.members.ledger import Books, Ledger
+from potluck.coordinator.members.books import Books
+from potluck.coordinator.members.ledger import Ledger
 from potluck.coordinator.model_choice import footprint
 from potluck.coordinator.relay.evidence import Evidence
 from potluck.coordinator.relay.pending import PendingSteps
@@ -37,6 +38,7 @@ from potluck.coordinator.sessions.admission import Admission
 from potluck.coordinator.sessions.audit_sessions import AuditSessions
 from potluck.coordinator.sessions.chunks import step_rows
 from potluck.coordinator.sessions.closing import Closing
+from potluck.coordinator.sessions.demand import Demand
 from potluck.coordinator.sessions.failover import Failover
 from potluck.coordinator.sessions.fair_queue import FairQueue
 from potluck.coordinator.sessions.handover import Handover
@@ -74,6 +76,7 @@ class SwarmService:
     relay: Relay
     pending: PendingSteps
     queue: FairQueue
+    line: Line
     changes: Changes
     handover: Handover
     payers: Payers
@@ -92,6 +95,39 @@ class SwarmService:
     def hidden_states(self) -> HiddenStates:
         """The maker of hidden rows of this swarm."""
         return HiddenStates(self.sessions, self.swarm.layers, self.relay.width, step_rows(self.relay.row_bytes))
+
+    def status(
+        self,
+        name: str,
+        may_see: Callable[[str], bool],
+        *,
+        proved: bool,
+        fault: str = "",
+        guessers: Sequence[str] = (),
+    ) -> bytes:
+        """The answer of `/status` for the model of this name, as `swarm_status` has it, as JSON on one line."""
+        told = swarm_status(
+            self.swarm,
+            name,
+            self.swarm.digest,
+            self.terms.context,
+            self.audits,
+            len(self.queue),
+            self.queue.standings(self.relay.clock(), _MOST_SHOWN),
+            may_see,
+            self.ledger,
+            self.terms.engine,
+            proved=proved,
+            fault=fault,
+            guessers=guessers,
+            state=self.gate.state,
+        )
+        return msgspec.json.encode(told)
+
+    def figures(self) -> tuple[int, int, int]:
+        """The tokens generated so far, the sessions that run now, and the requests that wait."""
+        swarm = self.swarm
+        return swarm.tally.tokens[TokenKind.GENERATED], swarm.kv_budget.streams, len(self.queue)
 
     def stop(self) -> None:
         """Stop: answers that are under way end with an error now, and none begins."""
@@ -114,12 +150,13 @@ def compose_swarm(
     ledger: Ledger | None = None,
     audits: Audits | None = None,
     guessers: Guessers | None = None,
+    demand: Demand | None = None,
 ) -> SwarmService:
     """Wire what runs a swarm. width: values of a hidden row. names: the model's. ledger: where work is booked.
 
-    guessers: whom nodes guess for.
+    guessers: whom nodes guess for. demand: that for the model; None for one that is served at all times.
     """
-    ledger, audits = ledger or Ledger(), audits or no_audits()
+    ledger, audits, demand = ledger or Ledger(), audits or no_audits(), demand or Demand()
     evidence, queue, send, numbers = Topic[Evidence](), FairQueue(), lobby.outboxes.send, lobby.numbers
     witness = Witness(terms.rows, on_evidence=evidence.tell)
     relay = Relay(width, vocabulary, terms.rows, witness)
@@ -127,7 +164,7 @@ def compose_swarm(
 
     line = Line(queue, relay.clock)
     changes, admission, payers = Changes(line.call), Admission(swarm), Payers(line, ledger, swarm.layers)
-    welcomes = Welcomes(swarm, terms, lobby.tickets, send)
+    welcomes = Welcomes(swarm, terms, lobby.tickets, send, lobby.fleet)
     driver = Driver(swarm, relay, pending, admission, handover, welcomes, changes, send, lobby.caught, lobby.lent)
 
     closing = Closing(swarm, relay, witness, admission, payers, changes, send, driver.act)
@@ -135,7 +172,7 @@ def compose_swarm(
     auditor = Auditor(swarm, audits, ledger, relay, witness, evidence, pending, bench, changes, driver.quarantine)
     failover = Failover(swarm, admission, relay, pending, handover, auditor, most_rows, send, driver.act)
     sessions = SessionManager(
-        swarm, queue, line, admission, payers, relay, pending, auditor, failover, closing, terms.context, numbers, send
+        swarm, line, demand, admission, payers, relay, pending, auditor, failover, closing, terms.context, numbers, send
     )
 
     heartbeat = Heartbeat()
@@ -150,6 +187,7 @@ def compose_swarm(
         relay=relay,
         pending=pending,
         queue=queue,
+        line=line,
         changes=changes,
         handover=handover,
         payers=payers,
@@ -158,7 +196,7 @@ def compose_swarm(
         auditor=auditor,
         lookout=lookout,
         lobby=lobby,
-        gate=Gate(names, terms.engine, swarm, relay, driver, welcomes, lookout, frames, guessers),
+        gate=Gate(names, terms.engine, swarm, relay, driver, welcomes, lookout, frames, guessers, demand, line),
     )
 
 
@@ -186,28 +224,44 @@ class ModelService:
 
     def status(self, may_see: Callable[[str], bool] = lambda _: False) -> bytes:
         """The answer of `/status`, as JSON on one line, for a reader who may see the names of some accounts."""
-        running = self.running
-        told = swarm_status(
-            running.swarm,
-            self.manifest.name,
-            self.manifest.digest,
-            running.terms.context,
-            running.audits,
-            len(running.queue),
-            running.queue.standings(running.relay.clock(), _MOST_SHOWN),
-            may_see,
-            running.ledger,
-            running.terms.engine,
-            proved=self.proved,
-            fault=self.files.fault if self.files is not None else "",
-            guessers=self.guessers.names,
+        fault = self.files.fault if self.files is not None else ""
+        return self.running.status(
+            self.manifest.name, may_see, proved=self.proved, fault=fault, guessers=self.guessers.names
         )
-        return msgspec.json.encode(told)
 
-    def figures(self) -> tuple[int, int, int]:
-        """The tokens generated so far, the sessions that run now, and the requests that wait."""
-        swarm = self.running.swarm
-        return swarm.tally.tokens[TokenKind.GENERATED], swarm.kv_budget.streams, len(self.running.queue)
+
+def compose_running(
+    manifest: Manifest,
+    terms: Terms,
+    audit_rate: float,
+    lobby: Lobby,
+    books: Books,
+    names: tuple[str, ...],
+    guessers: Guessers | None = None,
+    demand: Demand | None = None,
+) -> SwarmService:
+    """Wire what runs the swarm of a model. manifest: its outline will do.
+
+    audit_rate: the share of all stage-steps that other nodes compute again. names: by which the model is asked for.
+    guessers, demand: as in `compose_swarm`.
+    """
+    judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
+    return compose_swarm(
+        terms,
+        Swarm(
+            terms.digest,
+            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
+            forgets=most_forgotten(manifest, terms.engine),
+        ),
+        lobby,
+        width=manifest.hidden_size,
+        names=names,
+        vocabulary=manifest.vocabulary,
+        ledger=books.ledger,
+        audits=Audits(audit_rate, judge.agree),
+        guessers=guessers,
+        demand=demand,
+    )
 
 
 def compose_model(
@@ -215,15 +269,10 @@ def compose_model(
     found: Found,
     terms: Terms,
     encoder: Encoder,
-    audit_rate: float,
-    lobby: Lobby,
-    books: Books,
-    names: tuple[str, ...],
+    run: Callable[[Guessers | None], SwarmService],
     guesser: Found | None = None,
 ) -> ModelService:
-    """Wire everything about one model. audit_rate: the share of all stage-steps that other nodes compute again.
-
-    names: by which it is asked for.
+    """Wire everything about one model. run: returns what runs its swarm, for those who guess for it.
 
     guesser: the small model that is to guess for it.
 
@@ -238,22 +287,7 @@ def compose_model(
             raise ModelError(f"Nothing can guess for {manifest.name}, because it cannot take back what it has read.")
         process = guessers.make_guesser(guesser, manifest, tokenizer, terms.context)
         pool.add(process.model)
-    judge = Judge(manifest.hidden_size, terms.rows, tolerance(terms.engine, terms.rows))
-    running = compose_swarm(
-        terms,
-        Swarm(
-            manifest.digest,
-            footprint(manifest, terms.engine, terms.quantize, terms.context, terms.rows, terms.attention),
-            forgets=forgets,
-        ),
-        lobby,
-        width=manifest.hidden_size,
-        names=names,
-        vocabulary=manifest.vocabulary,
-        ledger=books.ledger,
-        audits=Audits(audit_rate, judge.agree),
-        guessers=pool if forgets else None,
-    )
+    running = run(pool if forgets else None)
     return ModelService(
         manifest=manifest,
         found=found,
@@ -265,6 +299,11 @@ def compose_model(
         guessers=pool,
         process=process,
         hidden_states=running.hidden_states(),
-        proved=terms.engine is EngineKind.TRANSFORMERS or is_proved(manifest),
+        proved=is_proved_by(terms.engine, manifest),
         files=ModelFiles(local_source(found.path).folder, manifest.files) if found.hub is None else None,
     )
+
+
+def is_proved_by(engine: EngineKind, manifest: Manifest) -> bool:
+    """Whether it is known that the parts of the model compute what the whole does."""
+    return engine is EngineKind.TRANSFORMERS or is_proved(manifest)

@@ -38,5 +38,10 @@ class Recent(Generic[K, V]):
         """The key's value, if it has one, which is forgotten now."""
         return self._values.pop(key, None)
 
+    def drain(self) -> dict[K, V]:
+        """All values by their keys, which are forgotten now."""
+        values, self._values = self._values, {}
+        return values
+
     def __len__(self) -> int:
         return len(self._values)

@@ -12,13 +12,23 @@ import msgspec
 
 from potluck.engine.base import Engine
 from potluck.engine.probe import measure, stop_probes
-from potluck.errors import CardLost, EngineError, LinkClosed, ModelError, NoCoordinator, TicketExpired
+from potluck.errors import (
+    CardLost,
+    EngineError,
+    IdentityError,
+    LinkClosed,
+    ModelError,
+    NoCoordinator,
+    Refused,
+    TicketExpired,
+    WireError,
+)
 from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig
 from potluck.node.engine_loop import EngineLoop
 from potluck.node.hardware import Cores, read_rate
-from potluck.node.introduction import Introduction, expect
+from potluck.node.introduction import Introduction, answer
 from potluck.node.kept_invite import drop_invite
 from potluck.node.known_speeds import note_library
 from potluck.node.loading import fetch_span, load_span, model_digest, needs, offer_span, opened
@@ -34,6 +44,7 @@ from potluck.node.upload import PacedLink, Upload
 from potluck.platform import on_battery
 from potluck.types import EngineKind, PauseReason
 from potluck.wire.codec import encode
+from potluck.wire.fleet import Redirect
 from potluck.wire.link import Link
 from potluck.wire.messages import Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
 
@@ -83,10 +94,10 @@ class Agent:
         self._sharing = Sharing(self._upload)
 
     async def run(self) -> None:
-        """Serve until `leave`, and dial again whenever the connection breaks.
+        """Serve until `leave`, and dial again, also other coordinators of the fleet, whenever the connection breaks.
 
         Raises Refused, NoCoordinator unless it was admitted before, IdentityError when the coordinator is not the known
-        one, or the error that concerns the model.
+        one and there is no other, or the error that concerns the model.
         """
         self._running = asyncio.current_task()
         try:
@@ -129,11 +140,13 @@ class Agent:
         self._bytes_per_s = await self._worker.run(read_rate, self._config.threads)
         while True:
             try:
-                self._reporter.progress(f"Waiting for {self._config.url}", None)
+                self._reporter.progress(f"Waiting for {self._redialling.url}", None)
                 dialled = await self._redialling.dial()
                 link = PacedLink(dialled, self._upload) if self._upload is not None else dialled
-                await self._stay(link, dialled.local_host, digest)
-                return
+                redirect = await self._stay(link, dialled.local_host, digest)
+                if redirect is None or self._leaving.is_set():
+                    return
+                self._redialling.send(redirect)
             except CardLost as error:
                 self._config = replace(self._config, room=Room(self._config.room.memory))
                 self._reporter.say(f"{error} The node goes on without the card.")
@@ -141,6 +154,8 @@ class Agent:
             except (LinkClosed, TicketExpired, NoCoordinator) as error:
                 if self._leaving.is_set():
                     return
+                await self._redialling.lost(error)
+            except (IdentityError, Refused, WireError) as error:
                 await self._redialling.lost(error)
 
     async def _wait_for_permit(self) -> None:
@@ -152,38 +167,48 @@ class Agent:
                 told = reason
             await asyncio.sleep(_FOLLOW_S)
 
-    async def _stay(self, link: Link, host: str, digest: str) -> None:
-        """Serve from the greeting to the end of one link. Returns when the coordinator lets this node go.
+    async def _stay(self, link: Link, host: str, digest: str) -> Redirect | None:
+        """Serve from the greeting to the end of one link. Returns when the coordinator lets this node go, and where it
+        is to go then.
 
         host: the address of this machine by which it reaches the coordinator.
         """
         try:
             # A node that comes back asks for what it still holds.
-            await self._introduction.make(link, self._config.hello(digest, self._bytes_per_s, self._last))
-            welcome: Welcome | None
-            welcome, _ = await expect(link, Welcome)
-            drop_invite(self._config.name, self._config.url)
+            hello = self._config.hello(digest, self._bytes_per_s, self._last)
+            await self._introduction.make(link, hello, self._redialling.other)
+            order: Welcome | Redirect | str | None
+            order = await answer(link)
+            url = self._redialling.url
+            drop_invite(self._config.name, url)
             self._redialling.admitted()
-            self._reporter.progress(f"Waiting for {self._config.url}", 1.0)
-            while welcome is not None:
-                loaded = await self._load_or_go_back(link, host, welcome)
+            self._reporter.progress(f"Waiting for {url}", 1.0)
+            while isinstance(order, str):
+                self._reporter.say(order)
+                order = await answer(link)
+            while isinstance(order, Welcome):
+                self._redialling.learn(order.fleet)
+                loaded = await self._load_or_go_back(link, host, order)
                 self._last = loaded.welcome
                 # Each coordinator's run has a token of its own.
-                offer = replace(loaded.offer, token=welcome.peer_token)
+                offer = replace(loaded.offer, token=order.peer_token)
                 shares = self._sharing.start(host, offer)
                 await link.send(encode(msgspec.structs.replace(loaded.ready, shares=shares)))
-                self._reporter.say(f"Serving layers {welcome.span} of {self._config.url}.")
-                welcome = await self._serve_span(loaded, link)
+                self._redialling.settle()
+                self._reporter.say(f"Serving layers {order.span} of {url}.")
+                order = await self._serve_span(loaded, link)
                 self._sharing.withdraw()  # nobody listens for new tokens while other layers are loaded
+            return order
         finally:
             self._sharing.withdraw()
             await link.close()
 
-    async def _serve_span(self, loaded: _Loaded, link: Link) -> Welcome | None:
-        """Serve until the coordinator gives this node other layers (returns the welcome) or lets it go (None)."""
+    async def _serve_span(self, loaded: _Loaded, link: Link) -> Welcome | Redirect | None:
+        """Serve as `EngineLoop.run` does, and do beside it what the owner wants."""
         say, rows = self._reporter.say, loaded.welcome.rows
-        on_token = self._sharing.change_token
-        loop = EngineLoop(loaded.engine, loaded.ready.speed, link, rows, self._cores, self._worker, say, on_token)
+        on_token, on_fleet = self._sharing.change_token, self._redialling.learn
+        speed, cores, worker = loaded.ready.speed, self._cores, self._worker
+        loop = EngineLoop(loaded.engine, speed, link, rows, cores, worker, say, on_token, on_fleet)
         helpers = [
             asyncio.create_task(work)
             for work in (self._follow_cores(link), self._obey(loop, link), self._take_leave(link))
@@ -240,17 +265,19 @@ class Agent:
                 await link.send(encode(Threads(threads)))
 
     async def _load_or_go_back(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
-        """Load these layers. If they are of another model, and cannot be loaded, the node goes back to the last one.
+        """Load these layers. If they are of another model, or at another coordinator, and cannot be loaded, the node
+        goes back to the last ones.
 
         Raises LinkClosed then, and what `_load` raises otherwise.
         """
         try:
             return await self._load(link, host, welcome)
         except (EngineError, ModelError) as error:
-            if self._last is None or self._last.model == welcome.model:
+            if self._last is None or (self._last.model == welcome.model and not self._redialling.is_elsewhere):
                 raise
-            self._reporter.say(f"{error} The node goes back to the model that it served before.")
-            raise LinkClosed("it cannot serve the other model") from error
+            self._reporter.say(f"{error} The node goes back to what it served before.")
+            self._redialling.give_up()
+            raise LinkClosed("it cannot serve what it was given there") from error
 
     async def _load(self, link: Link, host: str, welcome: Welcome) -> _Loaded:
         old = self._loaded
@@ -270,10 +297,10 @@ class Agent:
 
     def _load_now(self, welcome: Welcome) -> _Loaded:
         """Load the span. This call blocks and runs on the worker's thread."""
-        config = self._config
-        with opened(config.url, config.model, welcome) as (manifest, source):
+        config, url = self._config, self._redialling.url
+        with opened(url, config.model, welcome) as (manifest, source):
             needed = needs(manifest, welcome, config.room)
-            for sentence in announcement(welcome, needed, config.room, config.url, config.model):
+            for sentence in announcement(welcome, needed, config.room, url, config.model):
                 self._reporter.say(sentence)
             path = fetch_span(manifest, source, welcome, self._note)
         self._reporter.say(f"Loading layers {welcome.span}.")
@@ -298,5 +325,6 @@ class Agent:
 
 
 def _same_work(one: Welcome, other: Welcome) -> bool:
-    same = {name: getattr(other, name) for name in ("node", "rows", "ticket", "peers", "peer_token", "prospect")}
+    apart = ("node", "rows", "ticket", "peers", "peer_token", "prospect", "fleet")
+    same = {name: getattr(other, name) for name in apart}
     return msgspec.structs.replace(one, **same) == other

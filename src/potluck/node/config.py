@@ -24,7 +24,7 @@ class NodeConfig:
     upload: the most bytes a second that it sends; None means no limit.
     hours: when it may work; None means always. idle_only: it works only while nobody else uses the machine.
     on_battery: it works on battery, too. guesser: the name of the small model with which it guesses instead of serving
-    layers, or empty.
+    layers, or empty. any: it also serves models that are loaded only when somebody asks for them.
     """
 
     url: str
@@ -41,6 +41,7 @@ class NodeConfig:
     on_battery: bool = False
     guesser: str = ""
     serves: str = ""
+    any: bool = False
 
     def hello(self, digest: str, bytes_per_s: float, held: Welcome | None = None, joins: bool = True) -> Hello:
         """The node's hello. digest: that of the model on this machine, or empty. held: what it has loaded."""
@@ -51,6 +52,7 @@ class NodeConfig:
             span=held.span if held is not None else self.span,
             serves=self.serves,
             holds=held.model if held is not None else "",
+            any=self.any,
             movable=self.span is None,
             memory=self.room.memory,
             gpu_memory=0 if self.room.shares else self.room.card,

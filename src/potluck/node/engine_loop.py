@@ -20,9 +20,10 @@ from potluck.node.hardware import Cores
 from potluck.node.journal import Journal
 from potluck.node.pace import Pace
 from potluck.node.step_part import Batch, StepPart
-from potluck.types import MAX_CANDIDATES, SMALL_ROWS, RowFormat, Speed
+from potluck.types import MAX_CANDIDATES, SMALL_ROWS, Coordinator, RowFormat, Speed
 from potluck.wire.bundles import bundle
 from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.fleet import Fleet, Redirect
 from potluck.wire.link import Link
 from potluck.wire.messages import (
     MOST_STATE,
@@ -63,6 +64,7 @@ class EngineLoop:
     """Serves one loaded engine of this speed over one link until the link closes.
 
     say: receives sentences for the owner. on_token: receives each new token for downloading tensors from this node.
+    on_fleet: receives what the coordinator tells of others.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class EngineLoop:
         worker: Worker,
         say: Callable[[str], None] = log.info,
         on_token: Callable[[str], None] = lambda _: None,
+        on_fleet: Callable[[Sequence[Coordinator]], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._tokens, self._prompts = Cost(speed), Cost(speed)
@@ -88,15 +91,16 @@ class EngineLoop:
         self._states: dict[int, Parts] = {}
         self._journal = Journal(engine.hidden_size, JOURNAL_BYTES)
         self._say = say
-        self._on_token = on_token
+        self._on_token, self._on_fleet = on_token, on_fleet
         self._sessions: set[int] = set()
         self._pace = Pace()
         self._prompts_turn = False
         self._paused = False
         self._arrived = asyncio.Event()
 
-    async def run(self) -> Welcome | None:
-        """Serve until the coordinator gives this node other layers (returns its welcome) or lets it go (returns None).
+    async def run(self) -> Welcome | Redirect | None:
+        """Serve until the coordinator gives this node other layers (returns its welcome), sends it to another
+        coordinator (returns where), or lets it go (returns None).
 
         Raises LinkClosed when the coordinator is gone, Refused when it turns this node away.
         """
@@ -128,13 +132,13 @@ class EngineLoop:
         for session in self._sessions:
             self._engine.close(session)
 
-    async def _receive(self) -> Welcome | None:
+    async def _receive(self) -> Welcome | Redirect | None:
         while True:
             message, payload = decode_from_coordinator(await self._link.receive())
             match message:
                 case Step():
                     self._add(StepPart(message, self._input(message, payload), time.perf_counter()))
-                case Welcome():
+                case Welcome() | Redirect():
                     return message
                 case Released():
                     return None
@@ -165,6 +169,8 @@ class EngineLoop:
                 self._say(text)
             case PeerToken(token):
                 self._on_token(token)
+            case Fleet(coordinators):
+                self._on_fleet(coordinators)
             case Refusal(reason):
                 raise Refused(reason)
             case _:

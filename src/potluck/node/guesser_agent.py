@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from potluck.errors import LinkClosed, NoCoordinator, Refused, WireError
+from potluck.errors import IdentityError, LinkClosed, ModelError, NoCoordinator, Refused, WireError
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig
 from potluck.node.introduction import Introduction, expect
@@ -24,6 +24,7 @@ from potluck.node.redialling import Redialling, dial_once
 from potluck.platform import on_battery
 from potluck.types import GuesserOffer, PauseReason
 from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.fleet import Fleet
 from potluck.wire.guesser_pipe import GuesserPipe, Pauses, guesser_process
 from potluck.wire.link import Link
 from potluck.wire.messages import GuesserHears, GuesserSays, Notice, Ping, Pong, Refusal, Vocabulary
@@ -77,10 +78,10 @@ class GuesserAgent:
         self._say(f"{self._small.offer.name} can guess for {served.name}, because their vocabularies agree.")
 
     async def run(self) -> None:
-        """Guess until `leave`, and dial again whenever the connection breaks.
+        """Guess until `leave`, and dial again, also other coordinators of the fleet, whenever the connection breaks.
 
         Raises Refused, NoCoordinator unless it was admitted before, IdentityError when the coordinator is not the known
-        one, or ModelError when the model cannot guess.
+        one and there is no other, or ModelError when the model cannot guess.
         """
         self._running = asyncio.current_task()
         with registered(self._config.name):
@@ -123,7 +124,7 @@ class GuesserAgent:
                 pause_s = pauses.after(clock() - began)
                 self._say(f"The small model has stopped guessing ({error}); trying again in {pause_s:.0f} s.")
                 await asyncio.sleep(pause_s)
-            except (LinkClosed, NoCoordinator) as error:
+            except (LinkClosed, NoCoordinator, IdentityError, Refused, WireError, ModelError) as error:
                 await self._redialling.lost(error)
 
     async def _until(self, *, allowed: bool) -> None:
@@ -141,7 +142,7 @@ class GuesserAgent:
             served = await self._introduce(link, joins=False)
         finally:
             await link.close()
-        self._redialling.admitted()
+        self._note_served()
         return served
 
     async def _fetch(self, served: _Served) -> Sequence[str]:
@@ -156,10 +157,10 @@ class GuesserAgent:
         """Guess from the greeting to the end of one link, or until the owner no longer lets the node work."""
         try:
             served = await self._introduce(link, joins=True)
-            drop_invite(self._config.name, self._config.url)
-            self._redialling.admitted()
+            drop_invite(self._config.name, self._redialling.url)
+            self._note_served()
             async with guesser_process(command) as pipe:
-                self._say(f"Guessing with {self._small.offer.name} for {served.name} at {self._config.url}.")
+                self._say(f"Guessing with {self._small.offer.name} for {served.name} at {self._redialling.url}.")
                 with computing(pipe.pid):
                     await _first_of(self._hear(link, pipe), _tell(link, pipe), self._until(allowed=False))
         except OSError as error:
@@ -167,16 +168,23 @@ class GuesserAgent:
         finally:
             await link.close()
 
+    def _note_served(self) -> None:
+        """Note that this is a coordinator for which the model can guess."""
+        self._redialling.admitted()
+        self._redialling.settle()
+
     async def _introduce(self, link: Link, *, joins: bool) -> _Served:
         """Offer to guess. Returns the model that is served.
 
         Raises ModelError when its vocabulary is not the small model's, or what `Introduction.make` raises.
         """
         hello = msgspec.structs.replace(self._config.hello("", 0.0, joins=joins), guesser=self._small.offer)
-        await self._introduction.make(link, hello)
+        await self._introduction.make(link, hello, self._redialling.other)
         told, payload = await expect(link, Vocabulary)
         pieces = unpacked(payload)
         check_vocabulary(self._small.offer.name, self._small.pieces, told.model, pieces)
+        if joins:
+            self._redialling.learn(told.fleet)
         return _Served(told.model, told.context, len(pieces))
 
     async def _hear(self, link: Link, pipe: GuesserPipe) -> None:
@@ -190,6 +198,8 @@ class GuesserAgent:
                     await link.send(encode(Pong(number, 0), payload))
                 case Notice(text):
                     self._say(text)
+                case Fleet(coordinators):
+                    self._redialling.learn(coordinators)
                 case Refusal(reason):  # what is for good is said again when it dials
                     raise _Ended(reason.rstrip("."))
                 case _:

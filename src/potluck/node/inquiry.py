@@ -6,7 +6,7 @@ from potluck.node.announcement import announcement
 from potluck.node.background import Worker
 from potluck.node.config import NodeConfig
 from potluck.node.hardware import read_rate
-from potluck.node.introduction import Introduction, expect
+from potluck.node.introduction import Introduction, answer
 from potluck.node.loading import model_digest, needs, opened
 from potluck.node.pins import Pins, pins_path
 from potluck.node.progress import Reporter
@@ -29,8 +29,8 @@ async def inquire(config: NodeConfig, reporter: Reporter) -> None:
     try:
         introduction = Introduction(config.identity, config.url, config.invite, Pins(pins_path()), reporter.say)
         await introduction.make(link, config.hello(digest, bytes_per_s, joins=False))
-        welcome, _ = await expect(link, Welcome)
-        told = await worker.run(announce, config, welcome)
+        answered = await answer(link)
+        told = [answered] if isinstance(answered, str) else await worker.run(announce, config, answered)
         reporter.progress(waiting, 1.0)
         for sentence in told:
             reporter.say(sentence)

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from potluck.errors import SpanError, WireError
-from potluck.wire.messages import PROTOCOL_VERSION, FromCoordinator, FromNode, Message
+from potluck.wire.message import Message
+from potluck.wire.messages import PROTOCOL_VERSION, FromCoordinator, FromNode
 
 MAX_FRAME = 16 << 20
 """The most bytes of a frame. Longer frames are refused before they are read."""

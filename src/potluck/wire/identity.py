@@ -49,6 +49,11 @@ def admin_key() -> Path:
     return data_folder() / "admin.key"
 
 
+def fleet_key() -> Path:
+    """The file with the key of the fleet to which this machine's coordinator belongs."""
+    return data_folder() / "fleet.key"
+
+
 def first_invite() -> Path:
     """The file with the invite that this machine's coordinator shows when it starts."""
     return data_folder() / "first.invite"

@@ -7,8 +7,7 @@ Many messages have these fields:
 
 session, route, step: the session, the version of its route, and the number of the step. A late answer differs in one of
 them.
-rows: the number of positions, or of hidden rows.
-position: the first position, counted from 0.
+rows: the number of positions, or of hidden rows. position: the first position, counted from 0.
 queue_s, compute_s: the seconds that the step waited for its turn on the node, and the seconds that it ran.
 reason: a sentence for people.
 left: the bytes of the same state that come after this part.
@@ -16,11 +15,10 @@ left: the bytes of the same state that come after this part.
 
 from __future__ import annotations
 
-from msgspec import Struct
-
 from potluck.types import (
     Attention,
     Capacity,
+    Coordinator,
     EngineKind,
     GuesserOffer,
     PauseReason,
@@ -30,15 +28,13 @@ from potluck.types import (
     Span,
     Speed,
 )
+from potluck.wire.fleet import Fleet, Redirect
+from potluck.wire.message import Message
 
 PROTOCOL_VERSION = 7
 
 MOST_STATE = 256 << 20
 """The most bytes of one session's keys and values that may be moved."""
-
-
-class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", gc=False):
-    """A message. gc=False: each frame makes some, and none can be part of a cycle."""
 
 
 # From a node
@@ -70,7 +66,7 @@ class Hello(Message, frozen=True, tag="hello"):
     bytes_per_s: the bytes that its cores read from memory in a second. This is a first estimate of its speed, until a
     span is loaded and measured.
     url: the coordinator's URL as the node was given it. invite: the invite that admits it, if one is needed.
-    key: the node's public key. proof: its signature.
+    key: the node's public key. proof: its signature. any: whether it also serves models that are only offered.
     joins: False if its owner only asks what it would be given. It is then welcomed, but not admitted.
     """
 
@@ -91,6 +87,7 @@ class Hello(Message, frozen=True, tag="hello"):
     guesser: GuesserOffer | None = None
     serves: str = ""
     holds: str = ""
+    any: bool = False
 
 
 class Loading(Message, frozen=True, tag="loading"):
@@ -252,6 +249,7 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     peers: the URLs of nodes that hold some of these layers. peer_token: what nodes show to download tensors from each
     other.
     prospect: what the node adds with this span.
+    fleet: all other coordinators where the node may serve, in the order in which it should try them.
     """
 
     node: str
@@ -266,6 +264,7 @@ class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
     peers: tuple[str, ...] = ()
     peer_token: str = ""
     prospect: Prospect | None = None
+    fleet: tuple[Coordinator, ...] = ()
 
 
 class Refusal(Message, frozen=True, tag="refusal"):
@@ -372,11 +371,12 @@ class Vocabulary(Message, frozen=True, tag="vocabulary"):
     """The vocabulary of the model that is served, for a node that guesses.
 
     model: the model's name. context: the most positions of a session. The payload is a msgpack array with the bytes for
-    which each token id stands.
+    which each token id stands. fleet: as in Welcome, if the node joins.
     """
 
     model: str
     context: int
+    fleet: tuple[Coordinator, ...] = ()
 
 
 class GuesserHears(Message, frozen=True, tag="guesser_hears"):
@@ -394,6 +394,7 @@ _Answers = Hidden | Scores | Failed | Kept | Pong | Exported | Imported
 FromNode = Greeting | Hello | Loading | Ready | _Answers | Threads | Leaving | Pause | Resume | GuesserSays
 
 _Orders = Step | Close | Recall | Export | Import | Ping
-FromCoordinator = Challenge | Welcome | Refusal | _Orders | Notice | PeerToken | Vocabulary | GuesserHears | Released
+_Told = Notice | PeerToken | Fleet | Vocabulary | GuesserHears
+FromCoordinator = Challenge | Welcome | Refusal | _Orders | _Told | Redirect | Released
 
 AnyMessage = FromNode | FromCoordinator

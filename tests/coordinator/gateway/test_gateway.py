@@ -39,6 +39,7 @@ from potluck.webserver.guard import stand
 from potluck.wire.codec import encode
 from potluck.wire.identity import Identity
 from potluck.wire.link import BundledLink, MemoryLink
+from potluck.wire.message import Message
 from potluck.wire.messages import (
     PROTOCOL_VERSION,
     Challenge,
@@ -49,7 +50,6 @@ from potluck.wire.messages import (
     Hidden,
     Leaving,
     Loading,
-    Message,
     Pause,
     PeerToken,
     Ping,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -11,11 +12,15 @@ from kit.played_node import READY, SCORES, hello, one_step
 from kit.runner import run
 from kit.two_models import DIGESTS, Coordinator, Newcomer, anywhere, joined
 from kit.waiting import until
+from potluck import types
 from potluck.coordinator.sessions.session import Session
 from potluck.coordinator.swarm.tally import Incident
+from potluck.errors import LinkClosed
 from potluck.planning.cost import RESERVE_BYTES
 from potluck.types import NodeState, Span
 from potluck.wire.codec import decode_from_coordinator
+from potluck.wire.fleet import Redirect
+from potluck.wire.identity import Identity
 from potluck.wire.messages import Close, FromCoordinator, Hello, Notice, Ping, Pong, Scores, Step, Welcome
 
 LOOKS = 3
@@ -284,6 +289,63 @@ def test_a_model_that_stays_incomplete_gets_nobody(layers: int, moves: bool) -> 
         await asyncio.sleep(0)
         assert coordinator.one.swarm.served() == [3 if moves else 4] * 4
         for node, _ in nodes:
+            await node.leave()
+
+    run(test())
+
+
+THERE = types.Coordinator("http://b:1", bytes(32))
+
+
+async def last_words(node: Newcomer) -> list[FromCoordinator]:
+    """What the node is told, besides pings and notices, before the coordinator closes the link."""
+    words = []
+    with suppress(LinkClosed):
+        while True:
+            words.append(await heard(node))
+    return words
+
+
+def test_a_node_is_sent_to_another_coordinator_once_others_have_its_sessions() -> None:
+    async def test() -> None:
+        coordinator = Coordinator()
+        spare, stays = await two_on_one(coordinator)
+        sessions, held = await two_sessions(coordinator, spare)
+        assert coordinator.gateway.redirect(spare.name, THERE)
+        await asyncio.sleep(0)
+        assert coordinator.one.swarm.nodes[spare.name].state is NodeState.MOVING
+        assert not coordinator.gateway.redirect(stays.name, THERE)
+        held.close()
+        assert (await last_words(spare))[-1] == Redirect(THERE.url, THERE.key)
+        await spare.serving
+        assert not coordinator.gateway.redirect(spare.name, THERE)
+        assert coordinator.one.swarm.served() == [1] * 4
+        assert coordinator.one.swarm.tally.incidents[Incident.LEFT] == 1
+        for session in sessions:
+            session.close()
+        await stays.leave()
+
+    run(test())
+
+
+def test_a_node_that_was_needed_again_is_not_sent_away_later() -> None:
+    async def test() -> None:
+        coordinator = Coordinator()
+        spare, stays = await two_on_one(coordinator)
+        sessions, _ = await two_sessions(coordinator, spare)
+        coordinator.gateway.redirect(spare.name, THERE)
+        await stays.leave()
+        assert coordinator.one.swarm.nodes[spare.name].state is NodeState.READY
+        for session in sessions:
+            session.close()
+        again, _ = await joined(coordinator, hello(serves="one"), Identity.fresh())
+        await until(lambda: coordinator.one.swarm.served() == [2] * 4)
+        look(coordinator)
+        while isinstance(message := await heard(spare), Close):
+            pass
+        assert isinstance(message, Welcome)
+        assert message.model == DIGESTS["two"]
+        for node in (spare, again):
             await node.leave()
 
     run(test())

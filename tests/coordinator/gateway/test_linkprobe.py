@@ -10,7 +10,8 @@ from potluck.errors import WireError
 from potluck.local import HANG_S
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.link import MemoryLink
-from potluck.wire.messages import Loading, Message, Ping, Pong
+from potluck.wire.message import Message
+from potluck.wire.messages import Loading, Ping, Pong
 
 
 class Node:

@@ -1,11 +1,13 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from kit.newcomer import COORDINATOR, GREETING, NODE, answer
 from kit.runner import run
 from potluck.coordinator.gateway.reception import Reception
 from potluck.coordinator.members.door import Entry, OpenDoor
+from potluck.coordinator.members.ledger import Ledger
 from potluck.errors import IdentityError, Refused, WireError
 from potluck.wire.codec import decode_from_coordinator, encode
 from potluck.wire.identity import Identity
@@ -49,6 +51,20 @@ def test_the_door_learns_who_wants_in() -> None:
         assert (hello.name, hello.key) == ("anna", NODE.public)
         assert entry == Entry("anna", trusted=True)
         assert door.asked == [(NODE.public, "anna", "secret")]
+
+    run(test())
+
+
+@pytest.mark.parametrize(("joins", "pending"), [(True, 7), (False, 0)])
+def test_the_ledger_learns_what_is_pending_for_a_node_that_joins(joins: bool, pending: int) -> None:
+    class Door(OpenDoor):
+        def admit(self, key: bytes, name: str, invite: str, joins: bool = True) -> Entry:
+            return Entry("anna", trusted=False, pending=7)
+
+    async def test() -> None:
+        ledger = Ledger()
+        await meet(Reception(COORDINATOR, Door(), ledger=ledger), structs.replace(HELLO, joins=joins))
+        assert ledger.pending("anna") == pending
 
     run(test())
 

@@ -294,3 +294,27 @@ def test_sockets_pass_to_their_own_door_but_not_from_a_web_page(private: KeyPoli
     head, body = socket_of(LocalPolicy(), [host, page])
     assert (head["type"], head["status"]) == ("websocket.http.response.start", 403)
     assert b"pages of other sites may not ask it" in body["body"]
+
+
+def test_coordinators_that_tell_each_other_count_together(ask, keys: Keys, clock) -> None:
+    first, second = (KeyPolicy(keys, open=True, clock=clock) for _ in range(2))
+    secret, key = keys.create("anna", per_minute=3)
+    for _ in range(3):
+        assert ask(first, "/status", secret).status_code == 200
+    assert ask(first, "/status").status_code == 200
+    assert ask(first, "/status", f"pk-{0:032}").status_code == 401
+    taken = first.taken()
+    assert sorted(name.split()[0] for name in taken) == ["guess", "key", "stranger"]
+    assert taken[f"key {key.id}"] == 60.0
+    assert first.taken() == {}
+    assert ask(second, "/status", secret).status_code == 200
+    second.taken_elsewhere(taken)
+    assert refusal(ask(second, "/status", secret)) == (429, "rate_limit_exceeded")
+    clock.now += 40.0
+    assert ask(second, "/status", secret).status_code == 200
+
+
+def test_in_a_swarm_for_this_machine_alone_nothing_is_counted() -> None:
+    policy = LocalPolicy()
+    policy.taken_elsewhere({"key 1": 60.0})
+    assert policy.taken() == {}

@@ -157,7 +157,8 @@ def test_the_model_is_listed() -> None:
         async with client(make_app()) as http:
             listed = (await http.get("/v1/models")).json()
             assert listed == {"object": "list", "data": [(await http.get("/v1/models/tiny")).json()]}
-            assert listed["data"][0] == {"id": "tiny", "object": "model", "created": 1, "owned_by": "potluck"}
+            about = {"id": "tiny", "object": "model", "created": 1, "owned_by": "potluck"}
+            assert listed["data"][0] == {**about, "state": "ready"}
             missing = await http.get("/v1/models/other/one")
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 

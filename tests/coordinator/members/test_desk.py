@@ -1,12 +1,15 @@
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import potluck.coordinator
-from kit.runner import run
-from potluck.coordinator.members.desk import Desk, Desks
+from kit.runner import run, run_leaping
+from potluck.coordinator.members import desk as desk_module
+from potluck.coordinator.members.desk import PATIENCE_S, Desk, Desks
+from potluck.errors import StoreError
 
 
 def test_what_one_desk_does_makes_no_other_wait() -> None:
@@ -34,6 +37,57 @@ def test_an_error_comes_to_whoever_asked() -> None:
             await Desk("books").ask(divmod, 1, 0)
 
     run(test())
+
+
+class Loopdesk(Desk):
+    """A desk without threads, for a loop whose time leaps."""
+
+    async def ask(self, work, *args, **named):
+        return work(*args, **named)
+
+
+AWAY = StoreError("The database failed: refused.", is_away=True)
+
+
+def failing(*errors: StoreError | None) -> Callable[[], str]:
+    """Work that fails with these errors, one after the other, and then with the last one."""
+    left = list(errors)
+
+    def work() -> str:
+        error = left.pop(0) if len(left) > 1 else left[0]
+        if error is not None:
+            raise error
+        return "done"
+
+    return work
+
+
+async def seconds_of(desk: Desk, work: Callable[[], str]) -> tuple[str, float]:
+    """What the work says in the end, and after how many seconds."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        said = await desk.ask_until(began + PATIENCE_S, work)
+    except StoreError as error:
+        said = str(error)
+    return said, loop.time() - began
+
+
+def test_work_waits_for_a_database_that_is_away_but_not_for_ever_and_for_no_other_failure(caplog) -> None:
+    caplog.set_level("INFO", desk_module.__name__)
+
+    async def test() -> None:
+        desk = Loopdesk("keys")
+        full = StoreError("The database failed: disk full.")
+        assert await seconds_of(desk, failing(*[AWAY] * 8, None)) == ("done", pytest.approx(2.0, abs=0.1))
+        assert await seconds_of(desk, failing(full)) == (str(full), pytest.approx(0.0))
+        said, took = await seconds_of(desk, failing(AWAY))
+        assert said == str(AWAY)
+        assert PATIENCE_S - 0.5 < took <= PATIENCE_S
+
+    run_leaping(test())
+    away = "The database failed: refused. Requests wait for it."
+    assert caplog.messages == [away, "The database is back.", away]
 
 
 def test_a_closed_desk_has_no_threads() -> None:

@@ -1,19 +1,9 @@
-import asyncio
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
 
-from kit.runner import run
-from potluck.coordinator.members import ledger as module
-from potluck.coordinator.members.door import StoreDoor
-from potluck.coordinator.members.ledger import Account, Books, Ledger, Pending
-from potluck.coordinator.members.members import Members
-from potluck.coordinator.members.store import Store, open_store
-from potluck.errors import StoreError
-from potluck.local import HANG_S
+from potluck.coordinator.members.ledger import Account, Changes, Ledger, Pending, Settled, Totals
 
 ANNA, BEN = b"a" * 32, b"b" * 32
 
@@ -50,43 +40,123 @@ def test_an_account_pays_as_far_as_its_credits_go() -> None:
     assert ledger.account("nobody") == Account()
 
 
+class Stored:
+    """What a database does with changes, in memory."""
+
+    def __init__(self) -> None:
+        self.earned, self.spent, self.pending = Counter[str](), Counter[str](), Counter[bytes]()
+
+    def book(self, changes: Changes) -> None:
+        self.pending.update(changes.pending)
+        for node, credits in changes.forfeited.items():
+            self.pending[node] -= min(self.pending[node], credits)
+        for (node, account), credits in changes.settled.items():
+            right = min(self.pending[node], credits)
+            self.pending[node] -= right
+            self.earned[account] += right
+        for account, credits in changes.spent.items():
+            self.spent[account] += min(credits, self.earned[account] - self.spent[account])
+
+    def totals(self) -> Totals:
+        return {account: (self.earned[account], self.spent[account]) for account in ("anna", "ben")}
+
+
+ACCOUNTS = {ANNA: "anna", BEN: "ben"}
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["earn", "settle", "forfeit", "spend", "store", "fail"]),
+        st.sampled_from(["earn", "settle", "forfeit", "spend", "store", "fail", "learn"]),
         st.sampled_from([ANNA, BEN]),
         st.integers(0, 100),
     )
 )
 
 
+def happen(ledger: Ledger, event: str, node: bytes, amount: int) -> None:
+    match event:
+        case "earn":
+            ledger.earn(node, ACCOUNTS[node], amount)
+        case "settle":
+            ledger.settle(node)
+        case "forfeit":
+            ledger.forfeit(node)
+        case "spend":
+            ledger.spend(ACCOUNTS[node], amount)
+
+
 @given(EVENTS)
 def test_the_changes_add_up_to_what_the_ledger_says_and_nothing_is_made_of_nothing(events) -> None:
-    ledger, accounts = Ledger(), {ANNA: "anna", BEN: "ben"}
-    earned, spent, pending, work = Counter[str](), Counter[str](), Counter[bytes](), 0
-    for event, node, amount in [*events, ("store", ANNA, 0)]:
-        match event:
-            case "earn":
-                ledger.earn(node, accounts[node], amount)
-                work += amount
-            case "settle":
-                ledger.settle(node)
-            case "forfeit":
-                ledger.forfeit(node)
-            case "spend":
-                ledger.spend(accounts[node], amount)
-            case "fail":
-                ledger.undo(ledger.changes())
-            case "store":
-                changes = ledger.changes()
-                earned.update(changes.earned)
-                spent.update(changes.spent)
-                pending.update(changes.pending)
-                assert not ledger.changes()
-    for node, account in accounts.items():
-        assert ledger.account(account) == Account(earned[account], spent[account])
-        assert ledger.pending(account) == pending[node] >= 0
+    ledger, stored, told, work = Ledger(), Stored(), [Totals()], 0
+    for event, node, amount in [*events, ("store", ANNA, 0), ("store", ANNA, 0)]:
+        before = [ledger.account(account) for account in ACCOUNTS.values()]
+        happen(ledger, event, node, amount)
+        work += amount if event == "earn" else 0
+        if event == "store" and (changes := ledger.changes()):
+            stored.book(changes)
+            told.append(stored.totals())
+            ledger.stored(told[-1])
+        elif event == "fail":
+            assert ledger.changes() == ledger.changes()
+        elif event == "learn":
+            ledger.learn(told[amount % len(told)])
+        if event in ("store", "fail", "learn", "earn", "forfeit"):
+            assert [ledger.account(account) for account in ACCOUNTS.values()] == before
+    assert not ledger.changes()
+    for node, account in ACCOUNTS.items():
+        assert ledger.account(account) == Account(stored.earned[account], stored.spent[account])
+        assert ledger.pending(account) == stored.pending[node] >= 0
         assert ledger.balance(account) >= 0
-    assert earned.total() + pending.total() <= work
+    assert stored.earned.total() + stored.pending.total() <= work
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), EVENTS.map(lambda events: events[:3]))))
+def test_two_ledgers_that_know_the_same_pending_credits_make_nothing_of_nothing(turns) -> None:
+    """Each of them is an honest witness of its own changes, and learns the other's totals late or never."""
+    stored, work = Stored(), 100
+    stored.pending[ANNA] = 100
+    ledgers = [Ledger({}, {ANNA: Pending("anna", 100)}) for _ in range(2)]
+    told = [Totals()]
+    for number, events in [*turns, *((number, [("store", ANNA, 0)] * 2) for number in (0, 1))]:
+        ledger = ledgers[number]
+        for event, node, amount in events:
+            happen(ledger, event, node, amount)
+            work += amount if event == "earn" else 0
+            if event == "learn":
+                ledger.learn(told[amount % len(told)])
+            elif event == "store" and (changes := ledger.changes()):
+                stored.book(changes)
+                told.append(stored.totals())
+                ledger.stored(told[-1])
+            assert all(ledger.balance(account) >= 0 for account in ACCOUNTS.values())
+    assert stored.earned.total() + stored.pending.total() <= work
+    for ledger in ledgers:
+        ledger.learn(stored.totals())
+        assert [ledger.account(account) for account in ("anna", "ben")] == [
+            Account(stored.earned[account], stored.spent[account]) for account in ("anna", "ben")
+        ]
+
+
+def test_totals_of_others_come_in_any_order_and_own_changes_are_added() -> None:
+    ledger = Ledger({"anna": Account(10, 4)}, {ANNA: Pending("anna", 7)})
+    ledger.learn({"anna": (30, 4), "ben": (5, 0)})
+    ledger.learn({"anna": (20, 6)})
+    assert (ledger.account("anna"), ledger.account("ben")) == (Account(30, 6), Account(5, 0))
+    ledger.settle(ANNA)
+    ledger.changes()
+    ledger.spend("anna", 1)
+    assert ledger.account("anna") == Account(37, 7)
+    ledger.learn({"anna": (31, 6)})
+    assert ledger.account("anna") == Account(38, 7)
+    ledger.stored({"anna": (31, 6)})  # another had settled what was pending
+    assert ledger.account("anna") == Account(31, 7)
+
+
+def test_an_account_that_asks_at_two_coordinators_does_not_owe() -> None:
+    ledger = Ledger({"anna": Account(10, 0)})
+    ledger.spend("anna", 10)
+    ledger.learn({"anna": (10, 8)})
+    assert ledger.account("anna") == Account(10, 10)
+    ledger.spend("anna", 5)
+    assert ledger.account("anna") == Account(10, 10)
 
 
 def test_a_ledger_goes_on_from_what_was_stored() -> None:
@@ -94,123 +164,27 @@ def test_a_ledger_goes_on_from_what_was_stored() -> None:
     ledger.settle(ANNA)
     assert ledger.balance("anna") == 13
     changes = ledger.changes()
-    assert (dict(changes.earned), dict(changes.pending)) == ({"anna": 7}, {ANNA: -7})
+    assert (dict(changes.earned), dict(changes.settled)) == ({"anna": 7}, {Settled(ANNA, "anna"): 7})
 
 
-# Books
-
-
-@pytest.fixture
-def known(store: Store, clock) -> Store:
-    """A store that knows a node."""
-    StoreDoor(store, None, clock).admit(ANNA, "anna", "")
-    return store
-
-
-async def stored(store: Store, credits: int) -> None:
-    """Until another would read so much."""
-    while True:
-        if Books(store).ledger.balance("anna") == credits:
-            return
-        await asyncio.sleep(0.01)
-
-
-def test_the_next_coordinator_finds_the_same_figures(known: Store, database: str) -> None:
-    books = Books(known)
-    books.ledger.earn(ANNA, "anna", 100)
-    books.ledger.settle(ANNA)
-    books.ledger.spend("anna", 30)
-    run(books.write())
-    books.ledger.earn(ANNA, "anna", 7)
-    run(books.write())
-    again = open_store(database)
-    ledger = Books(again).ledger
-    again.close()
-    assert ledger.account("anna") == Account(100, 30)
+def test_a_node_that_comes_back_has_what_is_stored_and_what_is_not_stored_yet() -> None:
+    ledger = Ledger({}, {ANNA: Pending("anna", 100)})
+    ledger.adopt(ANNA, "anna", 30)  # another has settled the rest
+    ledger.adopt(BEN, "ben", 5)
+    assert (ledger.pending("anna"), ledger.pending("ben")) == (30, 5)
+    ledger.earn(ANNA, "anna", 4)
+    ledger.changes()
+    ledger.earn(ANNA, "anna", 2)
+    ledger.adopt(ANNA, "anna", 30)
+    assert ledger.pending("anna") == 36
+    ledger.stored({})
+    ledger.adopt(ANNA, "anna", 34)
+    assert ledger.pending("anna") == 36
     ledger.settle(ANNA)
-    assert ledger.balance("anna") == 70  # those were for the account that the store knows
-    assert ledger.changes().earned.total() == 7
-
-
-def test_coordinators_that_share_a_database_add_up(known: Store, database: str) -> None:
-    other_store = open_store(database)
-    one, other = Books(known), Books(other_store)
-    for books in (one, other, one):
-        books.ledger.earn(ANNA, "anna", 10)
-        books.ledger.settle(ANNA)
-        run(books.write())
-    other_store.close()
-    assert Books(known).ledger.account("anna") == Account(30, 0)
-
-
-def test_what_could_not_be_stored_is_stored_later(known: Store) -> None:
-    books = Books(known)
-    books.ledger.earn(ANNA, "anna", 10)
-    books.ledger.settle(ANNA)
-    books.ledger.audited(ANNA, passed=True)
-    books.ledger.audited(ANNA, passed=False)
-    rename = "ALTER TABLE {} RENAME TO {}"
-    with known.begin() as session:
-        session.execute(text(rename.format("accounts", "hidden")))
-    with pytest.raises(StoreError):
-        run(books.write())
-    with known.begin() as session:
-        session.execute(text(rename.format("hidden", "accounts")))
-    run(books.write())
-    assert Books(known).ledger.balance("anna") == 10
-    [member] = Members(known).all()
-    assert (member.audits_passed, member.audits_failed) == (1, 1)
-
-
-def test_audits_are_stored_with_the_node(known: Store) -> None:
-    books = Books(known)
-    for passed in (True, True, False):
-        books.ledger.audited(ANNA, passed=passed)
-    books.ledger.audited(b"nobody", passed=False)  # where everybody may join, nodes are not known
-    run(books.write())
-    books.ledger.audited(ANNA, passed=True)
-    run(books.write())
-    [member] = Members(known).all()
-    assert (member.audits_passed, member.audits_failed) == (3, 1)
-
-
-def test_books_are_written_while_they_are_kept_and_at_the_end(known: Store, monkeypatch) -> None:
-    monkeypatch.setattr(module, "_EVERY_S", 0.01)
-
-    async def test() -> None:
-        books = Books(known)
-        async with books.kept():
-            books.ledger.earn(ANNA, "anna", 10)
-            books.ledger.settle(ANNA)
-            async with asyncio.timeout(HANG_S):
-                await stored(known, 10)
-            books.ledger.spend("anna", 4)
-        assert Books(known).ledger.account("anna") == Account(10, 4)
-
-    run(test())
-
-
-def test_books_that_cannot_be_written_say_so_once_and_when_they_can_be_again(known: Store, monkeypatch, caplog) -> None:
-    caplog.set_level("INFO", module.__name__)
-    books = Books(known)
-    trouble: list[StoreError | None] = [
-        None,
-        StoreError("Full."),
-        StoreError("Full."),
-        StoreError("Locked."),
-        None,
-        None,
-    ]
-
-    async def write() -> None:
-        if (error := trouble.pop(0)) is not None:
-            raise error
-
-    async def test() -> None:
-        while trouble:
-            await books._try_to_write()
-
-    monkeypatch.setattr(books, "write", write)
-    run(test())
-    told = "Credits and audits are not stored yet: {}"
-    assert caplog.messages == [told.format("Full."), told.format("Locked."), "Credits and audits are stored again."]
+    ledger.adopt(ANNA, "anna", 34)
+    assert ledger.pending("anna") == 0
+    ledger.earn(ANNA, "anna", 1)
+    ledger.forfeit(ANNA)
+    ledger.adopt(ANNA, "anna", 0)
+    assert ledger.pending("anna") == 0
+    assert ledger.balance("anna") == 36

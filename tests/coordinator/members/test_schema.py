@@ -27,7 +27,7 @@ NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0003", "0002"
+revision, down_revision = "0004", "0003"
 
 
 def upgrade():
@@ -68,7 +68,7 @@ def make_first(url: str) -> None:
 def migrations(folder: Path, following: str = NEXT) -> Path:
     """Those of a Potluck that knows one revision more."""
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "v0003_next.py").write_text(following, "utf-8")
+    (folder / "versions" / "v0004_next.py").write_text(following, "utf-8")
     return folder
 
 
@@ -134,15 +134,15 @@ def test_an_old_database_is_upgraded_and_an_sqlite_file_is_copied_before(
         with engine.connect() as connection:
             assert connection.exec_driver_sql("SELECT id, note FROM invites").all() == [("5a1e0c3f", "none")]
             assert connection.exec_driver_sql("SELECT invite FROM nodes").all() == [("5a1e0c3f",)]
-    assert stamp(database) == ("0003",)
-    before = "0002" if stamped else "0001"
+    assert stamp(database) == ("0004",)
+    before = "0003" if stamped else "0001"
     told = caplog.messages[-1]
-    assert told.startswith(f"The database's schema is upgraded from {before} to 0003.")
+    assert told.startswith(f"The database's schema is upgraded from {before} to 0004.")
     if not database.startswith("sqlite"):
         return
     copy = tmp_path / f"potluck.db.{before}"
     assert told.endswith(f" is kept as {copy}.")
-    assert stamp(f"sqlite:///{copy}") == (("0002",) if stamped else ())
+    assert stamp(f"sqlite:///{copy}") == (("0003",) if stamped else ())
     assert first_rows(f"sqlite:///{copy}") == ROWS
 
 
@@ -157,9 +157,9 @@ def test_a_copy_is_as_private_as_the_database(tmp_path: Path) -> None:
 def test_a_newer_database_is_refused_and_left_as_it_is(database: str, tmp_path: Path) -> None:
     with engine_of(database) as engine:
         upgrade(engine, migrations(tmp_path / "newer"))
-    with pytest.raises(StoreError, match=r"^Potluck \S+ does not know the database's schema 0003: install .*\.$"):
+    with pytest.raises(StoreError, match=r"^Potluck \S+ does not know the database's schema 0004: install .*\.$"):
         open_store(database)
-    assert stamp(database) == ("0003",)
+    assert stamp(database) == ("0004",)
 
 
 def test_an_upgrade_that_fails_changes_nothing(database: str, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_coordinators_that_start_together_wait_for_each_other(database: str, old
     ],
 )
 def test_which_revision_a_database_has(stamps: list[str], tables: list[str], revision: str | None) -> None:
-    assert revision_of(stamps, tables, ["0003", "0002", "0001"]) == revision
+    assert revision_of(stamps, tables, ["0004", "0003", "0002", "0001"]) == revision
 
 
 def test_a_database_in_which_only_some_tables_are_there_is_refused(database: str) -> None:

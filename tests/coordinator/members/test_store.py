@@ -1,3 +1,4 @@
+import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 
+from potluck.coordinator.members import store as module
 from potluck.coordinator.members.store import AccountRow, Store, open_file, open_store
 from potluck.errors import RequestError, StoreError
 
@@ -77,6 +79,16 @@ def test_what_cannot_be_opened_is_refused_without_showing_a_password(url: str, t
     with pytest.raises(StoreError, match=told) as caught:
         open_store(url)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["", "?connect_timeout=2"])
+def test_a_server_that_says_nothing_is_not_waited_for(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not query:
+        monkeypatch.setitem(module._LIMITS, "connect_timeout", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(StoreError, match=r"The database cannot be opened: .*timeout"):
+            open_store(f"postgresql://anna@127.0.0.1:{port}/potluck{query}")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -336,3 +336,140 @@ def test_who_is_next_is_told_what_it_waits_for(rank: Rank, now: float, reason: s
     queue.join(Claim("anna", rank), 1, 0)
     [standing] = queue.standings(now, most=5)
     assert standing.reason == reason
+
+
+# Several queues that tell each other what they charge
+
+
+def exchange(queues: list[FairQueue]) -> None:
+    news = [queue.taken() for queue in queues]
+    for queue in queues:
+        for taken, other in zip(news, queues, strict=True):
+            if other is not queue:
+                queue.taken_elsewhere(taken)
+
+
+class Server:
+    """A queue and what it serves: one request at a time, so much work a second. asking: the sizes of each account's
+    requests, of which some always wait here. part: of its size that a request takes.
+    """
+
+    def __init__(self, speed: float, asking: dict[str, list[int]], part: float) -> None:
+        self.queue = FairQueue()
+        self.speed, self.part = speed, part
+        self._supply = {account: cycle(sizes) for account, sizes in asking.items()}
+        self.now = 0.0
+        for account in asking:
+            for _ in range(3):
+                self._join(account)
+
+    def _join(self, account: str) -> None:
+        self.queue.join(Claim(account), next(self._supply[account]), self.now)
+
+    def serve(self) -> tuple[str, float]:
+        turn = self.queue.first(self.now)
+        assert turn is not None
+        self.queue.start(turn)
+        took = turn.work * self.part
+        self.now += took / self.speed
+        self.queue.end(turn, took, self.now)
+        self._join(turn.claim.account)
+        return turn.claim.account, took
+
+
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+
+
+@given(SIZES, SIZES, st.sampled_from(["both", "one"]), st.integers(2, 3), st.sampled_from([1.0, 0.25]))
+def test_accounts_get_equal_work_in_sum_of_several_queues(
+    sizes: list[int], others: list[int], where: str, count: int, part: float
+) -> None:
+    """ben asks at all queues or only at the first, which is as fast as all others and more."""
+    speeds = [100.0 * count, *[100.0] * (count - 1)]
+    everywhere, alone = {"anna": sizes, "ben": others}, {"anna": sizes}
+    servers = [
+        Server(speed, everywhere if where == "both" or not number else alone, part)
+        for number, speed in enumerate(speeds)
+    ]
+    bound = sum(speeds) * 1.0 + count * (max(sizes) + max(others))
+    done: dict[str, float] = defaultdict(float)
+    told = 0.0
+    while told < 20.0:
+        server = min(servers, key=lambda each: each.now)
+        if server.now >= told + 1.0:
+            told += 1.0
+            exchange([each.queue for each in servers])
+            continue
+        account, took = server.serve()
+        done[account] += took
+        assert abs(done["anna"] - done["ben"]) <= bound
+    assert sum(done.values()) > 10 * bound
+
+
+def test_who_takes_much_elsewhere_gets_less_here_and_whoever_comes_later_gets_no_more_for_it() -> None:
+    queue, batch = FairQueue(), (int(Rank.INTERACTIVE), "anna")
+    for _ in range(30):
+        queue.join(ANNA, 10, 0)
+    queue.taken_elsewhere({batch: 1000.0, (int(Rank.BATCH), "anna"): 5000.0, (int(Rank.INTERACTIVE), "ben"): 9.0})
+    for _ in range(30):
+        queue.join(BEN, 10, 0)
+    assert Counter(served(queue, 20)) == {"anna": 10, "ben": 10}  # ben did not ask while anna took that
+    queue.taken_elsewhere({batch: 100.0})
+    assert Counter(served(queue, 11)) == {"ben": 10, "anna": 1}
+
+
+def test_whoever_comes_while_a_request_runs_starts_with_what_its_account_has_with_what_it_got_elsewhere() -> None:
+    queue = FairQueue()
+    running = queue.join(ANNA, 10, 0)
+    queue.start(running)
+    queue.taken_elsewhere({(int(Rank.INTERACTIVE), "anna"): 1000.0})
+    for claim in (BEN, ANNA):
+        for _ in range(20):
+            queue.join(claim, 10, 0)
+    queue.end(running, 10, 0)
+    assert Counter(served(queue, 11)) == {"anna": 5, "ben": 6}  # as if anna had got nothing elsewhere
+
+
+def test_who_asks_one_by_one_is_charged_as_well() -> None:
+    """Between its requests it does not ask here for a moment."""
+    queue = FairQueue()
+    for _ in range(30):
+        queue.join(BEN, 10, 0)
+    for _ in range(3):
+        queue.join(ANNA, 10, 0)
+        while served(queue, 1) != ["anna"]:
+            pass
+        queue.taken()
+        for _ in range(2):  # so many others tell it
+            queue.taken_elsewhere({(int(Rank.INTERACTIVE), "anna"): 25.0})
+    queue.join(ANNA, 10, 0)
+    assert served(queue, 5) == ["ben"] * 5
+
+
+def test_who_does_not_ask_here_is_neither_known_nor_charged_and_saves_up_nothing() -> None:
+    queue, shares = FairQueue(), {(int(Rank.INTERACTIVE), f"account {number}"): 5.0 for number in range(100)}
+    serve_one = queue.join(ANNA, 10, 0)
+    queue.start(serve_one)
+    queue.end(serve_one, 10, 0)
+    for _ in range(fair_queue._LATELY):
+        queue.taken()
+    queue.taken_elsewhere(shares)
+    assert len(queue._classes[Rank.INTERACTIVE].flows) == 1
+    queue.taken_elsewhere({(int(Rank.INTERACTIVE), "anna"): 1000.0})  # it has not asked lately
+    queue.join(ANNA, 10, 0)
+    queue.taken_elsewhere({(int(Rank.INTERACTIVE), "anna"): -1000.0})  # those that were charged while it did not ask
+    for _ in range(20):
+        queue.join(BEN, 10, 0)
+        queue.join(ANNA, 10, 0)
+    assert Counter(served(queue, 20)) == {"anna": 10, "ben": 10}
+
+
+def test_what_was_charged_is_told_once_with_the_corrections() -> None:
+    queue = FairQueue()
+    turn = queue.join(Claim("anna", Rank.BATCH, weight=2.0), 100, 0)
+    assert queue.taken() == {}
+    queue.start(turn)
+    assert queue.taken() == {(1, "anna"): 50.0}
+    queue.end(turn, 20, 0)
+    assert queue.taken() == {(1, "anna"): -40.0}
+    assert queue.taken() == {}

@@ -102,3 +102,19 @@ def test_standings_tell_how_long_each_has_waited() -> None:
     clock.now = 3.0
     [standing] = queue.standings(clock(), 5)
     assert (standing.claim, standing.waited_s) == (BATCH, 3.0)
+
+
+def test_who_becomes_first_by_what_another_got_elsewhere_is_called() -> None:
+    async def test() -> None:
+        line = Line(FairQueue())
+        places = [line.join(Claim(account), 1) for account in ("anna", "ben")]
+        waits = [asyncio.create_task(place.wait()) for place in places]
+        await asyncio.sleep(0)
+        line.taken_elsewhere({(int(Rank.INTERACTIVE), "anna"): 5.0})
+        await waits[1]
+        assert line.is_first(places[1])
+        assert not waits[0].done()
+        line.leave(places[1])
+        await waits[0]
+
+    run(test())

@@ -138,11 +138,21 @@ def test_a_loading_node_serves_nothing_yet() -> None:
     assert swarm.handle(Progressed("n1", 0.5)) == []
     assert swarm.nodes["n1"].fraction == 0.5
     assert swarm.served() == [0] * LAYERS
-    assert swarm.served(NodeState.LOADING) == [1] * LAYERS
     assert swarm.missing() == [Span(0, 5)]
     assert swarm.handle(BecameReady("n1", ready())) == [Changed()]
     assert swarm.served() == [1] * LAYERS
     assert swarm.missing() == []
+
+
+def test_ready_nodes_are_counted_at_each_layer_as_they_come_and_go() -> None:
+    swarm = make_swarm()
+    join(swarm, "n1", 0, 3)
+    assert swarm.served() == [1, 1, 1, 1, 0, 0]
+    join(swarm, "n2", 2, 5)
+    assert swarm.served() == [1, 1, 2, 2, 1, 1]
+    swarm.handle(Left("n1"))
+    assert swarm.served() == [0, 0, 1, 1, 1, 1]
+    assert swarm.missing() == [Span(0, 1)]
 
 
 def test_uncovered_layers_are_named() -> None:

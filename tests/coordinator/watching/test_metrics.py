@@ -151,7 +151,7 @@ def test_several_models_are_told_apart_by_a_label_and_requests_are_counted_toget
         assert {name for name, labels in alone if "model" in dict(labels)} == {"potluck_info"}
         return {(name, labels | {("model", model.name)}): value for (name, labels), value in alone.items()}
 
-    models = watched(swarm), watched(other, "other", digest="e")
+    models = watched(swarm), watched(other, "other")
     assert read(*models) == labelled(models[0]) | labelled(models[1]) | {requests: 3}
     assert read(*models)[key("rows_total", model="other")] == 7
     assert read(*models)[key("node_threads", model="toy", node="anna", layers="0-3", copy="1")] == 3

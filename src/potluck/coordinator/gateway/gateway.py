@@ -15,22 +15,28 @@ from potluck.coordinator.gateway.choice import chosen
 from potluck.coordinator.gateway.driver import Caught
 from potluck.coordinator.gateway.gate import Gate
 from potluck.coordinator.gateway.guessing import serve_guesser
-from potluck.coordinator.gateway.lending import Home, Lender, anew
+from potluck.coordinator.gateway.home import Home
+from potluck.coordinator.gateway.lending import Lender
 from potluck.coordinator.gateway.lobby import Lobby
 from potluck.coordinator.gateway.socket import ServerLink, farewell
 from potluck.coordinator.members.limits import Limits
-from potluck.coordinator.swarm.events import Keeps
+from potluck.coordinator.swarm.events import Joined, Keeps, Lends
 from potluck.coordinator.swarm.node import is_lent
 from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireError
-from potluck.types import NodeState
+from potluck.types import Coordinator, NodeState
 from potluck.webserver.guard import note_proven, vouch_for
+from potluck.wire.codec import decode_from_node, encode
+from potluck.wire.fleet import Redirect
 from potluck.wire.link import BundledLink, Link
-from potluck.wire.messages import Hello
+from potluck.wire.messages import Hello, Notice, Pong, Refusal
 
 log = logging.getLogger(__name__)
 
 _MOST_REFUSALS = 60
 """The most refusals of strangers that are logged in a minute."""
+
+_MOST_IDLE = 1000
+_WAIT = "Waiting until somebody asks for a model."
 
 _MOST_WAITING = 1000
 """The most frames that wait for a node that guesses."""
@@ -45,7 +51,7 @@ class Gateway:
         self._clock = clock
         self._limits = Limits()
         self._homes: dict[str, Home] = {}
-        self._lender = Lender(gates, self._homes)
+        self._lender = Lender(gates, self._homes, lobby.idle, self._call)
         lobby.caught.listen(self._shun)
         lobby.lent.listen(self._move_soon)
 
@@ -70,29 +76,32 @@ class Gateway:
         assert task is not None
         self._lobby.stays.begin(node, host, task)
         sender = asyncio.create_task(self._lobby.outboxes.open(node, link).run())
-        reason = None
+        last: Refusal | Redirect | None = None
         try:
             await self._admit(node, link, on_proven)
-            while node in self._homes:
+            while node in self._homes or node in self._lobby.idle:
                 frames = await link.receive_all()
-                self._homes[node].gate.take(node, frames)
+                if node in self._homes:
+                    self._homes[node].gate.take(node, frames)
+                else:
+                    _take_pongs(frames)
         except LinkClosed as error:
             log.log(logging.INFO if self._is_admitted(node) else logging.DEBUG, "%s: %s", self._called(node), error)
         except (WireError, IdentityError, Refused) as error:
             self._note_refusal(node, error)
-            reason = str(error)
+            last = Refusal(str(error))
         except StoreError as error:  # it may come again, and need not know
             log.error("%s cannot be admitted: %s", self._called(node), error)
         except asyncio.CancelledError:
-            reason = self._lobby.stays.why_cut(node)
-            if reason is None:
+            last = self._lobby.stays.last_word(node)
+            if last is None:
                 raise
             task.uncancel()
-            log.warning("%s is cut off: %s", self._called(node), reason)
+            self._note_end(node, last)
         finally:
             sender.cancel()
             self._forget(node)  # before the farewell, which a node that does not read would hold up
-            await farewell(link, reason)
+            await farewell(link, last)
 
     async def _admit(self, node: str, link: Link, on_proven: Callable[[Hello], None]) -> None:
         """Admit a node to its home.
@@ -106,10 +115,14 @@ class Gateway:
 
         joined = await self._lobby.entrance.introduce(node, link, proven)
         home = chosen(self._gates, joined)
+        if home is None:
+            await self._let_wait(node, joined, link)
+            return
         gate, joined, _ = home
         if joined.hello.guesser is not None:
             gate.swarm.check(joined.hello.key)
-            await serve_guesser(gate.guessers, node, joined.hello, link, partial(self._tell_guesser, node))
+            fleet = tuple(self._lobby.fleet())
+            await serve_guesser(gate.guessers, node, joined.hello, link, partial(self._tell_guesser, node), fleet)
         elif not joined.hello.joins:
             gate.show(joined)
         else:
@@ -118,6 +131,23 @@ class Gateway:
             self._lender.go_on()
             return
         await self._lobby.entrance.linger(link)
+
+    async def _let_wait(self, node: str, joined: Joined, link: Link) -> None:
+        """Let a node wait without layers until somebody asks for a model that it may serve."""
+        if len(self._lobby.idle) >= _MOST_IDLE:
+            raise Refused("Too many nodes wait here until somebody asks for a model.")
+        self._lobby.outboxes.send((node, encode(Notice(_WAIT))))
+        if not joined.hello.joins:
+            await self._lobby.entrance.linger(link)
+            return
+        log.info("Node %s (%s) waits until somebody asks for a model.", joined.hello.name, node)
+        self._lobby.idle[node] = joined
+
+    def _call(self, node: str, target: Gate, joined: Joined) -> None:
+        """Admit a node that waits to the model that somebody asks for."""
+        del self._lobby.idle[node]
+        self._homes[node] = Home(target, joined, lent=True)
+        target.admit(joined)
 
     def _tell_guesser(self, node: str, frame: bytes) -> None:
         """Tell a guesser something, unless it reads so slowly that its guesses would come too late anyway."""
@@ -136,23 +166,52 @@ class Gateway:
         asyncio.get_running_loop().call_soon(self._move, node)
 
     def _move(self, node: str) -> None:
-        """Admit a node to another model, for which its own one has let it go, unless it is needed there again."""
+        """Admit a node to another model, or send it to another coordinator, for which its own model has let it go,
+        unless it is needed there again.
+        """
         home = self._homes.get(node)
         known = home.gate.swarm.nodes[node] if home is not None else None
         if home is None or known is None or not is_lent(known) or known.reserved:
+            return
+        if known.there is not None:
+            self._lobby.stays.send(node, known.there)
             return
         target = self._lender.destination(node, home)
         if target is None:
             home.gate.driver.apply(Keeps(node))
             return
         log.info("%s moves from %s to %s.", self._called(node), home.gate.name, target.name)
-        joined = replace(anew(home.joined), entry=known.entry)
+        self._lender.calling.moved(home.joined, home.gate, known.span)
+        joined = replace(self._lender.calling.returning(home.joined, target), entry=known.entry)
         owed = home.gate.forget(node)
         self._homes[node] = Home(target, joined, lent=True)
         target.admit(joined, owed)
 
+    def redirect(self, node: str, there: Coordinator) -> bool:
+        """Send a node to another coordinator as soon as others have its sessions. Returns False if it has gone, or its
+        model cannot spare it. It stays, too, if its model needs it again before it goes.
+        """
+        home = self._homes.get(node)
+        if home is None:
+            return False
+        # What lacks layers answers nobody anyway.
+        home.gate.driver.apply(Lends(node, given=bool(home.gate.swarm.missing()), there=there))
+        return home.gate.swarm.nodes[node].there == there
+
+    def tell_fleet(self) -> None:
+        """Tell all nodes that serve where else they may, because that has changed."""
+        for gate in self._gates:
+            gate.welcomes.tell_fleet()
+
     def stop(self) -> None:
         self._lender.stop()
+
+    def _note_end(self, node: str, last: Refusal | Redirect) -> None:
+        """Log why the coordinator ends a stay."""
+        if isinstance(last, Redirect):
+            log.info("%s is sent to %s.", self._called(node), last.url)
+        else:
+            log.warning("%s is cut off: %s", self._called(node), last.reason)
 
     def _note_refusal(self, node: str, error: Exception) -> None:
         """Log why a node is refused. Strangers can be refused as often as they like, but not fill the log."""
@@ -163,6 +222,8 @@ class Gateway:
         self._lobby.outboxes.close(node)
         self._lobby.stays.forget(node)
         self._lobby.tickets.cancel(node)
+        self._lobby.idle.pop(node, None)
+        self._lender.calling.forget(node)
         home = self._homes.pop(node, None)
         if home is not None and home.lent and home.gate.swarm.nodes[node].state is NodeState.LOADING:
             self._lender.failed(home)
@@ -175,6 +236,14 @@ class Gateway:
     def _called(self, node: str) -> str:
         home = self._homes.get(node)
         return (home.gate if home is not None else self._gates[0]).called(node)
+
+
+def _take_pongs(frames: Sequence[bytes]) -> None:
+    """Take what a node says that waits. Raises WireError for what only a node with layers says."""
+    for frame in frames:
+        message, _ = decode_from_node(frame)
+        if not isinstance(message, Pong):
+            raise WireError(f"A node that serves no layers yet sent {type(message).__name__}.")
 
 
 def _believe(scope: Scope, hello: Hello) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from potluck.errors import Refused, WireError
-from potluck.types import GuesserOffer, is_label
+from potluck.types import Coordinator, GuesserOffer, is_label
 from potluck.wire.codec import decode_from_node, encode
 from potluck.wire.link import Link
 from potluck.wire.messages import GuesserHears, GuesserSays, Hello, Vocabulary
@@ -37,12 +37,18 @@ class Guessers(Protocol):
 
 
 async def serve_guesser(
-    guessers: Guessers | None, node: str, hello: Hello, link: Link, send: Callable[[bytes], None]
+    guessers: Guessers | None,
+    node: str,
+    hello: Hello,
+    link: Link,
+    send: Callable[[bytes], None],
+    fleet: tuple[Coordinator, ...] = (),
 ) -> None:
     """Serve the whole stay of a node that is admitted to guess, which ends with its link. One that only asks gets an
     answer.
 
     guessers: None if the model that is served takes no guesses. send: puts a frame into the node's outbox.
+    fleet: the other coordinators where it may guess, of which it learns when it joins.
     Raises Refused, WireError, or LinkClosed.
     """
     offer = hello.guesser
@@ -51,7 +57,8 @@ async def serve_guesser(
         raise Refused("The model of this swarm takes no guesses, because it cannot take back what it has read.")
     if offer.context < 1 or offer.vocabulary < 1 or not is_label(offer.name):
         raise WireError("A node offers to guess with a model that there cannot be.")
-    send(encode(Vocabulary(guessers.model, guessers.context), await guessers.packed_vocabulary()))
+    told = Vocabulary(guessers.model, guessers.context, fleet if hello.joins else ())
+    send(encode(told, await guessers.packed_vocabulary()))
     if not hello.joins:
         return
     log.info("Node %s (%s) offers to guess with %s.", hello.name, node, offer.name)

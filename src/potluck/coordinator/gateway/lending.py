@@ -1,16 +1,20 @@
-"""Lends nodes from models that can spare them to models that lack layers."""
+"""Lends nodes from models that can spare them to models that lack layers, and lets others be called to them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-from msgspec import structs
-
+from potluck.coordinator.gateway.acceptance import accepts, is_free
+from potluck.coordinator.gateway.calling import Calling
 from potluck.coordinator.gateway.gate import Gate
+from potluck.coordinator.gateway.home import Home
+from potluck.coordinator.recent import Recent
 from potluck.coordinator.swarm.events import Joined, Lends
 from potluck.errors import Refused
 from potluck.planning.choice import brings_layers, is_completed, most_helped
@@ -21,14 +25,9 @@ _MOST_TRIED = 8
 """The nodes of a model that are considered, because each takes a few milliseconds in which nothing else runs."""
 _LOOKS = 3
 """The times in a row that a loan must look right, so that a node that restarts finds its place again."""
-
-
-class Home(NamedTuple):
-    """The gate of the model that a node serves, and what was known of the node when it came. lent: by another model."""
-
-    gate: Gate
-    joined: Joined
-    lent: bool = False
+_MOST_FAILED = 4096
+_FAILED_S = 600.0
+"""Seconds for which a node that failed to load another model is not lent to that one."""
 
 
 class _Loan(NamedTuple):
@@ -41,26 +40,39 @@ class _Loan(NamedTuple):
 
 
 class Lender:
-    """Looks after all models as long as there are nodes. homes: where each node serves, by its name.
+    """Looks after all models as long as there are nodes. homes: where each node serves, by its name. idle: the nodes
+    that wait without layers. admit: admits one of these to a model. clock: seconds.
 
     Only nodes move whose owners chose neither a model nor layers, and only while others serve all of their layers. They
     move only if all that can be spared would complete the other model, and not where they failed to load.
     """
 
-    def __init__(self, gates: Sequence[Gate], homes: dict[str, Home]) -> None:
+    def __init__(
+        self,
+        gates: Sequence[Gate],
+        homes: dict[str, Home],
+        idle: dict[str, Joined],
+        admit: Callable[[str, Gate, Joined], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._gates = gates
         self._homes = homes
+        self._clock = clock
+        self.calling = Calling(gates, homes, idle, admit, self._spare, self._may_go)
+        for gate in gates:
+            gate.demand.wanted.listen(partial(self._asked, gate))
         self._wish: tuple[str, str] | None = None
         """The node and the model of the loan that looked right last time."""
         self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
-        self._failed: set[tuple[bytes, str]] = set()
-        """The keys of nodes whose links ended while they loaded a model that was not theirs before, with that model."""
+        self._failed: Recent[tuple[bytes, str], float] = Recent(lambda: -math.inf, _MOST_FAILED)
+        """When the links of nodes ended while they loaded a model that was not theirs before: their keys and models."""
 
     def go_on(self) -> None:
-        """Look at regular intervals from now on, if there are several models."""
-        if self._timer is None and self._homes and len(self._gates) > 1 and not self._stopped:
+        """Look at regular intervals from now on, if there are several models or one is asked for."""
+        several = len(self._gates) > 1 and self._homes
+        if self._timer is None and (several or self.calling.is_needed) and not self._stopped:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     def stop(self) -> None:
@@ -70,7 +82,15 @@ class Lender:
 
     def _look(self) -> None:
         self._timer = None
+        self.calling.look(self._clock())
         self.consider()
+        self.go_on()
+
+    def _asked(self, target: Gate, _: None) -> None:
+        """Note that a request wants this offered model, and call nodes now if it lacks layers."""
+        target.look(self._clock())
+        if target.lacks and target.waiting == 1:  # who came before has looked
+            self.calling.look(self._clock())
         self.go_on()
 
     def consider(self) -> None:
@@ -90,7 +110,7 @@ class Lender:
 
     def _loans(self) -> Iterator[_Loan]:
         """All loans that would help to complete a model which lacks layers that nobody loads."""
-        lacking = [gate for gate in self._gates if gate.swarm.missing()]
+        lacking = [gate for gate in self._gates if gate.lacks]
         spare = {gate: self._spare(gate) for gate in self._gates} if lacking else {}
         for target in lacking:
             helpers = [node for gate, nodes in spare.items() if gate is not target for node in nodes]
@@ -106,36 +126,31 @@ class Lender:
     def _loan(self, node: str, target: Gate, helpers: int) -> Iterator[_Loan]:
         """The loan of this node, if it would help. helpers: the number of nodes that could go there."""
         home, joined, _ = self._homes[node]
-        if home.engine is not target.engine or (joined.hello.key, target.name) in self._failed:
+        if home.engine is not target.engine or not accepts(joined, target) or not self._may_go(joined, target):
             return
-        for _, prospect in prospects([target], anew(joined)):
+        for _, prospect in prospects([target], self.calling.returning(joined, target)):
             if brings_layers(prospect) and is_completed(prospect, helpers):
                 yield _Loan(node, home, target, prospect)
 
     def destination(self, node: str, home: Home) -> Gate | None:
         """The gate to which a node goes that its model has let go; None if no other model needs it any more."""
+        if (called := self.calling.destination(node)) is not None:
+            return called
         found = [
             loan
             for target in self._gates
-            if target is not home.gate and target.swarm.missing()
+            if target is not home.gate and target.lacks
             for loan in self._loan(node, target, _MOST_TRIED)
         ]
         return found[most_helped([loan.prospect for loan in found])].target if found else None
 
     def failed(self, home: Home) -> None:
         """Note that a node has gone while it loaded what it was lent for."""
-        self._failed.add((home.joined.hello.key, home.gate.name))
+        self._failed[home.joined.hello.key, home.gate.name] = self._clock()
 
-
-def is_free(joined: Joined) -> bool:
-    """Whether the node's owner left it to the coordinator what it serves."""
-    hello = joined.hello
-    return hello.movable and not hello.serves and not hello.model
-
-
-def anew(joined: Joined) -> Joined:
-    """The node as it would come if it held nothing."""
-    return replace(joined, hello=structs.replace(joined.hello, span=None, holds=""))
+    def _may_go(self, joined: Joined, target: Gate) -> bool:
+        failed = self._failed.get((joined.hello.key, target.name))
+        return failed is None or self._clock() - failed >= _FAILED_S
 
 
 def prospects(gates: Sequence[Gate], joined: Joined) -> list[tuple[Gate, Prospect]]:

@@ -38,6 +38,9 @@ class Moderation:
         Those that guess read every answer, so an open swarm ends their stay.
         """
         for name in self._lobby.stays.of(key):
+            if (idle := self._lobby.idle.get(name)) is not None:
+                self._lobby.idle[name] = replace(idle, entry=replace(idle.entry, trusted=trusted))
+                continue
             known = [gate.swarm.nodes[name] for gate in self._gates if gate.has(name)]
             for node in known:
                 node.entry = replace(node.entry, trusted=trusted)

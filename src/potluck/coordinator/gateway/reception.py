@@ -7,6 +7,7 @@ import secrets
 
 from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.door import Door, Entry
+from potluck.coordinator.members.ledger import Ledger
 from potluck.errors import Refused, WireError
 from potluck.types import LONGEST_LABEL, is_label
 from potluck.wire import handshake
@@ -26,17 +27,25 @@ _SHOWN_DIGITS = 16
 class Reception:
     """Receives nodes. url: the one that nodes must have dialled; empty if the coordinator does not know its own.
 
-    is_open: whether the door lets strangers in.
+    is_open: whether the door lets strangers in. ledger: gets to know what is pending for nodes that join.
     """
 
     def __init__(
-        self, identity: Identity, door: Door, url: str = "", desk: Desk | None = None, *, is_open: bool = False
+        self,
+        identity: Identity,
+        door: Door,
+        url: str = "",
+        desk: Desk | None = None,
+        *,
+        is_open: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self._identity = identity
         self._desk = desk or Desk("door")
         self._door = door
         self._url = url
         self.is_open = is_open
+        self._ledger = ledger or Ledger()
 
     async def meet(self, link: Link) -> tuple[Hello, Entry]:
         """Lead a link from its first frame to a proven hello of a node that the door admits.
@@ -60,6 +69,8 @@ class Reception:
         # The door gets to know it, so that the owner can trust it.
         joins = hello.joins or reads_all
         entry = await self._desk.ask(self._door.admit, hello.key, hello.name, hello.invite, joins)
+        if hello.joins:  # at once, because what is stored in the meantime would be missing
+            self._ledger.adopt(hello.key, entry.account, entry.pending)
         if reads_all and not entry.trusted:
             raise Refused(
                 "A node that guesses reads every answer, so the owner of an open swarm must trust it first "

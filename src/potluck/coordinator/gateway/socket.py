@@ -9,6 +9,7 @@ from starlette.types import Receive, Send
 
 from potluck.errors import LinkClosed, WireError
 from potluck.wire.codec import encode
+from potluck.wire.fleet import Redirect
 from potluck.wire.link import BundledLink, Link
 from potluck.wire.messages import Refusal
 
@@ -54,12 +55,14 @@ class ServerLink(BundledLink):
             log.debug("The socket was closed already.")
 
 
-async def farewell(link: Link, reason: str | None) -> None:
-    """Close the link, after the reason if the node is refused."""
+async def farewell(link: Link, last: Refusal | Redirect | None) -> None:
+    """Close the link, after the last word if there is one."""
+    if isinstance(last, Refusal):
+        last = Refusal(last.reason[:_LONGEST_REASON])
     try:
         async with asyncio.timeout(_FAREWELL_S):
-            if reason is not None:
-                await link.send(encode(Refusal(reason[:_LONGEST_REASON])))
+            if last is not None:
+                await link.send(encode(last))
             await link.close()
     except (LinkClosed, TimeoutError):
         log.debug("The node did not wait for our farewell.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potluck.types import Attention, EngineKind, Prospect, Quantize, RowFormat, Span
+from potluck.types import Attention, Coordinator, EngineKind, Prospect, Quantize, RowFormat, Span
 from potluck.wire.messages import Welcome
 
 
@@ -20,7 +20,14 @@ class Terms:
     context: int
 
     def welcome(
-        self, node: str, span: Span, ticket: str, peers: tuple[str, ...], peer_token: str, prospect: Prospect
+        self,
+        node: str,
+        span: Span,
+        ticket: str,
+        peers: tuple[str, ...],
+        peer_token: str,
+        prospect: Prospect,
+        fleet: tuple[Coordinator, ...],
     ) -> Welcome:
         return Welcome(
             node=node,
@@ -35,4 +42,5 @@ class Terms:
             peers=peers,
             peer_token=peer_token,
             prospect=prospect,
+            fleet=fleet,
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from potluck.coordinator.generation.begun import Begun
 from potluck.coordinator.generation.guesses import GuesserModel, Guesses
 from potluck.coordinator.generation.job import Delta, Job
 from potluck.coordinator.generation.outlook import Outlook
@@ -42,24 +44,32 @@ class Generation:
 
         Raises Unavailable when the swarm cannot serve the request, or lost it for good.
         """
-        writer, run = Writer(self.tokenizer, job, self.swarm.tally), self._run(job)
+        writer = Writer(self.tokenizer, job, self.swarm.tally)
+        begun = Begun(job, writer)
+        run = self._run(job, begun)
         try:
-            asks = [(token,) for token in job.prompt[1:]] if job.echo else []
-            if job.max_tokens > 1:
+            if job.max_tokens > 1 and not begun.ended:
                 run.prepare()
-            async with under_way(_read(run, writer.outlook, asks)) as read:
-                if job.progress:
+            async with under_way(_read(run, writer.outlook, begun)) as read:
+                if job.progress and not begun.deltas:  # whoever has some of the answer does not wait for its beginning
                     async with aclosing(run.reading.during(read)) as told:
                         async for progress in told:
                             yield Delta(generated=0, progress=progress)
-                *scored, candidates = await read
+                rows = await read
             if job.echo:
-                yield Delta(tokens=score_prompt(job, scored), generated=0)
+                yield Delta(tokens=score_prompt(job, rows), generated=0)
             if not job.max_tokens:
                 yield Delta(finish="length", generated=0, cached=run.cached, session=run.number, nodes=run.nodes)
                 return
-            delta = writer.write(candidates)
-            delta.cached, delta.session = run.cached, run.number
+            begun.score(rows)
+            *before, delta = begun.deltas if begun.ended else [*begun.deltas, writer.write(rows[-1])]
+            first = before[0] if before else delta
+            first.cached, first.session = run.cached, run.number
+            for known in before:
+                yield known
+                await asyncio.sleep(0)  # there may be thousands
+            for held in (rows, before, begun.deltas):
+                held.clear()  # nothing of it is needed any more
             with self.traffic.answering():
                 while delta.finish is None:
                     yield delta
@@ -71,16 +81,31 @@ class Generation:
         finally:
             run.end()
 
-    def _run(self, job: Job) -> Run:
+    def _run(self, job: Job, begun: Begun) -> Run:
         model = self.guesser.open() if self.guesser is not None else None
         guesses = Guesses(job.prompt, job.prediction, model)
-        return Run(job, guesses, self.swarm, self.sessions, self.changes, self.most_rows, self.row_bytes, self.traffic)
+        return Run(
+            job,
+            begun.fed,
+            guesses,
+            self.swarm,
+            self.sessions,
+            self.changes,
+            self.most_rows,
+            self.row_bytes,
+            self.traffic,
+        )
 
 
-async def _read(run: Run, outlook: Outlook, asks: Sequence[tuple[int, ...]]) -> list[Candidates]:
-    """Candidates for rows of the prompt, and last those for the first token, of which one can be used."""
-    *scored, candidates = await run.advance([*asks, outlook.ids], outlook.top)
-    return [*scored, await _usable(run, outlook, candidates)]
+async def _read(run: Run, outlook: Outlook, begun: Begun) -> list[Candidates]:
+    """Candidates for rows of the prompt and of what is given, and last those for the next token, of which one can be
+    used.
+    """
+    asks = begun.asks(outlook)
+    rows = await run.advance(asks, outlook.top) if asks else []
+    if not begun.ended:
+        rows[-1] = await _usable(run, outlook, rows[-1])
+    return rows
 
 
 async def _next(run: Run, outlook: Outlook) -> Candidates:

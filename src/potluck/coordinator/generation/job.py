@@ -26,6 +26,7 @@ class Job:
     grammar: the form of the answer. It says where the answer may end, so min_tokens must be 0.
     progress: also report how far the prompt has been read.
     watch: begins to watch an answer. What it returns is told the text piece by piece, and says when that is over.
+    given: the tokens that the answer has already, because it was begun elsewhere. They come again, in the same deltas.
     """
 
     prompt: list[int]
@@ -43,6 +44,7 @@ class Job:
     grammar: Grammar | None = None
     progress: bool = False
     watch: Callable[[], Callable[[str], bool]] | None = None
+    given: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Progress:
     """The progress in tokens. cached: those that the nodes held before. processed: these, and those that have passed
-    through the whole route since. elapsed_s: since the first of them was sent.
+    through the whole route since. elapsed_s: since the first of them was sent. loading: the share of the model's layers
+    that nodes have loaded, while the prompt waits for them; None otherwise.
     """
 
     total: int
     cached: int = 0
     processed: int = 0
     elapsed_s: float = 0.0
+    loading: float | None = None
 
 
 class Reading:
@@ -35,10 +37,15 @@ class Reading:
     def begin(self, cached: int, now: float) -> None:
         """Begin to read. Call this again if reading begins again."""
         self._since = now
-        self._tell(replace(self._latest, cached=cached, processed=cached))
+        self._tell(replace(self._latest, cached=cached, processed=cached, loading=None))
 
     def reach(self, processed: int, now: float) -> None:
         self._tell(replace(self._latest, processed=processed, elapsed_s=now - self._since))
+
+    def load(self, share: float) -> None:
+        """Note that the prompt waits for the model's layers, of which nodes have loaded this share."""
+        if share != self._latest.loading:
+            self._tell(replace(self._latest, loading=share))
 
     def _tell(self, progress: Progress) -> None:
         self._latest = progress

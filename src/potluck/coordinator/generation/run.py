@@ -41,14 +41,15 @@ def _now() -> float:
 class Run:
     """The session behind an answer. When stages of its route are lost, others take them over.
 
-    guesses: about its answer. most_rows: the positions that a step may carry. row_bytes: those of a hidden row.
-    traffic: what all answers share.
+    tokens: those that are fed first: the prompt, and what is given of the answer. guesses: about its answer.
+    most_rows: the positions that a step may carry. row_bytes: those of a hidden row. traffic: what all answers share.
     cached: how many of the prompt's tokens the nodes held when it began. reading: that of the prompt.
     """
 
     def __init__(
         self,
         job: Job,
+        tokens: list[int],
         guesses: Guesses,
         swarm: Swarm,
         sessions: SessionManager,
@@ -57,9 +58,9 @@ class Run:
         row_bytes: int,
         traffic: Traffic,
     ) -> None:
-        self.tokens = list(job.prompt)
+        self.tokens = tokens
         self.cached = 0
-        self.reading = Reading(len(job.prompt))
+        self.reading = Reading(len(tokens))
         self._swarm = swarm
         self._sessions = sessions
         self._changes = changes
@@ -72,6 +73,8 @@ class Run:
         self._session: Session | None = None
         self._done = 0
         self._charged = 0
+        self._paid = len(tokens) if job.given else 0
+        """The positions that were computed where the answer was begun. They are paid for there."""
         self._mending = False
         self._fed = 0
         """The positions that nodes may hold, which are more than `_done` while steps are under way."""
@@ -192,12 +195,19 @@ class Run:
                 raise Unavailable(f"The answer ends here: no node has come to serve layers {missing}.")
 
     async def _open(self, tokens: list[int]) -> Session:
-        session = await self._sessions.open(self._positions, tokens, self._avoid, claim=self._claim, urgent=self._began)
+        session = await self._sessions.open(
+            self._positions,
+            tokens,
+            self._avoid,
+            claim=self._claim,
+            urgent=self._began,
+            on_loading=self.reading.load,
+        )
         self._session, self._done, self._fed = session, session.held, session.fed
         if self._began:
             self.reading.begin(session.held, _now())
         else:
-            self._charged = session.held
+            self._charged = max(session.held, self._paid)
         if session.is_whole:
             self._note_nodes(session)
         self._interruption.remedy = Remedy.REPLAYED
@@ -208,7 +218,8 @@ class Run:
         if self._began:
             return
         self._began = True
-        self.cached = self._charged = self._done
+        self.cached = self._done
+        self._charged = max(self._done, self._paid)
         self.reading.begin(self._done, _now())
         tokens = self._swarm.tally.tokens
         tokens[TokenKind.CACHED] += self._done

@@ -142,6 +142,11 @@ class Sampler:
     def accept(self, token: int) -> None:
         self._counts[token] += 1
 
+    def skip(self) -> None:
+        """Draw what `sample` would have drawn for a token that is known already."""
+        if not self._params.greedy:
+            self._random.random()
+
     def sample(self, candidates: Candidates, forbidden: Collection[int] = ()) -> int:
         """One of the candidates' ids, but none of the forbidden. Draws one random number unless greedy."""
         if forbidden:

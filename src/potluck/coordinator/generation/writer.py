@@ -48,9 +48,17 @@ class Writer:
 
     def write(self, candidates: Candidates) -> Delta:
         """Write the next token. After one with `finish` there is none."""
-        token = self.last = self._sampler.sample(self.outlook.usable(candidates), self.outlook.forbidden)
+        token = self._sampler.sample(self.outlook.usable(candidates), self.outlook.forbidden)
         self._tally.tokens[TokenKind.GENERATED] += 1
-        tokens = [_scored(token, candidates, self._job.logprobs)]
+        return self._written(token, [scored(token, candidates, self._job.logprobs)])
+
+    def repeat(self, token: int) -> Delta:
+        """Write a token that is given, as it was written before. Its log-probability is added later."""
+        self._sampler.skip()
+        return self._written(token, [Scored(token, None)])
+
+    def _written(self, token: int, tokens: list[Scored]) -> Delta:
+        self.last = token
         if token in self.outlook.ends:
             return Delta(self._detokenizer.finish(), tokens, finish="stop")
         self._sampler.accept(token)
@@ -72,11 +80,12 @@ class Writer:
 
 def score_prompt(job: Job, rows: list[Candidates]) -> list[Scored]:
     """The log-probability of each token of the prompt given those before it. The first token has none."""
-    pairs = zip(job.prompt[1:], rows, strict=True)
-    return [Scored(job.prompt[0], None), *(_scored(token, row, job.logprobs) for token, row in pairs)]
+    pairs = zip(job.prompt[1:], rows, strict=False)  # the other rows are the answer's
+    return [Scored(job.prompt[0], None), *(scored(token, row, job.logprobs) for token, row in pairs)]
 
 
-def _scored(token: int, candidates: Candidates, logprobs: int | None) -> Scored:
+def scored(token: int, candidates: Candidates, logprobs: int | None) -> Scored:
+    """The token with so many of the likeliest ones; without any log-probability for None."""
     if logprobs is None:
         return Scored(token, None)
     top = tuple((other, max(logprob, _LEAST_LOGPROB)) for other, logprob in candidates.best(logprobs))

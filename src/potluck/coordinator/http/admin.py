@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -86,10 +87,14 @@ class Revoked(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Admin:
-    """The owner's endpoints. The store is asked at the owner's desk, because it may be slow."""
+    """The owner's endpoints. The store is asked at the owner's desk, because it may be slow.
+
+    tell: tells other coordinators of the fleet how a node is marked.
+    """
 
     office: Office
     moderation: Moderation
+    tell: Callable[[bytes, Marks], None] = lambda key, marks: None
 
     async def list_invites(self, _: Request) -> Response:
         return _json({"invites": await self.office.desks.owner.ask(self.office.invites.all)})
@@ -148,6 +153,7 @@ class Admin:
             self.moderation.pardon(bytes.fromhex(key))
         if marks.trusted is not None:
             self.moderation.trust(bytes.fromhex(key), trusted=member.trusted)
+        self.tell(bytes.fromhex(key), marks)
         return member
 
 

@@ -11,6 +11,7 @@ from potluck.coordinator.members.keys import Key
 from potluck.coordinator.members.members import Member
 from potluck.coordinator.relay.batches import Fullness
 from potluck.coordinator.relay.foresight import Foresight
+from potluck.coordinator.sessions.demand import ModelState
 
 
 class ErrorBody(Struct, frozen=True):
@@ -30,12 +31,15 @@ class Error(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """A model. created: Unix time."""
+    """A model. created: Unix time. state: whether all its layers are covered (ready), nodes load what is lacking
+    (loading), nobody does (incomplete), or it is offered and is loaded when somebody asks (offered).
+    """
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    state: ModelState
 
 
 class Models(Struct, frozen=True):
@@ -165,12 +169,15 @@ class ChatCompletion(Struct, frozen=True):
 class PromptProgress(Struct, frozen=True):
     """The progress in tokens, as in llama.cpp's server: the nodes held `cache` of them before, and `processed` are
     done.
+
+    loading: the share of an offered model's layers that nodes have loaded, while the prompt waits for them.
     """
 
     total: int
     cache: int
     processed: int
     time_ms: int
+    loading: float | UnsetType = UNSET
 
 
 class ChatDelta(Struct, frozen=True):

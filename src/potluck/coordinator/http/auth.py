@@ -5,7 +5,7 @@ pages.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,12 +13,14 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from potluck.coordinator.fleet.passes import HEADER, Passes
 from potluck.coordinator.gateway.tickets import Tickets
+from potluck.coordinator.http.elsewhere import stay_here
 from potluck.coordinator.http.endpoint import Access
 from potluck.coordinator.http.errors import deny
 from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.keys import OWNER_ACCOUNT, PREFIX, Keys
-from potluck.coordinator.members.limits import Limits
+from potluck.coordinator.members.limits import SharedLimits, take_of, taken_of
 from potluck.coordinator.members.lookup import Lookup, too_many
 from potluck.errors import PotluckError, RequestError
 from potluck.webserver.guard import note_address, vouch_for
@@ -62,6 +64,12 @@ class Policy(Protocol):
         often.
         """
 
+    def taken(self) -> dict[str, float]:
+        """What was counted here since this was last asked: seconds of each limit's bucket, by limit and caller."""
+
+    def taken_elsewhere(self, taken: Mapping[str, float]) -> None:
+        """Count what another coordinator has counted, which told it by `taken`."""
+
 
 class LocalPolicy:
     """The policy of a swarm for this machine alone: whoever reaches it is its owner, except through a proxy or a web
@@ -96,6 +104,12 @@ class LocalPolicy:
     async def caller(self, connection: HTTPConnection) -> Caller:
         return OWNER
 
+    def taken(self) -> dict[str, float]:
+        return {}
+
+    def taken_elsewhere(self, taken: Mapping[str, float]) -> None:
+        """Count nothing, because the owner may ask as often as it likes."""
+
 
 class KeyPolicy:
     """The policy of a swarm with API keys. open: callers without one may ask as well, but come last.
@@ -108,7 +122,8 @@ class KeyPolicy:
     ) -> None:
         self._lookup = Lookup(keys, desk or Desk("keys"), clock)
         self._open = open
-        self._strangers = Limits()
+        self._strangers = SharedLimits()
+        self._limits = {**self._lookup.limits, "stranger": self._strangers}
         self._clock = clock
 
     def check(self, connection: HTTPConnection) -> bool:
@@ -130,11 +145,17 @@ class KeyPolicy:
             raise too_many(f"More than {_STRANGERS} requests a minute came without a key from this address.", wait_s)
         return Caller("", anonymous=True)
 
+    def taken(self) -> dict[str, float]:
+        return taken_of(self._limits)
+
+    def taken_elsewhere(self, taken: Mapping[str, float]) -> None:
+        take_of(self._limits, taken, self._clock())
+
 
 class Auth:
     """ASGI middleware that checks every request and notes its `Caller` for the routes (`caller_of`).
 
-    access_of: says who may use a path.
+    access_of: says who may use a path. passes: those with which other coordinators of the fleet hand requests over.
     """
 
     def __init__(
@@ -143,11 +164,13 @@ class Auth:
         policy: Policy,
         tickets: Tickets,
         access_of: Callable[[str], Access],
+        passes: Passes | None = None,
     ) -> None:
         self._app = app
         self._policy = policy
         self._tickets = tickets
         self._access_of = access_of
+        self._passes = passes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -175,13 +198,28 @@ class Auth:
         if access is Access.WEIGHTS and self._tickets.model_of(bearer(connection)) is not None:
             vouch_for(connection.scope)
             return
-        caller = await self._policy.caller(connection)
+        caller = self._handed_over(connection) or await self._policy.caller(connection)
         if caller.anonymous and access is not Access.ANY:
             raise _unauthorized("This request needs an API key: send it as in 'Authorization: Bearer pk-…'.")
         if access is Access.ADMIN and not caller.admin:
             raise _forbidden("This request needs an admin key.")
         connection.state.caller = caller
         vouch_for(connection.scope)
+
+    def _handed_over(self, connection: HTTPConnection) -> Caller | None:
+        """The caller of a request that another coordinator hands over, which has identified and counted them.
+
+        Raises RequestError when the pass is not good.
+        """
+        text = connection.headers.get(HEADER)
+        if text is None or self._passes is None:
+            return None
+        scope = connection.scope
+        found = self._passes.check(text, scope["method"], path_of(connection))
+        scope["client"] = (found.address, 0)
+        connection.state.digest = found.digest
+        stay_here(connection)
+        return Caller(found.account, found.admin, found.anonymous, found.models)
 
 
 def caller_of(connection: HTTPConnection) -> Caller:
@@ -205,6 +243,13 @@ def bearer(connection: HTTPConnection) -> str:
 def address_of(connection: HTTPConnection) -> str:
     """The caller's address, or the network that stands for a household."""
     return household(connection.client.host) if connection.client is not None else ""
+
+
+def path_of(connection: HTTPConnection) -> str:
+    """The path and the query, as they are in a pass."""
+    query = connection.scope["query_string"].decode("latin-1")
+    path = connection.url.path
+    return f"{path}?{query}" if query else path
 
 
 def _is_local(url: str) -> bool:

@@ -123,3 +123,4 @@ def body_is_read(request: Request) -> None:
     end: Callable[[], None] | None = getattr(request.state, _END, None)
     if end is not None:
         end()
+    request.state.body = b""

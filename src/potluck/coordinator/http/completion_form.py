@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from potluck.coordinator.generation.job import Delta, Scored
+from potluck.coordinator.http.identities import Identities
 from potluck.coordinator.http.replies import BaseForm, Json
 from potluck.coordinator.text.tokenizer import Tokenizer
 
@@ -22,7 +23,10 @@ class Echo(NamedTuple):
 
 
 class CompletionForm(BaseForm):
-    """The form of completions. echoes: for each choice, what it repeats. shown: control tokens that answers show."""
+    """The form of completions. echoes: for each choice, what it repeats. shown: control tokens that answers show.
+
+    identities: the answer's.
+    """
 
     def __init__(
         self,
@@ -31,8 +35,9 @@ class CompletionForm(BaseForm):
         logprobs: bool,
         echoes: list[Echo],
         shown: Collection[int] = frozenset(),
+        identities: Identities | None = None,
     ) -> None:
-        super().__init__(model, tokenizer, logprobs)
+        super().__init__(model, tokenizer, logprobs, identities or Identities.fresh())
         self._echoes, self._shown = echoes, shown
         self._offsets: dict[int, _Offsets] = {}
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from potluck.coordinator.http.errors import error_response
+from potluck.coordinator.http.keeping import FLEET
 from potluck.errors import PotluckError, RequestError
 
 EVERYWHERE = "*"
@@ -39,7 +40,7 @@ class Cors(CORSMiddleware):
             allow_methods=_METHODS,
             allow_headers=("*",),
             allow_private_network=True,
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", FLEET),
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

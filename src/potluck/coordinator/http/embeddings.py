@@ -99,7 +99,7 @@ class Embeddings:
 
     async def _read(self, request: Request) -> _Wanted:
         asked = parse(await body_of(request, self.served.context), EmbeddingsRequest, refuse_unsupported)
-        service = self.served.of(request, asked.model)
+        service = await self.served.of(request, asked.model)
         hidden = self.hidden[service.model]
         if hidden.layers < 2:
             raise RequestError("This model has one layer, which gives no hidden rows to make embeddings of.")

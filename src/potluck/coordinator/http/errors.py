@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from potluck.errors import Busy, PotluckError, RequestError, Unavailable
+from potluck.errors import Busy, PotluckError, RequestError, StoreError, Unavailable
 
 MESSAGES = "/v1/messages"
 """The path of Anthropic's API, and the beginning of its others."""
@@ -61,6 +61,8 @@ def status_of(error: PotluckError) -> int:
 def error_response(request: Request, error: Exception) -> Response:
     """Starlette's handler for PotluckError."""
     assert isinstance(error, PotluckError)
+    if isinstance(error, StoreError) and error.is_away:  # what it says names the database's server, for the owner
+        error = Unavailable("The coordinator's database cannot be reached: try again in a few seconds.")
     speaks_anthropic = request.scope.get("path", "").startswith(MESSAGES)
     return error_reply(error, messages_error(error) if speaks_anthropic else error_json(error))
 

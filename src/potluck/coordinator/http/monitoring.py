@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,6 +11,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from potluck.coordinator.fleet.fleet import Fleet
+from potluck.coordinator.fleet.status import fleet_status
 from potluck.coordinator.http.auth import caller_of
 from potluck.coordinator.http.errors import unknown_model, unnamed_model
 from potluck.coordinator.http.pool import Pool
@@ -24,11 +26,17 @@ from potluck.errors import RequestError
 
 @dataclass(frozen=True)
 class Monitoring:
-    """The endpoints for watching. models: all that are served, at least one. figures: theirs."""
+    """The endpoints for watching. models: all that are served, at least one. figures: theirs.
+
+    idle: returns the nodes that wait, as JSON; None where no models are offered.
+    fleet: the one to which the coordinator belongs, if there is one.
+    """
 
     models: Sequence[Watched]
     figures: Metrics
     pool: Pool
+    idle: Callable[[], bytes] | None = None
+    fleet: Fleet | None = None
 
     async def health(self, _: Request) -> Response:
         """GET /health"""
@@ -37,7 +45,12 @@ class Monitoring:
     async def status(self, request: Request) -> Response:
         """GET /status: of the model that is named, or of all."""
         may_see = caller_of(request).may_see
-        return readable(together([model.status(may_see) for model in self._asked(request)]))
+        idle = self.idle() if self.idle is not None and not request.query_params.get("model") else None
+        return readable(together([model.status(may_see) for model in self._asked(request)], idle))
+
+    async def members(self, _: Request) -> Response:
+        """GET /fleet: the coordinators that serve together."""
+        return readable(msgspec.json.encode(fleet_status(self.fleet)))
 
     async def metrics(self, _: Request) -> Response:
         """GET /metrics"""

@@ -8,17 +8,20 @@ from pathlib import Path
 
 from potluck.coordinator.gateway.reception import Reception
 from potluck.coordinator.http.auth import KeyPolicy, LocalPolicy, Policy
+from potluck.coordinator.members.books import Books
 from potluck.coordinator.members.desk import Desks
 from potluck.coordinator.members.door import StoreDoor
 from potluck.coordinator.members.invites import Invite, Invites
 from potluck.coordinator.members.keys import OWNER_ACCOUNT, Keys
-from potluck.coordinator.members.ledger import Books
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import Store
 from potluck.errors import StoreError
 from potluck.types import Audience
 from potluck.wire.identity import Identity, fingerprint
 from potluck.wire.private import make_folder, write_private
+
+_ALONE_S, _IN_FLEET_S = 5.0, 0.5
+"""Seconds between two writes of the books."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,21 @@ def open_office(
     url: str,
     proven_url: str = "",
     origins: Collection[str] = (),
+    *,
+    in_fleet: bool = False,
 ) -> Office:
     """Open the office over a store. proven_url: the one that nodes must have dialled, if the coordinator knows it.
 
     origins: those of other sites' pages that may ask a swarm for this machine alone.
+    in_fleet: whether other coordinators share the store, and are to know soon what is booked here.
     """
     invites = Invites(store, fingerprint(identity.public))
     keys, desks, shared = Keys(store), Desks(), audience is Audience.OPEN
     policy = LocalPolicy(origins) if audience is Audience.LOCAL else KeyPolicy(keys, open=shared, desk=desks.keys)
     door = StoreDoor(store, invites if audience is Audience.PRIVATE else None)
-    reception = Reception(identity, door, proven_url, desks.door, is_open=shared)
-    return Office(url, policy, reception, invites, keys, Members(store), Books(store, desks.books), desks)
+    books = Books(store, desks.books, _IN_FLEET_S if in_fleet else _ALONE_S)
+    reception = Reception(identity, door, proven_url, desks.door, is_open=shared, ledger=books.ledger)
+    return Office(url, policy, reception, invites, keys, Members(store), books, desks)
 
 
 def keep_admin_key(keys: Keys, path: Path) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from potluck.coordinator.fleet.records import ModelRecord
 from potluck.coordinator.http.habits import REFUSED_FOR_COMPLETIONS, refuse_unsupported
 from potluck.coordinator.http.inbound import body_of, check_size
 from potluck.coordinator.http.models import Models
@@ -18,6 +19,7 @@ from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.replies import Json
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.service import Read, Service
+from potluck.coordinator.sessions.demand import ModelState
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
 Refuse = Callable[[Mapping[str, msgspec.Raw]], None]
@@ -33,13 +35,18 @@ class OpenAI:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""
-        data = [_described(service, name) for service in self.served.open_to(request) for name in service.names]
+        here = [(name, each.created, each.state()) for each in self.served.open_to(request) for name in each.names]
+        there = [
+            (name, int(since), _state(model)) for model, since in self.served.elsewhere(request) for name in model.names
+        ]
+        data = [_described(*each) for each in (*here, *there)]
         return JSONResponse({"object": "list", "data": data})
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/{model}"""
         name = request.path_params["model"]
-        return JSONResponse(_described(self.served.of(request, name), name))
+        found = self.served.find(request, name)
+        return JSONResponse(_described(name, found.created, found.state()))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
@@ -63,10 +70,17 @@ class OpenAI:
         """The request, and the model that it means. Its body, which may be long, is gone while the prompt is made."""
         body = await body_of(request, self.served.context)
         asked = parse(body, kind, refuse)
-        service = self.served.of(request, asked.model)
+        service = await self.served.of(request, asked.model)
         check_size(body, service.context)
         return service, asked
 
 
-def _described(service: Service, name: str) -> Json:
-    return {"id": name, "object": "model", "created": service.created, "owned_by": "potluck"}
+def _described(name: str, created: int, state: ModelState) -> Json:
+    return {"id": name, "object": "model", "created": created, "owned_by": "potluck", "state": state}
+
+
+def _state(model: ModelRecord) -> ModelState:
+    """The state of a model at another coordinator."""
+    if model.covered:
+        return ModelState.READY
+    return ModelState.LOADING if model.loading else ModelState.INCOMPLETE

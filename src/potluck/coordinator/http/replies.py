@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,6 +11,7 @@ import msgspec
 from potluck.coordinator.generation.guesses import Guessed
 from potluck.coordinator.generation.job import Delta, Scored
 from potluck.coordinator.generation.reading import Progress
+from potluck.coordinator.http.identities import Identities
 from potluck.coordinator.swarm.tally import Outcome, Source
 from potluck.coordinator.text.calls.registry import Offer
 from potluck.coordinator.text.calls.stream import CallPiece, CallStream
@@ -81,6 +80,7 @@ def progress_json(progress: Progress) -> Json:
         "cache": progress.cached,
         "processed": progress.processed,
         "time_ms": round(1000 * progress.elapsed_s),
+        **({} if progress.loading is None else {"loading": round(progress.loading, 3)}),
     }
 
 
@@ -137,11 +137,11 @@ class BaseForm:
     model: str
     tokenizer: Tokenizer
     logprobs: bool
-    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
-    created: int = field(default_factory=lambda: int(time.time()))
+    identities: Identities = field(default_factory=Identities.fresh)
 
     def _head(self, prefix: str, kind: str) -> Json:
-        return {"id": f"{prefix}-{self.identity}", "object": kind, "created": self.created, "model": self.model}
+        identity, created = f"{prefix}-{self.identities.of('answer')}", self.identities.created
+        return {"id": identity, "object": kind, "created": created, "model": self.model}
 
     def _token(self, token: int) -> str:
         """The token's text, with a part of a character written as OpenAI writes it: as escapes of its bytes."""
@@ -152,7 +152,7 @@ class ChatForm(BaseForm):
     """The form of chats. offer: the tools that the model may call; without it, everything that it says is text.
 
     thinking: its marks. place: where in the answer the prompt ends. tells_thinking: the client wants to see it.
-    usage: where the tokens of thinking are counted.
+    usage: where the tokens of thinking are counted. identities: the answer's.
     """
 
     def __init__(
@@ -166,8 +166,9 @@ class ChatForm(BaseForm):
         place: Place = Place.BEFORE,
         tells_thinking: bool = True,
         usage: Usage | None = None,
+        identities: Identities | None = None,
     ) -> None:
-        super().__init__(model, tokenizer, logprobs)
+        super().__init__(model, tokenizer, logprobs, identities or Identities.fresh())
         self._offer = offer
         self._thinking, self._begin, self._usage = thinking, place, usage or Usage(0)
         self._thoughts: dict[int, ThinkingStream] = {}
@@ -184,7 +185,7 @@ class ChatForm(BaseForm):
     def chunk(self, index: int, delta: Delta) -> Json:
         thought, text = self._thought(index, delta)
         text, pieces, finish = self._told(index, text, delta.finish)
-        calls = [{"index": place, **call} for place, call in self._calls(pieces).items()]
+        calls = [{"index": place, **call} for place, call in self._calls(index, pieces).items()]
         told = {"reasoning_content": thought, "content": text, "tool_calls": calls}
         return {
             "index": index,
@@ -196,7 +197,7 @@ class ChatForm(BaseForm):
     def choice(self, index: int, deltas: list[Delta]) -> Json:
         thought, text = ("".join(some) for some in zip(*(self._thought(index, one) for one in deltas), strict=True))
         text, pieces, finish = self._told(index, text, deltas[-1].finish)
-        calls = list(self._calls(pieces).values())
+        calls = list(self._calls(index, pieces).values())
         content = {"content": text.strip() or None, "tool_calls": calls} if calls else {"content": text}
         reasoning = {"reasoning_content": thought, "content": content["content"] or None} if thought else {}
         return {
@@ -240,13 +241,16 @@ class ChatForm(BaseForm):
 
         return is_over
 
-    def _calls(self, pieces: list[CallPiece]) -> dict[int, Json]:
-        """The calls by their numbers. Each begins with its id and name; later pieces bring more of its arguments."""
+    def _calls(self, index: int, pieces: list[CallPiece]) -> dict[int, Json]:
+        """The calls of a choice by their numbers. Each begins with its id and name; later pieces bring more of its
+        arguments.
+        """
         calls: dict[int, Json] = {}
         for piece in pieces:
             if piece.name is not None and self._offer is not None:
                 function = {"name": piece.name, "arguments": ""}
-                calls[piece.index] = {"id": self._offer.dialect.identity(), "type": "function", "function": function}
+                identity = self._offer.dialect.identity(self.identities.of("call", index, piece.index))
+                calls[piece.index] = {"id": identity, "type": "function", "function": function}
             call = calls.setdefault(piece.index, {"function": {"arguments": ""}})
             call["function"]["arguments"] += piece.arguments
         return calls

@@ -38,14 +38,14 @@ class Research:
 
     async def tokenizer_info(self, request: Request) -> Response:
         """GET /tokenizer_info"""
-        tokenizer = self.served.of(request, request.query_params.get("model", "")).tokenizer
+        tokenizer = (await self.served.of(request, request.query_params.get("model", ""))).tokenizer
         named = {"bos_token": tokenizer.bos or None, "eos_token": tokenizer.eos or None}
         return JSONResponse({**named, "chat_template": tokenizer.chat_template})
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize"""
         asked = parse(await body_of(request), TokenizeRequest)
-        service, (text, begins) = self.served.of(request, asked.model), asked.given
+        service, (text, begins) = await self.served.of(request, asked.model), asked.given
         show = partial(service.encoder.shown, text, bos=begins, pieces=asked.with_pieces)
         tokens = await service.pool.of(request, show)
         return Response(b'{"tokens":' + tokens + b"}", media_type="application/json")
@@ -53,7 +53,7 @@ class Research:
     async def detokenize(self, request: Request) -> Response:
         """POST /detokenize"""
         asked = parse(await body_of(request), DetokenizeRequest)
-        service = self.served.of(request, asked.model)
+        service = await self.served.of(request, asked.model)
         tokens = checked_tokens(asked.tokens, service.tokenizer, "tokens")
         text = await service.pool.of(request, partial(service.encoder.text_of, tokens))
         body = msgspec.json.encode({"content": text, "prompt": text})
@@ -75,7 +75,7 @@ class Research:
 
     async def _read(self, request: Request) -> _Wanted:
         asked = parse(await body_of(request), HiddenStatesRequest)
-        service = self.served.of(request, asked.model)
+        service = await self.served.of(request, asked.model)
         _check_layer(asked.layer, self.hidden[service.model].layers)
         tokens = await _prompt(service, request, asked)
         return _Wanted(service.model, tokens, asked.layer, service.claim(request, asked.priority))

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, compile_path
 
+from potluck.coordinator.fleet.status import FleetStatus
 from potluck.coordinator.http import answers
 from potluck.coordinator.http.account import Accounts
 from potluck.coordinator.http.admin import Admin, MadeInvite, MadeKey, Marks, NewInvite, NewKey, Revoked
@@ -23,6 +24,7 @@ from potluck.coordinator.http.doors.messages_request import CountRequest, Messag
 from potluck.coordinator.http.doors.responses_request import ResponsesRequest
 from potluck.coordinator.http.embeddings import Embeddings, EmbeddingsRequest
 from potluck.coordinator.http.endpoint import Access, Endpoint, Json, parameter
+from potluck.coordinator.http.forwarding import Forwarding
 from potluck.coordinator.http.monitoring import Monitoring
 from potluck.coordinator.http.openai import OpenAI
 from potluck.coordinator.http.openapi import Document
@@ -49,6 +51,9 @@ _WITH_BODY = (400, 413, 415)
 """The errors that a request with a body may end with."""
 _FOR_ANSWER = (400, 404, 413, 415, 503)
 """The errors that a request for an answer may end with."""
+_FOR_STREAM = (*_FOR_ANSWER, 409)
+"""The same where an answer may be streamed, and go on."""
+_LAST_EVENT = parameter("header", "Last-Event-ID", "the last event that came of a stream that broke off", _TEXT)
 
 TABLE: Mapping[type, tuple[Endpoint, ...]] = {
     Pages: (
@@ -78,6 +83,7 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             parameters=(parameter("query", "model", "tell only of this model", {"type": "string"}),),
             errors=(404,),
         ),
+        Endpoint("GET /fleet", Monitoring.members, Access.ANY, "Say which coordinators serve together", FleetStatus),
         Endpoint("GET /metrics", Monitoring.metrics, Access.ANY, "Give the swarm's figures to Prometheus", str),
         Endpoint(
             "GET /trace",
@@ -138,7 +144,8 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             answers.ChatCompletion,
             ChatRequest,
             answers.ChatChunk,
-            errors=_FOR_ANSWER,
+            parameters=(_LAST_EVENT,),
+            errors=_FOR_STREAM,
         ),
         Endpoint(
             "POST /v1/completions",
@@ -148,7 +155,8 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             answers.Completion,
             CompletionRequest,
             answers.Completion,
-            errors=_FOR_ANSWER,
+            parameters=(_LAST_EVENT,),
+            errors=_FOR_STREAM,
         ),
     ),
     Embeddings: (
@@ -171,7 +179,8 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             shapes.ModelResponse,
             ResponsesRequest,
             shapes.ResponseEvent,
-            errors=_FOR_ANSWER,
+            parameters=(_LAST_EVENT,),
+            errors=_FOR_STREAM,
             marks_end=False,
         ),
         Endpoint(
@@ -200,7 +209,8 @@ TABLE: Mapping[type, tuple[Endpoint, ...]] = {
             shapes.AnsweredMessage,
             MessagesRequest,
             shapes.MessageEvent,
-            errors=_FOR_ANSWER,
+            parameters=(_LAST_EVENT,),
+            errors=_FOR_STREAM,
             error=shapes.MessageError,
             marks_end=False,
         ),
@@ -329,14 +339,19 @@ def access_of(path: str) -> Access:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes_of(*owners: object) -> list[Route]:
-    """The routes to these objects' endpoints. Those of one path share a route, which therefore knows all methods."""
+def routes_of(*owners: object, forwarding: Forwarding | None = None) -> list[Route]:
+    """The routes to these objects' endpoints. Those of one path share a route, which therefore knows all methods.
+
+    forwarding: hands requests to other coordinators of the fleet, if there is one.
+    """
     paths: dict[str, dict[str, Handler]] = {}
     for owner in owners:
         for endpoint in TABLE[type(owner)]:
             paths.setdefault(endpoint.pattern, {})[endpoint.method] = MethodType(endpoint.handler, owner)
-    return [Route(path, partial(_handle, handlers), methods=[*handlers]) for path, handlers in paths.items()]
+    handle = partial(_handle, forwarding)
+    return [Route(path, partial(handle, handlers), methods=[*handlers]) for path, handlers in paths.items()]
 
 
-async def _handle(handlers: Mapping[str, Handler], request: Request) -> Response:
-    return await handlers["GET" if request.method == "HEAD" else request.method](request)
+async def _handle(forwarding: Forwarding | None, handlers: Mapping[str, Handler], request: Request) -> Response:
+    handler = handlers["GET" if request.method == "HEAD" else request.method]
+    return await (handler(request) if forwarding is None else forwarding.handle(handler, request))

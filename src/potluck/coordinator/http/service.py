@@ -15,17 +15,21 @@ from starlette.responses import Response
 from potluck.coordinator.event_stream import EventStream
 from potluck.coordinator.generation.grammar import Grammar, Grammars
 from potluck.coordinator.generation.job import Delta, Job
+from potluck.coordinator.generation.reading import under_way
 from potluck.coordinator.generation.sampling import Bias, SamplingParams
 from potluck.coordinator.http.bodies import body_is_read
 from potluck.coordinator.http.completion_form import CompletionForm, Echo
 from potluck.coordinator.http.ends import Ends, ends_of
+from potluck.coordinator.http.identities import Identities
 from potluck.coordinator.http.inbound import CLIENT_GONE, ClientGone, while_connected
+from potluck.coordinator.http.keeping import identities_of, keeping_of, no_keeper
 from potluck.coordinator.http.pool import Pool
 from potluck.coordinator.http.replies import ChatForm, Form, Usage
 from potluck.coordinator.http.requests import MOST_ANSWERS, ChatRequest, Common, CompletionRequest
 from potluck.coordinator.http.streaming import SILENCE_S, Door, OpenDoor, events, merge, whole
 from potluck.coordinator.http.template_options import continued, continues, template_options
 from potluck.coordinator.sessions.claim import Claim, Rank
+from potluck.coordinator.sessions.demand import ModelState
 from potluck.coordinator.text.calls.registry import CONTROLS, Offer
 from potluck.coordinator.text.controls import Controls
 from potluck.coordinator.text.encoder import Encoder, Prompt, TooManyTokens
@@ -51,6 +55,7 @@ class Read(NamedTuple):
     usage: Usage
     stream: bool
     include_usage: bool
+    identities: Identities
     door: Door = OpenDoor()
 
 
@@ -68,6 +73,8 @@ class Service:
     embedded: how many ids the model itself knows. A tokenizer may know more, which no node could run.
     defaults: the sampling of requests that do not say it.
     silence_s: the seconds of silence after which a stream says that it is alive. aliases: further names of the model.
+    digest: the model's, by which another coordinator knows whether it can go on with an answer.
+    state: returns that of the model.
     """
 
     generate: Callable[[Job], AsyncGenerator[Delta, None]]
@@ -82,6 +89,8 @@ class Service:
     defaults: SamplingParams = field(default_factory=SamplingParams)
     silence_s: float = SILENCE_S
     aliases: tuple[str, ...] = ()
+    digest: str = ""
+    state: Callable[[], ModelState] = lambda: ModelState.READY
 
     def __post_init__(self) -> None:
         # The whole vocabulary is read now: while requests are answered, it would hold up the event loop.
@@ -91,6 +100,9 @@ class Service:
     def names(self) -> tuple[str, ...]:
         """All names of the model, the one that answers say first."""
         return (self.model, *self.aliases)
+
+    async def ready(self) -> Service:
+        return self
 
     async def read_chat(self, request: Request, asked: ChatRequest) -> Read:
         """Make jobs of a chat. Raises RequestError when it cannot be answered.
@@ -104,7 +116,7 @@ class Service:
         thinking = self.encoder.thinking or Thinking.THINK
         shown = ends.shown | self._controls.in_text(thinking.value.all)
         offer, usage = self._offer(asked), Usage(len(prompt.tokens))
-        prediction = await self._predicted(request, asked, continued(asked))
+        prediction, identities = await self._predicted(request, asked, continued(asked)), identities_of(request)
         form = ChatForm(
             self.model,
             self.tokenizer,
@@ -114,6 +126,7 @@ class Service:
             place=prompt.place,
             tells_thinking=asked.tells_thinking,
             usage=usage,
+            identities=identities,
         )
         jobs = [
             Job(
@@ -134,7 +147,7 @@ class Service:
             )
             for params in self._sampling(asked, asked.choices)
         ]
-        return Read(form, jobs, usage, asked.stream, asked.include_usage)
+        return Read(form, jobs, usage, asked.stream, asked.include_usage, identities)
 
     async def count(self, request: Request, asked: ChatRequest) -> int:
         """The number of tokens of a chat's prompt, also where it does not fit into the context."""
@@ -182,9 +195,9 @@ class Service:
         ]
         told = [await self._echo(request, prompt) if asked.echo else Echo() for prompt in prompts]
         echoes = [echo for echo in told for _ in range(asked.choices)]
-        logprobs = asked.alternatives is not None
-        form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, ends.shown)
-        return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage)
+        logprobs, identities = asked.alternatives is not None, identities_of(request)
+        form = CompletionForm(self.model, self.tokenizer, logprobs, echoes, ends.shown, identities)
+        return Read(form, jobs, Usage(sum(map(len, prompts))), asked.stream, asked.include_usage, identities)
 
     def _completion(
         self,
@@ -314,18 +327,29 @@ class Service:
         return RequestError(message, param=param, code="context_length_exceeded")
 
     async def answer(self, request: Request, read: Read) -> Response:
-        """Generate all choices at once. Errors before the reply begins have an HTTP status of their own."""
+        """Generate all choices at once. Errors before the reply begins have an HTTP status of their own.
+
+        A stream is kept, if there is a shelf for it, and goes on if the request says so.
+        """
         body_is_read(request)
-        form, choices, usage = read.form, len(read.jobs), read.usage
-        deltas = merge([self.generate(job) for job in read.jobs], self.silence_s if read.stream else None)
-        try:
-            if not read.stream:
-                return await while_connected(request, whole(form, deltas, choices, usage, read.door))
-            first = await while_connected(request, anext(deltas))
-        except ClientGone:
-            return Response(status_code=CLIENT_GONE)
-        told = events(form, first, deltas, choices, usage, read.include_usage, read.door)
-        return EventStream(told)
+        form, choices, usage, keeping = read.form, len(read.jobs), read.usage, keeping_of(request)
+        if keeping is None or not read.stream:
+            jobs, begin = read.jobs, no_keeper()
+            if keeping is not None:
+                keeping.forget()
+        else:
+            jobs, begin = keeping.prepare(read.jobs, read.identities, self.digest)
+        deltas = merge([self.generate(job) for job in jobs], self.silence_s if read.stream else None)
+        async with under_way(begin) as began:  # while the prompt is read
+            try:
+                if not read.stream:
+                    return await while_connected(request, whole(form, deltas, choices, usage, read.door))
+                first = await while_connected(request, anext(deltas))
+            except ClientGone:
+                return Response(status_code=CLIENT_GONE)
+            keeper = await began
+        told = events(form, first, deltas, choices, usage, read.include_usage, read.door, keeper)
+        return EventStream(told, keeper.end, keeper.headers)
 
 
 def checked_tokens(tokens: list[int], tokenizer: Tokenizer, param: str) -> list[int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
@@ -48,8 +49,11 @@ class Door(Protocol):
     def chunk(self, chunk: Json) -> bytes:
         """The server-sent events of a chunk."""
 
-    def silent(self) -> bytes:
-        """What says that the answer is still being made."""
+    def head(self) -> bytes:
+        """The first events, until they have been told."""
+
+    def alive(self) -> bytes:
+        """What says that the answer is still being made. It is no part of it."""
 
     def end(self) -> bytes:
         """The last events of a complete answer."""
@@ -70,7 +74,10 @@ class OpenDoor:
     def chunk(self, chunk: Json) -> bytes:
         return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
-    def silent(self) -> bytes:
+    def head(self) -> bytes:
+        return b""
+
+    def alive(self) -> bytes:
         return ALIVE
 
     def end(self) -> bytes:
@@ -84,6 +91,49 @@ class OpenDoor:
 
     def broken_off(self, error: PotluckError, made: list[Any]) -> Json:
         return unfinished_json(error, made)
+
+
+class Keeper(Protocol):
+    """Keeps an answer while it is streamed, so that it can go on if the stream breaks off. headers: of the reply."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def begin(self) -> None:
+        """Begin: the stream does."""
+
+    def events(self, choice: int | None, told: bytes) -> bytes:
+        """These events as they are to be sent. choice: whose they are; None for those after all choices."""
+
+    def note(self, choice: int, delta: Delta) -> None:
+        """Take in what was added to a choice."""
+
+    async def broke(self) -> None:
+        """Write down what there is, before the client is told that the answer broke off."""
+
+    def end(self) -> None:
+        """End: the stream is over, or never began."""
+
+
+class Unkept:
+    """Keeps nothing."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    def begin(self) -> None:
+        pass
+
+    def events(self, _: int | None, told: bytes) -> bytes:
+        return told
+
+    def note(self, choice: int, delta: Delta) -> None:
+        pass
+
+    async def broke(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
 
 
 async def merge(
@@ -180,11 +230,14 @@ async def events(
     usage: Usage,
     include_usage: bool,
     door: Door,
+    keeper: Keeper,
 ) -> AsyncGenerator[bytes, None]:
     """The server-sent events. A failure from now on is sent in the stream, where no status can be.
 
-    first: the first delta; None, as later on, if the answer is silent.
+    first: the first delta; None, as later on, if the answer is silent. keeper: is not told of progress, which is of use
+    only to whoever waits for it now.
     """
+    keeper.begin()
     head = form.head(chunk=True)
     extra: Json = {"usage": None} if include_usage else {}
     opening = [choice for number in range(choices) for choice in form.opening(number)]
@@ -193,24 +246,30 @@ async def events(
         async with aclosing(deltas):
             while True:
                 if item is None:
-                    yield door.silent()
+                    yield keeper.events(0, door.head()) + door.alive()
                 else:
                     for choice in opening:  # with the first delta, so that who times the first event times a token
-                        yield door.chunk({**head, "choices": [choice], **extra})
+                        told = door.chunk({**head, "choices": [choice], **extra})
+                        yield keeper.events(choice["index"], told)
                     opening = []
                     number, delta = item
                     usage.count(delta)
-                    progress = {"prompt_progress": progress_json(delta.progress)} if delta.progress else {}
-                    yield door.chunk({**head, "choices": [form.chunk(number, delta)], **extra, **progress})
+                    keeper.note(number, delta)
+                    chunk = {**head, "choices": [form.chunk(number, delta)], **extra}
+                    if delta.progress:
+                        yield door.chunk({**chunk, "prompt_progress": progress_json(delta.progress)})
+                    else:
+                        yield keeper.events(number, door.chunk(chunk))
                 try:
                     item = await anext(deltas)
                 except StopAsyncIteration:
                     break
         if include_usage:
-            yield door.chunk({**head, "choices": [], **_told(usage)})
-        yield door.end()
+            yield keeper.events(None, door.chunk({**head, "choices": [], **_told(usage)}))
+        yield keeper.events(None, door.end())
     except PotluckError as error:
         log.warning("An answer broke off: %s", error)
+        await keeper.broke()
         yield door.broken(error)
 
 

@@ -27,8 +27,14 @@ class Weights:
     """
 
     def __init__(self, models: Sequence[tuple[Manifest, Found, ModelFiles | None]], tickets: Tickets) -> None:
-        self._models = {manifest.digest: _Weights(manifest, found, files) for manifest, found, files in models}
+        self._models: dict[str, _Weights] = {}
         self._tickets = tickets
+        for each in models:
+            self.add(*each)
+
+    def add(self, manifest: Manifest, found: Found, files: ModelFiles | None) -> None:
+        """Serve another model's bytes, too."""
+        self._models[manifest.digest] = _Weights(manifest, found, files)
 
     async def manifest(self, request: Request) -> Response:
         """GET /manifest"""

@@ -25,10 +25,14 @@ _NOTED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the coordinator knows of an admitted node. account: its owner's, or empty. trusted: the owner is known."""
+    """What the coordinator knows of an admitted node. account: its owner's, or empty. trusted: the owner is known.
+
+    pending: its credits that no audit had covered yet when it came, as they were stored then.
+    """
 
     account: str
     trusted: bool
+    pending: int = 0
 
 
 STRANGER = Entry("", trusted=False)
@@ -105,7 +109,7 @@ class StoreDoor:
         invite = self._invites.redeem(session, text) if self._invites is not None else None
         row = NodeRow(key=key.hex(), account=_account(key, invite), first_seen=self._clock(), revoked=False)
         row.invite = invite.id if invite is not None else None
-        row.quarantined_until, row.trusted = 0.0, False
+        row.quarantined_until, row.trusted, row.pending = 0.0, False, 0
         session.add(row)
         return row
 
@@ -120,4 +124,4 @@ def _entry(row: NodeRow, now: float) -> Entry:
         raise Refused("The swarm's owner has revoked this node.")
     if row.quarantined_until > now:
         raise Refused(f"This node is in quarantine: {row.quarantine}")
-    return Entry(row.account, row.trusted)
+    return Entry(row.account, row.trusted, row.pending)

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from potluck.coordinator.members.desk import Desk
+from potluck.coordinator.members.desk import PATIENCE_S, Desk
 from potluck.coordinator.members.keys import Key, Keys
-from potluck.coordinator.members.limits import Limits
+from potluck.coordinator.members.limits import SharedLimits
 from potluck.coordinator.members.store import digest_of
 from potluck.coordinator.recent import Recent
 from potluck.errors import RequestError
@@ -32,8 +32,10 @@ class Lookup:
         self._keys = keys
         self._desk = desk
         self._clock = clock
-        self._guesses = Limits()
-        self._requests = Limits()
+        self._guesses = SharedLimits()
+        self._requests = SharedLimits()
+        self.limits = {"key": self._requests, "guess": self._guesses}
+        """The limits of keys by their numbers, and of guesses by the addresses that they come from."""
         self._good: Recent[str, Key | None] = Recent(lambda: None, _MOST_GOOD)
         """What was found for a digest; None once that key was revoked."""
         for digest, key in keys.newest(_MOST_GOOD):
@@ -44,24 +46,26 @@ class Lookup:
     async def find(self, secret: str, address: str) -> Key | None:
         """The key with this secret, whose request is counted; None if it is wrong or was revoked.
 
-        Raises RequestError when too many requests came with it, or with wrong keys from this address.
+        Raises RequestError when too many requests came with it, or with wrong keys from this address, and StoreError
+        when the database fails, or has been away for some seconds.
         """
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while self._keys.made:
             made, key = self._keys.made.popleft()
             self._good[made] = key
         digest = digest_of(secret)
         if self._good.get(digest) is not None:
-            return await self._find(secret, digest, address)
+            return await self._find(secret, digest, address, deadline)
         async with self._lines.setdefault(address, asyncio.Lock()):
             wait_s = self._guesses.left_s(address, GUESSES, self._clock())
             if wait_s and self._good.get(digest) is None:
                 raise too_many(f"More than {GUESSES} requests a minute came with wrong keys from this address.", wait_s)
-            return await self._find(secret, digest, address)
+            return await self._find(secret, digest, address, deadline)
 
-    async def _find(self, secret: str, digest: str, address: str) -> Key | None:
+    async def _find(self, secret: str, digest: str, address: str, deadline: float) -> Key | None:
         if (known := self._good.get(digest)) is not None:
             self._check(known, self._requests.left_s)
-        key = await self._desk.ask(self._keys.find, secret)
+        key = await self._desk.ask_until(deadline, self._keys.find, secret)
         if known is not None or key is not None:
             self._good[digest] = key
         if key is None:

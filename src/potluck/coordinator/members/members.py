@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from potluck.coordinator.members.store import NodeRow, Store
@@ -42,6 +42,11 @@ class Members:
     def all(self) -> list[Member]:
         """All nodes, in the order in which they first came."""
         return self._those()
+
+    def marked(self, keys: Collection[str]) -> list[Member]:
+        """The nodes among these that are trusted, revoked or in quarantine."""
+        shut = or_(NodeRow.trusted, NodeRow.revoked, NodeRow.quarantined_until > self._clock())
+        return self._those(NodeRow.key.in_(keys), shut)
 
     def of_account(self, account: str) -> list[Member]:
         return self._those(NodeRow.account == account)

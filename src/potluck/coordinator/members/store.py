@@ -6,18 +6,28 @@ Times are Unix seconds. Of secrets only the SHA-256 is stored. Several coordinat
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from sqlalchemy import BigInteger, Engine, ForeignKey, create_engine
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from potluck.coordinator.members import schema, sqlite
 from potluck.errors import StoreError
 from potluck.wire.private import make_folder
+
+_CONNECTION_FAULTS = "08"
+_SHUTDOWNS = {"57P01", "57P02", "57P03"}
+"""What PostgreSQL says of connections: a class of codes, and the codes of a server that stops, crashes or starts."""
+
+_LIMITS = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "keepalives_idle": 5, "keepalives_interval": 5}
+"""The limits of connections to PostgreSQL, whose machine may be gone without a word: seconds until it must have
+answered, milliseconds until it must have taken what is sent, and seconds between questions whether it is there.
+"""
 
 
 class Base(DeclarativeBase):
@@ -83,6 +93,16 @@ class NodeRow(Base):
     quarantined_until: Mapped[float] = mapped_column(default=0.0)
 
 
+class BookingRow(Base):
+    """The last changes that one run of a coordinator has booked. run: its random name. number: that of the changes."""
+
+    __tablename__ = "bookings"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    booked: Mapped[float]
+
+
 class Store:
     """Hands out transactions, which are short. Those of PostgreSQL cross a network, so do not use the event loop's
     thread.
@@ -108,7 +128,7 @@ class Store:
             with sessions.begin() as session:
                 yield session
         except SQLAlchemyError as error:
-            raise StoreError(f"The database failed: {_reason(error)}.") from error
+            raise StoreError(f"The database failed: {_reason(error)}.", is_away=_is_away(error)) from error
 
     def close(self) -> None:
         self._engine.dispose()
@@ -152,14 +172,25 @@ def open_file(file: Path) -> Store:
 
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
-    return sqlite.open_engine(parsed)
+    if parsed.get_backend_name() == "sqlite":
+        return sqlite.open_engine(parsed)
+    limits = _LIMITS if parsed.get_driver_name().startswith("psycopg") else {}
+    given = {name: value for name, value in limits.items() if name not in parsed.query}
+    return create_engine(parsed, pool_pre_ping=True, connect_args=given)
 
 
 def _reason(error: SQLAlchemyError) -> str:
     """The driver's own words on one line. SQLAlchemy's would add everything that was to be stored."""
     return " ".join(str(getattr(error, "orig", None) or type(error).__name__).split()).rstrip(".")
+
+
+def _is_away(error: SQLAlchemyError) -> bool:
+    """Whether it was the connection to a server that failed, not what was asked of it."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    state: str | None = getattr(error.orig, "sqlstate", None)  # None: no server has said anything
+    is_lost = state is None or state[:2] == _CONNECTION_FAULTS or state in _SHUTDOWNS
+    return error.connection_invalidated or (isinstance(error, OperationalError) and is_lost)
 
 
 def digest_of(secret: str) -> str:

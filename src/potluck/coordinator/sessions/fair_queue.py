@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -21,6 +21,10 @@ MOST_OF_ACCOUNT = 128
 MOST_OF_CLASS = 1024
 """The requests that may wait in a class. Later ones would wait for minutes even in a fast swarm, so they are refused.
 """
+
+_LATELY = 2
+"""The periods, between two calls of `taken`, for which an account still asks here after its last request: who sends one
+request after the other is charged for its work elsewhere whenever that becomes known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +65,11 @@ class _Flow:
     def __init__(self) -> None:
         self.used = 0.0
         self.turns: deque[Turn] = deque()
+        self.running = 0
+        self._seen = -_LATELY
+        """The period in which a request of it waited or ran here last, if none does now."""
+        self._elsewhere = 0.0
+        """What it was charged for work elsewhere since it asks here, of which it may get some back."""
 
     def tags(self) -> Iterator[tuple[float, Turn]]:
         """Each request with what the account will have used when its turn comes."""
@@ -68,6 +77,22 @@ class _Flow:
         for turn in self.turns:
             yield used, turn
             used += turn.share
+
+    def asks(self, period: int) -> bool:
+        """Whether a request of it waits or runs here, or has done so lately."""
+        return bool(self.turns or self.running or period - self._seen < _LATELY)
+
+    def see(self, period: int) -> None:
+        """Note that a request of it comes, starts or ends."""
+        if not self.asks(period):
+            self._elsewhere = 0.0
+        self._seen = period
+
+    def charge(self, share: float) -> None:
+        """Charge the account for work elsewhere. It gets no more back than it was charged since it asks here."""
+        share = max(share, -self._elsewhere)
+        self._elsewhere += share
+        self.used += share
 
 
 class _Class:
@@ -79,6 +104,9 @@ class _Class:
         self.idle_since = 0.0
         self._latest = 0.0
         """The most that a flow had used when a request of it started."""
+        self._taken: defaultdict[str, float] = defaultdict(float)
+        self._period = 0
+        """How often `taken` was called."""
 
     @property
     def waiting(self) -> int:
@@ -86,6 +114,7 @@ class _Class:
 
     def join(self, turn: Turn) -> None:
         flow = self.flows.setdefault(turn.claim.account, _Flow())
+        flow.see(self._period)
         if not flow.turns:
             least = min((other.used for other in self.flows.values() if other.turns), default=self._latest)
             flow.used = max(flow.used, least)
@@ -94,13 +123,37 @@ class _Class:
     def start(self, turn: Turn) -> None:
         flow = self.flows[turn.claim.account]
         self._latest = max(self._latest, flow.used)
-        flow.used += turn.share
+        self._use(flow, turn, turn.share)
+        flow.running += 1
         self.running += 1
 
     def end(self, turn: Turn, work: float, now: float) -> None:
-        self.flows[turn.claim.account].used += (work - turn.work) / turn.claim.weight
+        flow = self.flows[turn.claim.account]
+        self._use(flow, turn, (work - turn.work) / turn.claim.weight)
+        flow.running -= 1
         self.running -= 1
         self.idle_since = now
+
+    def _use(self, flow: _Flow, turn: Turn, share: float) -> None:
+        flow.see(self._period)
+        flow.used += share
+        self._taken[turn.claim.account] += share
+
+    def taken(self) -> dict[str, float]:
+        """What each account was charged for its requests here since this was last asked."""
+        taken, self._taken = self._taken, defaultdict(float)
+        self._period += 1
+        return taken
+
+    def taken_elsewhere(self, shares: Mapping[str, float]) -> None:
+        """Charge the accounts that ask here. Whoever comes later starts with what these have then, because nobody saves
+        up by not asking.
+        """
+        asking = [(account, flow) for account, flow in self.flows.items() if flow.asks(self._period)]
+        least = min((flow.used for _, flow in asking), default=0.0)
+        for account, flow in asking:
+            flow.charge(shares.get(account, 0.0))
+        self._latest += min((flow.used for _, flow in asking), default=0.0) - least
 
     def head(self) -> Turn | None:
         heads = [(flow.used, flow.turns[0].number, flow.turns[0]) for flow in self.flows.values() if flow.turns]
@@ -181,6 +234,24 @@ class FairQueue:
     def end(self, turn: Turn, work: float, now: float) -> None:
         """End a request that ran. work: what it really took."""
         self._classes[turn.claim.rank].end(turn, work, now)
+
+    def taken(self) -> dict[tuple[int, str], float]:
+        """What accounts were charged here since this was last asked, by rank and account: work over weight.
+
+        It is less than nothing where requests have ended that took less than was charged before.
+        """
+        return {
+            (int(rank), name): share for rank, each in self._classes.items() for name, share in each.taken().items()
+        }
+
+    def taken_elsewhere(self, shares: Mapping[tuple[int, str], float]) -> None:
+        """Charge accounts that ask here for what another queue has told by `taken`, so that they get equal work in sum.
+
+        Those that ask at both queues then differ by the largest request of each at each queue, and by the work that the
+        queues start before they tell each other.
+        """
+        for rank, own in self._classes.items():
+            own.taken_elsewhere({account: share for (other, account), share in shares.items() if other == rank})
 
     def runs(self, rank: Rank) -> bool:
         """Whether a request of this class runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from potluck.coordinator.sessions.claim import Claim, Rank
@@ -51,12 +51,21 @@ class Line:
         self._places[place.turn] = place
         return place
 
+    @property
+    def waiting(self) -> int:
+        """The number of the requests that wait."""
+        return len(self._queue)
+
     def is_first(self, place: Place) -> bool:
         return self._queue.first(self._clock()) is place.turn
 
     def yields(self, place: Place) -> bool:
         """Whether the request must leave room for an interactive request that may come."""
         return self._queue.level(place.turn, self._clock()) > Rank.INTERACTIVE
+
+    def runs(self, rank: Rank) -> bool:
+        """Whether a request of this class runs."""
+        return self._queue.runs(rank)
 
     def start(self, place: Place) -> None:
         """Note that the request has found room and waits no longer. `end` it afterwards."""
@@ -66,6 +75,11 @@ class Line:
     def end(self, place: Place, work: float) -> None:
         """Note that the request's answer has ended. work: what it really took."""
         self._queue.end(place.turn, work, self._clock())
+
+    def taken_elsewhere(self, shares: Mapping[tuple[int, str], float]) -> None:
+        """Note what accounts were charged at other coordinators. Another request may be first then."""
+        self._queue.taken_elsewhere(shares)
+        self.call()
 
     def leave(self, place: Place) -> None:
         """Leave the line, because the request has found room or has given up. The next one tries."""
@@ -79,3 +93,8 @@ class Line:
         first = self._queue.first(self._clock())
         if first is not None:
             self._places[first].call()
+
+    def call_all(self) -> None:
+        """Let all requests look whether there is still hope for them."""
+        for place in self._places.values():
+            place.call()

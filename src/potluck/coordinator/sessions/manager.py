@@ -11,10 +11,11 @@ from potluck.coordinator.audits.auditor import Auditor
 from potluck.coordinator.relay.pending import PendingSteps, stopped
 from potluck.coordinator.relay.relay import Relay
 from potluck.coordinator.sessions.admission import Admission, Grant
+from potluck.coordinator.sessions.arrival import Arrival
 from potluck.coordinator.sessions.claim import EVERYONE, Claim, Rank
 from potluck.coordinator.sessions.closing import Closing
+from potluck.coordinator.sessions.demand import Demand
 from potluck.coordinator.sessions.failover import Failover
-from potluck.coordinator.sessions.fair_queue import FairQueue
 from potluck.coordinator.sessions.line import Line, Place
 from potluck.coordinator.sessions.payers import Payers
 from potluck.coordinator.sessions.session import Session
@@ -24,7 +25,7 @@ from potluck.wire.rows import Ids
 
 
 class SessionManager:
-    """Opens sessions. line: the requests that wait, in the order of `queue`. auditor: is told of each session that
+    """Opens sessions. line: the requests that wait. demand: that for the model. auditor: is told of each session that
     begins.
 
     context: the most positions of a session. numbers: those of the sessions. send: puts frames into outboxes.
@@ -33,8 +34,8 @@ class SessionManager:
     def __init__(
         self,
         swarm: Swarm,
-        queue: FairQueue,
         line: Line,
+        demand: Demand,
         admission: Admission,
         payers: Payers,
         relay: Relay,
@@ -48,8 +49,8 @@ class SessionManager:
     ) -> None:
         self._swarm = swarm
         self._kv_budget = swarm.kv_budget
-        self._queue = queue
         self._line = line
+        self._demand = demand
         self._admission = admission
         self._payers = payers
         self._relay = relay
@@ -71,22 +72,29 @@ class SessionManager:
         claim: Claim = EVERYONE,
         urgent: bool = False,
         last: int | None = None,
+        on_loading: Callable[[float], None] = lambda _: None,
     ) -> Session:
         """A session with room for this many positions on every stage, as soon as it is its turn and there is room.
 
         tokens: what will be fed. A parked session that begins alike is taken over. Without tokens, it is a new one.
         avoid: nodes that are taken only if there is no other way. urgent: for an answer that was interrupted.
         last: the layer after which it ends, with hidden rows; it then cannot be mended. None: it gives candidates.
-        Raises Unavailable when layers are uncovered or no node could ever hold it, Busy when too many wait.
+        on_loading: is told the share of an offered model's layers that are loaded while the request waits for them.
+        Raises Unavailable when layers are uncovered, and will not be covered if the model is only offered, or when no
+        node could ever hold it; Busy when too many wait.
         """
         number, prompt = next(self._numbers), np.array(tokens, np.int32)
         if self._stopping:
             raise stopped()
-        self._kv_budget.check(positions)  # whoever cannot be served at all shall not wait to learn it
+        if self._demand.always:
+            self._kv_budget.check(positions)  # whoever cannot be served at all shall not wait to learn it
         place = self._line.join(claim, positions * self._swarm.layers, urgent=urgent)
+        arrival = Arrival(self._swarm, self._demand, self._relay.clock, on_loading)
         try:
+            if not self._demand.always:
+                self._demand.wanted.tell(None)
             while True:
-                if self._line.is_first(place):
+                if not arrival.is_awaited() and self._line.is_first(place):
                     grant = self._grant(place, number, positions, prompt, avoid)
                     if grant is not None:
                         self._payers.begin(grant.number, place)
@@ -108,7 +116,7 @@ class SessionManager:
         """
         spare = self._context if self._line.yields(place) else 0
         if spare and not self._kv_budget.could_hold(positions + spare, sessions=2):
-            if self._queue.runs(Rank.INTERACTIVE):
+            if self._line.runs(Rank.INTERACTIVE):
                 return None
             spare = 0
         return self._admission.grant(number, positions, prompt, avoid, spare, place.turn.claim.account)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from potluck.coordinator.members.door import STRANGER, Entry
 from potluck.coordinator.swarm.linkspeed import UNKNOWN, LinkSpeed
-from potluck.types import PauseReason, Span
+from potluck.types import Coordinator, PauseReason, Span
 from potluck.wire.messages import Hello, Ready
 
 
@@ -69,9 +69,16 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True)
 class Lends:
-    """Another model needs the node. It is let go once its sessions are with others, unless it is needed here again."""
+    """Another model needs the node, or another coordinator. It is let go once its sessions are with others, unless it
+    is needed here again.
+
+    given: whether it goes even if it is the only one at some layer, because nobody uses this model now.
+    there: the other coordinator.
+    """
 
     node: str
+    given: bool = False
+    there: Coordinator | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from potluck.coordinator.swarm.linkspeed import UNKNOWN, LinkSpeed
 from potluck.coordinator.swarm.measure import Measure
 from potluck.errors import WireError
 from potluck.planning.machine import Machine
-from potluck.types import MAX_STEP_ROWS, Capacity, NodeState, Span, Speed, is_label
-from potluck.wire.messages import Ready
+from potluck.types import MAX_STEP_ROWS, Capacity, Coordinator, NodeState, Span, Speed, is_label
+from potluck.wire.messages import Hello, Ready
 
 _SLOWEST, _QUICKEST = 1e6, 1e13
 """The slowest and the fastest plausible rates, in bytes a second."""
@@ -28,7 +28,7 @@ class Node:
     memory, gpu_memory: the bytes that it offers, of its memory and of its graphics cards.
     bytes_per_s: of weights that it reads in decoding. movable: its owner did not choose the layers.
     parked: the sessions whose answer has ended, and which are kept only as long as nobody needs their room.
-    destination: the layers that a moving node is to serve next.
+    destination: the layers that a moving node is to serve next. there: the coordinator to which it is to go.
     key: its public key, by which it is recognised when it comes again; nodes of one name and machine share one.
     speed: that of its link when it came.
     reason: why it is in quarantine, or paused.
@@ -57,8 +57,11 @@ class Node:
     audited_at: int | None = None
     """The Unix time of its latest audit."""
     destination: Span | None = None
+    there: Coordinator | None = None
     reason: str = ""
     gpu_memory: int = 0
+    given: bool = False
+    """Whether it goes to another model even if its layers are needed here."""
 
     _promised: int = 0
     """The positions of all sessions."""
@@ -149,5 +152,11 @@ def check_ready(ready: Ready) -> None:
 
 
 def is_lent(node: Node) -> bool:
-    """Whether the node is to go to another model."""
+    """Whether the node is to go to another model, or to another coordinator."""
     return node.state is NodeState.MOVING and node.destination is None
+
+
+def offered(hello: Hello) -> str:
+    """The MiB that a node offers, in words."""
+    cards = f", and {hello.gpu_memory >> 20} of graphics cards" if hello.gpu_memory else ""
+    return f"{hello.memory >> 20}{cards}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
 
 from potluck.coordinator.swarm.node import Node, ready_nodes
 from potluck.planning.routing import missing_layers
@@ -49,6 +50,11 @@ class Roster:
     def going(self) -> Mapping[str, Node]:
         """The nodes whose sessions are handed over."""
         return self._found.going
+
+    @property
+    def served(self) -> Sequence[int]:
+        """How many ready nodes serve each layer."""
+        return self._found.served
 
     @property
     def missing(self) -> list[Span]:
@@ -98,10 +104,16 @@ class _Found:
 
     @cached_property
     def spare(self) -> Collection[str]:
-        spans = [node.span for node in self.ready.values()]
-        served = [sum(layer in span for span in spans) for layer in range(self._layers)]
-        ready = self.ready.items()
+        served, ready = self.served, self.ready.items()
         return [name for name, node in ready if min(served[node.span.first : node.span.last + 1]) > 1]
+
+    @cached_property
+    def served(self) -> Sequence[int]:
+        change = [0] * (self._layers + 1)  # the nodes that begin at each layer, less those that have ended before it
+        for node in self.ready.values():
+            change[node.span.first] += 1
+            change[node.span.last + 1] -= 1
+        return list(accumulate(change[:-1]))
 
     @cached_property
     def missing(self) -> list[Span]:

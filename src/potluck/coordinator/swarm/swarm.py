@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import structs
 
@@ -34,7 +34,7 @@ from potluck.coordinator.swarm.events import (
 from potluck.coordinator.swarm.kv_budget import KvBudget
 from potluck.coordinator.swarm.measure import Measure
 from potluck.coordinator.swarm.mover import Mover
-from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, counted, is_lent, plausible_rate
+from potluck.coordinator.swarm.node import NOT_READY, Node, check_ready, counted, is_lent, offered, plausible_rate
 from potluck.coordinator.swarm.roster import Roster
 from potluck.coordinator.swarm.tally import Incident, Tally
 from potluck.errors import Refused, SpanError, WireError
@@ -61,7 +61,7 @@ class Swarm:
     def __init__(self, digest: str, footprint: Footprint, *, forgets: int = ANY_NUMBER) -> None:
         self.digest = digest
         self.forgets = forgets
-        self._footprint = footprint
+        self.footprint = footprint
         self.layers = len(footprint.layers)
         self.nodes: dict[str, Node] = {}
         self.tally = Tally()
@@ -94,7 +94,7 @@ class Swarm:
 
     def _become(self, node: Node, state: NodeState, destination: Span | None = None, reason: str = "") -> None:
         """Change a node's state. All changes of states are made here, so that the roster learns of them."""
-        node.state, node.destination, node.reason = state, destination, reason
+        node.state, node.destination, node.reason, node.there = state, destination, reason, None
         self.roster.changed()
 
     def _joined(self, event: Joined) -> list[Action]:
@@ -112,20 +112,21 @@ class Swarm:
         if key in self._caught:
             raise Refused(f"This node is in quarantine: {self._caught[key]}.")
 
-    def newcomer(self, event: Joined) -> Node:
-        """The node, with the span that it would serve. Nothing is changed. Raises Refused with the reason."""
-        hello = event.hello
-        self.check(hello.key)
+    def newcomer(self, event: Joined, placed: Sequence[Placed] = ()) -> Node:
+        """The node, with the span that it would serve beside these or those that are here. Raises Refused with the
+        reason. Nothing is changed.
+        """
+        self.check((hello := event.hello).key)
         if hello.model and hello.model != self.digest:
             raise Refused(f"Your model has the hash {hello.model[:16]}, this swarm serves {self.digest[:16]}.")
         rate = plausible_rate(hello.bytes_per_s)
         machine = Machine(event.node, hello.memory, rate, *event.speed, counted(hello.gpu_memory))
-        span = self._wanted(hello) or best_span(self._footprint, self._placed(), machine)
+        span = self._wanted(hello) or best_span(self.footprint, placed or self.placed(), machine)
         if span is None:
-            smallest = smallest_span(self._footprint)
-            needed = in_mib(self._footprint.beside(machine.card, smallest))
+            smallest = smallest_span(self.footprint)
+            needed = in_mib(self.footprint.beside(machine.card, smallest))
             reason = f"Even the smallest span, {smallest}, needs {needed} MiB of memory"
-            raise Refused(f"{reason}; you offer {_offered(hello)}.")
+            raise Refused(f"{reason}; you offer {offered(hello)}.")
         return Node(
             hello.name,
             hello.software,
@@ -155,7 +156,7 @@ class Swarm:
     def _objection(self, span: Span, hello: Hello) -> str:
         """Why this node cannot serve the span; empty if it can."""
         try:
-            needed = self._footprint.beside(counted(hello.gpu_memory), self._footprint.cuts.check(span))
+            needed = self.footprint.beside(counted(hello.gpu_memory), self.footprint.cuts.check(span))
         except SpanError as error:
             return str(error)
         if needed <= hello.memory:
@@ -166,9 +167,9 @@ class Swarm:
 
     def prospect(self, name: str, node: Node) -> Prospect:
         """The gain that this node brings to all others, whether it is here yet or not."""
-        others = [one for one in self._placed() if one.machine.name != name]
+        others = [one for one in self.placed() if one.machine.name != name]
         machine = Machine(name, node.memory, node.bytes_per_s, *node.speed, counted(node.gpu_memory))
-        return prospect(self._footprint, others, Placed(machine, node.span))
+        return prospect(self.footprint, others, Placed(machine, node.span))
 
     def _rate(self, node: Node) -> float:
         """The bytes of weights a second that the node claimed when it loaded, unless its steps show it to be much
@@ -184,9 +185,9 @@ class Swarm:
         """The bytes of weights a second that its latest steps show; before the first step, what it claimed when it
         loaded.
         """
-        return self._footprint.work(node.span) / max(node.measure.token_s, 1e-9)
+        return self.footprint.work(node.span) / max(node.measure.token_s, 1e-9)
 
-    def _placed(self) -> list[Placed]:
+    def placed(self) -> list[Placed]:
         """The nodes as planning sees them. Those that are loading count; those that leave or pause do not."""
         return [
             Placed(node.machine(name, self._rate(node)), node.destination or node.span)
@@ -198,7 +199,7 @@ class Swarm:
         """The limit of the nodes that serve now, in a sentence; empty if none does."""
         ready = self.roster.ready.values()
         serving = [Placed(node.machine(node.name, self._seen_rate(node)), node.span) for node in ready]
-        return limit_sentence(self._footprint, serving) if serving else ""
+        return limit_sentence(self.footprint, serving) if serving else ""
 
     def _progressed(self, event: Progressed) -> list[Action]:
         if not 0 <= event.fraction <= 1:
@@ -216,8 +217,8 @@ class Swarm:
         self._become(node, NodeState.READY)
         # A newcomer's link is taken to be as good as the best one, so that it gets sessions and is measured.
         others = [other.measure.hop_s for name, other in self.roster.ready.items() if name != event.node]
-        node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S), self._footprint.sums)
-        node.bytes_per_s = plausible_rate(self._footprint.work(node.span) / event.ready.speed.decode_s)
+        node.measure = Measure.of(event.ready.speed, min(others, default=HOP_S), self.footprint.sums)
+        node.bytes_per_s = plausible_rate(self.footprint.work(node.span) / event.ready.speed.decode_s)
         return [Changed()]
 
     def _resized(self, event: Resized) -> list[Action]:
@@ -296,17 +297,20 @@ class Swarm:
 
     def _lends(self, event: Lends) -> list[Action]:
         node = self.nodes[event.node]
-        if event.node not in self.roster.spare:
+        if event.node not in (self.roster.ready if event.given else self.roster.spare):
             return []
+        node.given = event.given
         self._become(node, NodeState.MOVING)
-        told = Tell(event.node, "Another model needs this node more: it moves there.")
-        dropped = self._drop_parked(node, f"Node {node.name} moves to another model.")
+        node.there, whose = event.there, "model" if event.there is None else "coordinator"
+        told = Tell(event.node, f"Another {whose} needs this node more: it moves there.")
+        dropped = self._drop_parked(node, f"Node {node.name} moves to another {whose}.")
         return [told, *dropped, *self.let_go(), Changed()]
 
     def _keeps(self, event: Keeps) -> list[Action]:
         node = self.nodes[event.node]
         if not is_lent(node):
             return []
+        node.given = False
         self._become(node, NodeState.READY)
         return [Tell(event.node, "No other model needs this node any more: it stays."), Changed()]
 
@@ -360,7 +364,11 @@ class Swarm:
         served = self.served()
         kept: list[Action] = []
         for name, node in self.nodes.items():
-            if node.state is NodeState.MOVING and not all(served[node.span.first : node.span.last + 1]):
+            if (
+                node.state is NodeState.MOVING
+                and not node.given
+                and not all(served[node.span.first : node.span.last + 1])
+            ):
                 self._become(node, NodeState.READY)
                 kept += [Tell(name, f"Layers {node.span} need this node again: it stays."), Changed()]
         return kept
@@ -378,10 +386,9 @@ class Swarm:
         self._become(node, NodeState.LOADING)
         return Admit(name, span)
 
-    def served(self, at_least: NodeState = NodeState.READY) -> list[int]:
-        """How many nodes serve each layer. With LOADING, those that are still loading count as well."""
-        nodes = [node for node in self.nodes.values() if at_least is NodeState.LOADING or node.state is at_least]
-        return [sum(layer in node.span for node in nodes) for layer in range(self.layers)]
+    def served(self) -> list[int]:
+        """How many ready nodes serve each layer."""
+        return list(self.roster.served)
 
     def missing(self) -> list[Span]:
         """The spans of layers that no ready node serves."""
@@ -391,9 +398,3 @@ class Swarm:
         """Free the room of a session that has ended."""
         self.kv_budget.release(session)
         return [*self.let_go(), Changed()]
-
-
-def _offered(hello: Hello) -> str:
-    """The MiB that a node offers, in words."""
-    cards = f", and {hello.gpu_memory >> 20} of graphics cards" if hello.gpu_memory else ""
-    return f"{hello.memory >> 20}{cards}"

@@ -47,8 +47,8 @@ class History:
 
     def beside(self, status: bytes) -> bytes:
         """The answer of `/status`, with the samples as the field `history` of each model's object."""
-        told = apart(status, len(self._looks))
-        return together([_with(one, self.samples(model)) for model, one in enumerate(told)])
+        told, idle = apart(status)
+        return together([_with(one, self.samples(model)) for model, one in enumerate(told)], idle)
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

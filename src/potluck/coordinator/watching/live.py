@@ -48,6 +48,7 @@ class Live:
     """Sends the status to all listeners.
 
     tells: returns the status as JSON on one line, for each model. It is called once a second while anybody listens.
+    idle: returns the nodes that wait, as JSON; None where no models are offered.
     greet: makes of it what new listeners receive first. whose: says whose listener a request is for.
     """
 
@@ -56,10 +57,12 @@ class Live:
         tells: Sequence[Callable[[], bytes]],
         greet: Callable[[bytes], bytes] = bytes,
         whose: Callable[[Request], Watcher] = lambda _: _EVERYBODY,
+        idle: Callable[[], bytes] | None = None,
     ) -> None:
         self._tells = tells
         self._greet = greet
         self._whose = whose
+        self._idle = idle
         self._told = b""
         self._quiet = 0
         self._news = asyncio.Event()
@@ -109,7 +112,7 @@ class Live:
             self._looking = None
 
     def _look(self) -> None:
-        told = together([tell() for tell in self._tells])
+        told = together([tell() for tell in self._tells], self._idle() if self._idle is not None else None)
         self._quiet = 0 if told != self._told else self._quiet + 1
         if self._quiet % _KEEP_LOOKS == 0:
             self._told = told

@@ -63,12 +63,13 @@ class Metrics(Collector):
 
 def _of_all(models: Sequence[Watched]) -> Iterator[Metric]:
     """Every metric once, with the samples of all models, which have the label `model` where there are several."""
-    for alike in zip(*map(_of_one, models), strict=True):
+    asked = [model for model in models if model.asked()]  # the others have nothing to tell
+    for alike in zip(*map(_of_one, asked), strict=True):
         metric = alike[0]
         if len(models) > 1:
             metric.samples = [
                 sample._replace(labels={**sample.labels, "model": model.name})
-                for model, one in zip(models, alike, strict=True)
+                for model, one in zip(asked, alike, strict=True)
                 for sample in one.samples
             ]
         yield metric
@@ -84,7 +85,7 @@ def _of_one(model: Watched) -> Iterator[Metric]:
 
 def _coverage(model: Watched) -> Iterator[Metric]:
     swarm, served = model.swarm, model.swarm.served()
-    about = {"version": __version__, "model": model.name, "digest": model.digest}
+    about = {"version": __version__, "model": model.name, "digest": model.swarm.digest}
     yield InfoMetricFamily("potluck", "The model that is served, and the version that serves it.", about)
     yield GaugeMetricFamily("potluck_layers", "Layers of the model.", swarm.layers)
     yield GaugeMetricFamily("potluck_layers_missing", "Layers that no ready node serves.", served.count(0))

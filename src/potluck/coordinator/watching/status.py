@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from potluck.coordinator.audits.audits import Audits, Record
 from potluck.coordinator.members.ledger import Account, Ledger
 from potluck.coordinator.members.members import Member
 from potluck.coordinator.relay.foresight import were_right
 from potluck.coordinator.sessions.claim import weight_of
+from potluck.coordinator.sessions.demand import ModelState
 from potluck.coordinator.sessions.fair_queue import Standing
+from potluck.coordinator.swarm.events import Joined
 from potluck.coordinator.swarm.node import Node
 from potluck.coordinator.swarm.swarm import Swarm
 from potluck.coordinator.swarm.tally import Outcome, Source, Tally, TokenKind
@@ -87,6 +89,8 @@ class Status(Struct, frozen=True, kw_only=True):
     fault: what the owner has to mend so that nodes get the model, in a sentence; empty if nothing.
     proved: whether it is known that the parts of such a model compute what the whole does.
     served: how many ready nodes serve each layer. missing: spans that none serves. waiting: requests in the line.
+    state: "ready" (all layers are covered), "loading" (nodes load some that lack), "incomplete" (nobody does), or
+    "offered" (it is loaded when somebody asks).
     limit: what limits the swarm now, in a sentence. tokens: generated since the coordinator started.
     streams: sessions that are not parked. queue: the first of the waiting requests.
     audits_undecided: audits in which nodes contradicted each other, and nobody could tell which one was wrong.
@@ -101,6 +105,7 @@ class Status(Struct, frozen=True, kw_only=True):
     context: int
     served: list[int]
     covered: bool
+    state: ModelState
     missing: list[str]
     limit: str
     tokens: int
@@ -120,16 +125,36 @@ class StatusEvent(Status, frozen=True, kw_only=True):
     history: list[Sample] = []
 
 
+class IdleStatus(Struct, frozen=True):
+    """A node that waits without layers until somebody asks for a model. memory, gpu_memory: in bytes."""
+
+    name: str
+    memory: int
+    gpu_memory: int
+    threads: int
+    software: str
+
+
 class Statuses(Struct, frozen=True):
-    """The status where several models are served, in their order."""
+    """The status where several models are served, in their order, or some are offered. idle: nodes that wait until
+    somebody asks for one; missing where none is offered.
+    """
 
     models: list[Status]
+    idle: list[IdleStatus] | UnsetType = UNSET
 
 
 class StatusesEvent(Struct, frozen=True):
-    """An event of `/status/events` where several models are served."""
+    """An event of `/status/events` where `/status` answers with a list. idle: as there."""
 
     models: list[StatusEvent]
+    idle: list[IdleStatus] | UnsetType = UNSET
+
+
+def idle_status(waiting: Iterable[Joined]) -> list[IdleStatus]:
+    """The status of nodes that wait without layers."""
+    hellos = sorted((joined.hello for joined in waiting), key=lambda hello: hello.name)
+    return [IdleStatus(one.name, one.memory, one.gpu_memory, one.threads, one.software) for one in hellos]
 
 
 def swarm_status(
@@ -147,8 +172,11 @@ def swarm_status(
     proved: bool = True,
     fault: str = "",
     guessers: Sequence[str] = (),
+    state: ModelState | None = None,
 ) -> Status:
-    """The status for a reader who may see the names of some of the waiting accounts. guessers: the small models."""
+    """The status for a reader who may see the names of some of the waiting accounts. guessers: the small models.
+
+    state: that of the model; None leaves it to the layers."""
     missing = [str(span) for span in swarm.missing()]
     known = sorted(swarm.nodes.values(), key=lambda node: (node.span, node.name))
     nodes = [_node_status(node, audits.record(node.key), ledger or Ledger()) for node in known]
@@ -163,6 +191,7 @@ def swarm_status(
         context=context,
         served=swarm.served(),
         covered=not missing,
+        state=state or (ModelState.INCOMPLETE if missing else ModelState.READY),
         missing=missing,
         limit=swarm.limit(),
         tokens=swarm.tally.tokens[TokenKind.GENERATED],

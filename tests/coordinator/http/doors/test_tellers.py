@@ -14,6 +14,7 @@ from potluck.coordinator.generation.job import Delta
 from potluck.coordinator.http.doors.messages_answer import MessageTeller
 from potluck.coordinator.http.doors.responses_answer import ResponseTeller
 from potluck.coordinator.http.doors.teller import Called, Said, Thought, pieces
+from potluck.coordinator.http.identities import Identities
 from potluck.coordinator.http.replies import ChatForm, Json, Usage
 from potluck.coordinator.text.calls.registry import Offer, dialect_named
 from potluck.errors import Unavailable
@@ -33,7 +34,7 @@ def usage() -> Usage:
 
 
 def message_teller() -> MessageTeller:
-    return MessageTeller("tiny", (), usage())
+    return MessageTeller("tiny", (), usage(), Identities.fresh())
 
 
 kept: list[Json] = []
@@ -45,7 +46,7 @@ def keep(response: Json) -> bool:
 
 
 def response_teller() -> ResponseTeller:
-    return ResponseTeller("tiny", {"store": True}, usage(), keep)
+    return ResponseTeller("tiny", {"store": True}, usage(), Identities.fresh(), keep)
 
 
 def chunk(finish: str | None = None, **delta: Any) -> Json:
@@ -244,10 +245,10 @@ def test_a_response_is_the_same_whole_and_streamed() -> None:
 )
 def test_silence_opens_the_stream_and_keeps_it_alive(make: Any, opening: list[str], sign: bytes) -> None:
     teller = make()
-    first = teller.silent()
+    first = teller.head() + teller.alive()
     assert first.endswith(sign)
     assert [event["type"] for event in events_of(first.removesuffix(sign))] == opening
-    assert teller.silent() == sign
+    assert teller.head() + teller.alive() == sign
     assert all(event["type"] not in opening for event in streamed(teller))
 
 

@@ -23,6 +23,7 @@ from potluck.coordinator.http.doors.responses_request import ResponsesRequest, a
 from potluck.coordinator.http.doors.shelf import Kept, Shelf
 from potluck.coordinator.http.habits import REFUSED_AT_DOORS, refuse_unsupported
 from potluck.coordinator.http.inbound import body_of
+from potluck.coordinator.http.keeping import keeping_of
 from potluck.coordinator.http.models import Models
 from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.pool import asker_of
@@ -74,7 +75,8 @@ class Doors:
         asked, more = await self._parsed(request, CountRequest, OF_MESSAGES)
         chat = await self._served.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
         with _renamed(_OF_MESSAGES):
-            count = await self._served.of(request, chat.model).count(request, chat)
+            service = await self._served.of(request, chat.model)
+            count = await service.count(request, chat)
         return JSONResponse({"input_tokens": count})
 
     async def response(self, request: Request) -> Response:
@@ -84,13 +86,14 @@ class Doors:
 
     async def kept_response(self, request: Request) -> Response:
         """GET /v1/responses/{id}"""
-        kept = self._kept(asker_of(request), request.path_params["id"], "id")
+        kept = self._kept(request, request.path_params["id"], "id")
         return Response(kept.response, media_type="application/json")
 
     async def delete_response(self, request: Request) -> Response:
         """DELETE /v1/responses/{id}"""
         asker, identity = asker_of(request), request.path_params["id"]
         if not self._shelves[asker.stranger].take(asker, identity):
+            self._served.seek(request)
             raise _unknown(identity, "id")
         return JSONResponse({"id": identity, "object": "response", "deleted": True})
 
@@ -110,26 +113,41 @@ class Doors:
         asked, more = await self._parsed(request, MessagesRequest, OF_MESSAGES)
         chat = await self._served.pool.of(request, partial(_chat_of, asked.chat, more, _OF_MESSAGES))
         with _renamed(_OF_MESSAGES):
-            service = self._served.of(request, chat.model)
+            service = await self._served.of(request, chat.model)
             read = await service.read_chat(request, chat)
-        door = MessageTeller(service.model, asked.stop_sequences or (), read.usage)
+        door = MessageTeller(service.model, asked.stop_sequences or (), read.usage, read.identities)
         return service, read._replace(door=door)
 
     async def _read_response(self, request: Request) -> tuple[Service, Read]:
         (asked, more), asker = await self._parsed(request, ResponsesRequest, OF_RESPONSES), asker_of(request)
         previous = asked.previous_response_id
-        before = self._kept(asker, previous, "previous_response_id") if previous else None
+        before = self._before(request, previous) if previous else None
         messages, chat = await self._served.pool.of(request, partial(_next_chat, before, asked, more))
         keep = partial(self._keep, asker, messages) if asked.store else _forget
         with _renamed(_OF_RESPONSES):
-            service = self._served.of(request, chat.model)
+            service = await self._served.of(request, chat.model)
             read = await service.read_chat(request, chat)
-        door = ResponseTeller(service.model, asked.echo(), read.usage, keep, asked.spaces)
+        door = ResponseTeller(service.model, asked.echo(), read.usage, read.identities, keep, asked.spaces)
         return service, read._replace(door=door)
 
-    def _kept(self, asker: Asker, identity: str, param: str) -> Kept:
+    def _before(self, request: Request, identity: str) -> Kept:
+        """The response before that of the request. Where an answer goes on, it may be kept by another coordinator."""
+        keeping = keeping_of(request)
+        if keeping is not None and (told := keeping.followed) is not None:
+            return Kept(*told)
+        kept = self._kept(request, identity, "previous_response_id")
+        if keeping is not None:
+            keeping.before = kept
+        return kept
+
+    def _kept(self, request: Request, identity: str, param: str) -> Kept:
+        """The response with this id, which another coordinator of the fleet may keep. Raises Elsewhere, or RequestError
+        if nobody does.
+        """
+        asker = asker_of(request)
         kept = self._shelves[asker.stranger].get(asker, identity, self._clock())
         if kept is None:
+            self._served.seek(request)
             raise _unknown(identity, param)
         return kept
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought, thoughts_in
 from potluck.coordinator.http.errors import messages_error
+from potluck.coordinator.http.identities import Identities
 from potluck.coordinator.http.replies import Json, Usage
 from potluck.errors import PotluckError
 
@@ -22,12 +22,13 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 
 
 class MessageTeller(Teller):
-    """Tells an answer as a message. stops: the stop sequences that were asked for."""
+    """Tells an answer as a message. stops: the stop sequences that were asked for. identities: the answer's."""
 
-    def __init__(self, model: str, stops: Collection[str], usage: Usage) -> None:
+    def __init__(self, model: str, stops: Collection[str], usage: Usage, identities: Identities) -> None:
         super().__init__(usage)
         self._stops = stops
-        self._head: Json = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": model}
+        identity = f"msg_{identities.of('message')}"
+        self._head: Json = {"id": identity, "type": "message", "role": "assistant", "model": model}
         self._content: list[Json] = []
         self._parts: list[str] = []
         """The pieces of the last block, which are joined when it ends."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from potluck.coordinator.http.doors.teller import Called, Piece, Said, Teller, Thought, thoughts_in
 from potluck.coordinator.http.errors import error_json, unfinished_json
+from potluck.coordinator.http.identities import Identities
 from potluck.coordinator.http.replies import Json, Usage
 from potluck.coordinator.http.streaming import ALIVE
 from potluck.errors import PotluckError
 
 
 class ResponseTeller(Teller):
-    """Tells an answer as a response. echo: the fields of its request that it repeats.
+    """Tells an answer as a response. echo: the fields of its request that it repeats. identities: the answer's.
 
     keep: receives the finished response, and says whether it keeps it. spaces: as `ResponsesRequest.spaces`.
     """
@@ -26,17 +25,19 @@ class ResponseTeller(Teller):
         model: str,
         echo: Json,
         usage: Usage,
+        identities: Identities,
         keep: Callable[[Json], bool],
         spaces: Mapping[str, tuple[str, str]] = MappingProxyType({}),
     ) -> None:
         super().__init__(usage)
+        self._identities = identities
         self._spaces = spaces
         self._keep = keep
         self._echo = echo
         self._head: Json = {
-            "id": f"resp_{uuid.uuid4().hex}",
+            "id": f"resp_{identities.of('response')}",
             "object": "response",
-            "created_at": int(time.time()),
+            "created_at": identities.created,
             "model": model,
         }
         self._output: list[Json] = []
@@ -55,17 +56,22 @@ class ResponseTeller(Teller):
         self._parts = []
         match piece:
             case Thought():
-                item: Json = {"id": _new("rs"), "type": "reasoning", "summary": [], "content": []}
+                item: Json = {"id": self._new("rs"), "type": "reasoning", "summary": [], "content": []}
             case Said():
-                item = {"id": _new("msg"), "type": "message", "role": "assistant", "content": []}
+                item = {"id": self._new("msg"), "type": "message", "role": "assistant", "content": []}
             case Called():
                 space, name = self._spaces.get(piece.name, (None, piece.name))
                 call = {"call_id": piece.identity, "name": name, "arguments": ""}
-                item = {"id": _new("fc"), "type": "function_call", **call, **({"namespace": space} if space else {})}
+                item = {"id": self._new("fc"), "type": "function_call", **call}
+                item |= {"namespace": space} if space else {}
         self._output.append(item)
         yield self._of_item("response.output_item.added", item={**item, "status": "in_progress"})
         if not isinstance(piece, Called):
             yield self._of_part("response.content_part.added", part=_part(item, ""))
+
+    def _new(self, prefix: str) -> str:
+        """The id of the next item."""
+        return f"{prefix}_{self._identities.of('item', len(self._output))}"
 
     def adding(self, piece: Piece) -> Iterator[Json]:
         self._parts.append(piece.text)
@@ -152,10 +158,6 @@ class ResponseTeller(Teller):
         event = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
         return event
-
-
-def _new(prefix: str) -> str:
-    return f"{prefix}_{uuid.uuid4().hex}"
 
 
 def _part(item: Json, text: str) -> Json:

@@ -89,9 +89,9 @@ class Teller(ABC):
             events += self._take(choice["delta"], choice["finish_reason"])
         return b"".join(map(_encoded, events))
 
-    def silent(self) -> bytes:
-        """What says that the answer is still being made."""
-        return b"".join(map(_encoded, self._begin())) + self.alive()
+    def head(self) -> bytes:
+        """The first events, until they have been told."""
+        return b"".join(map(_encoded, self._begin()))
 
     def end(self) -> bytes:
         """The last events."""
@@ -133,7 +133,7 @@ class Teller(ABC):
 
     @abstractmethod
     def alive(self) -> bytes:
-        """What is sent in silence."""
+        """What says that the answer is still being made. It is no part of it."""
 
     @abstractmethod
     def beginning(self) -> Iterator[Json]:

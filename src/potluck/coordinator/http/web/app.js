@@ -1,7 +1,7 @@
 // Puts the page together: the live status, the two views, and the dialogue for the API key.
 
 import { Refused, events, key, request, setKey } from "./api.js";
-import { ageBoards, showBoards, sizes } from "./boards.js";
+import { ageBoards, showBoards, showIdle, sizes } from "./boards.js";
 import { ageChat, offerModels, startChat } from "./chat.js";
 import { $, setText } from "./dom.js";
 import { offerJoin } from "./join.js";
@@ -36,6 +36,7 @@ function take(told) {
   const [one, another] = statuses;
   setText($("model"), another ? `${statuses.length} models` : `${one.model} · ${sizes(one)}`);
   showBoards(statuses, seconds());
+  showIdle(told.idle ?? []);
 }
 
 const names = () => statuses.map(({ model }) => model).join("\n");

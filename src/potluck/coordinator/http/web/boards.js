@@ -1,6 +1,6 @@
 // The boards: each model's last minutes, its layers and its table of nodes.
 
-import { $, setText } from "./dom.js";
+import { $, figure, setText } from "./dom.js";
 import { Strip } from "./strip.js";
 import { Table } from "./table.js";
 
@@ -19,6 +19,9 @@ class Board {
     const fresh = status.model !== this.#status?.model;
     this.#status = status;
     this.#tellName(named);
+    const asleep = status.state === "offered" && !status.nodes.length;
+    for (const part of this.element.children) part.classList.toggle("asleep", asleep && !part.matches("h2, .about, .offered"));
+    this.element.querySelector(".offered").hidden = !asleep;
     this.table.show(status, now);
     if (status.history || fresh) this.strip.recall(status.history ?? [], now);
     if (fresh) this.strip.sample(status, now);
@@ -48,6 +51,13 @@ export function showBoards(statuses, now) {
   while (boards.length < statuses.length) boards.push(new Board());
   while (boards.length > statuses.length) boards.pop().element.remove();
   statuses.forEach((status, place) => boards[place].show(status, statuses.length > 1, now));
+}
+
+/** Names the nodes that wait until somebody asks for a model. */
+export function showIdle(nodes) {
+  const words = nodes.map(({ name, memory, gpu_memory }) => `${name} (${figure((memory + gpu_memory) / 2 ** 30)} GiB)`);
+  $("idle").hidden = !nodes.length;
+  setText($("idle"), `Nodes that wait until somebody asks for a model: ${words.join(", ")}.`);
 }
 
 /** Draws what changes with time, once a second. */

@@ -1,6 +1,6 @@
 // The chat: asks, streams answers into the page, and goes from one branch or conversation to another.
 
-import { events, request } from "./api.js";
+import { lasting } from "./api.js";
 import { isEmpty, isJson, take } from "./answer.js";
 import { bubble } from "./bubble.js";
 import { copyAndTell } from "./clipboard.js";
@@ -211,8 +211,7 @@ function callsOf({ calls = [] }) {
 async function stream(asked, answer, shown, signal) {
   const began = performance.now();
   answering = answer.model = asked.model;
-  const reply = await request("/v1/chat/completions", { body: asked, signal });
-  for await (const data of events(reply)) {
+  for await (const data of lasting("/v1/chat/completions", { body: asked, signal })) {
     if (data === "[DONE]") break;
     heard = performance.now();
     const event = JSON.parse(data);

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -46,9 +45,9 @@ class Dialect(ABC):
     def read(self, scan: Scan, calls: Calls) -> Steps[bool]:
         """Read what follows one of the marks, or begins with one of the openings. Returns whether a call began."""
 
-    def identity(self) -> str:
-        """The id of a new call."""
-        return f"call_{uuid.uuid4().hex}"
+    def identity(self, digits: str) -> str:
+        """The id of a new call. digits: 32 hex digits that no other call has."""
+        return f"call_{digits}"
 
     def fitted(self, identity: str) -> str:
         """An id of a replayed call, which may be another server's, as the template wants it."""

@@ -107,8 +107,8 @@ class Mistral(Dialect):
     def is_of(cls, template: str) -> bool:
         return "[TOOL_CALLS]" in template
 
-    def identity(self) -> str:
-        return super().identity()[-9:]
+    def identity(self, digits: str) -> str:
+        return digits[-9:]
 
     def fitted(self, identity: str) -> str:
         if re.fullmatch("[A-Za-z0-9]{9}", identity):
