@@ -37,9 +37,11 @@ check: .venv/test.stamp
 	.venv/bin/python -m pytest -q -n auto --dist worksteal --hypothesis-profile=quick --ignore tests/e2e \
 		-m "not e2e and not slow and not torch and not browser and not postgres"
 
-# The long tests in full: a million hostile frames, two minutes of chaos, a long siege.
+# The long tests in full: a million hostile frames, two minutes of chaos, a long siege, two minutes in which
+# everything that a fleet consists of is killed.
 nightly: .venv/test.stamp
-	.venv/bin/python -m pytest --nightly tests/test_fuzz.py tests/test_life.py tests/e2e/test_siege.py
+	.venv/bin/python -m pytest --nightly tests/test_fuzz.py tests/test_life.py tests/e2e/test_siege.py \
+		tests/e2e/test_fleet_losses.py
 
 # All tests in random order. The run prints its seed; `make test-random SEED=123` repeats the order.
 test-random: .venv/test.stamp

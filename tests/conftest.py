@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from kit import apart
+from kit import apart, postgres
 from kit.groups import groups
 from kit.marks import MEANINGS, mark_and_sort
 from potluck.local import demo_model
@@ -49,6 +50,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["POTLUCK_ON_BATTERY"] = "1"  # whatever machine runs the tests
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[postgres.Server]:
+    programs = postgres.programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
+    with postgres.server(programs) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from potluck.errors import PotluckError
-from potluck.network import checked_url, http_client, tls_fault, way_to
+from potluck.network import checked_url, http_client, is_here, tls_fault, way_to
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,7 +227,7 @@ class _Course:
     def join(self, fleet: str) -> None:
         """Note who else can go on with the stream: their URLs, between commas."""
         for url in filter(None, map(str.strip, fleet.split(","))):
-            if url not in self._fleet:
+            if url not in self._fleet and _is_as_safe(url, self._fleet[0]):
                 self._fleet.append(checked_url(url))
 
     def events(self, lines: Iterator[str]) -> Iterator[Json]:
@@ -257,6 +258,12 @@ class _Course:
         time.sleep(min(0.1 * 2**self._tries, _LONGEST_PAUSE_S))
         self.url = self._fleet[(self._fleet.index(self.url) + bool(self._tries)) % len(self._fleet)]
         self._tries += 1
+
+
+def _is_as_safe(url: str, own: str) -> bool:
+    """Whether the key may go to this URL, too: not in clear text if `own` is encrypted, nor to this very machine."""
+    here, there = urlsplit(own), urlsplit(url)
+    return there.scheme in ("https", here.scheme) and (is_here(own) or not is_here(url))
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, str]]:

@@ -50,6 +50,11 @@ def http_client(*, base_url: str = "", **options: Any) -> httpx.Client:
     return httpx.Client(base_url=base_url, mounts=direct, trust_env=fault is None, **options)
 
 
+def is_here(url: str) -> bool:
+    """Whether the URL names this very machine."""
+    return urlsplit(url).hostname in _HERE
+
+
 def proxy_for(url: str) -> tuple[str, str] | None:
     """The proxy on the way to this URL: the name of the setting, and the proxy's own URL. None if there is none."""
     parts = urlsplit(url)

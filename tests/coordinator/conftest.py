@@ -27,15 +27,6 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.Server]:
-    programs = postgres.programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
-    with postgres.server(programs) as server:
-        yield server
-
-
 @pytest.fixture
 def postgres_url(postgres_server: postgres.Server) -> str:
     """The URL of an empty database."""

@@ -75,15 +75,6 @@ def tiny_swarm(tiny: Path) -> Iterator[LocalSwarm]:
         yield swarm
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[postgres.Server]:
-    folder = postgres.programs()
-    if folder is None:
-        pytest.skip("PostgreSQL is not installed here: apt-get install postgresql")
-    with postgres.server(folder) as server:
-        yield server
-
-
 @pytest.fixture
 def fleet(postgres_server: postgres.Server, tmp_path: Path) -> Iterator[LocalFleet]:
     """A fleet of the test's own, without coordinators."""

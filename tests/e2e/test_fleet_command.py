@@ -26,7 +26,7 @@ def test_server_opens_with_its_token_only(tiny: Path, tmp_path: Path, monkeypatc
     monkeypatch.setenv("POTLUCK_DATA", str(tmp_path))
     port = free_port()
     with Process(["fleet", "--host", "127.0.0.1", "--port", str(port)]) as server:
-        line = server.wait_for("potluck serve MODEL")
+        line = server.wait_for("--fleet nats://")
         [url] = re.findall(r"nats://\S+", line)
         assert url.endswith(f"@127.0.0.1:{port}")
         eventually(lambda: listens(port))

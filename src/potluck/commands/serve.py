@@ -50,7 +50,6 @@ OPEN_HELP = "Serve everybody: anyone may join and ask."
 ANNOUNCE_HELP = "Tell this network, where potluck join then lists it."
 DATABASE_HELP = "A database, as postgresql://host/db. Default: a file."
 FORWARDED_HELP = "The proxies in front, as 127.0.0.1 or 10.0.0.0/8."
-OFFER_HELP = "Models to load only on demand: a TOML file."
 AUDIT_HELP = "Share of work to audit."
 
 Kind = Annotated[Attention, typer.Option(metavar="KIND", show_default=False, help=ATTENTION_HELP)]
@@ -84,9 +83,9 @@ def serve(
     guesser: Annotated[str | None, typer.Option(metavar="MODEL", hidden=True)] = None,
     check: Annotated[bool, typer.Option("--check", hidden=True)] = False,
     tries: Annotated[bool, typer.Option("--try", hidden=True)] = False,
-    offer: Annotated[Path | None, typer.Option("--offer", metavar="LIST", help=OFFER_HELP)] = None,
+    offer: Annotated[Path | None, typer.Option("--offer", metavar="LIST", hidden=True)] = None,
 ) -> None:
-    """Run the coordinator of MODEL: a GGUF file, a directory or a name."""
+    """Run the coordinator of MODELs: GGUF files, directories or names."""
     from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
     from potluck.coordinator.http.office import open_office
     from potluck.coordinator.server import make_server

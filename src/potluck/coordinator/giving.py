@@ -21,6 +21,7 @@ _LOOK_S = 4.0
 """Seconds between two looks. A node that was given shows in the other coordinator's record within them."""
 _LOOKS = 3
 """The looks in a row for which a gift must seem right, so that a node that restarts finds its place again."""
+_REST_S = 600.0
 
 
 class _Wish(NamedTuple):
@@ -41,8 +42,8 @@ class Giving:
         self._lease = Lease(fleet.bus, "moves", fleet.own)
         self._wish: _Wish | None = None
         self._looks = 0
-        self._given: set[tuple[bytes, bytes]] = set()
-        """The keys of nodes that were sent away, with those of coordinators: who comes back is not sent there again."""
+        self._given: dict[bytes, float] = {}
+        """When nodes were sent away, by their keys. One that stayed, or came back, is left in peace for a while."""
 
     async def run(self) -> None:
         """Look at regular intervals until this is cancelled."""
@@ -52,16 +53,19 @@ class Giving:
                 await self.consider()
             except BusAway as error:
                 log.debug("No node is given away now: %s", error)
+            except Exception:  # other nodes may still have to be given later
+                log.exception("It could not be decided whether another coordinator needs a node.")
 
     async def consider(self) -> None:
         """Give the node away that should go, once that has seemed right for a while. Raises BusAway."""
+        now = asyncio.get_running_loop().time()
+        self._given = {key: since for key, since in self._given.items() if now - since < _REST_S}
         wish = next((found for gate in self._gates if (found := self._found(gate)) is not None), None)
         self._looks = self._looks + 1 if wish is not None and wish == self._wish else 1
         self._wish = wish
-        if wish is None or self._looks < _LOOKS or not await self._lease.hold():
-            return
-        if self._redirect(wish.node, wish.target):
-            self._given.add((wish.key, wish.target.key))
+        if wish is not None and self._looks >= _LOOKS and await self._lease.hold():
+            self._given[wish.key] = now
+            self._redirect(wish.node, wish.target)
 
     def _found(self, gate: Gate) -> _Wish | None:
         """The node of this model that should go, if one should."""
@@ -69,13 +73,13 @@ class Giving:
         others = [(record, model) for record in self._fleet.others for model in record.models if model.digest == digest]
         unsettled = any(node.state in (NodeState.LOADING, NodeState.MOVING) for node in nodes)
         here = Holding(gate.swarm.served(), unsettled, self._fleet.own)
-        movable = {name: node for name, node in gate.swarm.roster.ready.items() if node.movable}
+        ready = gate.swarm.roster.ready.items()
+        movable = {name: node for name, node in ready if node.movable and node.key not in self._given}
         holdings = [Holding(model.counts, model.loading, record.key) for record, model in others]
         found = gift(here, {name: node.span for name, node in movable.items()}, holdings)
         if found is None:
             return None
-        key, target = movable[found.node].key, coordinator_of(others[found.other][0])
-        return None if (key, target.key) in self._given else _Wish(found.node, key, target)
+        return _Wish(found.node, movable[found.node].key, coordinator_of(others[found.other][0]))
 
 
 def coordinator_of(record: Record) -> Coordinator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -131,12 +132,17 @@ class Membership:
     async def _catch_up(self) -> None:
         """Learn from the database what the others have stored: credits, and how nodes that are here are marked."""
         await self._office.books.reread()
-        here = {key.hex() for key in self._lobby.stays.keys}
-        marked = await self._office.desks.owner.ask(self._office.members.marked, here)
+        shut = (self._lobby.entrance.shut_out | self._caught) - self._office.books.caught
+        known = {key.hex() for key in self._lobby.stays.keys | shut}
+        marked = await self._office.desks.owner.ask(self._office.members.with_keys, known)
+        still = set()
         for member in marked:
-            quarantine = member.quarantine or None
-            news = Marked(bytes.fromhex(member.key), member.trusted, member.revoked or None, quarantine)
-            self._hear(news)
+            quarantine = member.quarantine if member.quarantined_until > time.time() else None
+            self._marked(Marked(bytes.fromhex(member.key), member.trusted, member.revoked or None, quarantine))
+            if member.revoked or quarantine is not None:
+                still.add(bytes.fromhex(member.key))
+        for key in shut - still:  # the owner has readmitted it, and nobody could say so
+            self._marked(Marked(key, revoked=False))
 
 
 def _record(running: SwarmService) -> ModelRecord:
@@ -149,4 +155,5 @@ def _record(running: SwarmService) -> ModelRecord:
         loading=any(node.state is NodeState.LOADING for node in swarm.nodes.values()),
         waiting=len(running.queue),
         streams=swarm.kv_budget.streams,
+        state=running.gate.state,
     )

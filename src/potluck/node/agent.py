@@ -44,7 +44,7 @@ from potluck.node.upload import PacedLink, Upload
 from potluck.platform import on_battery
 from potluck.types import EngineKind, PauseReason
 from potluck.wire.codec import encode
-from potluck.wire.fleet import Redirect
+from potluck.wire.fleet import Fleet, Redirect
 from potluck.wire.link import Link
 from potluck.wire.messages import Leaving, Loading, Pause, Ready, Resume, Threads, Welcome
 
@@ -177,14 +177,17 @@ class Agent:
             # A node that comes back asks for what it still holds.
             hello = self._config.hello(digest, self._bytes_per_s, self._last)
             await self._introduction.make(link, hello, self._redialling.other)
-            order: Welcome | Redirect | str | None
+            order: Welcome | Redirect | Fleet | str | None
             order = await answer(link)
             url = self._redialling.url
             drop_invite(self._config.name, url)
             self._redialling.admitted()
             self._reporter.progress(f"Waiting for {url}", 1.0)
-            while isinstance(order, str):
-                self._reporter.say(order)
+            while isinstance(order, (str, Fleet)):
+                if isinstance(order, Fleet):
+                    self._redialling.learn(order.coordinators)
+                else:
+                    self._reporter.say(order)
                 order = await answer(link)
             while isinstance(order, Welcome):
                 self._redialling.learn(order.fleet)

@@ -13,6 +13,7 @@ from potluck.node.pins import Pins
 from potluck.types import Coordinator
 from potluck.wire import handshake
 from potluck.wire.codec import decode_from_coordinator, encode
+from potluck.wire.fleet import Fleet
 from potluck.wire.identity import Identity, fingerprint
 from potluck.wire.link import Link
 from potluck.wire.messages import (
@@ -100,14 +101,15 @@ async def expect(link: Link, kind: type[Kind]) -> tuple[Kind, memoryview]:
     return message, payload
 
 
-async def answer(link: Link) -> Welcome | str:
-    """The coordinator's answer to a hello: the welcome, or a sentence if the node has to wait for it.
+async def answer(link: Link) -> Welcome | Fleet | str:
+    """The coordinator's answer to a hello: the welcome, or a sentence if the node has to wait for it. While it waits,
+    it may also hear of other coordinators.
 
     Raises what `expect` raises.
     """
     match (await _received(link))[0]:
-        case Welcome() as welcome:
-            return welcome
+        case Welcome() | Fleet() as told:
+            return told
         case Notice(text):
             return text
         case message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from potluck.errors import WireError
@@ -24,8 +24,10 @@ def origin(url: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """Whether the URL names this very machine."""
-    host = urlsplit(url).hostname or ""
+    host = (urlsplit(url).hostname or "").rstrip(".")
     try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (inner or address).is_loopback or (inner or address).is_unspecified

@@ -1,5 +1,6 @@
 """Coordinators that find each other over a real NATS server."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 from kit.nats_servers import NatsServer, nats_server, program
 from kit.runner import run
 from kit.waiting import until
+from potluck.coordinator.fleet.directory import LEASE_S
 from potluck.coordinator.fleet.fleet import STATE, Fleet, Share
+from potluck.coordinator.fleet.lease import LEASES, Lease
 from potluck.coordinator.fleet.nats_bus import NatsBus
 from potluck.coordinator.fleet.records import NEWS, Marked, ModelRecord, News, Record, Usage, name_of, seal
 from potluck.coordinator.fleet.shelf import FleetShelf
-from potluck.errors import BusAway, IdentityError
+from potluck.errors import BusAway, IdentityError, StoreError
 from potluck.wire.identity import Identity
 
 pytestmark = pytest.mark.skipif(program() is None, reason="There is no nats-server here")
@@ -38,12 +41,15 @@ class Coordinator:
         self.heard: list[News] = []
         self.used: list[Usage] = []
         self.caught_up = 0
+        self.database_is_away = False
 
     def _usage(self) -> Usage:
         return self.used.pop() if self.used else Usage()
 
     async def _catch_up(self) -> None:
         self.caught_up += 1
+        if self.database_is_away:
+            raise StoreError("The database failed.")
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["Coordinator"]:
@@ -171,5 +177,86 @@ def test_shelf_keeps_answers_while_the_server_is_away(nats: NatsServer, tmp_path
             await until(lambda: bus.is_up)
             assert await shelf.get("abc.told") == b"2"
             assert await shelf.get("abc.ask") == b"x" * 900_000
+
+    run(scenario())
+
+
+def test_coordinator_goes_on_while_its_database_is_away(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        one, other = Coordinator(nats, "a"), Coordinator(nats, "b")
+        one.database_is_away = True
+        async with one.serving(), other.serving():
+            await until(lambda: one.caught_up > 0)
+            one.models = (msgspec.structs.replace(MODEL, waiting=9),)
+            await until(lambda: bool(other.others) and other.fleet.others[0].models[0].waiting == 9)
+
+    run(scenario())
+
+
+def test_record_of_a_coordinator_that_is_gone_does_not_count_again(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        one = Coordinator(nats, "a")
+        async with one.serving():
+            dead = Record(b"d" * 32, "http://dead", "1", 1.0, 1, time.time() - LEASE_S - 1, (MODEL,))
+            await one.fleet.bus.put(STATE, name_of(dead.key), seal(KEY, name_of(dead.key), dead))
+            newcomer = Coordinator(nats, "b")
+            async with newcomer.serving():
+                await until(lambda: bool(newcomer.others))
+                assert newcomer.others == ["http://a"]
+
+    run(scenario())
+
+
+def test_lease_is_held_by_one_at_a_time(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        bus = NatsBus((nats.url,))
+        async with bus.connected():
+            await until(lambda: bus.is_up)
+            one, other = Lease(bus, "moves", b"a"), Lease(bus, "moves", b"b")
+            assert await one.hold()
+            assert not await other.hold()
+            assert await one.hold()
+            taken = await bus.get(LEASES, "moves")
+            assert taken is not None
+            assert await bus.replace(LEASES, "moves", b"b", taken[1])  # as when the other one took it meanwhile
+            assert not await one.hold()
+            assert await other.hold()
+
+    run(scenario())
+
+
+def test_news_that_are_sent_again_are_not_heard_again(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        one, other = Coordinator(nats, "a"), Coordinator(nats, "b")
+        sent: list[bytes] = []
+        async with one.serving(), other.serving():
+            await until(lambda: bool(one.others and other.others))
+            tell = one.fleet.bus.tell
+
+            async def recorded(subject: str, sealed: bytes) -> None:
+                sent.append(sealed)
+                await tell(subject, sealed)
+
+            one.fleet.bus.tell = recorded  # type: ignore[assignment, method-assign]
+            one.used.append(Usage({}, {"key a": 1.0}))
+            await until(lambda: len(other.heard) == 1)
+            for _ in range(3):
+                await tell(NEWS, sent[0])
+            one.fleet.tell(Marked(b"n" * 32, revoked=True))
+            await until(lambda: len(other.heard) == 2)
+            assert other.heard == [Usage({}, {"key a": 1.0}), Marked(b"n" * 32, revoked=True)]
+
+    run(scenario())
+
+
+def test_nodes_keep_knowing_the_others_while_nats_is_away(nats: NatsServer) -> None:
+    async def scenario() -> None:
+        one, other = Coordinator(nats, "a"), Coordinator(nats, "b")
+        async with one.serving(), other.serving():
+            await until(lambda: bool(one.others and other.others))
+            assert [record.url for record in one.fleet.known] == ["http://b"]
+            nats.kill()
+            await until(lambda: one.others == [])
+            assert [record.url for record in one.fleet.known] == ["http://b"]
 
     run(scenario())

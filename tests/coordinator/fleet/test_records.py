@@ -77,8 +77,9 @@ def test_stale_record_is_refused(now: float) -> None:
 
 @pytest.mark.parametrize("news", [Usage({"anna": (5, 3)}, {"key": 0.5}), Marked(b"n" * 32, revoked=True)])
 def test_news_come_as_they_were_told(news: Usage | Marked) -> None:
-    sealed = seal(FLEET, NEWS, Told(KEY, 1010.0, msgspec.Raw(msgspec.msgpack.encode(news))))
-    assert news_of(FLEET.public, sealed, 1010.0) == (KEY, news)
+    told = Told(KEY, 1010.0, msgspec.Raw(msgspec.msgpack.encode(news)), 1000.0, 7)
+    found, heard = news_of(FLEET.public, seal(FLEET, NEWS, told), 1010.0)
+    assert (found.sender, found.age, heard) == (KEY, (1000.0, 7), news)
 
 
 class LaterModel(ModelRecord, frozen=True):
@@ -104,5 +105,6 @@ def test_record_of_a_later_version_is_read() -> None:
 
 
 def test_news_of_a_later_version_are_skipped() -> None:
-    sealed = seal(FLEET, NEWS, Told(KEY, 1010.0, msgspec.Raw(msgspec.msgpack.encode(Weather()))))
-    assert news_of(FLEET.public, sealed, 1010.0) == (KEY, None)
+    told = Told(KEY, 1010.0, msgspec.Raw(msgspec.msgpack.encode(Weather())), 1000.0, 7)
+    found, heard = news_of(FLEET.public, seal(FLEET, NEWS, told), 1010.0)
+    assert (found.sender, heard) == (KEY, None)

@@ -25,6 +25,7 @@ ACCESS = {
         "/status/events",
         "/metrics",
         "/trace",
+        "/fleet",
         "/v1/models",
         "/v1/models/{model}",
         "/v1/chat/completions",

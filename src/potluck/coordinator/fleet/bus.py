@@ -13,10 +13,14 @@ Heard = Callable[[str, bytes], None]
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of keys and values. ttl_s: seconds after which a value is gone unless it is renewed; None: never."""
+    """A bucket of keys and values. ttl_s: seconds after which a value is gone unless it is renewed; None: never.
+
+    max_bytes: those of all values, beyond which nothing more is kept; None: as many as the server has room for.
+    """
 
     name: str
     ttl_s: float | None = None
+    max_bytes: int | None = None
 
 
 class Bus(Protocol):

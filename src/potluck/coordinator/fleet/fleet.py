@@ -13,8 +13,9 @@ import msgspec
 
 from potluck import __version__
 from potluck.coordinator.fleet.bus import Bucket, Bus
-from potluck.coordinator.fleet.directory import Directory
+from potluck.coordinator.fleet.directory import LEASE_S, Directory
 from potluck.coordinator.fleet.records import (
+    FRESH_S,
     NEWS,
     RECORDS,
     Marked,
@@ -29,7 +30,7 @@ from potluck.coordinator.fleet.records import (
     seal,
 )
 from potluck.coordinator.topic import Topic
-from potluck.errors import BusAway, IdentityError, PotluckError, WireError
+from potluck.errors import BusAway, IdentityError, PotluckError, StoreError, WireError
 from potluck.wire.identity import Identity, fingerprint
 
 log = logging.getLogger(__name__)
@@ -41,19 +42,22 @@ _KEY = "key"
 """The name under which the fleet's public key stands there: whoever has another one belongs to another fleet."""
 
 _TICK_S = 0.25
-_LEASE_S = 2.0
-"""Seconds after which a record is renewed, if nothing else has changed."""
+_RENEW_S = 2.0
+"""Seconds after which a record is renewed even if nothing has changed."""
 _LOAD_S = 0.5
 """Seconds after which a record is renewed if only the load has changed."""
 _USAGE_S = 1.0
 _REREAD_S = 60.0
+_AGAIN_S = 5.0
+"""Seconds after which the database is asked again that did not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
     """A coordinator's own part. models: what it serves now. usage: what was used here since this was last called.
 
-    hear: is told the news of others. catch_up: is called when news may have been missed, and every minute.
+    hear: is told the news of others. catch_up: is called when news may have been missed, and every minute; it may raise
+    StoreError.
     """
 
     models: Callable[[], tuple[ModelRecord, ...]]
@@ -95,6 +99,13 @@ class Fleet:
         self._unsent: dict[bytes, Marked] = {}
         self._warned: set[str] = set()
         self._known: list[Record] = []
+        self._catching: asyncio.Task[None] | None = None
+        self._put_at = float("-inf")
+        """When this coordinator's record was last written."""
+        self._told = 0
+        """The news that were told so far."""
+        self._heard: dict[bytes, tuple[float, int]] = {}
+        """The latest news of each sender: what came before is not heard again."""
         self._up = asyncio.Event()
         self._foreign = ""
         bus.on_up = self._is_up
@@ -113,7 +124,7 @@ class Fleet:
     @property
     def known(self) -> list[Record]:
         """The coordinators where nodes may serve: while NATS is away, those that served before."""
-        if self.bus.is_up or not self._known:
+        if self._clock() - self._put_at <= LEASE_S or not self._known:
             self._known = self.others
         return self._known
 
@@ -145,7 +156,8 @@ class Fleet:
             try:
                 yield
             finally:
-                await _end(living)
+                for task in filter(None, (living, self._catching)):
+                    await _end(task)
                 with suppress(BusAway):  # then its lease ends
                     await self._put((), gone=True)
 
@@ -169,11 +181,13 @@ class Fleet:
 
     async def _live(self, share: Share) -> None:
         while True:
-            self.own_models = share.models()
             try:
+                self.own_models = share.models()
                 await self._tick(share)
             except BusAway as error:
                 self._warn(str(error))
+            except Exception:  # whatever it is, the next record must be written
+                log.exception("Something that this coordinator tells its fleet, or hears of it, has failed.")
             if self.directory.forget(self._clock()):
                 self.changed.tell(None)
             await asyncio.sleep(_TICK_S)
@@ -189,7 +203,8 @@ class Fleet:
                 raise BusAway(self._foreign)
             self._read_at = now  # before it is read, so that a loss of the connection meanwhile is not forgotten
             await self._reread()
-            await share.catch_up()
+            if self._catching is None or self._catching.done():  # a database that says nothing must hold up no record
+                self._catching = asyncio.create_task(self._catch_up(share))
         for key, marked in list(self._unsent.items()):
             await self._tell(marked)
             if self._unsent.get(key) is marked:
@@ -200,11 +215,18 @@ class Fleet:
             if usage := share.usage():
                 await self._tell(usage)
 
+    async def _catch_up(self, share: Share) -> None:
+        try:
+            await share.catch_up()
+        except StoreError as error:
+            self._warn(str(error))
+            self._read_at = self._clock() - _REREAD_S + _AGAIN_S
+
     async def _renew(self, now: float) -> None:
         models = self.own_models
         age = now - self._sent_at
         same = models == self._sent
-        is_due = age >= _LEASE_S or (not same and (age >= _LOAD_S or _coverage(models) != _coverage(self._sent)))
+        is_due = age >= _RENEW_S or (not same and (age >= _LOAD_S or _coverage(models) != _coverage(self._sent)))
         if is_due:
             await self._put(models)
             self._sent, self._sent_at = models, now
@@ -215,19 +237,23 @@ class Fleet:
         name, at = name_of(self.own), self._unix()
         record = Record(self.own, self.url, __version__, self._started, self._number, at, models, gone)
         await self.bus.put(STATE, name, seal(self.key, name, record))
+        self._put_at = self._clock()
 
     async def _reread(self) -> None:
         """Read all records, of which some may have been missed."""
         for name in await self.bus.names(STATE):
             found = await self.bus.get(STATE, name)
             if found is not None:
-                self._heard_record(name, found[0])
+                self._heard_record(name, found[0], LEASE_S)
 
     async def _tell(self, news: News) -> None:
-        told = Told(self.own, self._unix(), msgspec.Raw(msgspec.msgpack.encode(news)))
+        self._told += 1
+        packed = msgspec.Raw(msgspec.msgpack.encode(news))
+        told = Told(self.own, self._unix(), packed, self._started, self._told)
         await self.bus.tell(NEWS, seal(self.key, NEWS, told))
 
-    def _heard_record(self, name: str, sealed: bytes) -> None:
+    def _heard_record(self, name: str, sealed: bytes, oldest_s: float = FRESH_S) -> None:
+        """Take a record. oldest_s: what was written longer ago may be that of a coordinator that is gone."""
         if not sealed or name == name_of(self.own):  # a value that was deleted, or our own
             return
         try:
@@ -235,18 +261,20 @@ class Fleet:
         except WireError as error:
             self._warn(str(error))
             return
-        if self.directory.note(record, self._clock()):
+        if self._unix() - record.at <= oldest_s and self.directory.note(record, self._clock()):
             self.changed.tell(None)
 
     def _heard_news(self, _: str, sealed: bytes) -> None:
         assert self._share is not None
         try:
-            sender, news = news_of(self.key.public, sealed, self._unix())
+            told, news = news_of(self.key.public, sealed, self._unix())
         except WireError as error:
             self._warn(str(error))
             return
-        if sender != self.own and news is not None:
-            self._share.hear(news)
+        if told.sender != self.own and told.age > self._heard.get(told.sender, (0.0, 0)):
+            self._heard[told.sender] = told.age
+            if news is not None:
+                self._share.hear(news)
 
     def _warn(self, text: str) -> None:
         """Log what is wrong once, until this coordinator's record is renewed again."""

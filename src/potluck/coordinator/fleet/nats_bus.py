@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _ASK_S = 2.0
 """Seconds within which the server answers."""
 _AGAIN_S = 0.5
+_FAULTS = (Error, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What the library raises, also where a server answers with nonsense."""
 _MOST_REPLICAS = 3
 _MOST_TOLD = 20
 
@@ -65,26 +67,41 @@ class NatsBus:
                 await self._client.close()
 
     async def _connect(self) -> None:
-        while not self.is_up:
-            try:
-                await self._client.connect(
-                    list(self._urls),
-                    error_cb=self._note,
-                    disconnected_cb=self._lost,
-                    reconnected_cb=self._found,
-                    connect_timeout=_ASK_S,  # type: ignore[arg-type]  # a float is as good
-                    reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]
-                    max_reconnect_attempts=-1,
-                    ping_interval=5,
-                    max_outstanding_pings=2,
-                    allow_reconnect=True,
-                )
-            except (Error, OSError, ValueError) as error:
-                await self._note(error)
-                await asyncio.sleep(_AGAIN_S)
-        for subject, heard in self._subjects:
-            await self._client.subscribe(subject, cb=heard)
-        self.on_up()
+        """Connect, and do so anew whenever the library gives up, as it does after most errors that a server tells."""
+        while True:
+            closed = asyncio.Event()
+            self._client, self._buckets = Client(), {}
+            if await self._has_connected(closed):
+                for subject, heard in self._subjects:
+                    await self._client.subscribe(subject, cb=heard)
+                self.on_up()
+                await closed.wait()
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _has_connected(self, closed: asyncio.Event) -> bool:
+        """Whether there is a connection now. closed: is set when the library gives it up."""
+
+        async def close() -> None:
+            closed.set()
+
+        try:
+            await self._client.connect(
+                list(self._urls),
+                error_cb=self._note,
+                disconnected_cb=self._lost,
+                reconnected_cb=self._found,
+                closed_cb=close,
+                connect_timeout=_ASK_S,  # type: ignore[arg-type]  # a float is as good
+                reconnect_time_wait=_AGAIN_S,  # type: ignore[arg-type]
+                max_reconnect_attempts=-1,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                allow_reconnect=True,
+            )
+        except (Error, OSError, ValueError) as error:
+            await self._note(error)
+            return False
+        return True
 
     async def _note(self, error: Exception) -> None:
         told = str(error) or type(error).__name__
@@ -121,7 +138,7 @@ class NatsBus:
             raise BusAway(f"The fleet's NATS server is away: {self.fault}.")
         try:
             await self._client.publish(subject, value)
-        except (Error, OSError) as error:
+        except _FAULTS as error:
             raise _away(error) from error
 
     async def put(self, bucket: Bucket, name: str, value: bytes) -> None:
@@ -174,7 +191,7 @@ class NatsBus:
             if bucket.name not in self._buckets:
                 self._buckets[bucket.name] = await self._found_or_made(bucket)
             yield self._buckets[bucket.name]
-        except (Error, OSError) as error:
+        except _FAULTS as error:
             self._buckets.pop(bucket.name, None)  # the server may have lost it
             raise _away(error) from error
 
@@ -184,7 +201,9 @@ class NatsBus:
             return await stream.key_value(bucket.name)
         except NotFoundError:
             replicas = _MOST_REPLICAS if len(self._client.servers) >= _MOST_REPLICAS else 1
-            config = KeyValueConfig(bucket.name, ttl=bucket.ttl_s, history=1, replicas=replicas)
+            config = KeyValueConfig(
+                bucket.name, ttl=bucket.ttl_s, max_bytes=bucket.max_bytes, history=1, replicas=replicas
+            )
             return await stream.create_key_value(config)
 
 

@@ -79,7 +79,7 @@ class Passes:
         if (found.target, found.method, found.path) != (self._own, method, path):
             raise _refused("it is for another request")
         if not is_fresh(found.at, now):
-            raise _refused(f"it is {now - found.at:.0f} s old: do the machines' clocks agree")
+            raise _refused(f"its time is {abs(now - found.at):.0f} s off, and the machines' clocks must agree")
         if found.nonce in self._used:
             raise _refused("it was used before")
         self._note(found.nonce, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from potluck.coordinator.fleet.fleet import Fleet
 from potluck.coordinator.fleet.records import ModelRecord, Record
@@ -37,15 +37,26 @@ class Places:
     def elsewhere(self) -> Iterator[tuple[ModelRecord, float]]:
         """The models that others serve, each once, with the Unix time since when."""
         seen = {name for model in self.fleet.own_models for name in model.names}
-        for record in self.fleet.others:
-            for model in record.models:
-                if seen.isdisjoint(model.names):
-                    seen.update(model.names)
-                    yield model, record.started
+        told = [(model, record.started) for record in self.fleet.others for model in record.models]
+        for model, since in sorted(told, key=lambda one: not one[0].covered):  # of several, one that is covered
+            if seen.isdisjoint(model.names):
+                seen.update(model.names)
+                yield model, since
 
     def sent(self, target: Record, name: str) -> None:
         """Note that a request for this model goes there."""
         self.fleet.directory.sent(target.key, name)
+
+    def is_gone(self, target: Record) -> bool:
+        """Whether a coordinator is known to be gone. While NATS is away, nobody knows."""
+        return self.fleet.bus.is_up and all(record.key != target.key for record in self.fleet.others)
+
+    def covers(self, names: Sequence[str]) -> bool:
+        """Whether another coordinator covers the model with one of these names."""
+        return any(model.covered and not set(names).isdisjoint(model.names) for model in self._models())
+
+    def _models(self) -> Iterator[ModelRecord]:
+        return (model for record in self.fleet.others for model in record.models)
 
     def shun(self, target: Record) -> None:
         """Note that a coordinator did not answer."""

@@ -1,5 +1,5 @@
 """What the coordinators of a fleet tell each other: a record of each, and news. All of it is sealed with the fleet's
-key, so that whoever else can write to the NATS server changes nothing.
+key, so that whoever else can write to the NATS server cannot make them believe anything.
 
 Unknown fields and unknown kinds of news are skipped, because a newer version may send them.
 """
@@ -7,6 +7,7 @@ Unknown fields and unknown kinds of news are skipped, because a newer version ma
 from __future__ import annotations
 
 from itertools import groupby
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +32,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
 
     names: the one that answers say first. served: how many ready nodes serve each layer, as runs of equal counts
     (count, layers). loading: whether nodes load some. waiting, streams: requests that wait, and answers under way.
+    state: as `/v1/models` tells it.
     """
 
     names: tuple[str, ...]
@@ -40,6 +42,7 @@ class ModelRecord(Struct, frozen=True, omit_defaults=True):
     loading: bool = False
     waiting: int = 0
     streams: int = 0
+    state: str = ""
 
     @property
     def counts(self) -> list[int]:
@@ -117,11 +120,24 @@ News = Usage | Marked
 
 
 class Told(Struct, frozen=True):
-    """News from the coordinator with this public key. at: Unix time. news: as msgpack."""
+    """News from the coordinator with this public key. at: Unix time. news: as msgpack.
+
+    started, number: when the sender started, and the number of the news since then.
+    """
 
     sender: bytes
     at: float
     news: msgspec.Raw
+    started: float
+    number: int
+
+    @property
+    def age(self) -> tuple[float, int]:
+        """What grows with everything that the sender tells."""
+        return self.started, self.number
+
+
+Dated = TypeVar("Dated", Record, Told)
 
 
 class _Sealed(Struct, frozen=True, array_like=True):
@@ -161,13 +177,7 @@ def is_fresh(at: float, now: float) -> bool:
 
 def record_of(fleet: bytes, name: str, sealed: bytes, now: float) -> Record:
     """The record with this name in the bucket. Raises WireError for one that is forged, stale or another's."""
-    body = unseal(fleet, name, sealed)
-    try:
-        record = msgspec.msgpack.decode(body, type=Record)
-    except msgspec.MsgspecError as error:
-        raise WireError(f"The record {name} cannot be read: {error}.") from error
-    if not is_fresh(record.at, now):
-        raise WireError(f"The record of {record.url} is {now - record.at:.0f} s old: do the machines' clocks agree?")
+    record = _opened(fleet, name, sealed, Record, now)
     if name != name_of(record.key):
         raise WireError(f"The record {name} is that of another coordinator.")
     return record
@@ -178,16 +188,23 @@ def name_of(key: bytes) -> str:
     return f"{RECORDS}.{key.hex()[:32]}"
 
 
-def news_of(fleet: bytes, sealed: bytes, now: float) -> tuple[bytes, News | None]:
-    """The sender and its news; None for news of a kind that is not known here. Raises WireError for forged ones."""
-    body = unseal(fleet, NEWS, sealed)
+def news_of(fleet: bytes, sealed: bytes, now: float) -> tuple[Told, News | None]:
+    """What was told; None for news of a kind that is not known here. Raises WireError if it is forged."""
+    told = _opened(fleet, NEWS, sealed, Told, now)
     try:
-        told = msgspec.msgpack.decode(body, type=Told)
-    except msgspec.MsgspecError as error:
-        raise WireError(f"News cannot be read: {error}.") from error
-    if not is_fresh(told.at, now):
-        raise WireError(f"News are {now - told.at:.0f} s old: do the machines' clocks agree?")
-    try:
-        return told.sender, msgspec.msgpack.decode(told.news, type=News)
+        return told, msgspec.msgpack.decode(told.news, type=News)
     except msgspec.ValidationError:
-        return told.sender, None
+        return told, None
+
+
+def _opened(fleet: bytes, place: str, sealed: bytes, kind: type[Dated], now: float) -> Dated:
+    """What was sealed for this place a moment ago. Raises WireError."""
+    body = unseal(fleet, place, sealed)
+    try:
+        value = msgspec.msgpack.decode(body, type=kind)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"What came for {place} cannot be read: {error}.") from error
+    if not is_fresh(value.at, now):
+        off = abs(now - value.at)
+        raise WireError(f"The time of what came for {place} is {off:.0f} s off: the machines' clocks must agree.")
+    return value

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from potluck.coordinator.fleet.bus import Bucket, Bus
 
-ANSWERS = Bucket("potluck-answers", ttl_s=600.0)
-"""Ten minutes after it was last written, an answer can be continued no more."""
+ANSWERS = Bucket("potluck-answers", ttl_s=600.0, max_bytes=256 << 20)
+"""Ten minutes after it was last written, an answer can be continued no more. Whoever asks for many long ones must not
+take the room of records.
+"""
 
 
 @dataclass(frozen=True)

@@ -56,5 +56,10 @@ class Entrance:
         """Keep nodes with this key outside, including those that the door has let in a moment ago."""
         self._shut.add(key)
 
+    @property
+    def shut_out(self) -> frozenset[bytes]:
+        """The keys that are kept outside."""
+        return frozenset(self._shut)
+
     def reopen(self, key: bytes) -> None:
         self._shut.discard(key)

@@ -26,7 +26,7 @@ from potluck.errors import IdentityError, LinkClosed, Refused, StoreError, WireE
 from potluck.types import Coordinator, NodeState
 from potluck.webserver.guard import note_proven, vouch_for
 from potluck.wire.codec import decode_from_node, encode
-from potluck.wire.fleet import Redirect
+from potluck.wire.fleet import Fleet, Redirect
 from potluck.wire.link import BundledLink, Link
 from potluck.wire.messages import Hello, Notice, Pong, Refusal
 
@@ -142,6 +142,11 @@ class Gateway:
             return
         log.info("Node %s (%s) waits until somebody asks for a model.", joined.hello.name, node)
         self._lobby.idle[node] = joined
+        self._lobby.outboxes.send((node, self._fleet()))
+
+    def _fleet(self) -> bytes:
+        """What tells nodes of the other coordinators."""
+        return encode(Fleet(tuple(self._lobby.fleet())))
 
     def _call(self, node: str, target: Gate, joined: Joined) -> None:
         """Admit a node that waits to the model that somebody asks for."""
@@ -202,6 +207,9 @@ class Gateway:
         """Tell all nodes that serve where else they may, because that has changed."""
         for gate in self._gates:
             gate.welcomes.tell_fleet()
+        if self._lobby.idle:
+            frame = self._fleet()
+            self._lobby.outboxes.send(*((node, frame) for node in self._lobby.idle))
 
     def stop(self) -> None:
         self._lender.stop()

@@ -52,7 +52,9 @@ OWNER = Caller(OWNER_ACCOUNT, admin=True)
 
 
 class Policy(Protocol):
-    """Finds out who asks."""
+    """Finds out who asks. is_open: whether callers without a key may ask."""
+
+    is_open: bool
 
     def check(self, connection: HTTPConnection) -> bool:
         """Returns whether whoever passes this check is the owner. Raises RequestError for a request or a socket that
@@ -80,6 +82,7 @@ class LocalPolicy:
 
     def __init__(self, origins: Collection[str] = ()) -> None:
         self._origins = frozenset(origins)
+        self.is_open = False
 
     def check(self, connection: HTTPConnection) -> bool:
         headers = connection.headers
@@ -121,7 +124,7 @@ class KeyPolicy:
         self, keys: Keys, *, open: bool, desk: Desk | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._lookup = Lookup(keys, desk or Desk("keys"), clock)
-        self._open = open
+        self.is_open = open
         self._strangers = SharedLimits()
         self._limits = {**self._lookup.limits, "stranger": self._strangers}
         self._clock = clock
@@ -131,7 +134,7 @@ class KeyPolicy:
 
     async def caller(self, connection: HTTPConnection) -> Caller:
         secret = bearer(connection)
-        if self._open and not secret.startswith(PREFIX):  # clients that insist on a key get "EMPTY" or "sk-…"
+        if self.is_open and not secret.startswith(PREFIX):  # clients that insist on a key get "EMPTY" or "sk-…"
             return self._stranger(address_of(connection))
         if not secret:
             raise _unauthorized("This swarm is private: send an API key, as in 'Authorization: Bearer pk-…'.")
@@ -216,6 +219,8 @@ class Auth:
             return None
         scope = connection.scope
         found = self._passes.check(text, scope["method"], path_of(connection))
+        if found.anonymous and not self._policy.is_open:
+            raise _unauthorized("This coordinator is private, and takes no requests without an API key.")
         scope["client"] = (found.address, 0)
         connection.state.digest = found.digest
         stay_here(connection)
@@ -247,8 +252,9 @@ def address_of(connection: HTTPConnection) -> str:
 
 def path_of(connection: HTTPConnection) -> str:
     """The path and the query, as they are in a pass."""
-    query = connection.scope["query_string"].decode("latin-1")
-    path = connection.url.path
+    scope = connection.scope
+    query = scope["query_string"].decode("latin-1")
+    path = scope.get("raw_path", scope["path"].encode()).decode("latin-1")
     return f"{path}?{query}" if query else path
 
 

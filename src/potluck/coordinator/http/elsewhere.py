@@ -18,7 +18,7 @@ class Elsewhere(Exception):
     """Stands for an answer that other coordinators should give. targets: the best first. name: of the model.
 
     here: whether it can be answered here if none of them does.
-    seeks: whether it is not known which of them has what is asked for, so that those that have it not are passed by.
+    seeks: whether it is not known which of them has what is asked for, so that those that do not have it are skipped.
     """
 
     def __init__(self, targets: Sequence[Record], name: str = "", *, here: bool = True, seeks: bool = False) -> None:

@@ -103,7 +103,7 @@ class Watched:
     def _away(self, error: Exception) -> Unavailable:
         if not self._is_away:
             self._is_away = True
-            log.warning("Answers are not kept now, because the fleet's store is away: %s", error or "it is late.")
+            log.warning("Answers are not kept now, because the fleet's store is away: %s", str(error) or "it is late.")
         return Unavailable("The store of kept answers is away: try again.")
 
 

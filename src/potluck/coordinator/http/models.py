@@ -66,6 +66,11 @@ class Models:
             (model, since) for model, since in self._places.elsewhere() if not allowed or _is_in(allowed, model.names)
         ]
 
+    def state_of(self, model: Served) -> ModelState:
+        """The state of a model that is served here. What another coordinator covers can be asked here as well."""
+        covered = self._places is not None and self._places.covers(model.names)
+        return ModelState.READY if covered else model.state()
+
     def seek(self, request: Request) -> None:
         """Look for something at the other coordinators that is not kept here. Raises Elsewhere if there are any."""
         if self._places is not None and not stays_here(request) and (others := self._places.fleet.others):

@@ -59,6 +59,10 @@ class OnDemandService:
             self._making = None  # the next request tries again
             log.error("%s cannot be loaded: %s", self.names[0], error)
             raise Unavailable(f"{self.names[0]} cannot be loaded: {error}") from error
+        except Exception as error:
+            self._making = None
+            log.exception("%s cannot be loaded.", self.names[0])
+            raise Unavailable(f"{self.names[0]} cannot be loaded: the coordinator's log says why.") from error
 
 
 def _heard(task: asyncio.Task[Service]) -> None:

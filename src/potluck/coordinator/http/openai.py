@@ -11,7 +11,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from potluck.coordinator.fleet.records import ModelRecord
 from potluck.coordinator.http.habits import REFUSED_FOR_COMPLETIONS, refuse_unsupported
 from potluck.coordinator.http.inbound import body_of, check_size
 from potluck.coordinator.http.models import Models
@@ -19,7 +18,6 @@ from potluck.coordinator.http.parsing import parse
 from potluck.coordinator.http.replies import Json
 from potluck.coordinator.http.requests import ChatRequest, CompletionRequest
 from potluck.coordinator.http.service import Read, Service
-from potluck.coordinator.sessions.demand import ModelState
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
 Refuse = Callable[[Mapping[str, msgspec.Raw]], None]
@@ -35,18 +33,17 @@ class OpenAI:
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""
-        here = [(name, each.created, each.state()) for each in self.served.open_to(request) for name in each.names]
-        there = [
-            (name, int(since), _state(model)) for model, since in self.served.elsewhere(request) for name in model.names
-        ]
-        data = [_described(*each) for each in (*here, *there)]
+        models: list[tuple[tuple[str, ...], int, str]]
+        models = [(each.names, each.created, self.served.state_of(each)) for each in self.served.open_to(request)]
+        models += [(model.names, int(since), model.state) for model, since in self.served.elsewhere(request)]
+        data = [_described(name, created, state) for names, created, state in models for name in names]
         return JSONResponse({"object": "list", "data": data})
 
     async def one_model(self, request: Request) -> Response:
         """GET /v1/models/{model}"""
         name = request.path_params["model"]
         found = self.served.find(request, name)
-        return JSONResponse(_described(name, found.created, found.state()))
+        return JSONResponse(_described(name, found.created, self.served.state_of(found)))
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
@@ -75,12 +72,5 @@ class OpenAI:
         return service, asked
 
 
-def _described(name: str, created: int, state: ModelState) -> Json:
+def _described(name: str, created: int, state: str) -> Json:
     return {"id": name, "object": "model", "created": created, "owned_by": "potluck", "state": state}
-
-
-def _state(model: ModelRecord) -> ModelState:
-    """The state of a model at another coordinator."""
-    if model.covered:
-        return ModelState.READY
-    return ModelState.LOADING if model.loading else ModelState.INCOMPLETE

@@ -89,6 +89,11 @@ class Books:
         """
         self._caught[key] = reason
 
+    @property
+    def caught(self) -> frozenset[bytes]:
+        """The nodes that were caught, of which the store does not know yet."""
+        return frozenset(self._caught)
+
     async def write(self) -> None:
         """Store all that has changed. Raises StoreError; the changes are then tried again, before later ones."""
         async with self._writing:

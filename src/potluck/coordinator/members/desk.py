@@ -45,7 +45,10 @@ class Desk:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                result = await self.ask(work, *args, **named)
+                async with asyncio.timeout_at(deadline):
+                    result = await self.ask(work, *args, **named)
+            except TimeoutError as late:
+                raise StoreError("The database does not answer.", is_away=True) from late
             except StoreError as error:
                 self._note(error)
                 if not error.is_away or loop.time() + _PAUSE_S > deadline:

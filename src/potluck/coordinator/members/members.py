@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from potluck.coordinator.members.store import NodeRow, Store
@@ -43,10 +43,9 @@ class Members:
         """All nodes, in the order in which they first came."""
         return self._those()
 
-    def marked(self, keys: Collection[str]) -> list[Member]:
-        """The nodes among these that are trusted, revoked or in quarantine."""
-        shut = or_(NodeRow.trusted, NodeRow.revoked, NodeRow.quarantined_until > self._clock())
-        return self._those(NodeRow.key.in_(keys), shut)
+    def with_keys(self, keys: Collection[str]) -> list[Member]:
+        """The nodes with these keys."""
+        return self._those(NodeRow.key.in_(keys))
 
     def of_account(self, account: str) -> list[Member]:
         return self._those(NodeRow.account == account)
