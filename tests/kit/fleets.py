@@ -45,6 +45,7 @@ class Member:
         self._fleet = Fleet(
             NatsBus(("nats://127.0.0.1:1",)), Identity.fresh(), self._identity.public, "", clock=lambda: 0.0
         )
+        self._fleet._put_at = 0.0  # as if it had told the others of itself a moment ago
         self._numbers = itertools.count()
         self.office = self._running.enter_context(closing(open_office(store, audience, self._identity, "")))
         choices = ModelConfig(Found(model), audit=0.0, context=context)
