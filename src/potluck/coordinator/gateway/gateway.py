@@ -142,7 +142,8 @@ class Gateway:
             return
         log.info("Node %s (%s) waits until somebody asks for a model.", joined.hello.name, node)
         self._lobby.idle[node] = joined
-        self._lobby.outboxes.send((node, self._fleet()))
+        if self._lobby.fleet():
+            self._lobby.outboxes.send((node, self._fleet()))
 
     def _fleet(self) -> bytes:
         """What tells nodes of the other coordinators."""
