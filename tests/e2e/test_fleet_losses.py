@@ -173,7 +173,7 @@ def test_nothing_is_lost_whatever_is_killed(fleet: LocalFleet, tiny: Path, night
     assert asking.whole >= STREAMS * rounds
     assert let_in == []
 
-    time_of_last_write(members)
+    wait_for_last_write(members)
     credits.append(booked(fleet.database))
     assert credits == sorted(credits)  # nothing that was stored is lost
     served, repeated = asking.tokens * LAYERS, disturbances.coordinators_killed * STREAMS * (TOKENS + 64) * LAYERS
@@ -189,13 +189,19 @@ def _watch(members: list[Member], revoked: str, let_in: list[str], seconds: floa
         let_in += [member.url for member in members if opens(member.url, revoked)]
 
 
-def time_of_last_write(members: list[Member]) -> None:
+def wait_for_last_write(members: list[Member]) -> None:
     """Wait until no coordinator has anything to store: no answer is under way, and the books were written since."""
     eventually(lambda: all(member.ask("/status").json()["streams"] == 0 for member in members))
-    database, before = members[0].fleet.database, -1
-    while (now := booked(database)) != before:
-        before = now
-        time.sleep(1.5)  # the books are written every half second
+    seen = (booked(members[0].fleet.database), time.monotonic())
+
+    def is_settled() -> bool:
+        """Whether nothing was stored for much longer than the half second after which the books are written."""
+        nonlocal seen
+        if (now := booked(members[0].fleet.database)) != seen[0]:
+            seen = (now, time.monotonic())
+        return time.monotonic() - seen[1] > 1.5
+
+    eventually(is_settled)
 
 
 @contextmanager

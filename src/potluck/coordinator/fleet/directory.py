@@ -68,7 +68,7 @@ class Directory:
         for record in self.others(now):
             known, model = self._known[record.key], record.of(name)
             if model is not None and known.shunned_until <= now:
-                found.append((record, _with(model, known.sent[model.digest])))
+                found.append((record, replace(model, waiting=model.waiting + known.sent[model.digest])))
         return found
 
     def sent(self, key: bytes, name: str) -> None:
@@ -86,7 +86,3 @@ class Directory:
 
 def _served(record: Record) -> tuple[object, ...]:
     return record.url, record.gone, [(model.names, model.digest, model.covered) for model in record.models]
-
-
-def _with(model: ModelRecord, sent: int) -> ModelRecord:
-    return replace(model, waiting=model.waiting + sent)

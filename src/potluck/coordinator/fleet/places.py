@@ -37,8 +37,7 @@ class Places:
     def elsewhere(self) -> Iterator[tuple[ModelRecord, float]]:
         """The models that others serve, each once, with the Unix time since when."""
         seen = {name for model in self.fleet.own_models for name in model.names}
-        told = [(model, record.started) for record in self.fleet.others for model in record.models]
-        for model, since in sorted(told, key=lambda one: not one[0].covered):  # of several, one that is covered
+        for model, since in sorted(self._told(), key=lambda one: not one[0].covered):  # of several, one that is covered
             if seen.isdisjoint(model.names):
                 seen.update(model.names)
                 yield model, since
@@ -53,10 +52,11 @@ class Places:
 
     def covers(self, names: Sequence[str]) -> bool:
         """Whether another coordinator covers the model with one of these names."""
-        return any(model.covered and not set(names).isdisjoint(model.names) for model in self._models())
+        return any(model.covered and not set(names).isdisjoint(model.names) for model, _ in self._told())
 
-    def _models(self) -> Iterator[ModelRecord]:
-        return (model for record in self.fleet.others for model in record.models)
+    def _told(self) -> Iterator[tuple[ModelRecord, float]]:
+        """The models of all others, with the Unix time since when."""
+        return ((model, record.started) for record in self.fleet.others for model in record.models)
 
     def shun(self, target: Record) -> None:
         """Note that a coordinator did not answer."""
