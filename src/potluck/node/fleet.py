@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from potluck.types import Coordinator
 from potluck.wire.fleet import check_fleet
-from potluck.wire.origin import is_loopback, origin
+from potluck.wire.origin import leads_here, origin
 
 _SPREAD = 3.0
 """A coordinator can be tried by this many places earlier than it was named, so that the nodes of one that is lost do
@@ -118,6 +118,6 @@ class KnownFleet:
 
         A loopback address is another machine for each one that is told it, and an owner who chose TLS wants no less.
         """
-        if is_loopback(there.url) and not is_loopback(self.home):
+        if leads_here(there.url) and not leads_here(self.home):
             return False
         return there.url.startswith("https://") or not self.home.startswith("https://")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from potluck.errors import WireError
@@ -24,10 +24,21 @@ def origin(url: str) -> str:
 
 def is_loopback(url: str) -> bool:
     """Whether the URL names this very machine."""
+    address = _address(url)
+    return address.is_loopback if not isinstance(address, str) else address == "localhost"
+
+
+def leads_here(url: str) -> bool:
+    """Whether a connection to the URL ends at this very machine, which on some systems 0.0.0.0 leads to as well."""
+    address = _address(url)
+    return is_loopback(url) or (not isinstance(address, str) and address.is_unspecified)
+
+
+def _address(url: str) -> IPv4Address | IPv6Address | str:
+    """The URL's IP address, or its name."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     try:
         address = ip_address(host)
     except ValueError:
-        return host == "localhost"
-    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (inner or address).is_loopback or (inner or address).is_unspecified
+        return host
+    return getattr(address, "ipv4_mapped", None) or address
