@@ -168,16 +168,20 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("path", "body"), ASKED, ids=[f"{path} {','.join(body)}" for path, body in ASKED])
-def test_the_rest_is_that_of_the_unbroken_answer(path: str, body: dict[str, Any]) -> None:
+def test_the_rest_is_that_of_the_unbroken_answer(
+    path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However much of it the client has, and however much of it is kept."""
 
     async def test() -> None:
         shelf = MemoryShelf()
         asked = {"model": "tiny", "stream": True, **({} if "input" in body else {"max_tokens": 60}), **body}
-        whole = await Coordinator(shelf).stream(path, asked)
+        with monkeypatch.context() as at_once:
+            at_once.setattr(keeping, "_PAUSE_S", 0.0)  # so that an answer is kept that ends at once
+            whole = await Coordinator(shelf).stream(path, asked)
+            told = await kept_whole(whole[0][0], shelf)
         assert all(one for one, _ in whole)
         assert len({one for one, _ in whole}) == len(whole)
-        told = await kept_whole(whole[0][0], shelf)
         for has in {1, 2, 5, len(whole) // 2, len(whole) - 1, len(whole)}:
             parts = by_choice(whole[:has])
             rest = {choice: said[len(parts.get(choice, [])) :] for choice, said in by_choice(whole).items()}
@@ -192,9 +196,14 @@ def test_the_rest_is_that_of_the_unbroken_answer(path: str, body: dict[str, Any]
     run(test())
 
 
+def writing() -> list[asyncio.Task[Any]]:
+    """The tasks in which answers are written down."""
+    return [one for one in asyncio.all_tasks() if "_write_on" in str(one.get_coro())]
+
+
 async def kept_whole(last: str, shelf: MemoryShelf) -> Told:
     """The tokens of an answer whose stream is over, once all of them are kept."""
-    await until(lambda: not [one for one in asyncio.all_tasks() if "_write_on" in str(one.get_coro())])
+    await until(lambda: not writing())
     told = await kept(last, shelf).told()
     assert told is not None
     return told
@@ -251,12 +260,26 @@ def test_streams_name_the_fleet_and_whole_answers_are_not_kept() -> None:
     run(test())
 
 
-def test_what_is_kept_says_nothing_without_its_secret_and_key() -> None:
+def test_of_an_answer_that_ends_at_once_only_what_was_asked_for_is_kept() -> None:
+    async def test() -> None:
+        shelf = MemoryShelf()
+        whole = await Coordinator(shelf).stream(CHAT, QUIET)
+        await until(lambda: not writing())
+        assert [name.partition(".")[2] for name in shelf] == ["ask"]
+        assert await Coordinator(shelf).stream(CHAT, {}, whole[2][0]) == whole[3:]
+
+    run(test())
+
+
+def test_what_is_kept_says_nothing_without_its_secret_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "_PAUSE_S", 0.0)
+
     async def test() -> None:
         shelf = MemoryShelf()
         question = [{"role": "user", "content": "a very private question"}]
         told = await Coordinator(shelf).stream(CHAT, {**QUIET, "messages": question})
         secret = told[0][0].partition(".")[0]
+        await until(lambda: not writing())
         assert len(shelf) == 2
         for name, value in shelf.items():
             assert set(name) <= set("0123456789abcdef.asktold")

@@ -177,6 +177,7 @@ class AnswerKeeper:
         """How many tokens come once more, by the choice."""
         self._news = asyncio.Event()
         self._ended = asyncio.Event()
+        self._is_broken = False
         self._renewed = _now()
         self._written = written
         self._task: asyncio.Task[None] | None = None
@@ -201,6 +202,7 @@ class AnswerKeeper:
         self._news.set()
 
     async def broke(self) -> None:
+        self._is_broken = True
         self.end()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=_FLUSH_S)
@@ -210,6 +212,8 @@ class AnswerKeeper:
         self._news.set()
 
     async def _write_on(self) -> None:
+        if not self._turn and await self._ends_within(_PAUSE_S) and not self._is_broken:
+            return  # whoever missed its end can have it made anew in as short a time
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RENEW_S):
@@ -222,9 +226,13 @@ class AnswerKeeper:
                 size = 0
             if size is None or is_last:
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(_PAUSE_S, size / _BYTES_PER_S)):
-                    await self._ended.wait()
+            await self._ends_within(max(_PAUSE_S, size / _BYTES_PER_S))
+
+    async def _ends_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
+        return self._ended.is_set()
 
     async def _write(self) -> int | None:
         """Write down the tokens so far, unless more are kept. Returns their bytes; None if they are too many, or if

@@ -53,7 +53,9 @@ _FOR_ANSWER = (400, 404, 413, 415, 503)
 """The errors that a request for an answer may end with."""
 _FOR_STREAM = (*_FOR_ANSWER, 409)
 """The same where an answer may be streamed, and go on."""
-_LAST_EVENT = parameter("header", "Last-Event-ID", "the last event that came of a stream that broke off", {"type": "string"})
+_LAST_EVENT = parameter(
+    "header", "Last-Event-ID", "the last event that came of a stream that broke off", {"type": "string"}
+)
 
 TABLE: Mapping[type, tuple[Endpoint, ...]] = {
     Pages: (

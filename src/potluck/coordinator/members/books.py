@@ -222,11 +222,11 @@ def _take_from_nodes(session: Session, changes: Changes) -> Counter[str]:
 def _pay(session: Session, names: Iterable[str], earned: Mapping[str, int], spent: Mapping[str, int]) -> Totals:
     """Book what accounts have earned and spent, as far as their credits go. Returns the totals of these accounts."""
     totals: Totals = {}
+    locked = select(AccountRow).where(AccountRow.name.in_(names)).order_by(AccountRow.name).with_for_update()
+    rows = {row.name: row for row in session.scalars(locked)}
     for name in sorted(names):
-        row = session.get(AccountRow, name, with_for_update=True)
-        if row is None:
-            row = AccountRow(name=name, earned=0, spent=0)
-            session.add(row)
+        row = rows.get(name) or AccountRow(name=name, earned=0, spent=0)
+        session.add(row)
         row.earned += earned.get(name, 0)
         row.spent += min(spent.get(name, 0), max(0, row.earned - row.spent))
         totals[name] = row.earned, row.spent

@@ -111,15 +111,14 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
-        reading = engine.execution_options(**{sqlite.READS: True})
-        self._readings = sessionmaker(reading, expire_on_commit=False)
+        self._readings = sessionmaker(_reading(engine), expire_on_commit=False)
 
     def begin(self) -> AbstractContextManager[Session]:
         """One transaction, which is kept when the block ends and undone when it raises. Raises StoreError."""
         return self._transaction(self._sessions)
 
     def read(self) -> AbstractContextManager[Session]:
-        """One transaction that changes nothing, waits for no other and needs no room on the disk. Raises StoreError."""
+        """Questions that change nothing, wait for nobody and need no room on the disk. Raises StoreError."""
         return self._transaction(self._readings)
 
     @contextmanager
@@ -177,6 +176,15 @@ def _engine(url: str) -> Engine:
     limits = _LIMITS if parsed.get_driver_name().startswith("psycopg") else {}
     given = {name: value for name, value in limits.items() if name not in parsed.query}
     return create_engine(parsed, pool_pre_ping=True, connect_args=given)
+
+
+def _reading(engine: Engine) -> Engine:
+    """The same engine, for questions only."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{sqlite.READS: True})
+    # In its default isolation each question of a transaction sees a state of its own, so that one gains nothing by the
+    # two round trips that it takes.
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _reason(error: SQLAlchemyError) -> str:
