@@ -77,6 +77,20 @@ def test_a_private_swarm_from_invite_to_answer_tells_no_secret(start, tmp_path):
     assert not [secret for secret in secrets if secret.encode() in stored]
 
 
+def test_a_coordinator_that_is_killed_forgets_no_credits(start):
+    swarm = start(*PRIVATE)
+    key, bens = swarm.new_key("--account", "anna"), swarm.new_key("--account", "ben")
+    with swarm.join(swarm.invite("--account", "anna"), "anna") as node:
+        node.wait_for("Serving layers 0-5 ")
+        with openai.OpenAI(base_url=f"{swarm.url}/v1", api_key=bens, max_retries=0, timeout=HANG_S) as client:
+            client.completions.create(model="tiny", prompt=PROMPT, max_tokens=8)
+            before = swarm.ask("/v1/account", key).json()
+        swarm.coordinator.popen.kill()
+    swarm.coordinator.wait()
+    after = start(*PRIVATE).ask("/v1/account", key).json()
+    assert after["earned"] + after["pending"] == before["earned"] + before["pending"] > 0
+
+
 def test_strangers_wrong_keys_and_revoked_ones_are_refused(start):
     swarm = start(*PRIVATE)
     assert swarm.ask("/health").json() == {"status": "ok"}

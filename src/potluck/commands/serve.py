@@ -87,7 +87,6 @@ def serve(
 ) -> None:
     """Run the coordinator of MODELs: GGUF files, directories or names."""
     from potluck.coordinator.app import ModelConfig, ServeConfig, make_app
-    from potluck.coordinator.http.office import open_office
     from potluck.coordinator.server import make_server
 
     log_to_console()
@@ -108,12 +107,12 @@ def serve(
         manifests = _manifests(choices, names, check)
         listed = _offered(offer, usual, choices, manifests)
         config = ServeConfig(models=choices, offered=listed.models, proxies=proxies, origins=origins)
-        with closing(open_office(store, audience, identity, url, proven_url, origins, in_fleet=bool(fleet))) as office:
+        opened = _opening(in_fleet=bool(fleet))
+        with closing(opened(store, audience, identity, url, proven_url, origins)) as office:
             with waiting("Reading the tokenizer"):
                 app = make_app(config, manifests, office, listed.outlines, joined)
             server = make_server(app, tls, proxies)
-            _tell_what(manifests, listed.outlines, url)
-            _tell_who_may(office, audience, identity)
+            _tell(manifests, listed.outlines, office, audience, identity)
             told = beacon and beacon.of(" and ".join(each.name for each in (*manifests, *listed.outlines)))
             run(lambda: _serve(server, listener, told, identity, app.state.member))
     say("Stopped.")
@@ -125,6 +124,14 @@ def _store(database: str | None) -> Store:
     from potluck.wire.identity import data_folder
 
     return open_store(database) if database else open_file(data_folder() / "potluck.db")
+
+
+def _opening(*, in_fleet: bool) -> Callable[[Store, Audience, Identity, str, str, Sequence[str]], Office]:
+    """Opens the office of a coordinator that keeps on this machine what it has not stored."""
+    from potluck.coordinator.http.office import open_office
+    from potluck.wire.identity import credits_folder
+
+    return partial(open_office, in_fleet=in_fleet, ahead=credits_folder())
 
 
 def _identity() -> Identity:
@@ -342,15 +349,18 @@ def _offered(
         return offered(path, usual, taken)
 
 
-def _tell_what(manifests: Sequence[Manifest], outlines: Sequence[Manifest], url: str) -> None:
+def _tell(
+    manifests: Sequence[Manifest], outlines: Sequence[Manifest], office: Office, audience: Audience, identity: Identity
+) -> None:
+    """Tell the owner what is served, and how others can join and ask."""
     for each in manifests:
-        say(f"Serving {each.name} at {url} ({each.layers} layers, {each.digest[:16]}).")
+        say(f"Serving {each.name} at {office.url} ({each.layers} layers, {each.digest[:16]}).")
     for each in outlines:
-        say(f"Offering {each.name} at {url} ({each.layers} layers): it is loaded when somebody asks for it.")
+        say(f"Offering {each.name} at {office.url} ({each.layers} layers): it is loaded when somebody asks for it.")
+    _tell_who_may(office, audience, identity)
 
 
 def _tell_who_may(office: Office, audience: Audience, identity: Identity) -> None:
-    """Tell the owner how others can join and ask."""
     from potluck.coordinator.http.office import keep_admin_key
     from potluck.wire.identity import admin_key, fingerprint
 

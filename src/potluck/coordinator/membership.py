@@ -55,6 +55,7 @@ class Membership:
         """The credits of accounts that were stored, and of which the others have not been told."""
         self._caught: set[bytes] = set()
         """The keys of nodes that were caught, of which all coordinators know."""
+        self._totals.update(office.books.recovered)
         office.books.stored.listen(self._totals.update)
         lobby.caught.listen(self._tell_caught)
         fleet.changed.listen(lambda _: gateway.tell_fleet())

@@ -54,6 +54,11 @@ def fleet_key() -> Path:
     return data_folder() / "fleet.key"
 
 
+def credits_folder() -> Path:
+    """The folder in which a coordinator keeps credits until they are stored."""
+    return data_folder() / "credits"
+
+
 def first_invite() -> Path:
     """The file with the invite that this machine's coordinator shows when it starts."""
     return data_folder() / "first.invite"

@@ -38,8 +38,9 @@ class Office:
     desks: Desks
 
     def close(self) -> None:
-        """Wait for what the desks do."""
+        """Wait for what the desks do, and end the books."""
         self.desks.close()
+        self.books.close()
 
 
 def open_office(
@@ -51,17 +52,19 @@ def open_office(
     origins: Collection[str] = (),
     *,
     in_fleet: bool = False,
+    ahead: Path | None = None,
 ) -> Office:
     """Open the office over a store. proven_url: the one that nodes must have dialled, if the coordinator knows it.
 
     origins: those of other sites' pages that may ask a swarm for this machine alone.
     in_fleet: whether other coordinators share the store, and are to know soon what is booked here.
+    ahead: the folder in which this machine keeps what is booked and not stored yet.
     """
     invites = Invites(store, fingerprint(identity.public))
     keys, desks, shared = Keys(store), Desks(), audience is Audience.OPEN
     policy = LocalPolicy(origins) if audience is Audience.LOCAL else KeyPolicy(keys, open=shared, desk=desks.keys)
     door = StoreDoor(store, invites if audience is Audience.PRIVATE else None)
-    books = Books(store, desks.books, _IN_FLEET_S if in_fleet else _ALONE_S)
+    books = Books(store, desks.books, _IN_FLEET_S if in_fleet else _ALONE_S, ahead=ahead)
     reception = Reception(identity, door, proven_url, desks.door, is_open=shared, ledger=books.ledger)
     return Office(url, policy, reception, invites, keys, Members(store), books, desks)
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
@@ -17,6 +18,7 @@ from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.ledger import Account, Changes, Ledger, Pending, Totals
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import AccountRow, BookingRow, NodeRow, Store
+from potluck.coordinator.members.write_ahead import WriteAhead, store_left
 from potluck.coordinator.topic import Topic
 from potluck.errors import StoreError
 
@@ -49,7 +51,8 @@ class Books:
 
     A connection may be lost after changes are stored and before the database can say so. So changes that are tried
     again keep their number, and the database knows the last number of each run of a coordinator.
-    every_s: seconds between two writes, which is what a coordinator that dies may forget. clock: Unix time.
+    every_s: seconds between two writes. clock: Unix time.
+    ahead: the folder of the write-ahead log, which keeps what is not stored yet if this coordinator is killed.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Books:
         desk: Desk | None = None,
         every_s: float = 5.0,
         clock: Callable[[], float] = time.time,
+        ahead: Path | None = None,
     ) -> None:
         self._store = store
         self._desk = desk or Desk("books")
@@ -75,13 +79,35 @@ class Books:
         self._writing = asyncio.Lock()
         self.stored: Topic[Totals] = Topic()
         """Tells the totals of the accounts that have changed, after each write."""
+        self.recovered: Totals = {}
+        """The totals of accounts whose changes were stored now, because a run was killed before."""
+        self._ahead = None if ahead is None else self._log_ahead(ahead)
         self.ledger = self._load()
+
+    def _log_ahead(self, folder: Path) -> WriteAhead | None:
+        try:
+            store_left(folder, self._store_left, self._clock() - _KEPT_S)
+            with self._store.begin() as session:
+                self._begun(session, self._run)
+            return WriteAhead(folder, self._run)
+        except (StoreError, OSError) as error:  # nobody has to wait until there is room on the disk
+            log.error("A coordinator that is killed now loses its last credits: %s", error)
+            return None
+
+    def _store_left(self, run: str, number: int, changes: Changes) -> bool:
+        """Store what a run has left. Returns False where the database does not know it."""
+        with self._store.begin() as session:
+            if session.get(BookingRow, run) is None:
+                return False
+            self.recovered |= self._booked(session, run, number, changes)
+        return True
 
     def _load(self) -> Ledger:
         with self._store.read() as session:
             accounts = {name: Account(*total) for name, total in _totals(session).items()}
             rows = session.scalars(select(NodeRow).where(NodeRow.pending > 0))
-            return Ledger(accounts, {bytes.fromhex(row.key): Pending(row.account, row.pending) for row in rows})
+            pending = {bytes.fromhex(row.key): Pending(row.account, row.pending) for row in rows}
+        return Ledger(accounts, pending) if self._ahead is None else Ledger(accounts, pending, self._ahead.note)
 
     def shut_out(self, key: bytes, reason: str) -> None:
         """Note that the node was caught lying. This is stored with the next changes, so that it stays outside in later
@@ -108,9 +134,13 @@ class Books:
         changes = self.ledger.changes()
         if not changes:
             return
+        if self._ahead is not None and not self._tried:
+            self._ahead.turn(self._number + 1)
         self._tried = True
         totals = await self._desk.ask(self._book, self._number, changes)
         self._tried = False
+        if self._ahead is not None:
+            self._ahead.drop(self._number)
         self._number += 1
         self.ledger.stored(totals)
         if totals:
@@ -128,23 +158,30 @@ class Books:
     def _book(self, number: int, changes: Changes) -> Totals:
         """Store the changes unless those with this number are stored. Returns the totals of their accounts."""
         with self._store.begin() as session:
-            if not self._is_new(session, number):
-                return _pay(session, changes.accounts, {}, {})
-            # In one order, so that two coordinators never wait for each other's rows.
-            _add_to_nodes(session, changes)
-            return _pay(session, changes.accounts, _take_from_nodes(session, changes), changes.spent)
+            return self._booked(session, self._run, number, changes)
 
-    def _is_new(self, session: Session, number: int) -> bool:
-        """Whether the changes with this number are not stored. From then on they are, if the transaction is kept."""
-        row, now = session.get(BookingRow, self._run, with_for_update=True), self._clock()
-        if row is None:
-            session.execute(delete(BookingRow).where(BookingRow.booked < now - _KEPT_S))
-            row = BookingRow(run=self._run, number=0, booked=now)
-            session.add(row)
+    def _booked(self, session: Session, run: str, number: int, changes: Changes) -> Totals:
+        if not self._is_new(session, run, number):
+            return _pay(session, changes.accounts, {}, {})
+        # In one order, so that two coordinators never wait for each other's rows.
+        _add_to_nodes(session, changes)
+        return _pay(session, changes.accounts, _take_from_nodes(session, changes), changes.spent)
+
+    def _is_new(self, session: Session, run: str, number: int) -> bool:
+        """Whether the run's changes with this number are not stored. They are, once the transaction is kept."""
+        row = session.get(BookingRow, run, with_for_update=True) or self._begun(session, run)
         is_new = row.number < number
-        row.number, row.booked = number, now
+        row.number, row.booked = number, self._clock()
         session.flush()  # before all else, so that a try of which the database does not yet know that it is lost waits
         return is_new
+
+    def _begun(self, session: Session, run: str) -> BookingRow:
+        """The row of a run that begins. Those of runs that are long over go."""
+        now = self._clock()
+        session.execute(delete(BookingRow).where(BookingRow.booked < now - _KEPT_S))
+        row = BookingRow(run=run, number=0, booked=now)
+        session.add(row)
+        return row
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
@@ -157,6 +194,11 @@ class Books:
             with suppress(asyncio.CancelledError):
                 await writing
             await self._try_to_write()
+
+    def close(self) -> None:
+        """End the run. The next one stores what could not be written."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     async def _write_again_and_again(self) -> None:
         while True:

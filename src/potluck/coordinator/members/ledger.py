@@ -7,9 +7,9 @@ and is told what is stored.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 Totals = dict[str, tuple[int, int]]
 """What accounts have earned and spent, as it is stored."""
@@ -39,6 +39,12 @@ class Settled(NamedTuple):
     account: str
 
 
+Kind = Literal["earned", "spent", "pending", "settled", "forfeited", "passed", "failed"]
+"""The counts of `Changes`."""
+Whose = bytes | str | Settled
+Note = Callable[[Kind, Whose, int], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """The changes to add to the stored figures: those of accounts by name, and those of nodes by key.
@@ -59,6 +65,9 @@ class Changes:
     def __bool__(self) -> bool:
         counts = (self.spent, self.pending, self.settled, self.forfeited, self.passed, self.failed)
         return any(any(count.values()) for count in counts)
+
+    def add(self, kind: Kind, whose: Whose, amount: int) -> None:
+        getattr(self, kind)[whose] += amount
 
     @property
     def nodes(self) -> set[bytes]:
@@ -83,10 +92,15 @@ class Ledger:
     """
 
     def __init__(
-        self, accounts: Mapping[str, Account] | None = None, pending: Mapping[bytes, Pending] | None = None
+        self,
+        accounts: Mapping[str, Account] | None = None,
+        pending: Mapping[bytes, Pending] | None = None,
+        note: Note = lambda *_: None,
     ) -> None:
+        """note: is told of every change."""
         self._totals = dict(accounts or {})
         self._pending = dict(pending or {})
+        self._note = note
         self._batch = Changes()
         """The changes that are being stored, or that could not be stored."""
         self._changes = Changes()
@@ -96,7 +110,7 @@ class Ledger:
         """Note the node's work for the account. It counts once an audit has covered it."""
         held = self._pending.get(node, Pending(account, 0))
         self._pending[node] = Pending(account, held.credits + layer_tokens)
-        self._changes.pending[node] += layer_tokens
+        self._change("pending", node, layer_tokens)
 
     def adopt(self, node: bytes, account: str, pending: int) -> None:
         """Note what the store says is pending for a node: other coordinators may have added to it, or settled it.
@@ -111,20 +125,20 @@ class Ledger:
 
     def audited(self, node: bytes, *, passed: bool) -> None:
         """Note the result of an audit of the node with this key."""
-        (self._changes.passed if passed else self._changes.failed)[node] += 1
+        self._change("passed" if passed else "failed", node, 1)
 
     def settle(self, node: bytes) -> None:
         """Take the node's work to be right: what is pending belongs to its account."""
         held = self._pending.pop(node, None)
         if held is not None:
-            self._changes.settled[Settled(node, held.account)] += held.credits
-            self._changes.earned[held.account] += held.credits
+            self._change("settled", Settled(node, held.account), held.credits)
+            self._change("earned", held.account, held.credits)
 
     def forfeit(self, node: bytes) -> None:
         """Take the node's work to be wrong, as an audit found: what is pending is lost."""
         held = self._pending.pop(node, None)
         if held is not None:
-            self._changes.forfeited[node] += held.credits
+            self._change("forfeited", node, held.credits)
 
     def spend(self, account: str, layer_tokens: int) -> None:
         """Charge the account for work. It pays as far as its credits go, because asking is never refused for lack of
@@ -132,7 +146,11 @@ class Ledger:
         """
         paid = min(layer_tokens, self.balance(account))
         if paid:
-            self._changes.spent[account] += paid
+            self._change("spent", account, paid)
+
+    def _change(self, kind: Kind, whose: Whose, amount: int) -> None:
+        self._changes.add(kind, whose, amount)
+        self._note(kind, whose, amount)
 
     def balance(self, account: str) -> int:
         return self.account(account).balance
