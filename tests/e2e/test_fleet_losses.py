@@ -199,11 +199,11 @@ def wait_for_last_write(members: list[Member]) -> None:
     seen = (booked(members[0].fleet.database), time.monotonic())
 
     def is_settled() -> bool:
-        """Whether nothing was stored for much longer than the half second after which the books are written."""
+        """Whether nothing was stored for much longer than it takes until the books are written."""
         nonlocal seen
         if (now := booked(members[0].fleet.database)) != seen[0]:
             seen = (now, time.monotonic())
-        return time.monotonic() - seen[1] > 1.5
+        return time.monotonic() - seen[1] > 2.5
 
     eventually(is_settled)
 

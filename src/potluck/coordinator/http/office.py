@@ -20,7 +20,7 @@ from potluck.types import Audience
 from potluck.wire.identity import Identity, fingerprint
 from potluck.wire.private import make_folder, write_private
 
-_ALONE_S, _IN_FLEET_S = 5.0, 0.5
+_ALONE_S, _IN_FLEET_S = 5.0, 0.75
 """Seconds between two writes of the books."""
 
 
