@@ -63,6 +63,10 @@ class Client:
         """`GET /status`: of the only model, or of several ones, which `statuses` takes apart."""
         return self._known(self._ask("GET", "/status", timeout=10.0), "served", "models")
 
+    def fleet(self) -> Json:
+        """`GET /fleet`: the coordinators that serve together."""
+        return self._known(self._ask("GET", "/fleet", timeout=10.0), "coordinators")
+
     def trace(self, **which: int | str) -> Json:
         """`GET /trace`: the latest hops of all sessions or of one, without the first `after` hops.
 

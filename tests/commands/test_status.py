@@ -29,12 +29,15 @@ def board(model: str, layers: int) -> list[str]:
     ]
 
 
+NO_FLEET = {"key": "", "fault": "", "coordinators": []}
+
+
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What the command prints where a coordinator answers so."""
 
-    def printed(answer: Any, **options: Any) -> str:
-        monkeypatch.setattr(Client, "_ask", lambda *_, **__: answer)
+    def printed(answer: Any, fleet: Any = NO_FLEET, **options: Any) -> str:
+        monkeypatch.setattr(Client, "_ask", lambda _, __, path, **___: fleet if path == "/fleet" else answer)
         status("http://127.0.0.1:8470", **options)
         return capsys.readouterr().out
 
@@ -48,6 +51,27 @@ def test_the_board_of_one_model_is_shown_alone(shown: Any) -> None:
 def test_each_of_several_models_has_a_board_under_its_name(shown: Any) -> None:
     printed = shown({"models": [told("toy", 4), told("[b]ig", 8)]})
     assert printed.splitlines() == ["toy", *board("toy", 4), "", "[b]ig", *board("[b]ig", 8), ""]
+
+
+def test_the_coordinators_of_a_fleet_are_listed_below(shown: Any) -> None:
+    def model(name: str, *missing: str) -> dict[str, Any]:
+        return {"names": [name, "other"], "covered": not missing, "missing": missing, "waiting": 3, "streams": 2}
+
+    def member(url: str, *models: Any, here: bool = False) -> dict[str, Any]:
+        return {"url": url, "key": "k", "version": "0.1", "here": here, "models": models}
+
+    members = [
+        member("http://a", model("toy"), model("[b]ig", "0-2", "7"), here=True),
+        member("http://b", model("toy")),
+    ]
+    printed = shown(told("toy", 4), {"key": "k", "fault": "it is gone", "coordinators": members})
+    assert [line.split() for line in printed.splitlines()[3:]] == [
+        ["coordinator", "version", "model", "layers", "waiting", "answers"],
+        ["http://a", "(this", "one)", "0.1", "toy", "covered", "3", "2"],
+        ["[b]ig", "0-2,", "7", "missing", "3", "2"],
+        ["http://b", "0.1", "toy", "covered", "3", "2"],
+        ["This", "coordinator", "hears", "nothing", "of", "the", "others:", "it", "is", "gone."],
+    ]
 
 
 @pytest.mark.parametrize("answer", [told("toy", 4), {"models": [told("toy", 4), told("big", 8)]}])

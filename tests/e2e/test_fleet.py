@@ -11,7 +11,7 @@ import pytest
 
 from kit import next_version
 from kit.local_fleet import LocalFleet, Member
-from kit.processes import complaint
+from kit.processes import complaint, potluck
 from kit.tiny_gguf import EXACT, write_tiny_gguf
 from kit.waiting import eventually
 from potluck import __version__
@@ -43,6 +43,9 @@ def test_request_is_served_where_its_model_is_covered(fleet: LocalFleet, tiny: P
     fleet.add_node(two, "ben", "--model", "other")
     eventually(two.covered)
     fleet.wait_known()
+    shown = potluck("status", one.url, "--key", one.key).stdout.split()
+    for each in (one.url, two.url, "other", "missing", "covered"):
+        assert each in shown
     here, there = told(two, temperature=0.8, seed=4), told(one, temperature=0.8, seed=4)
     assert there == here
     assert [each.id for each in one.client().models.list()] == ["tiny", "other"]

@@ -32,19 +32,23 @@ def status(url: Url, watch: Watch = False, as_json: AsJson = False, key: Key = "
     elif as_json:
         say_json(swarm.status())
     else:
-        console.print(boards(swarm.status()))
+        console.print(_shown(swarm))
 
 
 def _watch(swarm: Client) -> None:
     """Show the status every second. If the coordinator is away for a while, say so and keep asking."""
-    with Live(boards(swarm.status()), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(_shown(swarm), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             time.sleep(_LOOK_S)
             try:
-                shown = boards(swarm.status())
+                shown = _shown(swarm)
             except PotluckError as error:
                 shown = Group(str(error))
             live.update(shown, refresh=True)
+
+
+def _shown(swarm: Client) -> Group:
+    return Group(boards(swarm.status()), *coordinators(swarm.fleet()))
 
 
 def boards(told: dict[str, Any]) -> Group:
@@ -55,6 +59,21 @@ def boards(told: dict[str, Any]) -> Group:
         return Group(board(models[0]), *(waiting if idle else []))
     shown = [Group(Text(one["model"], style="bold"), board(one), "") for one in models]
     return Group(*shown, *(waiting if idle else []))
+
+
+def coordinators(told: dict[str, Any]) -> list[Table | str]:
+    """The answer of `/fleet` as people read it. There is nothing to read where there is no fleet."""
+    if not told["coordinators"]:
+        return []
+    table = Table("coordinator", "version", "model", "layers", "waiting", "answers", box=None)
+    for each in told["coordinators"]:
+        url = f"{each['url']} (this one)" if each["here"] else each["url"]
+        for number, model in enumerate(each["models"]):
+            who = ["", ""] if number else [url, each["version"]]
+            layers = "covered" if model["covered"] else f"{', '.join(model['missing'])} missing"
+            table.add_row(*who, Text(model["names"][0]), layers, str(model["waiting"]), str(model["streams"]))
+    fault = [f"This coordinator hears nothing of the others: {told['fault']}."] if told["fault"] else []
+    return [table, *fault]
 
 
 def _machine(node: dict[str, Any]) -> str:
