@@ -38,6 +38,7 @@ from potluck.coordinator.http.service import Service
 from potluck.coordinator.text.encoder import PlainEncoder
 from potluck.coordinator.text.template import ChatTemplate
 from potluck.errors import PotluckError
+from potluck.local import HANG_S
 
 CHAT, COMPLETION, RESPONSES, MESSAGES = keeping.PATHS
 KEY = "pk-secret"
@@ -260,7 +261,9 @@ def test_streams_name_the_fleet_and_whole_answers_are_not_kept() -> None:
     run(test())
 
 
-def test_of_an_answer_that_ends_at_once_only_what_was_asked_for_is_kept() -> None:
+def test_of_an_answer_that_ends_at_once_only_what_was_asked_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "_PAUSE_S", HANG_S)  # any machine ends it within this time
+
     async def test() -> None:
         shelf = MemoryShelf()
         whole = await Coordinator(shelf).stream(CHAT, QUIET)

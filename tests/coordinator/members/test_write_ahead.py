@@ -5,11 +5,15 @@ import errno
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from kit.runner import run
 from potluck.coordinator.members import write_ahead
@@ -73,8 +77,12 @@ def only_batch(folder: Path) -> Path:
     return batch
 
 
+def locks(folder: Path) -> list[Path]:
+    return list(folder.glob("*.lock"))
+
+
 def files(folder: Path) -> list[str]:
-    return sorted(path.suffix for path in folder.iterdir())
+    return sorted(path.suffix for path in folder.iterdir() if path.suffix)
 
 
 def test_what_a_killed_process_had_not_stored_is_stored_by_the_next(known: Store, database: str, folder: Path) -> None:
@@ -167,7 +175,7 @@ def test_what_came_while_the_database_was_away_is_stored_in_order(
         assert files(folder) == [".1", ".2", ".lock"]
         kill(books)
         with pytest.raises(StoreError):
-            began()
+            Books(known, ahead=folder)
         with known.begin() as session:
             session.execute(text("ALTER TABLE hidden RENAME TO accounts"))
         assert began().ledger.account("anna") == Account(24, 0)
@@ -230,8 +238,26 @@ def test_where_the_writer_was_killed_the_rest_is_not_read(
     run(test())
 
 
-def test_what_cannot_be_read_is_kept_and_told(
-    known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture
+def framed(*entries: Any) -> bytes:
+    data = msgspec.msgpack.encode(entries)
+    return len(data).to_bytes(4, "big") + data
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        bytes(64),
+        framed()[:4] + b"\xc1",
+        framed(["pending", {"a": 1}, 1]),
+        framed(["settled", [b"a", "b", "c"], 1]),
+        framed(["eaten", "anna", 1]),
+        framed(["spent", "anna", "much"]),
+        (7).to_bytes(4, "big") + b"\x91\x93\xa2\xff\xfe\xa1a",
+    ],
+    ids=["zeros", "no msgpack", "a map", "a list", "another count", "no number", "no text"],
+)
+def test_what_comes_before_damage_is_stored(
+    known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture, damage: bytes
 ) -> None:
     async def test() -> None:
         books = began()
@@ -239,10 +265,88 @@ def test_what_cannot_be_read_is_kept_and_told(
         await written()
         kill(books)
         left = only_batch(folder)
-        left.write_bytes((5).to_bytes(4, "big") + b"wrong")
-        assert began().recovered == {}
-        assert f"Credits in {left} cannot be read, and are not stored" in caplog.text
-        assert left.exists()
+        left.write_bytes(left.read_bytes() + damage)
+        assert began().ledger.account("anna") == Account(10, 0)
+        assert not left.exists()
+        assert [record.message for record in caplog.records] == [f"The end of {left} cannot be read, and is left out."]
+
+    run(test())
+
+
+def test_what_stands_in_the_way_of_one_run_is_told_and_the_others_are_recovered(
+    known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        books = began()
+        work(books)
+        await written()
+        kill(books)
+        for name in ("0" * 32, "f" * 32):
+            (folder / f"{name}.lock").mkdir()
+        (folder / "notes.txt").touch()
+        again = began()
+        assert again.ledger.account("anna") == Account(10, 0)
+        assert again._ahead is not None
+        told = f"Credits that an earlier run has left in {folder} are not stored yet: "
+        assert [record.message.startswith(told) for record in caplog.records] == [True, True]
+
+    run(test())
+
+
+def test_a_batch_without_its_lock_is_found(known: Store, folder: Path, began: Callable[[], Books]) -> None:
+    async def test() -> None:
+        books = began()
+        work(books)
+        await written()
+        kill(books)
+        for lock in locks(folder):
+            lock.unlink()
+        assert began().ledger.account("anna") == Account(10, 0)
+
+    run(test())
+
+
+def test_runs_that_begin_at_the_same_time_do_not_disturb_each_other(
+    known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        left = [began() for _ in range(3)]
+        for books in left:
+            work(books)
+        await written()
+        for books in left:
+            kill(books)
+        with ThreadPoolExecutor(6) as threads:
+            begun = list(threads.map(lambda _: began(), range(6)))
+        assert {books._ahead is None for books in begun} == {False}
+        assert Counter(str(books.recovered) for books in begun)["{}"] == 5
+        assert Books(known).ledger.account("anna") == Account(30, 0)
+        assert len(locks(folder)) == 6
+
+    run(test())
+    assert not caplog.records
+
+
+def test_what_could_not_be_stored_after_all_is_not_taken_for_stored(
+    known: Store, folder: Path, began: Callable[[], Books]
+) -> None:
+    left = [1, 2]
+
+    def fails(_: object) -> None:
+        if left:
+            left.pop()
+            raise StoreError("The database failed: the disk is full.")
+
+    async def test() -> None:
+        books = began()
+        work(books)
+        await written()
+        kill(books)
+        event.listen(known._engine, "commit", fails)
+        without = Books(known, ahead=folder)
+        assert (without.recovered, without._ahead) == ({}, None)
+        event.remove(known._engine, "commit", fails)
+        assert began().recovered == {"anna": (10, 0)}
 
     run(test())
 
@@ -268,26 +372,40 @@ def test_a_long_file_is_written_anew(
 
 
 class Full:
-    """A file on a full disk."""
+    """A file on a full disk, which takes only a part of what is written. closes: whether it can be closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, closes: bool = True) -> None:
         self._file = path.open("wb", buffering=0)
+        self._closes = closes
+
+    def tell(self) -> int:
+        return self._file.tell()
 
     def write(self, data: bytes) -> int:
         return self._file.write(data[:3])
 
     def close(self) -> None:
         self._file.close()
+        if not self._closes:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
 
 
+def fill_disk(books: Books, *, closes: bool = True) -> None:
+    assert books._ahead is not None
+    books._ahead._close_file()
+    books._ahead._file = Full(books._ahead._path(1), closes=closes)  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("closes", [True, False])
 def test_a_full_disk_is_told_once_and_what_it_did_not_take_is_written_later(
-    known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture
+    known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture, closes: bool
 ) -> None:
+    caplog.set_level("INFO", logger=write_ahead.__name__)
+
     async def test() -> None:
         books = began()
-        assert books._ahead is not None
         for _ in range(3):
-            books._ahead._file = Full(books._ahead._path(1))  # type: ignore[assignment]
+            fill_disk(books, closes=closes)
             work(books)
             await written()
         work(books, 5)
@@ -296,11 +414,35 @@ def test_a_full_disk_is_told_once_and_what_it_did_not_take_is_written_later(
         assert began().ledger.account("anna") == Account(35, 0)
 
     run(test())
-    told = [record.message for record in caplog.records]
-    assert told == [f"A coordinator that is killed now loses its last credits: {os.strerror(errno.ENOSPC)}"]
+    told = [record.message for record in caplog.records if "cannot be closed" not in record.message]
+    assert told == [
+        f"If this coordinator is killed now, credits that are not stored yet are lost: {os.strerror(errno.ENOSPC)}",
+        "Credits that are not stored yet are kept on the disk again.",
+    ]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows lets nobody read this as a folder, and says it otherwise.")
+def test_what_a_full_disk_did_not_take_is_written_before_the_next_batch(
+    known: Store, folder: Path, began: Callable[[], Books]
+) -> None:
+    async def test() -> None:
+        books = began()
+        fill_disk(books)
+        work(books)
+        await written()
+        with known.begin() as session:
+            session.execute(text("ALTER TABLE accounts RENAME TO hidden"))
+        with pytest.raises(StoreError):
+            await books.write()
+        work(books, 5)
+        await written()
+        kill(books)
+        with known.begin() as session:
+            session.execute(text("ALTER TABLE hidden RENAME TO accounts"))
+        assert began().ledger.account("anna") == Account(15, 0)
+
+    run(test())
+
+
 def test_without_a_folder_the_books_are_kept_all_the_same(
     known: Store, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -309,4 +451,4 @@ def test_without_a_folder_the_books_are_kept_all_the_same(
     work(books)
     run(books.write())
     assert Books(known).ledger.account("anna") == Account(10, 0)
-    assert "A coordinator that is killed now loses its last credits: " in caplog.text
+    assert "If this coordinator is killed, credits that are not stored yet are lost: " in caplog.text

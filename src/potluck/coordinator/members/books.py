@@ -18,14 +18,16 @@ from potluck.coordinator.members.desk import Desk
 from potluck.coordinator.members.ledger import Account, Changes, Ledger, Pending, Totals
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import AccountRow, BookingRow, NodeRow, Store
-from potluck.coordinator.members.write_ahead import WriteAhead, store_left
+from potluck.coordinator.members.write_ahead import WriteAhead, starting, store_left
 from potluck.coordinator.topic import Topic
 from potluck.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-_KEPT_S = 30 * 86400.0
+_KEPT_S = 365 * 86400.0
 """The seconds after which a run that has booked nothing is taken to be over."""
+_WAITED_S = 30 * 86400.0
+"""The seconds for which what a killed run has left waits for its database."""
 
 _ADD_TO_NODE = (
     update(NodeRow.__table__)  # type: ignore[arg-type]
@@ -82,16 +84,21 @@ class Books:
         self.recovered: Totals = {}
         """The totals of accounts whose changes were stored now, because a run was killed before."""
         self._ahead = None if ahead is None else self._log_ahead(ahead)
-        self.ledger = self._load()
+        try:
+            self.ledger = self._load()
+        except StoreError:
+            self.close()
+            raise
 
     def _log_ahead(self, folder: Path) -> WriteAhead | None:
         try:
-            store_left(folder, self._store_left, self._clock() - _KEPT_S)
-            with self._store.begin() as session:
-                self._begun(session, self._run)
-            return WriteAhead(folder, self._run)
+            with starting(folder):
+                store_left(folder, self._store_left, self._clock() - _WAITED_S)
+                with self._store.begin() as session:
+                    self._begun(session, self._run)
+                return WriteAhead(folder, self._run)
         except (StoreError, OSError) as error:  # nobody has to wait until there is room on the disk
-            log.error("A coordinator that is killed now loses its last credits: %s", error)
+            log.error("If this coordinator is killed, credits that are not stored yet are lost: %s", error)
             return None
 
     def _store_left(self, run: str, number: int, changes: Changes) -> bool:
@@ -99,7 +106,8 @@ class Books:
         with self._store.begin() as session:
             if session.get(BookingRow, run) is None:
                 return False
-            self.recovered |= self._booked(session, run, number, changes)
+            totals = self._booked(session, run, number, changes)
+        self.recovered |= totals
         return True
 
     def _load(self) -> Ledger:

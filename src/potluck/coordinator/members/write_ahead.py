@@ -10,14 +10,18 @@ import asyncio
 import errno
 import logging
 import os
+import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
 from potluck.coordinator.members.ledger import Changes, Kind, Settled, Whose
+from potluck.errors import StoreError
 from potluck.platform import replace, try_lock
 from potluck.wire.private import make_folder
 
@@ -25,34 +29,40 @@ log = logging.getLogger(__name__)
 
 Entry = tuple[Kind, Any, int]
 """What is added to a count of `Changes`: its name, whose it is (a `Whose`), and how much."""
+Counts = Counter[tuple[Kind, Whose]]
 
+_NAME = re.compile(r"([0-9a-f]+)\.(?:lock|[0-9]+)")
+"""The names of a run's lock and batches."""
+_STARTING = "starting"
+"""The name of the lock that is held while a run begins."""
 _HEAD = 4
 """The bytes that tell how long the entries are that follow."""
 _MOST_BYTES = 4 << 20
 """The size at which a file is written anew, with one entry for each count."""
-_LOCK = ".lock"
+_POLL_S = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Entry]).decode
 
 
 class WriteAhead:
-    """The log of one run. folder: that of all runs on this machine. run: the run's name."""
+    """The log of one run. folder: that of all runs on this machine, which `starting` has locked.
+
+    run: the run's name, in hex.
+    """
 
     def __init__(self, folder: Path, run: str) -> None:
         """Raises OSError when the folder cannot be written."""
-        make_folder(folder)
         self._folder = folder
         self._run = run
-        self._lock = (folder / f"{run}{_LOCK}").open("wb")
-        try_lock(self._lock)
+        self._lock = _locked(folder / f"{run}.lock")
         self._number = 1
         self._file: IO[bytes] | None = None
-        self._limit = _MOST_BYTES
-        self._counts: Counter[tuple[Kind, Whose]] = Counter()
-        """All that is in the file."""
-        self._fresh: Counter[tuple[Kind, Whose]] = Counter()
-        """What will be there when the loop has done what it is about."""
+        self._limit = 0
+        self._counts: Counts = Counter()
+        """All that belongs to the batch."""
+        self._fresh: Counts = Counter()
+        """What is written at the end of the loop's turn."""
         self._is_failing = False
 
     def note(self, kind: Kind, whose: Whose, amount: int) -> None:
@@ -65,85 +75,102 @@ class WriteAhead:
         """Take what is noted from now on for the batch with this number."""
         self._flush()
         self._close_file()
-        self._number, self._limit = number, _MOST_BYTES
+        self._number = number
         self._counts.clear()
 
     def drop(self, number: int) -> None:
         """Forget the batch with this number, because it is stored."""
         try:
             self._path(number).unlink(missing_ok=True)
-        except OSError as error:  # it is not stored twice: the database knows its number
-            self._failed(error)
+        except OSError as error:  # nothing is stored twice: the database knows its number
+            log.warning("%s cannot be removed: %s", self._path(number), error.strerror or error)
 
     def close(self) -> None:
         """End the run. What is not stored stays for the next one."""
         self._flush()
         self._close_file()
-        self._lock.close()
-        _remove_run(self._folder, self._run)
+        try:
+            self._lock.close()
+            _remove_run(self._folder, self._run)
+        except OSError as error:
+            log.warning("The lock of this run cannot be removed from %s: %s", self._folder, error.strerror or error)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{self._run}.{number}"
 
     def _flush(self) -> None:
-        if not self._fresh:
-            return
         fresh, self._fresh = self._fresh, Counter()
         self._counts.update(fresh)
         try:
-            if self._file is None:
-                self._file = self._path(self._number).open("wb", buffering=0)  # a killed process loses its buffers
-                fresh = self._counts
-            framed = _framed(fresh)
-            if self._file.write(framed) != len(framed):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._file.tell() > self._limit:
+            if self._file is None or self._file.tell() > self._limit:
                 self._write_anew()
-            self._is_failing = False
+            elif fresh:
+                _write(self._file, _framed(fresh))
         except OSError as error:
-            self._failed(error)
-            self._close_file()  # the next flush writes all of it
+            if not self._is_failing:
+                message = "If this coordinator is killed now, credits that are not stored yet are lost: %s"
+                log.error(message, error.strerror or error)
+            self._is_failing = True
+            self._close_file()  # so that all of it is written the next time
 
     def _write_anew(self) -> None:
-        """Replace the file by a shorter one that says the same."""
+        """Write all of the batch, in the place of a file that says less, or the same in more words."""
         self._close_file()
+        if not self._counts:
+            return
         path = self._path(self._number)
-        shorter = path.with_suffix(".new")
-        shorter.write_bytes(_framed(self._counts))
-        replace(shorter, path)
-        self._file = path.open("ab", buffering=0)
+        whole = path.with_suffix(".new")
+        whole.write_bytes(_framed(self._counts))
+        replace(whole, path)
+        self._file = path.open("ab", buffering=0)  # a killed process loses its buffers
         self._limit = max(_MOST_BYTES, 2 * self._file.tell())
+        if self._is_failing:
+            log.info("Credits that are not stored yet are kept on the disk again.")
+        self._is_failing = False
 
     def _close_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                file.close()
+        except OSError as error:
+            log.warning("%s cannot be closed: %s", self._path(self._number), error.strerror or error)
 
-    def _failed(self, error: OSError) -> None:
-        if not self._is_failing:
-            log.error("A coordinator that is killed now loses its last credits: %s", error.strerror or error)
-        self._is_failing = True
+
+@contextmanager
+def starting(folder: Path) -> Iterator[None]:
+    """Let no other run begin meanwhile in this folder, which is made if it does not exist. Raises OSError."""
+    make_folder(folder)
+    with (folder / _STARTING).open("ab") as lock:
+        while not try_lock(lock):
+            time.sleep(_POLL_S)  # the loop does not run yet
+        yield
 
 
 def store_left(folder: Path, store: Callable[[str, int, Changes], bool], oldest: float) -> None:
-    """Store what runs have left that were killed. store: stores the changes of a run's batch with a number, once.
+    """Store what runs have left that were killed. folder: `starting` has locked it.
 
-    Batches stay where it returns False, as for another database, until they have not been written since `oldest`, in
-    Unix time. Raises what `store` raises, and OSError.
+    store: stores the changes of a run's batch with a number, once. Batches stay where it returns False, as for another
+    database, until they have not been written since `oldest`, in Unix time. What fails is logged, and stays, too.
     """
-    for lock in sorted(folder.glob(f"*{_LOCK}")):
-        with lock.open("r+b") as file:
-            if not try_lock(file):  # it runs
-                continue
-            for number, path in sorted(_batches(folder, lock.stem)):
-                try:
-                    changes = _read(path.read_bytes())
-                except msgspec.MsgspecError as error:
-                    log.error("Credits in %s cannot be read, and are not stored: %s", path, error)
-                    continue
-                if store(lock.stem, number, changes) or path.stat().st_mtime < oldest:
-                    path.unlink()
-        _remove_run(folder, lock.stem)
+    for run in sorted({found[1] for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))}):
+        try:
+            _store_run(folder, run, store, oldest)
+        except (OSError, StoreError) as error:
+            log.error("Credits that an earlier run has left in %s are not stored yet: %s", folder, error)
+
+
+def _store_run(folder: Path, run: str, store: Callable[[str, int, Changes], bool], oldest: float) -> None:
+    with (folder / f"{run}.lock").open("ab") as lock:
+        if not try_lock(lock):  # it goes on
+            return
+        for number, path in sorted(_batches(folder, run)):
+            if store(run, number, _read(path)):
+                path.unlink()
+            elif path.stat().st_mtime < oldest:
+                log.warning("%s is removed: its credits belong to a database that nobody has used for long.", path)
+                path.unlink()
+    _remove_run(folder, run)
 
 
 def _batches(folder: Path, run: str) -> Iterator[tuple[int, Path]]:
@@ -154,25 +181,49 @@ def _batches(folder: Path, run: str) -> Iterator[tuple[int, Path]]:
 
 
 def _remove_run(folder: Path, run: str) -> None:
-    """Remove the lock of a run that has left nothing."""
+    """Remove what is left of a run that has left no batches."""
     if not any(_batches(folder, run)):
         for path in folder.glob(f"{run}.*"):
             path.unlink(missing_ok=True)
 
 
-def _framed(counts: Counter[tuple[Kind, Whose]]) -> bytes:
+def _locked(path: Path) -> IO[bytes]:
+    file = path.open("ab")
+    try:
+        if not try_lock(file):
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    if file.write(data) != len(data):  # files without buffers write what there is room for
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _framed(counts: Counts) -> bytes:
     entries = _encode([(kind, whose, amount) for (kind, whose), amount in counts.items()])
     return len(entries).to_bytes(_HEAD, "big") + entries
 
 
-def _read(data: bytes) -> Changes:
+def _read(path: Path) -> Changes:
     """The changes in a file, up to where its writer was killed."""
-    changes = Changes()
-    while len(data) >= _HEAD:
-        end = _HEAD + int.from_bytes(data[:_HEAD], "big")
-        if len(data) < end:
+    changes, data = Changes(), path.read_bytes()
+    while len(data) >= _HEAD and len(data) >= (end := _HEAD + int.from_bytes(data[:_HEAD], "big")):
+        try:
+            entries = [(kind, _whose(whose), amount) for kind, whose, amount in _decode(data[_HEAD:end])]
+        except (msgspec.MsgspecError, ValueError, TypeError):  # a power cut leaves anything behind what was written
+            log.warning("The end of %s cannot be read, and is left out.", path)
             break
-        for kind, whose, amount in _decode(data[_HEAD:end]):
-            changes.add(kind, Settled(*whose) if isinstance(whose, list) else whose, amount)
+        for entry in entries:
+            changes.add(*entry)
         data = data[end:]
     return changes
+
+
+def _whose(told: bytes | str | list[Any]) -> Whose:
+    whose = Settled(*told) if isinstance(told, list) else told
+    hash(whose)
+    return whose
