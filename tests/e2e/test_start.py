@@ -26,7 +26,8 @@ def shown(swarm: Swarm) -> str:
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
     """The content of every file, and when it was written."""
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def test_each_start_shows_the_same_invite_and_writes_nothing(start, tmp_path):

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _KEPT_S = 365 * 86400.0
 """The seconds after which a run that has booked nothing is taken to be over."""
 _WAITED_S = 30 * 86400.0
-"""The seconds for which what a killed run has left waits for its database."""
+"""The seconds after which what a killed run has left is not stored any more."""
 
 _ADD_TO_NODE = (
     update(NodeRow.__table__)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ class Books:
     A connection may be lost after changes are stored and before the database can say so. So changes that are tried
     again keep their number, and the database knows the last number of each run of a coordinator.
     every_s: seconds between two writes. clock: Unix time.
-    ahead: the folder of the write-ahead log, which keeps what is not stored yet if this coordinator is killed.
+    ahead: the folder of write-ahead logs, of which this one keeps what is not stored yet if this coordinator is killed.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Books:
         """Tells the totals of the accounts that have changed, after each write."""
         self.recovered: Totals = {}
         """The totals of accounts whose changes were stored now, because a run was killed before."""
-        self._ahead = None if ahead is None else self._log_ahead(ahead)
+        self._ahead = None if ahead is None else self._log_ahead(ahead / store.name)
         try:
             self.ledger = self._load()
         except StoreError:
@@ -94,21 +94,14 @@ class Books:
         try:
             with starting(folder):
                 store_left(folder, self._store_left, self._clock() - _WAITED_S)
-                with self._store.begin() as session:
-                    self._begun(session, self._run)
                 return WriteAhead(folder, self._run)
-        except (StoreError, OSError) as error:  # nobody has to wait until there is room on the disk
+        except OSError as error:  # nobody has to wait until there is room on the disk
             log.error("If this coordinator is killed, credits that are not stored yet are lost: %s", error)
             return None
 
-    def _store_left(self, run: str, number: int, changes: Changes) -> bool:
-        """Store what a run has left. Returns False where the database does not know it."""
-        with self._store.begin() as session:
-            if session.get(BookingRow, run) is None:
-                return False
-            totals = self._booked(session, run, number, changes)
-        self.recovered |= totals
-        return True
+    def _store_left(self, run: str, number: int, changes: Changes) -> None:
+        """Store what a run has left."""
+        self.recovered |= self._book(run, number, changes)
 
     def _load(self) -> Ledger:
         with self._store.read() as session:
@@ -145,7 +138,7 @@ class Books:
         if self._ahead is not None and not self._tried:
             self._ahead.turn(self._number + 1)
         self._tried = True
-        totals = await self._desk.ask(self._book, self._number, changes)
+        totals = await self._desk.ask(self._book, self._run, self._number, changes)
         self._tried = False
         if self._ahead is not None:
             self._ahead.drop(self._number)
@@ -163,33 +156,26 @@ class Books:
         with self._store.read() as session:
             return _totals(session)
 
-    def _book(self, number: int, changes: Changes) -> Totals:
-        """Store the changes unless those with this number are stored. Returns the totals of their accounts."""
+    def _book(self, run: str, number: int, changes: Changes) -> Totals:
+        """Store the run's changes unless those with this number are stored. Returns the totals of their accounts."""
         with self._store.begin() as session:
-            return self._booked(session, self._run, number, changes)
-
-    def _booked(self, session: Session, run: str, number: int, changes: Changes) -> Totals:
-        if not self._is_new(session, run, number):
-            return _pay(session, changes.accounts, {}, {})
-        # In one order, so that two coordinators never wait for each other's rows.
-        _add_to_nodes(session, changes)
-        return _pay(session, changes.accounts, _take_from_nodes(session, changes), changes.spent)
+            if not self._is_new(session, run, number):
+                return _pay(session, changes.accounts, {}, {})
+            # In one order, so that two coordinators never wait for each other's rows.
+            _add_to_nodes(session, changes)
+            return _pay(session, changes.accounts, _take_from_nodes(session, changes), changes.spent)
 
     def _is_new(self, session: Session, run: str, number: int) -> bool:
         """Whether the run's changes with this number are not stored. They are, once the transaction is kept."""
-        row = session.get(BookingRow, run, with_for_update=True) or self._begun(session, run)
+        row, now = session.get(BookingRow, run, with_for_update=True), self._clock()
+        if row is None:
+            session.execute(delete(BookingRow).where(BookingRow.booked < now - _KEPT_S))
+            row = BookingRow(run=run, number=0, booked=now)
+            session.add(row)
         is_new = row.number < number
-        row.number, row.booked = number, self._clock()
+        row.number, row.booked = number, now
         session.flush()  # before all else, so that a try of which the database does not yet know that it is lost waits
         return is_new
-
-    def _begun(self, session: Session, run: str) -> BookingRow:
-        """The row of a run that begins. Those of runs that are long over go."""
-        now = self._clock()
-        session.execute(delete(BookingRow).where(BookingRow.booked < now - _KEPT_S))
-        row = BookingRow(run=run, number=0, booked=now)
-        session.add(row)
-        return row
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:

@@ -113,6 +113,12 @@ class Store:
         self._sessions = sessionmaker(engine, expire_on_commit=False)
         self._readings = sessionmaker(_reading(engine), expire_on_commit=False)
 
+    @property
+    def name(self) -> str:
+        """A name for the database at this place, without secrets, in hex."""
+        url = self._engine.url
+        return digest_of(f"{url.get_backend_name()}://{url.host}:{url.port}/{url.database}")[:16]
+
     def begin(self) -> AbstractContextManager[Session]:
         """One transaction, which is kept when the block ends and undone when it raises. Raises StoreError."""
         return self._transaction(self._sessions)

@@ -120,9 +120,10 @@ class WriteAhead:
             return
         path = self._path(self._number)
         whole = path.with_suffix(".new")
-        whole.write_bytes(_framed(self._counts))
+        with _opened(whole, "wb") as file:
+            _write(file, _framed(self._counts))
         replace(whole, path)
-        self._file = path.open("ab", buffering=0)  # a killed process loses its buffers
+        self._file = _opened(path)
         self._limit = max(_MOST_BYTES, 2 * self._file.tell())
         if self._is_failing:
             log.info("Credits that are not stored yet are kept on the disk again.")
@@ -141,17 +142,17 @@ class WriteAhead:
 def starting(folder: Path) -> Iterator[None]:
     """Let no other run begin meanwhile in this folder, which is made if it does not exist. Raises OSError."""
     make_folder(folder)
-    with (folder / _STARTING).open("ab") as lock:
+    with _opened(folder / _STARTING) as lock:
         while not try_lock(lock):
             time.sleep(_POLL_S)  # the loop does not run yet
         yield
 
 
-def store_left(folder: Path, store: Callable[[str, int, Changes], bool], oldest: float) -> None:
+def store_left(folder: Path, store: Callable[[str, int, Changes], object], oldest: float) -> None:
     """Store what runs have left that were killed. folder: `starting` has locked it.
 
-    store: stores the changes of a run's batch with a number, once. Batches stay where it returns False, as for another
-    database, until they have not been written since `oldest`, in Unix time. What fails is logged, and stays, too.
+    store: stores the changes of a run's batch with a number, once. What fails is logged, and stays.
+    oldest: the Unix time before which the database may have forgotten what it has stored.
     """
     for run in sorted({found[1] for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))}):
         try:
@@ -160,16 +161,16 @@ def store_left(folder: Path, store: Callable[[str, int, Changes], bool], oldest:
             log.error("Credits that an earlier run has left in %s are not stored yet: %s", folder, error)
 
 
-def _store_run(folder: Path, run: str, store: Callable[[str, int, Changes], bool], oldest: float) -> None:
-    with (folder / f"{run}.lock").open("ab") as lock:
+def _store_run(folder: Path, run: str, store: Callable[[str, int, Changes], object], oldest: float) -> None:
+    with _opened(folder / f"{run}.lock") as lock:
         if not try_lock(lock):  # it goes on
             return
         for number, path in sorted(_batches(folder, run)):
-            if store(run, number, _read(path)):
-                path.unlink()
-            elif path.stat().st_mtime < oldest:
-                log.warning("%s is removed: its credits belong to a database that nobody has used for long.", path)
-                path.unlink()
+            if path.stat().st_mtime < oldest:
+                log.warning("%s is removed: it is so old that its credits could be stored twice.", path)
+            else:
+                store(run, number, _read(path))
+            path.unlink()
     _remove_run(folder, run)
 
 
@@ -187,8 +188,13 @@ def _remove_run(folder: Path, run: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def _opened(path: Path, mode: str = "ab") -> IO[bytes]:
+    """A file that only its owner can read, and that has no buffer, which a killed process would lose."""
+    return open(path, mode, buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
 def _locked(path: Path) -> IO[bytes]:
-    file = path.open("ab")
+    file = _opened(path)
     try:
         if not try_lock(file):
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
