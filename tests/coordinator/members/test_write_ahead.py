@@ -78,6 +78,12 @@ def only_batch(folder: Path) -> Path:
     return batch
 
 
+async def die_at_work(books: Books) -> None:
+    work(books)
+    await written()
+    kill(books)
+
+
 def locks(folder: Path) -> list[Path]:
     return list(folder.glob("*.lock"))
 
@@ -203,10 +209,7 @@ def test_what_belongs_to_another_database_waits_for_it(
     known: Store, folder: Path, tmp_path: Path, began: Callable[[], Books]
 ) -> None:
     async def test() -> None:
-        books = began()
-        work(books)
-        await written()
-        kill(books)
+        await die_at_work(began())
         elsewhere = open_store(f"sqlite:///{tmp_path}/other.db")
         other = Books(elsewhere, ahead=folder.parent)
         assert other.recovered == {}
@@ -221,10 +224,7 @@ def test_what_is_so_old_that_its_number_may_be_forgotten_is_not_stored(
     known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
-        books = began()
-        work(books)
-        await written()
-        kill(books)
+        await die_at_work(began())
         left = only_batch(folder)
         os.utime(left, (0, 0))
         assert began().recovered == {}
@@ -272,10 +272,7 @@ def test_what_comes_before_damage_is_stored(
     known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture, damage: bytes
 ) -> None:
     async def test() -> None:
-        books = began()
-        work(books)
-        await written()
-        kill(books)
+        await die_at_work(began())
         left = only_batch(folder)
         left.write_bytes(left.read_bytes() + damage)
         assert began().ledger.account("anna") == Account(10, 0)
@@ -289,10 +286,7 @@ def test_what_stands_in_the_way_of_one_run_is_told_and_the_others_are_recovered(
     known: Store, folder: Path, began: Callable[[], Books], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
-        books = began()
-        work(books)
-        await written()
-        kill(books)
+        await die_at_work(began())
         for name in ("0" * 32, "f" * 32):
             (folder / f"{name}.lock").mkdir()
         (folder / "notes.txt").touch()
@@ -307,10 +301,7 @@ def test_what_stands_in_the_way_of_one_run_is_told_and_the_others_are_recovered(
 
 def test_a_batch_without_its_lock_is_found(known: Store, folder: Path, began: Callable[[], Books]) -> None:
     async def test() -> None:
-        books = began()
-        work(books)
-        await written()
-        kill(books)
+        await die_at_work(began())
         for lock in locks(folder):
             lock.unlink()
         assert began().ledger.account("anna") == Account(10, 0)
@@ -350,10 +341,7 @@ def test_what_could_not_be_stored_after_all_is_not_taken_for_stored(
             raise StoreError("The database failed: the disk is full.")
 
     async def test() -> None:
-        books = began()
-        work(books)
-        await written()
-        kill(books)
+        await die_at_work(began())
         event.listen(known._engine, "commit", fails)
         assert began().recovered == {}
         event.remove(known._engine, "commit", fails)
