@@ -112,7 +112,8 @@ def serve(
             with waiting("Reading the tokenizer"):
                 app = make_app(config, manifests, office, listed.outlines, joined)
             server = make_server(app, tls, proxies)
-            _tell(manifests, listed.outlines, office, audience, identity)
+            _tell_what(manifests, listed.outlines, url)
+            _tell_who_may(office, audience, identity)
             told = beacon and beacon.of(" and ".join(each.name for each in (*manifests, *listed.outlines)))
             run(lambda: _serve(server, listener, told, identity, app.state.member))
     say("Stopped.")
@@ -349,18 +350,15 @@ def _offered(
         return offered(path, usual, taken)
 
 
-def _tell(
-    manifests: Sequence[Manifest], outlines: Sequence[Manifest], office: Office, audience: Audience, identity: Identity
-) -> None:
-    """Tell the owner what is served, and how others can join and ask."""
+def _tell_what(manifests: Sequence[Manifest], outlines: Sequence[Manifest], url: str) -> None:
     for each in manifests:
-        say(f"Serving {each.name} at {office.url} ({each.layers} layers, {each.digest[:16]}).")
+        say(f"Serving {each.name} at {url} ({each.layers} layers, {each.digest[:16]}).")
     for each in outlines:
-        say(f"Offering {each.name} at {office.url} ({each.layers} layers): it is loaded when somebody asks for it.")
-    _tell_who_may(office, audience, identity)
+        say(f"Offering {each.name} at {url} ({each.layers} layers): it is loaded when somebody asks for it.")
 
 
 def _tell_who_may(office: Office, audience: Audience, identity: Identity) -> None:
+    """Tell the owner how others can join and ask."""
     from potluck.coordinator.http.office import keep_admin_key
     from potluck.wire.identity import admin_key, fingerprint
 

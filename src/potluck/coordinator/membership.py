@@ -51,11 +51,10 @@ class Membership:
         self._moderation = moderation
         self._lobby = lobby
         self._giving = Giving(fleet, [running.gate for running in runs], gateway.redirect)
-        self._totals: dict[str, tuple[int, int]] = {}
+        self._totals = dict(office.books.recovered)
         """The credits of accounts that were stored, and of which the others have not been told."""
         self._caught: set[bytes] = set()
         """The keys of nodes that were caught, of which all coordinators know."""
-        self._totals.update(office.books.recovered)
         office.books.stored.listen(self._totals.update)
         lobby.caught.listen(self._tell_caught)
         fleet.changed.listen(lambda _: gateway.tell_fleet())

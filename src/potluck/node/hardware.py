@@ -15,6 +15,7 @@ import numpy.typing as npt
 import psutil
 
 from potluck.platform import allowed_cpus, is_stopped, try_lock, unlock, usable_cores, user_folder
+from potluck.wire.private import open_private
 
 _PROBE_BYTES = 64 << 20
 """More bytes than caches can hold."""
@@ -114,12 +115,7 @@ def default_folder() -> Path:
 
 def _open_locks(folder: Path, cores: list[int]) -> dict[int, IO[bytes]]:
     folder.mkdir(mode=0o700, exist_ok=True)
-    return {core: _opened(folder / f"core-{core}") for core in cores}
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """The file for reading and writing without a buffer, because others read what we write."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+    return {core: open_private(folder / f"core-{core}", "r+b") for core in cores}
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -25,20 +25,20 @@ def origin(url: str) -> str:
 def is_loopback(url: str) -> bool:
     """Whether the URL names this very machine."""
     address = _address(url)
-    return address.is_loopback if not isinstance(address, str) else address == "localhost"
+    return address is not None and address.is_loopback
 
 
 def leads_here(url: str) -> bool:
     """Whether a connection to the URL ends at this very machine, which on some systems 0.0.0.0 leads to as well."""
     address = _address(url)
-    return is_loopback(url) or (not isinstance(address, str) and address.is_unspecified)
+    return address is not None and (address.is_loopback or address.is_unspecified)
 
 
-def _address(url: str) -> IPv4Address | IPv6Address | str:
-    """The URL's IP address, or its name."""
+def _address(url: str) -> IPv4Address | IPv6Address | None:
+    """The URL's IP address; None for a name that may stand for any."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     try:
-        address = ip_address(host)
+        address = ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
-        return host
+        return None
     return getattr(address, "ipv4_mapped", None) or address

@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from potluck.platform import is_mine, is_seen_by_others, replace
 
@@ -33,6 +34,13 @@ def write_private(path: Path, data: bytes) -> None:
     except OSError:
         fresh.unlink()
         raise
+
+
+def open_private(path: Path, mode: str) -> IO[bytes]:
+    """Open a file, which is made if it does not exist, so that only its owner can read it. It has no buffer: others
+    read what is written at once, and a process that is killed loses nothing of it. mode: as `open` has it, in bytes.
+    """
+    return open(path, mode, buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o600))
 
 
 def tighten(path: Path) -> None:

@@ -21,13 +21,6 @@ from potluck.local import HANG_S
 ANNA, BEN = b"a" * 32, b"b" * 32
 
 
-@pytest.fixture
-def known(store: Store, clock) -> Store:
-    """A store that knows a node."""
-    StoreDoor(store, None, clock).admit(ANNA, "anna", "")
-    return store
-
-
 async def stored(store: Store, credits: int) -> None:
     """Until another would read so much."""
     while True:

@@ -18,7 +18,6 @@ from sqlalchemy import event, text
 from kit.runner import run
 from potluck.coordinator.members import write_ahead
 from potluck.coordinator.members.books import Books
-from potluck.coordinator.members.door import StoreDoor
 from potluck.coordinator.members.ledger import Account
 from potluck.coordinator.members.members import Members
 from potluck.coordinator.members.store import Store, open_store
@@ -26,13 +25,6 @@ from potluck.errors import StoreError
 from potluck.local import HANG_S
 
 ANNA = b"a" * 32
-
-
-@pytest.fixture
-def known(store: Store, clock) -> Store:
-    """A store that knows a node."""
-    StoreDoor(store, None, clock).admit(ANNA, "anna", "")
-    return store
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import errno
 import logging
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,11 +18,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from filelock import FileLock
 
 from potluck.coordinator.members.ledger import Changes, Kind, Settled, Whose
 from potluck.errors import StoreError
 from potluck.platform import replace, try_lock
-from potluck.wire.private import make_folder
+from potluck.wire.private import make_folder, open_private
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ _HEAD = 4
 """The bytes that tell how long the entries are that follow."""
 _MOST_BYTES = 4 << 20
 """The size at which a file is written anew, with one entry for each count."""
-_POLL_S = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Entry]).decode
@@ -120,10 +119,10 @@ class WriteAhead:
             return
         path = self._path(self._number)
         whole = path.with_suffix(".new")
-        with _opened(whole, "wb") as file:
+        with open_private(whole, "wb") as file:
             _write(file, _framed(self._counts))
         replace(whole, path)
-        self._file = _opened(path)
+        self._file = open_private(path, "ab")
         self._limit = max(_MOST_BYTES, 2 * self._file.tell())
         if self._is_failing:
             log.info("Credits that are not stored yet are kept on the disk again.")
@@ -142,9 +141,7 @@ class WriteAhead:
 def starting(folder: Path) -> Iterator[None]:
     """Let no other run begin meanwhile in this folder, which is made if it does not exist. Raises OSError."""
     make_folder(folder)
-    with _opened(folder / _STARTING) as lock:
-        while not try_lock(lock):
-            time.sleep(_POLL_S)  # the loop does not run yet
+    with FileLock(folder / _STARTING, mode=0o600):
         yield
 
 
@@ -162,7 +159,7 @@ def store_left(folder: Path, store: Callable[[str, int, Changes], object], oldes
 
 
 def _store_run(folder: Path, run: str, store: Callable[[str, int, Changes], object], oldest: float) -> None:
-    with _opened(folder / f"{run}.lock") as lock:
+    with open_private(folder / f"{run}.lock", "ab") as lock:
         if not try_lock(lock):  # it goes on
             return
         for number, path in sorted(_batches(folder, run)):
@@ -188,13 +185,8 @@ def _remove_run(folder: Path, run: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _opened(path: Path, mode: str = "ab") -> IO[bytes]:
-    """A file that only its owner can read, and that has no buffer, which a killed process would lose."""
-    return open(path, mode, buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600))
-
-
 def _locked(path: Path) -> IO[bytes]:
-    file = _opened(path)
+    file = open_private(path, "ab")
     try:
         if not try_lock(file):
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -219,17 +211,12 @@ def _read(path: Path) -> Changes:
     changes, data = Changes(), path.read_bytes()
     while len(data) >= _HEAD and len(data) >= (end := _HEAD + int.from_bytes(data[:_HEAD], "big")):
         try:
-            entries = [(kind, _whose(whose), amount) for kind, whose, amount in _decode(data[_HEAD:end])]
+            told = _decode(data[_HEAD:end])
+            entries = {(kind, Settled(*who) if isinstance(who, list) else who): amount for kind, who, amount in told}
         except (msgspec.MsgspecError, ValueError, TypeError):  # a power cut leaves anything behind what was written
             log.warning("The end of %s cannot be read, and is left out.", path)
             break
-        for entry in entries:
-            changes.add(*entry)
+        for (kind, whose), amount in entries.items():
+            changes.add(kind, whose, amount)
         data = data[end:]
     return changes
-
-
-def _whose(told: bytes | str | list[Any]) -> Whose:
-    whose = Settled(*told) if isinstance(told, list) else told
-    hash(whose)
-    return whose
